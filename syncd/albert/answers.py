@@ -1,0 +1,124 @@
+"""Answers that are no success, made into errors with the server's words: bounded, without secrets. No I/O."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from syncd.albert.errors import AlbertHTTPError, http_error_class
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import httpx
+
+WORDS_LIMIT = 500
+BODY_LIMIT = 4096
+UNREADABLE = "syncd.unreadable"
+"""The key of a response's extensions under which the transport says why a body could not be read."""
+
+_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
+_BEARER = re.compile(r"(?i)\b(bearer)(?:\s|%20|\+)+[^\s\"',;<>]+")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_SHORTEST_SECRET = 4
+"""Anything shorter is no secret, and replacing it would garble every message."""
+
+
+def http_error(response: httpx.Response, *, secrets: Iterable[str]) -> AlbertHTTPError:
+    """Return the error for a response with a status that is not a success."""
+    hide = redactor(secrets)
+    words, body = _words(response, hide)
+    return http_error_class(response.status_code)(
+        words,
+        status_code=response.status_code,
+        method=response.request.method,
+        path=wire_path(response.request),
+        retry_after=retry_after(response),
+        body=body,
+    )
+
+
+def wire_path(request: httpx.Request) -> str:
+    """Return the path of a request as it was sent, without the query."""
+    return request.url.raw_path.partition(b"?")[0].decode("ascii")
+
+
+def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
+    """Return a function that replaces the secrets in a text, however a server may have quoted them."""
+    forms = {
+        form
+        for secret in secrets
+        if len(secret) >= _SHORTEST_SECRET
+        for form in (
+            secret,
+            quote(secret, safe=""),
+            quote(secret),
+            json.dumps(secret)[1:-1],
+            secret.replace("/", "\\/"),
+        )
+    }
+    longest_first = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+    known = re.compile(longest_first, re.IGNORECASE) if forms else None
+
+    def hidden(text: str) -> str:
+        text = known.sub("***", text) if known else text
+        return _BEARER.sub(r"\1 ***", text)
+
+    return hidden
+
+
+def _words(response: httpx.Response, hide: Callable[[str], str]) -> tuple[str, str]:
+    """Return the server's words and the body's text. Secrets go first, so that no cut leaves half of one."""
+    unreadable = response.extensions.get(UNREADABLE)
+    if unreadable is not None:
+        return f"({unreadable})", ""
+    text = response.content.decode("utf-8", "replace")
+    try:
+        payload = json.loads(text)
+        words = payload
+        if isinstance(payload, dict):
+            words = payload.get("errors") or payload.get("message") or payload
+        # Written anew, so that a secret in \u escapes is seen for what it is.
+        text = json.dumps(payload, ensure_ascii=False)
+        words = words if isinstance(words, str) else json.dumps(words, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        words = text
+    return one_line(hide(words)), hide(text)[:BODY_LIMIT]
+
+
+def one_line(text: str, limit: int = WORDS_LIMIT) -> str:
+    """Return ``text`` on one line of up to ``limit`` characters, control characters escaped."""
+    text = text.strip()
+    escaped = _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text[:limit])
+    return escaped[:limit] + ("…" if len(text) > limit or len(escaped) > limit else "")
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Return the seconds of a ``Retry-After``; None when there is none, or it is garbage or in the past.
+
+    An HTTP date is measured against the answer's own ``Date``, so that a wrong clock on either side does not
+    matter.
+    """
+    value = response.headers.get("retry-after", "").strip()
+    if _SECONDS.fullmatch(value):
+        seconds = float(value)
+        return seconds if math.isfinite(seconds) else None
+    until = _http_date(value)
+    if until is None:
+        return None
+    now = _http_date(response.headers.get("date", "")) or datetime.now(UTC)
+    seconds = (until - now).total_seconds()
+    return seconds if seconds >= 0 else None
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        parsed = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed

@@ -1,0 +1,140 @@
+"""The composition root: settings become a database, a client, a clock and the three flows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
+from syncd.clock import Clock, SystemClock
+from syncd.decide import Backoff
+from syncd.limits import RateLimit
+from syncd.mirror.database import Database
+from syncd.mirror.lock import only_daemon
+from syncd.opening import database_url, open_database
+from syncd.pull import Pull, PullSettings
+from syncd.push import Push, PushSettings
+from syncd.reconcile import Reconcile
+from syncd.sweep import Guard
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from syncd.settings import Settings
+
+
+@dataclass(frozen=True)
+class Flows:
+    """The three flows, and what they share."""
+
+    database: Database
+    albert: ChatSessionCollection
+    clock: Clock
+    pull: Pull
+    push: Push
+    reconcile: Reconcile
+
+
+def open_session(settings: Settings, clock: Clock) -> AsyncAlbertSession:
+    """Make the HTTP session; the token wins over client credentials when both are given."""
+    token = settings.albert_token
+    credentials = None
+    if token is None and settings.albert_client_id is not None and settings.albert_client_secret is not None:
+        credentials = AlbertClientCredentials(
+            id=settings.albert_client_id.get_secret_value(), secret=settings.albert_client_secret
+        )
+    limit = settings.syncd_max_requests_per_second
+    return AsyncAlbertSession(
+        base_url=settings.albert_base_url,
+        token=token.get_secret_value() if token is not None else None,
+        auth_manager=credentials,
+        timeout=settings.syncd_request_timeout,
+        max_response_bytes=settings.syncd_max_response_bytes,
+        max_connections=settings.syncd_operations_concurrency + 20,
+        before_request=RateLimit(limit, clock) if limit else None,
+    )
+
+
+def backoff(settings: Settings) -> Backoff:
+    """Return the waits between tries."""
+    return Backoff(settings.syncd_retry_base, settings.syncd_retry_max)
+
+
+def pull_settings(settings: Settings) -> PullSettings:
+    """Return what bounds a pass."""
+    return PullSettings(
+        max_pages=settings.syncd_max_pass_pages,
+        max_seconds=settings.syncd_max_pass_seconds,
+        backoff=backoff(settings),
+        guard=Guard(
+            grace=settings.syncd_delete_grace,
+            confirmations=settings.syncd_delete_confirmations,
+            max_count=settings.syncd_delete_max_count,
+            max_fraction=settings.syncd_delete_max_fraction,
+        ),
+    )
+
+
+def push_settings(settings: Settings) -> PushSettings:
+    """Return how the queue is worked."""
+    return PushSettings(
+        concurrency=settings.syncd_operations_concurrency,
+        max_attempts=settings.syncd_operations_max_attempts,
+        backoff=backoff(settings),
+        settle=settings.syncd_unknown_settle,
+        lease=settings.syncd_lease,
+    )
+
+
+@asynccontextmanager
+async def open_flows(
+    settings: Settings,
+    *,
+    command: str,
+    log: FilteringBoundLogger,
+    patience: float,
+    clock: Clock | None = None,
+    on_page: Callable[[Mapping[str, int]], None] | None = None,
+) -> AsyncIterator[Flows]:
+    """Hold the database as its one daemon and put the flows together.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        The database is held by another daemon, or not to be used.
+    """
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        url = database_url(settings)
+        alone = url.get_backend_name() == "sqlite"
+        if alone:
+            stack.enter_context(only_daemon(Path(url.database or ""), command))
+
+        def on_wait(reason: str) -> None:
+            log.warning("database.waiting", reason=reason, hint="the work goes on by itself when this is over")
+
+        database = await stack.enter_async_context(
+            open_database(settings, make=True, patience=patience, on_wait=on_wait)
+        )
+        albert = ChatSessionCollection(session=await stack.enter_async_context(open_session(settings, clock)))
+        push = Push(database=database, albert=albert, clock=clock, log=log, settings=push_settings(settings))
+        await push.recover(abandoned=alone)
+        pull = Pull(
+            database=database,
+            albert=albert,
+            clock=clock,
+            log=log,
+            settings=pull_settings(settings),
+            on_page=on_page,
+        )
+        yield Flows(
+            database,
+            albert,
+            clock,
+            pull,
+            push,
+            Reconcile(database=database, albert=albert, clock=clock, log=log),
+        )

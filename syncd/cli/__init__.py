@@ -1,0 +1,79 @@
+"""The command line: one file a noun; a command parses, calls and prints, and decides nothing.
+
+A command's module is imported when it is called: `syncd status` must not wait for what only the daemon needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from syncd.errors import SyncdError
+
+COMMANDS = {
+    "run": "daemon",
+    "once": "daemon",
+    "enqueue": "enqueue",
+    "sources": "sources",
+    "operations": "operations",
+    "deletions": "deletions",
+    "quarantine": "quarantine",
+    "status": "status",
+    "doctor": "doctor",
+    "migrate": "settings",
+    "config": "settings",
+    "sandbox": "sandbox",
+    "demo": "demo",
+}
+"""Each command and the module of `syncd.cli` that has it."""
+
+
+class _Commands(click.Group):
+    """A group that imports a command's module when the command is named."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        """Return the commands in the order of their use."""
+        return list(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        """Import a command."""
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"syncd.cli.{COMMANDS[name]}")
+        return getattr(module, name)  # type: ignore[no-any-return]
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Begin with: syncd demo. Settings: config/syncd.env, docs/settings.md.",
+)
+@click.version_option(package_name="syncd", message="syncd %(version)s")
+def cli() -> None:
+    """Mirror Albert chat sessions into a local SQL database, and apply queued creates and deletes.
+
+    Exit codes: 0 done; 1 the work failed or needs a person; 2 usage or settings; 3 the database cannot be used.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with the code that `interface.md` gives the outcome."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except SyncdError as error:
+        for line in str(error).splitlines():
+            click.echo(f"error: {line}", err=True)
+        code = error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; nothing is left to say, or to whom
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,132 @@
+"""What commands share: the options that all of them take, the way to the database, and tables or JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from syncd import settings as settings_module
+from syncd.logs import safe_text
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from syncd.settings import Settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def takes_settings(*, credentials: bool = False) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Give a command `--env-file`, and the `Loaded` settings as its first argument.
+
+    Parameters
+    ----------
+    credentials : bool
+        Whether the command talks to Albert, so that missing credentials end it before it begins.
+    """
+
+    def decorate(command: Callable[..., T]) -> Callable[..., T]:
+        @click.option(
+            "--env-file",
+            "env_files",
+            multiple=True,
+            metavar="FILE",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Read settings from this file; may be repeated. The environment wins.",
+        )
+        @functools.wraps(command)
+        def wrapped(*args: Any, env_files: tuple[Path, ...], **kwargs: Any) -> T:  # noqa: ANN401 - click's
+            loaded = settings_module.load(os.environ, env_files, credentials=credentials)
+            return command(loaded, *args, **kwargs)
+
+        return wrapped
+
+    return decorate
+
+
+as_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on standard output."
+)
+limit_option = click.option(
+    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Show at most so many."
+)
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    """Run an async function to its end."""
+    import anyio
+
+    return anyio.run(work)
+
+
+def read(settings: Settings, work: Callable[[Connection], T]) -> T:
+    """Read from the mirror, which must be there."""
+    return _with_database(settings, work, make=False, writes=False)
+
+
+def write(settings: Settings, work: Callable[[Connection], T], *, make: bool = False) -> T:
+    """Write to the mirror in one transaction; `make` it first when it is not there."""
+    return _with_database(settings, work, make=make, writes=True)
+
+
+def _with_database(settings: Settings, work: Callable[[Connection], T], *, make: bool, writes: bool) -> T:
+    from syncd.opening import open_database
+
+    async def main() -> T:
+        async with open_database(settings, make=make) as database:
+            return await (database.write(work) if writes else database.read(work))
+
+    return run(main)
+
+
+def plain(value: object) -> object:
+    """Turn a value of a row into what JSON has."""
+    if isinstance(value, datetime):
+        from syncd.clock import utc_text
+
+        return utc_text(value)
+    return value
+
+
+def print_json(data: object) -> None:
+    """Print JSON for programs: ASCII, so that no value can break a line or a terminal."""
+    click.echo(json.dumps(data, default=plain, indent=2))
+
+
+def print_rows(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str = "nothing"
+) -> None:
+    """Print rows as a table for people, or as JSON with every column for programs."""
+    listed = [dict(row) for row in rows]
+    if as_json:
+        print_json(listed)
+        return
+    if not listed:
+        click.echo(empty)
+        return
+    table = [[_cell(row.get(name)) for name in columns] for row in listed]
+    widths = [max(len(name), *(len(row[place]) for row in table)) for place, name in enumerate(columns)]
+    for line in ([name.upper() for name in columns], *table):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    text = safe_text(str(value))
+    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - a table is for people
+
+
+def say(text: str) -> None:
+    """Say something to the person who typed the command: on standard error, out of the data's way."""
+    click.echo(text, err=True)

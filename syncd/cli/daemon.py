@@ -1,0 +1,86 @@
+"""`syncd run` and `syncd once`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from syncd.cli.common import as_json_option, print_json, takes_settings
+from syncd.cli.common import run as run_async
+from syncd.opening import COMMAND_PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from structlog.typing import FilteringBoundLogger
+
+    from syncd.settings import Loaded, Settings
+
+
+@click.command()
+@takes_settings(credentials=True)
+def run(loaded: Loaded) -> None:
+    """Run the daemon until SIGTERM or SIGINT.
+
+    It takes a pass over all sessions every SYNCD_PASS_INTERVAL seconds, keeps the source ids reconciled, and works the
+    queue of operations. Logs go to standard output, one JSON object a line (SYNCD_LOG_FORMAT).
+    """
+    from syncd.app import open_flows
+    from syncd.daemon import Daemon, Rhythm
+    from syncd.logs import configure
+
+    settings = loaded.settings
+    log = configure(level=settings.syncd_log_level, style=settings.syncd_log_format)
+
+    async def main() -> None:
+        async with open_flows(settings, command="run", log=log, patience=float("inf")) as flows:
+            rhythm = Rhythm(
+                pass_interval=settings.syncd_pass_interval,
+                reconcile_interval=settings.syncd_reconcile_interval,
+                shutdown_grace=settings.syncd_shutdown_grace,
+            )
+            await Daemon(flows=flows, log=log, rhythm=rhythm).run()
+
+    run_async(main)
+
+
+@click.command()
+@as_json_option
+@takes_settings(credentials=True)
+@click.pass_context
+def once(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
+    """Do one cycle to its end: drain the queue as far as it is due, one pass, reconcile; then exit.
+
+    Exits 1 when the pass is not complete, when Albert refuses the credentials, or when an operation is dead.
+    """
+    from syncd.cli.progress import page_progress
+    from syncd.logs import configure
+
+    settings = loaded.settings
+    with page_progress() as on_page:
+        stream = sys.stderr if as_json else sys.stdout
+        log = configure(level=settings.syncd_log_level, style=settings.syncd_log_format, stream=stream)
+        summary = run_async(lambda: _once(settings, log, on_page))
+    if as_json:
+        print_json(summary)
+    needs_person = summary["pass"]["state"] != "complete" or summary["queue_refused"] or summary["operations"]["dead"]
+    context.exit(1 if needs_person or summary["sources_unanswered"] else 0)
+
+
+async def _once(settings: Settings, log: FilteringBoundLogger, on_page: Any) -> dict[str, Any]:  # noqa: ANN401
+    from syncd.app import open_flows
+    from syncd.mirror import operations
+
+    async with open_flows(settings, command="once", log=log, patience=COMMAND_PATIENCE, on_page=on_page) as flows:
+        await flows.push.drain()
+        outcome = await flows.pull.run()
+        unanswered = await flows.reconcile.run()
+        counts: Mapping[str, int] = await flows.database.read(operations.counts)
+        return {
+            "pass": {"id": outcome.pass_id, "state": outcome.state, "error": outcome.error},
+            "operations": dict(counts),
+            "queue_refused": flows.push.refused,
+            "sources_unanswered": unanswered,
+        }

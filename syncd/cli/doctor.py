@@ -1,0 +1,133 @@
+"""`syncd doctor`: what is wrong with the installation, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from syncd import settings as settings_module
+from syncd.cli.common import as_json_option, print_json, run
+from syncd.errors import SettingsError, SyncdError
+from syncd.logs import safe_text
+
+if TYPE_CHECKING:
+    from syncd.settings import Settings
+
+GOOD_SQLITE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
+"""The releases that mended a bug: two connections that write and checkpoint at once corrupt a WAL database."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: `ok`, `warning` or `bad`, and how to mend it."""
+
+    check: str
+    verdict: str
+    detail: str
+    mend: str | None = None
+
+
+@click.command()
+@click.option(
+    "--env-file",
+    "env_files",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Read settings from this file; may be repeated. The environment wins.",
+)
+@as_json_option
+@click.pass_context
+def doctor(context: click.Context, env_files: tuple[Path, ...], *, as_json: bool) -> None:
+    """Check settings, database, schema, credentials, one real API call and SQLite, and say how to mend each.
+
+    It changes nothing. Exits 0 when all is well, 1 when something must be mended, 2 when it is the settings.
+    """
+    try:
+        loaded = settings_module.load(os.environ, env_files, credentials=True)
+    except SettingsError as error:
+        findings = [Finding("settings", "bad", problem, "see config/syncd.env") for problem in error.problems]
+        _show(findings, as_json=as_json)
+        context.exit(2)
+    findings = [Finding("settings", "ok", "they make sense"), sqlite_version()]
+    findings += run(lambda: _look(loaded.settings))
+    _show(findings, as_json=as_json)
+    context.exit(1 if any(finding.verdict == "bad" for finding in findings) else 0)
+
+
+def sqlite_version() -> Finding:
+    """Judge the SQLite that runs."""
+    found = sqlite3.sqlite_version_info
+    good = found >= GOOD_SQLITE[0] or any(found[:2] == fixed[:2] and found >= fixed for fixed in GOOD_SQLITE)
+    if good:
+        return Finding("sqlite", "ok", sqlite3.sqlite_version)
+    return Finding(
+        "sqlite",
+        "warning",
+        f"{sqlite3.sqlite_version} can corrupt a WAL database when two connections write and checkpoint at once",
+        "use SQLite 3.51.3 or newer (the image has it); until then, one writer besides the daemon at a time",
+    )
+
+
+async def _look(settings: Settings) -> list[Finding]:
+    return [await _try("database", lambda: _database(settings)), *await _albert(settings)]
+
+
+async def _try(check: str, look: Callable[[], Awaitable[str]], mend: str | None = None) -> Finding:
+    try:
+        return Finding(check, "ok", await look())
+    except SyncdError as error:
+        return Finding(check, "bad", str(error), mend or "the message says how")
+    except Exception as error:  # noqa: BLE001 - a doctor reports what it finds
+        return Finding(check, "bad", f"{type(error).__name__}: {error}", mend)
+
+
+async def _database(settings: Settings) -> str:
+    from syncd.mirror import schema
+    from syncd.mirror.database import Database
+    from syncd.opening import database_url, require_file
+
+    url = database_url(settings)
+    if url.get_backend_name() == "sqlite":
+        require_file(url)
+        if not os.access(url.database or "", os.W_OK):
+            raise SyncdError(f"{url.database} cannot be written by this user; mend its owner or mode")
+    async with Database(url, patience=5) as database:
+        await database.read(schema.require_head)
+        if database.dialect == "sqlite":
+            verdict = await database.read(lambda c: c.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+            if verdict != "ok":
+                raise SyncdError(f"the database is damaged ({verdict}); restore a backup")
+    return f"{url.render_as_string(hide_password=True)}, schema {schema.HEAD}"
+
+
+async def _albert(settings: Settings) -> list[Finding]:
+    from syncd.albert import ChatSessionCollection
+    from syncd.app import open_session
+    from syncd.clock import SystemClock
+    from syncd.listing import read_page
+
+    async def list_one_page() -> str:
+        page = read_page(await albert.list_raw(start_key=None))
+        return f"{settings.albert_base_url} answers a listing with {len(page.rows)} sessions on its first page"
+
+    mend = "check ALBERT_BASE_URL, the token or client credentials, and the way to Albert from this machine"
+    async with open_session(settings, SystemClock()) as session:
+        albert = ChatSessionCollection(session=session)
+        return [await _try("albert", list_one_page, mend)]
+
+
+def _show(findings: list[Finding], *, as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+        return
+    for finding in findings:
+        click.echo(f"{finding.verdict:8} {finding.check:9} {safe_text(finding.detail)}")
+        if finding.verdict != "ok" and finding.mend:
+            click.echo(f"{'':18} → {finding.mend}")

@@ -1,0 +1,121 @@
+"""`syncd enqueue`: put operations into the queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from syncd.cli.common import as_json_option, print_json, print_rows, say, takes_settings, write
+from syncd.errors import UsageError
+
+if TYPE_CHECKING:
+    from syncd.settings import Loaded
+
+
+@click.group()
+def enqueue() -> None:
+    """Queue creates and deletes; a running daemon notices them at once."""
+
+
+def _queue(loaded: Loaded, row: dict[str, Any], *, as_json: bool) -> None:
+    from syncd.imports import check_operation
+    from syncd.mirror import operations
+
+    reason = check_operation(row)
+    if reason is not None:
+        raise UsageError(reason)
+    (operation_id,) = write(loaded.settings, lambda c: operations.enqueue(c, [row]), make=True)
+    if as_json:
+        print_json({"id": operation_id})
+    else:
+        click.echo(operation_id)
+
+
+@enqueue.command()
+@click.option("--source-session-id", required=True, metavar="S", help="The external id that the session must have.")
+@click.option("--name", required=True, metavar="N", help="The name to create it with.")
+@click.option("--parent-id", metavar="P", help="The folder to create it in.")
+@click.option("--requested-by", metavar="WHO", help="Whoever wants it; free text.")
+@as_json_option
+@takes_settings()
+def create(
+    loaded: Loaded,
+    source_session_id: str,
+    name: str,
+    parent_id: str | None,
+    requested_by: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Make sure that a session with this source id exists; prints the operation's id.
+
+    A session that Albert already has with this source id is adopted as it is.
+    """
+    row = {
+        "kind": "create", "source_session_id": source_session_id, "name": name, "parent_id": parent_id,
+        "requested_by": requested_by,
+    }  # fmt: skip
+    _queue(loaded, row, as_json=as_json)
+
+
+@enqueue.command()
+@click.option("--id", "session_id", metavar="ID", help="Albert's id of the session.")
+@click.option("--source-session-id", metavar="S", help="The external id of the session.")
+@click.option("--requested-by", metavar="WHO", help="Whoever wants it; free text.")
+@as_json_option
+@takes_settings()
+def delete(
+    loaded: Loaded,
+    session_id: str | None,
+    source_session_id: str | None,
+    requested_by: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Delete a session, by its id or by its source id; prints the operation's id."""
+    row = {
+        "kind": "delete", "session_id": session_id, "source_session_id": source_session_id,
+        "requested_by": requested_by,
+    }  # fmt: skip
+    _queue(loaded, row, as_json=as_json)
+
+
+@enqueue.command("import")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--dry-run", is_flag=True, help="Queue nothing; say what would become of each row.")
+@as_json_option
+@takes_settings()
+def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None:
+    """Queue a whole file, or nothing of it: CSV or JSON Lines, - for standard input.
+
+    Columns: kind (create when it is not given), source_session_id, name, parent_id, id.
+    A file with a bad row is refused with the row's line and the reason.
+    """
+    from syncd import imports
+    from syncd.cli.progress import bar
+
+    with bar("reading", total=None) as advance:
+        rows = imports.read_operations(imports.open_text(file), on_row=advance)
+    if dry_run:
+        plan = write(loaded.settings, lambda c: imports.plan(c, rows), make=True)
+        _show_plan(plan, as_json=as_json)
+        return
+    with bar("queueing", total=len(rows)) as advance:
+        count = write(loaded.settings, lambda c: imports.enqueue_all(c, rows, on_row=advance), make=True)
+    if as_json:
+        print_json({"queued": count})
+    else:
+        click.echo(f"queued {count} operations")
+
+
+def _show_plan(plan: list[dict[str, Any]], *, as_json: bool) -> None:
+    totals: dict[str, int] = {}
+    for one in plan:
+        totals[one["outcome"]] = totals.get(one["outcome"], 0) + 1
+    if as_json:
+        print_json({"totals": totals, "rows": plan})
+        return
+    print_rows(plan, ("line", "kind", "source_session_id", "id", "outcome", "note"), as_json=False)
+    say("dry run, nothing was queued: " + (", ".join(f"{n} {name}" for name, n in totals.items()) or "no rows"))

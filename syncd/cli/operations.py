@@ -1,0 +1,109 @@
+"""`syncd operations`: the queue, for an operator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from syncd.cli.common import (
+    as_json_option,
+    limit_option,
+    plain,
+    print_json,
+    print_rows,
+    read,
+    takes_settings,
+    write,
+)
+from syncd.errors import SyncdError
+from syncd.logs import safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from syncd.settings import Loaded
+
+STATES = ("pending", "running", "unknown", "succeeded", "dead", "cancelled")
+
+
+@click.group()
+def operations() -> None:
+    """Show the queue, retry what is dead, cancel what is pending."""
+
+
+@operations.command("list")
+@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
+@limit_option
+@as_json_option
+@takes_settings()
+def list_(loaded: Loaded, state: str | None, limit: int, *, as_json: bool) -> None:
+    """List operations, newest first; BLOCKED_BY is the earlier one on the same key that must end first."""
+    from syncd.mirror import operations as mirror
+
+    rows: Any = read(loaded.settings, lambda c: mirror.listing(c, state=state, limit=limit))
+    columns = (
+        "id", "kind", "state", "source_session_id", "session_id", "attempts", "next_attempt_at", "blocked_by",
+        "last_error",
+    )  # fmt: skip
+    print_rows(rows, columns, as_json=as_json, empty="no operations")
+
+
+@operations.command()
+@click.argument("operation_id", type=int, metavar="ID")
+@as_json_option
+@takes_settings()
+def show(loaded: Loaded, operation_id: int, *, as_json: bool) -> None:
+    """Show all there is to know of one operation."""
+    from syncd.mirror import operations as mirror
+
+    row: Any = read(loaded.settings, lambda c: mirror.get(c, operation_id))
+    if row is None:
+        raise SyncdError(f"there is no operation {operation_id}")
+    if as_json:
+        print_json(dict(row))
+        return
+    for name, value in row.items():
+        if value is not None:
+            click.echo(f"{name:18} {safe_text(str(plain(value)))}")
+
+
+@operations.command()
+@click.argument("ids", type=int, nargs=-1, required=True, metavar="ID...")
+@as_json_option
+@takes_settings()
+def retry(loaded: Loaded, ids: tuple[int, ...], *, as_json: bool) -> None:
+    """Make dead operations pending again, with all of their attempts before them."""
+    from syncd.mirror import operations as mirror
+
+    _decide(loaded, ids, mirror.revive, "pending again", as_json=as_json)
+
+
+@operations.command()
+@click.argument("ids", type=int, nargs=-1, required=True, metavar="ID...")
+@as_json_option
+@takes_settings()
+def cancel(loaded: Loaded, ids: tuple[int, ...], *, as_json: bool) -> None:
+    """Cancel pending operations, or give up dead ones so that they block their key no longer."""
+    from syncd.mirror import operations as mirror
+
+    _decide(loaded, ids, mirror.cancel, "cancelled", as_json=as_json)
+
+
+def _decide(
+    loaded: Loaded, ids: tuple[int, ...], decision: Callable[..., str | None], done: str, *, as_json: bool
+) -> None:
+    """Decide on each operation; those that cannot be decided on leave the others alone, and exit 1."""
+    from syncd.clock import SystemClock
+
+    now = SystemClock().now()
+    outcomes = write(loaded.settings, lambda c: {one: decision(c, one, now) for one in ids})
+    if as_json:
+        print_json([{"id": one, "error": problem} for one, problem in outcomes.items()])
+    else:
+        for one, problem in outcomes.items():
+            if problem is None:
+                click.echo(f"operation {one} is {done}")
+    problems = [problem for problem in outcomes.values() if problem is not None]
+    if problems:
+        raise SyncdError("\n".join(problems))

@@ -1,0 +1,80 @@
+"""`syncd sandbox`: a stand-in Albert server for trying things out."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import Field, fields
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+import click
+
+from syncd.cli.common import run
+from syncd.sandbox import Faults, Habits, Sandbox, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make an option of each field that one value on a command line can say."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for field in reversed(fields(kind)):
+            option = _option(field)
+            command = option(command) if option is not None else command
+        return command
+
+    return decorate
+
+
+def _option(field: Field[Any]) -> Callable[[Callable[..., None]], Callable[..., None]] | None:
+    name, kind, words = f"--{field.name.replace('_', '-')}", field.type, field.metadata.get("help", "")
+    if get_origin(kind) in {Union, types.UnionType}:
+        kind = next(one for one in get_args(kind) if one is not type(None))
+    if get_origin(kind) is Literal:
+        choices = [str(choice) for choice in get_args(kind)]
+        return click.option(name, type=click.Choice(choices), default=str(field.default), show_default=True, help=words)
+    if kind is bool:
+        return click.option(name, is_flag=True, default=field.default, help=words)
+    if kind in {int, float}:
+        return click.option(name, type=kind, default=field.default, show_default=field.default is not None, help=words)
+    return None
+
+
+def _filled(kind: type[Any], options: dict[str, Any]) -> Any:  # noqa: ANN401 - Habits or Faults
+    """Fill a dataclass from options; pydantic turns `404` as text into the number that the field asks for."""
+    chosen = {}
+    for field in fields(kind):
+        if field.name in options:
+            choices = (
+                {str(choice): choice for choice in get_args(field.type)} if get_origin(field.type) is Literal else {}
+            )
+            chosen[field.name] = choices.get(options[field.name], options[field.name])
+    return kind(**chosen)
+
+
+@click.command()
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8900, show_default=True, help="Loopback port; 0 for any."
+)
+@click.option("--sessions", type=click.IntRange(0), default=2000, show_default=True, help="Sessions to begin with.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same sessions.")
+@_options(Habits)
+@_options(Faults)
+def sandbox(port: int, sessions: int, seed: int, **options: Any) -> None:  # noqa: ANN401 - generated options
+    """Run a stand-in Albert server on loopback until it is interrupted.
+
+    Its habits are everything that is not known of the real server; its faults are chances from 0 to 1. Both can be
+    changed while it runs: PATCH /_sandbox/habits and /_sandbox/faults. GET /_sandbox/effects says what was really done.
+    """
+    import anyio
+
+    habits, faults = _filled(Habits, options), _filled(Faults, options)
+
+    async def main() -> None:
+        async with serve(Sandbox(sessions, seed=seed, habits=habits, faults=faults), port=port) as server:
+            click.echo(f"Albert's stand-in with {sessions} sessions; use it with:", err=True)
+            click.echo(f"ALBERT_BASE_URL={server.url}\nALBERT_TOKEN={server.token}")
+            await anyio.sleep_forever()
+
+    run(main)

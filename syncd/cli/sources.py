@@ -1,0 +1,73 @@
+"""`syncd sources`: external ids and where they stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from syncd.cli.common import as_json_option, limit_option, print_json, print_rows, read, takes_settings, write
+from syncd.errors import UsageError
+
+if TYPE_CHECKING:
+    from syncd.settings import Loaded
+
+STATES = ("unresolved", "linked", "missing", "conflict")
+
+
+@click.group()
+def sources() -> None:
+    """Show and add external source ids; the daemon finds out where each stands."""
+
+
+def _add(loaded: Loaded, ids: list[str], *, as_json: bool) -> None:
+    from syncd.mirror import sources as mirror
+
+    added = write(loaded.settings, lambda c: mirror.add(c, ids), make=True)
+    if as_json:
+        print_json({"added": added, "known": len(ids) - added})
+    else:
+        click.echo(f"added {added}, known already {len(ids) - added}")
+
+
+@sources.command()
+@click.argument("ids", nargs=-1, required=True, metavar="S...")
+@as_json_option
+@takes_settings()
+def add(loaded: Loaded, ids: tuple[str, ...], *, as_json: bool) -> None:
+    """Make source ids known, so that they are reconciled."""
+    from syncd.imports import unsendable
+
+    for source_id in ids:
+        if (reason := unsendable(source_id)) is not None:
+            raise UsageError(reason)
+    _add(loaded, list(ids), as_json=as_json)
+
+
+@sources.command("import")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@as_json_option
+@takes_settings()
+def import_(loaded: Loaded, file: Path, *, as_json: bool) -> None:
+    """Make a whole file of source ids known, or none of it.
+
+    CSV with the column source_session_id, or JSON Lines with that key; - for standard input.
+    """
+    from syncd import imports
+
+    _add(loaded, imports.read_sources(imports.open_text(file)), as_json=as_json)
+
+
+@sources.command("list")
+@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
+@limit_option
+@as_json_option
+@takes_settings()
+def list_(loaded: Loaded, state: str | None, limit: int, *, as_json: bool) -> None:
+    """List source ids."""
+    from syncd.mirror import sources as mirror
+
+    rows: Any = read(loaded.settings, lambda c: mirror.listing(c, state=state, limit=limit))
+    columns = ("source_session_id", "state", "session_id", "checked_at", "note")
+    print_rows(rows, columns, as_json=as_json, empty="no source ids")

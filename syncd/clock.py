@@ -1,0 +1,59 @@
+"""Time as an argument: what a flow may know of the clock, and the real one."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+import anyio
+
+
+class Clock(Protocol):
+    """The wall clock, a clock that only goes forward, and a sleep; tests bring a virtual one."""
+
+    def now(self) -> datetime:
+        """Return the current time, aware, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for so many seconds."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock and anyio's sleep."""
+
+    def now(self) -> datetime:
+        """Return the current time, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for so many seconds."""
+        await anyio.sleep(seconds)
+
+
+def utc_text(moment: datetime) -> str:
+    """Write a time as syncd stores it in SQLite: UTC, six fraction digits and ``Z``, so that text sorts by time.
+
+    Raises
+    ------
+    ValueError
+        The time is naive: nobody can tell which moment it means.
+    """
+    if moment.tzinfo is None:
+        raise ValueError("a time without a zone has no place in the mirror")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
+
+
+def read_utc_text(text: str) -> datetime:
+    """Read what `utc_text` wrote."""
+    return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,0 +1,146 @@
+"""The daemon: a task group of loops, their supervision, signals and shutdown.
+
+::
+
+    watch ──(somebody committed)──► push, reconcile
+    passes ──(a pass ended)──────► reconcile
+
+A loop that fails for a reason nobody foresaw is logged with its traceback and begun anew after a pause; a database
+that cannot be used ends the daemon (exit 3). SIGTERM and SIGINT: no new work, what is in flight gets the grace.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from syncd.decide import Backoff
+from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.push import Wake
+from syncd.tasks import task_group
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from syncd.app import Flows
+
+WATCH_SECONDS = 0.05
+"""How often the daemon looks whether somebody committed to the database; a look costs microseconds and no write."""
+RECONCILE_GAP = 0.5
+"""Seconds between rounds of reconciliation, however often the bell rings."""
+GRACE_FOR_FLIGHTS = 0.7
+"""The part of the grace that requests in flight get; the rest is for writing down what became of them."""
+RESTARTS = Backoff(1.0, 60.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rhythm:
+    """The daemon's periods, in seconds."""
+
+    pass_interval: float
+    reconcile_interval: float
+    shutdown_grace: float
+
+
+@dataclass(kw_only=True)
+class Daemon:
+    """The loops of a running syncd.
+
+    `beats` says when each loop last made progress, in seconds of the clock's `monotonic`.
+    """
+
+    flows: Flows
+    log: FilteringBoundLogger
+    rhythm: Rhythm
+    beats: dict[str, float] = field(default_factory=dict)
+    _reconcile_bell: Wake = field(default_factory=Wake)
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with task_group() as group:
+                stoppable = anyio.CancelScope()
+                drained = anyio.Event()
+                group.start_soon(self._until_cancelled, stoppable)
+                group.start_soon(self._push, drained)
+                self.log.info("daemon.started", pass_interval=self.rhythm.pass_interval)
+                async for number in signals:
+                    self.log.info("daemon.stopping", signal=signal.Signals(number).name)
+                    break
+                stoppable.cancel()
+                self.flows.push.stop()
+                with anyio.move_on_after(self.rhythm.shutdown_grace * GRACE_FOR_FLIGHTS):
+                    await drained.wait()
+                group.cancel_scope.cancel()
+        self.log.info("daemon.stopped")
+
+    async def _until_cancelled(self, scope: anyio.CancelScope) -> None:
+        """Run the loops that a signal may cancel at once: all but the queue."""
+        with scope:
+            async with task_group() as group:
+                group.start_soon(self._supervise, "watch", self._watch)
+                group.start_soon(self._supervise, "passes", self._passes)
+                group.start_soon(self._supervise, "reconcile", self._reconcile)
+
+    async def _push(self, drained: anyio.Event) -> None:
+        await self._supervise("push", self.flows.push.run)
+        drained.set()
+
+    async def _supervise(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop; begin it anew when it fails, but for a database that cannot be used."""
+        failures = 0
+        while True:
+            began = self.flows.clock.monotonic()
+            try:
+                await loop()
+            except DatabaseBusyError as error:
+                self.log.warning("database.waiting", loop=name, reason=str(error))
+            except DatabaseUnusableError:
+                raise
+            except Exception:
+                self.log.exception("loop.failed", loop=name)
+            else:
+                return
+            failures = 1 if self.flows.clock.monotonic() - began > RESTARTS.longest else failures + 1
+            await self.flows.clock.sleep(RESTARTS.wait(failures, chance=1.0))
+
+    def _beat(self, name: str) -> None:
+        self.beats[name] = self.flows.clock.monotonic()
+
+    async def _passes(self) -> None:
+        clock = self.flows.clock
+        while True:
+            began = clock.monotonic()
+            self._beat("passes")
+            await self.flows.pull.run()
+            self._reconcile_bell.ring()
+            self._beat("passes")
+            await clock.sleep(max(self.rhythm.pass_interval - (clock.monotonic() - began), 0))
+
+    async def _reconcile(self) -> None:
+        clock, failures = self.flows.clock, 0
+        while True:
+            self._beat("reconcile")
+            unanswered = await self.flows.reconcile.run()
+            failures = failures + 1 if unanswered else 0
+            if unanswered:
+                waits = self.flows.push.settings.backoff
+                await clock.sleep(min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval))
+            await clock.sleep(min(RECONCILE_GAP, self.rhythm.reconcile_interval))
+            await self._reconcile_bell.wait(self.rhythm.reconcile_interval)
+
+    async def _watch(self) -> None:
+        """Ring the bells when anybody has committed, or the file is not the one that was opened any more."""
+        database, seen = self.flows.database, None
+        while True:
+            version = database.data_version()
+            if version != seen:
+                seen = version
+                self._beat("watch")
+                self.flows.push.wake.ring()
+                self._reconcile_bell.ring()
+            await self.flows.clock.sleep(WATCH_SECONDS)

@@ -1,0 +1,49 @@
+"""The errors that end a command, each with the exit code of `interface.md` and words that say what to do.
+
+::
+
+    SyncdError                      exit 1: the work failed or needs a person
+    ├── UsageError                  exit 2: found before anything is contacted
+    │   └── SettingsError           every problem of the settings at once
+    └── DatabaseUnusableError       exit 3: corrupt, foreign, newer, held by another daemon
+        ├── DatabaseReplacedError   the file under the running program is not the one that it opened
+        └── DatabaseBusyError       waited as long as a command may
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class SyncdError(Exception):
+    """The work failed or needs a person."""
+
+    exit_code = 1
+
+
+class UsageError(SyncdError):
+    """The command was called wrongly; nothing was contacted."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """The settings do not make sense; `problems` lists all that is wrong with them."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DatabaseUnusableError(SyncdError):
+    """The database cannot be used as it is, and syncd will not try to repair it."""
+
+    exit_code = 3
+
+
+class DatabaseReplacedError(DatabaseUnusableError):
+    """The database file was replaced or removed under the running program."""
+
+
+class DatabaseBusyError(DatabaseUnusableError):
+    """Another program held the database, or the disk was full, for longer than a command may wait."""

@@ -1,0 +1,46 @@
+"""What is wrong, in words that a tired person understands, each with the command to type. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MISSED_PASSES = 3
+"""Intervals without a complete pass after which the mirror counts as stale."""
+LEEWAY = 60.0
+"""Seconds on top of them, for the passes' own length."""
+
+
+def problems(overview: Mapping[str, Any], *, pass_interval: float) -> list[str]:
+    """Say what needs a person; nothing when all is well.
+
+    Parameters
+    ----------
+    overview : Mapping[str, Any]
+        What `mirror.views.overview` returns.
+    pass_interval : float
+        Seconds between the starts of passes.
+    """
+    fresh = overview["freshness"]
+    found = []
+    age = fresh["age_seconds"]
+    last = overview["passes"][0] if overview["passes"] else None
+    why = f" (pass {last['id']} is {last['state']}: {last['error']})" if last and last["error"] else ""
+    if age is None:
+        found.append(f"no pass has been completed yet{why}; run: syncd once, or see the log of syncd run")
+    elif age > MISSED_PASSES * pass_interval + LEEWAY:
+        found.append(f"the mirror is {duration(age)} old{why}; is syncd run alive? run: syncd doctor")
+    if fresh["held_pass_id"] is not None:
+        held = fresh["held_pass_id"]
+        found.append(f"pass {held} holds deletions for your decision; run: syncd deletions list")
+    if fresh["operations_dead"]:
+        found.append(f"{fresh['operations_dead']} operations are dead; run: syncd operations list --state dead")
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for people: 45 s, 12 min, 3 h, 2 days."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

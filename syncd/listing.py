@@ -1,0 +1,247 @@
+"""Reading what Albert sends: a page's bytes become rows, unreadable items and the key of the next page. No I/O.
+
+One unreadable item costs itself and not its page. A body that is no listing at all raises `GarbledError`: it is
+never an empty listing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic_core import from_json
+
+from syncd.clock import utc_text
+
+Row = tuple[str | None, ...]
+"""A session's content as text, in the order of `mirror.tables.CONTENT`; times as `clock.utc_text` writes them."""
+
+ID, NAME, PARENT_ID, SOURCE, UPDATED_AT = 0, 1, 2, 3, 14
+"""Where a row has what the flows look at."""
+
+_TEXTS = ("parentId", "sourceSessionId", "status", "kind", "automationId", "automationRunId")
+_KNOWN = frozenset({"id", "name", "lastMessageAt", "Created", "Updated", *_TEXTS})
+_AUDIT = frozenset({"by", "byName", "at"})
+
+
+class GarbledError(Exception):
+    """A success that cannot be read: the server's words are not what the call answers with."""
+
+
+class UnreadableError(Exception):
+    """An item that cannot be read; `session_id` is there when that much could be."""
+
+    def __init__(self, reason: str, session_id: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.session_id = session_id
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An item for the quarantine: its id if that could be read, why it could not, and the item as JSON."""
+
+    session_id: str | None
+    reason: str
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of the listing: one row for each readable session, each id once."""
+
+    rows: list[Row]
+    unreadable: list[Unreadable]
+    next_key: str | None
+
+    @property
+    def empty(self) -> bool:
+        """Whether the page brought no item at all."""
+        return not self.rows and not self.unreadable
+
+
+def read_page(body: bytes) -> Page:
+    """Read a page of the listing.
+
+    Raises
+    ------
+    GarbledError
+        The body is not `{"Items": [...], "lastKey": ...}`.
+    """
+    data, careful = _read_json(body)
+    if not isinstance(data, dict) or not isinstance(items := data.get("Items"), list):
+        raise GarbledError('the answer is not a listing: it has no "Items"')
+    next_key = data.get("lastKey")
+    if next_key is not None and (not isinstance(next_key, str) or not _sendable(next_key)):
+        raise GarbledError('the answer is not a listing: its "lastKey" is not text')
+    rows: dict[str | None, Row] = {}
+    unreadable = []
+    for item in items:
+        try:
+            row = read_item(item, careful=careful)
+        except UnreadableError as error:
+            unreadable.append(Unreadable(error.session_id, error.reason, _payload(item)))
+            continue
+        other = rows.get(row[ID])
+        if other is None or (row[UPDATED_AT] or "") >= (other[UPDATED_AT] or ""):
+            rows[row[ID]] = row
+    return Page(list(rows.values()), unreadable, next_key or None)
+
+
+def read_session(body: bytes) -> Row:
+    """Read the answer to a create or a look-up.
+
+    Raises
+    ------
+    GarbledError
+        The body is not a session.
+    """
+    data, careful = _read_json(body)
+    try:
+        return read_item(data, careful=careful)
+    except UnreadableError as error:
+        raise GarbledError(f"the answer is not a session: {error.reason}") from error
+
+
+def read_item(item: Any, *, careful: bool = True) -> Row:  # noqa: ANN401 - whatever the server sent
+    """Read one session.
+
+    Parameters
+    ----------
+    item : Any
+        What stands in `Items`.
+    careful : bool
+        Whether the text in it may hold what a database cannot: NUL or half of a surrogate pair.
+
+    Raises
+    ------
+    UnreadableError
+        It has no id, lacks what a session must have, or has it in the wrong type.
+    """
+    if type(item) is not dict:
+        raise UnreadableError("not an object")
+    session_id = item.get("id")
+    if type(session_id) is not str or not session_id or not _sendable(session_id):
+        raise UnreadableError("no readable id")
+    if careful and not _storable(item):
+        raise UnreadableError("text that no database can hold (NUL or half a surrogate pair)", session_id)
+    name = item.get("name")
+    if type(name) is not str:
+        raise UnreadableError("no readable name", session_id)
+    parent_id, source, status, kind, automation_id, run_id = map(item.get, _TEXTS)
+    if type(source) is not str:
+        raise UnreadableError("no readable sourceSessionId", session_id)
+    for value in (parent_id, status, kind, automation_id, run_id):
+        if value is not None and type(value) is not str:
+            raise UnreadableError("a field that should be text is not", session_id)
+    unknown = {key: item[key] for key in item.keys() - _KNOWN} if not item.keys() <= _KNOWN else {}
+    last_message_at = _time(item.get("lastMessageAt"), "lastMessageAt", unknown)
+    created = _audit(item.get("Created"), "Created", unknown, session_id)
+    updated = _audit(item.get("Updated"), "Updated", unknown, session_id)
+    extra = _canonical(unknown, session_id) if unknown else "{}"
+    return (
+        session_id, name, parent_id, source, status, kind, automation_id, run_id, last_message_at,
+        *created, *updated, extra,
+    )  # fmt: skip
+
+
+def _audit(block: Any, name: str, unknown: dict[str, Any], session_id: str) -> tuple[str | None, ...]:  # noqa: ANN401
+    """Read `Created` or `Updated`; what is not known of it goes to `unknown`."""
+    if block is None:
+        return (None, None, None)
+    if type(block) is not dict:
+        raise UnreadableError(f"{name} is not an object", session_id)
+    by, by_name, at = block.get("by"), block.get("byName"), block.get("at")
+    if (by is not None and type(by) is not str) or (by_name is not None and type(by_name) is not str):
+        raise UnreadableError(f"{name} has a field that should be text and is not", session_id)
+    rest = {key: block[key] for key in block.keys() - _AUDIT} if not block.keys() <= _AUDIT else {}
+    moment = _time(at, "at", rest)
+    if rest:
+        unknown[name] = rest
+    return (by, by_name, moment)
+
+
+def _time(value: Any, name: str, unknown: dict[str, Any]) -> str | None:  # noqa: ANN401
+    """Read a time; one that cannot be read is kept in `unknown` as it came."""
+    if value is None:
+        return None
+    if type(value) is str and (moment := read_time(value)) is not None:
+        return moment
+    unknown[name] = value
+    return None
+
+
+def read_time(text: str) -> str | None:
+    """Bring an ISO 8601 time to the mirror's form; a time without a zone is taken as UTC; None for anything else."""
+    try:
+        moment = datetime.fromisoformat(text)
+        if text[-1] == "Z" and text[4:17:3] == "--T::" and len(text) in _FRACTION:
+            return text[:-1] + _FRACTION[len(text)]
+        return utc_text(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        return None
+
+
+_FRACTION = {20: ".000000Z", 24: "000Z", 27: "Z"}
+"""What a UTC time of that length lacks to be in the mirror's form."""
+
+
+def _read_json(body: bytes) -> tuple[Any, bool]:
+    """Parse a body; the second value tells whether its text may hold what a database cannot."""
+    try:
+        return from_json(body, allow_inf_nan=False), b"\\u0000" in body
+    except ValueError:
+        pass  # NaN and half surrogate pairs are an item's fault: the slower parser lets them through to be judged
+    try:
+        return json.loads(body), True
+    except (ValueError, RecursionError) as error:
+        raise GarbledError(f"the answer is not JSON: {type(error).__name__}") from None
+
+
+def _sendable(text: str) -> bool:
+    """Whether text can be sent in a URL and stored."""
+    return "\0" not in text and _encodable(text)
+
+
+def _encodable(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _storable(value: Any) -> bool:  # noqa: ANN401 - any JSON
+    """Whether every text in a JSON value, keys included, can be stored."""
+    stack = [value]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, str):
+            if not _sendable(top):
+                return False
+        elif isinstance(top, dict):
+            stack.extend(top.keys())
+            stack.extend(top.values())
+        elif isinstance(top, list):
+            stack.extend(top)
+    return True
+
+
+def _canonical(unknown: dict[str, Any], session_id: str) -> str:
+    """Write the unknown fields so that the order of keys does not count."""
+    try:
+        return json.dumps(unknown, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (ValueError, RecursionError):
+        raise UnreadableError("a field that JSON cannot hold (NaN, or a number without end)", session_id) from None
+
+
+def _payload(item: Any) -> str:  # noqa: ANN401 - whatever the server sent
+    """Write an unreadable item for the quarantine: JSON in ASCII, which every database can hold."""
+    try:
+        return json.dumps(item)
+    except (ValueError, RecursionError):
+        return json.dumps(f"an item that JSON cannot hold: {sorted(map(str, item))}"[:1000])

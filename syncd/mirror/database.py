@@ -1,0 +1,329 @@
+"""One database, one writer: how a transaction gets in, and what happens when it cannot.
+
+`Database.write` takes a function of a `Connection` and runs it in a transaction. Writes that wait at the same time are
+committed together (group commit: one fsync for all of them), each inside a savepoint of its own, so that one that
+fails does not take the others along. A transaction runs in one piece, in a worker thread on SQLite and behind a shield
+on PostgreSQL: cancellation comes before it or after it, never in its middle.
+
+A lock that another program holds, a full disk, or a lost connection is waited for (`patience`); a file that is
+corrupt, foreign or not the one that was opened ends the program (`DatabaseUnusableError`).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+T = TypeVar("T")
+Work = Callable[["Connection"], T]
+
+_WAITED_FOR = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+_FATAL = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
+BUSY_SECONDS = 1.0
+"""How long one try for SQLite's lock lasts inside the driver, where nothing can cancel it."""
+LONGEST_PAUSE = 2.0
+WRITER_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "cache_size=-16384",
+    "journal_size_limit=16777216",
+    "temp_store=MEMORY",
+)
+READER_PRAGMAS = ("query_only=ON", "cache_size=-4096")
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """A write that waits for its transaction, and what became of it."""
+
+    work: Callable[[Connection], Any]
+    done: bool = False
+    abandoned: bool = False
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(eq=False)
+class Database:
+    """The mirror's database.
+
+    Parameters
+    ----------
+    url : sqlalchemy.URL
+        `sqlite+aiosqlite` or `postgresql+asyncpg`.
+    patience : float
+        Seconds that a write waits for a lock, a disk or a server before it gives up with `DatabaseBusyError`.
+    on_wait : Callable[[str], None] | None
+        Told why, once each time a write begins to wait.
+    """
+
+    url: sa.URL
+    patience: float = float("inf")
+    on_wait: Callable[[str], None] | None = None
+    _pending: list[_Job] = field(default_factory=list)
+    _turn: anyio.Lock = field(default_factory=anyio.Lock)
+
+    def __post_init__(self) -> None:
+        self._writer: Engine | None = None
+        self._watcher: sqlite3.Connection | None = None
+        if self.dialect == "sqlite":
+            self._identity = _identity(self.path)
+            self._reader = create_async_engine(self.url, connect_args={"timeout": BUSY_SECONDS})
+            self._writer = sa.create_engine(
+                self.url.set(drivername="sqlite"),
+                poolclass=sa.pool.StaticPool,
+                connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
+            )
+            _prepare_sqlite(self._writer, WRITER_PRAGMAS, begin="BEGIN IMMEDIATE")
+            _prepare_sqlite(self._reader.sync_engine, READER_PRAGMAS, begin="BEGIN")
+        else:
+            self._reader = create_async_engine(self.url, pool_pre_ping=True)
+        self._thread = anyio.CapacityLimiter(1)
+
+    @classmethod
+    def create(cls, url: sa.URL, **options: Any) -> Self:  # noqa: ANN401 - the class's own
+        """Open the database, and make the SQLite file first when there is none: mode 0600, for its owner alone.
+
+        Raises
+        ------
+        DatabaseUnusableError
+            The file cannot be made.
+        """
+        if url.get_backend_name() == "sqlite":
+            path = url.database or ""
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            except FileExistsError:
+                pass  # and not opened: closing a descriptor of it would drop SQLite's locks on it
+            except OSError as error:
+                raise DatabaseUnusableError(f"cannot open the database {path}: {error.strerror}") from error
+        return cls(url, **options)
+
+    @property
+    def dialect(self) -> str:
+        """Return `sqlite` or `postgresql`."""
+        return self.url.get_backend_name()
+
+    @property
+    def path(self) -> Path:
+        """Return the SQLite file."""
+        return Path(self.url.database or "")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection; the last one to leave a SQLite file takes its WAL along."""
+        with anyio.CancelScope(shield=True):
+            if self._watcher is not None:
+                self._watcher.close()
+            await self._reader.dispose()
+            if self._writer is not None:
+                await anyio.to_thread.run_sync(self._writer.dispose, limiter=self._thread)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run a function of a connection in a read transaction: one snapshot, nothing written."""
+        try:
+            with anyio.CancelScope(shield=True):
+                async with self._reader.connect() as connection:
+                    result = await connection.run_sync(work)
+        except Exception as error:
+            reason = _translated(error)
+            if reason is None:
+                raise
+            raise reason from error
+        return result
+
+    async def write(self, work: Work[T]) -> T:
+        """Run a function of a connection in a write transaction and return what it returned, once that is durable.
+
+        The function may run more than once (a transaction that could not commit is begun anew), so it must change
+        nothing outside of the database.
+
+        Raises
+        ------
+        DatabaseBusyError
+            The database stayed out of reach for longer than `patience`.
+        DatabaseUnusableError
+            It is corrupt, read-only or not the one that was opened.
+        """
+        job = _Job(work)
+        self._pending.append(job)
+        try:
+            async with self._turn:
+                if not job.done:
+                    await self._lead()
+        finally:
+            if not job.done:  # cancelled, or failed with the whole transaction: it must not run later
+                job.abandoned = True
+        if job.error is not None:
+            raise job.error
+        return job.result  # type: ignore[no-any-return]
+
+    def data_version(self) -> int:
+        """Return a number that changes when any connection, of this or another program, has committed.
+
+        SQLite's `PRAGMA data_version`: it looks at shared memory and takes no lock, so it may be called on the event
+        loop, and often. A look that fails counts as a change.
+
+        Raises
+        ------
+        DatabaseReplacedError
+            The file is not the one that was opened.
+        """
+        self.check_identity()
+        if self._watcher is None:
+            self._watcher = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+        try:
+            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.OperationalError:
+            return -1
+
+    async def _lead(self) -> None:
+        """Commit all that waits, this caller's work and that of those behind it, in one transaction."""
+        began, pause, told = anyio.current_time(), 0.05, False
+        while True:
+            batch, self._pending = [job for job in self._pending if not job.abandoned], []
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._run(batch)
+            except Exception as error:
+                self._pending[:0] = batch
+                reason = _translated(error)
+                if reason is None:
+                    raise
+                if not isinstance(reason, DatabaseBusyError) or anyio.current_time() - began >= self.patience:
+                    raise reason from error
+                if not told and self.on_wait is not None:
+                    self.on_wait(str(reason))
+                    told = True
+                await anyio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+                continue
+            for job in batch:
+                job.done = True
+            return
+
+    async def _run(self, batch: list[_Job]) -> None:
+        if self._writer is not None:
+            self.check_identity()
+            await anyio.to_thread.run_sync(_transact, self._writer, batch, limiter=self._thread)
+            self.check_identity()
+            return
+        async with self._reader.connect() as connection, connection.begin():
+            await connection.run_sync(_run_jobs, batch)
+
+    def check_identity(self) -> None:
+        """Notice that the file was replaced or removed, before anyone acts on what was "committed" to it.
+
+        Raises
+        ------
+        DatabaseReplacedError
+            Another file, or none, stands in the place of the one that is open.
+        """
+        identity = _identity(self.path)
+        if identity != self._identity:
+            raise DatabaseReplacedError(
+                f"{self.path} was replaced or removed while syncd had it open; nothing more is sent to Albert. "
+                "Put the file back, or start syncd anew on the file that is there"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - on the hot path
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _prepare_sqlite(engine: Engine, pragmas: tuple[str, ...], *, begin: str) -> None:
+    """Set a SQLite engine's connections up as `semantics.md` says.
+
+    The driver's own transaction handling is switched off: it begins transactions late and DEFERRED, which loses
+    read-modify-writes.
+    """
+
+    @sa.event.listens_for(engine, "connect")
+    def _(connection: Any, _record: object) -> None:  # noqa: ANN401 - pysqlite's or aiosqlite's
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def _transact(engine: Engine, batch: list[_Job]) -> None:
+    with engine.connect() as connection, connection.begin():
+        _run_jobs(connection, batch)
+
+
+def _run_jobs(connection: Connection, batch: list[_Job]) -> None:
+    """Run each job; what it raises is its own, unless the database itself is in trouble."""
+    if len(batch) == 1:
+        batch[0].result = batch[0].work(connection)
+        return
+    for job in batch:
+        job.result, job.error = None, None
+        savepoint = connection.begin_nested()
+        try:
+            job.result = job.work(connection)
+        except Exception as error:
+            if _translated(error) is not None:
+                raise
+            savepoint.rollback()
+            job.error = error
+        else:
+            savepoint.commit()
+
+
+def _translated(error: Exception) -> Exception | None:
+    """Say what an error means for the database; None when the error is about the work and not the database."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    if isinstance(cause, sqlite3.Error):
+        code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+        if code in _WAITED_FOR:
+            return DatabaseBusyError(f"the database cannot be used right now: {cause}")
+        if code in _FATAL:
+            return DatabaseUnusableError(
+                f"the database cannot be used: {cause}; restore a backup or point SYNCD_DATABASE_URL elsewhere. "
+                "syncd does not repair or replace it"
+            )
+    elif isinstance(error, sa.exc.DBAPIError):
+        if error.connection_invalidated or isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+            return DatabaseBusyError(f"the database cannot be reached right now: {cause}")
+    elif isinstance(cause, OSError):
+        return DatabaseBusyError(f"the database cannot be reached right now: {cause}")
+    return None

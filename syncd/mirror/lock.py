@@ -1,0 +1,46 @@
+"""One daemon to a SQLite file: a lock beside it that the operating system lets go when its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from syncd.errors import DatabaseUnusableError
+
+
+@contextmanager
+def only_daemon(path: Path, command: str) -> Iterator[None]:
+    """Hold the database file for a daemon; the lock file `FILE.lock` says who does, and stays behind empty.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        Another daemon holds it; the message names it.
+    """
+    lock = Path(f"{os.path.realpath(path)}.lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DatabaseUnusableError(f"cannot make the lock file {lock}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another syncd"
+            raise DatabaseUnusableError(f"{path} is held by {holder}; stop it first") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(
+            descriptor,
+            f"syncd {command}, process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\n".encode(),
+            0,
+        )
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,107 @@
+"""Items that could not be read: one row for each, however many passes meet it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from syncd.mirror.tables import new_id, quarantine
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Row
+
+    from syncd.listing import Unreadable
+
+
+def put(connection: Connection, items: Sequence[Unreadable], *, now: datetime, pass_id: int) -> list[tuple[int, bool]]:
+    """Keep unreadable items.
+
+    Returns
+    -------
+    list[tuple[int, bool]]
+        For each item the id of its row and whether it is new there.
+    """
+    return [_put(connection, item, now=now, pass_id=pass_id) for item in items]
+
+
+def _put(connection: Connection, item: Unreadable, *, now: datetime, pass_id: int) -> tuple[int, bool]:
+    mark = f"id {item.session_id}" if item.session_id is not None else f"payload {_digest(item.payload)}"
+    open_row = connection.execute(
+        sa.select(quarantine.c.id, quarantine.c.payload, quarantine.c.reason)
+        .where(quarantine.c.fingerprint == mark, quarantine.c.resolved_at.is_(None))
+    ).first()  # fmt: skip
+    if open_row is None:
+        values = {
+            "pass_id": pass_id, "session_id": item.session_id, "reason": item.reason, "payload": item.payload,
+            "seen_at": now, "fingerprint": mark,
+        }  # fmt: skip
+        result = connection.execute(sa.insert(quarantine).values(values))
+        return new_id(result), True
+    if (open_row.payload, open_row.reason) != (item.payload, item.reason):
+        connection.execute(
+            sa.update(quarantine).where(quarantine.c.id == open_row.id).values(payload=item.payload, reason=item.reason)
+        )
+    return open_row.id, False
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def any_open(connection: Connection) -> bool:
+    """Whether anything is in quarantine: most mirrors need not ask for more."""
+    return (
+        connection.execute(sa.select(quarantine.c.id).where(quarantine.c.resolved_at.is_(None)).limit(1)).first()
+        is not None
+    )
+
+
+def open_sessions(connection: Connection, session_ids: Iterable[str | None]) -> dict[str | None, int]:
+    """Return which of these sessions have an item in quarantine, and the item's row."""
+    rows = connection.exec_driver_sql(
+        "SELECT session_id, id FROM quarantine "
+        "WHERE resolved_at IS NULL AND session_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(session_ids)),),
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def resolve_sessions(connection: Connection, session_ids: Iterable[str | None], now: datetime) -> None:
+    """Resolve the items of sessions of which a good version came."""
+    for session_id in session_ids:
+        connection.execute(
+            sa.update(quarantine)
+            .where(quarantine.c.resolved_at.is_(None), quarantine.c.session_id == session_id)
+            .values(resolved_at=now)
+        )
+
+
+def resolve_unseen(connection: Connection, seen: Iterable[int], now: datetime) -> None:
+    """Resolve what a complete pass did not meet any more."""
+    met = set(seen)
+    rows = connection.execute(sa.select(quarantine.c.id).where(quarantine.c.resolved_at.is_(None))).scalars().all()
+    for row in rows:
+        if row not in met:
+            resolve(connection, row, now)
+
+
+def resolve(connection: Connection, row_id: int, now: datetime) -> None:
+    """Resolve one item."""
+    connection.execute(sa.update(quarantine).where(quarantine.c.id == row_id).values(resolved_at=now))
+
+
+def unresolved(connection: Connection, *, after: int = 0, limit: int = 1000) -> Sequence[Row[tuple[object, ...]]]:
+    """Return what is in quarantine, oldest first."""
+    query = (
+        sa.select(quarantine)
+        .where(quarantine.c.resolved_at.is_(None), quarantine.c.id > after)
+        .order_by(quarantine.c.id)
+        .limit(limit)
+    )
+    return connection.execute(query).all()

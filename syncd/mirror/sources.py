@@ -1,0 +1,162 @@
+"""Source ids and the sessions that carry them: `source_sessions` is kept true by whatever changes a session."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from syncd.decide import SourceState, source_state
+from syncd.listing import SOURCE, Row
+from syncd.mirror.tables import operations, sessions, source_sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+_LINK_NEW = """
+INSERT INTO source_sessions (source_session_id, state, session_id, checked_at)
+SELECT source_session_id, 'linked', id, ? FROM sessions WHERE key >= ?
+ON CONFLICT (source_session_id) DO NOTHING
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A source id that has changed its state."""
+
+    source_session_id: str
+    state: str
+    session_id: str | None
+    note: str | None
+
+
+def link_new(connection: Connection, rows: Sequence[Row], first_key: int, now: str) -> list[Link]:
+    """Link the source ids of sessions that were just inserted with keys from `first_key` on.
+
+    Most are new to the mirror too and need one statement; only when some were known are they looked at one by one.
+    """
+    inserted = connection.exec_driver_sql(_LINK_NEW, (now, first_key)).rowcount
+    if inserted == len(rows):
+        return []
+    return refresh(connection, {row[SOURCE] or "" for row in rows}, now)
+
+
+def refresh(connection: Connection, source_ids: Iterable[str], now: str, *, albert: str | None = None) -> list[Link]:
+    """Bring the state of source ids in line with the live sessions that carry them.
+
+    One that nobody carries any more becomes `unresolved`: the mirror cannot tell, Albert must be asked.
+
+    Returns
+    -------
+    list[Link]
+        Those whose state or session changed.
+    """
+    wanted = json.dumps(sorted(source_ids))
+    if wanted == "[]":
+        return []
+    found = connection.exec_driver_sql(
+        "SELECT w.value, x.state, x.session_id, x.note, s.id, s.missing_since IS NOT NULL "
+        "FROM json_each(?) AS w "
+        "LEFT JOIN source_sessions AS x ON x.source_session_id = w.value "
+        "LEFT JOIN sessions AS s ON s.source_session_id = w.value AND s.deleted_at IS NULL",
+        (wanted,),
+    ).all()
+    carriers: dict[str, list[tuple[str, bool]]] = {}
+    before: dict[str, tuple[str | None, str | None, str | None]] = {}
+    for source_id, state, session_id, note, carrier, missing in found:
+        before[source_id] = (state, session_id, note)
+        carriers.setdefault(source_id, [])
+        if carrier is not None:
+            carriers[source_id].append((carrier, bool(missing)))
+    changed = []
+    for source_id, by in carriers.items():
+        now_state = source_state(by, albert)
+        if now_state is None:
+            if before[source_id][0] not in {"linked", "conflict"}:
+                continue
+            now_state = SourceState("unresolved", None, None)
+        after = (now_state.state, now_state.session_id, now_state.note)
+        if after != before[source_id]:
+            changed.append(Link(source_id, *after))
+    for link in changed:
+        settle(connection, link, None if link.state == "unresolved" else now)
+    return changed
+
+
+def settle(connection: Connection, link: Link, checked_at: str | None) -> None:
+    """Write where a source id stands."""
+    connection.exec_driver_sql(
+        "INSERT INTO source_sessions (source_session_id, state, session_id, note, checked_at) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (source_session_id) DO UPDATE SET state = excluded.state, session_id = excluded.session_id, "
+        "note = excluded.note, checked_at = excluded.checked_at",
+        (link.source_session_id, link.state, link.session_id, link.note, checked_at),
+    )
+
+
+def become(connection: Connection, link: Link) -> list[Link]:
+    """Write where a source id stands and return the link when that is news."""
+    before = connection.execute(
+        sa.select(source_sessions.c.state, source_sessions.c.session_id)
+        .where(source_sessions.c.source_session_id == link.source_session_id)
+    ).first()  # fmt: skip
+    settle(connection, link, None)
+    return [] if before is not None and tuple(before) == (link.state, link.session_id) else [link]
+
+
+def checked(connection: Connection, source_id: str, checked_at: str) -> None:
+    """Note that a source id has just been made sure of."""
+    connection.exec_driver_sql(
+        "UPDATE source_sessions SET checked_at = ? WHERE source_session_id = ?", (checked_at, source_id)
+    )
+
+
+def to_ask(connection: Connection, *, checked_before: datetime, limit: int, after: str = "") -> list[str]:
+    """Return source ids that only Albert can tell about, in their order, beginning behind `after`.
+
+    These are the unresolved ones, and the missing and contradictory ones that were not checked for long; one that an
+    operation is busy with is left to the operation.
+    """
+    busy = (
+        sa.exists()
+        .where(operations.c.source_session_id == source_sessions.c.source_session_id)
+        .where(operations.c.state.in_(("pending", "running", "unknown")))
+    )
+    stale = sa.or_(source_sessions.c.checked_at.is_(None), source_sessions.c.checked_at < checked_before)
+    query = (
+        sa.select(source_sessions.c.source_session_id)
+        .where(source_sessions.c.state != "linked", stale, ~busy)
+        .where(source_sessions.c.source_session_id > after)
+        .order_by(source_sessions.c.source_session_id)
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def add(connection: Connection, source_ids: Iterable[str]) -> int:
+    """Make source ids known; return how many were not."""
+    return sum(
+        connection.exec_driver_sql(
+            "INSERT INTO source_sessions (source_session_id) VALUES (?) ON CONFLICT (source_session_id) DO NOTHING",
+            (source_id,),
+        ).rowcount
+        for source_id in source_ids
+    )
+
+
+def carriers(connection: Connection, source_id: str) -> list[str]:
+    """Return the ids of the live sessions that carry a source id."""
+    query = sa.select(sessions.c.id).where(sessions.c.source_session_id == source_id, sessions.c.deleted_at.is_(None))
+    return list(connection.execute(query).scalars())
+
+
+def listing(connection: Connection, *, state: str | None, limit: int) -> Sequence[sa.RowMapping]:
+    """Return source ids in their order, of one state or of all."""
+    query = sa.select(source_sessions).order_by(source_sessions.c.source_session_id).limit(limit)
+    if state is not None:
+        query = query.where(source_sessions.c.state == state)
+    return connection.execute(query).mappings().all()

@@ -1,0 +1,51 @@
+"""What the analysts' views say, for the commands that show it to operators."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from syncd.mirror import operations
+from syncd.mirror.tables import UtcDateTime, source_sessions
+from syncd.mirror.tables import passes as passes_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+FRESHNESS = sa.text("SELECT * FROM mirror_freshness").columns(last_complete_pass_at=UtcDateTime())
+PASS_COLUMNS = (
+    "id", "state", "started_at", "finished_at", "pages", "seen", "inserted", "updated", "unchanged", "restored",
+    "missing", "deleted", "quarantined", "error",
+)  # fmt: skip
+
+
+def freshness(connection: Connection) -> Mapping[str, Any]:
+    """Return the one row of `mirror_freshness`."""
+    return dict(connection.execute(FRESHNESS).mappings().one())
+
+
+def last_passes(connection: Connection, limit: int) -> list[dict[str, Any]]:
+    """Return the last passes, newest first."""
+    columns = [passes_table.c[name] for name in PASS_COLUMNS]
+    query = sa.select(*columns).order_by(passes_table.c.id.desc()).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def source_counts(connection: Connection) -> dict[str, int]:
+    """Return how many source ids are in each state."""
+    query = sa.select(source_sessions.c.state, sa.func.count()).group_by(source_sessions.c.state)
+    found = {row[0]: row[1] for row in connection.execute(query)}
+    return {state: found.get(state, 0) for state in ("unresolved", "linked", "missing", "conflict")}
+
+
+def overview(connection: Connection, *, passes_shown: int = 5) -> dict[str, Any]:
+    """Return all that `syncd status` shows, in one snapshot."""
+    return {
+        "freshness": dict(freshness(connection)),
+        "operations": operations.counts(connection),
+        "sources": source_counts(connection),
+        "passes": last_passes(connection, passes_shown),
+    }

@@ -1,0 +1,72 @@
+"""Opening the mirror: what every command needs of the composition root, without the client that most do not need."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from syncd.errors import DatabaseUnusableError
+from syncd.mirror import schema
+from syncd.mirror.database import Database
+
+if TYPE_CHECKING:
+    from syncd.settings import Settings
+
+COMMAND_PATIENCE = 30.0
+"""Seconds that a command waits for a database that another program holds; the daemon waits for as long as it takes."""
+
+
+def database_url(settings: Settings) -> sa.URL:
+    """Return the database's URL."""
+    return sa.make_url(settings.syncd_database_url.get_secret_value())
+
+
+@asynccontextmanager
+async def open_database(
+    settings: Settings,
+    *,
+    make: bool = False,
+    patience: float = COMMAND_PATIENCE,
+    on_wait: Callable[[str], None] | None = None,
+) -> AsyncIterator[Database]:
+    """Open the mirror with its schema at head.
+
+    Parameters
+    ----------
+    make : bool
+        Make an empty database and bring the schema to head, where `SYNCD_AUTO_MIGRATE` allows; otherwise a database
+        that is not there, or not at head, is refused.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        The database is not there, not at head, or not to be used.
+    """
+    url = database_url(settings)
+    if not make and url.get_backend_name() == "sqlite":
+        require_file(url)
+    async with Database.create(url, patience=patience, on_wait=on_wait) as database:
+        if make and settings.syncd_auto_migrate:
+            await database.write(schema.migrate)
+        else:
+            await database.read(schema.require_head)
+        yield database
+
+
+def require_file(url: sa.URL) -> None:
+    """Refuse a SQLite file that is not there, instead of making an empty one.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        There is no such file.
+    """
+    if not Path(url.database or "").is_file():
+        raise DatabaseUnusableError(
+            f"there is no database {url.database}; syncd once, syncd run or syncd migrate makes it "
+            "(SYNCD_DATABASE_URL says where)"
+        )

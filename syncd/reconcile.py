@@ -1,0 +1,138 @@
+"""Source ids ↔ sessions: the mirror answers what it can, Albert is asked for the rest.
+
+A source id that a live session carries is linked where that session is written. What is left for this flow is what no
+session in the mirror can tell: ids that nobody carries, or carried until lately, or that were missing or contradictory
+when they were last asked for, long ago.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from syncd.albert import (
+    AlbertAuthError,
+    AlbertException,
+    AlbertHTTPError,
+    InvalidIdError,
+    TooManyRequestsError,
+    UnauthorizedError,
+)
+from syncd.clock import utc_text
+from syncd.decide import GONE
+from syncd.listing import SOURCE, GarbledError, Row, read_session
+from syncd.logs import log_link
+from syncd.mirror import sessions, sources
+from syncd.mirror.sources import Link
+from syncd.tasks import gather
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from structlog.typing import FilteringBoundLogger
+
+    from syncd.albert import ChatSessionCollection
+    from syncd.clock import Clock
+    from syncd.mirror.database import Database
+
+AT_ONCE = 8
+CHUNK = 500
+RECHECK = 3600.0
+"""Seconds after which a missing or contradictory source id is asked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What Albert said of a source id: a session, nothing (`absent`), that it can never be asked, or no answer."""
+
+    source_id: str
+    asked_at: str
+    row: Row | None = None
+    absent: bool = False
+    unsendable: str | None = None
+    trouble: Exception | None = None
+
+
+@dataclass(kw_only=True)
+class Reconcile:
+    """The flow that keeps `source_sessions` true; `run` is one round."""
+
+    database: Database
+    albert: ChatSessionCollection
+    clock: Clock
+    log: FilteringBoundLogger
+
+    async def run(self) -> int:
+        """Ask Albert for what the mirror cannot answer.
+
+        Returns
+        -------
+        int
+            The number of source ids that got no answer and will be asked for again.
+        """
+        now, after, unanswered = self.clock.now(), "", 0
+        before = now - timedelta(seconds=RECHECK)
+        while True:
+            chunk = await self.database.read(partial(sources.to_ask, checked_before=before, limit=CHUNK, after=after))
+            if not chunk:
+                return unanswered
+            answers = await gather(self._ask, chunk, at_once=AT_ONCE)
+            await self._settle(answers)
+            unanswered += sum(answer.trouble is not None for answer in answers)
+            after = chunk[-1]
+            if (trouble := _hopeless(answers)) is not None:
+                self.log.warning("reconcile.stopped", error=str(trouble), unanswered=unanswered)
+                return unanswered
+
+    async def _ask(self, source_id: str) -> _Answer:
+        asked_at = utc_text(self.clock.now())
+        try:
+            row = read_session(await self.albert.get_raw_by_source_session_id(source_session_id=source_id))
+        except InvalidIdError as error:
+            return _Answer(source_id, asked_at, unsendable=str(error))
+        except (AlbertException, GarbledError) as error:
+            if isinstance(error, AlbertHTTPError) and error.status_code in GONE:
+                return _Answer(source_id, asked_at, absent=True)
+            return _Answer(source_id, asked_at, trouble=error)
+        if row[SOURCE] != source_id:
+            return _Answer(source_id, asked_at, trouble=GarbledError("a session with another sourceSessionId"))
+        return _Answer(source_id, asked_at, row)
+
+    async def _settle(self, answers: list[_Answer]) -> None:
+        now = self.clock.now()
+
+        def work(connection: Connection) -> list[Link]:
+            return [link for answer in answers for link in _write(connection, answer, now)]
+
+        for link in await self.database.write(work):
+            log_link(self.log, link)
+
+
+def _write(connection: Connection, answer: _Answer, now: datetime) -> list[Link]:
+    """Write one answer; a session that it brought is as good as one from a page."""
+    source_id, at = answer.source_id, utc_text(now)
+    if answer.trouble is not None:
+        return []
+    if answer.unsendable is not None:
+        sources.settle(connection, Link(source_id, "unresolved", None, answer.unsendable), at)
+        return []
+    links: list[Link] = []
+    if answer.row is not None:
+        links += sessions.apply(connection, [answer.row], sessions.Sighting(answer.asked_at, at)).sources
+        links += sources.refresh(connection, {source_id}, at, albert=answer.row[0])
+    elif sources.carriers(connection, source_id):
+        links += sources.refresh(connection, {source_id}, at)
+    else:
+        links += sources.become(connection, Link(source_id, "missing", None, None))
+    sources.checked(connection, source_id, at)
+    return links
+
+
+def _hopeless(answers: list[_Answer]) -> Exception | None:
+    """Return why it is no use to go on in this round: refused credentials, a limit, or nothing but trouble."""
+    troubles = [answer.trouble for answer in answers if answer.trouble is not None]
+    for trouble in troubles:
+        if isinstance(trouble, AlbertAuthError | UnauthorizedError | TooManyRequestsError):
+            return trouble
+    return troubles[0] if troubles and len(troubles) == len(answers) else None

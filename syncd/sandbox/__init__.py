@@ -1,0 +1,18 @@
+"""A stand-in Albert server on loopback, with habits and faults to choose from.
+
+    HTTP ──► server (records, scripts, faults) ──► api ──► store ──► effects
+                                                            │
+                             listing, look-up ◄── lag ◄─────┘
+
+It plays each of the things that are not known of the real server, so that syncd can be seen to be right
+under all of them. Nothing in here imports the rest of syncd: a server that shares code with its client shares
+its mistakes.
+"""
+
+from syncd.sandbox.faults import Action, FaultName, Faults
+from syncd.sandbox.habits import Habits
+from syncd.sandbox.sandbox import Request, Sandbox
+from syncd.sandbox.server import serve
+from syncd.sandbox.store import Effect
+
+__all__ = ["Action", "Effect", "FaultName", "Faults", "Habits", "Request", "Sandbox", "serve"]

@@ -1,0 +1,60 @@
+"""Answers as the server words them: JSON, and errors in each of the shapes that are known of the real one."""
+
+import json
+import math
+from email.utils import formatdate
+from http import HTTPStatus
+
+from aiohttp import web
+
+from syncd.sandbox.habits import Habits
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def json_bytes(body: bytes, status: int = 200) -> web.Response:
+    """Answer with JSON that is encoded already."""
+    return web.Response(body=body, status=status, headers=_JSON)
+
+
+def json_value(value: object, status: int = 200) -> web.Response:
+    """Answer with a value as JSON."""
+    return json_bytes(json.dumps(value).encode(), status)
+
+
+def problem(habits: Habits, status: int, words: str) -> web.Response:
+    """Answer with an error, in the shape that is the server's habit."""
+    if habits.error_format == "text":
+        return web.Response(text=words, status=status)
+    if habits.error_format == "message":
+        return json_value({"message": words}, status)
+    return json_value({"title": "Error", "status": status, "errors": [{"msg": words}]}, status)
+
+
+def retry_later(habits: Habits, status: int, wait: float, now: float) -> web.Response:
+    """Answer with an error and the time to wait, rounded up to whole seconds as the header wants it."""
+    response = problem(habits, status, HTTPStatus(status).phrase)
+    if habits.retry_after_format == "seconds":
+        response.headers["Retry-After"] = str(max(1, math.ceil(wait)))
+    elif habits.retry_after_format == "http_date":
+        response.headers["Retry-After"] = formatdate(math.ceil(now + wait), usegmt=True)
+    return response
+
+
+def garbled() -> web.Response:
+    """Answer as a proxy in between would, with a page for people and a status of success."""
+    page = "<!DOCTYPE html><html><body><h1>One moment please</h1></body></html>"
+    return web.Response(text=page, content_type="text/html")
+
+
+async def cut(request: web.BaseRequest, response: web.Response) -> web.StreamResponse | None:
+    """Send half of a body under a Content-Length for all of it, and close; None without a body to cut."""
+    body = response.body
+    if not isinstance(body, bytes) or not body:
+        return None
+    part = web.StreamResponse(status=response.status, headers={"Content-Type": response.content_type})
+    part.content_length = len(body)
+    part.force_close()
+    await part.prepare(request)
+    await part.write(body[: len(body) // 2])
+    return part

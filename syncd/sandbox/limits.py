@@ -1,0 +1,27 @@
+"""A limit on requests a second: a bucket that fills at that rate and holds one second's worth."""
+
+from collections.abc import Callable
+
+
+class Bucket:
+    """A token bucket whose rate is named anew with each request."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._rate: float | None = None
+        self._level = 0.0
+        self._at = 0.0
+
+    def wait(self, rate: float | None) -> float:
+        """Return 0.0 when the request may pass, else the seconds until one may."""
+        now = self._now()
+        if rate != self._rate:
+            self._rate, self._level, self._at = rate, max(1.0, rate or 0.0), now
+        if rate is None:
+            return 0.0
+        self._level = min(max(1.0, rate), self._level + (now - self._at) * rate)
+        self._at = now
+        if self._level >= 1.0:
+            self._level -= 1.0
+            return 0.0
+        return (1.0 - self._level) / rate

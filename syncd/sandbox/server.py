@@ -1,0 +1,133 @@
+"""The sandbox on a socket: a request is recorded, meets its script, limit or fault, and reaches the API."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from typing import get_args
+
+from aiohttp import web
+
+from syncd.sandbox import answers, control
+from syncd.sandbox.faults import Action, FaultName
+from syncd.sandbox.sandbox import Request, Sandbox
+from syncd.sandbox.wire import CONTROL, LOGIN
+
+_FAULTS = frozenset(get_args(FaultName))
+
+
+@asynccontextmanager
+async def serve(sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Sandbox]:
+    """Serve a sandbox on loopback for as long as the context lasts; port 0 takes a free one.
+
+    Raises
+    ------
+    ValueError
+        For a host that is not loopback: the control paths ask for no token.
+    OSError
+        When the port is taken.
+    """
+    if host != "localhost" and not _is_loopback(host):
+        raise ValueError(f"the sandbox serves on loopback only, not on {host!r}")
+    server = web.Server(Front(sandbox).handle, access_log=None)
+    runner = web.ServerRunner(server, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        shown = f"[{host}]" if ":" in host else host
+        sandbox.url = f"http://{shown}:{runner.addresses[0][1]}"
+        yield sandbox
+    finally:
+        sandbox.url = None
+        await runner.cleanup()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Front:
+    """What stands between the socket and the API."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, or break its connection."""
+        if request.raw_path.startswith(CONTROL):
+            return await control.answer(self._sandbox, request)
+        sandbox = self._sandbox
+        record = Request(request.method, request.raw_path, sandbox.now())
+        if sandbox.record_requests:
+            sandbox.requests.append(record)
+        response = await self._meet(request)
+        if response is None:
+            # The client sees a reset; aiohttp takes the write that follows for one that came too late.
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()
+        record.status = response.status
+        return response
+
+    async def _meet(self, request: web.BaseRequest) -> web.StreamResponse | None:
+        """Return the answer, None for a connection that is to be lost."""
+        sandbox, habits = self._sandbox, self._sandbox.habits
+        if habits.latency:
+            await sandbox.sleep(habits.latency)
+        action = sandbox.scripts.take(request)
+        if action is not None:
+            return await self._play(action, request)
+        wait = sandbox.bucket.wait(habits.rate_limit)
+        if wait:
+            return answers.retry_later(habits, 429, wait, sandbox.now())
+        if sandbox.faults.login or not request.raw_path.startswith(LOGIN):
+            fault = sandbox.faults.draw(request.method, sandbox.chance)
+            if fault is not None:
+                return await self._play(fault, request)
+        return await sandbox.api.answer(request, habits)
+
+    async def _play(self, action: Action, request: web.BaseRequest) -> web.StreamResponse | None:
+        if callable(action):
+            answered = action(request)
+            if inspect.isawaitable(answered):
+                answered = await answered
+            return answered or await self._sandbox.api.answer(request, self._sandbox.habits)
+        if isinstance(action, int):
+            return answers.problem(self._sandbox.habits, action, f"scripted {action}")
+        if action in ("lost_before", "hang_before", "error_500", "error_503_retry_after", "forbidden"):
+            return await self._refuse(action)
+        return await self._spoil(action, request)
+
+    async def _refuse(self, fault: FaultName) -> web.StreamResponse | None:
+        """Play a fault that comes before anything is done."""
+        habits, faults = self._sandbox.habits, self._sandbox.faults
+        if fault == "hang_before":
+            await asyncio.Event().wait()
+        if fault == "error_500":
+            return answers.problem(habits, 500, "Internal server error")
+        if fault == "forbidden":
+            return answers.problem(habits, 403, "Forbidden")
+        if fault == "error_503_retry_after":
+            return answers.retry_later(habits, 503, faults.retry_after, self._sandbox.now())
+        return None
+
+    async def _spoil(self, fault: FaultName, request: web.BaseRequest) -> web.StreamResponse | None:
+        """Play a fault that strikes after the request was done, between the server and its client."""
+        habits = self._sandbox.habits
+        response = await self._sandbox.api.answer(request, habits)
+        if fault == "hang_after":
+            await asyncio.Event().wait()
+        if fault == "slow":
+            await self._sandbox.sleep(self._sandbox.faults.slow_seconds)
+            return response
+        if fault == "error_500_after":
+            return answers.problem(habits, 500, "Internal server error")
+        if fault == "garbled":
+            return answers.garbled()
+        if fault == "cut":
+            return await answers.cut(request, response)
+        return None

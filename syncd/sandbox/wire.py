@@ -1,0 +1,45 @@
+"""The request line as it came: routes and queries are read off the raw text, and nothing normalises them."""
+
+from typing import Literal, NamedTuple
+from urllib.parse import parse_qsl, quote, unquote
+
+LOGIN = "/api/v3/login/oauth/token"
+SESSIONS = "/api/v3/chats/sessions"
+CONTROL = "/_sandbox/"
+
+RouteName = Literal["login", "collection", "item", "source", "unknown"]
+
+
+class Route(NamedTuple):
+    """What a path points at, and the id in it, decoded exactly once."""
+
+    name: RouteName
+    id: str = ""
+
+
+def route_of(raw_path: str) -> Route:
+    """Find the route of a raw path; an id that holds a bare slash is no route."""
+    path = raw_path.partition("?")[0]
+    if path == LOGIN:
+        return Route("login")
+    if path == SESSIONS:
+        return Route("collection")
+    if not path.startswith(f"{SESSIONS}/"):
+        return Route("unknown")
+    match path.removeprefix(f"{SESSIONS}/").split("/"):
+        case [id] if id:
+            return Route("item", unquote(id))
+        case ["source", id] if id:
+            return Route("source", unquote(id))
+    return Route("unknown")
+
+
+def query_of(raw_path: str, *, plus_is_space: bool) -> dict[str, list[str]]:
+    """Return the values of each query parameter, in the order of the text."""
+    text = raw_path.partition("?")[2]
+    if not plus_is_space:
+        text = text.replace("+", quote("+"))
+    values: dict[str, list[str]] = {}
+    for key, value in parse_qsl(text, keep_blank_values=True):
+        values.setdefault(key, []).append(value)
+    return values

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from syncd.albert import AsyncAlbertSession, ChatSessionCollection
+from tests.albert.client_wire import TOKEN, Open, Wire, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    async with serving() as made:
+        yield made
+
+
+@pytest.fixture
+async def opened(wire: Wire) -> AsyncIterator[Open]:
+    """Make sessions on the wire that the test need not close."""
+    async with AsyncExitStack() as stack:
+        made: list[AsyncAlbertSession] = []
+
+        def make(**options: Any) -> AsyncAlbertSession:
+            given = {
+                "base_url": wire.url,
+                **({} if "auth_manager" in options else {"token": TOKEN}),
+                **options,
+            }
+            session = AsyncAlbertSession(**given)
+            made.append(session)
+            stack.push_async_callback(session.aclose)
+            return session
+
+        yield make
+
+
+@pytest.fixture
+def session(opened: Open) -> AsyncAlbertSession:
+    return opened()
+
+
+@pytest.fixture
+def sessions(session: AsyncAlbertSession) -> ChatSessionCollection:
+    return ChatSessionCollection(session=session)

@@ -1,0 +1,206 @@
+"""A listing ends on evidence, and what is not a listing is an error."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.albert import (
+    AlbertResponseError,
+    AsyncAlbertPaginator,
+    AsyncAlbertSession,
+    ChatSessionCollection,
+    ChatSessionKind,
+    InternalServerError,
+)
+from tests.albert.client_wire import Seen, Wire, reply
+
+PATH = "/api/v3/chats/sessions"
+
+
+def numbers(session: AsyncAlbertSession, max_items: int | None = None) -> AsyncAlbertPaginator[object]:
+    return AsyncAlbertPaginator(
+        session=session,
+        path=PATH,
+        deserialize=lambda item: item,
+        params={"kind": "chat"},
+        max_items=max_items,
+    )
+
+
+def pages(wire: Wire, *made: tuple[list[int], object]) -> None:
+    wire.then(*(reply(200, {"Items": items, "lastKey": key}) for items, key in made))
+
+
+def keys(wire: Wire) -> list[str | None]:
+    return [dict(each.query).get("startKey") for each in wire.seen]
+
+
+@pytest.mark.parametrize("last", [{}, {"lastKey": None}, {"lastKey": ""}])
+@pytest.mark.parametrize("items", [[], [3]])
+async def test_no_key_ends_the_listing(
+    wire: Wire, session: AsyncAlbertSession, last: dict[str, object], items: list[int]
+) -> None:
+    wire.then(reply(200, {"Items": [1, 2], "lastKey": "k+ /%"}), reply(200, {"Items": items, **last}))
+    listing = numbers(session)
+    assert [item async for item in listing] == [1, 2, *items]
+    assert not listing.has_more
+    assert keys(wire) == [None, "k+ /%"]
+    assert all(("kind", "chat") in each.query for each in wire.seen)
+
+
+async def test_the_same_key_again_ends_the_listing_after_its_items(wire: Wire, session: AsyncAlbertSession) -> None:
+    pages(wire, ([1], "a"), ([2], "a"))
+    assert [item async for item in numbers(session)] == [1, 2]
+    assert len(wire.seen) == 2
+
+
+async def test_a_cycle_of_keys_ends_the_listing_after_its_items(wire: Wire, session: AsyncAlbertSession) -> None:
+    pages(wire, ([1], "a"), ([2], "b"), ([3], "a"))
+    assert [item async for item in numbers(session)] == [1, 2, 3]
+    assert keys(wire) == [None, "a", "b"]
+
+
+async def test_an_empty_page_with_a_new_key_is_not_the_end(wire: Wire, session: AsyncAlbertSession) -> None:
+    pages(wire, ([1], "a"), ([], "b"), ([2], None))
+    assert [item async for item in numbers(session)] == [1, 2]
+
+
+async def test_pages_are_given_whole_with_their_keys(wire: Wire, session: AsyncAlbertSession) -> None:
+    pages(wire, ([1, 2], "a"), ([], "b"), ([3], ""))
+    found = [(page.items, page.last_key) async for page in numbers(session).pages()]
+    assert found == [([1, 2], "a"), ([], "b"), ([3], None)]
+
+
+@pytest.mark.parametrize(
+    ("max_items", "items", "has_more", "requests"),
+    [
+        (0, [], True, 1),
+        (1, [1], True, 1),
+        (2, [1, 2], True, 1),
+        (3, [1, 2, 3], False, 2),
+        (4, [1, 2, 3], False, 2),
+        (None, [1, 2, 3], False, 2),
+    ],
+)
+async def test_max_items_stops_and_says_whether_there_is_more(
+    wire: Wire,
+    session: AsyncAlbertSession,
+    max_items: int | None,
+    items: list[int],
+    *,
+    has_more: bool,
+    requests: int,
+) -> None:
+    pages(wire, ([1, 2], "a"), ([3], None))
+    listing = numbers(session, max_items)
+    assert [item async for item in listing] == items
+    assert (listing.has_more, len(wire.seen)) == (has_more, requests)
+
+
+async def test_a_key_seen_before_is_no_more(wire: Wire, session: AsyncAlbertSession) -> None:
+    pages(wire, ([1], "a"), ([2], "a"))
+    listing = numbers(session, 2)
+    assert [item async for item in listing] == [1, 2]
+    assert not listing.has_more
+
+
+async def test_pages_are_cut_at_max_items(wire: Wire, session: AsyncAlbertSession) -> None:
+    pages(wire, ([1, 2], "a"), ([3, 4], "b"))
+    assert [page.items async for page in numbers(session, 3).pages()] == [[1, 2], [3]]
+
+
+async def test_a_failure_in_the_middle_is_raised_after_the_items_before_it(
+    wire: Wire, session: AsyncAlbertSession
+) -> None:
+    pages(wire, ([1, 2], "a"))
+    wire.then(reply(500))
+    listing = numbers(session)
+    assert [await anext(listing), await anext(listing)] == [1, 2]
+    with pytest.raises(InternalServerError):
+        await anext(listing)
+
+
+GARBAGE = [
+    b"",
+    b"<html>maintenance</html>",
+    b"{}",
+    b"[]",
+    b'[{"id": "SES1"}]',
+    b"null",
+    b'"Items"',
+    b"5",
+    b'{"Items": null}',
+    b'{"Items": {}}',
+    b'{"Items": "none"}',
+    b'{"items": []}',
+    b'{"lastKey": null}',
+    b'{"Items": [], "lastKey": 5}',
+    b'{"Items": [], "lastKey": {"a": 1}}',
+    b'{"Items": [], "lastKey": false}',
+    b'{"Items": [{"id": "SES1"',
+    b"\xff\xfe\x00",
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("body", GARBAGE)
+async def test_a_200_that_is_not_a_listing_is_never_an_empty_one(
+    wire: Wire, sessions: ChatSessionCollection, body: bytes
+) -> None:
+    wire.then(reply(200, body))
+    with pytest.raises(AlbertResponseError, match="not a listing") as caught:
+        [each async for each in sessions.get_all()]
+    assert (caught.value.method, caught.value.path) == ("GET", PATH)
+
+
+@pytest.mark.parametrize("item", [None, 5, "SES1", [], {}, {"name": "n"}, {"name": 5, "sourceSessionId": "s"}])
+async def test_an_item_that_is_no_session_is_an_error_that_quotes_nothing(
+    wire: Wire, sessions: ChatSessionCollection, item: object
+) -> None:
+    good = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
+    wire.then(reply(200, {"Items": [good, item, good]}))
+    listing = sessions.get_all()
+    assert (await anext(listing)).id == "SES1"
+    with pytest.raises(AlbertResponseError, match="no chat session"):
+        await anext(listing)
+
+
+@pytest.mark.parametrize(
+    ("filters", "query"),
+    [
+        ({}, []),
+        ({"name": []}, []),
+        ({"name": ["a b", "c&d=e"]}, [("name", "a b"), ("name", "c&d=e")]),
+        ({"exact_match": True}, [("exactMatch", "true")]),
+        ({"exact_match": True, "name": ["a"]}, [("name", "a"), ("exactMatch", "true")]),
+        ({"created_by": "U1", "updated_by": "U2"}, [("createdBy", "U1"), ("updatedBy", "U2")]),
+        ({"created_by": ""}, [("createdBy", "")]),
+        ({"parent_id": "F1", "automation_id": "A1"}, [("parentId", "F1"), ("automationId", "A1")]),
+        ({"kind": ChatSessionKind.AUTOMATION}, [("kind", "automation")]),
+        ({"kind": "of-tomorrow"}, [("kind", "of-tomorrow")]),
+    ],
+)
+async def test_filters_go_out_as_the_seed_page_and_newer_sdks_send_them(
+    wire: Wire, sessions: ChatSessionCollection, filters: dict[str, object], query: list[tuple[str, str]]
+) -> None:
+    wire.default = lambda seen: reply(200, {"Items": [], **({} if "k" in seen.target[-1:] else {"lastKey": "k"})})
+    assert [each async for each in sessions.get_all(**filters)] == []  # type: ignore[arg-type]
+    assert [each.query for each in wire.seen] == [query, [*query, ("startKey", "k")]]
+
+
+async def test_a_listing_begins_where_start_key_says(wire: Wire, session: AsyncAlbertSession) -> None:
+    def page(seen: Seen) -> object:
+        return {"Items": [dict(seen.query)["startKey"]], "lastKey": "from"}
+
+    wire.default = lambda seen: reply(200, page(seen))
+    listing = AsyncAlbertPaginator(session=session, path=PATH, deserialize=str, params={"startKey": "from"})
+    assert [item async for item in listing] == ["from"]
+
+
+async def test_closing_a_listing_early_is_quiet(wire: Wire, session: AsyncAlbertSession) -> None:
+    pages(wire, ([1, 2], "a"))
+    listing = numbers(session)
+    assert await anext(listing) == 1
+    await listing.aclose()
+    assert [item async for item in listing] == []
+    assert len(wire.seen) == 1

@@ -1,0 +1,22 @@
+"""The world itself: the flows work together, end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.world import world
+
+
+async def test_mirror_and_server_agree_after_a_pass_a_queue_and_another_pass(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=35) as w:
+        assert (await w.one_pass()).state == "complete"
+        assert await w.live() == w.there()
+        (created,) = await w.enqueue({"kind": "create", "source_session_id": "s-1", "name": "from the queue"})
+        (deleted,) = await w.enqueue({"kind": "delete", "session_id": "SES3"})
+        await w.push().drain()
+        assert (await w.operation(created))["state"] == "succeeded"
+        assert (await w.operation(deleted))["state"] == "succeeded"
+        assert await w.live() == w.there()
+        assert (await w.one_pass()).state == "complete"
+        assert await w.reconcile().run() == 0
+        assert await w.live() == w.there()
