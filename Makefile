@@ -46,5 +46,5 @@ lock: ## write the hashed requirements anew
 	$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv
 	$(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --group build -c requirements/runtime.txt -o requirements/build.txt
-	$(LOCK) pyproject.toml --group dev -c requirements/runtime.txt -c requirements/build.txt -o requirements/dev.txt
+	$(LOCK) pyproject.toml --all-extras --group dev -c requirements/runtime.txt -c requirements/build.txt -o requirements/dev.txt
 .PHONY: lock
