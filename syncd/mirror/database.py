@@ -12,9 +12,11 @@ corrupt, foreign or not the one that was opened ends the program (`DatabaseUnusa
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -24,6 +26,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
+from syncd.mirror import postgres
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -46,6 +49,8 @@ _FATAL = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLIT
 BUSY_SECONDS = 1.0
 """How long one try for SQLite's lock lasts inside the driver, where nothing can cancel it."""
 LONGEST_PAUSE = 2.0
+CONFLICT_SECONDS = 0.02
+"""At most so long after a deadlock or a lost race the transaction runs again."""
 WRITER_PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -87,6 +92,7 @@ class Database:
     on_wait: Callable[[str], None] | None = None
     _pending: list[_Job] = field(default_factory=list)
     _turn: anyio.Lock = field(default_factory=anyio.Lock)
+    _doubt: tuple[str, list[_Job]] | None = None
 
     def __post_init__(self) -> None:
         self._writer: Engine | None = None
@@ -102,7 +108,7 @@ class Database:
             _prepare_sqlite(self._writer, WRITER_PRAGMAS, begin="BEGIN IMMEDIATE")
             _prepare_sqlite(self._reader.sync_engine, READER_PRAGMAS, begin="BEGIN")
         else:
-            self._reader = create_async_engine(self.url, pool_pre_ping=True)
+            self._reader = postgres.engine(self.url)
         self._thread = anyio.CapacityLimiter(1)
 
     @classmethod
@@ -151,6 +157,8 @@ class Database:
 
     async def read(self, work: Work[T]) -> T:
         """Run a function of a connection in a read transaction: one snapshot, nothing written."""
+        if self.dialect == "postgresql":
+            return await self._patiently(partial(postgres.read, self._reader, work))
         try:
             with anyio.CancelScope(shield=True):
                 async with self._reader.connect() as connection:
@@ -209,28 +217,53 @@ class Database:
 
     async def _lead(self) -> None:
         """Commit all that waits, this caller's work and that of those behind it, in one transaction."""
+        await self._patiently(self._commit_waiting)
+
+    async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do a step; when the database is in the way, wait and do it again, for as long as `patience` allows."""
         began, pause, told = anyio.current_time(), 0.05, False
         while True:
-            batch, self._pending = [job for job in self._pending if not job.abandoned], []
             try:
                 with anyio.CancelScope(shield=True):
-                    await self._run(batch)
+                    return await step()
             except Exception as error:
-                self._pending[:0] = batch
                 reason = _translated(error)
                 if reason is None:
                     raise
                 if not isinstance(reason, DatabaseBusyError) or anyio.current_time() - began >= self.patience:
                     raise reason from error
+                if postgres.is_conflict(error):
+                    await anyio.sleep(random.uniform(0, CONFLICT_SECONDS))  # noqa: S311 - no secret
+                    continue
                 if not told and self.on_wait is not None:
                     self.on_wait(str(reason))
                     told = True
                 await anyio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
-                continue
+
+    async def _commit_waiting(self) -> None:
+        if self._doubt is not None:
+            await self._settle_doubt(*self._doubt)
+        batch, self._pending = [job for job in self._pending if not job.abandoned], []
+        if not batch:
+            return
+        try:
+            await self._run(batch)
+        except Exception as error:
+            self._pending[:0] = batch
+            if isinstance(error, postgres.CommitUnknownError):
+                self._doubt = error.xid, batch
+            raise
+        for job in batch:
+            job.done = True
+
+    async def _settle_doubt(self, xid: str, batch: list[_Job]) -> None:
+        """Find out whether a commit that broke off has happened: then its work must not run a second time."""
+        if await postgres.committed(self._reader, xid):
+            self._pending = [job for job in self._pending if job not in batch]
             for job in batch:
                 job.done = True
-            return
+        self._doubt = None
 
     async def _run(self, batch: list[_Job]) -> None:
         if self._writer is not None:
@@ -238,8 +271,7 @@ class Database:
             await anyio.to_thread.run_sync(_transact, self._writer, batch, limiter=self._thread)
             self.check_identity()
             return
-        async with self._reader.connect() as connection, connection.begin():
-            await connection.run_sync(_run_jobs, batch)
+        await postgres.transact(self._reader, partial(_run_jobs, batch=batch))
 
     def check_identity(self) -> None:
         """Notice that the file was replaced or removed, before anyone acts on what was "committed" to it.
@@ -249,6 +281,8 @@ class Database:
         DatabaseReplacedError
             Another file, or none, stands in the place of the one that is open.
         """
+        if self._writer is None:
+            return
         identity = _identity(self.path)
         if identity != self._identity:
             raise DatabaseReplacedError(
@@ -321,9 +355,5 @@ def _translated(error: Exception) -> Exception | None:
                 f"the database cannot be used: {cause}; restore a backup or point SYNCD_DATABASE_URL elsewhere. "
                 "syncd does not repair or replace it"
             )
-    elif isinstance(error, sa.exc.DBAPIError):
-        if error.connection_invalidated or isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
-            return DatabaseBusyError(f"the database cannot be reached right now: {cause}")
-    elif isinstance(cause, OSError):
-        return DatabaseBusyError(f"the database cannot be reached right now: {cause}")
-    return None
+        return None
+    return postgres.translated(error)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from syncd.decide import SourceState, source_state
 from syncd.listing import SOURCE, Row
+from syncd.mirror.dialects import lock_sources
 from syncd.mirror.tables import operations, sessions, source_sessions
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def refresh(connection: Connection, source_ids: Iterable[str], now: str, *, albe
     wanted = json.dumps(sorted(source_ids))
     if wanted == "[]":
         return []
+    lock_sources(connection, wanted)
     found = connection.exec_driver_sql(
         "SELECT w.value, x.state, x.session_id, x.note, s.id, s.missing_since IS NOT NULL "
         "FROM json_each(?) AS w "

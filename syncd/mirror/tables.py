@@ -29,18 +29,13 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
             return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
         return dialect.type_descriptor(sa.Text())
 
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:  # noqa: ANN401 - the driver's
-        """Refuse what has no zone; write text where there is no native type."""
-        if value is None:
-            return None
-        text = utc_text(value)
-        return value if dialect.name == "postgresql" else text
+    def process_bind_param(self, value: datetime | None, _dialect: sa.Dialect) -> Any:  # noqa: ANN401 - the driver's
+        """Refuse what has no zone; text it is on PostgreSQL too, see `dialects`."""
+        return None if value is None else utc_text(value)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401 - the driver's
         """Give an aware moment back."""
-        if value is None or dialect.name == "postgresql":
-            return value  # type: ignore[no-any-return]
-        return read_utc_text(value)
+        return None if value is None else read_utc_text(value)
 
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
@@ -66,7 +61,17 @@ def new_id(result: sa.CursorResult[Any]) -> int:
     return int(key[0]) if key is not None else 0
 
 
-JsonText = sa.Text().with_variant(postgresql.JSONB(), "postgresql")
+class _Jsonb(sa.types.UserDefinedType[str]):
+    """PostgreSQL's `jsonb`, given and taken as text."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:  # noqa: ANN401 - SQLAlchemy's hook
+        """Return the type's name."""
+        return "JSONB"
+
+
+JsonText = sa.Text().with_variant(_Jsonb(), "postgresql")
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 metadata = sa.MetaData(
