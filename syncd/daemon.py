@@ -20,6 +20,9 @@ import anyio
 
 from syncd.decide import Backoff
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.mirror.leader import Replica
+from syncd.mirror.listen import changes
+from syncd.mirror.passes import PassLostError
 from syncd.push import Wake
 from syncd.tasks import task_group
 
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
 
     from syncd.app import Flows
 
-WATCH_SECONDS = 0.05
-"""How often the daemon looks whether somebody committed to the database; a look costs microseconds and no write."""
 RECONCILE_GAP = 0.5
 """Seconds between rounds of reconciliation, however often the bell rings."""
 GRACE_FOR_FLIGHTS = 0.7
@@ -83,8 +84,38 @@ class Daemon:
         with scope:
             async with task_group() as group:
                 group.start_soon(self._supervise, "watch", self._watch)
-                group.start_soon(self._supervise, "passes", self._passes)
-                group.start_soon(self._supervise, "reconcile", self._reconcile)
+                group.start_soon(self._supervise, "leader", self._lead)
+                if self.flows.database.dialect == "postgresql":
+                    group.start_soon(self._supervise, "recover", self._recover)
+
+    async def _lead(self) -> None:
+        """Take passes and reconcile, on PostgreSQL only while this is the replica that leads."""
+        leadership = self.flows.leadership
+        if isinstance(leadership, Replica):
+            leadership.on_change = self._report_leadership
+            leadership.on_standby = self._stand_by
+        await leadership.run(self._led)
+
+    async def _led(self) -> None:
+        async with task_group() as group:
+            group.start_soon(self._supervise, "passes", self._passes)
+            group.start_soon(self._supervise, "reconcile", self._reconcile)
+
+    def _report_leadership(self, change: str) -> None:
+        if change in {"leading", "standby"}:
+            self.log.info(f"replica.{change}")
+        else:
+            self.log.warning("replica.lost", reason=change, hint="it goes on by itself when this is over")
+
+    def _stand_by(self) -> None:
+        for name in ("passes", "reconcile"):
+            self._beat(name)
+
+    async def _recover(self) -> None:
+        """Find the operations of replicas that died: their leases run out."""
+        while True:
+            await self.flows.push.recover(abandoned=False)
+            await self.flows.clock.sleep(self.flows.push.settings.lease / 3)
 
     async def _push(self, drained: anyio.Event) -> None:
         await self._supervise("push", self.flows.push.run)
@@ -116,7 +147,10 @@ class Daemon:
         while True:
             began = clock.monotonic()
             self._beat("passes")
-            await self.flows.pull.run()
+            try:
+                await self.flows.pull.run()
+            except PassLostError as error:
+                self.log.warning("pass.lost", reason=str(error))
             self._reconcile_bell.ring()
             self._beat("passes")
             await clock.sleep(max(self.rhythm.pass_interval - (clock.monotonic() - began), 0))
@@ -135,12 +169,12 @@ class Daemon:
 
     async def _watch(self) -> None:
         """Ring the bells when anybody has committed, or the file is not the one that was opened any more."""
-        database, seen = self.flows.database, None
-        while True:
-            version = database.data_version()
-            if version != seen:
-                seen = version
+        told = changes(self.flows.database, self.flows.clock)
+        try:
+            while True:
+                await told.wait()
                 self._beat("watch")
                 self.flows.push.wake.ring()
                 self._reconcile_bell.ring()
-            await self.flows.clock.sleep(WATCH_SECONDS)
+        finally:
+            await told.close()

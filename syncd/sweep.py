@@ -93,6 +93,7 @@ class _Sweep:
         progress, now = self.progress, self.clock.now()
 
         def work(connection: Connection) -> tuple[list[Candidate], str | None, set[int], list[str]]:
+            passes.check(connection, progress)
             keys = list(passes.unseen(connection, progress))
             approved = passes.approved(connection)
             live = passes.live_count(connection)

@@ -24,7 +24,8 @@ class Progress:
     """A running pass in memory: what its row and its pages say.
 
     `page_key` is the checkpoint; `keys` are all page keys that were given so far; `seen` are sessions, `met` rows of
-    the quarantine (those with an id are sessions too, and count as seen).
+    the quarantine (those with an id are sessions too, and count as seen). `fence` tells this holder of the pass from
+    every later one.
     """
 
     id: int
@@ -36,6 +37,7 @@ class Progress:
     keys: set[str] = field(default_factory=set)
     seen: KeySet = field(default_factory=KeySet)
     met: set[int] = field(default_factory=set)
+    fence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,16 @@ class ReadPage:
 
 
 def running(connection: Connection) -> Progress | None:
-    """Take up the running pass at its checkpoint; None when there is none."""
+    """Take up the running pass at its checkpoint; None when there is none.
+
+    Whoever held it until now can write nothing to it any more.
+    """
+    connection.execute(sa.update(passes).where(passes.c.state == "running").values(fence=passes.c.fence + 1))
     row = connection.execute(sa.select(passes).where(passes.c.state == "running")).first()
     if row is None:
         return None
     progress = Progress(row.id, row.started_at, resumed=True, page_key=row.page_key, read=row.read_at is not None)
+    progress.fence = row.fence
     progress.counts = {name: getattr(row, name) for name in COUNTERS}
     query = sa.select(pages).where(pages.c.pass_id == row.id).order_by(pages.c.number)
     for page in connection.execute(query.execution_options(yield_per=100)):
@@ -98,19 +105,29 @@ def checkpoint(
             "versions": page.versions,
         },
     )
-    _update(connection, progress.id, page_key=page.next_key, read_at=read_at, **counts)
+    _update(connection, progress, page_key=page.next_key, read_at=read_at, **counts)
 
 
 class PassLostError(Exception):
     """The pass was ended by somebody else."""
 
 
-def _update(connection: Connection, pass_id: int, **values: object) -> None:
-    result = connection.execute(
-        sa.update(passes).where(passes.c.id == pass_id, passes.c.state == "running").values(values)
-    )
+def _update(connection: Connection, progress: Progress, **values: object) -> None:
+    mine = (passes.c.id == progress.id, passes.c.state == "running", passes.c.fence == progress.fence)
+    result = connection.execute(sa.update(passes).where(*mine).values(values))
     if result.rowcount != 1:
-        raise PassLostError(f"pass {pass_id} is not running any more")
+        raise PassLostError(f"pass {progress.id} is not running any more, or another replica has taken it up")
+
+
+def check(connection: Connection, progress: Progress) -> None:
+    """Make sure that a pass is still this holder's, until the transaction ends.
+
+    Raises
+    ------
+    PassLostError
+        Somebody else ended it or took it up.
+    """
+    _update(connection, progress, fence=progress.fence)
 
 
 def finish(
@@ -124,7 +141,7 @@ def finish(
     deleted: int = 0,
 ) -> None:
     """End a pass, and drop the pages that nobody needs any more: the newest complete pass keeps its own."""
-    _update(connection, progress.id, state=state, finished_at=now, error=error, missing=missing, deleted=deleted)
+    _update(connection, progress, state=state, finished_at=now, error=error, missing=missing, deleted=deleted)
     if state == "complete":
         connection.execute(sa.delete(pages).where(pages.c.pass_id != progress.id))
         decided = sa.select(passes.c.id).where(passes.c.decision == "approved")
@@ -172,7 +189,7 @@ def hold(connection: Connection, progress: Progress, candidates: Iterable[int], 
         connection.execute(sa.select(held_sessions.c.session_key).where(held_sessions.c.pass_id == last)).scalars()
     )
     if same:
-        _update(connection, progress.id, candidates_of=last)
+        _update(connection, progress, candidates_of=last)
     elif keys:
         connection.execute(sa.insert(held_sessions), [{"pass_id": progress.id, "session_key": key} for key in keys])
     finish(connection, progress, "held", now=now, error=error, missing=len(keys))
