@@ -103,7 +103,8 @@ class Daemon:
 
     def _report_leadership(self, change: str) -> None:
         if change in {"leading", "standby"}:
-            self.log.info(f"replica.{change}")
+            event = f"replica.{change}"
+            self.log.info(event)
         else:
             self.log.warning("replica.lost", reason=change, hint="it goes on by itself when this is over")
 

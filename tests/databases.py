@@ -23,7 +23,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     used = getattr(metafunc.module, "world", None)
     if "each_database" in metafunc.fixturenames:
         metafunc.parametrize("each_database", NAMES, indirect=True)
-    elif getattr(used, "__module__", None) == "tests.world" and metafunc.definition.get_closest_marker("sqlite") is None:
+    elif (
+        getattr(used, "__module__", None) == "tests.world" and metafunc.definition.get_closest_marker("sqlite") is None
+    ):
         metafunc.fixturenames.append("each_database")
         metafunc.parametrize("each_database", NAMES, indirect=True)
 

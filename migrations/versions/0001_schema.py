@@ -166,7 +166,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "operations",
-        sa.Column("id", KEY, sa.Identity(), nullable=False, comment="the operation; operations on one key run in this order"),
+        sa.Column(
+            "id", KEY, sa.Identity(), nullable=False, comment="the operation; operations on one key run in this order"
+        ),
         sa.Column("kind", sa.Text(), nullable=False, comment="create or delete"),
         sa.Column(
             "source_session_id",

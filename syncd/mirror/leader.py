@@ -33,7 +33,8 @@ PING_TIMEOUT = 5.0
 """A leader that cannot reach PostgreSQL for so long gives up its pass before the server gives its lock away."""
 
 _HOLDER = """
-SELECT a.application_name || ' (PostgreSQL process ' || a.pid || ', since ' || date_trunc('second', a.backend_start) || ')'
+SELECT a.application_name || ' (PostgreSQL process ' || a.pid || ', since ' ||
+    date_trunc('second', a.backend_start) || ')'
 FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid::bigint = $1
     AND l.objid::bigint = (hashtext(current_schema())::bigint & 4294967295)
@@ -86,13 +87,13 @@ class Replica:
             `syncd migrate-store` is moving the database, or it cannot be used.
         """
         connection = await postgres.connect(self.url)
-        try:
-            if not await _ask(connection, "SELECT pg_try_advisory_lock_shared($1, hashtext(current_schema()))", PRESENCE_LOCK):
-                raise DatabaseUnusableError("syncd migrate-store is moving this database; wait until it is done")
-        except BaseException:
-            connection.terminate()
-            raise
         self._connection, self._leading = connection, False
+        free = await _ask(
+            connection, "SELECT pg_try_advisory_lock_shared($1, hashtext(current_schema()))", PRESENCE_LOCK
+        )
+        if not free:
+            self._drop()
+            raise DatabaseUnusableError("syncd migrate-store is moving this database; wait until it is done")
 
     async def close(self) -> None:
         """Give the locks back."""
@@ -120,8 +121,7 @@ class Replica:
                 if self._connection is None:
                     await self.open()
                 await self._stand_by()
-                await self._lead(work)
-                return
+                return await self._lead(work)
             except Exception as error:
                 reason = postgres.translated(error)
                 if not isinstance(reason, DatabaseBusyError):

@@ -258,5 +258,7 @@ def _decide(connection: Connection, operation_id: int, allowed: set[str], values
     if row["state"] not in allowed:
         return f"operation {operation_id} is {row['state']}, not {' or '.join(sorted(allowed))}"
     allowed_still = operations.c.state.in_(allowed)
-    changed = connection.execute(sa.update(operations).where(operations.c.id == operation_id, allowed_still).values(values))
+    changed = connection.execute(
+        sa.update(operations).where(operations.c.id == operation_id, allowed_still).values(values)
+    )
     return None if changed.rowcount == 1 else f"operation {operation_id} has just changed; look again"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
@@ -67,8 +66,13 @@ def engine(url: sa.URL) -> AsyncEngine:
         connection.run_async(_set_up)
 
     @sa.event.listens_for(made.sync_engine, "before_cursor_execute", retval=True)
-    def _(  # noqa: PLR0917 - SQLAlchemy's hook
-        _connection: object, _cursor: object, statement: str, parameters: Any, context: Any, _many: object  # noqa: ANN401
+    def _(
+        _connection: object,
+        _cursor: object,
+        statement: str,
+        parameters: Any,  # noqa: ANN401 - the driver's
+        context: Any,  # noqa: ANN401 - SQLAlchemy's
+        _many: object,
     ) -> tuple[str, Any]:
         if context is not None and context.compiled is None and "?" in statement:
             return translate(statement), parameters
@@ -223,9 +227,7 @@ def require_rights(connection: Connection) -> None:
     """
     if connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "on":
         raise DatabaseUnusableError("the database cannot be used: " + _MENDS["25006"])
-    role, schema = connection.exec_driver_sql(
-        "SELECT quote_ident(current_user), quote_ident(current_schema())"
-    ).one()
+    role, schema = connection.exec_driver_sql("SELECT quote_ident(current_user), quote_ident(current_schema())").one()
     lacking = connection.exec_driver_sql(
         "SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = current_schema()::regnamespace AND ("
         "c.relkind = 'r' AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') "

@@ -156,9 +156,7 @@ def _insert(connection: Connection, rows: list[Row], sighting: Sighting, applied
 
 
 def _insert_bulk(connection: Connection, rows: list[Row], sighting: Sighting, applied: Applied) -> None:
-    keys = bulk.insert(
-        connection, rows, now=sighting.now, pass_id=sighting.pass_id, observed_at=sighting.observed_at
-    )
+    keys = bulk.insert(connection, rows, now=sighting.now, pass_id=sighting.pass_id, observed_at=sighting.observed_at)
     applied.by_id.update(keys)
     applied.changes.update(dict.fromkeys(keys.values(), "inserted"))
     applied.versions += len(rows)

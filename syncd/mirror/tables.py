@@ -29,11 +29,11 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
             return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
         return dialect.type_descriptor(sa.Text())
 
-    def process_bind_param(self, value: datetime | None, _dialect: sa.Dialect) -> Any:  # noqa: ANN401 - the driver's
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:  # noqa: ANN401, ARG002
         """Refuse what has no zone; text it is on PostgreSQL too, see `dialects`."""
         return None if value is None else utc_text(value)
 
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401 - the driver's
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401, ARG002
         """Give an aware moment back."""
         return None if value is None else read_utc_text(value)
 
@@ -312,7 +312,9 @@ _ACTIVE = "state IN ('pending', 'running', 'unknown', 'dead')"
 operations = sa.Table(
     "operations",
     metadata,
-    sa.Column("id", Key, sa.Identity(), primary_key=True, comment="the operation; operations on one key run in this order"),
+    sa.Column(
+        "id", Key, sa.Identity(), primary_key=True, comment="the operation; operations on one key run in this order"
+    ),
     sa.Column("kind", sa.Text, nullable=False, comment="create or delete"),
     sa.Column(
         "source_session_id",

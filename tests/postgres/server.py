@@ -131,6 +131,8 @@ class PostgresServer:
             host="127.0.0.1", port=self.port, user="syncd", database=database, timeout=10
         )
         try:
+            if ";" in statement:
+                return await connection.execute(statement)
             return await connection.fetchval(statement)
         finally:
             await connection.close()
