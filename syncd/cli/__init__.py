@@ -24,6 +24,7 @@ COMMANDS = {
     "doctor": "doctor",
     "migrate": "settings",
     "config": "settings",
+    "migrate-store": "migrate_store",
     "sandbox": "sandbox",
     "demo": "demo",
 }
@@ -42,7 +43,7 @@ class _Commands(click.Group):
         if name not in COMMANDS:
             return None
         module = importlib.import_module(f"syncd.cli.{COMMANDS[name]}")
-        return getattr(module, name)  # type: ignore[no-any-return]
+        return getattr(module, name.replace("-", "_"))  # type: ignore[no-any-return]
 
 
 @click.group(

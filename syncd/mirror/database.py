@@ -105,8 +105,8 @@ class Database:
                 poolclass=sa.pool.StaticPool,
                 connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
             )
-            _prepare_sqlite(self._writer, WRITER_PRAGMAS, begin="BEGIN IMMEDIATE")
-            _prepare_sqlite(self._reader.sync_engine, READER_PRAGMAS, begin="BEGIN")
+            prepare_sqlite(self._writer, WRITER_PRAGMAS, begin="BEGIN IMMEDIATE")
+            prepare_sqlite(self._reader.sync_engine, READER_PRAGMAS, begin="BEGIN")
         else:
             self._reader = postgres.engine(self.url)
         self._thread = anyio.CapacityLimiter(1)
@@ -164,7 +164,7 @@ class Database:
                 async with self._reader.connect() as connection:
                     result = await connection.run_sync(work)
         except Exception as error:
-            reason = _translated(error)
+            reason = translated(error)
             if reason is None:
                 raise
             raise reason from error
@@ -227,7 +227,7 @@ class Database:
                 with anyio.CancelScope(shield=True):
                     return await step()
             except Exception as error:
-                reason = _translated(error)
+                reason = translated(error)
                 if reason is None:
                     raise
                 if not isinstance(reason, DatabaseBusyError) or anyio.current_time() - began >= self.patience:
@@ -299,7 +299,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _prepare_sqlite(engine: Engine, pragmas: tuple[str, ...], *, begin: str) -> None:
+def prepare_sqlite(engine: Engine, pragmas: tuple[str, ...], *, begin: str) -> None:
     """Set a SQLite engine's connections up as `semantics.md` says.
 
     The driver's own transaction handling is switched off: it begins transactions late and DEFERRED, which loses
@@ -335,7 +335,7 @@ def _run_jobs(connection: Connection, batch: list[_Job]) -> None:
         try:
             job.result = job.work(connection)
         except Exception as error:
-            if _translated(error) is not None:
+            if translated(error) is not None:
                 raise
             savepoint.rollback()
             job.error = error
@@ -343,7 +343,7 @@ def _run_jobs(connection: Connection, batch: list[_Job]) -> None:
             savepoint.commit()
 
 
-def _translated(error: Exception) -> Exception | None:
+def translated(error: Exception) -> Exception | None:
     """Say what an error means for the database; None when the error is about the work and not the database."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if isinstance(cause, sqlite3.Error):

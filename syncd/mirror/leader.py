@@ -208,7 +208,10 @@ async def nobody_else(url: sa.URL) -> AsyncIterator[None]:
     DatabaseUnusableError
         A daemon works on it; the message names one.
     """
-    connection = await postgres.connect(url)
+    try:
+        connection = await postgres.connect(url)
+    except Exception as error:
+        raise postgres.translated(error) or error from error
     try:
         if not await _ask(connection, "SELECT pg_try_advisory_lock($1, hashtext(current_schema()))", PRESENCE_LOCK):
             holder = await _ask(connection, _HOLDER, PRESENCE_LOCK) or "another syncd"

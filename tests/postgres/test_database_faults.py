@@ -127,9 +127,7 @@ async def test_read_only_server_is_told_apart(postgres: PostgresServer, postgres
         assert await count(database) == 0
 
 
-async def test_role_without_rights_is_told_the_grant_that_mends_it(
-    postgres: PostgresServer, postgres_url: str
-) -> None:
+async def test_role_without_rights_is_told_the_grant_that_mends_it(postgres: PostgresServer, postgres_url: str) -> None:
     url = sa.make_url(postgres_url)
     role = f"app_{url.database}"
     await in_thread(lambda: postgres.sql(f"CREATE ROLE {role} LOGIN"))
