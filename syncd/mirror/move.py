@@ -151,11 +151,12 @@ def _count_all(connection: Connection) -> int:
 
 def _select(table: sa.Table) -> sa.Select[Any]:
     """Read a table as it is kept: times and JSON as text."""
-    kept_as_text = (UtcDateTime, type(JsonText))
-    return sa.select(
-        *(sa.type_coerce(column, sa.Text) if isinstance(column.type, kept_as_text[0]) or column.type is JsonText else column
-          for column in table.columns)
-    )  # fmt: skip
+
+    def kept(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+        as_text = isinstance(column.type, UtcDateTime) or column.type is JsonText
+        return sa.type_coerce(column, sa.Text) if as_text else column
+
+    return sa.select(*map(kept, table.columns))
 
 
 @dataclass

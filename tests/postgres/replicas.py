@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import sqlalchemy as sa
 
-from syncd.mirror import operations
+from syncd.mirror import operations, tables
 from syncd.mirror.database import Database
 from syncd.sandbox import Sandbox
 
@@ -35,7 +35,7 @@ STEPS = ("created", "deleted", "created", "deleted")
 async def until(look: Callable[[], Any], *, seconds: float = DEADLINE, why: str) -> None:
     """Wait until something is true."""
     with anyio.move_on_after(seconds):
-        while not look():
+        while not look():  # noqa: ASYNC110 - other processes ring no event
             await anyio.sleep(0.02)
         return
     raise AssertionError(f"not within {seconds} s: {why}")
@@ -78,7 +78,7 @@ class Fleet:
     def start(self, **changes: str) -> Replica:
         out = self.folder / f"replica{len(self.replicas)}.log"
         with out.open("wb") as stdout:
-            process = subprocess.Popen(  # noqa: S603 - our own program
+            process = subprocess.Popen(
                 [sys.executable, "-m", "syncd", "run"], stdout=stdout, stderr=stdout, env=self.environment | changes
             )
         self.replicas.append(Replica(process, out))
@@ -112,7 +112,7 @@ class Fleet:
              "name": f"{key} of step {number}" if step == "created" else None}
             for number, step in enumerate(STEPS) for key in keys
         ]  # fmt: skip
-        await self.database.write(lambda c: c.execute(sa.insert(operations.operations), rows).close())
+        await self.database.write(lambda c: c.execute(sa.insert(tables.operations), rows).close())
 
     async def judge(self, count: int) -> None:
         """Make sure that each operation had exactly one effect, in the order of its key."""
