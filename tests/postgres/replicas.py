@@ -32,6 +32,11 @@ STEPS = ("created", "deleted", "created", "deleted")
 """What happens to each key of a storm, in this order."""
 
 
+def bare_environment() -> dict[str, str]:
+    """Return the environment of a shell that knows nothing of syncd."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("SYNCD_", "ALBERT_"))}
+
+
 async def until(look: Callable[[], Any], *, seconds: float = DEADLINE, why: str) -> None:
     """Wait until something is true."""
     with anyio.move_on_after(seconds):
@@ -147,7 +152,7 @@ class Fleet:
 @asynccontextmanager
 async def fleet(folder: Path, sandbox: Sandbox, url: str, **changes: str) -> AsyncIterator[Fleet]:
     """Have replicas that end with the test."""
-    environment = os.environ | FAST | {
+    environment = bare_environment() | FAST | {
         "SYNCD_DATABASE_URL": url, "ALBERT_BASE_URL": sandbox.url, "ALBERT_TOKEN": sandbox.token,
         "PYTHONPATH": str(ROOT), "SYNCD_LOG_FORMAT": "json",
     } | changes  # fmt: skip

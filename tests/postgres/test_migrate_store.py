@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from syncd.mirror.database import Database
 from syncd.mirror.leader import replica
 from syncd.mirror.tables import metadata
 from syncd.sandbox import Habits
+from tests.postgres.replicas import bare_environment
 from tests.postgres.server import PostgresServer, in_thread
 from tests.world import world
 
@@ -145,7 +145,7 @@ async def test_text_that_postgresql_cannot_hold_is_named(tmp_path: Path, empty_u
 
 
 def syncd(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"SYNCD_DATABASE_URL": source, "PYTHONPATH": str(ROOT)}
+    environment = bare_environment() | {"SYNCD_DATABASE_URL": source, "PYTHONPATH": str(ROOT)}
     return subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-m", "syncd", *arguments], check=False, capture_output=True, text=True, env=environment
     )

@@ -120,7 +120,7 @@ async def test_one_replica_leads_and_another_programs_row_is_noticed_at_once(tmp
         assert sum(one.leads for one in ships.replicas) == 1
 
 
-SOAK = os.environ.get("SYNCD_SOAK_PG")
+SOAK = os.environ.get("SOAK_PG_OPERATIONS")
 
 
 @pytest.mark.skipif(not SOAK, reason="make soak-pg: minutes")
