@@ -81,12 +81,15 @@ class Sighting:
         The pass whose page it was; None for an operation or a look-up, which also are believed over listings.
     listed_from : str | None
         See `decide.weigh`; None for an answer about one session.
+    loading : bool
+        The source ids of new sessions are linked later, all at once: see `mirror.loading`.
     """
 
     asked_at: str
     now: str
     pass_id: int | None = None
     listed_from: str | None = None
+    loading: bool = False
 
     @property
     def observed_at(self) -> str | None:
@@ -146,7 +149,8 @@ def _insert(connection: Connection, rows: list[Row], sighting: Sighting, applied
     applied.by_id.update(zip((row[ID] for row in rows), keys, strict=True))
     applied.changes.update(dict.fromkeys(keys, "inserted"))
     applied.versions += len(rows)
-    applied.sources += sources.link_new(connection, rows, first, sighting.now)
+    if not sighting.loading:
+        applied.sources += sources.link_new(connection, rows, first, sighting.now)
 
 
 def _update(
