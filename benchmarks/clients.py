@@ -105,7 +105,8 @@ CONTENDERS = {"floor": floor, "fetch": fetch, "syncd": syncd}
 def main() -> None:
     """Run one contender and print what it took."""
     name, url, file = sys.argv[1:4]
-    import httpx  # noqa: F401 - imports are not what is measured
+    import aiohttp  # noqa: F401 - imports are not what is measured
+    import httpx  # noqa: F401
 
     import syncd.app  # noqa: F401
 

@@ -87,7 +87,7 @@ class Protocol(asyncio.Protocol):
         if "/source/" in path.path:
             return (
                 b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 23\r\n\r\n"
-                 b'{"message":"not found"}'
+                b'{"message":"not found"}'
             )
         first = int(parse_qs(path.query).get("startKey", ["0"])[0])
         return page(first, self.options.page, self.options.sessions, self.options.generation, self.options.every)

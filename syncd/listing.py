@@ -121,17 +121,26 @@ def _read_plain(listing: _Listing) -> Page:
         There is a surprise: a time that cannot be read, an empty id, the same id twice.
     """
     rows: list[Row] = []
+    times = _Times()
     for item in listing.Items:
         created, updated = item.Created or _NOBODY, item.Updated or _NOBODY
         rows.append((
             item.id, item.name, item.parentId, item.sourceSessionId, item.status, item.kind, item.automationId,
-            item.automationRunId, _plain_time(item.lastMessageAt), created.by, created.byName, _plain_time(created.at),
-            updated.by, updated.byName, _plain_time(updated.at), "{}",
+            item.automationRunId, times[item.lastMessageAt], created.by, created.byName, times[created.at],
+            updated.by, updated.byName, times[updated.at], "{}",
         ))  # fmt: skip
     ids = {row[ID] for row in rows}
     if len(ids) != len(rows) or "" in ids:
         raise ValueError("an id is empty, or there twice")
     return Page(rows, [], listing.lastKey or None)
+
+
+class _Times(dict[str | None, str | None]):
+    """The times of a page in the mirror's form; those of one session are often the same."""
+
+    def __missing__(self, text: str | None) -> str | None:
+        moment = self[text] = _plain_time(text)
+        return moment
 
 
 def _plain_time(text: str | None) -> str | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from syncd.mirror.database import Database
 
 CHUNK = 20_000
-_INDEX = "ix_sessions_source_session_id"
+_INDEX = "ix_sessions_live_source"
 _LINK = """
 INSERT INTO source_sessions (source_session_id, state, session_id, checked_at)
 SELECT source_session_id, 'linked', id, ? FROM sessions
@@ -52,7 +52,9 @@ async def finish(database: Database, now: datetime) -> list[sources.Link]:
     """Build what was left out; return the links that were news to somebody."""
     at, links, after = utc_text(now), [], ""
     await database.write(
-        lambda c: c.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {_INDEX} ON sessions (source_session_id)")
+        lambda c: c.exec_driver_sql(
+            f"CREATE INDEX IF NOT EXISTS {_INDEX} ON sessions (source_session_id, id) WHERE deleted_at IS NULL"
+        )
     )
     while True:
         last, found = await database.write(partial(_link, after=after, at=at))
@@ -66,7 +68,7 @@ def _link(connection: Connection, after: str, at: str) -> tuple[str | None, list
     """Link the next chunk of source ids; return the last of them, None when there are no more."""
     bounds = connection.exec_driver_sql(
         "SELECT count(*), max(source_session_id) FROM (SELECT source_session_id FROM sessions "
-        "WHERE source_session_id > ? ORDER BY source_session_id LIMIT ?)",
+        "WHERE source_session_id > ? AND deleted_at IS NULL ORDER BY source_session_id LIMIT ?)",
         (after, CHUNK),
     ).one()
     if not bounds[0]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.keyset import pack, unpack
+from syncd.mirror import driver
 from syncd.mirror.tables import pages, passes
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 DIGEST_BYTES = 16
-_COUNT = "SELECT count(*), sum(version) FROM sessions WHERE missing_since IS NULL AND deleted_at IS NULL AND key "
+_INSERT = """
+INSERT INTO pages (pass_id, number, next_key, session_keys, quarantine_ids, digest, versions)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+_LISTED = "SELECT count(*), sum(version) FROM sessions WHERE missing_since IS NULL AND deleted_at IS NULL AND key"
+_IN_RANGE = f"{_LISTED} BETWEEN ? AND ?"
+_IN_LIST = f"{_LISTED} IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +55,18 @@ def digest(body: bytes) -> bytes:
 
 def insert(connection: Connection, pass_id: int, first_number: int, read: Sequence[ReadPage]) -> None:
     """Write the rows of pages that follow each other."""
-    connection.execute(
-        sa.insert(pages),
+    driver.executemany(
+        connection,
+        _INSERT,
         [
-            {
-                "pass_id": pass_id,
-                "number": number,
-                "next_key": page.next_key,
-                "session_keys": pack(page.session_keys),
-                "quarantine_ids": pack(page.quarantine_ids),
-                "digest": page.digest,
-                "versions": page.versions,
-            }
+            (
+                pass_id,
+                number,
+                page.next_key,
+                *map(pack, (page.session_keys, page.quarantine_ids)),
+                page.digest,
+                page.versions,
+            )
             for number, page in enumerate(read, first_number)
         ],
     )
@@ -89,8 +96,7 @@ def unchanged(connection: Connection, page: ReadPage) -> bool:
         return True
     first, last = min(keys), max(keys)
     if last - first + 1 == len(keys):
-        found = connection.exec_driver_sql(_COUNT + "BETWEEN ? AND ?", (first, last)).one()
+        found = driver.execute(connection, _IN_RANGE, (first, last))
     else:
-        wanted = json.dumps(keys.tolist())
-        found = connection.exec_driver_sql(_COUNT + "IN (SELECT value FROM json_each(?))", (wanted,)).one()
-    return bool(found[0] == len(keys) and found[1] == page.versions)
+        found = driver.execute(connection, _IN_LIST, (json.dumps(keys.tolist()),))
+    return bool(found.fetchone() == (len(keys), page.versions))

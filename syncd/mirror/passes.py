@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from syncd.clock import utc_text
 from syncd.keyset import KeySet, unpack
-from syncd.mirror import loading
+from syncd.mirror import driver, loading
 from syncd.mirror import pages as page_rows
 from syncd.mirror.tables import held_sessions, new_id, pages, passes, sessions
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from syncd.mirror.pages import ReadPage
 
 COUNTERS = ("pages", "seen", "inserted", "updated", "unchanged", "restored", "quarantined", "without_id")
+_CHECKPOINT = f"""
+UPDATE passes SET page_key = ?, read_at = ?, {", ".join(f"{name} = ?" for name in COUNTERS)}
+WHERE id = ? AND state = 'running'
+"""  # noqa: S608 - constants
 
 
 @dataclass(slots=True)
@@ -83,7 +88,17 @@ def checkpoint(
         The pass is not running any more: somebody else ended it.
     """
     page_rows.insert(connection, progress.id, counts["pages"] - len(read) + 1, read)
-    _update(connection, progress.id, page_key=read[-1].next_key, read_at=read_at, **counts)
+    moved = driver.execute(
+        connection,
+        _CHECKPOINT,
+        (
+            read[-1].next_key,
+            None if read_at is None else utc_text(read_at),
+            *(counts[name] for name in COUNTERS),
+            progress.id,
+        ),
+    )
+    _require_running(moved.rowcount, progress.id)
 
 
 class PassLostError(Exception):
@@ -94,7 +109,11 @@ def _update(connection: Connection, pass_id: int, **values: object) -> None:
     result = connection.execute(
         sa.update(passes).where(passes.c.id == pass_id, passes.c.state == "running").values(values)
     )
-    if result.rowcount != 1:
+    _require_running(result.rowcount, pass_id)
+
+
+def _require_running(changed: int, pass_id: int) -> None:
+    if changed != 1:
         raise PassLostError(f"pass {pass_id} is not running any more")
 
 

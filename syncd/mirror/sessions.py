@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from syncd.decide import Change, Known, weigh
 from syncd.listing import ID, SOURCE, Row
-from syncd.mirror import sources
+from syncd.mirror import driver, sources
 from syncd.mirror.tables import CONTENT, sessions
 
 if TYPE_CHECKING:
@@ -29,9 +30,13 @@ SELECT key, version, valid_from, pass_id, observed_at, missing_since, deleted_at
 FROM sessions WHERE id IN (SELECT value FROM json_each(?))
 """  # noqa: S608 - constants
 _INSERT = f"""
-INSERT INTO sessions (key, {_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at)
-VALUES (?, {", ".join("?" * len(CONTENT))}, 1, 'created', ?, ?, ?, ?)
+INSERT INTO sessions (key, {_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at) VALUES
 """  # noqa: S608 - constants
+_VALUES = f"(?, {', '.join('?' * len(CONTENT))}, 1, 'created', ?, ?, ?, ?)"
+_ROWS_AT_ONCE = 50
+"""Rows of one INSERT: the driver gives up the interpreter's lock, and must get it again, for each statement it runs."""
+_INSERT_MANY = _INSERT + ", ".join([_VALUES] * _ROWS_AT_ONCE)
+_INSERT_ONE = _INSERT + _VALUES
 _ARCHIVE = f"""
 INSERT INTO session_versions (session_key, version, {_COLUMNS}, change, valid_from, valid_to, pass_id)
 SELECT key, version, {_COLUMNS}, change, valid_from, ?, pass_id FROM sessions WHERE key = ?
@@ -137,14 +142,19 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
 
 def _known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, Known]:
     ids = json.dumps([row[ID] for row in rows])
-    found = connection.exec_driver_sql(_SELECT, (ids,))
+    found = driver.execute(connection, _SELECT, (ids,))
     return {row[7]: Known(row[0], row[1], row[2], row[3], row[4], row[5], row[6], tuple(row[7:])) for row in found}
 
 
 def _insert(connection: Connection, rows: list[Row], sighting: Sighting, applied: Applied) -> None:
-    first = (connection.exec_driver_sql("SELECT max(key) FROM sessions").scalar() or 0) + 1
+    first = (driver.execute(connection, "SELECT max(key) FROM sessions").fetchone()[0] or 0) + 1
     tail = (sighting.now, sighting.pass_id, sighting.now, sighting.observed_at)
-    connection.exec_driver_sql(_INSERT, [(key, *row, *tail) for key, row in enumerate(rows, first)])
+    bound = [(key, *row, *tail) for key, row in enumerate(rows, first)]
+    whole = len(bound) - len(bound) % _ROWS_AT_ONCE
+    for start in range(0, whole, _ROWS_AT_ONCE):
+        many = tuple(chain.from_iterable(bound[start : start + _ROWS_AT_ONCE]))
+        driver.execute(connection, _INSERT_MANY, many)
+    driver.executemany(connection, _INSERT_ONE, bound[whole:])
     keys = range(first, first + len(rows))
     applied.by_id.update(zip((row[ID] for row in rows), keys, strict=True))
     applied.changes.update(dict.fromkeys(keys, "inserted"))

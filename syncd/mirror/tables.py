@@ -161,7 +161,13 @@ sessions = sa.Table(
     sa.CheckConstraint("change IN ('created', 'updated', 'deleted', 'restored')", name="change"),
     sa.CheckConstraint("(change = 'deleted') = (deleted_at IS NOT NULL)", name="deleted"),
     sa.Index("uq_sessions_id", "id", unique=True),
-    sa.Index("ix_sessions_source_session_id", "source_session_id"),
+    sa.Index(
+        "ix_sessions_live_source",
+        "source_session_id",
+        "id",
+        sqlite_where=sa.text("deleted_at IS NULL"),
+        postgresql_where=sa.text("deleted_at IS NULL"),
+    ),
     sa.Index(
         "ix_sessions_missing",
         "missing_since",
