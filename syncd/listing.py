@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from pydantic_core import from_json
 
 from syncd.clock import utc_text
@@ -65,11 +66,98 @@ class Page:
 def read_page(body: bytes) -> Page:
     """Read a page of the listing.
 
+    A page on which all is as `albert-api.md` describes it is decoded straight into its shape, several times faster
+    than the general way; any other page goes the general way, item by item.
+
     Raises
     ------
     GarbledError
         The body is not `{"Items": [...], "lastKey": ...}`.
     """
+    if _NUL not in body:
+        try:
+            return _read_plain(_PLAIN.decode(body))
+        except (msgspec.MsgspecError, ValueError):
+            pass
+    return _read_any(body)
+
+
+class _Audit(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    by: str | None = None
+    byName: str | None = None  # noqa: N815 - the wire's
+    at: str | None = None
+
+
+class _Session(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    id: str
+    name: str
+    sourceSessionId: str  # noqa: N815 - the wire's
+    parentId: str | None = None  # noqa: N815 - the wire's
+    status: str | None = None
+    kind: str | None = None
+    automationId: str | None = None  # noqa: N815 - the wire's
+    automationRunId: str | None = None  # noqa: N815 - the wire's
+    lastMessageAt: str | None = None  # noqa: N815 - the wire's
+    Created: _Audit | None = None
+    Updated: _Audit | None = None
+
+
+class _Listing(msgspec.Struct, gc=False):
+    Items: list[_Session]
+    lastKey: str | None = None  # noqa: N815 - the wire's
+
+
+_PLAIN = msgspec.json.Decoder(_Listing)
+_NUL = b"\\u0000"
+_NOBODY = _Audit()
+
+
+def _read_plain(listing: _Listing) -> Page:
+    """Turn a page without surprises into rows.
+
+    Raises
+    ------
+    ValueError
+        There is a surprise: a time that cannot be read, an empty id, the same id twice.
+    """
+    rows: list[Row] = []
+    times = _Times()
+    for item in listing.Items:
+        created, updated = item.Created or _NOBODY, item.Updated or _NOBODY
+        rows.append((
+            item.id, item.name, item.parentId, item.sourceSessionId, item.status, item.kind, item.automationId,
+            item.automationRunId, times[item.lastMessageAt], created.by, created.byName, times[created.at],
+            updated.by, updated.byName, times[updated.at], "{}",
+        ))  # fmt: skip
+    ids = {row[ID] for row in rows}
+    if len(ids) != len(rows) or "" in ids:
+        raise ValueError("an id is empty, or there twice")
+    return Page(rows, [], listing.lastKey or None)
+
+
+class _Times(dict[str | None, str | None]):
+    """The times of a page in the mirror's form; those of one session are often the same."""
+
+    def __missing__(self, text: str | None) -> str | None:
+        moment = self[text] = _plain_time(text)
+        return moment
+
+
+def _plain_time(text: str | None) -> str | None:
+    """Bring a time to the mirror's form, or raise ValueError."""
+    if text is None:
+        return None
+    if text[-1:] == "Z" and text[4:17:3] == "--T::" and (rest := _FRACTION.get(len(text))) is not None:
+        datetime.fromisoformat(text)  # it may look like a time and be none
+        return text[:-1] + rest
+    moment = read_time(text)
+    if moment is None:
+        raise ValueError("not a time")
+    return moment
+
+
+def _read_any(body: bytes) -> Page:
+    """Read a page item by item, so that one that cannot be read costs itself and not its page."""
     data, careful = _read_json(body)
     if not isinstance(data, dict) or not isinstance(items := data.get("Items"), list):
         raise GarbledError('the answer is not a listing: it has no "Items"')
@@ -191,7 +279,7 @@ _FRACTION = {20: ".000000Z", 24: "000Z", 27: "Z"}
 def _read_json(body: bytes) -> tuple[Any, bool]:
     """Parse a body; the second value tells whether its text may hold what a database cannot."""
     try:
-        return from_json(body, allow_inf_nan=False), b"\\u0000" in body
+        return from_json(body, allow_inf_nan=False), _NUL in body
     except ValueError:
         pass  # NaN and half surrogate pairs are an item's fault: the slower parser lets them through to be judged
     try:

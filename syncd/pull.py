@@ -3,20 +3,26 @@
 ::
 
     _fetch_pages ──(one page ahead)──► _mirror_page ──► verdict ──► sweep
-    ask, retry, read                   rows, history, quarantine,     missing, confirmed,
-                                       counts and checkpoint          guarded, deleted
+    ask, retry, read, or               rows, history, quarantine,     missing, confirmed,
+    know that nothing changed          counts and checkpoint          guarded, deleted
                                        in one transaction
 
 A pass is taken up at its checkpoint after a restart. It is complete only when the keys ended, every page was read and
 every item had an id; everything else is partial or failed, and finds nothing missing.
+
+A page with the very bytes of one in the last complete pass is not even parsed (`known.KnownPages`); such pages are
+confirmed and written some at a time (`_mirror_known`).
 """
 
 from __future__ import annotations
 
+import itertools
 import random
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -33,10 +39,12 @@ from syncd.albert import (
 )
 from syncd.clock import Clock, utc_text
 from syncd.decide import Backoff, listed_from
+from syncd.known import KnownPages
 from syncd.listing import ID, GarbledError, Page, read_page
 from syncd.logs import log_link
-from syncd.mirror import passes, quarantine, sessions
-from syncd.mirror.passes import Progress, ReadPage
+from syncd.mirror import loading, pages, passes, quarantine, sessions
+from syncd.mirror.pages import ReadPage
+from syncd.mirror.passes import Progress
 from syncd.sweep import Guard, sweep
 from syncd.tasks import task_group
 
@@ -56,6 +64,11 @@ PAGE_WAITS = 60
 REFUSED_KEYS = 2
 """Passes begun anew in one cycle because the server refused a page key."""
 REQUEST_TIMEOUT_STATUS = 408
+KNOWN_AT_ONCE = 32
+"""Pages that are as before and wait to be written together, at the most."""
+KNOWN_BYTES = 4_000_000
+"""Bytes of such pages that are held meanwhile, at the most."""
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +112,12 @@ class _KeyRefusedError(_PassFailedError):
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """A page on its way to the mirror, or why there is none (`error`)."""
+    """A page on its way to the mirror: read, or `known` to be as before; or why there is none."""
 
+    body: bytes = b""
+    asked_at: datetime = NEVER
     page: Page | None = None
-    asked_at: datetime | None = None
+    known: ReadPage | None = None
     last: bool = False
     repeated: bool = False
     error: _PassFailedError | None = None
@@ -151,6 +166,7 @@ class Pull:
         return progress
 
     async def _run(self, progress: Progress) -> PassOutcome:
+        error: str | None = None
         if not progress.read:
             try:
                 error = await self._read(progress)
@@ -158,8 +174,9 @@ class Pull:
                 raise
             except _PassFailedError as failed:
                 return await self._end(progress, "failed", str(failed))
-            if error is not None:
-                return await self._end(progress, "partial", error)
+        if error is not None:
+            return await self._end(progress, "partial", error)
+        await self._link_loaded(progress)
         swept = await sweep(
             progress,
             database=self.database,
@@ -181,7 +198,14 @@ class Pull:
         )  # fmt: skip
         return PassOutcome(progress.id, "complete")
 
+    async def _link_loaded(self, progress: Progress) -> None:
+        """Build what a first pass leaves to its end."""
+        if progress.loading:
+            for link in await loading.finish(self.database, self.clock.now()):
+                log_link(self.log.bind(pass_id=progress.id), link)
+
     async def _end(self, progress: Progress, state: str, error: str) -> PassOutcome:
+        await self._link_loaded(progress)
         now = self.clock.now()
 
         def work(connection: Connection) -> None:
@@ -196,21 +220,30 @@ class Pull:
     async def _read(self, progress: Progress) -> str | None:
         """Read the listing from the checkpoint to its end; return why it is not whole, None when it is."""
         send, receive = anyio.create_memory_object_stream[_Fetched](1)
+        known: list[_Fetched] = []
         verdict: str | None = None
         async with task_group() as group:
             group.start_soon(self._fetch_pages, progress, send)
             async with receive:
                 async for fetched in receive:
+                    if fetched.known is not None:
+                        known.append(fetched)
+                        if len(known) < KNOWN_AT_ONCE and sum(len(one.body) for one in known) < KNOWN_BYTES:
+                            continue
+                    await self._mirror_known(progress, known)
+                    known = []
                     if fetched.error is not None:
                         raise fetched.error
                     if fetched.ceiling is not None:
                         return fetched.ceiling
-                    verdict = await self._mirror_page(progress, fetched)
+                    if fetched.known is None:
+                        verdict = await self._mirror_page(progress, fetched)
         return verdict
 
     async def _fetch_pages(self, progress: Progress, send: ObjectSendStream[_Fetched]) -> None:
         """Ask for page after page, one ahead of the one that is being written."""
         key, number, given = progress.page_key, progress.counts["pages"], set(progress.keys)
+        known = await KnownPages.load(self.database)
         async with send:
             while True:
                 if (ceiling := self._ceiling(progress, number)) is not None:
@@ -218,17 +251,18 @@ class Pull:
                     return
                 asked_at = self.clock.now()
                 try:
-                    page = await self._ask(key)
+                    body, page, before = await self._ask(key, known)
                 except _PassFailedError as error:
                     await send.send(_Fetched(error=error))
                     return
                 number += 1
-                repeated = page.next_key in given
-                last = page.next_key is None or repeated
-                await send.send(_Fetched(page, asked_at, last, repeated))
+                next_key = before.next_key if before is not None else page.next_key if page is not None else None
+                repeated = next_key in given
+                last = next_key is None or repeated
+                await send.send(_Fetched(body, asked_at, page, None if last else before, last, repeated))
                 if last:
                     return
-                key = page.next_key
+                key = next_key
                 given.add(key or "")
 
     def _ceiling(self, progress: Progress, number: int) -> str | None:
@@ -238,8 +272,8 @@ class Pull:
             return f"stopped at the ceiling of {self.settings.max_seconds:g} seconds"
         return None
 
-    async def _ask(self, key: str | None) -> Page:
-        """Ask for one page until it is there.
+    async def _ask(self, key: str | None, known: KnownPages) -> tuple[bytes, Page | None, ReadPage | None]:
+        """Ask for one page until it is there; read it, unless it is known.
 
         Raises
         ------
@@ -252,7 +286,9 @@ class Pull:
         while True:
             retry_after = None
             try:
-                return read_page(await self.albert.list_raw(start_key=key))
+                body = await self.albert.list_raw(start_key=key)
+                before = await known.find(body)
+                return body, None if before is not None else read_page(body), before
             except (AlbertAuthError, UnauthorizedError) as error:
                 raise _PassFailedError(f"Albert refuses the credentials: {error}") from error
             except (AlbertException, GarbledError) as error:
@@ -268,15 +304,52 @@ class Pull:
                 self.log.debug("page.retrying", error=str(error), seconds=round(wait, 3))
                 await self.clock.sleep(wait)
 
+    async def _mirror_known(self, progress: Progress, fetched: list[_Fetched]) -> None:
+        """Confirm pages that are as before, and move the checkpoint behind them; read those that are not after all."""
+        while fetched:
+            confirmed = await self._confirm(progress, fetched)
+            if confirmed < len(fetched):
+                await self._mirror_page(progress, fetched[confirmed])
+            fetched = fetched[confirmed + 1 :]
+
+    async def _confirm(self, progress: Progress, fetched: list[_Fetched]) -> int:
+        """Count the pages, up to the first whose sessions have changed in the mirror meanwhile; return how many."""
+        read = [one.known for one in fetched if one.known is not None]
+
+        def work(connection: Connection) -> tuple[list[ReadPage], dict[str, int]]:
+            good = list(itertools.takewhile(partial(pages.unchanged, connection), read))
+            counts = dict(progress.counts)
+            counts["pages"] += len(good)
+            fresh = {key for page in good for key in page.session_keys if key not in progress.seen}
+            counts["seen"] += len(fresh)
+            counts["unchanged"] += len(fresh)
+            if good:
+                passes.checkpoint(connection, progress, counts, good, read_at=None)
+            return good, counts
+
+        good, counts = await self.database.write(work)
+        for number, page in enumerate(good, progress.counts["pages"] + 1):
+            progress.seen.update(page.session_keys)
+            progress.keys.add(page.next_key or "")
+            progress.page_key = page.next_key
+            self.log.info("page.mirrored", pass_id=progress.id, page=number, sessions=len(page.session_keys), changed=0)
+        progress.counts = counts
+        if self.on_page is not None:
+            self.on_page(counts)
+        return len(good)
+
     async def _mirror_page(self, progress: Progress, fetched: _Fetched) -> str | None:
         """Write a page and its checkpoint in one transaction; return the verdict when it is the last one."""
-        page, asked_at = fetched.page, fetched.asked_at
-        assert page is not None  # noqa: S101 - `_fetch_pages` sends a page, an error or a ceiling
-        assert asked_at is not None  # noqa: S101
+        page = fetched.page or read_page(fetched.body)
         now = self.clock.now()
         sighting = sessions.Sighting(
-            utc_text(asked_at), utc_text(now), progress.id, listed_from(now, self.settings.guard.grace)
+            utc_text(fetched.asked_at),
+            utc_text(now),
+            progress.id,
+            listed_from(now, self.settings.guard.grace),
+            progress.loading,
         )
+        mark = pages.digest(fetched.body)
 
         def work(connection: Connection) -> tuple[_Tally, sessions.Applied, str | None]:
             applied = sessions.apply(connection, page.rows, sighting)
@@ -284,8 +357,10 @@ class Pull:
             tally.count_page(connection, page, applied, now)
             verdict = _verdict(fetched, tally) if fetched.last else None
             done = now if fetched.last and verdict is None else None
-            read = ReadPage(page.next_key, [*applied.keys, *tally.unreadable_keys], tally.met, None, applied.versions)
-            passes.checkpoint(connection, progress, tally.counts, read, read_at=done)
+            clean = applied.clean and not page.unreadable
+            keys = array("I", [*applied.keys, *tally.unreadable_keys])
+            read = ReadPage(page.next_key, keys, tally.met, mark if clean else None, applied.versions)
+            passes.checkpoint(connection, progress, tally.counts, [read], read_at=done)
             if verdict is not None:
                 passes.finish(connection, progress, "partial", now=now, error=verdict)
             return tally, applied, verdict

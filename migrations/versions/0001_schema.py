@@ -181,11 +181,7 @@ def upgrade() -> None:
         sa.Column("parent_id", sa.Text(), nullable=True, comment="the folder to create in"),
         sa.Column("requested_by", sa.Text(), nullable=True, comment="whoever wants it; free text"),
         sa.Column(
-            "requested_at",
-            UtcDateTime(),
-            server_default=utc_now(),
-            nullable=False,
-            comment="when it was asked for",
+            "requested_at", UtcDateTime(), server_default=utc_now(), nullable=False, comment="when it was asked for"
         ),
         sa.Column("not_before", UtcDateTime(), nullable=True, comment="do not begin before this moment"),
         sa.Column(
@@ -196,11 +192,7 @@ def upgrade() -> None:
             comment="pending, running, unknown, succeeded, dead, cancelled",
         ),
         sa.Column(
-            "attempts",
-            sa.Integer(),
-            server_default="0",
-            nullable=False,
-            comment="attempts that were begun and count",
+            "attempts", sa.Integer(), server_default="0", nullable=False, comment="attempts that were begun and count"
         ),
         sa.Column("next_attempt_at", UtcDateTime(), nullable=True, comment="when it is due again"),
         sa.Column(
@@ -211,10 +203,7 @@ def upgrade() -> None:
         ),
         sa.Column("last_status", sa.Integer(), nullable=True, comment="the HTTP status of the last answer"),
         sa.Column(
-            "result_session_id",
-            sa.Text(),
-            nullable=True,
-            comment="the session that was created, adopted or deleted",
+            "result_session_id", sa.Text(), nullable=True, comment="the session that was created, adopted or deleted"
         ),
         sa.Column("finished_at", UtcDateTime(), nullable=True, comment="when it became succeeded, dead or cancelled"),
         sa.Column(
@@ -232,12 +221,7 @@ def upgrade() -> None:
             nullable=True,
             comment="what a delete by source id was found to mean, kept before it is sent",
         ),
-        sa.Column(
-            "unknown_since",
-            UtcDateTime(),
-            nullable=True,
-            comment="when the answer of the last create was lost",
-        ),
+        sa.Column("unknown_since", UtcDateTime(), nullable=True, comment="when the answer of the last create was lost"),
         sa.Column(
             "lookups",
             sa.Integer(),
@@ -294,16 +278,10 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False, comment="counts the pages from 1"),
         sa.Column("next_key", sa.Text(), nullable=True, comment="the key that the page gave for the next one"),
         sa.Column(
-            "session_keys",
-            sa.LargeBinary(),
-            nullable=False,
-            comment="the keys of the sessions on it, 8 bytes each",
+            "session_keys", sa.LargeBinary(), nullable=False, comment="the keys of the sessions on it, 4 bytes each"
         ),
         sa.Column(
-            "quarantine_ids",
-            sa.LargeBinary(),
-            nullable=False,
-            comment="the quarantine rows of it, 8 bytes each",
+            "quarantine_ids", sa.LargeBinary(), nullable=False, comment="the quarantine rows of it, 4 bytes each"
         ),
         sa.Column(
             "digest",
@@ -312,13 +290,10 @@ def upgrade() -> None:
             comment="BLAKE2b of the page's bytes, when the mirror holds just what it says",
         ),
         sa.Column(
-            "versions",
-            sa.Integer(),
-            nullable=False,
-            comment="the sum of the versions of its sessions at that time",
+            "versions", sa.Integer(), nullable=False, comment="the sum of the versions of its sessions at that time"
         ),
         sa.PrimaryKeyConstraint("pass_id", "number", name=op.f("pk_pages")),
-        comment="the pages of the running pass and of the last complete one: what was seen, and what need not be read again",
+        comment="the pages of the running pass and of the last complete one: what was seen and need not be read again",
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
@@ -345,11 +320,7 @@ def upgrade() -> None:
         sa.Column("inserted", sa.Integer(), server_default="0", nullable=False, comment="sessions that were new"),
         sa.Column("updated", sa.Integer(), server_default="0", nullable=False, comment="sessions that had changed"),
         sa.Column(
-            "unchanged",
-            sa.Integer(),
-            server_default="0",
-            nullable=False,
-            comment="sessions that were as before",
+            "unchanged", sa.Integer(), server_default="0", nullable=False, comment="sessions that were as before"
         ),
         sa.Column(
             "restored",
@@ -373,11 +344,7 @@ def upgrade() -> None:
             comment="sessions that this pass made tombstones of",
         ),
         sa.Column(
-            "quarantined",
-            sa.Integer(),
-            server_default="0",
-            nullable=False,
-            comment="items that could not be read",
+            "quarantined", sa.Integer(), server_default="0", nullable=False, comment="items that could not be read"
         ),
         sa.Column("error", sa.Text(), nullable=True, comment="why it is partial, failed or held"),
         sa.Column(
@@ -393,17 +360,10 @@ def upgrade() -> None:
             comment="when the last page had been read; what follows is the sweep",
         ),
         sa.Column(
-            "without_id",
-            sa.Integer(),
-            server_default="0",
-            nullable=False,
-            comment="items without a readable id",
+            "without_id", sa.Integer(), server_default="0", nullable=False, comment="items without a readable id"
         ),
         sa.Column(
-            "candidates_of",
-            KEY,
-            nullable=True,
-            comment="the held pass whose candidates are this one's, to the last",
+            "candidates_of", KEY, nullable=True, comment="the held pass whose candidates are this one's, to the last"
         ),
         sa.Column(
             "fence",
@@ -463,40 +423,23 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False, comment="the session's name"),
         sa.Column("parent_id", sa.Text(), nullable=True, comment="the folder that the session is in"),
         sa.Column(
-            "source_session_id",
-            sa.Text(),
-            nullable=False,
-            comment="the external id that the session was created with",
+            "source_session_id", sa.Text(), nullable=False, comment="the external id that the session was created with"
         ),
         sa.Column(
-            "status",
-            sa.Text(),
-            nullable=True,
-            comment="active or inactive, or a value that Albert has added since",
+            "status", sa.Text(), nullable=True, comment="active or inactive, or a value that Albert has added since"
         ),
         sa.Column(
-            "kind",
-            sa.Text(),
-            nullable=True,
-            comment="chat or automation, or a value that Albert has added since",
+            "kind", sa.Text(), nullable=True, comment="chat or automation, or a value that Albert has added since"
         ),
         sa.Column("automation_id", sa.Text(), nullable=True, comment="the automation that owns the session"),
         sa.Column("automation_run_id", sa.Text(), nullable=True, comment="the run that made the session"),
         sa.Column("last_message_at", UtcDateTime(), nullable=True, comment="when the last message was written"),
         sa.Column("created_by", sa.Text(), nullable=True, comment="the id of the user who created the session"),
-        sa.Column(
-            "created_by_name",
-            sa.Text(),
-            nullable=True,
-            comment="the name of the user who created the session",
-        ),
+        sa.Column("created_by_name", sa.Text(), nullable=True, comment="the name of the user who created the session"),
         sa.Column("created_at", UtcDateTime(), nullable=True, comment="when Albert created the session"),
         sa.Column("updated_by", sa.Text(), nullable=True, comment="the id of the user who changed the session last"),
         sa.Column(
-            "updated_by_name",
-            sa.Text(),
-            nullable=True,
-            comment="the name of the user who changed the session last",
+            "updated_by_name", sa.Text(), nullable=True, comment="the name of the user who changed the session last"
         ),
         sa.Column("updated_at", UtcDateTime(), nullable=True, comment="when Albert changed the session last"),
         sa.Column(
@@ -528,40 +471,23 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False, comment="the session's name"),
         sa.Column("parent_id", sa.Text(), nullable=True, comment="the folder that the session is in"),
         sa.Column(
-            "source_session_id",
-            sa.Text(),
-            nullable=False,
-            comment="the external id that the session was created with",
+            "source_session_id", sa.Text(), nullable=False, comment="the external id that the session was created with"
         ),
         sa.Column(
-            "status",
-            sa.Text(),
-            nullable=True,
-            comment="active or inactive, or a value that Albert has added since",
+            "status", sa.Text(), nullable=True, comment="active or inactive, or a value that Albert has added since"
         ),
         sa.Column(
-            "kind",
-            sa.Text(),
-            nullable=True,
-            comment="chat or automation, or a value that Albert has added since",
+            "kind", sa.Text(), nullable=True, comment="chat or automation, or a value that Albert has added since"
         ),
         sa.Column("automation_id", sa.Text(), nullable=True, comment="the automation that owns the session"),
         sa.Column("automation_run_id", sa.Text(), nullable=True, comment="the run that made the session"),
         sa.Column("last_message_at", UtcDateTime(), nullable=True, comment="when the last message was written"),
         sa.Column("created_by", sa.Text(), nullable=True, comment="the id of the user who created the session"),
-        sa.Column(
-            "created_by_name",
-            sa.Text(),
-            nullable=True,
-            comment="the name of the user who created the session",
-        ),
+        sa.Column("created_by_name", sa.Text(), nullable=True, comment="the name of the user who created the session"),
         sa.Column("created_at", UtcDateTime(), nullable=True, comment="when Albert created the session"),
         sa.Column("updated_by", sa.Text(), nullable=True, comment="the id of the user who changed the session last"),
         sa.Column(
-            "updated_by_name",
-            sa.Text(),
-            nullable=True,
-            comment="the name of the user who changed the session last",
+            "updated_by_name", sa.Text(), nullable=True, comment="the name of the user who changed the session last"
         ),
         sa.Column("updated_at", UtcDateTime(), nullable=True, comment="when Albert changed the session last"),
         sa.Column(
@@ -573,10 +499,7 @@ def upgrade() -> None:
         ),
         sa.Column("version", sa.Integer(), nullable=False, comment="counts the versions of the session from 1"),
         sa.Column(
-            "change",
-            sa.Text(),
-            nullable=False,
-            comment="what made this version: created, updated, deleted, restored",
+            "change", sa.Text(), nullable=False, comment="what made this version: created, updated, deleted, restored"
         ),
         sa.Column("valid_from", UtcDateTime(), nullable=False, comment="when syncd wrote this version"),
         sa.Column(
@@ -621,6 +544,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("deleted_at IS NOT NULL"),
     )
     op.create_index(
+        "ix_sessions_live_source",
+        "sessions",
+        ["source_session_id", "id"],
+        unique=False,
+        sqlite_where=sa.text("deleted_at IS NULL"),
+        postgresql_where=sa.text("deleted_at IS NULL"),
+    )
+    op.create_index(
         "ix_sessions_missing",
         "sessions",
         ["missing_since"],
@@ -628,7 +559,6 @@ def upgrade() -> None:
         sqlite_where=sa.text("missing_since IS NOT NULL"),
         postgresql_where=sa.text("missing_since IS NOT NULL"),
     )
-    op.create_index("ix_sessions_source_session_id", "sessions", ["source_session_id"], unique=False)
     op.create_index("uq_sessions_id", "sessions", ["id"], unique=True)
     op.create_table(
         "source_sessions",

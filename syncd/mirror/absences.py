@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from syncd.clock import utc_text
 from syncd.mirror import sources
-from syncd.mirror.dialects import is_postgresql
 from syncd.mirror.tables import sessions
 
 if TYPE_CHECKING:
@@ -48,9 +47,7 @@ def mark(connection: Connection, keys: list[int], now: datetime) -> tuple[list[C
     tuple[list[Candidate], list[str]]
         All of them, and the ids of those that were not marked before.
     """
-    wanted = (
-        "(SELECT value::bigint FROM json_each(?))" if is_postgresql(connection) else "(SELECT value FROM json_each(?))"
-    )
+    wanted = "(SELECT value FROM json_each(?))"
     found = connection.exec_driver_sql(
         f"SELECT key, id, source_session_id, missing_since FROM sessions WHERE key IN {wanted}",  # noqa: S608
         (json.dumps(keys),),

@@ -96,6 +96,7 @@ class Database:
 
     def __post_init__(self) -> None:
         self._writer: Engine | None = None
+        self._connection: Connection | None = None
         self._watcher: sqlite3.Connection | None = None
         if self.dialect == "sqlite":
             self._identity = _identity(self.path)
@@ -153,7 +154,12 @@ class Database:
                 self._watcher.close()
             await self._reader.dispose()
             if self._writer is not None:
-                await anyio.to_thread.run_sync(self._writer.dispose, limiter=self._thread)
+                await anyio.to_thread.run_sync(self._close_writer, self._writer, limiter=self._thread)
+
+    def _close_writer(self, writer: Engine) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        writer.dispose()
 
     async def read(self, work: Work[T]) -> T:
         """Run a function of a connection in a read transaction: one snapshot, nothing written."""
@@ -268,10 +274,17 @@ class Database:
     async def _run(self, batch: list[_Job]) -> None:
         if self._writer is not None:
             self.check_identity()
-            await anyio.to_thread.run_sync(_transact, self._writer, batch, limiter=self._thread)
+            await anyio.to_thread.run_sync(self._transact, self._writer, batch, limiter=self._thread)
             self.check_identity()
             return
         await postgres.transact(self._reader, partial(_run_jobs, batch=batch))
+
+    def _transact(self, writer: Engine, batch: list[_Job]) -> None:
+        """Run a batch in a transaction on the writer's one connection, in its thread."""
+        if self._connection is None:
+            self._connection = writer.connect()
+        with self._connection.begin():
+            _run_jobs(self._connection, batch)
 
     def check_identity(self) -> None:
         """Notice that the file was replaced or removed, before anyone acts on what was "committed" to it.
@@ -317,11 +330,6 @@ def prepare_sqlite(engine: Engine, pragmas: tuple[str, ...], *, begin: str) -> N
     @sa.event.listens_for(engine, "begin")
     def _(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
-
-
-def _transact(engine: Engine, batch: list[_Job]) -> None:
-    with engine.connect() as connection, connection.begin():
-        _run_jobs(connection, batch)
 
 
 def _run_jobs(connection: Connection, batch: list[_Job]) -> None:

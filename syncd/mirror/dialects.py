@@ -1,7 +1,7 @@
 """What differs between the databases in the statements that are handed to the driver as they are.
 
-Such statements are written once, in SQLite's words: `?` for a parameter, `json_each(?)` for a list, times as the text
-of `clock.utc_text`. On PostgreSQL they are said in its words on their way out (`postgres.engine` hangs `translate`
+Such statements are written once, in SQLite's words: `?` for a parameter, `json_each(?)` for a list (of numbers after
+`key IN`), times as the text of `clock.utc_text`. On PostgreSQL they are said in its words on their way out (`postgres.engine` hangs `translate`
 in), and a codec on each connection lets times and JSON pass as the same text that SQLite keeps. The few statements
 that must be different, or that one round trip for a whole page pays for, are in `bulk.py`.
 """
@@ -33,7 +33,8 @@ def translate(statement: str) -> str:
     """Say a statement that is written for SQLite's driver in PostgreSQL's words."""
     numbers = itertools.count(1)
     numbered = re.sub(r"\?", lambda _: f"${next(numbers)}", statement)
-    return re.sub(r"json_each\((\$\d+)\)", r"jsonb_array_elements_text(\1::text::jsonb)", numbered)
+    listed = re.sub(r"json_each\((\$\d+)\)", r"jsonb_array_elements_text(\1::text::jsonb)", numbered)
+    return listed.replace("key IN (SELECT value FROM jsonb", "key IN (SELECT value::bigint FROM jsonb")
 
 
 def read_time(text: str) -> str:

@@ -7,16 +7,25 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from syncd.keyset import KeySet, pack, unpack
+from syncd.clock import utc_text
+from syncd.keyset import KeySet, unpack
+from syncd.mirror import driver, loading
+from syncd.mirror import pages as page_rows
 from syncd.mirror.tables import held_sessions, new_id, pages, passes, sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
 
+    from syncd.mirror.pages import ReadPage
+
 COUNTERS = ("pages", "seen", "inserted", "updated", "unchanged", "restored", "quarantined", "without_id")
+_CHECKPOINT = f"""
+UPDATE passes SET page_key = ?, read_at = ?, {", ".join(f"{name} = ?" for name in COUNTERS)}
+WHERE id = ? AND state = 'running' AND fence = ?
+"""  # noqa: S608 - constants
 
 
 @dataclass(slots=True)
@@ -24,13 +33,14 @@ class Progress:
     """A running pass in memory: what its row and its pages say.
 
     `page_key` is the checkpoint; `keys` are all page keys that were given so far; `seen` are sessions, `met` rows of
-    the quarantine (those with an id are sessions too, and count as seen). `fence` tells this holder of the pass from
-    every later one.
+    the quarantine (those with an id are sessions too, and count as seen). `loading` tells that this pass fills an empty
+    mirror: see `mirror.loading`. `fence` tells this holder of the pass from every later one.
     """
 
     id: int
     started_at: datetime
     resumed: bool
+    loading: bool = False
     page_key: str | None = None
     read: bool = False
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
@@ -38,17 +48,6 @@ class Progress:
     seen: KeySet = field(default_factory=KeySet)
     met: set[int] = field(default_factory=set)
     fence: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ReadPage:
-    """A page that was read, for its row."""
-
-    next_key: str | None
-    session_keys: list[int]
-    quarantine_ids: list[int]
-    digest: bytes | None
-    versions: int
 
 
 def running(connection: Connection) -> Progress | None:
@@ -69,43 +68,44 @@ def running(connection: Connection) -> Progress | None:
         progress.met.update(unpack(page.quarantine_ids))
         if page.next_key is not None:
             progress.keys.add(page.next_key)
+    progress.loading = loading.begin(connection)
     return progress
 
 
 def begin(connection: Connection, now: datetime) -> Progress:
     """Begin a pass."""
     row_id = new_id(connection.execute(sa.insert(passes).values(started_at=now)))
-    return Progress(row_id, now, resumed=False)
+    return Progress(row_id, now, resumed=False, loading=loading.begin(connection))
 
 
 def checkpoint(
     connection: Connection,
     progress: Progress,
     counts: dict[str, int],
-    page: ReadPage,
+    read: Sequence[ReadPage],
     *,
     read_at: datetime | None,
 ) -> None:
-    """Write a page's row and move the checkpoint behind it.
+    """Write the rows of pages that follow each other, and move the checkpoint behind them.
 
     Raises
     ------
     PassLostError
         The pass is not running any more: somebody else ended it.
     """
-    connection.execute(
-        sa.insert(pages),
-        {
-            "pass_id": progress.id,
-            "number": counts["pages"],
-            "next_key": page.next_key,
-            "session_keys": pack(page.session_keys),
-            "quarantine_ids": pack(page.quarantine_ids),
-            "digest": page.digest,
-            "versions": page.versions,
-        },
+    page_rows.insert(connection, progress.id, counts["pages"] - len(read) + 1, read)
+    moved = driver.execute(
+        connection,
+        _CHECKPOINT,
+        (
+            read[-1].next_key,
+            None if read_at is None else utc_text(read_at),
+            *(counts[name] for name in COUNTERS),
+            progress.id,
+            progress.fence,
+        ),
     )
-    _update(connection, progress, page_key=page.next_key, read_at=read_at, **counts)
+    _require_held(moved.rowcount, progress)
 
 
 class PassLostError(Exception):
@@ -114,8 +114,11 @@ class PassLostError(Exception):
 
 def _update(connection: Connection, progress: Progress, **values: object) -> None:
     mine = (passes.c.id == progress.id, passes.c.state == "running", passes.c.fence == progress.fence)
-    result = connection.execute(sa.update(passes).where(*mine).values(values))
-    if result.rowcount != 1:
+    _require_held(connection.execute(sa.update(passes).where(*mine).values(values)).rowcount, progress)
+
+
+def _require_held(changed: int, progress: Progress) -> None:
+    if changed != 1:
         raise PassLostError(f"pass {progress.id} is not running any more, or another replica has taken it up")
 
 

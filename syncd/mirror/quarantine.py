@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from syncd.mirror import driver
 from syncd.mirror.tables import new_id, quarantine
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
     from syncd.listing import Unreadable
+
+
+_ANY_OPEN = "SELECT 1 FROM quarantine WHERE resolved_at IS NULL LIMIT 1"
 
 
 def put(connection: Connection, items: Sequence[Unreadable], *, now: datetime, pass_id: int) -> list[tuple[int, bool]]:
@@ -56,10 +60,7 @@ def _digest(text: str) -> str:
 
 def any_open(connection: Connection) -> bool:
     """Whether anything is in quarantine: most mirrors need not ask for more."""
-    return (
-        connection.execute(sa.select(quarantine.c.id).where(quarantine.c.resolved_at.is_(None)).limit(1)).first()
-        is not None
-    )
+    return driver.execute(connection, _ANY_OPEN).fetchone() is not None
 
 
 def open_sessions(connection: Connection, session_ids: Iterable[str | None]) -> dict[str | None, int]:

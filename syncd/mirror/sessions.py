@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from syncd.decide import Change, Known, weigh
 from syncd.listing import ID, SOURCE, Row
-from syncd.mirror import bulk, sources
+from syncd.mirror import bulk, driver, sources
 from syncd.mirror.dialects import is_postgresql
 from syncd.mirror.tables import CONTENT, sessions
 
@@ -30,9 +31,13 @@ SELECT key, version, valid_from, pass_id, observed_at, missing_since, deleted_at
 FROM sessions WHERE id IN (SELECT value FROM json_each(?))
 """  # noqa: S608 - constants
 _INSERT = f"""
-INSERT INTO sessions (key, {_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at)
-VALUES (?, {", ".join("?" * len(CONTENT))}, 1, 'created', ?, ?, ?, ?)
+INSERT INTO sessions (key, {_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at) VALUES
 """  # noqa: S608 - constants
+_VALUES = f"(?, {', '.join('?' * len(CONTENT))}, 1, 'created', ?, ?, ?, ?)"
+_ROWS_AT_ONCE = 50
+"""Rows of one INSERT: the driver gives up the interpreter's lock, and must get it again, for each statement it runs."""
+_INSERT_MANY = _INSERT + ", ".join([_VALUES] * _ROWS_AT_ONCE)
+_INSERT_ONE = _INSERT + _VALUES
 _ARCHIVE = f"""
 INSERT INTO session_versions (session_key, version, {_COLUMNS}, change, valid_from, valid_to, pass_id)
 SELECT key, version, {_COLUMNS}, change, valid_from, ?, pass_id FROM sessions WHERE key = ?
@@ -82,12 +87,15 @@ class Sighting:
         The pass whose page it was; None for an operation or a look-up, which also are believed over listings.
     listed_from : str | None
         See `decide.weigh`; None for an answer about one session.
+    loading : bool
+        The source ids of new sessions are linked later, all at once: see `mirror.loading`.
     """
 
     asked_at: str
     now: str
     pass_id: int | None = None
     listed_from: str | None = None
+    loading: bool = False
 
     @property
     def observed_at(self) -> str | None:
@@ -137,7 +145,7 @@ def _known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, Know
     if is_postgresql(connection):
         return bulk.known(connection, rows)
     ids = json.dumps([row[ID] for row in rows])
-    found = connection.exec_driver_sql(_SELECT, (ids,))
+    found = driver.execute(connection, _SELECT, (ids,))
     return {row[7]: Known(row[0], row[1], row[2], row[3], row[4], row[5], row[6], tuple(row[7:])) for row in found}
 
 
@@ -145,14 +153,20 @@ def _insert(connection: Connection, rows: list[Row], sighting: Sighting, applied
     if is_postgresql(connection):
         _insert_bulk(connection, rows, sighting, applied)
         return
-    first = (connection.exec_driver_sql("SELECT max(key) FROM sessions").scalar() or 0) + 1
+    first = (driver.execute(connection, "SELECT max(key) FROM sessions").fetchone()[0] or 0) + 1
     tail = (sighting.now, sighting.pass_id, sighting.now, sighting.observed_at)
-    connection.exec_driver_sql(_INSERT, [(key, *row, *tail) for key, row in enumerate(rows, first)])
+    bound = [(key, *row, *tail) for key, row in enumerate(rows, first)]
+    whole = len(bound) - len(bound) % _ROWS_AT_ONCE
+    for start in range(0, whole, _ROWS_AT_ONCE):
+        many = tuple(chain.from_iterable(bound[start : start + _ROWS_AT_ONCE]))
+        driver.execute(connection, _INSERT_MANY, many)
+    driver.executemany(connection, _INSERT_ONE, bound[whole:])
     keys = range(first, first + len(rows))
     applied.by_id.update(zip((row[ID] for row in rows), keys, strict=True))
     applied.changes.update(dict.fromkeys(keys, "inserted"))
     applied.versions += len(rows)
-    applied.sources += sources.link_new(connection, rows, first, sighting.now)
+    if not sighting.loading:
+        applied.sources += sources.link_new(connection, rows, first, sighting.now)
 
 
 def _insert_bulk(connection: Connection, rows: list[Row], sighting: Sighting, applied: Applied) -> None:

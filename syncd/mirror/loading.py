@@ -1,0 +1,80 @@
+"""The first mirror into an empty SQLite file: what is built best at once, in order, is built at its end.
+
+An index on source ids, and the rows of `source_sessions`, are random inserts: kept page by page they cost more than all
+the rest of a first pass. While the mirror is loaded the index is not there; whoever needs the carriers of a source id
+meanwhile looks through the sessions. `finish` builds the index and links the source ids in their order, in short
+transactions. A pass that was interrupted is still loading when it goes on, since the index is still not there.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from syncd.clock import utc_text
+from syncd.mirror import sources
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from syncd.mirror.database import Database
+
+CHUNK = 20_000
+_INDEX = "ix_sessions_live_source"
+_LINK = """
+INSERT INTO source_sessions (source_session_id, state, session_id, checked_at)
+SELECT source_session_id, 'linked', id, ? FROM sessions
+WHERE source_session_id > ? AND source_session_id <= ? AND deleted_at IS NULL
+ORDER BY source_session_id
+ON CONFLICT (source_session_id) DO NOTHING
+"""
+_DIFFERENT = """
+SELECT DISTINCT s.source_session_id FROM sessions AS s JOIN source_sessions AS x USING (source_session_id)
+WHERE source_session_id > ? AND source_session_id <= ? AND s.deleted_at IS NULL
+AND NOT (x.state = 'linked' AND x.session_id = s.id)
+"""
+
+
+def begin(connection: Connection) -> bool:
+    """Begin to load, when the mirror is empty and in SQLite; return whether it is being loaded."""
+    if connection.dialect.name != "sqlite":
+        return False
+    if connection.exec_driver_sql("SELECT 1 FROM sessions LIMIT 1").first() is None:
+        connection.exec_driver_sql(f"DROP INDEX IF EXISTS {_INDEX}")
+        return True
+    there = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?", (_INDEX,))
+    return there.first() is None
+
+
+async def finish(database: Database, now: datetime) -> list[sources.Link]:
+    """Build what was left out; return the links that were news to somebody."""
+    at, links, after = utc_text(now), [], ""
+    await database.write(
+        lambda c: c.exec_driver_sql(
+            f"CREATE INDEX IF NOT EXISTS {_INDEX} ON sessions (source_session_id, id) WHERE deleted_at IS NULL"
+        )
+    )
+    while True:
+        last, found = await database.write(partial(_link, after=after, at=at))
+        links += found
+        if last is None:
+            return links
+        after = last
+
+
+def _link(connection: Connection, after: str, at: str) -> tuple[str | None, list[sources.Link]]:
+    """Link the next chunk of source ids; return the last of them, None when there are no more."""
+    bounds = connection.exec_driver_sql(
+        "SELECT count(*), max(source_session_id) FROM (SELECT source_session_id FROM sessions "
+        "WHERE source_session_id > ? AND deleted_at IS NULL ORDER BY source_session_id LIMIT ?)",
+        (after, CHUNK),
+    ).one()
+    if not bounds[0]:
+        return None, []
+    linked = connection.exec_driver_sql(_LINK, (at, after, bounds[1])).rowcount
+    if linked == bounds[0]:
+        return bounds[1], []
+    different = connection.exec_driver_sql(_DIFFERENT, (after, bounds[1])).scalars().all()
+    return bounds[1], sources.refresh(connection, different, at)
