@@ -61,6 +61,10 @@ class Replica:
         return any(one["event"] == event for one in self.events)
 
     @property
+    def at_work(self) -> bool:
+        return self.out.read_text().find('"daemon.started"') > 0
+
+    @property
     def leads(self) -> bool:
         told = [one["event"] for one in self.events if one["event"].startswith("replica.")]
         return bool(told) and told[-1] == "replica.leading"
@@ -135,12 +139,16 @@ class Fleet:
         assert live == 0
 
     async def kill_now_and_then(self, seconds: float, chance: random.Random) -> None:
-        """Kill a replica every so many seconds, and start another one."""
+        """Kill a replica that is at work every so many seconds, and start another one.
+
+        The last one at work is spared: where a start takes longer than `seconds`, nobody would ever work.
+        """
         while True:
             await anyio.sleep(seconds)
-            alive = [one for one in self.replicas if one.process.poll() is None]
-            chance.choice(alive).kill()
-            self.start()
+            at_work = [one for one in self.replicas if one.process.poll() is None and one.at_work]
+            if len(at_work) > 1:
+                chance.choice(at_work).kill()
+                self.start()
 
     def end(self) -> None:
         for one in self.replicas:
