@@ -1,9 +1,10 @@
 """What differs between the databases in the statements that are handed to the driver as they are.
 
 Such statements are written once, in SQLite's words: `?` for a parameter, `json_each(?)` for a list (of numbers after
-`key IN`), times as the text of `clock.utc_text`. On PostgreSQL they are said in its words on their way out (`postgres.engine` hangs `translate`
-in), and a codec on each connection lets times and JSON pass as the same text that SQLite keeps. The few statements
-that must be different, or that one round trip for a whole page pays for, are in `bulk.py`.
+`key IN`), times as the text of `clock.utc_text`. On PostgreSQL they are said in its words on their way out
+(`postgres.engine` hangs `translate` in), and a codec on each connection lets times and JSON pass as the same text that
+SQLite keeps. The few statements that must be different, or that one round trip for a whole page pays for, are in
+`bulk.py`.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ async def waits_for_a_lock(database: Database) -> None:
     """Wait until some other transaction waits for a lock."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with anyio.fail_after(10):
-        while not await database.read(lambda c: c.exec_driver_sql(query).scalar()):
+        while not await database.read(lambda c: c.exec_driver_sql(query).scalar()):  # noqa: ASYNC110 - PostgreSQL's
             await anyio.sleep(0.005)
 
 

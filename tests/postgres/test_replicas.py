@@ -121,6 +121,7 @@ async def test_one_replica_leads_and_another_programs_row_is_noticed_at_once(tmp
 
 
 SOAK = os.environ.get("SOAK_PG_OPERATIONS")
+KILL_SECONDS = float(os.environ.get("SOAK_PG_KILL_SECONDS", "1"))
 
 
 @pytest.mark.skipif(not SOAK, reason="make soak-pg: minutes")
@@ -134,7 +135,7 @@ async def test_soak_of_four_replicas_that_lose_one_every_second(tmp_path: Path, 
         await ships.storm(count)
         began = time.monotonic()
         async with anyio.create_task_group() as group:
-            group.start_soon(ships.kill_now_and_then, 1.0, random.Random(1))  # noqa: S311 - not a secret
+            group.start_soon(ships.kill_now_and_then, KILL_SECONDS, random.Random(1))  # noqa: S311 - not a secret
             await ships.drained(seconds=1400)
             group.cancel_scope.cancel()
         seconds = time.monotonic() - began

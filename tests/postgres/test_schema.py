@@ -15,7 +15,8 @@ from syncd.mirror.tables import VIEW_COMMENTS, JsonText, metadata
 from tests.postgres.server import PostgresServer, in_thread
 
 COMMENTS = """
-SELECT c.relname, a.attname, col_description(c.oid, a.attnum), obj_description(c.oid, 'pg_class'), t.typname, a.attidentity
+SELECT c.relname, a.attname, col_description(c.oid, a.attnum), obj_description(c.oid, 'pg_class'), t.typname,
+    a.attidentity
 FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 JOIN pg_type AS t ON t.oid = a.atttypid
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v') AND c.relname <> 'alembic_version'
 """
