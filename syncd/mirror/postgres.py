@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 POOL = 4
 """Connections of a process besides the two that lead and listen: one writes, the others read."""
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 120.0
 """A statement that takes longer than this has lost its server; the longest are a sweep's, over every session."""
 
