@@ -179,7 +179,8 @@ class Push:
         except LeaseLostError as error:
             log.warning("operation.fenced", error=str(error))
         finally:
-            del self._flying[operation.id]
+            if self._flying.get(operation.id) is flight:  # not when its lease ran out and it was claimed anew, by us
+                del self._flying[operation.id]
             self.wake.ring()
 
     async def _conclude(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
