@@ -1,6 +1,6 @@
 """What replicas bring: operations a second of 1, 2 and 4 daemons on one PostgreSQL, towards one stand-in Albert.
 
-`python -m benchmarks.replicas [OPERATIONS] [LATENCY] [ROUNDS]`: a durable PostgreSQL of its own (fsync on), the sandbox in this
+`python -m benchmarks.replicas [OPERATIONS] [LATENCY] [ROUNDS]`: a durable PostgreSQL of its own, the sandbox in this
 process, the daemons in processes of their own; the clock runs from the first effect to the last. Prints one line a
 round; the machine's load stands beside it, since all of it shares the machine's cores.
 """
