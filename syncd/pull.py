@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -35,8 +36,8 @@ from syncd.clock import Clock, utc_text
 from syncd.decide import Backoff, listed_from
 from syncd.listing import ID, GarbledError, Page, read_page
 from syncd.logs import log_link
-from syncd.mirror import passes, quarantine, sessions
-from syncd.mirror.passes import Progress, ReadPage
+from syncd.mirror import absences, passes, quarantine, sessions
+from syncd.mirror.passes import PassLostError, Progress, ReadPage
 from syncd.sweep import Guard, sweep
 from syncd.tasks import task_group
 
@@ -93,6 +94,10 @@ class _PassFailedError(Exception):
     """The listing cannot go on."""
 
 
+class _CeilingError(_PassFailedError):
+    """Waiting any longer would pass the ceiling on time."""
+
+
 class _KeyRefusedError(_PassFailedError):
     """The server does not take its own page key any more."""
 
@@ -132,23 +137,39 @@ class Pull:
 
         A refused page key begins a new pass, `REFUSED_KEYS` times at the most.
         """
-        for _ in range(REFUSED_KEYS):
+        refused = 0
+        while True:
             progress = await self._begin()
             try:
                 return await self._run(progress)
             except _KeyRefusedError as error:
-                await self._end(progress, "failed", str(error))
-        progress = await self._begin()
-        try:
-            return await self._run(progress)
-        except _KeyRefusedError as error:
-            return await self._end(progress, "failed", str(error))
+                outcome = await self._end(progress, "failed", str(error))
+            except PassLostError as error:
+                return await self._lost(progress, error)
+            if (refused := refused + 1) > REFUSED_KEYS:
+                return outcome
 
     async def _begin(self) -> Progress:
         now = self.clock.now()
-        progress = await self.database.write(lambda c: passes.running(c) or passes.begin(c, now))
+
+        def work(connection: Connection) -> tuple[Progress, Progress | None]:
+            progress = passes.running(connection)
+            if progress is None or progress.read or (ceiling := self._ceiling(progress, 0)) is None:
+                return progress or passes.begin(connection, now), None
+            passes.finish(connection, progress, "partial", now=now, error=f"{ceiling}: its checkpoint is too old")
+            return passes.begin(connection, now), progress
+
+        progress, old = await self.database.write(work)
+        if old is not None:
+            self.log.warning("pass.failed", pass_id=old.id, state="partial", error="its checkpoint is too old")
         self.log.info("pass.started", pass_id=progress.id, resumed=progress.resumed, pages=progress.counts["pages"])
         return progress
+
+    async def _lost(self, progress: Progress, error: PassLostError) -> PassOutcome:
+        """Tell how a pass ended that somebody else ended."""
+        state = await self.database.read(lambda c: passes.state(c, progress.id)) or "failed"
+        self.log.warning("pass.failed", pass_id=progress.id, state=state, error=str(error))
+        return PassOutcome(progress.id, state, str(error))
 
     async def _run(self, progress: Progress) -> PassOutcome:
         if not progress.read:
@@ -211,38 +232,50 @@ class Pull:
     async def _fetch_pages(self, progress: Progress, send: ObjectSendStream[_Fetched]) -> None:
         """Ask for page after page, one ahead of the one that is being written."""
         key, number, given = progress.page_key, progress.counts["pages"], set(progress.keys)
-        async with send:
-            while True:
-                if (ceiling := self._ceiling(progress, number)) is not None:
-                    await send.send(_Fetched(ceiling=ceiling))
-                    return
-                asked_at = self.clock.now()
-                try:
-                    page = await self._ask(key)
-                except _PassFailedError as error:
-                    await send.send(_Fetched(error=error))
-                    return
-                number += 1
-                repeated = page.next_key in given
-                last = page.next_key is None or repeated
-                await send.send(_Fetched(page, asked_at, last, repeated))
-                if last:
-                    return
-                key = page.next_key
-                given.add(key or "")
+        # Nobody takes the pages any more when the writing of one failed: then that is the error to tell, not this.
+        with suppress(anyio.BrokenResourceError):
+            async with send:
+                await self._send_pages(progress, send, key, number, given)
 
-    def _ceiling(self, progress: Progress, number: int) -> str | None:
+    async def _send_pages(
+        self, progress: Progress, send: ObjectSendStream[_Fetched], key: str | None, number: int, given: set[str]
+    ) -> None:
+        while True:
+            if (ceiling := self._ceiling(progress, number)) is not None:
+                await send.send(_Fetched(ceiling=ceiling))
+                return
+            asked_at = self.clock.now()
+            try:
+                page = await self._ask(progress, key)
+            except _CeilingError as error:
+                await send.send(_Fetched(ceiling=str(error)))
+                return
+            except _PassFailedError as error:
+                await send.send(_Fetched(error=error))
+                return
+            number += 1
+            repeated = page.next_key in given
+            last = page.next_key is None or repeated
+            await send.send(_Fetched(page, asked_at, last, repeated))
+            if last:
+                return
+            key = page.next_key
+            given.add(key or "")
+
+    def _ceiling(self, progress: Progress, number: int, wait: float = 0.0) -> str | None:
         if number >= self.settings.max_pages:
             return f"stopped at the ceiling of {self.settings.max_pages} pages"
-        if (self.clock.now() - progress.started_at).total_seconds() > self.settings.max_seconds:
+        if (self.clock.now() - progress.started_at).total_seconds() + wait > self.settings.max_seconds:
             return f"stopped at the ceiling of {self.settings.max_seconds:g} seconds"
         return None
 
-    async def _ask(self, key: str | None) -> Page:
+    async def _ask(self, progress: Progress, key: str | None) -> Page:
         """Ask for one page until it is there.
 
         Raises
         ------
+        _CeilingError
+            The time of the pass would run out before the next try.
         _KeyRefusedError
             The server refuses the key.
         _PassFailedError
@@ -265,6 +298,8 @@ class Pull:
                 if failures >= PAGE_ATTEMPTS or waits >= PAGE_WAITS:
                     raise _PassFailedError(f"gave up on a page after {failures + waits} tries: {error}") from error
                 wait = self.settings.backoff.wait(max(failures, 1), chance=self.chance(), retry_after=retry_after)
+                if (ceiling := self._ceiling(progress, 0, wait)) is not None:
+                    raise _CeilingError(f"{ceiling}, waiting for a page: {error}") from error
                 self.log.debug("page.retrying", error=str(error), seconds=round(wait, 3))
                 await self.clock.sleep(wait)
 
@@ -335,15 +370,17 @@ class _Tally:
         self.counts["pages"] += 1
         before: dict[str | None, int] = {}
         if quarantine.any_open(connection):
-            before = quarantine.open_sessions(connection, [row[ID] for row in page.rows])
+            unreadable = {item.session_id for item in page.unreadable}
+            good = [row[ID] for row in page.rows if row[ID] not in unreadable]
+            before = quarantine.open_sessions(connection, good)
             quarantine.resolve_sessions(connection, before, now)
         recovered = {applied.by_id[row_id] for row_id, item in before.items() if item in self.progress.met}
         for key in applied.keys:
-            self._count_session(key, applied, recovered=key in recovered)
+            self._count_session(connection, key, applied, recovered=key in recovered)
         if page.unreadable:
-            self._count_unreadable(connection, page, now)
+            self._count_unreadable(connection, page, applied, now)
 
-    def _count_session(self, key: int, applied: sessions.Applied, *, recovered: bool) -> None:
+    def _count_session(self, connection: Connection, key: int, applied: sessions.Applied, *, recovered: bool) -> None:
         change = applied.changes.get(key, "unchanged")
         if recovered:
             self.counts["quarantined"] -= 1
@@ -352,20 +389,25 @@ class _Tally:
             self.counts["seen"] += 1
             self.counts[change] += 1
             self.new += 1
-        elif change != "unchanged" and applied.before.get(key) != self.progress.id:
+        elif change != "unchanged" and not sessions.archived_from(connection, key, self.progress.id):
             self.counts["unchanged"] -= 1
             self.counts[change] += 1
 
-    def _count_unreadable(self, connection: Connection, page: Page, now: datetime) -> None:
+    def _count_unreadable(self, connection: Connection, page: Page, applied: sessions.Applied, now: datetime) -> None:
+        """Count items that are in quarantine now; `met` has those with a minus that count as sessions already."""
         put = quarantine.put(connection, page.unreadable, now=now, pass_id=self.progress.id)
         counted = set(self.progress.met)
         for item, (row_id, new) in zip(page.unreadable, put, strict=True):
             self.unreadable_new.append(new)
-            self.met.append(row_id)
             key = sessions.key_of(connection, item.session_id) if item.session_id is not None else None
-            if row_id in counted or (key is not None and key in self.progress.seen):
+            if row_id in counted or -row_id in counted:
+                continue
+            if key is not None and (key in self.progress.seen or item.session_id in applied.by_id):
+                counted.add(-row_id)
+                self.met.append(-row_id)
                 continue
             counted.add(row_id)
+            self.met.append(row_id)
             self.new += 1
             self.counts["quarantined"] += 1
             if item.session_id is None:
@@ -374,6 +416,7 @@ class _Tally:
                 self.counts["seen"] += 1
             if key is not None:
                 self.unreadable_keys.append(key)
+        absences.clear(connection, self.unreadable_keys, now)
 
 
 def _verdict(fetched: _Fetched, tally: _Tally) -> str | None:
