@@ -371,9 +371,9 @@ class _Tally:
         before: dict[str | None, int] = {}
         if quarantine.any_open(connection):
             unreadable = {item.session_id for item in page.unreadable}
-            good = [row[ID] for row in page.rows if row[ID] not in unreadable]
-            before = quarantine.open_sessions(connection, good)
-            quarantine.resolve_sessions(connection, before, now)
+            before = quarantine.open_sessions(connection, [row[ID] for row in page.rows])
+            met = self.progress.met
+            quarantine.resolve_sessions(connection, (i for i in before if i not in unreadable or before[i] in met), now)
         recovered = {applied.by_id[row_id] for row_id, item in before.items() if item in self.progress.met}
         for key in applied.keys:
             self._count_session(connection, key, applied, recovered=key in recovered)
