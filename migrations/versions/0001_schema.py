@@ -71,8 +71,9 @@ CANONICAL = f"{DIGITS * 4}-{DIGITS * 2}-{DIGITS * 2}T{DIGITS * 2}:{DIGITS * 2}:{
 
 def _sqlite_canonical(column: str) -> str:
     """Return the condition that a time is one, in the form that sorts."""
-    minute = f"strftime('%Y-%m-%dT%H:%M', NEW.{column}, '+0 days')"
-    return f"(NEW.{column} GLOB '{CANONICAL}' AND substr(NEW.{column}, 1, 16) = coalesce({minute}, ''))"
+    seconds = f"substr(NEW.{column}, 1, 19)"  # SQLite rounds what comes behind them
+    same = f"{seconds} = coalesce(strftime('%Y-%m-%dT%H:%M:%S', {seconds}, '+0 days'), '')"
+    return f"(NEW.{column} GLOB '{CANONICAL}' AND {same})"
 
 
 def _sqlite_own_time(column: str) -> str:

@@ -37,7 +37,7 @@ class Listing:
     """
 
     def __init__(self, w: World, pages: Mapping[str | None, Any] | None = None) -> None:
-        self.pages: Mapping[str | None, Any] = pages or {}
+        self.pages: Mapping[str | None, Any] = {} if pages is None else pages
         self.asked: list[str | None] = []
         w.sandbox.script("GET", lambda request: request.path == BASE, self._answer, times=10**9)
 

@@ -224,7 +224,7 @@ async def test_a_deleted_session_that_is_listed_after_the_grace_is_restored(fold
         w.clock.forward(120)
         await w.one_pass()
         assert "SES2" not in await w.live()
-        w.sandbox.create(**{"source_session_id": gone["sourceSessionId"], "name": gone["name"], "id": "SES2"})
+        w.sandbox.create(source_session_id=gone["sourceSessionId"], name=gone["name"], id="SES2")
         w.clock.forward(119)
         await w.one_pass()
         assert "SES2" not in await w.live(), "listed within the grace: a listing may lag"
