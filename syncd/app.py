@@ -116,8 +116,14 @@ async def open_flows(
         def on_wait(reason: str) -> None:
             log.warning("database.waiting", reason=reason, hint="the work goes on by itself when this is over")
 
+        def on_growth(size: int) -> None:
+            log.warning(
+                "database.wal_grows", megabytes=size // 2**20,
+                hint="a program that keeps a read transaction open keeps the WAL from being emptied: end it",
+            )  # fmt: skip
+
         database = await stack.enter_async_context(
-            open_database(settings, make=True, patience=patience, on_wait=on_wait)
+            open_database(settings, make=True, patience=patience, on_wait=on_wait, on_growth=on_growth)
         )
         albert = ChatSessionCollection(session=await stack.enter_async_context(open_session(settings, clock)))
         push = Push(database=database, albert=albert, clock=clock, log=log, settings=push_settings(settings))

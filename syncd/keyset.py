@@ -36,12 +36,12 @@ class KeySet:
 
 
 def pack(keys: Iterable[int]) -> bytes:
-    """Write keys for a row of `pages`, 4 bytes each."""
-    return array("I", keys).tobytes()
+    """Write keys for a row of `pages`, 8 bytes each."""
+    return array("q", keys).tobytes()
 
 
 def unpack(data: bytes) -> array[int]:
     """Read what `pack` wrote."""
-    keys: array[int] = array("I")
+    keys: array[int] = array("q")
     keys.frombytes(data)
     return keys

@@ -45,6 +45,8 @@ _WAITED_FOR = frozenset(
 _FATAL = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
 BUSY_SECONDS = 1.0
 """How long one try for SQLite's lock lasts inside the driver, where nothing can cancel it."""
+LARGE_WAL = 64 * 2**20
+"""Bytes; `journal_size_limit` and the automatic checkpoint keep it far below, unless a reader is in the way."""
 LONGEST_PAUSE = 2.0
 WRITER_PRAGMAS = (
     "journal_mode=WAL",
@@ -80,17 +82,21 @@ class Database:
         Seconds that a write waits for a lock, a disk or a server before it gives up with `DatabaseBusyError`.
     on_wait : Callable[[str], None] | None
         Told why, once each time a write begins to wait.
+    on_growth : Callable[[int], None] | None
+        Told the size of SQLite's WAL in bytes when it is larger than `LARGE_WAL`, and each time it has doubled.
     """
 
     url: sa.URL
     patience: float = float("inf")
     on_wait: Callable[[str], None] | None = None
+    on_growth: Callable[[int], None] | None = None
     _pending: list[_Job] = field(default_factory=list)
     _turn: anyio.Lock = field(default_factory=anyio.Lock)
 
     def __post_init__(self) -> None:
         self._writer: Engine | None = None
         self._connection: Connection | None = None
+        self._told_wal = LARGE_WAL
         self._watcher: sqlite3.Connection | None = None
         if self.dialect == "sqlite":
             self._identity = _identity(self.path)
@@ -156,7 +162,15 @@ class Database:
         writer.dispose()
 
     async def read(self, work: Work[T]) -> T:
-        """Run a function of a connection in a read transaction: one snapshot, nothing written."""
+        """Run a function of a connection in a read transaction: one snapshot, nothing written.
+
+        Raises
+        ------
+        DatabaseReplacedError
+            The SQLite file is not the one that was opened; opening it again would make an empty one.
+        """
+        if self._writer is not None:
+            self.check_identity()
         try:
             with anyio.CancelScope(shield=True):
                 async with self._reader.connect() as connection:
@@ -243,6 +257,7 @@ class Database:
             self.check_identity()
             await anyio.to_thread.run_sync(self._transact, self._writer, batch, limiter=self._thread)
             self.check_identity()
+            self._weigh_wal()
             return
         async with self._reader.connect() as connection, connection.begin():
             await connection.run_sync(_run_jobs, batch)
@@ -253,6 +268,19 @@ class Database:
             self._connection = writer.connect()
         with self._connection.begin():
             _run_jobs(self._connection, batch)
+
+    def _weigh_wal(self) -> None:
+        """Tell when the WAL has grown large: a reader that stays in one transaction keeps SQLite from emptying it."""
+        try:
+            size = os.stat(f"{self.path}-wal").st_size  # noqa: PTH116 - on the hot path
+        except OSError:
+            return
+        if size < LARGE_WAL:
+            self._told_wal = LARGE_WAL
+        elif size >= self._told_wal:
+            self._told_wal = 2 * size
+            if self.on_growth is not None:
+                self.on_growth(size)
 
     def check_identity(self) -> None:
         """Notice that the file was replaced or removed, before anyone acts on what was "committed" to it.

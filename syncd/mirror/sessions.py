@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from syncd.decide import Change, Known, weigh
 from syncd.listing import ID, SOURCE, Row
 from syncd.mirror import driver, sources
-from syncd.mirror.tables import CONTENT, sessions
+from syncd.mirror.tables import CONTENT, session_versions, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -213,6 +213,16 @@ def bury(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int 
         carried.add(row.source_session_id)
     sources.refresh(connection, carried, now)
     return buried
+
+
+def archived_from(connection: Connection, key: int, pass_id: int) -> bool:
+    """Whether a pass has written a version of a session that is past by now."""
+    found = connection.execute(
+        sa.select(session_versions.c.version)
+        .where(session_versions.c.session_key == key, session_versions.c.pass_id == pass_id)
+        .limit(1)
+    )  # fmt: skip
+    return found.first() is not None
 
 
 def key_of(connection: Connection, session_id: str) -> int | None:
