@@ -204,3 +204,9 @@ def bury(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int 
 def key_of(connection: Connection, session_id: str) -> int | None:
     """Return the key of a session; None when the mirror never saw it."""
     return connection.execute(sa.select(sessions.c.key).where(sessions.c.id == session_id)).scalar()
+
+
+def is_live(connection: Connection, session_id: str) -> bool:
+    """Whether the mirror has a session that is not deleted."""
+    query = sa.select(sessions.c.key).where(sessions.c.id == session_id, sessions.c.deleted_at.is_(None))
+    return connection.execute(query).first() is not None
