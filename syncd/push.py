@@ -195,7 +195,8 @@ class Push:
             raise
         except Exception as error:
             log.exception("operation.failed")
-            await self._break(operation, error, log, sent=flight.sent or isinstance(outcome, Succeeded | Unknown))
+            sent = operation.kind == "create" and (flight.sent or isinstance(outcome, Succeeded | Unknown))
+            await self._break(operation, error, log, sent=sent)
         finally:
             del self._flying[operation.id]
             self.wake.ring()

@@ -208,15 +208,13 @@ def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[i
 
 def next_due(connection: Connection, *, after: datetime) -> datetime | None:
     """Return when the next operation becomes due after a moment; None when none waits for a time."""
-    firsts = [
-        connection.execute(
-            sa.select(sa.func.min(operations.c.next_attempt_at)).where(
-                operations.c.state == state, operations.c.next_attempt_at > after
-            )
-        ).scalar()
-        for state in ("pending", "unknown")
-    ]
-    return min((first for first in firsts if first is not None), default=None)
+    firsts = sa.func.min(operations.c.next_attempt_at)
+    found = []
+    with lenient_text(connection):
+        for state in ("pending", "unknown"):
+            query = sa.select(firsts).where(operations.c.state == state, operations.c.next_attempt_at > after)
+            found.append(connection.execute(query).scalar())
+    return min((first for first in found if first is not None), default=None)
 
 
 def counts(connection: Connection) -> dict[str, int]:
