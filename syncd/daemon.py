@@ -20,8 +20,8 @@ import anyio
 
 from syncd.decide import Backoff
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
-from syncd.push import Wake
 from syncd.tasks import task_group
+from syncd.wake import Wake
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

@@ -228,3 +228,9 @@ def archived_from(connection: Connection, key: int, pass_id: int) -> bool:
 def key_of(connection: Connection, session_id: str) -> int | None:
     """Return the key of a session; None when the mirror never saw it."""
     return connection.execute(sa.select(sessions.c.key).where(sessions.c.id == session_id)).scalar()
+
+
+def is_live(connection: Connection, session_id: str) -> bool:
+    """Whether the mirror has a session that is not deleted."""
+    query = sa.select(sessions.c.key).where(sessions.c.id == session_id, sessions.c.deleted_at.is_(None))
+    return connection.execute(query).first() is not None

@@ -37,10 +37,13 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return value if dialect.name == "postgresql" else text
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401 - the driver's
-        """Give an aware moment back."""
+        """Give an aware moment back; text that some program put there and that is no time is none."""
         if value is None or dialect.name == "postgresql":
             return value  # type: ignore[no-any-return]
-        return read_utc_text(value)
+        try:
+            return read_utc_text(value)
+        except ValueError:
+            return None
 
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
