@@ -11,8 +11,6 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-import structlog
-
 if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
@@ -50,6 +48,8 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
     stream : TextIO | None
         Standard output unless told otherwise.
     """
+    import structlog  # noqa: PLC0415 - a tenth of a second, and most commands log nothing
+
     out = stream or sys.stdout
     console = style == "console" or (style == "auto" and out.isatty())
     render: Any = (
@@ -80,6 +80,8 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
 
 def _lead_library_logs_here(processors: list[Any], out: TextIO) -> None:
     """Send the warnings of libraries through the same processors, so that the output stays one event a line."""
+    import structlog  # noqa: PLC0415 - as above
+
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

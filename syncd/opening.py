@@ -47,10 +47,11 @@ async def open_database(
         The database is not there, not at head, or not to be used.
     """
     url = database_url(settings)
-    if not make and url.get_backend_name() == "sqlite":
+    migrates = make and settings.syncd_auto_migrate
+    if not migrates and url.get_backend_name() == "sqlite":
         require_file(url)
     async with Database.create(url, patience=patience, on_wait=on_wait) as database:
-        if make and settings.syncd_auto_migrate:
+        if migrates:
             await database.write(schema.migrate)
         else:
             await database.read(schema.require_head)

@@ -282,13 +282,13 @@ def upgrade() -> None:
             "session_keys",
             sa.LargeBinary(),
             nullable=False,
-            comment="the keys of the sessions on it, 8 bytes each",
+            comment="the keys of the sessions on it, packed",
         ),
         sa.Column(
             "quarantine_ids",
             sa.LargeBinary(),
             nullable=False,
-            comment="the quarantine rows of it, 8 bytes each",
+            comment="the quarantine rows of it, packed",
         ),
         sa.Column(
             "digest",

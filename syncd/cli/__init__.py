@@ -11,6 +11,7 @@ import sys
 import click
 
 from syncd.errors import SyncdError
+from syncd.logs import safe_text
 
 COMMANDS = {
     "run": "daemon",
@@ -61,17 +62,18 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit with the code that `interface.md` gives the outcome."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="syncd", standalone_mode=False)
     except click.exceptions.Exit as done:
         code = done.exit_code
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
         code = 130
     except SyncdError as error:
         for line in str(error).splitlines():
-            click.echo(f"error: {line}", err=True)
+            click.echo(f"error: {safe_text(line)}", err=True)
         code = error.exit_code
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; nothing is left to say, or to whom

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from syncd.settings import Loaded, Settings
 
 
-@click.command()
+@click.command(short_help="Show the settings in force and their origins.")
 @as_json_option
 @takes_settings()
 def config(loaded: Loaded, *, as_json: bool) -> None:
@@ -38,7 +38,7 @@ def shown(name: str, value: Any) -> Any:  # noqa: ANN401 - a setting
     return "********" if isinstance(value, SecretStr) else value
 
 
-@click.command()
+@click.command(short_help="Bring the database's schema to head.")
 @as_json_option
 @takes_settings()
 def migrate(loaded: Loaded, *, as_json: bool) -> None:

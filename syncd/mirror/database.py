@@ -118,8 +118,12 @@ class Database:
             path = url.database or ""
             try:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            except FileExistsError:
-                pass  # and not opened: closing a descriptor of it would drop SQLite's locks on it
+            except FileExistsError:  # and not opened: closing a descriptor of it would drop SQLite's locks on it
+                if os.path.isdir(path) or not os.access(path, os.R_OK | os.W_OK):  # noqa: PTH112 - it is text
+                    raise DatabaseUnusableError(
+                        f"the database {path} is a directory, or this user may not read and write it; "
+                        "SYNCD_DATABASE_URL names the file"
+                    ) from None
             except OSError as error:
                 raise DatabaseUnusableError(f"cannot open the database {path}: {error.strerror}") from error
         return cls(url, **options)
