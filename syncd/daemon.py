@@ -32,8 +32,8 @@ WATCH_SECONDS = 0.05
 """How often the daemon looks whether somebody committed to the database; a look costs microseconds and no write."""
 RECONCILE_GAP = 0.5
 """Seconds between rounds of reconciliation, however often the bell rings."""
-GRACE_FOR_FLIGHTS = 0.7
-"""The part of the grace that requests in flight get; the rest is for writing down what became of them."""
+SECONDS_TO_WRITE = 3.0
+"""What is kept of the grace, 0.7 of it at the most, to write down what became of the requests in flight."""
 RESTARTS = Backoff(1.0, 60.0)
 
 
@@ -73,8 +73,11 @@ class Daemon:
                     break
                 stoppable.cancel()
                 self.flows.push.stop()
-                with anyio.move_on_after(self.rhythm.shutdown_grace * GRACE_FOR_FLIGHTS):
+                grace = self.rhythm.shutdown_grace
+                with anyio.move_on_after(max(grace - SECONDS_TO_WRITE, grace * 0.3)):
                     await drained.wait()
+                # From here on a database that somebody else holds is not waited for: recovery finds what was in flight.
+                self.flows.database.patience = 0.0
                 group.cancel_scope.cancel()
         self.log.info("daemon.stopped")
 

@@ -45,6 +45,17 @@ class _Commands(click.Group):
         module = importlib.import_module(f"syncd.cli.{COMMANDS[name]}")
         return getattr(module, name)  # type: ignore[no-any-return]
 
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, each with its whole first sentence; click would cut it short."""
+        commands = {name: self.get_command(context, name) for name in COMMANDS}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _sentence(command)) for name, command in commands.items() if command])
+
+
+def _sentence(command: click.Command) -> str:
+    words = command.short_help or " ".join((command.help or "").partition("\n\n")[0].split())
+    return f"{words.partition('. ')[0].rstrip('.')}."
+
 
 @click.group(
     cls=_Commands,

@@ -220,12 +220,15 @@ class Database:
                 with anyio.CancelScope(shield=True):
                     await self._run(batch)
             except Exception as error:
-                self._pending[:0] = batch
                 reason = _translated(error)
                 if reason is None:
+                    self._pending[:0] = batch
                     raise
                 if not isinstance(reason, DatabaseBusyError) or anyio.current_time() - began >= self.patience:
+                    for job in batch:  # all of them have waited: one try each would outlast the grace of a shutdown
+                        job.error, job.done = reason, True
                     raise reason from error
+                self._pending[:0] = batch
                 if not told and self.on_wait is not None:
                     self.on_wait(str(reason))
                     told = True
