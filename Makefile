@@ -40,6 +40,10 @@ format: .venv/dev ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 .PHONY: format
 
+docs: .venv/runtime ## write docs/commands.md anew from the commands
+	$(BIN)/python docs/reference.py
+.PHONY: docs
+
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links
 lock: ## write the hashed requirements anew

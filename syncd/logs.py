@@ -7,6 +7,7 @@ neither break a line nor paint the terminal.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
@@ -54,7 +55,9 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
     console = style == "console" or (style == "auto" and out.isatty())
     render: Any = (
         structlog.dev.ConsoleRenderer(
-            colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+            colors=out.isatty() and not os.environ.get("NO_COLOR"),
+            exception_formatter=structlog.dev.plain_traceback,
+            sort_keys=False,
         )
         if console
         else structlog.processors.JSONRenderer()

@@ -75,14 +75,17 @@ class Running:
         ]
 
     async def event(self, name: str, *, seconds: float = DEADLINE, **facts: Any) -> dict[str, Any]:
-        found: list[dict[str, Any]] = await eventually(
-            lambda: self.events(name, **facts) or self._ended(), seconds=seconds, why=f"{name} {facts}"
-        )
-        return found[0]
+        """Return the first event of this name, once it is there."""
 
-    def _ended(self) -> None:
-        if self.process.returncode is not None:
-            raise AssertionError(f"ended with {self.process.returncode}: {self.err.read_text()}{self.out.read_text()}")
+        def look() -> list[dict[str, Any]]:
+            ended = self.process.returncode
+            found = self.events(name, **facts)
+            if not found and ended is not None:
+                raise AssertionError(f"ended with {ended}: {self.err.read_text()}{self.out.read_text()}")
+            return found
+
+        found: list[dict[str, Any]] = await eventually(look, seconds=seconds, why=f"{name} {facts}")
+        return found[0]
 
     async def code(self, *, seconds: float = DEADLINE) -> int:
         with anyio.fail_after(seconds):

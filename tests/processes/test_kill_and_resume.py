@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from syncd.sandbox import Habits, Sandbox, serve
@@ -15,6 +16,10 @@ def pages_of(syncd: Syncd) -> int:
     return int(rows[0]["pages"]) if rows else 0
 
 
+def reached(syncd: Syncd, goal: int) -> bool:
+    return pages_of(syncd) >= goal
+
+
 async def test_first_pass_killed_twice_goes_on_at_its_checkpoint_and_asks_no_committed_page_again(
     tmp_path: Path,
 ) -> None:
@@ -24,7 +29,7 @@ async def test_first_pass_killed_twice_goes_on_at_its_checkpoint_and_asks_no_com
         for _ in range(2):
             goal = committed + 20
             daemon = await syncd.start("run", SYNCD_PASS_INTERVAL="600")
-            await eventually(lambda goal=goal: pages_of(syncd) >= goal)
+            await eventually(partial(reached, syncd, goal))
             daemon.process.kill()
             assert await daemon.code() == -9
             committed = pages_of(syncd)
