@@ -37,7 +37,7 @@ def bar(what: str, *, total: int | None) -> Iterator[Callable[[int], None] | Non
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        MofNCompleteColumn() if total is not None else TextColumn("{task.completed:,.0f}"),
         TimeElapsedColumn(),
     )
     # What is printed meanwhile must come out above the bar, on a terminal; what goes to a file must go to the file.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -66,8 +65,8 @@ async def test_env_file_serves_a_process_and_unchanged_passes_leave_the_size_as_
 
 
 async def test_secret_is_in_no_output_whatever_goes_wrong(syncd: Syncd) -> None:
-    for fault in ("error_500", "cut", "garbled"):
-        syncd.sandbox.faults = replace(Faults(), **{fault: 1.0})
+    for faults in (Faults(error_500=1.0), Faults(cut=1.0), Faults(garbled=1.0)):
+        syncd.sandbox.faults = faults
         ended = await syncd.call("once", SYNCD_LOG_LEVEL="debug")  # `call` looks for the secret
         assert ended.code == 1
     assert SECRET.encode() not in syncd.file.read_bytes()
@@ -85,7 +84,7 @@ async def test_reader_that_goes_away_ends_a_command_without_a_word(syncd: Syncd)
 
 def head(command: list[str], environment: dict[str, str], folder: Path) -> bytes:
     """Read one line of a command's output, close the pipe, and return what it had to say about that."""
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - our own
         command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None

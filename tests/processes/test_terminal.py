@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio.to_thread
@@ -25,23 +26,28 @@ def on_terminal(
     Standard output goes to a file when one is given.
     """
     ours, theirs = pty.openpty()
-    stdout = out.open("wb") if out is not None else None
-    with subprocess.Popen(
-        [*COMMAND, *words], env={**environment, "TERM": "xterm", "COLUMNS": "120"}, cwd=folder,
-        stdin=theirs, stdout=stdout or theirs, stderr=theirs,
-    ) as process:  # fmt: skip
+    with ExitStack() as stack:
+        stdout = stack.enter_context(out.open("wb")) if out is not None else theirs
+        process = stack.enter_context(
+            subprocess.Popen(  # noqa: S603 - our own
+                [*COMMAND, *words], env={**environment, "TERM": "xterm", "COLUMNS": "120"}, cwd=folder,
+                stdin=theirs, stdout=stdout, stderr=theirs,
+            )
+        )  # fmt: skip
         os.close(theirs)
         got = b""
-        while True:
-            try:
-                piece = os.read(ours, 65536)
-            except OSError:  # Linux's way to say that the other side is closed
-                break
-            if not piece:
-                break
+        while piece := read(ours):
             got += piece
         os.close(ours)
         return process.wait(30), got.decode()
+
+
+def read(terminal: int) -> bytes:
+    """Read what there is; nothing when the other side is closed, which Linux calls an error."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
 
 
 async def test_once_shows_progress_and_readable_logs_on_lines_of_their_own(syncd: Syncd) -> None:
