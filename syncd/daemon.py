@@ -34,6 +34,8 @@ RECONCILE_GAP = 0.5
 """Seconds between rounds of reconciliation, however often the bell rings."""
 SECONDS_TO_WRITE = 3.0
 """What is kept of the grace, 0.7 of it at the most, to write down what became of the requests in flight."""
+WAL_WARNING = 64 * 2**20
+"""Bytes of SQLite's write-ahead log at which somebody should be told, and again at each doubling."""
 RESTARTS = Backoff(1.0, 60.0)
 
 
@@ -138,8 +140,13 @@ class Daemon:
 
     async def _watch(self) -> None:
         """Ring the bells when anybody has committed, or the file is not the one that was opened any more."""
-        database, seen = self.flows.database, None
+        database, seen, warn_at = self.flows.database, None, WAL_WARNING
         while True:
+            size = database.wal_bytes()
+            if size >= warn_at:
+                hint = "a program has a read transaction open for long; end it, and the log is taken in"
+                self.log.warning("database.wal_grows", bytes=size, hint=hint)
+            warn_at = max(2 * size, WAL_WARNING) if size >= warn_at else warn_at if size > WAL_WARNING else WAL_WARNING
             version = database.data_version()
             if version != seen:
                 seen = version

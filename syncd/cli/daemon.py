@@ -13,6 +13,7 @@ import click
 
 from syncd.cli.common import as_json_option, print_json, say, takes_settings
 from syncd.cli.common import run as run_async
+from syncd.cli.doctor import sqlite_version
 from syncd.opening import COMMAND_PATIENCE
 from syncd.tasks import task_group
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from syncd.mirror.database import Database
     from syncd.settings import Loaded, Settings
 
 T = TypeVar("T")
@@ -48,6 +50,7 @@ def run(loaded: Loaded) -> None:
             if isinstance(flows, int):
                 log.info("daemon.stopped")
                 return
+            _tell_database(flows.database, log)
             rhythm = Rhythm(
                 pass_interval=settings.syncd_pass_interval,
                 reconcile_interval=settings.syncd_reconcile_interval,
@@ -56,6 +59,17 @@ def run(loaded: Loaded) -> None:
             await Daemon(flows=flows, log=log, rhythm=rhythm).run()
 
     run_async(main)
+
+
+def _tell_database(database: Database, log: FilteringBoundLogger) -> None:
+    """Log which database this is, and a SQLite that is known to be unsafe as a warning."""
+    shown = database.url.render_as_string(hide_password=True)
+    if database.dialect != "sqlite":
+        log.info("database.opened", database=shown)
+        return
+    finding = sqlite_version()
+    tell = log.info if finding.verdict == "ok" else log.warning
+    tell("database.opened", database=shown, sqlite=finding.detail, hint=finding.mend)
 
 
 async def _unless_signalled(work: Callable[[], Awaitable[T]]) -> T | int:

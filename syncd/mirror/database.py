@@ -211,6 +211,13 @@ class Database:
         except sqlite3.OperationalError:
             return -1
 
+    def wal_bytes(self) -> int:
+        """Return the size of SQLite's write-ahead log; it cannot shrink while a reader holds an old snapshot."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size  # noqa: PTH116 - called often
+        except FileNotFoundError:
+            return 0
+
     async def _lead(self) -> None:
         """Commit all that waits, this caller's work and that of those behind it, in one transaction."""
         began, pause, told = anyio.current_time(), 0.05, False

@@ -110,3 +110,17 @@ async def test_demo_ends_well_and_its_mirror_agrees_with_the_server(syncd: Syncd
     assert "agree." in shown.out
     assert "nobody-has-this-one" in shown.out
     assert shown.err == ""
+
+
+async def test_status_of_a_healthy_mirror_loads_none_of_the_heavy_libraries(syncd: Syncd) -> None:
+    assert (await syncd.call("once")).code == 0
+    program = (
+        "import sys; sys.argv = ['syncd', 'status']\n"
+        "from syncd.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as ended: code = ended.code\n"
+        "heavy = {'sqlalchemy', 'alembic', 'httpx', 'aiohttp', 'rich', 'structlog', 'anyio', 'asyncio'}\n"
+        "print(code, sorted(heavy & sys.modules.keys()), file=sys.stderr)\n"
+    )
+    ended = await anyio.run_process([COMMAND[0], "-c", program], env=syncd.environment, cwd=syncd.folder)
+    assert ended.stderr.decode() == "0 []\n"
