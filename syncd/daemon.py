@@ -140,13 +140,9 @@ class Daemon:
 
     async def _watch(self) -> None:
         """Ring the bells when anybody has committed, or the file is not the one that was opened any more."""
-        database, seen, warn_at = self.flows.database, None, WAL_WARNING
+        database, seen, told = self.flows.database, None, 0
         while True:
-            size = database.wal_bytes()
-            if size >= warn_at:
-                hint = "a program has a read transaction open for long; end it, and the log is taken in"
-                self.log.warning("database.wal_grows", bytes=size, hint=hint)
-            warn_at = max(2 * size, WAL_WARNING) if size >= warn_at else warn_at if size > WAL_WARNING else WAL_WARNING
+            told = self._tell_wal(told)
             version = database.data_version()
             if version != seen:
                 seen = version
@@ -154,3 +150,14 @@ class Daemon:
                 self.flows.push.wake.ring()
                 self._reconcile_bell.ring()
             await self.flows.clock.sleep(WATCH_SECONDS)
+
+    def _tell_wal(self, told: int) -> int:
+        """Warn of a write-ahead log that cannot shrink, and again at each doubling; return the size told last."""
+        size = self.flows.database.wal_bytes()
+        if size < WAL_WARNING:
+            return 0
+        if size < 2 * told:
+            return told
+        hint = "a program has a read transaction open for long; end it, and the log is taken in"
+        self.log.warning("database.wal_grows", bytes=size, hint=hint)
+        return size

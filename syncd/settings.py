@@ -7,6 +7,7 @@ test.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
@@ -190,7 +191,7 @@ def load(environment: Mapping[str, str], files: Sequence[Path] = (), *, credenti
     values, origins = _gather(environment, files, problems)
     known = {name.upper() for name in Settings.model_fields} | {f"{name}_FILE" for name in FROM_FILES}
     problems += [
-        f"{name} is not a setting of syncd ({origins[name]})"
+        f"{name} is not a setting of syncd ({origins[name]}){_meant(name, known)}"
         for name in sorted(values)
         if name.startswith("SYNCD_") and name not in known
     ]
@@ -208,6 +209,11 @@ def load(environment: Mapping[str, str], files: Sequence[Path] = (), *, credenti
         settings=settings,
         origins={name: origins.get(name.upper(), "default") for name in Settings.model_fields},
     )
+
+
+def _meant(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), 1, cutoff=0.8)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _gather(

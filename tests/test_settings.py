@@ -186,7 +186,10 @@ def test_other_programs_variables_are_left_alone_in_the_environment_and_in_files
 
 def test_unknown_name_in_a_file_is_told_with_the_file(tmp_path: Path) -> None:
     file = env_file(tmp_path, "SYNCD_PASS_INTERVALL=5\n")
-    assert problems({}, file) == [f"SYNCD_PASS_INTERVALL is not a setting of syncd ({file})"]
+    assert problems({"SYNCD_NONSENSE": "1"}, file) == [
+        "SYNCD_NONSENSE is not a setting of syncd (environment)",
+        f"SYNCD_PASS_INTERVALL is not a setting of syncd ({file}); did you mean SYNCD_PASS_INTERVAL?",
+    ]
 
 
 @pytest.mark.parametrize(
