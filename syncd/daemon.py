@@ -32,8 +32,10 @@ WATCH_SECONDS = 0.05
 """How often the daemon looks whether somebody committed to the database; a look costs microseconds and no write."""
 RECONCILE_GAP = 0.5
 """Seconds between rounds of reconciliation, however often the bell rings."""
-GRACE_FOR_FLIGHTS = 0.7
-"""The part of the grace that requests in flight get; the rest is for writing down what became of them."""
+SECONDS_TO_WRITE = 3.0
+"""What is kept of the grace, 0.7 of it at the most, to write down what became of the requests in flight."""
+WAL_WARNING = 64 * 2**20
+"""Bytes of SQLite's write-ahead log at which somebody should be told, and again at each doubling."""
 RESTARTS = Backoff(1.0, 60.0)
 
 
@@ -73,8 +75,11 @@ class Daemon:
                     break
                 stoppable.cancel()
                 self.flows.push.stop()
-                with anyio.move_on_after(self.rhythm.shutdown_grace * GRACE_FOR_FLIGHTS):
+                grace = self.rhythm.shutdown_grace
+                with anyio.move_on_after(max(grace - SECONDS_TO_WRITE, grace * 0.3)):
                     await drained.wait()
+                # From here on a database that somebody else holds is not waited for: recovery finds what was in flight.
+                self.flows.database.patience = 0.0
                 group.cancel_scope.cancel()
         self.log.info("daemon.stopped")
 
@@ -135,8 +140,9 @@ class Daemon:
 
     async def _watch(self) -> None:
         """Ring the bells when anybody has committed, or the file is not the one that was opened any more."""
-        database, seen = self.flows.database, None
+        database, seen, told = self.flows.database, None, 0
         while True:
+            told = self._tell_wal(told)
             version = database.data_version()
             if version != seen:
                 seen = version
@@ -144,3 +150,14 @@ class Daemon:
                 self.flows.push.wake.ring()
                 self._reconcile_bell.ring()
             await self.flows.clock.sleep(WATCH_SECONDS)
+
+    def _tell_wal(self, told: int) -> int:
+        """Warn of a write-ahead log that cannot shrink, and again at each doubling; return the size told last."""
+        size = self.flows.database.wal_bytes()
+        if size < WAL_WARNING:
+            return 0
+        if size < 2 * told:
+            return told
+        hint = "a program has a read transaction open for long; end it, and the log is taken in"
+        self.log.warning("database.wal_grows", bytes=size, hint=hint)
+        return size

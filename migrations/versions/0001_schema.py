@@ -286,10 +286,16 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False, comment="counts the pages from 1"),
         sa.Column("next_key", sa.Text(), nullable=True, comment="the key that the page gave for the next one"),
         sa.Column(
-            "session_keys", sa.LargeBinary(), nullable=False, comment="the keys of the sessions on it, 8 bytes each"
+            "session_keys",
+            sa.LargeBinary(),
+            nullable=False,
+            comment="the keys of the sessions on it, packed",
         ),
         sa.Column(
-            "quarantine_ids", sa.LargeBinary(), nullable=False, comment="the quarantine rows of it, 8 bytes each"
+            "quarantine_ids",
+            sa.LargeBinary(),
+            nullable=False,
+            comment="the quarantine rows of it, packed",
         ),
         sa.Column(
             "digest",

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
 import click
 
-from syncd.cli.common import as_json_option, print_json, takes_settings
+from syncd.cli.common import as_json_option, print_json, say, takes_settings
 from syncd.cli.common import run as run_async
+from syncd.cli.doctor import sqlite_version
 from syncd.opening import COMMAND_PATIENCE
+from syncd.tasks import task_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from structlog.typing import FilteringBoundLogger
 
+    from syncd.mirror.database import Database
     from syncd.settings import Loaded, Settings
 
+T = TypeVar("T")
 
-@click.command()
+
+@click.command(short_help="Run the daemon until SIGTERM or SIGINT.")
 @takes_settings(credentials=True)
 def run(loaded: Loaded) -> None:
     """Run the daemon until SIGTERM or SIGINT.
@@ -35,7 +44,13 @@ def run(loaded: Loaded) -> None:
     log = configure(level=settings.syncd_log_level, style=settings.syncd_log_format)
 
     async def main() -> None:
-        async with open_flows(settings, command="run", log=log, patience=float("inf")) as flows:
+        async with AsyncExitStack() as stack:
+            opening = open_flows(settings, command="run", log=log, patience=float("inf"))
+            flows = await _unless_signalled(lambda: stack.enter_async_context(opening))
+            if isinstance(flows, int):
+                log.info("daemon.stopped")
+                return
+            _tell_database(flows.database, log)
             rhythm = Rhythm(
                 pass_interval=settings.syncd_pass_interval,
                 reconcile_interval=settings.syncd_reconcile_interval,
@@ -46,7 +61,37 @@ def run(loaded: Loaded) -> None:
     run_async(main)
 
 
-@click.command()
+def _tell_database(database: Database, log: FilteringBoundLogger) -> None:
+    """Log which database this is, and a SQLite that is known to be unsafe as a warning."""
+    shown = database.url.render_as_string(hide_password=True)
+    if database.dialect != "sqlite":
+        log.info("database.opened", database=shown)
+        return
+    finding = sqlite_version()
+    tell = log.info if finding.verdict == "ok" else log.warning
+    tell("database.opened", database=shown, sqlite=finding.detail, hint=finding.mend)
+
+
+async def _unless_signalled(work: Callable[[], Awaitable[T]]) -> T | int:
+    """Return what the work returns, or the number of the SIGTERM or SIGINT that ended it in good order."""
+    outcome: T | int = signal.SIGTERM
+
+    async def watch(scope: anyio.CancelScope) -> None:
+        nonlocal outcome
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                outcome = int(number)
+                scope.cancel()
+                return
+
+    async with task_group() as group:
+        group.start_soon(watch, group.cancel_scope)
+        outcome = await work()
+        group.cancel_scope.cancel()
+    return outcome
+
+
+@click.command(short_help="Do one cycle to its end, and exit.")
 @as_json_option
 @takes_settings(credentials=True)
 @click.pass_context
@@ -62,7 +107,10 @@ def once(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
     with page_progress() as on_page:
         stream = sys.stderr if as_json else sys.stdout
         log = configure(level=settings.syncd_log_level, style=settings.syncd_log_format, stream=stream)
-        summary = run_async(lambda: _once(settings, log, on_page))
+        summary = run_async(lambda: _unless_signalled(lambda: _once(settings, log, on_page)))
+    if isinstance(summary, int):
+        say("interrupted; the next cycle goes on from here")
+        context.exit(128 + summary)
     if as_json:
         print_json(summary)
     needs_person = summary["pass"]["state"] != "complete" or summary["queue_refused"] or summary["operations"]["dead"]

@@ -125,8 +125,12 @@ class Database:
             path = url.database or ""
             try:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            except FileExistsError:
-                pass  # and not opened: closing a descriptor of it would drop SQLite's locks on it
+            except FileExistsError:  # and not opened: closing a descriptor of it would drop SQLite's locks on it
+                if os.path.isdir(path) or not os.access(path, os.R_OK | os.W_OK):  # noqa: PTH112 - it is text
+                    raise DatabaseUnusableError(
+                        f"the database {path} is a directory, or this user may not read and write it; "
+                        "SYNCD_DATABASE_URL names the file"
+                    ) from None
             except OSError as error:
                 raise DatabaseUnusableError(f"cannot open the database {path}: {error.strerror}") from error
         return cls(url, **options)
@@ -227,6 +231,13 @@ class Database:
         except sqlite3.OperationalError:
             return -1
 
+    def wal_bytes(self) -> int:
+        """Return the size of SQLite's write-ahead log; it cannot shrink while a reader holds an old snapshot."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size  # noqa: PTH116 - called often
+        except FileNotFoundError:
+            return 0
+
     async def _lead(self) -> None:
         """Commit all that waits, this caller's work and that of those behind it, in one transaction."""
         began, pause, told = anyio.current_time(), 0.05, False
@@ -236,12 +247,15 @@ class Database:
                 with anyio.CancelScope(shield=True):
                     await self._run(batch)
             except Exception as error:
-                self._pending[:0] = batch
                 reason = _translated(error)
                 if reason is None:
+                    self._pending[:0] = batch
                     raise
                 if not isinstance(reason, DatabaseBusyError) or anyio.current_time() - began >= self.patience:
+                    for job in batch:  # all of them have waited: one try each would outlast the grace of a shutdown
+                        job.error, job.done = reason, True
                     raise reason from error
+                self._pending[:0] = batch
                 if not told and self.on_wait is not None:
                     self.on_wait(str(reason))
                     told = True

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseUnusableError
+from syncd.mirror import versions
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-REVISIONS = ("0001",)
-"""Every revision that this program knows, oldest first; a test holds it to `migrations/versions`."""
-
-HEAD = REVISIONS[-1]
+REVISIONS = versions.REVISIONS
+HEAD = versions.HEAD
 
 
 def scripts() -> Path:

@@ -257,8 +257,8 @@ pages = sa.Table(
     sa.Column("pass_id", Key, primary_key=True, autoincrement=False, comment="the pass that read the page"),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False, comment="counts the pages from 1"),
     sa.Column("next_key", sa.Text, comment="the key that the page gave for the next one"),
-    sa.Column("session_keys", sa.LargeBinary, nullable=False, comment="the keys of the sessions on it, 8 bytes each"),
-    sa.Column("quarantine_ids", sa.LargeBinary, nullable=False, comment="the quarantine rows of it, 8 bytes each"),
+    sa.Column("session_keys", sa.LargeBinary, nullable=False, comment="the keys of the sessions on it, packed"),
+    sa.Column("quarantine_ids", sa.LargeBinary, nullable=False, comment="the quarantine rows of it, packed"),
     sa.Column(
         "digest",
         sa.LargeBinary,
