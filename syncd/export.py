@@ -217,11 +217,6 @@ def _writer(plan: Plan, file: IO[bytes], columns: Sequence[sa.Column[Any]]) -> W
     return JsonLines(file, columns)
 
 
-def _text(value: Any) -> Any:  # noqa: ANN401 - a value of a row
-    """Write a time as text, in the same form whichever database it came from."""
-    return utc_text(value) if isinstance(value, datetime) else value
-
-
 class Csv:
     """RFC 4180: CRLF, a header, quotes where they are needed; UTF-8 without a mark; null is an empty field."""
 
@@ -233,15 +228,14 @@ class Csv:
 
     def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """Write some rows."""
-        cell = self._safe if self._escape else _text
-        self._csv.writerows([[cell(value) for value in row] for row in rows])
+        self._csv.writerows([map(self._safe, row) for row in rows] if self._escape else rows)
 
     def finish(self) -> None:
         """Write nothing more."""
 
     @staticmethod
     def _safe(value: Any) -> Any:  # noqa: ANN401 - a value of a row
-        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_SIGNS) else _text(value)
+        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_SIGNS) else value
 
 
 class _Encoded:
@@ -260,12 +254,11 @@ class JsonLines:
     def __init__(self, file: IO[bytes], columns: Sequence[sa.Column[Any]]) -> None:
         self._file = file
         self._names = [column.name for column in columns]
-        self._encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_text).encode
+        self._encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
     def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """Write some rows."""
-        lines = (self._encode(dict(zip(self._names, row, strict=True))) for row in rows)
-        self._file.write("".join(f"{line}\n" for line in lines).encode())
+        self._file.writelines(f"{self._encode(dict(zip(self._names, row, strict=True)))}\n".encode() for row in rows)
 
     def finish(self) -> None:
         """Write nothing more."""
@@ -285,15 +278,15 @@ class Parquet:
         return self._arrow.int64() if isinstance(kind, sa.Integer) else self._arrow.string()
 
     def write(self, rows: Sequence[Sequence[Any]]) -> None:
-        """Write some rows; SQLite's times come as text, which pyarrow reads by itself."""
-        arrays = [
-            self._array(values, one.type) for values, one in zip(zip(*rows, strict=True), self._schema, strict=True)
-        ]
+        """Write some rows; the text of a time is read by pyarrow itself."""
+        columns = zip(zip(*rows, strict=True), self._schema, strict=True)
+        arrays = [self._array(values, column.type) for values, column in columns]
         self._writer.write_batch(self._arrow.record_batch(arrays, schema=self._schema))
 
     def _array(self, values: tuple[Any, ...], kind: Any) -> Any:  # noqa: ANN401 - pyarrow's
-        texts = self._arrow.types.is_timestamp(kind) and any(isinstance(value, str) for value in values)
-        return self._arrow.array(values, self._arrow.string()).cast(kind) if texts else self._arrow.array(values, kind)
+        if self._arrow.types.is_timestamp(kind):
+            return self._arrow.array(values, self._arrow.string()).cast(kind)
+        return self._arrow.array(values, kind)
 
     def finish(self) -> None:
         """Write the footer."""

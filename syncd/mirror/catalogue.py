@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _VIEW_TYPES: dict[str, Any] = {"valid_to": UtcDateTime(), "age_seconds": sa.Double(), "extra": JsonText}
 _NAMES_OF_TIMES = ("_at", "_from", "_since")
 _COUNTS = tuple(VIEW_COMMENTS["mirror_freshness"][1])[2:]
+_TIME_AS_TEXT = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 ROWS_AT_ONCE = 5000
 """Rows that a stream holds in memory."""
 
@@ -84,16 +85,18 @@ def count(connection: Connection, name: str) -> int:
 def stream(connection: Connection, name: str) -> Iterator[Sequence[Sequence[Any]]]:
     """Read a view or a table in chunks, in bounded memory.
 
-    A time is a `datetime` from PostgreSQL, and from SQLite its text, which is in the one form that syncd writes: to
-    read it into a `datetime`, and often to write it out again, would take most of an export's time.
+    Each value is text, a number or None; a time is text in the one form that syncd writes, from either database: to
+    read it into a `datetime`, and mostly to write it out again, would take most of an export's time.
     """
-    sqlite = connection.dialect.name == "sqlite"
+    postgresql = connection.dialect.name == "postgresql"
 
-    def raw(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    def plain(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
         named = sa.column(column.name, column.type)
         if isinstance(column.type, UtcDateTime):
-            return sa.type_coerce(named, sa.Text()) if sqlite else named
-        return sa.cast(named, sa.Text()).label(column.name) if column.name == "extra" else named
+            return (
+                sa.literal_column(_TIME_AS_TEXT.format(column.name), sa.Text()) if postgresql else sa.column(named.name)
+            )
+        return sa.cast(named, sa.Text()) if column.name == "extra" else named
 
-    query = sa.select(*map(raw, columns(name))).select_from(sa.table(name))
+    query = sa.select(*map(plain, columns(name))).select_from(sa.table(name))
     yield from connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}).partitions()
