@@ -22,6 +22,7 @@ SETTINGS = {
     "sql_time_limit_ms": 5000,  # also the longest that a query holds the WAL back
     "facet_time_limit_ms": 1000,
     "default_page_size": 50,
+    "default_facet_size": 10,
     "default_cache_ttl": 0,  # the mirror lives
     "suggest_facets": False,  # trying every column costs more than the page
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from syncd.mirror import tables, views
-from syncd.mirror.tables import VIEW_COMMENTS, JsonText, UtcDateTime
+from syncd.mirror.tables import VIEW_COMMENTS, JsonText, Key, UtcDateTime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ def _view(name: str) -> sa.Table:
             return _VIEW_TYPES[column]
         if column.endswith(_NAMES_OF_TIMES):
             return UtcDateTime()
-        return sa.BigInteger() if column == "pass_id" or column in _COUNTS else sa.Text()
+        return Key if column == "pass_id" or column in _COUNTS else sa.Text()
 
     comment, columns = VIEW_COMMENTS[name]
     described = (sa.Column(column, kind(column), comment=words) for column, words in columns.items())
@@ -52,13 +52,18 @@ OPERATION_COLUMNS = (
     "id", "kind", "source_session_id", "session_id", "name", "parent_id", "requested_by", "requested_at", "not_before",
     "state", "attempts", "next_attempt_at", "last_error", "last_status", "result_session_id", "finished_at",
 )  # fmt: skip
-EXPORTED: dict[str, Sequence[str]] = {
-    **{name: tuple(VIEWS[name].c.keys()) for name in ("chat_sessions", "chat_sessions_all", "chat_session_history")},
+PROMISED = {
     "passes": views.PASS_COLUMNS,
     "operations": OPERATION_COLUMNS,
     "source_sessions": tuple(tables.source_sessions.c.keys()),
+    "quarantine": ("id", "pass_id", "session_id", "reason", "payload", "seen_at", "resolved_at"),
 }
-"""What an export holds, and the columns of each: those that `interface.md` promises."""
+"""The columns of the tables that `interface.md` promises; the others are internal."""
+EXPORTED: dict[str, Sequence[str]] = {
+    **{name: tuple(VIEWS[name].c.keys()) for name in ("chat_sessions", "chat_sessions_all", "chat_session_history")},
+    **{name: PROMISED[name] for name in ("passes", "operations", "source_sessions")},
+}
+"""What an export holds, and the columns of each."""
 
 
 def columns(name: str) -> list[sa.Column[Any]]:
