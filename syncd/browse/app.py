@@ -86,6 +86,7 @@ def listen(port: int) -> socket.socket:
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         taken.bind((HOST, port))
+        taken.listen()  # whoever reads the address may come at once
     except OSError as error:
         taken.close()
         raise UsageError(
