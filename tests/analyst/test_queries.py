@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +17,6 @@ from syncd.sandbox import Habits
 from tests.analyst.scene import HOSTILE, Scene, moment, play
 from tests.world import World, world
 
-DOCS = Path(__file__).parents[2] / "docs"
 BY_NAME = {query.name: query for query in QUERIES}
 Rows = list[dict[str, Any]]
 
@@ -134,15 +132,3 @@ async def test_time_in_state_adds_up_the_days_between_versions(tmp_path: Path) -
         ever_active = [wire for wire in w.sandbox.live().values() if wire["status"] == "active"]
         assert rows["active"]["sessions"] == len(ever_active) + 3  # and the two deleted, and the one made inactive
         assert rows["active"]["longest_days"] == pytest.approx(10, abs=0.05)
-
-
-def test_docs_show_every_query_word_for_word() -> None:
-    blocks = re.findall(r"```sql\n(.*?);\n```", (DOCS / "queries.md").read_text(encoding="utf-8"), re.DOTALL)
-    dialects: tuple[Dialect, ...] = ("sqlite", "postgresql")
-    assert set(blocks) == {query.sql(dialect) for query in QUERIES for dialect in dialects}
-    assert len(QUERIES) == 10
-
-
-def test_only_queries_about_now_differ_between_databases() -> None:
-    differing = {query.name for query in QUERIES if not query.portable}
-    assert differing == {"deleted_last_week", "stale_sessions", "time_in_state"}
