@@ -35,6 +35,10 @@ check: .venv/dev ## format, lint, types, imports
 	$(BIN)/lint-imports
 .PHONY: check
 
+docs: .venv/dev ## write docs/schema.md and docs/queries.md from the code
+	$(BIN)/python docs/generate.py
+.PHONY: docs
+
 format: .venv/dev ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

@@ -25,6 +25,8 @@ COMMANDS = {
     "doctor": "doctor",
     "migrate": "settings",
     "config": "settings",
+    "export": "export",
+    "browse": "browse",
     "sandbox": "sandbox",
     "demo": "demo",
 }
