@@ -24,6 +24,8 @@ COMMANDS = {
     "doctor": "doctor",
     "migrate": "settings",
     "config": "settings",
+    "healthcheck": "healthcheck",
+    "backup": "backup",
     "sandbox": "sandbox",
     "demo": "demo",
 }

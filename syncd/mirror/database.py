@@ -87,6 +87,8 @@ class Database:
     on_wait: Callable[[str], None] | None = None
     _pending: list[_Job] = field(default_factory=list)
     _turn: anyio.Lock = field(default_factory=anyio.Lock)
+    waiting: bool = field(default=False, init=False)
+    """Whether a write waits for a lock, room on the disk or a server, and tries again and again."""
 
     def __post_init__(self) -> None:
         self._writer: Engine | None = None
@@ -209,6 +211,12 @@ class Database:
 
     async def _lead(self) -> None:
         """Commit all that waits, this caller's work and that of those behind it, in one transaction."""
+        try:
+            await self._lead_on()
+        finally:
+            self.waiting = False
+
+    async def _lead_on(self) -> None:
         began, pause, told = anyio.current_time(), 0.05, False
         while True:
             batch, self._pending = [job for job in self._pending if not job.abandoned], []
@@ -225,6 +233,7 @@ class Database:
                 if not told and self.on_wait is not None:
                     self.on_wait(str(reason))
                     told = True
+                self.waiting = True
                 await anyio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
