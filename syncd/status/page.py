@@ -88,14 +88,14 @@ def render(
         )
     overview = None if snapshot is None else told_by_kind(snapshot.overview)
     if overview is not None:
-        needs += problems(overview, pass_interval=pass_interval)
+        needs += _problems(overview, pass_interval)
     verdict, sub = _verdict(overview, needs)
     return _PAGE.substitute(
         refresh=REFRESH_SECONDS,
         title=escape(verdict),
         nonce=escape(nonce),
         style=STYLE,
-        tone="needs" if needs else "fresh",
+        tone={"Fresh": "fresh", "Starting": "starting"}.get(verdict, "needs"),
         verdict=escape(verdict),
         sub=escape(sub),
         needs=_needs(needs),
@@ -117,6 +117,18 @@ def kind(error: str | None) -> str | None:
     return next((words for part, words in KINDS if part in error), OTHERWISE)
 
 
+def _problems(overview: Mapping[str, Any], pass_interval: float) -> list[str]:
+    """Return what needs a person; beside a running daemon, a mirror without a complete pass may just be young."""
+    found = problems(overview, pass_interval=pass_interval)
+    if overview["freshness"]["age_seconds"] is not None:
+        return found
+    ended = [row for row in overview["passes"] if row["finished_at"] is not None]
+    if not ended:
+        return found[1:]
+    why = f": pass {ended[0]['id']} is {ended[0]['state']} ({ended[0]['error']})"
+    return [f"no pass has been completed yet{why}; run: syncd doctor", *found[1:]]
+
+
 def _verdict(overview: Mapping[str, Any] | None, needs: Sequence[str]) -> tuple[str, str]:
     if overview is None:
         return "Needs you", "nothing is known of the mirror right now"
@@ -126,6 +138,8 @@ def _verdict(overview: Mapping[str, Any] | None, needs: Sequence[str]) -> tuple[
     sub = f"{sessions}; no pass has been completed yet" if age is None else f"{sessions}, as of {duration(age)} ago"
     if needs:
         return "Needs you", sub
+    if age is None:
+        return "Starting", f"{sessions} so far; the first pass is under way. Nothing to do."
     return "Fresh", f"{sub}. Nothing to do."
 
 
@@ -188,5 +202,6 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
             f'<td><span class="state {escape(row["state"])}">{escape(row["state"])}</span>{why}</td>'
             f'<td class="n">{took}</td><td class="n">{row["seen"]:,}</td><td class="n">{changed:,}</td></tr>'
         )
-    head = '<th>pass</th><th>began</th><th>state</th><th class="n">took</th><th class="n">seen</th><th class="n">changed</th>'
+    words = "".join(f"<th>{name}</th>" for name in ("pass", "began", "state"))
+    head = words + "".join(f'<th class="n">{name}</th>' for name in ("took", "seen", "changed"))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

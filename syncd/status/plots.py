@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -37,7 +37,8 @@ def changes(passes: Sequence[Mapping[str, Any]]) -> str:
     shown = passes[-BARS:]
     bars = [[(name, float(row[name])) for name in CHANGES] for row in shown]
     titles = [f"pass {row['id']}: " + ", ".join(f"{row[name]} {name}" for name in CHANGES) for row in shown]
-    return _bars(bars, titles, "most", lambda value: f"{value:,.0f}") + _legend(CHANGES)
+    drawn = _bars(bars, titles, "most", lambda value: f"{value:,.0f}", power=0.5)
+    return drawn + (_legend(CHANGES) if shown else "")
 
 
 def states(counts: Mapping[str, int], order: Sequence[str]) -> str:
@@ -57,16 +58,24 @@ def states(counts: Mapping[str, int], order: Sequence[str]) -> str:
     return _svg(len(order) * step, told, "".join(lines))
 
 
-def _bars(bars: Sequence[Sequence[tuple[str, float]]], titles: Sequence[str], what: str, write: Any) -> str:  # noqa: ANN401
+def _bars(
+    bars: Sequence[Sequence[tuple[str, float]]],
+    titles: Sequence[str],
+    what: str,
+    write: Callable[[float], str],
+    *,
+    power: float = 1.0,
+) -> str:
+    """Draw stacked bars; a power below 1 keeps small ones visible beside a first pass that inserted everything."""
     if not bars:
         return "<p>No pass has ended yet.</p>"
     highest = max(sum(value for _, value in parts) for parts in bars)
     step = WIDTH / max(len(bars), 12)
     drawn = []
     for place, (parts, title) in enumerate(zip(bars, titles, strict=True)):
-        y, rects = float(BASE), []
+        y, rects, total = float(BASE), [], sum(value for _, value in parts)
         for name, value in parts:
-            height = (BASE - TOP) * value / highest if highest else 0.0
+            height = (BASE - TOP) * (total / highest) ** power * value / total if total else 0.0
             if height:
                 height = max(height, 1.5)
                 y -= height
@@ -76,7 +85,8 @@ def _bars(bars: Sequence[Sequence[tuple[str, float]]], titles: Sequence[str], wh
                 )
         drawn.append(f"<g><title>{escape(title)}</title>{''.join(rects)}</g>")
     axis = f'<line class="axis" x1="0" x2="{WIDTH}" y1="{BASE}" y2="{BASE}"/>'
-    label = f'<text x="0" y="11">{escape(what)} {escape(write(highest))}</text>'
+    scale = "" if power == 1 else ", square root scale"
+    label = f'<text x="0" y="12">{escape(what)} {escape(write(highest))}{scale}</text>'
     ends = (
         f'<text x="0" y="{HEIGHT - 3}">oldest</text><text x="{WIDTH}" y="{HEIGHT - 3}" text-anchor="end">newest</text>'
     )

@@ -36,7 +36,12 @@ HEADER_BYTES = 8190
 KEEPALIVE = 15.0
 TEXT = "text/plain"
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
-SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "Server": "syncd"}
+SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Server": "syncd",
+}
 
 Answer = Callable[[], Awaitable[web.Response]]
 

@@ -10,7 +10,7 @@ STYLE = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.45 system-ui,sans-serif}
 header{padding:1.2rem 1.5rem 1.1rem}
-header.fresh{background:var(--goodbg);color:var(--good)}header.needs{background:var(--badbg);color:var(--bad)}
+header.fresh{background:var(--goodbg);color:var(--good)}header.starting{background:var(--card)}header.needs{background:var(--badbg);color:var(--bad)}
 header p,header h1{margin:0 auto;max-width:68rem}
 .brand{font-weight:600;letter-spacing:.04em;opacity:.8}
 h1{font-size:2.4rem;line-height:1.15}.sub{font-size:1.1rem}
@@ -40,6 +40,6 @@ td .held,td .failed,td .partial{color:var(--bad);font-weight:600}
 footer{max-width:71rem;margin:0 auto;padding:0 1.5rem 1.5rem;color:var(--dim);font-size:.85rem}a{color:inherit}
 @media(max-width:44rem){main{grid-template-columns:minmax(0,1fr);padding:.8rem}header{padding:1rem .9rem}
 h1{font-size:2rem}
-.facts{grid-template-columns:repeat(2,minmax(0,1fr))}th,td{padding:.3rem .2rem;font-size:.82rem}
+.facts{grid-template-columns:repeat(2,minmax(0,1fr))}th,td{padding:.3rem .15rem;font-size:.78rem}svg text{font-size:17px}
 footer{padding:0 .9rem 1rem}}
 """
