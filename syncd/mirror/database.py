@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -234,12 +235,20 @@ class Database:
                     self.on_wait(str(reason))
                     told = True
                 self.waiting = True
+                if _is_full(error):
+                    await self._make_room()
                 await anyio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
             for job in batch:
                 job.done = True
             return
+
+    async def _make_room(self) -> None:
+        """Move the write-ahead log into the database and cut it: on a full disk its own room may be what is missing."""
+        if self._writer is not None:
+            with anyio.CancelScope(shield=True), suppress(sqlite3.Error):
+                await anyio.to_thread.run_sync(_cut_log, self._writer, limiter=self._thread)
 
     async def _run(self, batch: list[_Job]) -> None:
         if self._writer is not None:
@@ -297,6 +306,16 @@ def _prepare_sqlite(engine: Engine, pragmas: tuple[str, ...], *, begin: str) -> 
 def _transact(engine: Engine, batch: list[_Job]) -> None:
     with engine.connect() as connection, connection.begin():
         _run_jobs(connection, batch)
+
+
+def _cut_log(engine: Engine) -> None:
+    with closing(engine.raw_connection()) as connection:
+        connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # type: ignore[union-attr]
+
+
+def _is_full(error: Exception) -> bool:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
 def _run_jobs(connection: Connection, batch: list[_Job]) -> None:

@@ -40,6 +40,7 @@ td .held,td .failed,td .partial{color:var(--bad);font-weight:600}
 footer{max-width:71rem;margin:0 auto;padding:0 1.5rem 1.5rem;color:var(--dim);font-size:.85rem}a{color:inherit}
 @media(max-width:44rem){main{grid-template-columns:minmax(0,1fr);padding:.8rem}header{padding:1rem .9rem}
 h1{font-size:2rem}
-.facts{grid-template-columns:repeat(2,minmax(0,1fr))}th,td{padding:.3rem .15rem;font-size:.78rem}svg text{font-size:17px}
+.facts{grid-template-columns:repeat(2,minmax(0,1fr))}th,td{padding:.3rem .15rem;font-size:.78rem}
+svg text{font-size:17px}
 footer{padding:0 .9rem 1rem}}
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from syncd.albert.auth import StaticToken
 from syncd.errors import UsageError
 from syncd.status import server
 from syncd.status.server import allowed_hosts, listen
@@ -37,7 +39,7 @@ async def test_session_knows_that_credentials_are_refused_until_they_are_taken(t
     async with served(tmp_path, sessions=3) as s:
         session = s.world.albert._session
         good = session._credentials
-        session._credentials = type(good)("wrong")
+        session._credentials = StaticToken("wrong")
         assert (await s.world.one_pass()).state == "failed"
         assert session.refused
         session._credentials = good
@@ -101,7 +103,7 @@ async def test_foreign_host_is_refused_everywhere(tmp_path: Path) -> None:
 
 
 def test_hosts_of_a_server_on_every_interface_are_numbers_and_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.socket, "gethostname", lambda: "syncd-0.mirror")
+    monkeypatch.setattr(socket, "gethostname", lambda: "syncd-0.mirror")
     allowed = allowed_hosts("0.0.0.0")  # noqa: S104 - not listened on
     assert all(allowed(host) for host in ("10.1.2.3:8080", "[fe80::1]:8080", "syncd-0", "syncd-0.mirror", "localhost"))
     assert not any(allowed(host) for host in ("evil.example", "10.1.2.3.evil.example", "syncd-0.evil.example", None))
@@ -228,7 +230,7 @@ async def test_page_shows_no_name_and_no_words_of_albert(tmp_path: Path) -> None
 async def test_page_of_a_mirror_whose_passes_fail_says_why_and_what_to_type(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=3) as s:
         session = s.world.albert._session
-        session._credentials = type(session._credentials)("wrong")
+        session._credentials = StaticToken("wrong")
         await s.world.one_pass()
         page = (await s.fresh("/")).text
         assert "no pass has been completed yet: pass 1 is failed (Albert refuses the credentials)" in page
