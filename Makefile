@@ -44,9 +44,14 @@ format: .venv/dev ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 .PHONY: format
 
-docs: .venv/runtime ## write docs/commands.md anew from the commands
-	$(BIN)/python docs/reference.py
-.PHONY: docs
+IMAGE ?= syncd
+image: ## build the container image
+	docker build --tag $(IMAGE) --build-arg REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) .
+.PHONY: image
+
+image-test: .venv/dev ## build the image and run it for real, in an engine of its own (root, docker.io, debootstrap)
+	tests/container/run.sh $(ARGS)
+.PHONY: image-test
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links

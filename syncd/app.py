@@ -18,6 +18,7 @@ from syncd.opening import database_url, open_database
 from syncd.pull import Pull, PullSettings
 from syncd.push import Push, PushSettings
 from syncd.reconcile import Reconcile
+from syncd.status.pulse import BeatingClock, Pulse
 from syncd.sweep import Guard
 
 if TYPE_CHECKING:
@@ -36,9 +37,13 @@ class Flows:
     pull: Pull
     push: Push
     reconcile: Reconcile
+    session: AsyncAlbertSession
+    pulse: Pulse
 
 
-def open_session(settings: Settings, clock: Clock) -> AsyncAlbertSession:
+def open_session(
+    settings: Settings, clock: Clock, after_request: Callable[[str, int | BaseException, float], None] | None = None
+) -> AsyncAlbertSession:
     """Make the HTTP session; the token wins over client credentials when both are given."""
     token = settings.albert_token
     credentials = None
@@ -55,6 +60,7 @@ def open_session(settings: Settings, clock: Clock) -> AsyncAlbertSession:
         max_response_bytes=settings.syncd_max_response_bytes,
         max_connections=settings.syncd_operations_concurrency + 20,
         before_request=RateLimit(limit, clock) if limit else None,
+        after_request=after_request,
     )
 
 
@@ -89,6 +95,13 @@ def push_settings(settings: Settings) -> PushSettings:
     )
 
 
+def longest_silence(settings: Settings) -> float:
+    """Return the seconds that a loop may work without a sign: a few requests, each behind all that waits for a turn."""
+    limit = settings.syncd_max_requests_per_second
+    queued = (settings.syncd_operations_concurrency + 20) / limit if limit else 0.0
+    return 60.0 + 4 * (settings.syncd_request_timeout + queued)
+
+
 @asynccontextmanager
 async def open_flows(
     settings: Settings,
@@ -98,6 +111,7 @@ async def open_flows(
     patience: float,
     clock: Clock | None = None,
     on_page: Callable[[Mapping[str, int]], None] | None = None,
+    after_request: Callable[[str, int | BaseException, float], None] | None = None,
 ) -> AsyncIterator[Flows]:
     """Hold the database as its one daemon and put the flows together.
 
@@ -116,22 +130,18 @@ async def open_flows(
         def on_wait(reason: str) -> None:
             log.warning("database.waiting", reason=reason, hint="the work goes on by itself when this is over")
 
-        def on_growth(size: int) -> None:
-            log.warning(
-                "database.wal_grows", megabytes=size // 2**20,
-                hint="a program that keeps a read transaction open keeps the WAL from being emptied: end it",
-            )  # fmt: skip
-
         database = await stack.enter_async_context(
-            open_database(settings, make=True, patience=patience, on_wait=on_wait, on_growth=on_growth)
+            open_database(settings, make=True, patience=patience, on_wait=on_wait)
         )
-        albert = ChatSessionCollection(session=await stack.enter_async_context(open_session(settings, clock)))
+        session = await stack.enter_async_context(open_session(settings, clock, after_request))
+        albert = ChatSessionCollection(session=session)
+        pulse = Pulse(clock, longest_silence(settings), lambda: database.waiting)
         push = Push(database=database, albert=albert, clock=clock, log=log, settings=push_settings(settings))
         await push.recover(abandoned=alone)
         pull = Pull(
             database=database,
             albert=albert,
-            clock=clock,
+            clock=BeatingClock(clock, pulse, "passes"),
             log=log,
             settings=pull_settings(settings),
             on_page=on_page,
@@ -142,5 +152,7 @@ async def open_flows(
             clock,
             pull,
             push,
-            Reconcile(database=database, albert=albert, clock=clock, log=log),
+            Reconcile(database=database, albert=albert, clock=BeatingClock(clock, pulse, "reconcile"), log=log),
+            session,
+            pulse,
         )

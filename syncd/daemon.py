@@ -12,7 +12,7 @@ that cannot be used ends the daemon (exit 3). SIGTERM and SIGINT: no new work, w
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.app import Flows
+    from syncd.status.pulse import Pulse
 
 WATCH_SECONDS = 0.05
 """How often the daemon looks whether somebody committed to the database; a look costs microseconds and no write."""
@@ -34,8 +35,6 @@ RECONCILE_GAP = 0.5
 """Seconds between rounds of reconciliation, however often the bell rings."""
 SECONDS_TO_WRITE = 3.0
 """What is kept of the grace, 0.7 of it at the most, to write down what became of the requests in flight."""
-WAL_WARNING = 64 * 2**20
-"""Bytes of SQLite's write-ahead log at which somebody should be told, and again at each doubling."""
 RESTARTS = Backoff(1.0, 60.0)
 
 
@@ -52,12 +51,14 @@ class Rhythm:
 class Daemon:
     """The loops of a running syncd.
 
-    `beats` says when each loop last made progress, in seconds of the clock's `monotonic`.
+    `beats` says when each loop last made progress, in seconds of the clock's `monotonic`; the flows' `pulse` says
+    whether one is wedged. `others` are loops besides the flows, each by its name.
     """
 
     flows: Flows
     log: FilteringBoundLogger
     rhythm: Rhythm
+    others: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     beats: dict[str, float] = field(default_factory=dict)
     _reconcile_bell: Wake = field(default_factory=Wake)
 
@@ -90,8 +91,11 @@ class Daemon:
                 group.start_soon(self._supervise, "watch", self._watch)
                 group.start_soon(self._supervise, "passes", self._passes)
                 group.start_soon(self._supervise, "reconcile", self._reconcile)
+                for name, loop in self.others.items():
+                    group.start_soon(self._supervise, name, loop)
 
     async def _push(self, drained: anyio.Event) -> None:
+        self.flows.push.wake = _Bell(self.flows.pulse, "push")
         await self._supervise("push", self.flows.push.run)
         drained.set()
 
@@ -109,12 +113,19 @@ class Daemon:
             except Exception:
                 self.log.exception("loop.failed", loop=name)
             else:
+                self.flows.pulse.end(name)
                 return
             failures = 1 if self.flows.clock.monotonic() - began > RESTARTS.longest else failures + 1
-            await self.flows.clock.sleep(RESTARTS.wait(failures, chance=1.0))
+            await self._sleep(name, RESTARTS.wait(failures, chance=1.0))
 
-    def _beat(self, name: str) -> None:
+    def _beat(self, name: str, waits: float = 0.0) -> None:
         self.beats[name] = self.flows.clock.monotonic()
+        self.flows.pulse.beat(name, waits)
+
+    async def _sleep(self, name: str, seconds: float) -> None:
+        self.flows.pulse.beat(name, seconds)
+        await self.flows.clock.sleep(seconds)
+        self.flows.pulse.beat(name)
 
     async def _passes(self) -> None:
         clock = self.flows.clock
@@ -124,40 +135,45 @@ class Daemon:
             await self.flows.pull.run()
             self._reconcile_bell.ring()
             self._beat("passes")
-            await clock.sleep(max(self.rhythm.pass_interval - (clock.monotonic() - began), 0))
+            await self._sleep("passes", max(self.rhythm.pass_interval - (clock.monotonic() - began), 0))
 
     async def _reconcile(self) -> None:
-        clock, failures = self.flows.clock, 0
+        failures = 0
         while True:
             self._beat("reconcile")
             unanswered = await self.flows.reconcile.run()
             failures = failures + 1 if unanswered else 0
             if unanswered:
                 waits = self.flows.push.settings.backoff
-                await clock.sleep(min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval))
-            await clock.sleep(min(RECONCILE_GAP, self.rhythm.reconcile_interval))
+                rest = min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval)
+                await self._sleep("reconcile", rest)
+            await self._sleep("reconcile", min(RECONCILE_GAP, self.rhythm.reconcile_interval))
+            self._beat("reconcile", self.rhythm.reconcile_interval)
             await self._reconcile_bell.wait(self.rhythm.reconcile_interval)
 
     async def _watch(self) -> None:
         """Ring the bells when anybody has committed, or the file is not the one that was opened any more."""
-        database, seen, told = self.flows.database, None, 0
+        database, seen = self.flows.database, None
         while True:
-            told = self._tell_wal(told)
             version = database.data_version()
             if version != seen:
                 seen = version
                 self._beat("watch")
                 self.flows.push.wake.ring()
                 self._reconcile_bell.ring()
-            await self.flows.clock.sleep(WATCH_SECONDS)
+            await self._sleep("watch", WATCH_SECONDS)
 
-    def _tell_wal(self, told: int) -> int:
-        """Warn of a write-ahead log that cannot shrink, and again at each doubling; return the size told last."""
-        size = self.flows.database.wal_bytes()
-        if size < WAL_WARNING:
-            return 0
-        if size < 2 * told:
-            return told
-        hint = "a program has a read transaction open for long; end it, and the log is taken in"
-        self.log.warning("database.wal_grows", bytes=size, hint=hint)
-        return size
+
+class _Bell(Wake):
+    """The queue's bell: whoever comes to wait for it has made progress."""
+
+    def __init__(self, pulse: Pulse, loop: str) -> None:
+        super().__init__()
+        self._pulse, self._loop = pulse, loop
+        pulse.beat(loop)
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Wait for the bell, alive; with no limit of time it waits for work in flight, which ends by itself."""
+        self._pulse.beat(self._loop, seconds or 0.0)
+        await super().wait(seconds)
+        self._pulse.beat(self._loop)

@@ -32,7 +32,6 @@ async def open_database(
     make: bool = False,
     patience: float = COMMAND_PATIENCE,
     on_wait: Callable[[str], None] | None = None,
-    on_growth: Callable[[int], None] | None = None,
 ) -> AsyncIterator[Database]:
     """Open the mirror with its schema at head.
 
@@ -51,7 +50,7 @@ async def open_database(
     migrates = make and settings.syncd_auto_migrate
     if not migrates and url.get_backend_name() == "sqlite":
         require_file(url)
-    async with Database.create(url, patience=patience, on_wait=on_wait, on_growth=on_growth) as database:
+    async with Database.create(url, patience=patience, on_wait=on_wait) as database:
         if migrates:
             await bring_to_head(database)
         else:

@@ -25,6 +25,8 @@ COMMANDS = {
     "doctor": "doctor",
     "migrate": "settings",
     "config": "settings",
+    "healthcheck": "healthcheck",
+    "backup": "backup",
     "export": "export",
     "browse": "browse",
     "sandbox": "sandbox",

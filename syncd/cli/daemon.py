@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -14,6 +14,7 @@ import click
 from syncd.cli.common import as_json_option, print_json, say, takes_settings
 from syncd.cli.common import run as run_async
 from syncd.cli.doctor import sqlite_version
+from syncd.errors import UsageError
 from syncd.opening import COMMAND_PATIENCE
 from syncd.tasks import task_group
 
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from syncd.app import Flows
     from syncd.mirror.database import Database
     from syncd.settings import Loaded, Settings
+    from syncd.status.metrics import Metrics
+    from syncd.status.wal import WalWatch
 
 T = TypeVar("T")
 
@@ -39,24 +43,30 @@ def run(loaded: Loaded) -> None:
     from syncd.app import open_flows
     from syncd.daemon import Daemon, Rhythm
     from syncd.logs import configure
+    from syncd.status.metrics import Metrics
 
     settings = loaded.settings
     log = configure(level=settings.syncd_log_level, style=settings.syncd_log_format)
+    metrics = Metrics()
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            opening = open_flows(settings, command="run", log=log, patience=float("inf"))
+            opening = open_flows(
+                settings, command="run", log=log, patience=float("inf"), after_request=metrics.observe_request
+            )
             flows = await _unless_signalled(lambda: stack.enter_async_context(opening))
             if isinstance(flows, int):
                 log.info("daemon.stopped")
                 return
             _tell_database(flows.database, log)
+            wal = await stack.enter_async_context(status_server(loaded, flows, metrics, log))
             rhythm = Rhythm(
                 pass_interval=settings.syncd_pass_interval,
                 reconcile_interval=settings.syncd_reconcile_interval,
                 shutdown_grace=settings.syncd_shutdown_grace,
             )
-            await Daemon(flows=flows, log=log, rhythm=rhythm).run()
+            others = {"wal": lambda: wal.run(flows.pulse)}
+            await Daemon(flows=flows, log=log, rhythm=rhythm, others=others).run()
 
     run_async(main)
 
@@ -89,6 +99,45 @@ async def _unless_signalled(work: Callable[[], Awaitable[T]]) -> T | int:
         outcome = await work()
         group.cancel_scope.cancel()
     return outcome
+
+
+@asynccontextmanager
+async def status_server(
+    loaded: Loaded, flows: Flows, metrics: Metrics, log: FilteringBoundLogger
+) -> AsyncIterator[WalWatch]:
+    """Serve the status of the flows, where the settings ask for it; gives the watch over the write-ahead log.
+
+    A port that somebody chose must be had; the default one may be somebody else's, and the mirror goes on without.
+
+    Raises
+    ------
+    UsageError
+        The chosen port cannot be had.
+    """
+    from syncd.status.readings import Readings
+    from syncd.status.server import listen, serve
+    from syncd.status.wal import WalWatch
+
+    settings = loaded.settings
+    wal = WalWatch(database=flows.database, clock=flows.clock, log=log)
+    if settings.syncd_status_port == 0:
+        yield wal
+        return
+    try:
+        listener = listen(settings.syncd_status_host, settings.syncd_status_port)
+    except UsageError as error:
+        if loaded.origins["syncd_status_port"] != "default":
+            raise
+        log.warning("status.unavailable", error=str(error), hint="set SYNCD_STATUS_PORT")
+        yield wal
+        return
+    readings = Readings(
+        database=flows.database, clock=flows.clock, pulse=flows.pulse, wal=wal,
+        refused=lambda: flows.session.refused or flows.push.refused is not None,
+        pass_interval=settings.syncd_pass_interval,
+    )  # fmt: skip
+    async with serve(readings, metrics, listener, settings.syncd_status_host, log):
+        yield wal
 
 
 @click.command(short_help="Do one cycle to its end, and exit.")

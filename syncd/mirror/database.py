@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -45,8 +46,6 @@ _WAITED_FOR = frozenset(
 _FATAL = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
 BUSY_SECONDS = 1.0
 """How long one try for SQLite's lock lasts inside the driver, where nothing can cancel it."""
-LARGE_WAL = 64 * 2**20
-"""Bytes; `journal_size_limit` and the automatic checkpoint keep it far below, unless a reader is in the way."""
 LONGEST_PAUSE = 2.0
 WRITER_PRAGMAS = (
     "journal_mode=WAL",
@@ -82,21 +81,19 @@ class Database:
         Seconds that a write waits for a lock, a disk or a server before it gives up with `DatabaseBusyError`.
     on_wait : Callable[[str], None] | None
         Told why, once each time a write begins to wait.
-    on_growth : Callable[[int], None] | None
-        Told the size of SQLite's WAL in bytes when it is larger than `LARGE_WAL`, and each time it has doubled.
     """
 
     url: sa.URL
     patience: float = float("inf")
     on_wait: Callable[[str], None] | None = None
-    on_growth: Callable[[int], None] | None = None
     _pending: list[_Job] = field(default_factory=list)
     _turn: anyio.Lock = field(default_factory=anyio.Lock)
+    waiting: bool = field(default=False, init=False)
+    """Whether a write waits for a lock, room on the disk or a server, and tries again and again."""
 
     def __post_init__(self) -> None:
         self._writer: Engine | None = None
         self._connection: Connection | None = None
-        self._told_wal = LARGE_WAL
         self._watcher: sqlite3.Connection | None = None
         if self.dialect == "sqlite":
             self._identity = _identity(self.path)
@@ -231,15 +228,14 @@ class Database:
         except sqlite3.OperationalError:
             return -1
 
-    def wal_bytes(self) -> int:
-        """Return the size of SQLite's write-ahead log; it cannot shrink while a reader holds an old snapshot."""
-        try:
-            return os.stat(f"{self.path}-wal").st_size  # noqa: PTH116 - called often
-        except FileNotFoundError:
-            return 0
-
     async def _lead(self) -> None:
         """Commit all that waits, this caller's work and that of those behind it, in one transaction."""
+        try:
+            await self._lead_on()
+        finally:
+            self.waiting = False
+
+    async def _lead_on(self) -> None:
         began, pause, told = anyio.current_time(), 0.05, False
         while True:
             batch, self._pending = [job for job in self._pending if not job.abandoned], []
@@ -259,6 +255,9 @@ class Database:
                 if not told and self.on_wait is not None:
                     self.on_wait(str(reason))
                     told = True
+                self.waiting = True
+                if _is_full(error):
+                    await self._make_room()
                 await anyio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
@@ -266,12 +265,17 @@ class Database:
                 job.done = True
             return
 
+    async def _make_room(self) -> None:
+        """Move the write-ahead log into the database and cut it: on a full disk its own room may be what is missing."""
+        if self._writer is not None:
+            with anyio.CancelScope(shield=True), suppress(sqlite3.Error):
+                await anyio.to_thread.run_sync(_cut_log, self._writer, limiter=self._thread)
+
     async def _run(self, batch: list[_Job]) -> None:
         if self._writer is not None:
             self.check_identity()
             await anyio.to_thread.run_sync(self._transact, self._writer, batch, limiter=self._thread)
             self.check_identity()
-            self._weigh_wal()
             return
         async with self._reader.connect() as connection, connection.begin():
             await connection.run_sync(_run_jobs, batch)
@@ -282,19 +286,6 @@ class Database:
             self._connection = writer.connect()
         with self._connection.begin():
             _run_jobs(self._connection, batch)
-
-    def _weigh_wal(self) -> None:
-        """Tell when the WAL has grown large: a reader that stays in one transaction keeps SQLite from emptying it."""
-        try:
-            size = os.stat(f"{self.path}-wal").st_size  # noqa: PTH116 - on the hot path
-        except OSError:
-            return
-        if size < LARGE_WAL:
-            self._told_wal = LARGE_WAL
-        elif size >= self._told_wal:
-            self._told_wal = 2 * size
-            if self.on_growth is not None:
-                self.on_growth(size)
 
     def check_identity(self) -> None:
         """Notice that the file was replaced or removed, before anyone acts on what was "committed" to it.
@@ -338,6 +329,16 @@ def _prepare_sqlite(engine: Engine, pragmas: tuple[str, ...], *, begin: str) -> 
     @sa.event.listens_for(engine, "begin")
     def _(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
+
+
+def _cut_log(engine: Engine) -> None:
+    with closing(engine.raw_connection()) as connection:
+        connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # type: ignore[union-attr]
+
+
+def _is_full(error: Exception) -> bool:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
 def _run_jobs(connection: Connection, batch: list[_Job]) -> None:

@@ -23,7 +23,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 def syncd(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     command = [sys.executable, "-m", "syncd", *map(str, arguments)]
-    return subprocess.run(  # noqa: S603 - our own program
+    return subprocess.run(
         command, cwd=folder, env=environment(folder, **more), capture_output=True, text=True, check=False, timeout=50
     )
 
@@ -32,7 +32,7 @@ def start(folder: Path, *arguments: object, **more: str) -> subprocess.Popen[str
     """Start a command that goes on; its output is a pipe."""
     command = [sys.executable, "-m", "syncd", *map(str, arguments)]
     options: dict[str, Any] = {"cwd": folder, "env": environment(folder, **more), "text": True}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # noqa: S603
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
 def without(folder: Path, module: str) -> str:

@@ -53,7 +53,7 @@ async def test_export_holds_what_the_views_say(tmp_path: Path, format: Format) -
         summary = await write(w, tmp_path / "out", format)
         for name in NAMES:
             found = read_back(tmp_path / "out", name, format)
-            there = await w.sql(f"SELECT {', '.join(catalogue.EXPORTED[name])} FROM {name}")  # noqa: S608
+            there = await w.sql(f"SELECT {', '.join(catalogue.EXPORTED[name])} FROM {name}")
             assert len(found) == len(there) > 0, name
             assert sorted(map(comparable, found), key=repr) == sorted(map(comparable, there), key=repr), name
         assert {one["file"]: one["rows"] for one in summary["files"]} == {

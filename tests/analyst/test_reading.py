@@ -67,7 +67,7 @@ def shim(folder: Path) -> str:
 
 
 def run(command: list[str], folder: Path, path: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - our own page
+    return subprocess.run(
         command, cwd=folder, env=environment(folder, PATH=path), capture_output=True, text=True, check=False, timeout=50
     )
 

@@ -377,36 +377,6 @@ async def test_the_data_version_changes_when_any_program_commits(folder: Path) -
         assert len({first, second, database.data_version()}) == 3
 
 
-async def test_a_wal_that_a_reader_keeps_growing_is_told_once_for_each_doubling(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "LARGE_WAL", 5 * 2**20)
-    told: list[int] = []
-    async with opened(folder, on_growth=told.append) as database:
-        await database.write(run("CREATE TABLE t (x)"))
-        other = sqlite3.connect(folder / "syncd.db", isolation_level=None)
-        other.execute("BEGIN")
-        other.execute("SELECT count(*) FROM t").fetchone()
-        for _ in range(24):
-            await database.write(run("INSERT INTO t VALUES (zeroblob(500000))"))
-        other.close()
-    assert len(told) == 2
-    assert told[0] >= 5 * 2**20
-    assert told[1] >= 2 * told[0]
-
-
-async def test_without_a_long_reader_the_wal_stays_small_and_nothing_is_told(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "LARGE_WAL", 5 * 2**20)
-    told: list[int] = []
-    async with opened(folder, on_growth=told.append) as database:
-        await database.write(run("CREATE TABLE t (x)"))
-        for _ in range(24):
-            await database.write(run("INSERT INTO t VALUES (zeroblob(500000))"))
-    assert told == []
-
-
 async def test_closing_takes_the_wal_along(folder: Path) -> None:
     async with opened(folder) as database:
         await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))

@@ -172,7 +172,7 @@ def test_no_way_of_inserting_an_operation_harms_what_is_known_of_its_source_id(
 def test_a_source_id_that_makes_no_sense_is_refused(other: sqlite3.Connection, row: dict[str, Any]) -> None:
     columns, marks = ", ".join(row), ", ".join("?" * len(row))
     with pytest.raises(sqlite3.IntegrityError):
-        other.execute(f"INSERT INTO source_sessions ({columns}) VALUES ({marks})", list(row.values()))  # noqa: S608
+        other.execute(f"INSERT INTO source_sessions ({columns}) VALUES ({marks})", list(row.values()))
 
 
 def test_ids_are_never_used_again(other: sqlite3.Connection) -> None:

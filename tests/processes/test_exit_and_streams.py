@@ -84,7 +84,7 @@ async def test_reader_that_goes_away_ends_a_command_without_a_word(syncd: Syncd)
 
 def head(command: list[str], environment: dict[str, str], folder: Path) -> bytes:
     """Read one line of a command's output, close the pipe, and return what it had to say about that."""
-    with subprocess.Popen(  # noqa: S603 - our own
+    with subprocess.Popen(
         command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None

@@ -16,7 +16,7 @@ from tests.processes.kit import ROOT, bare_environment
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel without a network and unpack it, as an installer does."""
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(  # noqa: S603 - our own
+    subprocess.run(
         [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "--no-index", "-q",
          "-w", str(folder), "--no-cache-dir", "--disable-pip-version-check"],
         check=True, capture_output=True, timeout=55,
@@ -38,7 +38,7 @@ def test_wheel_holds_the_program_its_migrations_and_its_licence(unpacked: Path) 
 def test_installed_syncd_brings_a_schema_up_away_from_the_checkout(unpacked: Path, tmp_path: Path) -> None:
     environment = bare_environment(PYTHONPATH=str(unpacked))
     for words, expected in ((["migrate"], "the schema was empty"), (["sources", "list"], "no source ids")):
-        ended = subprocess.run(  # noqa: S603 - our own
+        ended = subprocess.run(
             [sys.executable, "-m", "syncd", *words], cwd=tmp_path, env=environment, capture_output=True, check=True,
             text=True, timeout=30,
         )  # fmt: skip

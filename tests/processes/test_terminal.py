@@ -29,7 +29,7 @@ def on_terminal(
     with ExitStack() as stack:
         stdout = stack.enter_context(out.open("wb")) if out is not None else theirs
         process = stack.enter_context(
-            subprocess.Popen(  # noqa: S603 - our own
+            subprocess.Popen(
                 [*COMMAND, *words], env={**environment, "TERM": "xterm", "COLUMNS": "120"}, cwd=folder,
                 stdin=theirs, stdout=stdout, stderr=theirs,
             )

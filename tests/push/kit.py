@@ -37,7 +37,7 @@ async def finished(w: World, *ids: int, states: frozenset[str] = FINAL) -> list[
     with anyio.fail_after(20):
         while True:
             asked = ",".join(map(str, ids))
-            found = await w.sql(f"SELECT DISTINCT state FROM operations WHERE id IN ({asked})")  # noqa: S608 - numbers
+            found = await w.sql(f"SELECT DISTINCT state FROM operations WHERE id IN ({asked})")
             if {row["state"] for row in found} <= states:
                 return [await w.operation(one) for one in ids]
             await anyio.sleep(0.03)  # long enough for the virtual clock to see that nothing is under way

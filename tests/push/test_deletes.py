@@ -15,7 +15,7 @@ from tests.world import world
 
 @pytest.mark.parametrize("gone", [404, 410])
 @pytest.mark.parametrize("there", [True, False])
-async def test_delete_by_id_is_done_with_a_2xx_a_404_and_a_410(tmp_path: Path, gone: Any, there: bool) -> None:  # noqa: FBT001
+async def test_delete_by_id_is_done_with_a_2xx_a_404_and_a_410(tmp_path: Path, gone: Any, there: bool) -> None:
     async with world(tmp_path, sessions=3, habits=Habits(gone_status=gone)) as w:
         await w.one_pass()
         if not there:

@@ -25,7 +25,7 @@ async def test_empty_id_and_dots_are_refused_at_the_insert(tmp_path: Path, value
             ("create", "source_session_id"),
         ):
             with sqlite3.connect(w.database.path) as other, pytest.raises(sqlite3.IntegrityError):
-                other.execute(f"INSERT INTO operations (kind, {column}, name) VALUES (?, ?, 'n')", (kind, value))  # noqa: S608
+                other.execute(f"INSERT INTO operations (kind, {column}, name) VALUES (?, ?, 'n')", (kind, value))
             other.close()
 
 
@@ -74,7 +74,7 @@ async def test_awkward_id_is_one_encoded_segment_on_the_wire(tmp_path: Path, val
 )
 async def test_bytes_that_are_not_utf8_cost_their_own_row_only(tmp_path: Path, columns: dict[str, str]) -> None:
     async with world(tmp_path) as w:
-        await w.sql(f"INSERT INTO operations ({', '.join(columns)}) VALUES ({', '.join(columns.values())})")  # noqa: S608
+        await w.sql(f"INSERT INTO operations ({', '.join(columns)}) VALUES ({', '.join(columns.values())})")
         (good,) = await w.enqueue(create())
         async with working(w.push()):
             rows = await finished(w, 1, good)
@@ -90,7 +90,7 @@ async def test_bytes_that_are_not_utf8_cost_their_own_row_only(tmp_path: Path, c
 async def test_bytes_that_are_not_utf8_in_any_other_column_poison_nothing(tmp_path: Path, column: str) -> None:
     async with world(tmp_path) as w:
         await w.sql(
-            f"INSERT INTO operations (kind, source_session_id, name, {column}) "  # noqa: S608
+            f"INSERT INTO operations (kind, source_session_id, name, {column}) "
             "VALUES ('create', 's-bad', 'n', CAST(x'ff' AS TEXT))"
         )
         (good,) = await w.enqueue(create())
