@@ -38,6 +38,13 @@ check: .venv/dev ## format, lint, types, imports
 docs: .venv/dev ## write docs/schema.md and docs/queries.md from the code
 	$(BIN)/python docs/generate.py
 .PHONY: docs
+soak-pg: .venv/dev ## four replicas on PostgreSQL that lose one every second under 10,000 operations (minutes)
+	SOAK_PG_OPERATIONS=$${SOAK_PG_OPERATIONS:-10000} $(BIN)/python -m pytest -q -s tests/postgres -k soak $(ARGS)
+.PHONY: soak-pg
+
+bench-replicas: .venv/dev ## operations a second of 1, 2 and 4 replicas on PostgreSQL (minutes)
+	$(BIN)/python -m benchmarks.replicas
+.PHONY: bench-replicas
 
 format: .venv/dev ## format and mend what can be mended
 	$(BIN)/ruff format .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from syncd.clock import Clock, SystemClock
 from syncd.decide import Backoff
 from syncd.limits import RateLimit
 from syncd.mirror.database import Database
+from syncd.mirror.leader import Alone, Leadership, replica
 from syncd.mirror.lock import only_daemon
 from syncd.opening import database_url, open_database
 from syncd.pull import Pull, PullSettings
@@ -39,6 +40,7 @@ class Flows:
     reconcile: Reconcile
     session: AsyncAlbertSession
     pulse: Pulse
+    leadership: Leadership = field(default_factory=Alone)
 
 
 def open_session(
@@ -155,4 +157,5 @@ async def open_flows(
             Reconcile(database=database, albert=albert, clock=BeatingClock(clock, pulse, "reconcile"), log=log),
             session,
             pulse,
+            await stack.enter_async_context(replica(url, clock)) if not alone else Alone(),
         )

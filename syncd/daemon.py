@@ -20,6 +20,9 @@ import anyio
 
 from syncd.decide import Backoff
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.mirror.leader import Replica
+from syncd.mirror.listen import changes
+from syncd.mirror.passes import PassLostError
 from syncd.tasks import task_group
 from syncd.wake import Wake
 
@@ -29,8 +32,6 @@ if TYPE_CHECKING:
     from syncd.app import Flows
     from syncd.status.pulse import Pulse
 
-WATCH_SECONDS = 0.05
-"""How often the daemon looks whether somebody committed to the database; a look costs microseconds and no write."""
 RECONCILE_GAP = 0.5
 """Seconds between rounds of reconciliation, however often the bell rings."""
 SECONDS_TO_WRITE = 3.0
@@ -89,10 +90,33 @@ class Daemon:
         with scope:
             async with task_group() as group:
                 group.start_soon(self._supervise, "watch", self._watch)
-                group.start_soon(self._supervise, "passes", self._passes)
-                group.start_soon(self._supervise, "reconcile", self._reconcile)
+                group.start_soon(self._supervise, "leader", self._lead)
                 for name, loop in self.others.items():
                     group.start_soon(self._supervise, name, loop)
+
+    async def _lead(self) -> None:
+        """Take passes and reconcile, on PostgreSQL only while this is the replica that leads."""
+        leadership = self.flows.leadership
+        if isinstance(leadership, Replica):
+            leadership.on_change = self._report_leadership
+            leadership.on_standby = self._stand_by
+        await leadership.run(self._led)
+
+    async def _led(self) -> None:
+        async with task_group() as group:
+            group.start_soon(self._supervise, "passes", self._passes)
+            group.start_soon(self._supervise, "reconcile", self._reconcile)
+
+    def _report_leadership(self, change: str) -> None:
+        if change in {"leading", "standby"}:
+            event = f"replica.{change}"
+            self.log.info(event)
+        else:
+            self.log.warning("replica.lost", reason=change, hint="it goes on by itself when this is over")
+
+    def _stand_by(self) -> None:
+        for name in ("passes", "reconcile"):
+            self._beat(name)
 
     async def _push(self, drained: anyio.Event) -> None:
         self.flows.push.wake = _Bell(self.flows.pulse, "push")
@@ -132,7 +156,10 @@ class Daemon:
         while True:
             began = clock.monotonic()
             self._beat("passes")
-            await self.flows.pull.run()
+            try:
+                await self.flows.pull.run()
+            except PassLostError as error:
+                self.log.warning("pass.lost", reason=str(error))
             self._reconcile_bell.ring()
             self._beat("passes")
             await self._sleep("passes", max(self.rhythm.pass_interval - (clock.monotonic() - began), 0))
@@ -153,15 +180,15 @@ class Daemon:
 
     async def _watch(self) -> None:
         """Ring the bells when anybody has committed, or the file is not the one that was opened any more."""
-        database, seen = self.flows.database, None
-        while True:
-            version = database.data_version()
-            if version != seen:
-                seen = version
+        told = changes(self.flows.database, self.flows.clock)
+        try:
+            while True:
+                await told.wait()
                 self._beat("watch")
                 self.flows.push.wake.ring()
                 self._reconcile_bell.ring()
-            await self._sleep("watch", WATCH_SECONDS)
+        finally:
+            await told.close()
 
 
 class _Bell(Wake):
@@ -172,8 +199,10 @@ class _Bell(Wake):
         self._pulse, self._loop = pulse, loop
         pulse.beat(loop)
 
-    async def wait(self, seconds: float | None = None) -> None:
+    async def wait(
+        self, seconds: float | None = None, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+    ) -> None:
         """Wait for the bell, alive; with no limit of time it waits for work in flight, which ends by itself."""
         self._pulse.beat(self._loop, seconds or 0.0)
-        await super().wait(seconds)
+        await super().wait(seconds, sleep=sleep)
         self._pulse.beat(self._loop)

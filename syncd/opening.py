@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror import schema
 from syncd.mirror.database import Database
+from syncd.mirror.postgres import require_rights
 
 if TYPE_CHECKING:
     from syncd.settings import Settings
@@ -55,6 +56,8 @@ async def open_database(
             await bring_to_head(database)
         else:
             await database.read(schema.require_head)
+        if make and database.dialect == "postgresql":
+            await database.write(require_rights)
         yield database
 
 

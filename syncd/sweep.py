@@ -94,6 +94,7 @@ class _Sweep:
         progress, now = self.progress, self.clock.now()
 
         def work(connection: Connection) -> tuple[list[Candidate], int, str | None, set[int], list[str]]:
+            passes.check(connection, progress)
             keys = array("q", passes.unseen(connection, progress))  # all there are when the listing was empty
             approved = passes.approved(connection)
             live = passes.live_count(connection)

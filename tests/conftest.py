@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.databases import each_database, postgres, postgres_url, pytest_generate_tests
+
+__all__ = ["anyio_backend", "each_database", "postgres", "postgres_url", "pytest_generate_tests"]
+
 
 @pytest.fixture
 def anyio_backend() -> str:

@@ -25,6 +25,7 @@ from syncd.push import Push, PushSettings
 from syncd.reconcile import Reconcile
 from syncd.sandbox import Habits, Sandbox, serve
 from syncd.sweep import Guard
+from tests.databases import current_url
 
 
 class VirtualClock:
@@ -186,14 +187,20 @@ class World:
 
 @asynccontextmanager
 async def world(
-    folder: Path, *, sessions: int = 0, habits: Habits | None = None, request_timeout: float = 5.0
+    folder: Path,
+    *,
+    sessions: int = 0,
+    habits: Habits | None = None,
+    request_timeout: float = 5.0,
+    url: str | None = None,
 ) -> AsyncIterator[World]:
-    """Make a world in a folder."""
+    """Make a world in a folder, or over the database at `url`."""
+    url = url or current_url.get() or f"sqlite+aiosqlite:///{folder / 'syncd.db'}"
     clock = VirtualClock()
     server = Sandbox(sessions, seed=1, habits=habits or Habits(page_size=10), now=clock.monotonic)
     async with (
         serve(server),
-        Database.create(sa.make_url(f"sqlite+aiosqlite:///{folder / 'syncd.db'}"), patience=5) as database,
+        Database.create(sa.make_url(url), patience=5) as database,
         AsyncAlbertSession(base_url=server.url, token=server.token, timeout=request_timeout) as session,
         anyio.create_task_group() as group,
     ):

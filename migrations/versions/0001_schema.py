@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from syncd.mirror.tables import UtcDateTime, utc_now
+from syncd.mirror.tables import VIEW_COMMENTS, UtcDateTime, utc_now
 
 revision = "0001"
 down_revision = None
@@ -153,12 +153,25 @@ END
 $$
 """,
     "CREATE TRIGGER operations_due BEFORE INSERT ON operations FOR EACH ROW EXECUTE FUNCTION syncd_operation_due()",
-    "CREATE FUNCTION syncd_wake() RETURNS trigger LANGUAGE plpgsql AS "
-    "$$ BEGIN PERFORM pg_notify('syncd', TG_TABLE_NAME); RETURN NULL; END $$",
-    "CREATE TRIGGER operations_wake AFTER INSERT OR UPDATE OF state ON operations "
-    "FOR EACH STATEMENT EXECUTE FUNCTION syncd_wake()",
-    "CREATE TRIGGER source_sessions_wake AFTER INSERT ON source_sessions "
-    "FOR EACH STATEMENT EXECUTE FUNCTION syncd_wake()",
+    """
+CREATE FUNCTION syncd_wake() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('syncd', TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME);
+    RETURN NULL;
+END
+$$
+""",
+    # Only what another program wants done rings the bell: commits that notify wait for each other in PostgreSQL.
+    "CREATE TRIGGER operations_wake AFTER INSERT ON operations FOR EACH STATEMENT EXECUTE FUNCTION syncd_wake()",
+    """
+CREATE TRIGGER operations_wake_again AFTER UPDATE OF state ON operations
+FOR EACH ROW WHEN (OLD.state IN ('dead', 'pending') AND NEW.state IN ('pending', 'cancelled') AND OLD.state <> NEW.state)
+EXECUTE FUNCTION syncd_wake()
+""",
+    """
+CREATE TRIGGER source_sessions_wake AFTER INSERT ON source_sessions
+FOR EACH ROW WHEN (NEW.state = 'unresolved') EXECUTE FUNCTION syncd_wake()
+""",
 )
 
 
@@ -176,7 +189,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "operations",
-        sa.Column("id", KEY, nullable=False, comment="the operation; operations on one key run in this order"),
+        sa.Column(
+            "id", KEY, sa.Identity(), nullable=False, comment="the operation; operations on one key run in this order"
+        ),
         sa.Column("kind", sa.Text(), nullable=False, comment="create or delete"),
         sa.Column(
             "source_session_id",
@@ -313,7 +328,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "passes",
-        sa.Column("id", KEY, nullable=False, comment="the pass"),
+        sa.Column("id", KEY, sa.Identity(), nullable=False, comment="the pass"),
         sa.Column(
             "state",
             sa.Text(),
@@ -379,6 +394,13 @@ def upgrade() -> None:
         sa.Column(
             "candidates_of", KEY, nullable=True, comment="the held pass whose candidates are this one's, to the last"
         ),
+        sa.Column(
+            "fence",
+            sa.Integer(),
+            server_default="0",
+            nullable=False,
+            comment="rises each time the pass is taken up; who writes to it must hold it",
+        ),
         sa.Column("decision", sa.Text(), nullable=True, comment="approved or rejected by an operator, when held"),
         sa.Column("decided_at", UtcDateTime(), nullable=True, comment="when the operator decided"),
         sa.CheckConstraint("(state = 'running') = (finished_at IS NULL)", name=op.f("ck_passes_finished")),
@@ -401,7 +423,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "quarantine",
-        sa.Column("id", KEY, nullable=False, comment="the item"),
+        sa.Column("id", KEY, sa.Identity(), nullable=False, comment="the item"),
         sa.Column("pass_id", KEY, nullable=True, comment="the pass that met it first"),
         sa.Column("session_id", sa.Text(), nullable=True, comment="the id of the session, when it could be read"),
         sa.Column("reason", sa.Text(), nullable=False, comment="why it could not be read"),
@@ -468,7 +490,11 @@ def upgrade() -> None:
     op.create_table(
         "sessions",
         sa.Column(
-            "key", KEY, nullable=False, comment="syncd's own number of the session; a pass keeps one bit for each"
+            "key",
+            KEY,
+            sa.Identity(),
+            nullable=False,
+            comment="syncd's own number of the session; a pass keeps one bit for each",
         ),
         sa.Column("id", sa.Text(), nullable=False, comment="Albert's id of the session, such as SES123"),
         sa.Column("name", sa.Text(), nullable=False, comment="the session's name"),
@@ -603,5 +629,19 @@ def upgrade() -> None:
     dialect = op.get_bind().dialect.name
     for statement in (*VIEWS, FRESHNESS.format(age=AGE[dialect])):
         op.get_bind().exec_driver_sql(statement)
+    if dialect == "postgresql":
+        _comment_on_views()
     for statement in SQLITE_TRIGGERS if dialect == "sqlite" else POSTGRESQL_TRIGGERS:
         op.get_bind().exec_driver_sql(statement)
+
+
+def _comment_on_views() -> None:
+    """Give the views the words of `tables.py`: theirs, and of each column that they pass through."""
+    for view, (words, columns) in VIEW_COMMENTS.items():
+        op.get_bind().exec_driver_sql(f"COMMENT ON VIEW {view} IS {_quoted(words)}")
+        for column, comment in columns.items():
+            op.get_bind().exec_driver_sql(f"COMMENT ON COLUMN {view}.{column} IS {_quoted(comment)}")
+
+
+def _quoted(words: str) -> str:
+    return "'" + words.replace("'", "''") + "'"

@@ -29,6 +29,7 @@ COMMANDS = {
     "backup": "backup",
     "export": "export",
     "browse": "browse",
+    "migrate-store": "migrate_store",
     "sandbox": "sandbox",
     "demo": "demo",
 }
@@ -47,7 +48,7 @@ class _Commands(click.Group):
         if name not in COMMANDS:
             return None
         module = importlib.import_module(f"syncd.cli.{COMMANDS[name]}")
-        return getattr(module, name)  # type: ignore[no-any-return]
+        return getattr(module, name.replace("-", "_"))  # type: ignore[no-any-return]
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands, each with its whole first sentence; click would cut it short."""

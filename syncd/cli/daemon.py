@@ -169,8 +169,11 @@ def once(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
 async def _once(settings: Settings, log: FilteringBoundLogger, on_page: Any) -> dict[str, Any]:  # noqa: ANN401
     from syncd.app import open_flows
     from syncd.mirror import operations
+    from syncd.mirror.leader import Replica
 
     async with open_flows(settings, command="once", log=log, patience=COMMAND_PATIENCE, on_page=on_page) as flows:
+        if isinstance(flows.leadership, Replica):
+            await flows.leadership.require()
         await flows.push.drain()
         outcome = await flows.pull.run()
         unanswered = await flows.reconcile.run()

@@ -12,10 +12,12 @@ corrupt, foreign or not the one that was opened ends the program (`DatabaseUnusa
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -25,6 +27,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
+from syncd.mirror import postgres
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -47,6 +50,8 @@ _FATAL = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLIT
 BUSY_SECONDS = 1.0
 """How long one try for SQLite's lock lasts inside the driver, where nothing can cancel it."""
 LONGEST_PAUSE = 2.0
+CONFLICT_SECONDS = 0.02
+"""At most so long after a deadlock or a lost race the transaction runs again."""
 WRITER_PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -90,6 +95,7 @@ class Database:
     _turn: anyio.Lock = field(default_factory=anyio.Lock)
     waiting: bool = field(default=False, init=False)
     """Whether a write waits for a lock, room on the disk or a server, and tries again and again."""
+    _doubt: tuple[str, list[_Job]] | None = None
 
     def __post_init__(self) -> None:
         self._writer: Engine | None = None
@@ -103,10 +109,10 @@ class Database:
                 poolclass=sa.pool.StaticPool,
                 connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
             )
-            _prepare_sqlite(self._writer, WRITER_PRAGMAS, begin="BEGIN IMMEDIATE")
-            _prepare_sqlite(self._reader.sync_engine, READER_PRAGMAS, begin="BEGIN")
+            prepare_sqlite(self._writer, WRITER_PRAGMAS, begin="BEGIN IMMEDIATE")
+            prepare_sqlite(self._reader.sync_engine, READER_PRAGMAS, begin="BEGIN")
         else:
-            self._reader = create_async_engine(self.url, pool_pre_ping=True)
+            self._reader = postgres.engine(self.url)
         self._thread = anyio.CapacityLimiter(1)
 
     @classmethod
@@ -170,14 +176,15 @@ class Database:
         DatabaseReplacedError
             The SQLite file is not the one that was opened; opening it again would make an empty one.
         """
-        if self._writer is not None:
-            self.check_identity()
+        if self.dialect == "postgresql":
+            return await self._patiently(partial(postgres.read, self._reader, work))
+        self.check_identity()
         try:
             with anyio.CancelScope(shield=True):
                 async with self._reader.connect() as connection:
                     result = await connection.run_sync(work)
         except Exception as error:
-            reason = _translated(error)
+            reason = translated(error)
             if reason is None:
                 raise
             raise reason from error
@@ -231,27 +238,31 @@ class Database:
     async def _lead(self) -> None:
         """Commit all that waits, this caller's work and that of those behind it, in one transaction."""
         try:
-            await self._lead_on()
+            await self._patiently(self._commit_waiting)
+        except DatabaseUnusableError as reason:
+            for job in self._pending:  # all of them have waited: one try each would outlast the grace of a shutdown
+                job.error, job.done = reason, True
+            self._pending = []
+            raise
         finally:
             self.waiting = False
 
-    async def _lead_on(self) -> None:
+    async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do a step; when the database is in the way, wait and do it again, for as long as `patience` allows."""
         began, pause, told = anyio.current_time(), 0.05, False
         while True:
-            batch, self._pending = [job for job in self._pending if not job.abandoned], []
             try:
                 with anyio.CancelScope(shield=True):
-                    await self._run(batch)
+                    return await step()
             except Exception as error:
-                reason = _translated(error)
+                reason = translated(error)
                 if reason is None:
-                    self._pending[:0] = batch
                     raise
                 if not isinstance(reason, DatabaseBusyError) or anyio.current_time() - began >= self.patience:
-                    for job in batch:  # all of them have waited: one try each would outlast the grace of a shutdown
-                        job.error, job.done = reason, True
                     raise reason from error
-                self._pending[:0] = batch
+                if postgres.is_conflict(error):
+                    await anyio.sleep(random.uniform(0, CONFLICT_SECONDS))  # noqa: S311 - no secret
+                    continue
                 if not told and self.on_wait is not None:
                     self.on_wait(str(reason))
                     told = True
@@ -260,10 +271,30 @@ class Database:
                     await self._make_room()
                 await anyio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
-                continue
+
+    async def _commit_waiting(self) -> None:
+        if self._doubt is not None:
+            await self._settle_doubt(*self._doubt)
+        batch, self._pending = [job for job in self._pending if not job.abandoned], []
+        if not batch:
+            return
+        try:
+            await self._run(batch)
+        except Exception as error:
+            self._pending[:0] = batch
+            if isinstance(error, postgres.CommitUnknownError):
+                self._doubt = error.xid, batch
+            raise
+        for job in batch:
+            job.done = True
+
+    async def _settle_doubt(self, xid: str, batch: list[_Job]) -> None:
+        """Find out whether a commit that broke off has happened: then its work must not run a second time."""
+        if await postgres.committed(self._reader, xid):
+            self._pending = [job for job in self._pending if job not in batch]
             for job in batch:
                 job.done = True
-            return
+        self._doubt = None
 
     async def _make_room(self) -> None:
         """Move the write-ahead log into the database and cut it: on a full disk its own room may be what is missing."""
@@ -277,8 +308,7 @@ class Database:
             await anyio.to_thread.run_sync(self._transact, self._writer, batch, limiter=self._thread)
             self.check_identity()
             return
-        async with self._reader.connect() as connection, connection.begin():
-            await connection.run_sync(_run_jobs, batch)
+        await postgres.transact(self._reader, partial(_run_jobs, batch=batch))
 
     def _transact(self, writer: Engine, batch: list[_Job]) -> None:
         """Run a batch in a transaction on the writer's one connection, in its thread."""
@@ -295,6 +325,8 @@ class Database:
         DatabaseReplacedError
             Another file, or none, stands in the place of the one that is open.
         """
+        if self._writer is None:
+            return
         identity = _identity(self.path)
         if identity != self._identity:
             raise DatabaseReplacedError(
@@ -311,7 +343,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _prepare_sqlite(engine: Engine, pragmas: tuple[str, ...], *, begin: str) -> None:
+def prepare_sqlite(engine: Engine, pragmas: tuple[str, ...], *, begin: str) -> None:
     """Set a SQLite engine's connections up as `semantics.md` says.
 
     The driver's own transaction handling is switched off: it begins transactions late and DEFERRED, which loses
@@ -352,7 +384,7 @@ def _run_jobs(connection: Connection, batch: list[_Job]) -> None:
         try:
             job.result = job.work(connection)
         except Exception as error:
-            if _translated(error) is not None:
+            if translated(error) is not None:
                 raise
             savepoint.rollback()
             job.error = error
@@ -360,7 +392,7 @@ def _run_jobs(connection: Connection, batch: list[_Job]) -> None:
             savepoint.commit()
 
 
-def _translated(error: Exception) -> Exception | None:
+def translated(error: Exception) -> Exception | None:
     """Say what an error means for the database; None when the error is about the work and not the database."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if isinstance(cause, sqlite3.Error):
@@ -372,9 +404,5 @@ def _translated(error: Exception) -> Exception | None:
                 f"the database cannot be used: {cause}; restore a backup or point SYNCD_DATABASE_URL elsewhere. "
                 "syncd does not repair or replace it"
             )
-    elif isinstance(error, sa.exc.DBAPIError):
-        if error.connection_invalidated or isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
-            return DatabaseBusyError(f"the database cannot be reached right now: {cause}")
-    elif isinstance(cause, OSError):
-        return DatabaseBusyError(f"the database cannot be reached right now: {cause}")
-    return None
+        return None
+    return postgres.translated(error)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any, cast
 
+from syncd.mirror.dialects import is_postgresql
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -20,11 +22,16 @@ def sqlite(connection: Connection) -> sqlite3.Connection:
     return cast("sqlite3.Connection", connection.connection.driver_connection)
 
 
-def execute(connection: Connection, statement: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-    """Run one statement."""
+def execute(connection: Connection, statement: str, parameters: Sequence[Any] = ()) -> Any:  # noqa: ANN401
+    """Run one statement and return a cursor: SQLite's own, or on PostgreSQL SQLAlchemy's."""
+    if is_postgresql(connection):
+        return connection.exec_driver_sql(statement, tuple(parameters))
     return sqlite(connection).execute(statement, parameters)
 
 
 def executemany(connection: Connection, statement: str, rows: Iterable[Sequence[Any]]) -> None:
     """Run one statement for each row."""
+    if is_postgresql(connection):
+        connection.exec_driver_sql(statement, [tuple(row) for row in rows])
+        return
     sqlite(connection).executemany(statement, rows)

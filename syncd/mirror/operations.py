@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from syncd.mirror.dialects import is_postgresql
+from syncd.mirror.keys import claimable
 from syncd.mirror.lenient import lenient_text
 from syncd.mirror.tables import new_id, operations
 
@@ -110,10 +112,14 @@ def claim(
             .where(operations.c.state == state, due, free, ~_blocked())
             .order_by(operations.c.next_attempt_at, operations.c.id)
             .limit(limit - len(found))
+            .with_for_update(skip_locked=True)
         )
         if len(found) < limit:
             with lenient_text(connection):
                 found += connection.execute(query).all()
+    if found and is_postgresql(connection):
+        free_ids = claimable(connection, [row.id for row in found])
+        found = [row for row in found if row.id in free_ids]
     claimed = [_take(Operation(*tuple(row))) for row in found]
     if claimed:
         connection.execute(
@@ -187,11 +193,12 @@ def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[i
     """
     late = sa.or_(operations.c.lease_until.is_(None), operations.c.lease_until < now)
     lost = sa.true() if abandoned else late
-    rows = connection.execute(sa.select(operations.c.id).where(operations.c.state == "running", lost)).scalars().all()
-    if rows:
+    query = sa.select(operations.c.id).where(operations.c.state == "running", lost).with_for_update(skip_locked=True)
+    rows = connection.execute(query).scalars().all()
+    for row_id in rows:
         connection.execute(
             sa.update(operations)
-            .where(operations.c.state == "running", lost)
+            .where(operations.c.id == row_id)
             .values(
                 state="unknown", unknown_since=now, lookups=0, next_attempt_at=now, lease_until=None, lease_owner=None,
                 fence=operations.c.fence + 1, last_error="the daemon that held it stopped before it knew the answer",
@@ -265,5 +272,8 @@ def _decide(connection: Connection, operation_id: int, allowed: set[str], values
         return f"there is no operation {operation_id}"
     if row["state"] not in allowed:
         return f"operation {operation_id} is {row['state']}, not {' or '.join(sorted(allowed))}"
-    connection.execute(sa.update(operations).where(operations.c.id == operation_id).values(values))
-    return None
+    allowed_still = operations.c.state.in_(allowed)
+    changed = connection.execute(
+        sa.update(operations).where(operations.c.id == operation_id, allowed_still).values(values)
+    )
+    return None if changed.rowcount == 1 else f"operation {operation_id} has just changed; look again"

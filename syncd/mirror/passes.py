@@ -27,7 +27,7 @@ CHUNK = 500
 COUNTERS = ("pages", "seen", "inserted", "updated", "unchanged", "restored", "quarantined", "without_id")
 _CHECKPOINT = f"""
 UPDATE passes SET page_key = ?, read_at = ?, {", ".join(f"{name} = ?" for name in COUNTERS)}
-WHERE id = ? AND state = 'running'
+WHERE id = ? AND state = 'running' AND fence = ?
 """  # noqa: S608 - constants
 
 
@@ -38,7 +38,7 @@ class Progress:
     `page_key` is the checkpoint; `keys` are all page keys that were given so far; `seen` are sessions, `met` rows of
     the quarantine (those with an id are sessions too, and count as seen; with a minus where the session had been
     counted before, as one that could be read). `loading` tells that this pass fills an empty mirror: see
-    `mirror.loading`.
+    `mirror.loading`. `fence` tells this holder of the pass from every later one.
     """
 
     id: int
@@ -51,14 +51,20 @@ class Progress:
     keys: set[str] = field(default_factory=set)
     seen: KeySet = field(default_factory=KeySet)
     met: set[int] = field(default_factory=set)
+    fence: int = 0
 
 
 def running(connection: Connection) -> Progress | None:
-    """Take up the running pass at its checkpoint; None when there is none."""
+    """Take up the running pass at its checkpoint; None when there is none.
+
+    Whoever held it until now can write nothing to it any more.
+    """
+    connection.execute(sa.update(passes).where(passes.c.state == "running").values(fence=passes.c.fence + 1))
     row = connection.execute(sa.select(passes).where(passes.c.state == "running")).first()
     if row is None:
         return None
     progress = Progress(row.id, row.started_at, resumed=True, page_key=row.page_key, read=row.read_at is not None)
+    progress.fence = row.fence
     progress.counts = {name: getattr(row, name) for name in COUNTERS}
     query = sa.select(pages).where(pages.c.pass_id == row.id).order_by(pages.c.number)
     for page in connection.execute(query.execution_options(yield_per=100)):
@@ -105,25 +111,35 @@ def checkpoint(
             None if read_at is None else utc_text(read_at),
             *(counts[name] for name in COUNTERS),
             progress.id,
+            progress.fence,
         ),
     )
-    _require_running(moved.rowcount, progress.id)
+    _require_held(moved.rowcount, progress)
 
 
 class PassLostError(Exception):
     """The pass was ended by somebody else."""
 
 
-def _update(connection: Connection, pass_id: int, **values: object) -> None:
-    result = connection.execute(
-        sa.update(passes).where(passes.c.id == pass_id, passes.c.state == "running").values(values)
-    )
-    _require_running(result.rowcount, pass_id)
+def _update(connection: Connection, progress: Progress, **values: object) -> None:
+    mine = (passes.c.id == progress.id, passes.c.state == "running", passes.c.fence == progress.fence)
+    _require_held(connection.execute(sa.update(passes).where(*mine).values(values)).rowcount, progress)
 
 
-def _require_running(changed: int, pass_id: int) -> None:
+def _require_held(changed: int, progress: Progress) -> None:
     if changed != 1:
-        raise PassLostError(f"pass {pass_id} is not running any more")
+        raise PassLostError(f"pass {progress.id} is not running any more, or another replica has taken it up")
+
+
+def check(connection: Connection, progress: Progress) -> None:
+    """Make sure that a pass is still this holder's, until the transaction ends.
+
+    Raises
+    ------
+    PassLostError
+        Somebody else ended it or took it up.
+    """
+    _update(connection, progress, fence=progress.fence)
 
 
 def finish(
@@ -137,7 +153,7 @@ def finish(
     deleted: int = 0,
 ) -> None:
     """End a pass, and drop the pages that nobody needs any more: the newest complete pass keeps its own."""
-    _update(connection, progress.id, state=state, finished_at=now, error=error, missing=missing, deleted=deleted)
+    _update(connection, progress, state=state, finished_at=now, error=error, missing=missing, deleted=deleted)
     if state == "complete":
         connection.execute(sa.delete(pages).where(pages.c.pass_id != progress.id))
         decided = sa.select(passes.c.id).where(passes.c.decision == "approved")
@@ -186,7 +202,7 @@ def hold(connection: Connection, progress: Progress, candidates: Iterable[int], 
     keys = array("q", sorted(candidates))
     last = _last_hold(connection)
     if last is not None and keys == array("q", _held(connection, last)):
-        _update(connection, progress.id, candidates_of=last)
+        _update(connection, progress, candidates_of=last)
     else:
         for first in range(0, len(keys), CHUNK):
             rows = [{"pass_id": progress.id, "session_key": key} for key in keys[first : first + CHUNK]]

@@ -13,12 +13,15 @@ import sqlalchemy as sa
 
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror import versions
+from syncd.mirror.dialects import is_postgresql
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 REVISIONS = versions.REVISIONS
 HEAD = versions.HEAD
+MIGRATION_LOCK = 0x53594D49
+"""PostgreSQL's advisory lock of whoever migrates; the second half is a hash of the schema's name."""
 
 
 def scripts() -> Path:
@@ -70,6 +73,26 @@ def require_head(connection: Connection) -> None:
         )
 
 
+def _take_turns(connection: Connection) -> None:
+    """Let one replica migrate at a time, and give up rather than stand in the way of those that work.
+
+    A migration waits for its locks no longer than `lock_timeout`: whoever came behind it in the queue for a lock would
+    wait as long.
+    """
+    may = connection.exec_driver_sql("SELECT has_schema_privilege(current_schema(), 'CREATE')").scalar()
+    if not may:
+        role, schema = connection.exec_driver_sql(
+            "SELECT quote_ident(current_user), coalesce(quote_ident(current_schema()), 'public')"
+        ).one()
+        raise DatabaseUnusableError(
+            f"the database's schema must be brought to {HEAD}, and the role {role} may not; as a role that may, run: "
+            f"syncd migrate; or an administrator: GRANT CREATE ON SCHEMA {schema} TO {role};"
+        )
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK}, hashtext(current_schema()))")
+    connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
+    connection.exec_driver_sql("SET LOCAL statement_timeout = '100s'")
+
+
 def migrate(connection: Connection) -> tuple[str | None, str]:
     """Bring the schema to head inside the caller's transaction, so that it is there whole or not at all.
 
@@ -79,6 +102,9 @@ def migrate(connection: Connection) -> tuple[str | None, str]:
         The revision before and the one after.
     """
     before = revision(connection)
+    if before != HEAD and is_postgresql(connection):
+        _take_turns(connection)
+        before = revision(connection)
     if before != HEAD:
         from alembic import command  # noqa: PLC0415 - see the module's docstring
         from alembic.config import Config  # noqa: PLC0415

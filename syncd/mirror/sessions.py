@@ -16,7 +16,8 @@ import sqlalchemy as sa
 
 from syncd.decide import Change, Known, weigh
 from syncd.listing import ID, SOURCE, Row
-from syncd.mirror import driver, sources
+from syncd.mirror import bulk, driver, sources
+from syncd.mirror.dialects import is_postgresql
 from syncd.mirror.tables import CONTENT, session_versions, sessions
 
 if TYPE_CHECKING:
@@ -134,19 +135,24 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
     if changed:
         _update(connection, changed, sighting, applied)
     if touched:
-        connection.exec_driver_sql(_TOUCH, [(sighting.observed_at, before.key) for before in touched])
+        _touch(connection, [before.key for before in touched], sighting.observed_at)
         found = {before.content[SOURCE] or "" for before in touched if before.missing_since}
         applied.sources += sources.refresh(connection, found, sighting.now)
     return applied
 
 
 def _known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, Known]:
+    if is_postgresql(connection):
+        return bulk.known(connection, rows)
     ids = json.dumps([row[ID] for row in rows])
     found = driver.execute(connection, _SELECT, (ids,))
     return {row[7]: Known(row[0], row[1], row[2], row[3], row[4], row[5], row[6], tuple(row[7:])) for row in found}
 
 
 def _insert(connection: Connection, rows: list[Row], sighting: Sighting, applied: Applied) -> None:
+    if is_postgresql(connection):
+        _insert_bulk(connection, rows, sighting, applied)
+        return
     first = (driver.execute(connection, "SELECT max(key) FROM sessions").fetchone()[0] or 0) + 1
     tail = (sighting.now, sighting.pass_id, sighting.now, sighting.observed_at)
     bound = [(key, *row, *tail) for key, row in enumerate(rows, first)]
@@ -163,13 +169,31 @@ def _insert(connection: Connection, rows: list[Row], sighting: Sighting, applied
         applied.sources += sources.link_new(connection, rows, first, sighting.now)
 
 
+def _insert_bulk(connection: Connection, rows: list[Row], sighting: Sighting, applied: Applied) -> None:
+    keys = bulk.insert(connection, rows, now=sighting.now, pass_id=sighting.pass_id, observed_at=sighting.observed_at)
+    applied.by_id.update(keys)
+    applied.changes.update(dict.fromkeys(keys.values(), "inserted"))
+    applied.versions += len(rows)
+    if bulk.link_new(connection, rows, sighting.now) != len(rows):
+        applied.sources += sources.refresh(connection, {row[SOURCE] or "" for row in rows}, sighting.now)
+
+
+def _touch(connection: Connection, keys: list[int], observed_at: str | None) -> None:
+    if is_postgresql(connection):
+        bulk.touch(connection, keys, observed_at)
+        return
+    connection.exec_driver_sql(_TOUCH, [(observed_at, key) for key in keys])
+
+
 def _update(
     connection: Connection, changed: list[tuple[Known, Row, Change]], sighting: Sighting, applied: Applied
 ) -> None:
     archive, update = [], []
+    changes: list[tuple[Known, Row, str, str]] = []
     moved: set[str] = set()
     for before, row, change in changed:
         at = max(sighting.now, before.valid_from)  # a clock that was set back must not turn a version inside out
+        changes.append((before, row, change.value, at))
         archive.append((at, before.key))
         update.append((*row, change.value, at, sighting.pass_id, sighting.observed_at, before.key))
         applied.changes[before.key] = change.value
@@ -179,8 +203,11 @@ def _update(
             applied.restored.append(row[ID] or "")
         if change is Change.RESTORED or before.missing_since or before.content[SOURCE] != row[SOURCE]:
             moved |= {before.content[SOURCE] or "", row[SOURCE] or ""}
-    connection.exec_driver_sql(_ARCHIVE, archive)
-    connection.exec_driver_sql(_UPDATE, update)
+    if is_postgresql(connection):
+        bulk.update(connection, changes, pass_id=sighting.pass_id, observed_at=sighting.observed_at)
+    else:
+        connection.exec_driver_sql(_ARCHIVE, archive)
+        connection.exec_driver_sql(_UPDATE, update)
     applied.sources += sources.refresh(connection, moved, sighting.now)
 
 
@@ -198,6 +225,7 @@ def bury(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int 
         row = connection.execute(
             sa.select(sessions.c.id, sessions.c.source_session_id, sa.type_coerce(sessions.c.valid_from, sa.Text))
             .where(sessions.c.key == key, sessions.c.deleted_at.is_(None))
+            .with_for_update()
         ).first()  # fmt: skip
         if row is None:
             continue

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from syncd.clock import read_utc_text
 from syncd.decide import SourceState, source_state
 from syncd.listing import SOURCE, Row
+from syncd.mirror.dialects import lock_sources
 from syncd.mirror.lenient import lenient_text, text_value
 from syncd.mirror.tables import operations, sessions, source_sessions
 
@@ -61,6 +62,7 @@ def refresh(connection: Connection, source_ids: Iterable[str], now: str, *, albe
     wanted = json.dumps(sorted(source_ids))
     if wanted == "[]":
         return []
+    lock_sources(connection, wanted)
     with lenient_text(connection):
         found = connection.exec_driver_sql(
             "SELECT w.value, x.state, x.session_id, x.note, s.id, s.missing_since IS NOT NULL "

@@ -29,19 +29,14 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
             return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
         return dialect.type_descriptor(sa.Text())
 
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:  # noqa: ANN401 - the driver's
-        """Refuse what has no zone; write text where there is no native type."""
-        if value is None:
-            return None
-        text = utc_text(value)
-        return value if dialect.name == "postgresql" else text
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:  # noqa: ANN401, ARG002
+        """Refuse what has no zone; text it is on PostgreSQL too, see `dialects`."""
+        return None if value is None else utc_text(value)
 
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401 - the driver's
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401, ARG002
         """Give an aware moment back; text that some program put there and that is no time is none."""
-        if value is None or dialect.name == "postgresql":
-            return value  # type: ignore[no-any-return]
         try:
-            return read_utc_text(value)
+            return None if value is None else read_utc_text(value)
         except ValueError:
             return None
 
@@ -69,7 +64,17 @@ def new_id(result: sa.CursorResult[Any]) -> int:
     return int(key[0]) if key is not None else 0
 
 
-JsonText = sa.Text().with_variant(postgresql.JSONB(), "postgresql")
+class _Jsonb(sa.types.UserDefinedType[str]):
+    """PostgreSQL's `jsonb`, given and taken as text."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:  # noqa: ANN401 - SQLAlchemy's hook
+        """Return the type's name."""
+        return "JSONB"
+
+
+JsonText = sa.Text().with_variant(_Jsonb(), "postgresql")
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 metadata = sa.MetaData(
@@ -142,6 +147,7 @@ sessions = sa.Table(
     sa.Column(
         "key",
         Key,
+        sa.Identity(),
         primary_key=True,
         comment="syncd's own number of the session; a pass keeps one bit for each",
     ),
@@ -205,7 +211,7 @@ session_versions = sa.Table(
 passes = sa.Table(
     "passes",
     metadata,
-    sa.Column("id", Key, primary_key=True, comment="the pass"),
+    sa.Column("id", Key, sa.Identity(), primary_key=True, comment="the pass"),
     sa.Column(
         "state",
         sa.Text,
@@ -234,6 +240,13 @@ passes = sa.Table(
     sa.Column("read_at", UtcDateTime, comment="when the last page had been read; what follows is the sweep"),
     sa.Column("without_id", sa.Integer, nullable=False, server_default="0", comment="items without a readable id"),
     sa.Column("candidates_of", Key, comment="the held pass whose candidates are this one's, to the last"),
+    sa.Column(
+        "fence",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="rises each time the pass is taken up; who writes to it must hold it",
+    ),
     sa.Column("decision", sa.Text, comment="approved or rejected by an operator, when held"),
     sa.Column("decided_at", UtcDateTime, comment="when the operator decided"),
     sa.CheckConstraint("state IN ('running', 'complete', 'partial', 'failed', 'held')", name="state"),
@@ -283,7 +296,7 @@ held_sessions = sa.Table(
 quarantine = sa.Table(
     "quarantine",
     metadata,
-    sa.Column("id", Key, primary_key=True, comment="the item"),
+    sa.Column("id", Key, sa.Identity(), primary_key=True, comment="the item"),
     sa.Column("pass_id", Key, comment="the pass that met it first"),
     sa.Column("session_id", sa.Text, comment="the id of the session, when it could be read"),
     sa.Column("reason", sa.Text, nullable=False, comment="why it could not be read"),
@@ -308,7 +321,9 @@ _ACTIVE = "state IN ('pending', 'running', 'unknown', 'dead')"
 operations = sa.Table(
     "operations",
     metadata,
-    sa.Column("id", Key, primary_key=True, comment="the operation; operations on one key run in this order"),
+    sa.Column(
+        "id", Key, sa.Identity(), primary_key=True, comment="the operation; operations on one key run in this order"
+    ),
     sa.Column("kind", sa.Text, nullable=False, comment="create or delete"),
     sa.Column(
         "source_session_id",

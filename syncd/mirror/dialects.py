@@ -1,0 +1,74 @@
+"""What differs between the databases in the statements that are handed to the driver as they are.
+
+Such statements are written once, in SQLite's words: `?` for a parameter, `json_each(?)` for a list (of numbers after
+`key IN`), times as the text of `clock.utc_text`. On PostgreSQL they are said in its words on their way out
+(`postgres.engine` hangs `translate` in), and a codec on each connection lets times and JSON pass as the same text that
+SQLite keeps. The few statements that must be different, or that one round trip for a whole page pays for, are in
+`bulk.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from typing import TYPE_CHECKING
+
+from syncd.clock import utc_text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+EARLIEST, LATEST = "0001-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"
+"""What `-infinity` and `infinity`, and times before and after what Python has, are read as."""
+
+
+class ConcurrentChangeError(Exception):
+    """Another replica changed what this transaction had read: it must run again, as a whole."""
+
+
+@functools.lru_cache(maxsize=256)
+def translate(statement: str) -> str:
+    """Say a statement that is written for SQLite's driver in PostgreSQL's words."""
+    numbers = itertools.count(1)
+    numbered = re.sub(r"\?", lambda _: f"${next(numbers)}", statement)
+    listed = re.sub(r"json_each\((\$\d+)\)", r"jsonb_array_elements_text(\1::text::jsonb)", numbered)
+    return listed.replace("key IN (SELECT value FROM jsonb", "key IN (SELECT value::bigint FROM jsonb")
+
+
+def read_time(text: str) -> str:
+    """Bring a `timestamptz` in PostgreSQL's words (ISO, zone UTC) to the form of `clock.utc_text`."""
+    if text.endswith("+00") and text[4] == "-":
+        return f"{text[:10]}T{text[11:19]}.{text[20:-3]:0<6}Z"
+    return EARLIEST if text == "-infinity" or text.endswith("BC") else LATEST
+
+
+def write_time(value: str | datetime) -> str:
+    """Say a time in words that PostgreSQL reads."""
+    return value if isinstance(value, str) else utc_text(value)
+
+
+def is_postgresql(connection: Connection) -> bool:
+    """Whether a connection speaks to PostgreSQL."""
+    return connection.dialect.name == "postgresql"
+
+
+def lock_sources(connection: Connection, wanted: str) -> None:
+    """Keep other replicas from deciding where source ids (`wanted`, as JSON) stand until this transaction ends.
+
+    What is read after this sees all that they have committed. SQLite has one writer and needs none of it.
+    """
+    if not is_postgresql(connection):
+        return
+    connection.exec_driver_sql(
+        "INSERT INTO source_sessions (source_session_id) SELECT value FROM json_each(?) ORDER BY 1 "
+        "ON CONFLICT DO NOTHING",
+        (wanted,),
+    )
+    connection.exec_driver_sql(
+        "SELECT 1 FROM source_sessions WHERE source_session_id IN (SELECT value FROM json_each(?)) "
+        "ORDER BY source_session_id FOR UPDATE",
+        (wanted,),
+    )

@@ -1,0 +1,222 @@
+"""Who takes the passes: the one daemon on SQLite, one of the replicas on PostgreSQL.
+
+The leader holds an advisory lock of its own connection's session: it is free again the moment that PostgreSQL notices
+that the leader is gone, and each replica tries for it every `TRY_SECONDS`. A leader that was cut off without knowing
+it can do no harm: whoever takes up a pass raises its fence (`passes.running`), and no write of a pass goes through
+with an older one.
+
+A second lock, shared by all replicas, tells `syncd migrate-store` that somebody works here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+
+from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.mirror import postgres
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from syncd.clock import Clock
+
+LEADER_LOCK, PRESENCE_LOCK = 0x53594C44, 0x53595052
+"""The first halves of the locks; the second is a hash of the schema's name, so that tenants do not meet."""
+TRY_SECONDS = 1.0
+PING_SECONDS = 1.0
+PING_TIMEOUT = 5.0
+"""A leader that cannot reach PostgreSQL for so long gives up its pass before the server gives its lock away."""
+
+_HOLDER = """
+SELECT a.application_name || ' (PostgreSQL process ' || a.pid || ', since ' ||
+    date_trunc('second', a.backend_start) || ')'
+FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid::bigint = $1
+    AND l.objid::bigint = (hashtext(current_schema())::bigint & 4294967295)
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+ORDER BY a.backend_start LIMIT 1
+"""
+
+
+class Leadership(Protocol):
+    """The right to take passes."""
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` whenever this process leads, and cancel it when it does not any more."""
+        ...
+
+
+class Alone:
+    """The leadership of the one daemon that there is."""
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work`."""
+        await work()
+
+
+@dataclass
+class Replica:
+    """One of several replicas on one PostgreSQL.
+
+    Parameters
+    ----------
+    on_change : Callable[[str], None]
+        Told `leading`, `standby` or why the leadership was lost.
+    on_standby : Callable[[], None]
+        Called at each try while another replica leads.
+    """
+
+    url: sa.URL
+    clock: Clock
+    on_change: Callable[[str], None] = field(default=lambda _: None)
+    on_standby: Callable[[], None] = field(default=lambda: None)
+    _connection: Any = None
+    _leading: bool = False
+
+    async def open(self) -> None:
+        """Connect, and say that this database is at work.
+
+        Raises
+        ------
+        DatabaseUnusableError
+            `syncd migrate-store` is moving the database, or it cannot be used.
+        """
+        connection = await postgres.connect(self.url)
+        self._connection, self._leading = connection, False
+        free = await _ask(
+            connection, "SELECT pg_try_advisory_lock_shared($1, hashtext(current_schema()))", PRESENCE_LOCK
+        )
+        if not free:
+            self._drop()
+            raise DatabaseUnusableError("syncd migrate-store is moving this database; wait until it is done")
+
+    async def close(self) -> None:
+        """Give the locks back."""
+        if self._connection is not None:
+            with anyio.CancelScope(shield=True), suppress(Exception):
+                await self._connection.close(timeout=1)
+            self._connection, self._leading = None, False
+
+    async def require(self) -> None:
+        """Lead now, for a command that takes one pass.
+
+        Raises
+        ------
+        DatabaseUnusableError
+            Another replica leads; the message names it.
+        """
+        if not await self._try():
+            holder = await _ask(self._connection, _HOLDER, LEADER_LOCK) or "another syncd"
+            raise DatabaseUnusableError(f"the passes of this database are taken by {holder}; stop it first")
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` whenever this replica leads, and cancel it when the lock is lost."""
+        while True:
+            try:
+                if self._connection is None:
+                    await self.open()
+                await self._stand_by()
+                return await self._lead(work)
+            except Exception as error:
+                reason = postgres.translated(error)
+                if not isinstance(reason, DatabaseBusyError):
+                    raise
+                self.on_change(str(reason))
+                self._drop()
+                await self.clock.sleep(TRY_SECONDS)
+
+    async def _stand_by(self) -> None:
+        told = False
+        while not await self._try():
+            if not told:
+                self.on_change("standby")
+                told = True
+            self.on_standby()
+            await self.clock.sleep(TRY_SECONDS)
+        self.on_change("leading")
+
+    async def _try(self) -> bool:
+        if not self._leading:
+            self._leading = bool(
+                await _ask(self._connection, "SELECT pg_try_advisory_lock($1, hashtext(current_schema()))", LEADER_LOCK)
+            )
+        return self._leading
+
+    async def _lead(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` and make sure all the while that the session with the lock is alive."""
+        lost: list[Exception] = []
+
+        async def watch() -> None:
+            try:
+                while True:
+                    await self.clock.sleep(PING_SECONDS)
+                    await _ask(self._connection, "SELECT 1")
+            except Exception as error:  # noqa: BLE001 - raised below, where it is told apart
+                lost.append(error)
+                group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            await work()
+            group.cancel_scope.cancel()
+        if lost:
+            raise lost[0]
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+        self._connection, self._leading = None, False
+
+
+async def _ask(connection: Any, statement: str, *parameters: object) -> Any:  # noqa: ANN401 - asyncpg's
+    return await connection.fetchval(statement, *parameters, timeout=PING_TIMEOUT)
+
+
+@asynccontextmanager
+async def replica(url: sa.URL, clock: Clock) -> AsyncIterator[Replica]:
+    """Be a replica of the daemon on a PostgreSQL.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        The database cannot be used, or is being moved.
+    """
+    one = Replica(url, clock)
+    try:
+        await one.open()
+        yield one
+    except Exception as error:
+        reason = postgres.translated(error)
+        if reason is None or reason is error:
+            raise
+        raise reason from error
+    finally:
+        await one.close()
+
+
+@asynccontextmanager
+async def nobody_else(url: sa.URL) -> AsyncIterator[None]:
+    """Keep every daemon away from a PostgreSQL while its content is moved.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        A daemon works on it; the message names one.
+    """
+    try:
+        connection = await postgres.connect(url)
+    except Exception as error:
+        raise postgres.translated(error) or error from error
+    try:
+        if not await _ask(connection, "SELECT pg_try_advisory_lock($1, hashtext(current_schema()))", PRESENCE_LOCK):
+            holder = await _ask(connection, _HOLDER, PRESENCE_LOCK) or "another syncd"
+            raise DatabaseUnusableError(f"the database is at work for {holder}; stop it first")
+        yield
+    finally:
+        with anyio.CancelScope(shield=True), suppress(Exception):
+            await connection.close(timeout=1)

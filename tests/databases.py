@@ -1,0 +1,58 @@
+"""The databases that tests run over: `world` tests run once on each of them.
+
+A test of a module that uses `tests.world.world` is run twice, on SQLite and on PostgreSQL; one that is about SQLite
+alone says so with `@pytest.mark.sqlite`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import pytest
+
+from tests.postgres.server import FAST, PostgresServer
+
+NAMES = ("sqlite", "postgresql")
+current_url: ContextVar[str | None] = ContextVar("current_url", default=None)
+"""The URL that `world` uses when it is given none; None for a SQLite file in the test's folder."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of the world over every database."""
+    used = getattr(metafunc.module, "world", None)
+    if "each_database" in metafunc.fixturenames:
+        metafunc.parametrize("each_database", NAMES, indirect=True)
+    elif (
+        getattr(used, "__module__", None) == "tests.world" and metafunc.definition.get_closest_marker("sqlite") is None
+    ):
+        metafunc.fixturenames.append("each_database")
+        metafunc.parametrize("each_database", NAMES, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Run one PostgreSQL for all tests, not durable and therefore fast."""
+    server = PostgresServer(*FAST)
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """Make a database with the schema at head, for one test."""
+    name = postgres.fresh()
+    yield postgres.url(name)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def each_database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Name the database that the test runs over, and make `world` use it."""
+    if request.param == "sqlite":
+        yield "sqlite"
+        return
+    current_url.set(request.getfixturevalue("postgres_url"))
+    yield "postgresql"
+    current_url.set(None)

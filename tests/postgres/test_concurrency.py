@@ -1,0 +1,192 @@
+"""Two replicas at the same rows at the same time: neither undoes the other's work."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import pytest
+import sqlalchemy as sa
+
+from syncd.listing import Row
+from syncd.mirror import operations, passes, sessions
+from syncd.mirror.database import Database
+from syncd.mirror.listen import Listening
+from syncd.mirror.passes import PassLostError
+from syncd.mirror.sessions import Sighting
+
+NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+T1, T2, T3 = (f"2026-06-01T12:00:0{second}.000000Z" for second in (1, 2, 3))
+
+
+@pytest.fixture
+async def here(postgres_url: str) -> AsyncIterator[Database]:
+    async with Database(sa.make_url(postgres_url), patience=10) as database:
+        yield database
+
+
+@pytest.fixture
+async def there(postgres_url: str) -> AsyncIterator[Database]:
+    async with Database(sa.make_url(postgres_url), patience=10) as database:
+        yield database
+
+
+def session(session_id: str, name: str, *, source: str | None = None, at: str | None = None, extra: str = "{}") -> Row:
+    return (session_id, name, None, source or f"s-{session_id}", *[None] * 10, at, extra)
+
+
+async def names(database: Database) -> dict[str, str]:
+    query = "SELECT id, name FROM chat_sessions"
+    return {row[0]: row[1] for row in await database.read(lambda c: c.exec_driver_sql(query).all())}
+
+
+async def test_what_a_look_up_has_learned_is_not_undone_by_a_page_that_was_read_before(
+    here: Database, there: Database
+) -> None:
+    await here.write(lambda c: sessions.apply(c, [session("A", "old")], Sighting(T1, T1, 1, T1)))
+    tries = 0
+
+    def page(connection: sa.Connection) -> sessions.Applied:
+        nonlocal tries
+        tries += 1
+        return sessions.apply(connection, [session("A", "of the page")], Sighting(T1, T2, 1, T1))
+
+    # The page has looked the row up, and the look-up commits before the page writes.
+    async with there._reader.connect() as connection:
+        transaction = await connection.begin()
+        await connection.run_sync(lambda c: sessions.apply(c, [session("A", "of the look-up")], Sighting(T2, T2)))
+        async with anyio.create_task_group() as group:
+            group.start_soon(here.write, page)
+            await waits_for_a_lock(there)
+            await transaction.commit()
+    assert tries == 2
+    assert await names(here) == {"A": "of the look-up"}
+
+
+async def test_session_that_two_replicas_see_first_is_one_row(here: Database, there: Database) -> None:
+    async with there._reader.connect() as connection:
+        transaction = await connection.begin()
+        await connection.run_sync(lambda c: sessions.apply(c, [session("A", "of one")], Sighting(T2, T2)))
+        async with anyio.create_task_group() as group:
+            group.start_soon(
+                here.write,
+                lambda c: sessions.apply(c, [session("B", "b"), session("A", "of the other")], Sighting(T1, T1, 1, T1)),
+            )
+            await waits_for_a_lock(there)
+            await transaction.commit()
+    assert await names(here) == {"A": "of one", "B": "b"}
+
+
+async def test_source_id_that_two_replicas_link_at_once_is_in_conflict(here: Database, there: Database) -> None:
+    async with there._reader.connect() as connection:
+        transaction = await connection.begin()
+        await connection.run_sync(lambda c: sessions.apply(c, [session("A", "a", source="s")], Sighting(T2, T2)))
+        async with anyio.create_task_group() as group:
+            group.start_soon(
+                here.write, lambda c: sessions.apply(c, [session("B", "b", source="s")], Sighting(T1, T1, 1, T1))
+            )
+            await waits_for_a_lock(there)
+            await transaction.commit()
+    found = await here.read(lambda c: c.exec_driver_sql("SELECT state, note FROM source_sessions").one())
+    assert tuple(found) == ("conflict", "carried by A, B")
+
+
+async def waits_for_a_lock(database: Database) -> None:
+    """Wait until some other transaction waits for a lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with anyio.fail_after(10):
+        while not await database.read(lambda c: c.exec_driver_sql(query).scalar()):  # noqa: ASYNC110 - PostgreSQL's
+            await anyio.sleep(0.005)
+
+
+def claim(connection: sa.Connection, limit: int = 10) -> list[int]:
+    found = operations.claim(connection, now=NOW + timedelta(hours=1), owner="me", lease=60, limit=limit)
+    return [one.id for one in found]
+
+
+def create(source: str) -> dict[str, str]:
+    return {"kind": "create", "source_session_id": source, "name": "n"}
+
+
+async def test_two_claims_at_once_share_the_queue_without_waiting(here: Database, there: Database) -> None:
+    ids = await here.write(lambda c: operations.enqueue(c, [create(f"s{number}") for number in range(6)]))
+    async with there._reader.connect() as connection, connection.begin():
+        theirs = await connection.run_sync(claim, 3)
+        ours = await here.write(claim)
+    assert (theirs, ours) == (ids[:3], ids[3:])
+
+
+async def test_row_that_becomes_visible_late_does_not_run_beside_a_later_one_of_its_key(
+    here: Database, there: Database
+) -> None:
+    async with there._reader.connect() as connection:
+        transaction = await connection.begin()
+        (early,) = await connection.run_sync(lambda c: operations.enqueue(c, [create("s")]))
+        # the trigger's row of source_sessions is taken by the first: the second program names no source
+        (late,) = await here.write(lambda c: operations.enqueue(c, [create("other")]))
+        await here.write(
+            lambda c: c.exec_driver_sql("UPDATE operations SET source_session_id = 's' WHERE id = ?", (late,))
+        )
+        assert early < late
+        assert await here.write(claim) == [late]
+        await transaction.commit()
+    assert await here.write(claim) == []
+    held = "UPDATE operations SET state = 'succeeded', finished_at = now() WHERE id = ?"
+    await here.write(lambda c: c.exec_driver_sql(held, (late,)))
+    assert await here.write(claim) == [early]
+
+
+async def test_claims_of_one_key_at_once_get_one_of_its_operations(here: Database, there: Database) -> None:
+    first, second = await here.write(lambda c: operations.enqueue(c, [create("s"), create("other")]))
+    async with there._reader.connect() as connection, connection.begin():
+        assert await connection.run_sync(claim, 1) == [first]
+        await here.write(
+            lambda c: c.exec_driver_sql("UPDATE operations SET source_session_id = 's' WHERE id = ?", (second,))
+        )
+        assert await here.write(claim) == []
+
+
+async def test_leader_that_was_cut_off_writes_nothing_to_a_pass_that_was_taken_up(
+    here: Database, there: Database
+) -> None:
+    old = await here.write(lambda c: passes.begin(c, NOW))
+    new = await there.write(passes.running)
+    assert new is not None
+    assert new.id == old.id
+    with pytest.raises(PassLostError):
+        await here.write(lambda c: passes.check(c, old))
+    with pytest.raises(PassLostError):
+        await here.write(lambda c: passes.finish(c, old, "complete", now=NOW))
+    await there.write(lambda c: passes.finish(c, new, "complete", now=NOW))
+
+
+@pytest.mark.parametrize(
+    "extra", ['{"a":1e+22,"b":-0.0}', '{"b":1.50,"aa":[1e-07,1e+300]}', '{"é":{"z":1,"y":"\\u0001"}}']
+)
+async def test_extra_that_means_the_same_is_unchanged(here: Database, extra: str) -> None:
+    row = session("A", "a", extra=extra)
+    await here.write(lambda c: sessions.apply(c, [row], Sighting(T1, T1, 1, T1)))
+    applied = await here.write(lambda c: sessions.apply(c, [row], Sighting(T2, T2, 2, T1)))
+    assert applied.clean
+    assert not applied.changes
+
+
+async def test_insert_of_any_program_wakes_who_listens(here: Database, there: Database) -> None:
+    told = Listening(here)
+    try:
+        await told.wait()
+        heard = anyio.Event()
+
+        async def listen() -> None:
+            await told.wait()
+            heard.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(listen)
+            insert = "INSERT INTO operations (kind, session_id) VALUES ('delete', 'SES1')"
+            await there.write(lambda c: c.exec_driver_sql(insert))
+            with anyio.fail_after(3):
+                await heard.wait()
+    finally:
+        await told.close()
