@@ -122,7 +122,26 @@ async def test_unknown_fields_stand_in_extra_and_it_is_an_empty_object_without_a
 
 
 async def test_the_view_has_the_columns_that_the_interface_promises(folder: Path) -> None:
-    content = ["id", "name", "parent_id", "source_session_id", "status", "kind", "automation_id", "automation_run_id", "last_message_at", "created_by", "created_by_name", "created_at", "updated_by", "updated_by_name", "updated_at", "extra", "first_seen_at", "changed_at"]
+    content = [
+        "id",
+        "name",
+        "parent_id",
+        "source_session_id",
+        "status",
+        "kind",
+        "automation_id",
+        "automation_run_id",
+        "last_message_at",
+        "created_by",
+        "created_by_name",
+        "created_at",
+        "updated_by",
+        "updated_by_name",
+        "updated_at",
+        "extra",
+        "first_seen_at",
+        "changed_at",
+    ]
     history_first = ["session_id", "change", "valid_from", "valid_to", "pass_id"]
     async with world(folder) as w:
 
@@ -132,11 +151,34 @@ async def test_the_view_has_the_columns_that_the_interface_promises(folder: Path
         assert await columns("chat_sessions") == content
         assert await columns("chat_sessions_all") == [*content, "missing_since", "deleted_at"]
         assert await columns("chat_session_history") == history_first + content
-        assert (
-            await columns("mirror_freshness")
-            == ["last_complete_pass_at", "age_seconds", "live_sessions", "deleted_sessions", "missing_sessions", "quarantined_items", "operations_pending", "operations_unknown", "operations_dead", "held_pass_id"]
-        )
-        public = ["id", "state", "started_at", "finished_at", "pages", "seen", "inserted", "updated", "unchanged", "restored", "missing", "deleted", "quarantined", "error"]
+        assert await columns("mirror_freshness") == [
+            "last_complete_pass_at",
+            "age_seconds",
+            "live_sessions",
+            "deleted_sessions",
+            "missing_sessions",
+            "quarantined_items",
+            "operations_pending",
+            "operations_unknown",
+            "operations_dead",
+            "held_pass_id",
+        ]
+        public = [
+            "id",
+            "state",
+            "started_at",
+            "finished_at",
+            "pages",
+            "seen",
+            "inserted",
+            "updated",
+            "unchanged",
+            "restored",
+            "missing",
+            "deleted",
+            "quarantined",
+            "error",
+        ]
         assert [name for name in await columns("passes") if name in public] == public
         assert {"id", "pass_id", "session_id", "reason", "payload", "seen_at", "resolved_at"} <= set(
             await columns("quarantine")
