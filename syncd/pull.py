@@ -155,9 +155,10 @@ class Pull:
         while True:
             progress = await self._begin()
             try:
-                return await self._run(progress)
-            except _KeyRefusedError as error:
-                outcome = await self._end(progress, "failed", str(error))
+                try:
+                    return await self._run(progress)
+                except _KeyRefusedError as error:
+                    outcome = await self._end(progress, "failed", str(error))
             except PassLostError as error:
                 return await self._lost(progress, error)
             if (refused := refused + 1) > REFUSED_KEYS:

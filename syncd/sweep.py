@@ -101,6 +101,7 @@ class _Sweep:
             held = self._too_many(live, len(keys), sum(key not in approved for key in keys))
             if held is not None:
                 passes.hold(connection, progress, keys, now=now, error=held)
+                passes.forget_approved(connection, (key for key in approved if key in progress.seen))
                 return [], len(keys), held, approved, []
             candidates, newly = absences.mark(connection, list(keys), now)
             return candidates, len(keys), None, approved, newly

@@ -173,8 +173,8 @@ def test_a_source_id_is_linked_to_the_one_session_that_carries_it(
     assert found is not None
     assert (found.state, found.session_id) == (state, session_id)
     if state == "conflict":
-        named = {id for id, missing in carriers if not missing} or {id for id, _ in carriers}
-        assert all(id in str(found.note) for id in named | ({albert} if albert else set()))
+        named = {carrier for carrier, missing in carriers if not missing} or {carrier for carrier, _ in carriers}
+        assert all(each in str(found.note) for each in named | ({albert} if albert else set()))
 
 
 def test_the_mirror_cannot_tell_of_a_source_id_that_nobody_carries() -> None:

@@ -234,11 +234,11 @@ def _last_hold(connection: Connection) -> int | None:
 def forget_approved(connection: Connection, keys: Iterable[int]) -> None:
     """Strike sessions off the approved holds: they are gone, or back."""
     gone = sorted(keys)
-    holds = list(connection.execute(sa.select(held_sessions.c.pass_id).distinct()).scalars()) if gone else []
+    source = sa.select(sa.func.coalesce(passes.c.candidates_of, passes.c.id)).where(passes.c.decision == "approved")
     for first in range(0, len(gone), CHUNK):
         connection.execute(
             sa.delete(held_sessions).where(
-                held_sessions.c.pass_id.in_(holds), held_sessions.c.session_key.in_(gone[first : first + CHUNK])
+                held_sessions.c.pass_id.in_(source), held_sessions.c.session_key.in_(gone[first : first + CHUNK])
             )
         )
 

@@ -37,6 +37,10 @@ def short_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BUSY_SECONDS", 0.02)
 
 
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
 def run(statement: str) -> Callable[[sa.Connection], Any]:
     def work(connection: sa.Connection) -> Any:
         result = connection.exec_driver_sql(statement)
@@ -67,7 +71,7 @@ async def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
         async with opened(tmp_path) as database:
             await database.write(run("CREATE TABLE t (x)"))
             await database.read(run("SELECT * FROM t"))
-            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files(tmp_path)}
     finally:
         os.umask(before)
     assert modes == {"syncd.db": 0o600, "syncd.db-wal": 0o600, "syncd.db-shm": 0o600}
@@ -135,7 +139,7 @@ async def _behind_a_busy_writer(database: Database, works: list[Callable[[sa.Con
     async def one(number: int) -> None:
         try:
             results[number] = await database.write(works[number])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - to be looked at by the test
             results[number] = error
 
     async with anyio.create_task_group() as group:
@@ -159,7 +163,7 @@ async def test_writes_that_wait_together_are_committed_together(folder: Path) ->
     async with opened(folder) as database:
         await database.write(run("CREATE TABLE t (x)"))
         commits = count_commits(database)
-        works = [run(f"INSERT INTO t VALUES ({number}) RETURNING x") for number in range(20)]
+        works = [run(f"INSERT INTO t VALUES ({number}) RETURNING x") for number in range(20)]  # noqa: S608
         assert await _behind_a_busy_writer(database, works) == list(range(20))
         assert len(commits) == 2
         assert await database.read(run("SELECT count(*) FROM t")) == 20
@@ -305,6 +309,15 @@ async def test_a_full_disk_is_waited_for_and_the_work_goes_on(folder: Path) -> N
         assert await database.read(run("SELECT count(*) FROM t")) == 1
 
 
+async def _call(database: Database, call: str) -> None:
+    if call == "read":
+        await database.read(run("SELECT 1"))
+    elif call == "write":
+        await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('t')"))
+    else:
+        getattr(database, call)()
+
+
 @pytest.mark.parametrize("how", ["removed", "replaced"])
 @pytest.mark.parametrize("call", ["read", "write", "data_version", "check_identity"])
 async def test_a_file_that_is_removed_or_replaced_is_noticed_and_not_made_anew(
@@ -317,13 +330,7 @@ async def test_a_file_that_is_removed_or_replaced_is_noticed_and_not_made_anew(
         if how == "replaced":
             shutil.copy(empty_mirror, path)
         with pytest.raises(DatabaseReplacedError, match="replaced or removed"):
-            match call:
-                case "read":
-                    await database.read(run("SELECT 1"))
-                case "write":
-                    await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('t')"))
-                case _:
-                    getattr(database, call)()
+            await _call(database, call)
         assert path.exists() == (how == "replaced")
 
 
@@ -382,4 +389,4 @@ async def test_closing_takes_the_wal_along(folder: Path) -> None:
         await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
         await database.read(run("SELECT 1"))
         database.data_version()
-    assert [path.name for path in folder.iterdir()] == ["syncd.db"]
+    assert [path.name for path in files(folder)] == ["syncd.db"]

@@ -130,14 +130,14 @@ def test_a_time_in_another_format_is_brought_to_the_one_that_sorts(
 @pytest.mark.parametrize("given", TIMES)
 async def test_the_queue_can_read_every_time_that_was_let_in(folder: Path, given: str) -> None:
     async with world(folder) as w:
-        (id,) = await w.sql(
+        (row,) = await w.sql(
             "INSERT INTO operations (kind, source_session_id, name, not_before, requested_at) "
             "VALUES ('create', 's', 'n', ?, ?) RETURNING id", given, given,
         )  # fmt: skip
         assert await w.database.read(operations.next_due) is not None
-        assert (await w.operation(id["id"]))["not_before"].tzinfo is not None
+        assert (await w.operation(row["id"]))["not_before"].tzinfo is not None
         await w.push().drain()
-        assert (await w.operation(id["id"]))["state"] == "succeeded"
+        assert (await w.operation(row["id"]))["state"] == "succeeded"
 
 
 def test_an_operation_makes_its_source_id_known(other: sqlite3.Connection) -> None:

@@ -112,7 +112,7 @@ def test_a_foreign_or_newer_schema_is_refused_and_left_as_it_is(
         assert connection.exec_driver_sql("SELECT * FROM sqlite_master").all() == before
 
 
-def test_a_migration_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """The schema is there whole or not at all."""
     path = tmp_path / "x.db"
     engine = sa.create_engine(f"sqlite:///{path}")

@@ -16,8 +16,8 @@ from tests.pull.kit import Listing, counted, page, session, wire
 from tests.world import world
 
 IDS = "ABCDE"
-good = st.builds(lambda id, at: wire(id, at, name=f"{id}{at}"), st.sampled_from(IDS), st.integers(0, 5))
-bad = st.builds(lambda id, at: wire(id, at, name=at), st.sampled_from(IDS), st.integers(0, 1))
+good = st.builds(lambda name, at: wire(name, at, name=f"{name}{at}"), st.sampled_from(IDS), st.integers(0, 5))
+bad = st.builds(lambda name, at: wire(name, at, name=at), st.sampled_from(IDS), st.integers(0, 1))
 nameless = st.builds(lambda number: {"number": number}, st.integers(0, 1))
 passes_of_pages = st.lists(
     st.lists(st.lists(st.one_of(good, good, bad, nameless), max_size=4), min_size=1, max_size=5), min_size=1, max_size=3
@@ -51,14 +51,14 @@ async def test_the_counters_add_up_whatever_is_listed(empty_mirror: Path, listin
                     assert outcome.state == "partial"
                 listed = {item["id"] for items in pages for item in items if isinstance(item.get("name"), str)}
                 assert listed <= set(await w.live())
-                for id in listed:
+                for session_id in listed:
                     newest = max(
                         item["Updated"]["at"]
                         for items in pages
                         for item in items
-                        if item.get("id") == id and isinstance(item["name"], str)
+                        if item.get("id") == session_id and isinstance(item["name"], str)
                     )
-                    assert (await session(w, id))["updated_at"] >= f"{newest[:-1]}000Z"
+                    assert (await session(w, session_id))["updated_at"] >= f"{newest[:-1]}000Z"
 
 
 async def test_a_session_that_is_listed_on_two_pages_counts_once(folder: Path) -> None:

@@ -16,14 +16,14 @@ from syncd.sandbox import Habits
 from tests.pull.kit import Listing, counted, page, session, wire
 from tests.world import world
 
-A, B, C, D = (wire(id) for id in "ABCD")
+A, B, C, D = (wire(name) for name in "ABCD")
 FinalKey = Literal["absent", "null", "empty", "repeat", "empty_page"]
 
 
 @pytest.mark.parametrize("final_key", ["absent", "null", "empty", "repeat", "empty_page"])
 @pytest.mark.parametrize("hollow", [False, True])
 async def test_every_habit_of_ending_a_listing_makes_a_complete_pass(
-    folder: Path, final_key: FinalKey, hollow: bool
+    folder: Path, final_key: FinalKey, *, hollow: bool
 ) -> None:
     habits = Habits(page_size=10, final_key=final_key, hollow_pages=hollow, awkward_cursor=True)
     async with world(folder, sessions=25, habits=habits) as w:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from syncd.sweep import Guard
@@ -15,7 +16,7 @@ async def check_chain(w: World) -> None:
     for session_id in {row["session_id"] for row in rows}:
         versions = await history(w, session_id)
         assert versions[-1]["valid_to"] is None
-        for one, following in zip(versions, versions[1:], strict=False):
+        for one, following in pairwise(versions):
             assert one["valid_to"] == following["valid_from"]
             assert one["valid_from"] <= one["valid_to"]
 

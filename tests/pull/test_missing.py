@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from syncd.sweep import Guard
-from tests.pull.kit import BASE, Listing, answer_get, asked_for, counted, history, page, session
+from tests.pull.kit import BASE, Listing, all_but, answer_get, asked_for, counted, history, page, session
 from tests.world import World, world
 
 TWICE = Guard(grace=120, confirmations=2, max_count=25, max_fraction=0.05)
@@ -17,7 +17,7 @@ TWICE = Guard(grace=120, confirmations=2, max_count=25, max_fraction=0.05)
 
 def listing_without(w: World, *ids: str) -> Listing:
     """Script a listing that leaves live sessions out."""
-    return Listing(w, {None: page(*(wire for id, wire in w.sandbox.live().items() if id not in ids))})
+    return Listing(w, {None: all_but(w, *ids)})
 
 
 @pytest.mark.parametrize("gone_status", [404, 410])
@@ -249,16 +249,16 @@ async def test_a_tombstone_that_a_question_by_source_id_finds_alive_is_restored_
     async with world(folder, sessions=5) as w:
         await w.one_pass()
         source = w.sandbox.live()["SES2"]["sourceSessionId"]
-        listing = Listing(w, {None: page(*(one for id, one in w.sandbox.live().items() if id != "SES2"))})
+        listing = Listing(w, {None: all_but(w, "SES2")})
         answer_get(w, "SES2", 404, times=1)
         w.sandbox.script("GET", f"{BASE}/source/{source}", 404)
         await w.one_pass()
         assert "SES2" not in await w.live()
         w.clock.forward(1)
         twin = w.sandbox.create(id="TWIN", source_session_id=source, name="twin")
-        listing.pages = {None: page(*(one for id, one in w.sandbox.live().items() if id != "SES2"))}
+        listing.pages = {None: all_but(w, "SES2")}
         await w.one_pass()
-        listing.pages = {None: page(*(one for id, one in w.sandbox.live().items() if id not in ("SES2", twin["id"])))}
+        listing.pages = {None: all_but(w, "SES2", twin["id"])}
         answer_get(w, "TWIN", 404, times=1)
         w.clock.forward(1)
         await w.one_pass()

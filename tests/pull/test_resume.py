@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ async def test_a_pass_stopped_after_any_page_goes_on_behind_it(folder: Path, bou
 async def test_a_pass_stopped_while_any_page_is_asked_for_counts_right(folder: Path, request_number: int) -> None:
     async with world(folder, sessions=45) as w:
         await w.one_pass()
-        for id in ("SES1", "SES17", "SES42"):
-            w.sandbox.update(id, name=f"new {id}")
+        for changed in ("SES1", "SES17", "SES42"):
+            w.sandbox.update(changed, name=f"new {changed}")
         with anyio.CancelScope() as scope:
             asked = iter(range(1, 100))
 
@@ -89,6 +90,10 @@ async def test_changes_between_the_two_halves_of_a_pass_are_counted_once(
         assert await w.live() == w.there()
 
 
+def _cancel(scope: anyio.CancelScope, _: object) -> None:
+    scope.cancel()
+
+
 async def test_a_pass_stopped_in_its_sweep_asks_again_and_counts_each_404_once(folder: Path) -> None:
     async with world(folder, sessions=25) as w:
         w.guard = type(w.guard)(grace=0, confirmations=2, max_count=25, max_fraction=0.05)
@@ -96,7 +101,7 @@ async def test_a_pass_stopped_in_its_sweep_asks_again_and_counts_each_404_once(f
         w.sandbox.delete("SES7")
         for _ in range(3):
             with anyio.CancelScope() as scope:
-                w.sandbox.script("GET", f"{BASE}/SES7", lambda _, scope=scope: scope.cancel())
+                w.sandbox.script("GET", f"{BASE}/SES7", partial(_cancel, scope))
                 await w.one_pass()
             assert (await w.last_pass())["state"] == "running"
             assert (await session(w, "SES7"))["missing_since"] is not None
