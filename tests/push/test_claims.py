@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from aiohttp import web
 
-from syncd.mirror import operations
+from syncd.mirror import operations, tables
 from syncd.wake import Wake
 from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working
 from tests.world import World, world
@@ -162,7 +162,7 @@ async def test_blocked_operation_that_is_due_makes_nobody_look_again_and_again(t
             looks += 1
             return await inner(work)
 
-        w.database.read = counted  # type: ignore[assignment]
+        w.database.read = counted  # type: ignore[method-assign]
         began = w.clock.monotonic()
         async with working(push):
             await until(lambda: w.clock.monotonic() > began + 600)
@@ -180,7 +180,7 @@ async def test_lookups_and_new_operations_take_turns(tmp_path: Path) -> None:
 async def test_claim_over_20000_rows_uses_the_indexes(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         rows = [{"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(20_000)]
-        await w.database.write(lambda c: c.execute(sa.insert(operations.operations), rows))
+        await w.database.write(lambda c: c.execute(sa.insert(tables.operations), rows))
         statements: list[tuple[str, Any]] = []
 
         def work(connection: sa.Connection) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
@@ -67,7 +69,7 @@ async def test_one_key_runs_one_at_a_time_while_the_others_go_on(tmp_path: Path)
             nonlocal most
             under_way.append(request.raw_path)
             most = max(most, len(under_way))
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             answer = await w.sandbox.api.answer(request, w.sandbox.habits)
             under_way.remove(request.raw_path)
             return answer
@@ -118,4 +120,4 @@ async def test_operator_cancels_what_is_pending_and_nothing_that_is_over(tmp_pat
         assert (await w.operation(one))["state"] == "cancelled"
         assert effects(w) == ["other"]
         for over in (one, two):
-            assert await w.database.write(lambda c, over=over: operations.cancel(c, over, w.clock.now()))
+            assert await w.database.write(partial(operations.cancel, operation_id=over, now=w.clock.now()))
