@@ -28,7 +28,7 @@ async def working(push: Push) -> AsyncIterator[TaskGroup]:
 async def until(holds: Callable[[], Any]) -> None:
     """Wait until something holds: a fact about the world, never a time."""
     with anyio.fail_after(20):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - no bell rings for a fact about the world
             await anyio.sleep(0.001)
 
 

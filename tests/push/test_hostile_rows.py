@@ -12,7 +12,8 @@ from tests.world import world
 
 HOSTILE = ("a\x00b", "a\nb", "\x7f", "a\x85b", "x" * 2000)
 AWKWARD = (
-    "a/../../../users/USR1", "%2e%2e", "%2F", "a b", "a?b#c", "häß/çø", "日本語", "..;/x", "~", "a%", "...", "+&=", "'\"",
+    "a/../../../users/USR1", "%2e%2e", "%2F", "a b", "a?b#c", "häß/çø", "日本語", "..;/x", "~", "a%", "...", "+&=",
+    "'\"",
 )  # fmt: skip
 
 

@@ -22,7 +22,8 @@ async def test_ten_minutes_of_outage_cost_little_more_than_a_try_each_and_nothin
     async with world(tmp_path) as w:
         ids = await w.enqueue(*(create(f"s-{n}") for n in range(200)))
         began = w.clock.monotonic()
-        w.sandbox.faults = Faults(only=methods, **{kind: 1.0})
+        w.sandbox.faults = Faults(only=methods)
+        setattr(w.sandbox.faults, kind, 1.0)
         async with working(w.push()):
             await until(lambda: w.clock.monotonic() >= began + 600)
             sent = len(w.sandbox.requests)

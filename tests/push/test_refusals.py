@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ async def test_403_is_retried_with_backoff_and_dead_when_attempts_are_used_up(tm
         (row,) = await worked(w, one, max_attempts=4)
         assert (row["state"], row["last_status"], row["attempts"]) == ("dead", 403, 4)
         at = times(w, method)
-        assert [round(b - a, 2) for a, b in zip(at, at[1:], strict=False)] == [0.5, 1, 2]
+        assert [round(b - a, 2) for a, b in itertools.pairwise(at)] == [0.5, 1, 2]
 
 
 async def test_403_that_passes_costs_only_time(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ async def test_refused_token_pauses_the_queue_burns_no_attempt_and_resumes(tmp_p
             w.sandbox.tokens.static_accepted = True
             rows = await finished(w, *ids)
         assert {row["state"] for row in rows} == {"succeeded"}
-        assert push.refused is None
+        assert push.__dict__["refused"] is None
         assert w.named("queue.paused")
         assert w.named("queue.resumed")
 
