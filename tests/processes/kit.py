@@ -20,7 +20,7 @@ from syncd.sandbox import Sandbox
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "syncd")
 SECRET = "canary-4f1c-do-not-print"
-DEADLINE = 20.0
+DEADLINE = 40.0
 LOOK = 0.02
 
 
@@ -111,7 +111,7 @@ class Syncd:
 
     async def call(self, *words: str, given: bytes = b"", **changes: str) -> Done:
         """Run a command to its end."""
-        with anyio.fail_after(50):
+        with anyio.fail_after(100):
             ended = await anyio.run_process(
                 [*COMMAND, *words], input=given, env={**self.environment, **changes}, cwd=self.folder, check=False
             )
