@@ -47,6 +47,8 @@ _FATAL = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLIT
 BUSY_SECONDS = 1.0
 """How long one try for SQLite's lock lasts inside the driver, where nothing can cancel it."""
 LONGEST_PAUSE = 2.0
+LOW_ROOM = 16 * 1024 * 1024
+"""Bytes left on the disk below which the write-ahead log is emptied after every transaction."""
 WRITER_PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -236,7 +238,7 @@ class Database:
                     told = True
                 self.waiting = True
                 if _is_full(error):
-                    await self._make_room()
+                    await self._checkpoint("TRUNCATE")
                 await anyio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
@@ -244,16 +246,22 @@ class Database:
                 job.done = True
             return
 
-    async def _make_room(self) -> None:
-        """Move the write-ahead log into the database and cut it: on a full disk its own room may be what is missing."""
+    async def _checkpoint(self, mode: str) -> None:
+        """Move the write-ahead log into the database, as far as readers and the disk allow.
+
+        On a disk that is nearly full it must not be left to grow: the move itself needs room for the pages that the
+        database does not have yet, and a log that has taken the last of it can neither grow nor be moved.
+        """
         if self._writer is not None:
             with anyio.CancelScope(shield=True), suppress(sqlite3.Error):
-                await anyio.to_thread.run_sync(_cut_log, self._writer, limiter=self._thread)
+                await anyio.to_thread.run_sync(_checkpoint, self._writer, mode, limiter=self._thread)
 
     async def _run(self, batch: list[_Job]) -> None:
         if self._writer is not None:
             self.check_identity()
             await anyio.to_thread.run_sync(_transact, self._writer, batch, limiter=self._thread)
+            if _room(self.path) < LOW_ROOM:
+                await self._checkpoint("PASSIVE")
             self.check_identity()
             return
         async with self._reader.connect() as connection, connection.begin():
@@ -308,9 +316,18 @@ def _transact(engine: Engine, batch: list[_Job]) -> None:
         _run_jobs(connection, batch)
 
 
-def _cut_log(engine: Engine) -> None:
+def _checkpoint(engine: Engine, mode: str) -> None:
     with closing(engine.raw_connection()) as connection:
-        connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # type: ignore[union-attr]
+        connection.driver_connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()  # type: ignore[union-attr]
+
+
+def _room(path: Path) -> int:
+    """Return the bytes that are left on a file's disk."""
+    try:
+        room = os.statvfs(path.parent)
+    except OSError:
+        return LOW_ROOM
+    return room.f_bavail * room.f_frsize
 
 
 def _is_full(error: Exception) -> bool:
