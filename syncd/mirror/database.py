@@ -52,6 +52,8 @@ BUSY_SECONDS = 1.0
 LONGEST_PAUSE = 2.0
 CONFLICT_SECONDS = 0.02
 """At most so long after a deadlock or a lost race the transaction runs again."""
+LOW_ROOM = 16 * 1024 * 1024
+"""Bytes left on the disk below which the write-ahead log is emptied after every transaction."""
 WRITER_PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -268,7 +270,7 @@ class Database:
                     told = True
                 self.waiting = True
                 if _is_full(error):
-                    await self._make_room()
+                    await self._checkpoint("TRUNCATE")
                 await anyio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -296,16 +298,22 @@ class Database:
                 job.done = True
         self._doubt = None
 
-    async def _make_room(self) -> None:
-        """Move the write-ahead log into the database and cut it: on a full disk its own room may be what is missing."""
+    async def _checkpoint(self, mode: str) -> None:
+        """Move the write-ahead log into the database, as far as readers and the disk allow.
+
+        On a disk that is nearly full it must not be left to grow: the move itself needs room for the pages that the
+        database does not have yet, and a log that has taken the last of it can neither grow nor be moved.
+        """
         if self._writer is not None:
             with anyio.CancelScope(shield=True), suppress(sqlite3.Error):
-                await anyio.to_thread.run_sync(_cut_log, self._writer, limiter=self._thread)
+                await anyio.to_thread.run_sync(_checkpoint, self._writer, mode, limiter=self._thread)
 
     async def _run(self, batch: list[_Job]) -> None:
         if self._writer is not None:
             self.check_identity()
             await anyio.to_thread.run_sync(self._transact, self._writer, batch, limiter=self._thread)
+            if _room(self.path) < LOW_ROOM:
+                await self._checkpoint("PASSIVE")
             self.check_identity()
             return
         await postgres.transact(self._reader, partial(_run_jobs, batch=batch))
@@ -363,9 +371,18 @@ def prepare_sqlite(engine: Engine, pragmas: tuple[str, ...], *, begin: str) -> N
         connection.exec_driver_sql(begin)
 
 
-def _cut_log(engine: Engine) -> None:
+def _checkpoint(engine: Engine, mode: str) -> None:
     with closing(engine.raw_connection()) as connection:
-        connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # type: ignore[union-attr]
+        connection.driver_connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()  # type: ignore[union-attr]
+
+
+def _room(path: Path) -> int:
+    """Return the bytes that are left on a file's disk."""
+    try:
+        room = os.statvfs(path.parent)
+    except OSError:
+        return LOW_ROOM
+    return room.f_bavail * room.f_frsize
 
 
 def _is_full(error: Exception) -> bool:

@@ -14,12 +14,12 @@ BARS = 48
 CHANGES = ("inserted", "updated", "restored", "deleted")
 QUEUE = ("pending", "running", "unknown", "dead", "succeeded", "cancelled")
 SOURCES = ("linked", "unresolved", "missing", "conflict")
-LABEL, COUNT = 90, 70
+LABEL, COUNT = 102, 70
 
 
 def seconds(value: float) -> str:
     """Write a duration with a fraction where it is short."""
-    return f"{value:.1f} s" if value < 10 else duration(value)  # noqa: PLR2004 - where the fraction stops to matter
+    return f"{value:.1f} s" if value < 9.95 else duration(value)  # noqa: PLR2004 - where the fraction stops to matter
 
 
 def durations(passes: Sequence[Mapping[str, Any]]) -> str:

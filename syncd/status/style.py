@@ -35,7 +35,7 @@ color:var(--dim)}
 table{width:100%;border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 th{text-align:left;color:var(--dim);font-weight:600}th,td{padding:.3rem .4rem;border-top:1px solid var(--line);
 vertical-align:top}
-thead th{border-top:0}.n{text-align:right}small{color:var(--dim)}
+thead th{border-top:0}.n{text-align:right;white-space:nowrap}small{color:var(--dim)}
 td .held,td .failed,td .partial{color:var(--bad);font-weight:600}
 footer{max-width:71rem;margin:0 auto;padding:0 1.5rem 1.5rem;color:var(--dim);font-size:.85rem}a{color:inherit}
 @media(max-width:44rem){main{grid-template-columns:minmax(0,1fr);padding:.8rem}header{padding:1rem .9rem}
