@@ -6,7 +6,6 @@ import csv
 import errno
 import json
 import os
-from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -96,33 +95,6 @@ async def test_empty_mirror_exports_files_with_columns_and_no_rows(tmp_path: Pat
         header = (tmp_path / "out" / "operations.csv").read_bytes()
         assert header == ",".join(catalogue.OPERATION_COLUMNS).encode() + b"\r\n"
         assert parquet.read_schema(tmp_path / "out" / "operations.parquet").names == list(catalogue.OPERATION_COLUMNS)
-
-
-async def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with world(tmp_path, sessions=30) as w:
-        await w.one_pass()
-        other = sa.create_engine(
-            sa.make_url(f"sqlite:///{tmp_path / 'syncd.db'}")
-            if w.database.dialect == "sqlite"
-            else pytest.skip("another writer inside the export is made for SQLite here")
-        )
-        stream = catalogue.stream
-
-        def interrupted(connection: sa.Connection, name: str) -> Iterator[Sequence[Any]]:
-            with other.begin() as writer:
-                writer.exec_driver_sql("DELETE FROM sessions WHERE key = (SELECT max(key) FROM sessions)")
-                writer.exec_driver_sql("DELETE FROM source_sessions")
-            return stream(connection, name)
-
-        monkeypatch.setattr(catalogue, "stream", interrupted)
-        summary = await write(w, tmp_path / "out", "jsonl")
-        other.dispose()
-        rows = {one["file"].partition(".")[0]: one["rows"] for one in summary["files"]}
-        assert rows["chat_sessions"] == rows["chat_sessions_all"] == rows["chat_session_history"] == 30
-        assert rows["source_sessions"] == 30
-        assert len(await w.live()) == 30 - len(NAMES)
 
 
 async def test_second_export_replaces_the_first_and_keeps_other_formats_known(tmp_path: Path) -> None:

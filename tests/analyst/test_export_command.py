@@ -7,8 +7,16 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import pytest
+import sqlalchemy as sa
+
+from syncd.export import export, plan
+from syncd.mirror import catalogue
 from tests import world as worlds
 from tests.analyst.programs import environment, syncd, without
 
@@ -77,3 +85,32 @@ async def test_progress_is_shown_on_a_terminal_and_nowhere_else(tmp_path: Path) 
     assert "rows" in shown
     assert "/81" in shown  # 20 sessions in three files, their 20 source ids, and one pass
     assert "/81" not in syncd(tmp_path, "export", "out", "--format", "csv").stderr
+
+
+def ignore(_: int) -> None:
+    pass
+
+
+async def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with worlds.world(tmp_path, sessions=30) as w:
+        await w.one_pass()
+        other = sa.create_engine(sa.make_url(f"sqlite:///{tmp_path / 'syncd.db'}"))
+        stream, planned = catalogue.stream, plan(tmp_path / "out", "jsonl")
+
+        def interrupted(connection: sa.Connection, name: str) -> Iterator[Sequence[Any]]:
+            with other.begin() as writer:
+                writer.exec_driver_sql("DELETE FROM sessions WHERE key = (SELECT max(key) FROM sessions)")
+                writer.exec_driver_sql("DELETE FROM source_sessions")
+            return stream(connection, name)
+
+        monkeypatch.setattr(catalogue, "stream", interrupted)
+        summary = await w.database.read(
+            lambda c: export(c, planned, now=datetime.now(UTC), begin=ignore, advance=ignore)
+        )
+        other.dispose()
+        rows = {one["file"].partition(".")[0]: one["rows"] for one in summary["files"]}
+        assert rows["chat_sessions"] == rows["chat_sessions_all"] == rows["chat_session_history"] == 30
+        assert rows["source_sessions"] == 30
+        assert len(await w.live()) == 30 - len(catalogue.EXPORTED)
