@@ -163,7 +163,7 @@ async def test_writes_that_wait_together_are_committed_together(folder: Path) ->
     async with opened(folder) as database:
         await database.write(run("CREATE TABLE t (x)"))
         commits = count_commits(database)
-        works = [run(f"INSERT INTO t VALUES ({number}) RETURNING x") for number in range(20)]  # noqa: S608
+        works = [run(f"INSERT INTO t VALUES ({number}) RETURNING x") for number in range(20)]
         assert await _behind_a_busy_writer(database, works) == list(range(20))
         assert len(commits) == 2
         assert await database.read(run("SELECT count(*) FROM t")) == 20

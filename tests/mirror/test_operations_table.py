@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,8 @@ async def test_the_queue_can_read_every_time_that_was_let_in(folder: Path, given
             "INSERT INTO operations (kind, source_session_id, name, not_before, requested_at) "
             "VALUES ('create', 's', 'n', ?, ?) RETURNING id", given, given,
         )  # fmt: skip
-        assert await w.database.read(operations.next_due) is not None
+        long_ago = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
+        assert await w.database.read(lambda c: operations.next_due(c, after=long_ago)) is not None
         assert (await w.operation(row["id"]))["not_before"].tzinfo is not None
         await w.push().drain()
         assert (await w.operation(row["id"]))["state"] == "succeeded"

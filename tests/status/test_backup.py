@@ -70,7 +70,7 @@ def writer(mirror: Path) -> Iterator[threading.Event]:
 
 def rows(path: Path, where: str = "true") -> int:
     with closing(sqlite3.connect(path)) as connection:
-        return int(connection.execute(f"SELECT count(*) FROM source_sessions WHERE {where}").fetchone()[0])  # noqa: S608
+        return int(connection.execute(f"SELECT count(*) FROM source_sessions WHERE {where}").fetchone()[0])
 
 
 def test_copy_is_one_snapshot_while_another_program_writes(
