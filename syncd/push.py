@@ -198,7 +198,8 @@ class Push:
             sent = operation.kind == "create" and (flight.sent or isinstance(outcome, Succeeded | Unknown))
             await self._break(operation, error, log, sent=sent)
         finally:
-            del self._flying[operation.id]
+            if self._flying.get(operation.id) is flight:  # not when its lease ran out and it was claimed anew, by us
+                del self._flying[operation.id]
             self.wake.ring()
 
     async def _last_words(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:

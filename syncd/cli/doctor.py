@@ -84,6 +84,7 @@ async def _try(check: str, look: Callable[[], Awaitable[str]], mend: str | None 
 async def _database(settings: Settings) -> str:
     from syncd.mirror import schema
     from syncd.mirror.database import Database
+    from syncd.mirror.postgres import require_rights
     from syncd.opening import database_url, require_file
 
     url = database_url(settings)
@@ -93,7 +94,9 @@ async def _database(settings: Settings) -> str:
             raise SyncdError(f"{url.database} cannot be written by this user; mend its owner or mode")
     async with Database(url, patience=5) as database:
         await database.read(schema.require_head)
-        if database.dialect == "sqlite":
+        if database.dialect == "postgresql":
+            await database.write(require_rights)
+        else:
             verdict = await database.read(lambda c: c.exec_driver_sql("PRAGMA quick_check(1)").scalar())
             if verdict != "ok":
                 raise SyncdError(f"the database is damaged ({verdict}); restore a backup")

@@ -19,6 +19,7 @@ import anyio
 
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror import postgres
+from syncd.tasks import task_group
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -160,7 +161,7 @@ class Replica:
                 lost.append(error)
                 group.cancel_scope.cancel()
 
-        async with anyio.create_task_group() as group:
+        async with task_group() as group:
             group.start_soon(watch)
             await work()
             group.cancel_scope.cancel()

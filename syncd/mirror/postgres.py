@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 POOL = 4
 """Connections of a process besides the two that lead and listen: one writes, the others read."""
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 120.0
 """A statement that takes longer than this has lost its server; the longest are a sweep's, over every session."""
+
+KEEPALIVE = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
+"""Not given at the start of the connection: proxies refuse start-up parameters that they do not know."""
 
 CONFLICTS = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock: the transaction runs again at once."""
@@ -103,13 +106,16 @@ async def connect(url: sa.URL) -> Any:  # noqa: ANN401 - asyncpg's connection
 
     _, arguments = url.get_dialect()().create_connect_args(url)
     arguments.pop("prepared_statement_cache_size", None)
-    settings = {
-        "application_name": application_name(),
-        "tcp_keepalives_idle": "5",
-        "tcp_keepalives_interval": "2",
-        "tcp_keepalives_count": "3",
-    }
-    return await asyncpg.connect(**arguments, timeout=CONNECT_SECONDS, server_settings=settings, statement_cache_size=0)
+    settings = {"application_name": application_name()}
+    connection = await asyncpg.connect(
+        **arguments, timeout=CONNECT_SECONDS, server_settings=settings, statement_cache_size=0
+    )
+    try:
+        await connection.execute(KEEPALIVE, timeout=CONNECT_SECONDS)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
 
 
 def application_name() -> str:
