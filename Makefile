@@ -35,9 +35,11 @@ check: .venv/dev ## format, lint, types, imports
 	$(BIN)/lint-imports
 .PHONY: check
 
-docs: .venv/dev ## write docs/schema.md and docs/queries.md from the code
+docs: .venv/dev ## write what is made from the code: docs/commands.md, docs/schema.md, docs/queries.md
+	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/generate.py
 .PHONY: docs
+
 soak-pg: .venv/dev ## four replicas on PostgreSQL that lose one every second under 10,000 operations (minutes)
 	SOAK_PG_OPERATIONS=$${SOAK_PG_OPERATIONS:-10000} $(BIN)/python -m pytest -q -s tests/postgres -k soak $(ARGS)
 .PHONY: soak-pg

@@ -108,9 +108,10 @@ class Daemon:
             group.start_soon(self._supervise, "reconcile", self._reconcile)
 
     def _report_leadership(self, change: str) -> None:
-        if change in {"leading", "standby"}:
-            event = f"replica.{change}"
-            self.log.info(event)
+        if change == "leading":
+            self.log.info("replica.leading")
+        elif change == "standby":
+            self.log.info("replica.standby")
         else:
             self.log.warning("replica.lost", reason=change, hint="it goes on by itself when this is over")
 
