@@ -56,13 +56,11 @@ UPDATE sessions SET observed_at = coalesce(?, observed_at), missing_since = NULL
 class Applied:
     """What an answer did to the mirror.
 
-    `by_id` holds the key of each session in it; `changes` what became of those that changed, and `before` the pass that
-    had written their version until now; `clean` tells that the mirror now holds just what the answer says; `sources`
-    are the links that changed.
+    `by_id` holds the key of each session in it; `changes` what became of those that changed; `clean` tells that the
+    mirror now holds just what the answer says; `sources` are the links that changed.
     """
 
     by_id: dict[str | None, int] = field(default_factory=dict)
-    before: dict[int, int | None] = field(default_factory=dict)
     changes: dict[int, str] = field(default_factory=dict)
     restored: list[str] = field(default_factory=list)
     clean: bool = True
@@ -197,7 +195,6 @@ def _update(
         archive.append((at, before.key))
         update.append((*row, change.value, at, sighting.pass_id, sighting.observed_at, before.key))
         applied.changes[before.key] = change.value
-        applied.before[before.key] = before.pass_id
         applied.versions += before.version + 1
         if change is Change.RESTORED:
             applied.restored.append(row[ID] or "")
