@@ -6,9 +6,9 @@ BIN := .venv/bin
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-.venv/runtime: requirements/runtime.txt pyproject.toml
+# build.txt is all of runtime.txt and what builds syncd itself; one call of pip is half the wait of two
+.venv/runtime: requirements/build.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
@@ -35,6 +35,11 @@ check: .venv/dev ## format, lint, types, imports
 	$(BIN)/lint-imports
 .PHONY: check
 
+docs: .venv/dev ## write what is made from the code: docs/commands.md, docs/schema.md, docs/queries.md
+	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/generate.py
+.PHONY: docs
+
 soak-pg: .venv/dev ## four replicas on PostgreSQL that lose one every second under 10,000 operations (minutes)
 	SOAK_PG_OPERATIONS=$${SOAK_PG_OPERATIONS:-10000} $(BIN)/python -m pytest -q -s tests/postgres -k soak $(ARGS)
 .PHONY: soak-pg
@@ -47,6 +52,15 @@ format: .venv/dev ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 .PHONY: format
+
+IMAGE ?= syncd
+image: ## build the container image
+	docker build --tag $(IMAGE) --build-arg REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) .
+.PHONY: image
+
+image-test: .venv/dev ## build the image and run it for real, in an engine of its own (root, docker.io, debootstrap)
+	tests/container/run.sh $(ARGS)
+.PHONY: image-test
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links

@@ -19,6 +19,7 @@ from syncd.opening import database_url, open_database
 from syncd.pull import Pull, PullSettings
 from syncd.push import Push, PushSettings
 from syncd.reconcile import Reconcile
+from syncd.status.pulse import BeatingClock, Pulse
 from syncd.sweep import Guard
 
 if TYPE_CHECKING:
@@ -37,10 +38,14 @@ class Flows:
     pull: Pull
     push: Push
     reconcile: Reconcile
+    session: AsyncAlbertSession
+    pulse: Pulse
     leadership: Leadership = field(default_factory=Alone)
 
 
-def open_session(settings: Settings, clock: Clock) -> AsyncAlbertSession:
+def open_session(
+    settings: Settings, clock: Clock, after_request: Callable[[str, int | BaseException, float], None] | None = None
+) -> AsyncAlbertSession:
     """Make the HTTP session; the token wins over client credentials when both are given."""
     token = settings.albert_token
     credentials = None
@@ -57,6 +62,7 @@ def open_session(settings: Settings, clock: Clock) -> AsyncAlbertSession:
         max_response_bytes=settings.syncd_max_response_bytes,
         max_connections=settings.syncd_operations_concurrency + 20,
         before_request=RateLimit(limit, clock) if limit else None,
+        after_request=after_request,
     )
 
 
@@ -91,6 +97,13 @@ def push_settings(settings: Settings) -> PushSettings:
     )
 
 
+def longest_silence(settings: Settings) -> float:
+    """Return the seconds that a loop may work without a sign: a few requests, each behind all that waits for a turn."""
+    limit = settings.syncd_max_requests_per_second
+    queued = (settings.syncd_operations_concurrency + 20) / limit if limit else 0.0
+    return 60.0 + 4 * (settings.syncd_request_timeout + queued)
+
+
 @asynccontextmanager
 async def open_flows(
     settings: Settings,
@@ -100,6 +113,7 @@ async def open_flows(
     patience: float,
     clock: Clock | None = None,
     on_page: Callable[[Mapping[str, int]], None] | None = None,
+    after_request: Callable[[str, int | BaseException, float], None] | None = None,
 ) -> AsyncIterator[Flows]:
     """Hold the database as its one daemon and put the flows together.
 
@@ -121,13 +135,15 @@ async def open_flows(
         database = await stack.enter_async_context(
             open_database(settings, make=True, patience=patience, on_wait=on_wait)
         )
-        albert = ChatSessionCollection(session=await stack.enter_async_context(open_session(settings, clock)))
+        session = await stack.enter_async_context(open_session(settings, clock, after_request))
+        albert = ChatSessionCollection(session=session)
+        pulse = Pulse(clock, longest_silence(settings), lambda: database.waiting)
         push = Push(database=database, albert=albert, clock=clock, log=log, settings=push_settings(settings))
         await push.recover(abandoned=alone)
         pull = Pull(
             database=database,
             albert=albert,
-            clock=clock,
+            clock=BeatingClock(clock, pulse, "passes"),
             log=log,
             settings=pull_settings(settings),
             on_page=on_page,
@@ -138,6 +154,8 @@ async def open_flows(
             clock,
             pull,
             push,
-            Reconcile(database=database, albert=albert, clock=clock, log=log),
+            Reconcile(database=database, albert=albert, clock=BeatingClock(clock, pulse, "reconcile"), log=log),
+            session,
+            pulse,
             await stack.enter_async_context(replica(url, clock)) if not alone else Alone(),
         )

@@ -10,13 +10,14 @@ sent again at any time.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from syncd.albert import (
     AlbertAuthError,
+    AlbertClientError,
     AlbertException,
     AlbertHTTPError,
-    AlbertServerError,
     BadRequestError,
     ConflictError,
     ForbiddenError,
@@ -26,11 +27,13 @@ from syncd.albert import (
     TooManyRequestsError,
     UnauthorizedError,
 )
+from syncd.albert.paths import segment
 from syncd.clock import utc_text
 from syncd.decide import GONE, difference
 from syncd.listing import ID, SOURCE, GarbledError, Row, read_session
 from syncd.mirror import operations, sources
 from syncd.mirror.operations import LeaseLostError, Operation
+from syncd.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,72 +46,20 @@ REQUEST_TIMEOUT = 408
 SERVICE_UNAVAILABLE = 503
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
-    """The effect is there. `rows` are sessions as Albert has them, asked for at `asked_at`; `gone` are deleted ones."""
-
-    session_id: str | None
-    asked_at: str = ""
-    rows: tuple[Row, ...] = ()
-    gone: tuple[str, ...] = ()
-    note: str | None = None
-    status: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Not applied, and may go better later; `counts` tells whether it was an attempt, `retry_after` is in seconds."""
-
-    error: str
-    status: int | None = None
-    retry_after: float | None = None
-    counts: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """A create was sent and nobody knows whether it was applied."""
-
-    error: str
-    status: int | None = None
-    retry_after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """A look-up for an unknown create found nothing."""
-
-    status: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """It can never go well as it is."""
-
-    error: str
-    status: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Albert refuses the credentials: the operation has no part in it."""
-
-    error: str
-    status: int | None = None
-
-
-Outcome = Succeeded | Retry | Unknown | Missed | Dead | Refused
-
-
 @dataclass
 class Attempt:
-    """A claimed operation in flight; `sent` tells whether a POST has left, `lease_until` how long the claim is good."""
+    """A claimed operation in flight.
+
+    `lease_until` is how long the claim is good, `settle` the seconds that look-ups may lag, and `sent` tells whether a
+    POST has left whose answer is not known.
+    """
 
     operation: Operation
     albert: ChatSessionCollection
     clock: Clock
     lease_until: datetime
     database: Database
+    settle: float
     sent: bool = field(default=False)
 
     def interrupted(self) -> Outcome:
@@ -150,7 +101,11 @@ async def perform(attempt: Attempt) -> Outcome:
     except (InvalidIdError, InvalidRequestError) as error:
         return Dead(str(error))
     except (AlbertException, GarbledError) as error:
-        return _failed(error)
+        outcome = _failed(error)
+    if isinstance(outcome, Dead) and operation.state == "unknown":
+        # a look-up that fails decides nothing: the create may have been applied, whatever a GET says now
+        return Retry(outcome.error, outcome.status)
+    return outcome
 
 
 async def _create(attempt: Attempt) -> Outcome:
@@ -158,6 +113,8 @@ async def _create(attempt: Attempt) -> Outcome:
     if isinstance(found, Succeeded):
         return found
     operation = attempt.operation
+    if "\0" in f"{operation.name}{operation.parent_id}":
+        return Dead("the name or the folder holds a NUL, which no answer about it could be stored with")
     body: dict[str, object] = {"name": operation.name, "sourceSessionId": operation.source_session_id}
     if operation.parent_id is not None:
         body["parentId"] = operation.parent_id
@@ -173,8 +130,11 @@ async def _create(attempt: Attempt) -> Outcome:
         if _surely_not_applied(error):
             attempt.sent = False
             raise
-        return Unknown(str(error), getattr(error, "status_code", None), getattr(error, "retry_after", None))
-    return Succeeded(row[ID], asked_at, (row,), status=201)
+        status, told = getattr(error, "status_code", None), getattr(error, "retry_after", None)
+        return Unknown(str(error), status, told, down=True)
+    # some servers answer a duplicate with the session that was there first
+    note = difference(row, name=operation.name or "", parent_id=operation.parent_id)
+    return Succeeded(row[ID], asked_at, (row,), note=note, status=201)
 
 
 async def _adopt_after(attempt: Attempt, error: ConflictError | BadRequestError) -> Outcome:
@@ -183,7 +143,8 @@ async def _adopt_after(attempt: Attempt, error: ConflictError | BadRequestError)
     if isinstance(found, Succeeded):
         return found
     if isinstance(error, ConflictError):
-        return Retry(str(error), error.status_code)  # it is there, and look-ups lag
+        # it is there, and look-ups lag: they are made over the settle time before the create is sent again
+        return Unknown(str(error), error.status_code, error.retry_after)
     return Dead(str(error), error.status_code)
 
 
@@ -221,47 +182,63 @@ def _of_source(row: Row, operation: Operation) -> Row:
 
 async def _delete(attempt: Attempt) -> Outcome:
     operation = attempt.operation
-    target = operation.session_id or operation.target_session_id
-    if target is None:
+    target = operation.session_id or operation.target_session_id or ""
+    if not target:
         try:
-            target = (await _by_source(attempt))[ID]
+            target = (await _by_source(attempt))[ID] or ""
         except AlbertHTTPError as error:
             if error.status_code not in GONE:
                 raise
-            return await _already_gone(attempt, error.status_code)
+            found = await _already_gone(attempt, error.status_code)
+            if not isinstance(found, str):
+                return found
+            target = found
+        segment(target)  # an id that can never be sent is not worth keeping
         # kept before it is sent: a later attempt must not find, and delete, a session that somebody made since
         await attempt.database.write(lambda c: operations.write(c, operation, target_session_id=target))
     attempt.check()
     try:
-        await attempt.albert.delete(id=target or "")
+        await attempt.albert.delete(id=target)
     except AlbertHTTPError as error:
         if error.status_code not in GONE:
             raise
-        return Succeeded(target, gone=(target or "",), status=error.status_code)
-    return Succeeded(target, gone=(target or "",), status=204)
+        return Succeeded(target, gone=(target,), status=error.status_code)
+    return Succeeded(target, gone=(target,), status=204)
 
 
-async def _already_gone(attempt: Attempt, status: int) -> Outcome:
-    """Bring the mirror in line when Albert knows no session with the source id: ask for those the mirror has."""
+async def _already_gone(attempt: Attempt, status: int) -> Outcome | str:
+    """Albert knows no session with the source id: bring the mirror in line, or find out that look-ups lag.
+
+    Returns
+    -------
+    Outcome | str
+        The id of the session to delete after all: one that the mirror learned of so lately that look-ups may not show
+        it yet, or that answers by its id.
+    """
     source_id = attempt.operation.source_session_id or ""
     carriers = await attempt.database.read(lambda c: sources.carriers(c, source_id))
     asked_at = utc_text(attempt.clock.now())
+    fresh = attempt.clock.now() - timedelta(seconds=attempt.settle)
     rows, gone = [], []
-    for session_id in carriers:
+    for session_id, observed_at in carriers:
+        if observed_at is not None and observed_at > fresh:
+            return session_id
         try:
-            rows.append(read_session(await attempt.albert.get_raw(id=session_id)))
+            row = read_session(await attempt.albert.get_raw(id=session_id))
         except AlbertHTTPError as error:
             if error.status_code not in GONE:
                 raise
             gone.append(session_id)
-    if any(row[SOURCE] == source_id for row in rows):
-        return Retry("the source id answers 404 and its session does not: look-ups lag", status)
+            continue
+        if row[ID] == session_id and row[SOURCE] == source_id:
+            return session_id
+        rows.append(row)
     return Succeeded(None, asked_at, tuple(rows), tuple(gone), status=status)
 
 
 def _surely_not_applied(error: AlbertException | GarbledError) -> bool:
     """Whether a POST that failed so was not applied: it never left, or the server refused it."""
-    if isinstance(error, AlbertHTTPError) and not isinstance(error, AlbertServerError):
+    if isinstance(error, AlbertClientError | RedirectError):
         return error.status_code != REQUEST_TIMEOUT
     return isinstance(error, AlbertException) and error.not_applied
 
@@ -272,12 +249,12 @@ def _failed(error: AlbertException | GarbledError) -> Outcome:
     if isinstance(error, AlbertAuthError | UnauthorizedError):
         return Refused(text, getattr(error, "status_code", None))
     if not isinstance(error, AlbertHTTPError):
-        return Retry(text)
+        return Retry(text, down=True)
     status, told = error.status_code, error.retry_after
     if isinstance(error, TooManyRequestsError) or (status == SERVICE_UNAVAILABLE and told is not None):
-        return Retry(text, status, told, counts=False)
-    if isinstance(error, ForbiddenError | AlbertServerError) or status == REQUEST_TIMEOUT:
-        return Retry(text, status, told)
+        return Retry(text, status, told, counts=False, down=True)
     if isinstance(error, RedirectError):
         return Dead(f"Albert answered with a redirect, which is never followed: {text}", status)
-    return Dead(text, status)
+    if isinstance(error, AlbertClientError) and status != REQUEST_TIMEOUT:
+        return Retry(text, status, told) if isinstance(error, ForbiddenError) else Dead(text, status)
+    return Retry(text, status, told, down=True)

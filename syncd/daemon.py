@@ -12,7 +12,7 @@ that cannot be used ends the daemon (exit 3). SIGTERM and SIGINT: no new work, w
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,18 +23,19 @@ from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.leader import Replica
 from syncd.mirror.listen import changes
 from syncd.mirror.passes import PassLostError
-from syncd.push import Wake
 from syncd.tasks import task_group
+from syncd.wake import Wake
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.app import Flows
+    from syncd.status.pulse import Pulse
 
 RECONCILE_GAP = 0.5
 """Seconds between rounds of reconciliation, however often the bell rings."""
-GRACE_FOR_FLIGHTS = 0.7
-"""The part of the grace that requests in flight get; the rest is for writing down what became of them."""
+SECONDS_TO_WRITE = 3.0
+"""What is kept of the grace, 0.7 of it at the most, to write down what became of the requests in flight."""
 RESTARTS = Backoff(1.0, 60.0)
 
 
@@ -51,12 +52,14 @@ class Rhythm:
 class Daemon:
     """The loops of a running syncd.
 
-    `beats` says when each loop last made progress, in seconds of the clock's `monotonic`.
+    `beats` says when each loop last made progress, in seconds of the clock's `monotonic`; the flows' `pulse` says
+    whether one is wedged. `others` are loops besides the flows, each by its name.
     """
 
     flows: Flows
     log: FilteringBoundLogger
     rhythm: Rhythm
+    others: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     beats: dict[str, float] = field(default_factory=dict)
     _reconcile_bell: Wake = field(default_factory=Wake)
 
@@ -74,8 +77,11 @@ class Daemon:
                     break
                 stoppable.cancel()
                 self.flows.push.stop()
-                with anyio.move_on_after(self.rhythm.shutdown_grace * GRACE_FOR_FLIGHTS):
+                grace = self.rhythm.shutdown_grace
+                with anyio.move_on_after(max(grace - SECONDS_TO_WRITE, grace * 0.3)):
                     await drained.wait()
+                # From here on a database that somebody else holds is not waited for: recovery finds what was in flight.
+                self.flows.database.patience = 0.0
                 group.cancel_scope.cancel()
         self.log.info("daemon.stopped")
 
@@ -85,8 +91,8 @@ class Daemon:
             async with task_group() as group:
                 group.start_soon(self._supervise, "watch", self._watch)
                 group.start_soon(self._supervise, "leader", self._lead)
-                if self.flows.database.dialect == "postgresql":
-                    group.start_soon(self._supervise, "recover", self._recover)
+                for name, loop in self.others.items():
+                    group.start_soon(self._supervise, name, loop)
 
     async def _lead(self) -> None:
         """Take passes and reconcile, on PostgreSQL only while this is the replica that leads."""
@@ -102,9 +108,10 @@ class Daemon:
             group.start_soon(self._supervise, "reconcile", self._reconcile)
 
     def _report_leadership(self, change: str) -> None:
-        if change in {"leading", "standby"}:
-            event = f"replica.{change}"
-            self.log.info(event)
+        if change == "leading":
+            self.log.info("replica.leading")
+        elif change == "standby":
+            self.log.info("replica.standby")
         else:
             self.log.warning("replica.lost", reason=change, hint="it goes on by itself when this is over")
 
@@ -112,13 +119,8 @@ class Daemon:
         for name in ("passes", "reconcile"):
             self._beat(name)
 
-    async def _recover(self) -> None:
-        """Find the operations of replicas that died: their leases run out."""
-        while True:
-            await self.flows.push.recover(abandoned=False)
-            await self.flows.clock.sleep(self.flows.push.settings.lease / 3)
-
     async def _push(self, drained: anyio.Event) -> None:
+        self.flows.push.wake = _Bell(self.flows.pulse, "push")
         await self._supervise("push", self.flows.push.run)
         drained.set()
 
@@ -136,12 +138,19 @@ class Daemon:
             except Exception:
                 self.log.exception("loop.failed", loop=name)
             else:
+                self.flows.pulse.end(name)
                 return
             failures = 1 if self.flows.clock.monotonic() - began > RESTARTS.longest else failures + 1
-            await self.flows.clock.sleep(RESTARTS.wait(failures, chance=1.0))
+            await self._sleep(name, RESTARTS.wait(failures, chance=1.0))
 
-    def _beat(self, name: str) -> None:
+    def _beat(self, name: str, waits: float = 0.0) -> None:
         self.beats[name] = self.flows.clock.monotonic()
+        self.flows.pulse.beat(name, waits)
+
+    async def _sleep(self, name: str, seconds: float) -> None:
+        self.flows.pulse.beat(name, seconds)
+        await self.flows.clock.sleep(seconds)
+        self.flows.pulse.beat(name)
 
     async def _passes(self) -> None:
         clock = self.flows.clock
@@ -154,18 +163,20 @@ class Daemon:
                 self.log.warning("pass.lost", reason=str(error))
             self._reconcile_bell.ring()
             self._beat("passes")
-            await clock.sleep(max(self.rhythm.pass_interval - (clock.monotonic() - began), 0))
+            await self._sleep("passes", max(self.rhythm.pass_interval - (clock.monotonic() - began), 0))
 
     async def _reconcile(self) -> None:
-        clock, failures = self.flows.clock, 0
+        failures = 0
         while True:
             self._beat("reconcile")
             unanswered = await self.flows.reconcile.run()
             failures = failures + 1 if unanswered else 0
             if unanswered:
                 waits = self.flows.push.settings.backoff
-                await clock.sleep(min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval))
-            await clock.sleep(min(RECONCILE_GAP, self.rhythm.reconcile_interval))
+                rest = min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval)
+                await self._sleep("reconcile", rest)
+            await self._sleep("reconcile", min(RECONCILE_GAP, self.rhythm.reconcile_interval))
+            self._beat("reconcile", self.rhythm.reconcile_interval)
             await self._reconcile_bell.wait(self.rhythm.reconcile_interval)
 
     async def _watch(self) -> None:
@@ -179,3 +190,20 @@ class Daemon:
                 self._reconcile_bell.ring()
         finally:
             await told.close()
+
+
+class _Bell(Wake):
+    """The queue's bell: whoever comes to wait for it has made progress."""
+
+    def __init__(self, pulse: Pulse, loop: str) -> None:
+        super().__init__()
+        self._pulse, self._loop = pulse, loop
+        pulse.beat(loop)
+
+    async def wait(
+        self, seconds: float | None = None, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+    ) -> None:
+        """Wait for the bell, alive; with no limit of time it waits for work in flight, which ends by itself."""
+        self._pulse.beat(self._loop, seconds or 0.0)
+        await super().wait(seconds, sleep=sleep)
+        self._pulse.beat(self._loop)

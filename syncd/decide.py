@@ -90,8 +90,18 @@ class Backoff:
     def wait(self, attempt: int, *, chance: float, retry_after: float | None = None) -> float:
         """Return the seconds to wait after the so-manieth attempt, or as many as the server asked for."""
         if retry_after is not None and retry_after > 0:
-            return retry_after if retry_after <= LONGEST_RETRY_AFTER else self.longest
+            return self.told(retry_after)
         return min(self.longest, self.base * 2.0 ** min(attempt - 1, 60)) * chance
+
+    def told(self, retry_after: float) -> float:
+        """Return the seconds to wait that a server asked for, or the longest wait when it asked for nonsense."""
+        return retry_after if retry_after <= LONGEST_RETRY_AFTER else self.longest
+
+    def since(self, elapsed: float, *, chance: float, retry_after: float | None = None) -> float:
+        """Return the seconds to wait for what has been failing for so long: about as long again."""
+        if retry_after is not None and retry_after > 0:
+            return self.told(retry_after)
+        return min(self.longest, max(self.base, elapsed)) * chance
 
 
 UNKNOWN_LOOKUPS = (0.02, 0.2, 0.5, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -28,15 +29,17 @@ SOURCE_COLUMN = "source_session_id"
 def open_text(file: Path) -> TextIO:
     """Open a file of UTF-8 text, or standard input for `-`; a byte order mark is skipped.
 
+    Bytes that are not UTF-8 come as lone surrogates, so that who reads can say in which line they are.
+
     Raises
     ------
     UsageError
         There is no such file, or it cannot be read.
     """
     if str(file) == "-":
-        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
-        return file.open(encoding="utf-8-sig", newline="")
+        return file.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
 
@@ -122,71 +125,79 @@ def read_sources(stream: TextIO) -> list[str]:
 
 
 def _records(stream: TextIO, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Yield each record with its line; CSV and JSON Lines are told apart by the first character."""
+    """Yield each record with its first line; CSV and JSON Lines are told apart by the first character."""
+    with stream:
+        first = stream.read(1)
+        lines = _lines(first, stream)
+        yield from _json_lines(lines, columns) if first == "{" else _csv(lines, columns)
+
+
+def _lines(first: str, stream: TextIO) -> Iterator[str]:
+    """Yield the lines of a stream of which one character has been read already."""
+    head = first if first == "\n" else first + stream.readline()
+    for number, line in enumerate(itertools.chain([head] if head else [], stream), 1):
+        if not line.isascii() and _has_surrogate(line):
+            raise UsageError(f"line {number}: not UTF-8 text")
+        yield line
+
+
+def _csv(lines: Iterator[str], columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str | None]]]:
+    reader = csv.reader(lines, strict=True)
+    names: list[str] | None = None
+    began = 1
     try:
-        with stream:
-            first = stream.read(1)
-            text = _Pushed(first, stream)
-            yield from _json_lines(text, columns) if first == "{" else _csv(text, columns)
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the file is not UTF-8 text: {error.reason} at byte {error.start}") from error
-
-
-class _Pushed:
-    """The lines of a stream of which one character has been read already."""
-
-    def __init__(self, first: str, stream: TextIO) -> None:
-        self._first = first
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[str]:
-        head = self._first if self._first == "\n" else self._first + self._stream.readline()
-        if head:
-            yield head
-        yield from self._stream
-
-
-def _csv(lines: _Pushed, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str | None]]]:
-    reader = csv.DictReader(lines, strict=True)
-    try:
-        names = [name.strip() for name in reader.fieldnames or []]
-        unknown = [name for name in names if name not in columns]
-        if unknown or not names:
-            raise UsageError(
-                f"line 1: the first line must name the columns, out of {', '.join(columns)}"
-                + (f"; unknown: {', '.join(map(repr, unknown))}" if unknown else "")
-            )
-        if len(set(names)) != len(names):
-            raise UsageError("line 1: a column is named twice")
-        reader.fieldnames = names
-        for record in reader:
-            if None in record or None in record.values():
-                raise UsageError(f"line {reader.line_num}: it has {_cells(record)} cells and not {len(names)}")
-            yield reader.line_num, {name: value or None for name, value in record.items()}
+        for cells in reader:
+            line, began = began, reader.line_num + 1  # a quoted cell may span lines: a record is where it begins
+            if names is None:
+                names = _column_names(cells, columns)
+            elif not cells:
+                continue
+            elif len(cells) != len(names):
+                raise UsageError(f"line {line}: it has {len(cells)} cells and not {len(names)}")
+            else:
+                yield line, {name: value or None for name, value in zip(names, cells, strict=True)}
     except csv.Error as error:
-        raise UsageError(f"line {reader.line_num}: not CSV: {error}") from error
+        raise UsageError(f"line {began}: not CSV: {error}") from error
+    if names is None:
+        _column_names([], columns)
 
 
-def _cells(record: dict[Any, Any]) -> int:
-    return sum(value is not None for name, value in record.items() if name is not None) + len(record.get(None) or ())
+def _column_names(cells: list[str], columns: tuple[str, ...]) -> list[str]:
+    names = [name.strip() for name in cells]
+    unknown = [name for name in names if name not in columns]
+    if unknown or not names:
+        raise UsageError(
+            f"line 1: the first line must name the columns, out of {', '.join(columns)}"
+            + (f"; unknown: {', '.join(map(repr, unknown))}" if unknown else "")
+        )
+    if len(set(names)) != len(names):
+        raise UsageError("line 1: a column is named twice")
+    return names
 
 
-def _json_lines(lines: _Pushed, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str | None]]]:
+def _json_lines(lines: Iterator[str], columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str | None]]]:
     for number, text in enumerate(lines, 1):
         if not text.strip():
             continue
         try:
-            record = json.loads(text)
+            pairs = json.loads(text, object_pairs_hook=_Pairs)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"line {number}: not JSON: {error}") from error
-        if not isinstance(record, dict):
+        if not isinstance(pairs, _Pairs):
             raise UsageError(f"line {number}: not an object")
+        record = dict(pairs)
+        if len(record) != len(pairs):
+            raise UsageError(f"line {number}: a key is there twice")
         for name, value in record.items():
             if name not in columns:
                 raise UsageError(f"line {number}: unknown key {name!r}; known are {', '.join(columns)}")
             if value is not None and not isinstance(value, str):
                 raise UsageError(f"line {number}: {name} must be text")
         yield number, {name: value or None for name, value in record.items()}
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The keys and values of a JSON object, before one with a key twice loses a value."""
 
 
 def enqueue_all(
@@ -212,21 +223,22 @@ def plan(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, A
         it with another name or folder), `there` (as asked for, or queued already), `deleted`, `absent` (nothing to
         delete).
     """
-    planned: set[tuple[str, str]] = set()
+    planned: dict[tuple[str, str], bool] = {}
     return [_plan_one(connection, row, planned) for row in rows]
 
 
-def _plan_one(connection: Connection, row: dict[str, Any], planned: set[tuple[str, str]]) -> dict[str, Any]:
+def _plan_one(connection: Connection, row: dict[str, Any], planned: dict[tuple[str, str], bool]) -> dict[str, Any]:
+    """Plan a row; `planned` tells which sessions rows before it create (True) or delete (False)."""
     live = _live(connection, row)
-    key = (row["kind"], row["source_session_id"] or f"id {row['session_id']}")
-    queued = key in planned or _queued(connection, row)
-    planned.add(key)
+    key = ("id", row["session_id"]) if row["session_id"] else ("source", row["source_session_id"])
+    creates, before = row["kind"] == "create", planned.get(key)
+    planned[key] = creates
     note = None
-    if queued:
+    if before is creates or (before is None and _queued(connection, row)):
         outcome, note = "there", "queued already"
-    elif row["kind"] == "delete":
-        outcome = "deleted" if live is not None else "absent"
-    elif live is None:
+    elif not creates:
+        outcome = "deleted" if live is not None or before else "absent"
+    elif live is None or before is False:
         outcome = "created"
     else:
         note = difference(tuple(live), name=row["name"], parent_id=row["parent_id"])

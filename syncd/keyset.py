@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from array import array
+from itertools import accumulate
+from operator import sub
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,12 +39,18 @@ class KeySet:
 
 
 def pack(keys: Iterable[int]) -> bytes:
-    """Write keys for a row of `pages`, 4 bytes each."""
-    return array("I", keys).tobytes()
+    """Write keys for a row of `pages`, in their order.
+
+    Listings mostly bring sessions in the order in which they came to the mirror, so that the steps from key to key,
+    compressed, take next to nothing: 8 bytes each made the file of an unchanged tenant grow by 2% once.
+    """
+    listed = list(keys)
+    return zlib.compress(array("q", map(sub, listed, [0, *listed])).tobytes(), 1) if listed else b""
 
 
 def unpack(data: bytes) -> array[int]:
     """Read what `pack` wrote."""
-    keys: array[int] = array("I")
-    keys.frombytes(data)
-    return keys
+    steps: array[int] = array("q")
+    if data:
+        steps.frombytes(zlib.decompress(data))
+    return array("q", accumulate(steps))

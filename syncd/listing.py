@@ -7,6 +7,8 @@ never an empty listing.
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -265,13 +267,15 @@ def read_time(text: str) -> str | None:
     """Bring an ISO 8601 time to the mirror's form; a time without a zone is taken as UTC; None for anything else."""
     try:
         moment = datetime.fromisoformat(text)
-        if text[-1] == "Z" and text[4:17:3] == "--T::" and len(text) in _FRACTION:
+        if text[-1] == "Z" and text[4:20:3] in _SHAPES and len(text) in _FRACTION and text[11:13] != "24":
             return text[:-1] + _FRACTION[len(text)]
         return utc_text(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     except (ValueError, OverflowError):
         return None
 
 
+_SHAPES = frozenset({"--T::Z", "--T::."})
+"""Every third character, from the fifth on, of a time that is all but in the mirror's form."""
 _FRACTION = {20: ".000000Z", 24: "000Z", 27: "Z"}
 """What a UTC time of that length lacks to be in the mirror's form."""
 
@@ -281,11 +285,49 @@ def _read_json(body: bytes) -> tuple[Any, bool]:
     try:
         return from_json(body, allow_inf_nan=False), _NUL in body
     except ValueError:
-        pass  # NaN and half surrogate pairs are an item's fault: the slower parser lets them through to be judged
+        pass  # NaN, half surrogate pairs and the like are an item's fault: the slower parser lets them be judged
     try:
-        return json.loads(body), True
+        try:
+            return _lenient(body), True
+        except RecursionError:
+            return _lenient(_shallow(body)), True
     except (ValueError, RecursionError) as error:
         raise GarbledError(f"the answer is not JSON: {type(error).__name__}") from None
+
+
+def _lenient(body: bytes) -> Any:  # noqa: ANN401 - any JSON
+    """Parse a body in which an item may hold what nobody can: bytes that are no text become half surrogate pairs."""
+    return json.loads(body.decode("utf-8-sig", "surrogateescape"), parse_int=_integer)
+
+
+def _integer(digits: str) -> int | float:
+    """Read a whole number; one of thousands of digits is as good as none."""
+    try:
+        return int(digits)
+    except ValueError:
+        return math.nan
+
+
+def _shallow(body: bytes) -> bytes:
+    """Put NaN in the place of what no parser can follow down, so that it costs its own item and not the page."""
+    parts, kept, depth = [], 0, 0
+    for token in _BRACKETS.finditer(body):
+        match token.group():
+            case b"[" | b"{":
+                depth += 1
+                if depth == DEEPEST + 1:
+                    parts.append(body[kept : token.start()])
+            case b"]" | b"}":
+                depth -= 1
+                if depth == DEEPEST:
+                    parts.append(b"NaN")
+                    kept = token.end()
+    return b"".join((*parts, body[kept:]))
+
+
+DEEPEST = 200
+_BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+"""Strings, so that what is in them is passed over, and brackets."""
 
 
 def _sendable(text: str) -> bool:

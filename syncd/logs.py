@@ -7,11 +7,10 @@ neither break a line nor paint the terminal.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
-
-import structlog
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -50,11 +49,15 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
     stream : TextIO | None
         Standard output unless told otherwise.
     """
+    import structlog  # noqa: PLC0415 - a tenth of a second, and most commands log nothing
+
     out = stream or sys.stdout
     console = style == "console" or (style == "auto" and out.isatty())
     render: Any = (
         structlog.dev.ConsoleRenderer(
-            colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+            colors=out.isatty() and not os.environ.get("NO_COLOR"),
+            exception_formatter=structlog.dev.plain_traceback,
+            sort_keys=False,
         )
         if console
         else structlog.processors.JSONRenderer()
@@ -80,6 +83,8 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
 
 def _lead_library_logs_here(processors: list[Any], out: TextIO) -> None:
     """Send the warnings of libraries through the same processors, so that the output stays one event a line."""
+    import structlog  # noqa: PLC0415 - as above
+
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

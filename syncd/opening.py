@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from syncd.errors import DatabaseUnusableError
+from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror import schema
 from syncd.mirror.database import Database
 from syncd.mirror.postgres import require_rights
@@ -48,16 +48,37 @@ async def open_database(
         The database is not there, not at head, or not to be used.
     """
     url = database_url(settings)
-    if not make and url.get_backend_name() == "sqlite":
+    migrates = make and settings.syncd_auto_migrate
+    if not migrates and url.get_backend_name() == "sqlite":
         require_file(url)
     async with Database.create(url, patience=patience, on_wait=on_wait) as database:
-        if make and settings.syncd_auto_migrate:
-            await database.write(schema.migrate)
+        if migrates:
+            await bring_to_head(database)
         else:
             await database.read(schema.require_head)
         if make and database.dialect == "postgresql":
             await database.write(require_rights)
         yield database
+
+
+async def bring_to_head(database: Database) -> tuple[str | None, str]:
+    """Migrate where that is needed; return the revision before and the one after.
+
+    The file is looked at on a reading connection first: opening the writer switches a file to WAL, and a file that is
+    not syncd's must stay as it is to the last byte.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        The database is not syncd's, or a newer syncd's.
+    """
+    try:
+        found = await database.read(schema.revision)
+    except DatabaseBusyError:
+        found = None  # the write waits for as long as it may
+    if found == schema.HEAD:
+        return found, found
+    return await database.write(schema.migrate)
 
 
 def require_file(url: sa.URL) -> None:

@@ -20,9 +20,9 @@ import itertools
 import random
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -42,9 +42,9 @@ from syncd.decide import Backoff, listed_from
 from syncd.known import KnownPages
 from syncd.listing import ID, GarbledError, Page, read_page
 from syncd.logs import log_link
-from syncd.mirror import loading, pages, passes, quarantine, sessions
+from syncd.mirror import absences, loading, pages, passes, quarantine, sessions
 from syncd.mirror.pages import ReadPage
-from syncd.mirror.passes import Progress
+from syncd.mirror.passes import PassLostError, Progress
 from syncd.sweep import Guard, sweep
 from syncd.tasks import task_group
 
@@ -106,6 +106,10 @@ class _PassFailedError(Exception):
     """The listing cannot go on."""
 
 
+class _CeilingError(_PassFailedError):
+    """Waiting any longer would pass the ceiling on time."""
+
+
 class _KeyRefusedError(_PassFailedError):
     """The server does not take its own page key any more."""
 
@@ -147,23 +151,40 @@ class Pull:
 
         A refused page key begins a new pass, `REFUSED_KEYS` times at the most.
         """
-        for _ in range(REFUSED_KEYS):
+        refused = 0
+        while True:
             progress = await self._begin()
             try:
-                return await self._run(progress)
-            except _KeyRefusedError as error:
-                await self._end(progress, "failed", str(error))
-        progress = await self._begin()
-        try:
-            return await self._run(progress)
-        except _KeyRefusedError as error:
-            return await self._end(progress, "failed", str(error))
+                try:
+                    return await self._run(progress)
+                except _KeyRefusedError as error:
+                    outcome = await self._end(progress, "failed", str(error))
+            except PassLostError as error:
+                return await self._lost(progress, error)
+            if (refused := refused + 1) > REFUSED_KEYS:
+                return outcome
 
     async def _begin(self) -> Progress:
         now = self.clock.now()
-        progress = await self.database.write(lambda c: passes.running(c) or passes.begin(c, now))
+
+        def work(connection: Connection) -> tuple[Progress, Progress | None]:
+            progress = passes.running(connection)
+            if progress is None or progress.read or (ceiling := self._ceiling(progress, 0)) is None:
+                return progress or passes.begin(connection, now), None
+            passes.finish(connection, progress, "partial", now=now, error=f"{ceiling}: its checkpoint is too old")
+            return passes.begin(connection, now), progress
+
+        progress, old = await self.database.write(work)
+        if old is not None:
+            self.log.warning("pass.failed", pass_id=old.id, state="partial", error="its checkpoint is too old")
         self.log.info("pass.started", pass_id=progress.id, resumed=progress.resumed, pages=progress.counts["pages"])
         return progress
+
+    async def _lost(self, progress: Progress, error: PassLostError) -> PassOutcome:
+        """Tell how a pass ended that somebody else ended."""
+        state = await self.database.read(lambda c: passes.state(c, progress.id)) or "failed"
+        self.log.warning("pass.failed", pass_id=progress.id, state=state, error=str(error))
+        return PassOutcome(progress.id, state, str(error))
 
     async def _run(self, progress: Progress) -> PassOutcome:
         error: str | None = None
@@ -244,39 +265,59 @@ class Pull:
         """Ask for page after page, one ahead of the one that is being written."""
         key, number, given = progress.page_key, progress.counts["pages"], set(progress.keys)
         known = await KnownPages.load(self.database)
-        async with send:
-            while True:
-                if (ceiling := self._ceiling(progress, number)) is not None:
-                    await send.send(_Fetched(ceiling=ceiling))
-                    return
-                asked_at = self.clock.now()
-                try:
-                    body, page, before = await self._ask(key, known)
-                except _PassFailedError as error:
-                    await send.send(_Fetched(error=error))
-                    return
-                number += 1
-                next_key = before.next_key if before is not None else page.next_key if page is not None else None
-                repeated = next_key in given
-                last = next_key is None or repeated
-                await send.send(_Fetched(body, asked_at, page, None if last else before, last, repeated))
-                if last:
-                    return
-                key = next_key
-                given.add(key or "")
+        # Nobody takes the pages any more when the writing of one failed: then that is the error to tell, not this.
+        with suppress(anyio.BrokenResourceError):
+            async with send:
+                await self._send_pages(progress, send, known, key, number, given)
 
-    def _ceiling(self, progress: Progress, number: int) -> str | None:
+    async def _send_pages(
+        self,
+        progress: Progress,
+        send: ObjectSendStream[_Fetched],
+        known: KnownPages,
+        key: str | None,
+        number: int,
+        given: set[str],
+    ) -> None:
+        while True:
+            if (ceiling := self._ceiling(progress, number)) is not None:
+                await send.send(_Fetched(ceiling=ceiling))
+                return
+            asked_at = self.clock.now()
+            try:
+                body, page, before = await self._ask(progress, key, known)
+            except _CeilingError as error:
+                await send.send(_Fetched(ceiling=str(error)))
+                return
+            except _PassFailedError as error:
+                await send.send(_Fetched(error=error))
+                return
+            number += 1
+            next_key = before.next_key if before is not None else page.next_key if page is not None else None
+            repeated = next_key in given
+            last = next_key is None or repeated
+            await send.send(_Fetched(body, asked_at, page, None if last else before, last, repeated))
+            if last:
+                return
+            key = next_key
+            given.add(key or "")
+
+    def _ceiling(self, progress: Progress, number: int, wait: float = 0.0) -> str | None:
         if number >= self.settings.max_pages:
             return f"stopped at the ceiling of {self.settings.max_pages} pages"
-        if (self.clock.now() - progress.started_at).total_seconds() > self.settings.max_seconds:
+        if (self.clock.now() - progress.started_at).total_seconds() + wait > self.settings.max_seconds:
             return f"stopped at the ceiling of {self.settings.max_seconds:g} seconds"
         return None
 
-    async def _ask(self, key: str | None, known: KnownPages) -> tuple[bytes, Page | None, ReadPage | None]:
+    async def _ask(
+        self, progress: Progress, key: str | None, known: KnownPages
+    ) -> tuple[bytes, Page | None, ReadPage | None]:
         """Ask for one page until it is there; read it, unless it is known.
 
         Raises
         ------
+        _CeilingError
+            The time of the pass would run out before the next try.
         _KeyRefusedError
             The server refuses the key.
         _PassFailedError
@@ -301,6 +342,8 @@ class Pull:
                 if failures >= PAGE_ATTEMPTS or waits >= PAGE_WAITS:
                     raise _PassFailedError(f"gave up on a page after {failures + waits} tries: {error}") from error
                 wait = self.settings.backoff.wait(max(failures, 1), chance=self.chance(), retry_after=retry_after)
+                if (ceiling := self._ceiling(progress, 0, wait)) is not None:
+                    raise _CeilingError(f"{ceiling}, waiting for a page: {error}") from error
                 self.log.debug("page.retrying", error=str(error), seconds=round(wait, 3))
                 await self.clock.sleep(wait)
 
@@ -317,7 +360,8 @@ class Pull:
         read = [one.known for one in fetched if one.known is not None]
 
         def work(connection: Connection) -> tuple[list[ReadPage], dict[str, int]]:
-            good = list(itertools.takewhile(partial(pages.unchanged, connection), read))
+            suspects = quarantine.open_keys(connection) if quarantine.any_open(connection) else frozenset()
+            good = list(itertools.takewhile(lambda page: pages.unchanged(connection, page, suspects), read))
             counts = dict(progress.counts)
             counts["pages"] += len(good)
             fresh = {key for page in good for key in page.session_keys if key not in progress.seen}
@@ -358,7 +402,7 @@ class Pull:
             verdict = _verdict(fetched, tally) if fetched.last else None
             done = now if fetched.last and verdict is None else None
             clean = applied.clean and not page.unreadable
-            keys = array("I", [*applied.keys, *tally.unreadable_keys])
+            keys = array("q", [*applied.keys, *tally.unreadable_keys])
             read = ReadPage(page.next_key, keys, tally.met, mark if clean else None, applied.versions)
             passes.checkpoint(connection, progress, tally.counts, [read], read_at=done)
             if verdict is not None:
@@ -410,15 +454,17 @@ class _Tally:
         self.counts["pages"] += 1
         before: dict[str | None, int] = {}
         if quarantine.any_open(connection):
+            unreadable = {item.session_id for item in page.unreadable}
             before = quarantine.open_sessions(connection, [row[ID] for row in page.rows])
-            quarantine.resolve_sessions(connection, before, now)
+            met = self.progress.met
+            quarantine.resolve_sessions(connection, (i for i in before if i not in unreadable or before[i] in met), now)
         recovered = {applied.by_id[row_id] for row_id, item in before.items() if item in self.progress.met}
         for key in applied.keys:
-            self._count_session(key, applied, recovered=key in recovered)
+            self._count_session(connection, key, applied, recovered=key in recovered)
         if page.unreadable:
-            self._count_unreadable(connection, page, now)
+            self._count_unreadable(connection, page, applied, now)
 
-    def _count_session(self, key: int, applied: sessions.Applied, *, recovered: bool) -> None:
+    def _count_session(self, connection: Connection, key: int, applied: sessions.Applied, *, recovered: bool) -> None:
         change = applied.changes.get(key, "unchanged")
         if recovered:
             self.counts["quarantined"] -= 1
@@ -427,20 +473,25 @@ class _Tally:
             self.counts["seen"] += 1
             self.counts[change] += 1
             self.new += 1
-        elif change != "unchanged" and applied.before.get(key) != self.progress.id:
+        elif change != "unchanged" and not sessions.archived_from(connection, key, self.progress.id):
             self.counts["unchanged"] -= 1
             self.counts[change] += 1
 
-    def _count_unreadable(self, connection: Connection, page: Page, now: datetime) -> None:
+    def _count_unreadable(self, connection: Connection, page: Page, applied: sessions.Applied, now: datetime) -> None:
+        """Count items that are in quarantine now; `met` has those with a minus that count as sessions already."""
         put = quarantine.put(connection, page.unreadable, now=now, pass_id=self.progress.id)
         counted = set(self.progress.met)
         for item, (row_id, new) in zip(page.unreadable, put, strict=True):
             self.unreadable_new.append(new)
-            self.met.append(row_id)
             key = sessions.key_of(connection, item.session_id) if item.session_id is not None else None
-            if row_id in counted or (key is not None and key in self.progress.seen):
+            if row_id in counted or -row_id in counted:
+                continue
+            if key is not None and (key in self.progress.seen or item.session_id in applied.by_id):
+                counted.add(-row_id)
+                self.met.append(-row_id)
                 continue
             counted.add(row_id)
+            self.met.append(row_id)
             self.new += 1
             self.counts["quarantined"] += 1
             if item.session_id is None:
@@ -449,6 +500,7 @@ class _Tally:
                 self.counts["seen"] += 1
             if key is not None:
                 self.unreadable_keys.append(key)
+        absences.clear(connection, self.unreadable_keys, now)
 
 
 def _verdict(fetched: _Fetched, tally: _Tally) -> str | None:

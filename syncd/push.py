@@ -6,7 +6,8 @@
       lease, fence        `attempt.py`, no database             in one transaction, by the holder of the fence
 
 `Push` keeps as many operations in flight as it may, claims as slots fall free, and holds the leases of what is in
-flight. What an answer means is decided in `attempt.py`; here it is written down.
+flight. What an answer means is decided in `attempt.py` and written down by `conclude.py`; whether Albert is down for
+everybody is told by `outage.py`.
 """
 
 from __future__ import annotations
@@ -16,61 +17,45 @@ import random
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from syncd import attempt
-from syncd.attempt import Attempt, Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown
-from syncd.clock import utc_text
-from syncd.decide import Backoff, next_lookup
-from syncd.logs import log_link
-from syncd.mirror import operations, sessions, sources
+from syncd import attempt, conclude
+from syncd.attempt import Attempt
+from syncd.conclude import Concluded, Patience
+from syncd.errors import DatabaseUnusableError
+from syncd.logs import log_link, safe_text
+from syncd.mirror import operations
 from syncd.mirror.operations import LeaseLostError, Operation
+from syncd.outage import Outage, Pauses
+from syncd.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown, answered
 from syncd.tasks import task_group
+from syncd.wake import Wake
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
-    from sqlalchemy import Connection
     from structlog.typing import FilteringBoundLogger
 
     from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
     from syncd.mirror.database import Database
-    from syncd.mirror.sources import Link
 
-SHORTEST_PAUSE = 1.0
-"""Seconds that the queue rests at least after Albert refused the credentials."""
+LAST_WORDS = 2.0
+"""Seconds that writing down what became of an operation gets after a cancellation."""
+NEVER = datetime.min.replace(tzinfo=UTC)
+LOOKS_AT_ONCE = 0.005
+"""Seconds; the shortest time between two looks into the queue when nothing was found."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PushSettings:
-    """How the queue is worked; `lease` and `settle` are in seconds."""
+class PushSettings(Patience):
+    """How the queue is worked; `lease` is in seconds."""
 
     concurrency: int
-    max_attempts: int
-    backoff: Backoff
-    settle: float
     lease: float
-
-
-class Wake:
-    """A bell: it can be rung any number of times, and one who waits hears it once."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def ring(self) -> None:
-        """Wake whoever waits, now or next."""
-        self._event.set()
-
-    async def wait(self, seconds: float | None = None) -> None:
-        """Wait for the bell, at most so long."""
-        with anyio.move_on_after(seconds):
-            await self._event.wait()
-        self._event = anyio.Event()
 
 
 @dataclass(kw_only=True)
@@ -94,9 +79,13 @@ class Push:
     refused: str | None = None
     """Why the queue rests, while Albert refuses the credentials."""
     _flying: dict[int, Attempt] = field(default_factory=dict)
-    _refusals: int = 0
-    _rest_until: float = 0.0
+    _looked_at: datetime = NEVER
+    _turn: int = 0
     _stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self._refusals = Pauses(self.settings.backoff)
+        self._outage = Outage(Pauses(self.settings.backoff))
 
     async def run(self) -> None:
         """Work the queue until `stop`, and what is then in flight to its end."""
@@ -105,7 +94,7 @@ class Push:
             while not self._stopping:
                 claimed = await self._launch(group)
                 if not claimed and not self._stopping:
-                    await self.wake.wait(await self._idle_seconds())
+                    await self.wake.wait(await self._idle_seconds(), sleep=self.clock.sleep)
             while self._flying:
                 await self.wake.wait()
             group.cancel_scope.cancel()
@@ -116,7 +105,7 @@ class Push:
         self.wake.ring()
 
     async def drain(self) -> None:
-        """Work the queue until nothing is due and nothing is in flight."""
+        """Work the queue until nothing is due and nothing is in flight, or Albert takes nothing."""
         async with task_group() as group:
             group.start_soon(self._hold_leases)
             while True:
@@ -129,199 +118,176 @@ class Push:
 
     async def recover(self, *, abandoned: bool) -> None:
         """Make operations whose holder is gone `unknown`."""
-        now = self.clock.now()
-        for operation_id in await self.database.write(lambda c: operations.recover(c, now=now, abandoned=abandoned)):
+
+        def work(connection: Any) -> list[int]:  # noqa: ANN401 - a Connection
+            return operations.recover(connection, now=self.clock.now(), abandoned=abandoned)
+
+        found = await self.database.write(work)
+        for operation_id in found:
             self.log.warning(
                 "operation.unknown",
                 operation_id=operation_id,
                 error="its daemon stopped before the answer was known",
             )
+        if found:
+            self.wake.ring()
+
+    @property
+    def _slots(self) -> int:
+        return 1 if self.refused or self._outage.down else self.settings.concurrency
+
+    def _rest_seconds(self) -> float:
+        now = self.clock.monotonic()
+        return max(self._refusals.left(now), self._outage.pauses.left(now))
 
     async def _launch(self, group: TaskGroup) -> int:
         """Claim as many operations as there are free slots, and set them off."""
-        free = (1 if self._refusals else self.settings.concurrency) - len(self._flying)
+        free = self._slots - len(self._flying)
         if free <= 0 or self._rest_seconds() > 0:
             return 0
-        now, settings = self.clock.now(), self.settings
-        claimed = await self.database.write(
-            lambda c: operations.claim(c, now=now, owner=self.owner, lease=settings.lease, limit=free)
-        )
+        lease, self._turn = self.settings.lease, self._turn + 1
+
+        def work(connection: Any) -> tuple[datetime, list[Operation]]:  # noqa: ANN401 - a Connection
+            now = (
+                self.clock.now()
+            )  # in the transaction, which may have waited long for its turn: the lease runs from here
+            found = operations.claim(
+                connection, now=now, owner=self.owner, lease=lease, limit=free, lookups_first=self._turn % 2 == 0
+            )
+            return now, found
+
+        self._looked_at, claimed = await self.database.write(work)
+        until = self._looked_at + timedelta(seconds=lease)
         for operation in claimed:
-            flight = Attempt(operation, self.albert, self.clock, now + timedelta(seconds=settings.lease), self.database)
+            flight = Attempt(operation, self.albert, self.clock, until, self.database, self.settings.settle)
             self._flying[operation.id] = flight
             group.start_soon(self._fly, flight)
         return len(claimed)
 
     async def _idle_seconds(self) -> float | None:
         """Return how long there is nothing to do unless the bell rings."""
-        if len(self._flying) >= self.settings.concurrency:
+        if len(self._flying) >= self._slots:
             return None
-        if self._refusals:
-            return None if self._flying else self._rest_seconds()
-        due = await self.database.read(operations.next_due)
+        if rest := self._rest_seconds():
+            return rest
+        # what was due when the queue was looked at and was not claimed is blocked: the bell rings when that changes
+        due = await self.database.read(lambda c: operations.next_due(c, after=self._looked_at))
         ceiling = self.settings.lease
         if due is None:
             return ceiling
-        return min(max((due - self.clock.now()).total_seconds(), 0.005), ceiling)
+        return min(max((due - self.clock.now()).total_seconds(), LOOKS_AT_ONCE), ceiling)
 
     async def _fly(self, flight: Attempt) -> None:
         """Perform one claimed operation and write what became of it."""
         operation = flight.operation
         log = self.log.bind(operation_id=operation.id, source_session_id=operation.source_session_id)
+        outcome: Outcome | None = None
         try:
-            try:
-                outcome = await attempt.perform(flight)
-            except anyio.get_cancelled_exc_class():
-                with anyio.CancelScope(shield=True):
-                    await self._conclude(operation, flight.interrupted(), log)
-                raise
+            outcome = await attempt.perform(flight)
             await self._conclude(operation, outcome, log)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(LAST_WORDS, shield=True):
+                await self._last_words(operation, outcome or flight.interrupted(), log)
+            raise
         except LeaseLostError as error:
             log.warning("operation.fenced", error=str(error))
+        except DatabaseUnusableError:
+            raise
+        except Exception as error:
+            log.exception("operation.failed")
+            sent = operation.kind == "create" and (flight.sent or isinstance(outcome, Succeeded | Unknown))
+            await self._break(operation, error, log, sent=sent)
         finally:
             if self._flying.get(operation.id) is flight:  # not when its lease ran out and it was claimed anew, by us
                 del self._flying[operation.id]
             self.wake.ring()
 
+    async def _last_words(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
+        """Write an outcome down while everything is being cancelled; what fails now is found `running` later."""
+        try:
+            await self._conclude(operation, outcome, log)
+        except LeaseLostError as error:
+            log.warning("operation.fenced", error=str(error))
+        except Exception:
+            log.exception("operation.failed")
+
     async def _conclude(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
-        outcome = self._spent(operation, outcome)
-        now = self.clock.now()
-        links = await self.database.write(lambda c: self._write(c, operation, outcome, now))
-        for link in links:
-            log_link(log, link)
-        self._report(operation, outcome, log)
-
-    def _spent(self, operation: Operation, outcome: Outcome) -> Outcome:
-        """Turn a retry of an operation whose attempts are used up into its end."""
-        over = operation.attempts >= self.settings.max_attempts
-        if isinstance(outcome, Retry) and outcome.counts and over and operation.state == "running":
-            return Dead(f"gave up after {operation.attempts} attempts: {outcome.error}", outcome.status)
-        if isinstance(outcome, Missed) and over and self._looked_enough(operation):
-            return Dead(f"gave up after {operation.attempts} attempts, each with its answer lost", outcome.status)
-        return outcome
-
-    def _looked_enough(self, operation: Operation) -> bool:
-        since = operation.unknown_since or self.clock.now()
-        return next_lookup(since, lookups=operation.lookups + 1, settle=self.settings.settle) is None
-
-    def _write(self, connection: Connection, operation: Operation, outcome: Outcome, now: datetime) -> list[Link]:
-        """Write an outcome: the final state and its effect on the mirror stand or fall together."""
-        match outcome:
-            case Succeeded():
-                links = self._effect(connection, operation, outcome, now)
-                operations.release(
-                    connection, operation, "succeeded", result_session_id=outcome.session_id, finished_at=now,
-                    last_error=outcome.note, last_status=outcome.status, next_attempt_at=None, unknown_since=None,
-                )  # fmt: skip
-                return links
-            case Retry():
-                self._write_retry(connection, operation, outcome, now)
-            case Refused():
-                operations.release(
-                    connection, operation, "unknown" if operation.state == "unknown" else "pending",
-                    attempts=operation.attempts - (operation.state == "running"),
-                    last_error=outcome.error, last_status=outcome.status, next_attempt_at=now,
-                )  # fmt: skip
-            case Unknown():
-                first = next_lookup(now, lookups=0, settle=self.settings.settle) or now
-                told = now + timedelta(seconds=outcome.retry_after or 0)
-                operations.release(
-                    connection, operation, "unknown", unknown_since=now, lookups=0, last_error=outcome.error,
-                    last_status=outcome.status, next_attempt_at=max(first, told),
-                )  # fmt: skip
-            case Missed():
-                self._write_missed(connection, operation, outcome, now)
-            case Dead():
-                operations.release(
-                    connection, operation, "dead", finished_at=now, last_error=outcome.error,
-                    last_status=outcome.status, next_attempt_at=None,
-                )  # fmt: skip
-        return []
-
-    def _write_retry(self, connection: Connection, operation: Operation, outcome: Retry, now: datetime) -> None:
-        running = operation.state == "running"
-        counted = running and not outcome.counts
-        wait = self.settings.backoff.wait(
-            max(operation.attempts, 1), chance=self.chance(), retry_after=outcome.retry_after
+        if isinstance(outcome, Retry | Unknown) and outcome.down:
+            was_down, error = self._outage.down, outcome.error
+            if self._outage.failed(operation.id, self.clock.monotonic(), told=outcome.retry_after):
+                operation, outcome = conclude.uncounted(operation, outcome)
+            if self._outage.down and not was_down:
+                log.error("queue.slowed", error=error, hint="Albert fails for everybody; no attempt counts meanwhile")
+        now, chance = self.clock.now(), self.chance()
+        outcome = conclude.spent(operation, outcome, now=now, patience=self.settings)
+        written: Concluded = await self.database.write(
+            lambda c: conclude.write(c, operation, outcome, now=now, patience=self.settings, chance=chance)
         )
-        operations.release(
-            connection, operation, "pending" if running else "unknown", attempts=operation.attempts - counted,
-            last_error=outcome.error, last_status=outcome.status, next_attempt_at=now + timedelta(seconds=wait),
-        )  # fmt: skip
+        for link in written.links:
+            log_link(log, link)
+        self._judge(written.outcome, log)
+        _report(operation, written.outcome, log)
 
-    def _write_missed(self, connection: Connection, operation: Operation, outcome: Missed, now: datetime) -> None:
-        """Count a look-up that found nothing; after the last of them the create may be sent again."""
-        since = operation.unknown_since or now
-        following = next_lookup(since, lookups=operation.lookups + 1, settle=self.settings.settle)
-        values: dict[str, Any] = {"lookups": operation.lookups + 1, "next_attempt_at": following}
-        if following is None:
-            values = {"lookups": 0, "next_attempt_at": now, "unknown_since": None}
-        state = "pending" if following is None else "unknown"
-        operations.release(connection, operation, state, last_status=outcome.status, **values)
+    async def _break(self, operation: Operation, error: Exception, log: FilteringBoundLogger, *, sent: bool) -> None:
+        """Give up a claim on which syncd itself failed, so that it does not stay `running` with nobody there."""
+        words = safe_text(f"syncd failed on it: {type(error).__name__}: {error}".splitlines()[0])
+        now = self.clock.now()
+        try:
+            outcome = await self.database.write(
+                lambda c: conclude.write_broken(c, operation, words, sent=sent, now=now, patience=self.settings)
+            )
+        except LeaseLostError as lost:
+            log.warning("operation.fenced", error=str(lost))
+        else:
+            _report(operation, outcome, log)
 
-    def _effect(self, connection: Connection, operation: Operation, outcome: Succeeded, now: datetime) -> list[Link]:
-        links: list[Link] = []
-        for row in outcome.rows:
-            applied = sessions.apply(connection, [row], sessions.Sighting(outcome.asked_at, utc_text(now)))
-            links += applied.sources
-        gone = [sessions.key_of(connection, session_id) for session_id in outcome.gone]
-        sessions.bury(connection, [key for key in gone if key is not None], now=utc_text(now))
-        if operation.source_session_id is not None:
-            links += sources.refresh(connection, {operation.source_session_id}, utc_text(now))
-        return links
-
-    def _report(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
+    def _judge(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
+        """Learn from an outcome whether Albert takes the credentials, and whether it is there at all."""
         if isinstance(outcome, Refused):
-            self._rest(outcome, log)
+            # a credential that stays refused costs no attempt of anybody: the queue rests
+            if self.refused is None:
+                log.error("queue.paused", error=outcome.error, hint="mend the credentials, then: syncd doctor")
+            self.refused = outcome.error
+            self._refusals.grow(self.clock.monotonic())
             return
-        if self._refusals:
-            self._refusals, self.refused = 0, None
+        taken = outcome.status is not None and not getattr(outcome, "down", False)
+        if taken and self.refused is not None:
+            self.refused = None
+            self._refusals.end()
             log.info("queue.resumed")
-        facts: dict[str, Any] = {
-            "kind": operation.kind,
-            "attempts": operation.attempts,
-            "status": outcome.status,
-        }
-        match outcome:
-            case Succeeded():
-                log.info("operation.succeeded", session_id=outcome.session_id, note=outcome.note, **facts)
-            case Retry():
-                log.warning("operation.retrying", error=outcome.error, **facts)
-            case Unknown():
-                log.warning("operation.unknown", error=outcome.error, **facts)
-            case Missed():
-                log.info("operation.looked_up", lookups=operation.lookups + 1, **facts)
-            case Dead():
-                log.error(
-                    "operation.dead",
-                    error=outcome.error,
-                    hint=f"syncd operations show {operation.id}",
-                    **facts,
-                )
-
-    def _rest(self, outcome: Refused, log: FilteringBoundLogger) -> None:
-        """Let the queue rest: a credential that stays refused costs no attempt of anybody."""
-        if not self._refusals:
-            log.error("queue.paused", error=outcome.error, hint="mend the credentials, then: syncd doctor")
-        self._refusals += 1
-        self.refused = outcome.error
-        rest = self.settings.backoff.wait(self._refusals, chance=1.0)
-        self._rest_until = self.clock.monotonic() + max(rest, min(SHORTEST_PAUSE, self.settings.backoff.longest))
-
-    def _rest_seconds(self) -> float:
-        return max(self._rest_until - self.clock.monotonic(), 0.0) if self._refusals else 0.0
+        if answered(outcome) and self._outage.over():
+            log.info("queue.resumed")
 
     async def _hold_leases(self) -> None:
-        """Prolong the leases of what is in flight, long before they run out."""
+        """Prolong the leases of what is in flight long before they run out, and sweep up those that nobody holds."""
         while True:
             await self.clock.sleep(self.settings.lease / 3)
-            flights = list(self._flying.values())
-            if not flights:
-                continue
-            until = self.clock.now() + timedelta(seconds=self.settings.lease)
-            held = await self.database.write(
-                partial(operations.renew, held=[flight.operation for flight in flights], until=until)
-            )
-            for flight in flights:
-                if flight.operation.id in held:
-                    flight.lease_until = until
+            await self._renew(list(self._flying.values()))
+            await self.recover(abandoned=False)
+
+    async def _renew(self, flights: list[Attempt]) -> None:
+        if not flights:
+            return
+        until = self.clock.now() + timedelta(seconds=self.settings.lease)
+        held = await self.database.write(
+            partial(operations.renew, held=[flight.operation for flight in flights], until=until)
+        )
+        for flight in flights:
+            # one that is not held any more must send nothing more
+            flight.lease_until = until if flight.operation.id in held else NEVER
+
+
+def _report(operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
+    """Log the one event that an attempt ends with."""
+    facts: dict[str, Any] = {"kind": operation.kind, "attempts": operation.attempts, "status": outcome.status}
+    match outcome:
+        case Succeeded():
+            log.info("operation.succeeded", session_id=outcome.session_id, note=outcome.note, **facts)
+        case Retry():
+            log.warning("operation.retrying", error=outcome.error, **facts)
+        case Unknown():
+            log.warning("operation.unknown", error=outcome.error, **facts)
+        case Missed():
+            log.info("operation.looked_up", lookups=operation.lookups + 1, **facts)
+        case Dead():
+            log.error("operation.dead", error=outcome.error, hint=f"syncd operations show {operation.id}", **facts)

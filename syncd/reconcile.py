@@ -71,6 +71,7 @@ class Reconcile:
         int
             The number of source ids that got no answer and will be asked for again.
         """
+        await self._resolve()
         now, after, unanswered = self.clock.now(), "", 0
         before = now - timedelta(seconds=RECHECK)
         while True:
@@ -84,6 +85,15 @@ class Reconcile:
             if (trouble := _hopeless(answers)) is not None:
                 self.log.warning("reconcile.stopped", error=str(trouble), unanswered=unanswered)
                 return unanswered
+
+    async def _resolve(self) -> None:
+        """Let the mirror answer what it can, without a request and, when there is nothing, without a write."""
+        more = await self.database.read(sources.unresolved)
+        while more:
+            at = utc_text(self.clock.now())
+            links, more = await self.database.write(partial(sources.resolve, limit=CHUNK, now=at))
+            for link in links:
+                log_link(self.log, link)
 
     async def _ask(self, source_id: str) -> _Answer:
         asked_at = utc_text(self.clock.now())
@@ -115,7 +125,7 @@ def _write(connection: Connection, answer: _Answer, now: datetime) -> list[Link]
     if answer.trouble is not None:
         return []
     if answer.unsendable is not None:
-        sources.settle(connection, Link(source_id, "unresolved", None, answer.unsendable), at)
+        sources.unaskable(connection, source_id, answer.unsendable, at)
         return []
     links: list[Link] = []
     if answer.row is not None:

@@ -7,20 +7,23 @@ test.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import pydantic
-from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from syncd.errors import SettingsError
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Period = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LONGEST = 1e9
+"""Seconds, about 31 years: what is longer cannot be added to a date."""
+Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
+Period = Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 FROM_FILES = ("ALBERT_TOKEN", "ALBERT_CLIENT_ID", "ALBERT_CLIENT_SECRET", "SYNCD_DATABASE_URL")
@@ -86,29 +89,34 @@ class Settings(BaseModel):
     @pydantic.field_validator("albert_base_url")
     @classmethod
     def _origin(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        parts = _split(value)
+        if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname or _UNSAFE.search(value):
             raise ValueError("must be a URL such as https://app.albertinvent.com")
-        if parts.username or parts.password or parts.query or parts.fragment:
+        if "@" in parts.netloc or "?" in value or "#" in value:
             raise ValueError("must have no user, query or fragment")
         if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError("must be https: a token is not sent in the clear, except to loopback")
         return value.rstrip("/")
 
+    @pydantic.field_validator("albert_token", "albert_client_id", "albert_client_secret")
+    @classmethod
+    def _secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _SENDABLE.fullmatch(value.get_secret_value().strip()):
+            raise ValueError("holds a space, a control character or a letter that is not ASCII; was it copied whole?")
+        return None if value is None else SecretStr(value.get_secret_value().strip())
+
     @pydantic.field_validator("syncd_database_url")
     @classmethod
     def _database(cls, value: SecretStr) -> SecretStr:
-        url = value.get_secret_value()
-        scheme, _, rest = url.partition("://")
-        driver = {
-            "sqlite": "sqlite+aiosqlite",
-            "postgresql": "postgresql+asyncpg",
-            "postgres": "postgresql+asyncpg",
-        }
-        scheme = driver.get(scheme, scheme)
-        if scheme not in driver.values() or not rest.strip("/") or ":memory:" in rest:
-            raise ValueError("must be sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER@HOST/DATABASE")
-        return SecretStr(f"{scheme}://{rest}")
+        scheme, _, rest = value.get_secret_value().partition("://")
+        driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+        url = f"{driver.get(scheme, scheme)}://{rest}"
+        if not (_SQLITE_FILE.fullmatch(url) or _is_postgresql(url)):
+            raise ValueError(
+                "must be sqlite+aiosqlite:///FILE (three slashes, four before an absolute path) or "
+                "postgresql+asyncpg://USER@HOST/DATABASE"
+            )
+        return SecretStr(url)
 
     @property
     def has_credentials(self) -> bool:
@@ -116,6 +124,33 @@ class Settings(BaseModel):
         return self.albert_token is not None or (
             self.albert_client_id is not None and self.albert_client_secret is not None
         )
+
+
+_UNSAFE = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
+_SENDABLE = re.compile(r"[\x21-\x7e]+")
+_SQLITE_FILE = re.compile(r"sqlite\+aiosqlite:///(?!file:|/*:memory:)[^?\x00-\x1f]*[^?/\x00-\x1f]")
+
+
+def _split(url: str) -> SplitResult | None:
+    """Take a URL apart; None for what is none, such as one whose port is no port."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    try:
+        return None if parts.port == 0 else parts
+    except ValueError:
+        return None
+
+
+def _is_postgresql(url: str) -> bool:
+    parts = _split(url)
+    return (
+        parts is not None
+        and parts.scheme == "postgresql+asyncpg"
+        and bool(parts.path.strip("/"))
+        and not _UNSAFE.search(url)
+    )
 
 
 class Loaded(BaseModel):
@@ -156,7 +191,7 @@ def load(environment: Mapping[str, str], files: Sequence[Path] = (), *, credenti
     values, origins = _gather(environment, files, problems)
     known = {name.upper() for name in Settings.model_fields} | {f"{name}_FILE" for name in FROM_FILES}
     problems += [
-        f"{name} is not a setting of syncd ({origins[name]})"
+        f"{name} is not a setting of syncd ({origins[name]}){_meant(name, known)}"
         for name in sorted(values)
         if name.startswith("SYNCD_") and name not in known
     ]
@@ -176,43 +211,69 @@ def load(environment: Mapping[str, str], files: Sequence[Path] = (), *, credenti
     )
 
 
+def _meant(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), 1, cutoff=0.8)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def _gather(
     environment: Mapping[str, str], files: Sequence[Path], problems: list[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
+    """Lay the files and the environment over each other; a later layer's NAME_FILE outdoes an earlier one's NAME."""
     values: dict[str, str] = {}
     origins: dict[str, str] = {}
-    for file in files:
-        try:
-            found = dotenv_values(file, interpolate=False) if file.is_file() else None
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"the environment file {file} cannot be read: {error}")
-            continue
-        if found is None:
-            problems.append(f"the environment file {file} is not there")
-            continue
-        for name, value in found.items():
-            if value:
-                values[name], origins[name] = value, str(file)
-    for name, value in environment.items():
-        if value and name.startswith(("SYNCD_", "ALBERT_")):
-            values[name], origins[name] = value, "environment"
+    ours = {name: value for name, value in environment.items() if name.startswith(("SYNCD_", "ALBERT_"))}
+    layers = [(str(file), _read_env_file(file, problems)) for file in files]
+    for origin, layer in [*layers, ("environment", ours)]:
+        given = {name: value for name, value in layer.items() if value}
+        for name in FROM_FILES:
+            other = f"{name}_FILE"
+            if name in given and other in given:
+                problems.append(f"{name} and {other} are both set ({origin}); use one of them")
+            elif name in given:
+                values.pop(other, None)
+            elif other in given:
+                values.pop(name, None)
+        values |= given
+        origins |= dict.fromkeys(given, origin)
     return values, origins
+
+
+def _read_env_file(file: Path, problems: list[str]) -> dict[str, str]:
+    """Read one environment file; a line that is none of `NAME=value` is a problem, since it may be a lost setting."""
+    from dotenv.parser import parse_stream  # noqa: PLC0415 - most commands are called without a file
+
+    try:
+        with file.open(encoding="utf-8-sig") as stream:
+            bindings = list(parse_stream(stream))
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"the environment file {file} cannot be read: {_why(error)}")
+        return {}
+    problems += [
+        f"{file}, line {binding.original.line}: it is not NAME=value"
+        for binding in bindings
+        if binding.error or (binding.key is not None and binding.value is None)
+    ]
+    return {binding.key: binding.value or "" for binding in bindings if binding.key is not None}
+
+
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    return str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8 text"
 
 
 def _read_files(values: dict[str, str], origins: dict[str, str], problems: list[str]) -> None:
     """Put the content of `NAME_FILE` in the place of `NAME`."""
     for name in FROM_FILES:
         file = values.get(f"{name}_FILE")
-        if file is None:
-            continue
-        if name in values:
-            problems.append(f"{name} and {name}_FILE are both set; use one of them")
+        if file is None or name in values:
             continue
         try:
             content = Path(file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            problems.append(f"{name}_FILE: {file} cannot be read: {reason}")
+            problems.append(f"{name}_FILE: {file} cannot be read: {_why(error)}")
+            continue
+        except ValueError:
+            problems.append(f"{name}_FILE: it is not the name of a file")
             continue
         if not content:
             problems.append(f"{name}_FILE: {file} is empty")
@@ -222,8 +283,10 @@ def _read_files(values: dict[str, str], origins: dict[str, str], problems: list[
 
 def _problem(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     name = str(error["loc"][0]).upper() if error["loc"] else "settings"
-    words = str(error["msg"]).removeprefix("Value error, ")
-    return f"{name}: {words[0].lower()}{words[1:]}"
+    words = (
+        str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be").partition(", unable")[0]
+    )
+    return f"{name}: {words}"
 
 
 def _credential_problems(values: Mapping[str, str], *, needed: bool) -> list[str]:

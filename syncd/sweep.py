@@ -7,6 +7,7 @@ once than the guard allows, unless an operator has approved it.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -78,9 +79,9 @@ class _Sweep:
     approved: set[int] = field(default_factory=set)
 
     async def run(self) -> Swept:
-        candidates, held = await self._find()
+        candidates, missed, held = await self._find()
         if held is not None:
-            return Swept(len(candidates), 0, held)
+            return Swept(missed, 0, held)
         evidence: list[_Evidence] = []
         if candidates:
             trusted = await self._witness()
@@ -88,26 +89,27 @@ class _Sweep:
         deleted = await self._conclude(candidates, evidence)
         return Swept(len(candidates), deleted)
 
-    async def _find(self) -> tuple[list[Candidate], str | None]:
+    async def _find(self) -> tuple[list[Candidate], int, str | None]:
         """Mark what the pass missed, or hold the sweep when that is too much."""
         progress, now = self.progress, self.clock.now()
 
-        def work(connection: Connection) -> tuple[list[Candidate], str | None, set[int], list[str]]:
+        def work(connection: Connection) -> tuple[list[Candidate], int, str | None, set[int], list[str]]:
             passes.check(connection, progress)
-            keys = list(passes.unseen(connection, progress))
+            keys = array("q", passes.unseen(connection, progress))  # all there are when the listing was empty
             approved = passes.approved(connection)
             live = passes.live_count(connection)
-            held = self._too_many(live, len(keys), len(set(keys) - approved))
+            held = self._too_many(live, len(keys), sum(key not in approved for key in keys))
             if held is not None:
                 passes.hold(connection, progress, keys, now=now, error=held)
-                return [absences.Candidate(key, "", "") for key in keys], held, approved, []
-            candidates, newly = absences.mark(connection, keys, now)
-            return candidates, None, approved, newly
+                passes.forget_approved(connection, (key for key in approved if key in progress.seen))
+                return [], len(keys), held, approved, []
+            candidates, newly = absences.mark(connection, list(keys), now)
+            return candidates, len(keys), None, approved, newly
 
-        candidates, held, self.approved, newly = await self.database.write(work)
+        candidates, missed, held, self.approved, newly = await self.database.write(work)
         for session_id in newly:
             self.log.info("session.missing", session_id=session_id)
-        return candidates, held
+        return candidates, missed, held
 
     def _too_many(self, live: int, missed: int, unapproved: int) -> str | None:
         """Say why the sweep must wait for an operator; None when it need not."""
@@ -177,7 +179,7 @@ class _Sweep:
             counted = absences.count(connection, gone, progress)
             doomed = [one.key for one in counted if self._may_go(one, now)]
             buried = sessions.bury(connection, doomed, now=utc_text(now), pass_id=progress.id)
-            passes.forget_approved(connection, self._settled(doomed))
+            passes.forget_approved(connection, self._settled(pairs))
             quarantine.resolve_unseen(connection, progress.met, now)
             passes.finish(connection, progress, "complete", now=now, missing=len(pairs), deleted=len(buried))
             return buried, applied
@@ -185,6 +187,8 @@ class _Sweep:
         buried, applied = await self.database.write(work)
         for session_id in buried:
             self.log.info("session.deleted", session_id=session_id)
+        for session_id in applied.restored:
+            self.log.info("session.restored", session_id=session_id)
         for link in applied.sources:
             log_link(self.log, link)
         return len(buried)
@@ -198,9 +202,12 @@ class _Sweep:
             grace=self.guard.grace,
         )
 
-    def _settled(self, doomed: list[int]) -> set[int]:
-        """Return the approved sessions that need no approval any more: they are gone, or were seen again."""
-        return {key for key in self.approved if key in self.progress.seen} | (self.approved & set(doomed))
+    def _settled(self, pairs: list[tuple[Candidate, _Evidence]]) -> set[int]:
+        """Return the approved sessions that need no approval any more: all but those of which nothing was learned.
+
+        They are gone, or were seen again: then they are missing anew, and not approved, when they are missed next.
+        """
+        return self.approved - {candidate.key for candidate, found in pairs if found.verdict is None}
 
 
 async def sweep(

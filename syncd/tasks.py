@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -15,15 +15,23 @@ R = TypeVar("R")
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[TaskGroup]:
-    """Open a task group that raises the error of its one failed task as it is, not in a group."""
+    """Open a task group that raises a task's error as it is, not in a group; of several alike, the first."""
     try:
         async with anyio.create_task_group() as group:
             yield group
     except BaseExceptionGroup as error:
-        single: BaseException = error
-        while isinstance(single, BaseExceptionGroup) and len(single.exceptions) == 1:
-            single = single.exceptions[0]
-        raise single from single.__cause__
+        errors = list(_leaves(error))
+        if len({type(one) for one in errors}) > 1:
+            raise
+        raise errors[0] from errors[0].__cause__
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 async def gather(work: Callable[[T], Awaitable[R]], items: Iterable[T], *, at_once: int) -> list[R]:

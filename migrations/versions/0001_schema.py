@@ -69,21 +69,43 @@ DIGITS = "[0-9]"
 CANONICAL = f"{DIGITS * 4}-{DIGITS * 2}-{DIGITS * 2}T{DIGITS * 2}:{DIGITS * 2}:{DIGITS * 2}.{DIGITS * 6}Z"
 
 
+def _sqlite_canonical(column: str) -> str:
+    """Return the condition that a time is one, in the form that sorts."""
+    seconds = f"substr(NEW.{column}, 1, 19)"  # SQLite rounds what comes behind them
+    same = f"{seconds} = coalesce(strftime('%Y-%m-%dT%H:%M:%S', {seconds}, '+0 days'), '')"
+    return f"(NEW.{column} GLOB '{CANONICAL}' AND {same})"
+
+
+def _sqlite_own_time(column: str) -> str:
+    """Refuse a time of the daemon's own that it could not read back: one such row would stop the whole queue."""
+    return f"""
+CREATE TRIGGER operations_{column}_is_ours BEFORE INSERT ON operations
+WHEN NEW.{column} IS NOT NULL AND (NEW.{column} < '0001' OR NOT {_sqlite_canonical(column)})
+BEGIN
+    SELECT RAISE(ABORT, '{column} is written by syncd alone');
+END
+"""
+
+
 def _sqlite_time(column: str, also: str = "") -> tuple[str, str]:
-    """Refuse what is no time, and bring what is into the one form that sorts."""
-    read = f"strftime('%Y-%m-%dT%H:%M:%f', NEW.{column})"
-    utc = f"CASE WHEN NEW.{column} GLOB '{CANONICAL}' THEN NEW.{column} ELSE {read} || '000Z' END"
+    """Refuse what is no time, and bring what is into the one form that sorts.
+
+    Without the modifier SQLite gives a 30th of February and an hour 24 back as they are; years before 1 are times to
+    SQLite and to nobody else here.
+    """
+    read = f"strftime('%Y-%m-%dT%H:%M:%f', NEW.{column}, '+0 days')"
+    utc = f"CASE WHEN {_sqlite_canonical(column)} THEN NEW.{column} ELSE {read} || '000Z' END"
     return (
         f"""
 CREATE TRIGGER operations_{column}_is_a_time BEFORE INSERT ON operations
-WHEN NEW.{column} IS NOT NULL AND {read} IS NULL
+WHEN NEW.{column} IS NOT NULL AND coalesce({read}, '') < '0001'
 BEGIN
     SELECT RAISE(ABORT, '{column} is not a time such as 2026-01-31T12:00:00Z');
 END
 """,
         f"""
 CREATE TRIGGER operations_{column}_is_utc AFTER INSERT ON operations
-WHEN NEW.{column} IS NOT NULL{(also and " ") or f" AND NEW.{column} NOT GLOB '{CANONICAL}'"}
+WHEN NEW.{column} IS NOT NULL{(also and " ") or f" AND NOT {_sqlite_canonical(column)}"}
 BEGIN
     UPDATE operations SET {column} = {utc}{also and f", {also} = {utc}"} WHERE id = NEW.id;
 END
@@ -94,6 +116,7 @@ END
 SQLITE_TRIGGERS = (
     *_sqlite_time("requested_at"),
     *_sqlite_time("not_before", also="next_attempt_at"),
+    *map(_sqlite_own_time, ("next_attempt_at", "finished_at", "lease_until", "unknown_since")),
     # NOT EXISTS and not OR IGNORE: the conflict clause of the statement that fires a trigger overrides the trigger's.
     """
 CREATE TRIGGER operations_name_a_source AFTER INSERT ON operations
@@ -278,10 +301,16 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False, comment="counts the pages from 1"),
         sa.Column("next_key", sa.Text(), nullable=True, comment="the key that the page gave for the next one"),
         sa.Column(
-            "session_keys", sa.LargeBinary(), nullable=False, comment="the keys of the sessions on it, 4 bytes each"
+            "session_keys",
+            sa.LargeBinary(),
+            nullable=False,
+            comment="the keys of the sessions on it, packed",
         ),
         sa.Column(
-            "quarantine_ids", sa.LargeBinary(), nullable=False, comment="the quarantine rows of it, 4 bytes each"
+            "quarantine_ids",
+            sa.LargeBinary(),
+            nullable=False,
+            comment="the quarantine rows of it, packed",
         ),
         sa.Column(
             "digest",

@@ -6,6 +6,7 @@ import json as jsonlib
 import math
 import re
 import ssl
+import time
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
@@ -35,6 +36,7 @@ from syncd.albert.errors import (
     AlbertTimeoutError,
     InvalidRequestError,
     TooManyRequestsError,
+    UnauthorizedError,
 )
 from syncd.albert.transport import Transport
 from syncd.albert.urls import checked_base_url, checked_path, query
@@ -88,6 +90,9 @@ class AsyncAlbertSession:
         Connections open at once.
     before_request : Callable[[], Awaitable[None]] | None
         Awaited before every request, those for tokens included (a rate limiter). Not part of the deadline.
+    after_request : Callable[[str, int | BaseException, float], None] | None
+        Told of every request that was sent: its method (``TOKEN`` for one to the token endpoint), the status or the
+        error that ended it, and the seconds it took. For metrics.
     verify : ssl.SSLContext | None
         For a CA of one's own. It must check certificates and host names.
 
@@ -114,6 +119,7 @@ class AsyncAlbertSession:
         max_response_bytes: int = 67_108_864,
         max_connections: int = 100,
         before_request: Callable[[], Awaitable[None]] | None = None,
+        after_request: Callable[[str, int | BaseException, float], None] | None = None,
         verify: ssl.SSLContext | None = None,
     ) -> None:
         if verify is not None and (verify.verify_mode != ssl.CERT_REQUIRED or not verify.check_hostname):
@@ -122,6 +128,9 @@ class AsyncAlbertSession:
         self._credentials = _credentials(token, auth_manager)
         self._timeout = timeout
         self._before_request = before_request
+        self._after_request = after_request
+        self.refused = False
+        """Whether Albert refuses the credentials: it did when it was last asked."""
         self._headers = _merged(headers)
         self._transport = Transport(
             connect_timeout=min(timeout / 2, _CONNECT_SHARE),
@@ -162,7 +171,13 @@ class AsyncAlbertSession:
         course = _Course()
         request = self._request(method, path, params, json)
         with anyio.move_on_after(self._timeout) as course.deadline:
-            return await self._authorized(request, course)
+            try:
+                response = await self._authorized(request, course)
+            except (AlbertAuthError, UnauthorizedError):
+                self.refused = True
+                raise
+            self.refused = False
+            return response
         # Only the deadline comes here.
         late = AlbertTimeoutError(f"no whole answer within {self._timeout:g} seconds")
         late.not_applied = not course.sent
@@ -252,10 +267,21 @@ class AsyncAlbertSession:
             with course.standing_still():
                 await self._before_request()
         course.sent = is_callers
+        ended: int | BaseException = 0
+        began = time.perf_counter()
         try:
-            return await self._transport.handle_async_request(request)
+            response = await self._transport.handle_async_request(request)
+            ended = response.status_code
         except AlbertException as error:
+            ended = error
             raise _placed(error, request)  # noqa: B904 - the same error
+        except BaseException as error:  # a cancellation: by the deadline, or by the caller
+            ended = AlbertTimeoutError("late") if course.deadline.cancel_called else error
+            raise
+        finally:
+            if self._after_request is not None:
+                self._after_request(request.method if is_callers else "TOKEN", ended, time.perf_counter() - began)
+        return response
 
     def _secrets(self, token: Token | None) -> list[str]:
         used = [] if token is None else [token.secret.get_secret_value()]

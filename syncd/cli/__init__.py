@@ -11,6 +11,7 @@ import sys
 import click
 
 from syncd.errors import SyncdError
+from syncd.logs import safe_text
 
 COMMANDS = {
     "run": "daemon",
@@ -24,6 +25,10 @@ COMMANDS = {
     "doctor": "doctor",
     "migrate": "settings",
     "config": "settings",
+    "healthcheck": "healthcheck",
+    "backup": "backup",
+    "export": "export",
+    "browse": "browse",
     "migrate-store": "migrate_store",
     "sandbox": "sandbox",
     "demo": "demo",
@@ -45,6 +50,17 @@ class _Commands(click.Group):
         module = importlib.import_module(f"syncd.cli.{COMMANDS[name]}")
         return getattr(module, name.replace("-", "_"))  # type: ignore[no-any-return]
 
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, each with its whole first sentence; click would cut it short."""
+        commands = {name: self.get_command(context, name) for name in COMMANDS}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _sentence(command)) for name, command in commands.items() if command])
+
+
+def _sentence(command: click.Command) -> str:
+    words = command.short_help or " ".join((command.help or "").partition("\n\n")[0].split())
+    return f"{words.partition('. ')[0].rstrip('.')}."
+
 
 @click.group(
     cls=_Commands,
@@ -62,17 +78,18 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit with the code that `interface.md` gives the outcome."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="syncd", standalone_mode=False)
     except click.exceptions.Exit as done:
         code = done.exit_code
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
         code = 130
     except SyncdError as error:
         for line in str(error).splitlines():
-            click.echo(f"error: {line}", err=True)
+            click.echo(f"error: {safe_text(line)}", err=True)
         code = error.exit_code
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; nothing is left to say, or to whom

@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+ROW_ID = click.IntRange(1, 2**63 - 1)
+"""What a row's id can be in the database."""
+
+
+env_file_option = click.option(
+    "--env-file",
+    "env_files",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Read settings from this file; repeatable, later files win, the environment wins over all.",
+)
+
 
 def takes_settings(*, credentials: bool = False) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Give a command `--env-file`, and the `Loaded` settings as its first argument.
@@ -34,14 +47,7 @@ def takes_settings(*, credentials: bool = False) -> Callable[[Callable[..., T]],
     """
 
     def decorate(command: Callable[..., T]) -> Callable[..., T]:
-        @click.option(
-            "--env-file",
-            "env_files",
-            multiple=True,
-            metavar="FILE",
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="Read settings from this file; may be repeated. The environment wins.",
-        )
+        @env_file_option
         @functools.wraps(command)
         def wrapped(*args: Any, env_files: tuple[Path, ...], **kwargs: Any) -> T:  # noqa: ANN401 - click's
             loaded = settings_module.load(os.environ, env_files, credentials=credentials)
@@ -56,7 +62,7 @@ as_json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on standard output."
 )
 limit_option = click.option(
-    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Show at most so many."
+    "--limit", type=click.IntRange(1, 2**31), metavar="N", default=100, show_default=True, help="Show at most so many."
 )
 
 
@@ -123,6 +129,10 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     text = safe_text(str(value))
     return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - a table is for people
 

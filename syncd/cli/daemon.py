@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
 import click
 
-from syncd.cli.common import as_json_option, print_json, takes_settings
+from syncd.cli.common import as_json_option, print_json, say, takes_settings
 from syncd.cli.common import run as run_async
+from syncd.cli.doctor import sqlite_version
+from syncd.errors import UsageError
 from syncd.opening import COMMAND_PATIENCE
+from syncd.tasks import task_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from structlog.typing import FilteringBoundLogger
 
+    from syncd.app import Flows
+    from syncd.mirror.database import Database
     from syncd.settings import Loaded, Settings
+    from syncd.status.metrics import Metrics
+    from syncd.status.wal import WalWatch
+
+T = TypeVar("T")
 
 
-@click.command()
+@click.command(short_help="Run the daemon until SIGTERM or SIGINT.")
 @takes_settings(credentials=True)
 def run(loaded: Loaded) -> None:
     """Run the daemon until SIGTERM or SIGINT.
@@ -30,23 +43,104 @@ def run(loaded: Loaded) -> None:
     from syncd.app import open_flows
     from syncd.daemon import Daemon, Rhythm
     from syncd.logs import configure
+    from syncd.status.metrics import Metrics
 
     settings = loaded.settings
     log = configure(level=settings.syncd_log_level, style=settings.syncd_log_format)
+    metrics = Metrics()
 
     async def main() -> None:
-        async with open_flows(settings, command="run", log=log, patience=float("inf")) as flows:
+        async with AsyncExitStack() as stack:
+            opening = open_flows(
+                settings, command="run", log=log, patience=float("inf"), after_request=metrics.observe_request
+            )
+            flows = await _unless_signalled(lambda: stack.enter_async_context(opening))
+            if isinstance(flows, int):
+                log.info("daemon.stopped")
+                return
+            _tell_database(flows.database, log)
+            wal = await stack.enter_async_context(status_server(loaded, flows, metrics, log))
             rhythm = Rhythm(
                 pass_interval=settings.syncd_pass_interval,
                 reconcile_interval=settings.syncd_reconcile_interval,
                 shutdown_grace=settings.syncd_shutdown_grace,
             )
-            await Daemon(flows=flows, log=log, rhythm=rhythm).run()
+            others = {"wal": lambda: wal.run(flows.pulse)}
+            await Daemon(flows=flows, log=log, rhythm=rhythm, others=others).run()
 
     run_async(main)
 
 
-@click.command()
+def _tell_database(database: Database, log: FilteringBoundLogger) -> None:
+    """Log which database this is, and a SQLite that is known to be unsafe as a warning."""
+    shown = database.url.render_as_string(hide_password=True)
+    if database.dialect != "sqlite":
+        log.info("database.opened", database=shown)
+        return
+    finding = sqlite_version()
+    tell = log.info if finding.verdict == "ok" else log.warning
+    tell("database.opened", database=shown, sqlite=finding.detail, hint=finding.mend)
+
+
+async def _unless_signalled(work: Callable[[], Awaitable[T]]) -> T | int:
+    """Return what the work returns, or the number of the SIGTERM or SIGINT that ended it in good order."""
+    outcome: T | int = signal.SIGTERM
+
+    async def watch(scope: anyio.CancelScope) -> None:
+        nonlocal outcome
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                outcome = int(number)
+                scope.cancel()
+                return
+
+    async with task_group() as group:
+        group.start_soon(watch, group.cancel_scope)
+        outcome = await work()
+        group.cancel_scope.cancel()
+    return outcome
+
+
+@asynccontextmanager
+async def status_server(
+    loaded: Loaded, flows: Flows, metrics: Metrics, log: FilteringBoundLogger
+) -> AsyncIterator[WalWatch]:
+    """Serve the status of the flows, where the settings ask for it; gives the watch over the write-ahead log.
+
+    A port that somebody chose must be had; the default one may be somebody else's, and the mirror goes on without.
+
+    Raises
+    ------
+    UsageError
+        The chosen port cannot be had.
+    """
+    from syncd.status.readings import Readings
+    from syncd.status.server import listen, serve
+    from syncd.status.wal import WalWatch
+
+    settings = loaded.settings
+    wal = WalWatch(database=flows.database, clock=flows.clock, log=log)
+    if settings.syncd_status_port == 0:
+        yield wal
+        return
+    try:
+        listener = listen(settings.syncd_status_host, settings.syncd_status_port)
+    except UsageError as error:
+        if loaded.origins["syncd_status_port"] != "default":
+            raise
+        log.warning("status.unavailable", error=str(error), hint="set SYNCD_STATUS_PORT")
+        yield wal
+        return
+    readings = Readings(
+        database=flows.database, clock=flows.clock, pulse=flows.pulse, wal=wal,
+        refused=lambda: flows.session.refused or flows.push.refused is not None,
+        pass_interval=settings.syncd_pass_interval,
+    )  # fmt: skip
+    async with serve(readings, metrics, listener, settings.syncd_status_host, log):
+        yield wal
+
+
+@click.command(short_help="Do one cycle to its end, and exit.")
 @as_json_option
 @takes_settings(credentials=True)
 @click.pass_context
@@ -62,7 +156,10 @@ def once(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
     with page_progress() as on_page:
         stream = sys.stderr if as_json else sys.stdout
         log = configure(level=settings.syncd_log_level, style=settings.syncd_log_format, stream=stream)
-        summary = run_async(lambda: _once(settings, log, on_page))
+        summary = run_async(lambda: _unless_signalled(lambda: _once(settings, log, on_page)))
+    if isinstance(summary, int):
+        say("interrupted; the next cycle goes on from here")
+        context.exit(128 + summary)
     if as_json:
         print_json(summary)
     needs_person = summary["pass"]["state"] != "complete" or summary["queue_refused"] or summary["operations"]["dead"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.common import as_json_option, print_json, print_rows, read, takes_settings, write
+from syncd.cli.common import ROW_ID, as_json_option, print_json, print_rows, read, takes_settings, write
 from syncd.errors import SyncdError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def deletions() -> None:
     """Decide on passes that are held because too many sessions would go."""
 
 
-@deletions.command("list")
+@deletions.command("list", short_help="List the held passes that wait for a decision.")
 @as_json_option
 @takes_settings()
 def list_(loaded: Loaded, *, as_json: bool) -> None:
@@ -29,8 +29,8 @@ def list_(loaded: Loaded, *, as_json: bool) -> None:
     print_rows(rows, ("id", "started_at", "seen", "missing", "error"), as_json=as_json, empty="nothing is held")
 
 
-@deletions.command()
-@click.argument("pass_id", type=int, metavar="PASS")
+@deletions.command("approve", short_help="Let the sessions of a held pass go.")
+@click.argument("pass_id", type=ROW_ID, metavar="PASS")
 @as_json_option
 @takes_settings()
 def approve(loaded: Loaded, pass_id: int, *, as_json: bool) -> None:
@@ -38,8 +38,8 @@ def approve(loaded: Loaded, pass_id: int, *, as_json: bool) -> None:
     _decide(loaded, pass_id, "approved", as_json=as_json)
 
 
-@deletions.command()
-@click.argument("pass_id", type=int, metavar="PASS")
+@deletions.command("reject", short_help="Keep the sessions of a held pass.")
+@click.argument("pass_id", type=ROW_ID, metavar="PASS")
 @as_json_option
 @takes_settings()
 def reject(loaded: Loaded, pass_id: int, *, as_json: bool) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.common import print_rows, run
+from syncd.cli.common import env_file_option, print_rows, run
+from syncd.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from syncd.app import Flows
     from syncd.sandbox import Sandbox
 
+DATABASE = "syncd-demo.db"
 QUERIES = (
     (
         "how fresh is the mirror",
@@ -39,21 +41,29 @@ QUERIES = (
 )
 
 
-@click.command()
+@click.command(short_help="See the whole of it in a minute; no account needed.")
 @click.option("--sessions", type=click.IntRange(100), default=3000, show_default=True, help="Sessions on the server.")
 @click.option(
     "--database",
     type=click.Path(path_type=Path, dir_okay=False),
-    default="syncd-demo.db",
+    default=DATABASE,
     show_default=True,
-    help="The mirror's file; one that is there is replaced.",
+    help="The mirror's file; only the default one is replaced when it is there.",
 )
+@env_file_option
 @click.pass_context
-def demo(context: click.Context, sessions: int, database: Path) -> None:
+def demo(
+    context: click.Context,
+    sessions: int,
+    database: Path,
+    env_files: tuple[Path, ...],  # noqa: ARG001 - taken as by every command; the demo has its own settings
+) -> None:
     """Mirror a stand-in Albert, create, delete and reconcile, and show what is in the database; no account needed.
 
     Exits 0 only when the mirror and the server agree in the end.
     """
+    if database.exists() and database != Path(DATABASE):
+        raise UsageError(f"{database} is there already, and a demo replaces nobody's database; name a new file")
     for suffix in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
             Path(f"{database}{suffix}").unlink()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from syncd import settings as settings_module
-from syncd.cli.common import as_json_option, print_json, run
+from syncd.cli.common import as_json_option, env_file_option, print_json, run
 from syncd.errors import SettingsError, SyncdError
 from syncd.logs import safe_text
 
@@ -33,15 +33,8 @@ class Finding:
     mend: str | None = None
 
 
-@click.command()
-@click.option(
-    "--env-file",
-    "env_files",
-    multiple=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Read settings from this file; may be repeated. The environment wins.",
-)
+@click.command(short_help="Check the installation and say how to mend it.")
+@env_file_option
 @as_json_option
 @click.pass_context
 def doctor(context: click.Context, env_files: tuple[Path, ...], *, as_json: bool) -> None:

@@ -33,7 +33,7 @@ def _queue(loaded: Loaded, row: dict[str, Any], *, as_json: bool) -> None:
         click.echo(operation_id)
 
 
-@enqueue.command()
+@enqueue.command(short_help="Queue a create; prints the operation's id.")
 @click.option("--source-session-id", required=True, metavar="S", help="The external id that the session must have.")
 @click.option("--name", required=True, metavar="N", help="The name to create it with.")
 @click.option("--parent-id", metavar="P", help="The folder to create it in.")
@@ -60,7 +60,7 @@ def create(
     _queue(loaded, row, as_json=as_json)
 
 
-@enqueue.command()
+@enqueue.command(short_help="Queue a delete; prints the operation's id.")
 @click.option("--id", "session_id", metavar="ID", help="Albert's id of the session.")
 @click.option("--source-session-id", metavar="S", help="The external id of the session.")
 @click.option("--requested-by", metavar="WHO", help="Whoever wants it; free text.")
@@ -82,7 +82,7 @@ def delete(
     _queue(loaded, row, as_json=as_json)
 
 
-@enqueue.command("import")
+@enqueue.command("import", short_help="Queue a whole CSV or JSON Lines file.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--dry-run", is_flag=True, help="Queue nothing; say what would become of each row.")
 @as_json_option

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd.cli.common import (
+    ROW_ID,
     as_json_option,
     limit_option,
     plain,
@@ -32,16 +33,21 @@ def operations() -> None:
     """Show the queue, retry what is dead, cancel what is pending."""
 
 
-@operations.command("list")
+@operations.command("list", short_help="List operations, newest first.")
 @click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
 @limit_option
 @as_json_option
 @takes_settings()
 def list_(loaded: Loaded, state: str | None, limit: int, *, as_json: bool) -> None:
-    """List operations, newest first; BLOCKED_BY is the earlier one on the same key that must end first."""
+    """List operations, newest first.
+
+    BLOCKED_BY is the earlier operation on the same source id or session id, which must end first.
+    """
     from syncd.mirror import operations as mirror
 
     rows: Any = read(loaded.settings, lambda c: mirror.listing(c, state=state, limit=limit))
+    if not as_json:  # people want one column for the session, named by the operation or found by it
+        rows = [{**row, "session_id": row["session_id"] or row["result_session_id"]} for row in rows]
     columns = (
         "id", "kind", "state", "source_session_id", "session_id", "attempts", "next_attempt_at", "blocked_by",
         "last_error",
@@ -49,8 +55,8 @@ def list_(loaded: Loaded, state: str | None, limit: int, *, as_json: bool) -> No
     print_rows(rows, columns, as_json=as_json, empty="no operations")
 
 
-@operations.command()
-@click.argument("operation_id", type=int, metavar="ID")
+@operations.command(short_help="Show all there is to know of one operation.")
+@click.argument("operation_id", type=ROW_ID, metavar="ID")
 @as_json_option
 @takes_settings()
 def show(loaded: Loaded, operation_id: int, *, as_json: bool) -> None:
@@ -59,7 +65,7 @@ def show(loaded: Loaded, operation_id: int, *, as_json: bool) -> None:
 
     row: Any = read(loaded.settings, lambda c: mirror.get(c, operation_id))
     if row is None:
-        raise SyncdError(f"there is no operation {operation_id}")
+        raise SyncdError(f"there is no operation {operation_id}; see: syncd operations list")
     if as_json:
         print_json(dict(row))
         return
@@ -68,8 +74,8 @@ def show(loaded: Loaded, operation_id: int, *, as_json: bool) -> None:
             click.echo(f"{name:18} {safe_text(str(plain(value)))}")
 
 
-@operations.command()
-@click.argument("ids", type=int, nargs=-1, required=True, metavar="ID...")
+@operations.command("retry", short_help="Make dead operations pending again.")
+@click.argument("ids", type=ROW_ID, nargs=-1, required=True, metavar="ID...")
 @as_json_option
 @takes_settings()
 def retry(loaded: Loaded, ids: tuple[int, ...], *, as_json: bool) -> None:
@@ -79,8 +85,8 @@ def retry(loaded: Loaded, ids: tuple[int, ...], *, as_json: bool) -> None:
     _decide(loaded, ids, mirror.revive, "pending again", as_json=as_json)
 
 
-@operations.command()
-@click.argument("ids", type=int, nargs=-1, required=True, metavar="ID...")
+@operations.command("cancel", short_help="Cancel pending operations, or give up dead ones.")
+@click.argument("ids", type=ROW_ID, nargs=-1, required=True, metavar="ID...")
 @as_json_option
 @takes_settings()
 def cancel(loaded: Loaded, ids: tuple[int, ...], *, as_json: bool) -> None:

@@ -37,9 +37,11 @@ def bar(what: str, *, total: int | None) -> Iterator[Callable[[int], None] | Non
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        MofNCompleteColumn() if total is not None else TextColumn("{task.completed:,.0f}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    # What is printed meanwhile must come out above the bar, on a terminal; what goes to a file must go to the file.
+    both = sys.stdout.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=both) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.update(task, completed=done)

@@ -17,7 +17,7 @@ def quarantine() -> None:
     """Show listed items that could not be read, and try them again."""
 
 
-@quarantine.command("list")
+@quarantine.command("list", short_help="List what is in quarantine.")
 @limit_option
 @as_json_option
 @takes_settings()
@@ -30,7 +30,7 @@ def list_(loaded: Loaded, limit: int, *, as_json: bool) -> None:
     print_rows(rows, columns, as_json=as_json, empty="nothing is in quarantine")
 
 
-@quarantine.command()
+@quarantine.command(short_help="Read the items again.")
 @as_json_option
 @takes_settings()
 def replay(loaded: Loaded, *, as_json: bool) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import types
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import click
 
-from syncd.cli.common import run
+from syncd.cli.common import env_file_option, run
+from syncd.errors import UsageError
 from syncd.sandbox import Faults, Habits, Sandbox, serve
 
 if TYPE_CHECKING:
@@ -37,12 +40,20 @@ def _option(field: Field[Any]) -> Callable[[Callable[..., None]], Callable[..., 
     if kind is bool:
         return click.option(name, is_flag=True, default=field.default, help=words)
     if kind in {int, float}:
-        return click.option(name, type=kind, default=field.default, show_default=field.default is not None, help=words)
+        shown = field.default is not None
+        return click.option(name, type=_range(field, kind), default=field.default, show_default=shown, help=words)
     return None
 
 
+def _range(field: Field[Any], kind: type[Any]) -> click.ParamType[Any]:
+    if kind is int:
+        return click.IntRange(1)
+    chance = field.metadata.get("help", "").startswith("Chance")
+    return click.FloatRange(0, 1 if chance else None)
+
+
 def _filled(kind: type[Any], options: dict[str, Any]) -> Any:  # noqa: ANN401 - Habits or Faults
-    """Fill a dataclass from options; pydantic turns `404` as text into the number that the field asks for."""
+    """Fill a dataclass from options; of a choice among numbers, the number that the text stands for."""
     chosen = {}
     for field in fields(kind):
         if field.name in options:
@@ -53,7 +64,8 @@ def _filled(kind: type[Any], options: dict[str, Any]) -> Any:  # noqa: ANN401 - 
     return kind(**chosen)
 
 
-@click.command()
+@click.command(short_help="Run a stand-in Albert server on loopback.")
+@env_file_option
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8900, show_default=True, help="Loopback port; 0 for any."
 )
@@ -61,7 +73,13 @@ def _filled(kind: type[Any], options: dict[str, Any]) -> Any:  # noqa: ANN401 - 
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same sessions.")
 @_options(Habits)
 @_options(Faults)
-def sandbox(port: int, sessions: int, seed: int, **options: Any) -> None:  # noqa: ANN401 - generated options
+def sandbox(
+    env_files: tuple[Path, ...],  # noqa: ARG001 - taken as by every command; the sandbox has no settings
+    port: int,
+    sessions: int,
+    seed: int,
+    **options: Any,  # noqa: ANN401 - generated options
+) -> None:
     """Run a stand-in Albert server on loopback until it is interrupted.
 
     Its habits are everything that is not known of the real server; its faults are chances from 0 to 1. Both can be
@@ -75,6 +93,11 @@ def sandbox(port: int, sessions: int, seed: int, **options: Any) -> None:  # noq
         async with serve(Sandbox(sessions, seed=seed, habits=habits, faults=faults), port=port) as server:
             click.echo(f"Albert's stand-in with {sessions} sessions; use it with:", err=True)
             click.echo(f"ALBERT_BASE_URL={server.url}\nALBERT_TOKEN={server.token}")
-            await anyio.sleep_forever()
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for _ in signals:
+                    return
 
-    run(main)
+    try:
+        run(main)
+    except OSError as error:
+        raise UsageError(f"cannot listen on port {port}: {error.strerror or error}; choose another --port") from error

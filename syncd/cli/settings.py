@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from syncd.settings import Loaded, Settings
 
 
-@click.command()
+@click.command(short_help="Show the settings in force and their origins.")
 @as_json_option
 @takes_settings()
 def config(loaded: Loaded, *, as_json: bool) -> None:
@@ -38,7 +38,7 @@ def shown(name: str, value: Any) -> Any:  # noqa: ANN401 - a setting
     return "********" if isinstance(value, SecretStr) else value
 
 
-@click.command()
+@click.command(short_help="Bring the database's schema to head.")
 @as_json_option
 @takes_settings()
 def migrate(loaded: Loaded, *, as_json: bool) -> None:
@@ -53,9 +53,8 @@ def migrate(loaded: Loaded, *, as_json: bool) -> None:
 
 
 async def _migrate(settings: Settings) -> tuple[str | None, str]:
-    from syncd.mirror import schema
     from syncd.mirror.database import Database
-    from syncd.opening import COMMAND_PATIENCE, database_url
+    from syncd.opening import COMMAND_PATIENCE, bring_to_head, database_url
 
     async with Database.create(database_url(settings), patience=COMMAND_PATIENCE) as database:
-        return await database.write(schema.migrate)
+        return await bring_to_head(database)

@@ -31,7 +31,7 @@ def _add(loaded: Loaded, ids: list[str], *, as_json: bool) -> None:
         click.echo(f"added {added}, known already {len(ids) - added}")
 
 
-@sources.command()
+@sources.command(short_help="Make source ids known.")
 @click.argument("ids", nargs=-1, required=True, metavar="S...")
 @as_json_option
 @takes_settings()
@@ -45,7 +45,7 @@ def add(loaded: Loaded, ids: tuple[str, ...], *, as_json: bool) -> None:
     _add(loaded, list(ids), as_json=as_json)
 
 
-@sources.command("import")
+@sources.command("import", short_help="Make a file of source ids known.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @as_json_option
 @takes_settings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,12 +11,12 @@ from syncd.cli.common import as_json_option, print_json, print_rows, read, takes
 from syncd.health import duration, problems
 
 if TYPE_CHECKING:
-    from syncd.settings import Loaded
+    from syncd.settings import Loaded, Settings
 
 PASSES = ("id", "state", "started_at", "pages", "seen", "inserted", "updated", "missing", "deleted", "error")
 
 
-@click.command()
+@click.command(short_help="Show freshness, counts, passes and the queue.")
 @as_json_option
 @takes_settings()
 @click.pass_context
@@ -24,15 +25,24 @@ def status(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
 
     It reads the database alone, so it works whether a daemon runs or not.
     """
-    from syncd.mirror import views
-
-    overview: dict[str, Any] = read(loaded.settings, views.overview)
+    overview = _overview(loaded.settings)
     found = problems(overview, pass_interval=loaded.settings.syncd_pass_interval)
     if as_json:
         print_json({"healthy": not found, "problems": found, **overview})
     else:
         _show(overview, found)
     context.exit(1 if found else 0)
+
+
+def _overview(settings: Settings) -> dict[str, Any]:
+    from syncd.mirror import glance
+
+    scheme, _, path = settings.syncd_database_url.get_secret_value().partition(":///")
+    if scheme.startswith("sqlite") and (overview := glance.overview(Path(path))) is not None:
+        return overview
+    from syncd.mirror import views
+
+    return read(settings, views.overview)
 
 
 def _show(overview: dict[str, Any], found: list[str]) -> None:

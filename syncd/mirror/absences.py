@@ -61,6 +61,18 @@ def mark(connection: Connection, keys: list[int], now: datetime) -> tuple[list[C
     return [Candidate(*row[:3]) for row in found], [row[1] for row in newly]
 
 
+def clear(connection: Connection, keys: list[int], now: datetime) -> None:
+    """Take the mark, and the 404s counted so far, from missing sessions that a listing named after all."""
+    for key in keys:
+        source_id = connection.execute(
+            sa.select(sessions.c.source_session_id)
+            .where(sessions.c.key == key, sessions.c.missing_since.is_not(None), sessions.c.deleted_at.is_(None))
+        ).scalar()  # fmt: skip
+        if source_id is not None:
+            connection.execute(sa.update(sessions).where(sessions.c.key == key).values(missing_since=None, absences=0))
+            sources.refresh(connection, {source_id}, utc_text(now))
+
+
 def listed(connection: Connection, progress: Progress, limit: int) -> list[str]:
     """Return the ids of some live sessions that a pass has seen."""
     query = (

@@ -15,6 +15,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,8 @@ BUSY_SECONDS = 1.0
 LONGEST_PAUSE = 2.0
 CONFLICT_SECONDS = 0.02
 """At most so long after a deadlock or a lost race the transaction runs again."""
+LOW_ROOM = 16 * 1024 * 1024
+"""Bytes left on the disk below which the write-ahead log is emptied after every transaction."""
 WRITER_PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -92,6 +95,8 @@ class Database:
     on_wait: Callable[[str], None] | None = None
     _pending: list[_Job] = field(default_factory=list)
     _turn: anyio.Lock = field(default_factory=anyio.Lock)
+    waiting: bool = field(default=False, init=False)
+    """Whether a write waits for a lock, room on the disk or a server, and tries again and again."""
     _doubt: tuple[str, list[_Job]] | None = None
 
     def __post_init__(self) -> None:
@@ -125,8 +130,12 @@ class Database:
             path = url.database or ""
             try:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            except FileExistsError:
-                pass  # and not opened: closing a descriptor of it would drop SQLite's locks on it
+            except FileExistsError:  # and not opened: closing a descriptor of it would drop SQLite's locks on it
+                if os.path.isdir(path) or not os.access(path, os.R_OK | os.W_OK):  # noqa: PTH112 - it is text
+                    raise DatabaseUnusableError(
+                        f"the database {path} is a directory, or this user may not read and write it; "
+                        "SYNCD_DATABASE_URL names the file"
+                    ) from None
             except OSError as error:
                 raise DatabaseUnusableError(f"cannot open the database {path}: {error.strerror}") from error
         return cls(url, **options)
@@ -162,9 +171,16 @@ class Database:
         writer.dispose()
 
     async def read(self, work: Work[T]) -> T:
-        """Run a function of a connection in a read transaction: one snapshot, nothing written."""
+        """Run a function of a connection in a read transaction: one snapshot, nothing written.
+
+        Raises
+        ------
+        DatabaseReplacedError
+            The SQLite file is not the one that was opened; opening it again would make an empty one.
+        """
         if self.dialect == "postgresql":
             return await self._patiently(partial(postgres.read, self._reader, work))
+        self.check_identity()
         try:
             with anyio.CancelScope(shield=True):
                 async with self._reader.connect() as connection:
@@ -223,7 +239,15 @@ class Database:
 
     async def _lead(self) -> None:
         """Commit all that waits, this caller's work and that of those behind it, in one transaction."""
-        await self._patiently(self._commit_waiting)
+        try:
+            await self._patiently(self._commit_waiting)
+        except DatabaseUnusableError as reason:
+            for job in self._pending:  # all of them have waited: one try each would outlast the grace of a shutdown
+                job.error, job.done = reason, True
+            self._pending = []
+            raise
+        finally:
+            self.waiting = False
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do a step; when the database is in the way, wait and do it again, for as long as `patience` allows."""
@@ -244,6 +268,9 @@ class Database:
                 if not told and self.on_wait is not None:
                     self.on_wait(str(reason))
                     told = True
+                self.waiting = True
+                if _is_full(error):
+                    await self._checkpoint("TRUNCATE")
                 await anyio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -271,10 +298,22 @@ class Database:
                 job.done = True
         self._doubt = None
 
+    async def _checkpoint(self, mode: str) -> None:
+        """Move the write-ahead log into the database, as far as readers and the disk allow.
+
+        On a disk that is nearly full it must not be left to grow: the move itself needs room for the pages that the
+        database does not have yet, and a log that has taken the last of it can neither grow nor be moved.
+        """
+        if self._writer is not None:
+            with anyio.CancelScope(shield=True), suppress(sqlite3.Error):
+                await anyio.to_thread.run_sync(_checkpoint, self._writer, mode, limiter=self._thread)
+
     async def _run(self, batch: list[_Job]) -> None:
         if self._writer is not None:
             self.check_identity()
             await anyio.to_thread.run_sync(self._transact, self._writer, batch, limiter=self._thread)
+            if _room(self.path) < LOW_ROOM:
+                await self._checkpoint("PASSIVE")
             self.check_identity()
             return
         await postgres.transact(self._reader, partial(_run_jobs, batch=batch))
@@ -330,6 +369,25 @@ def prepare_sqlite(engine: Engine, pragmas: tuple[str, ...], *, begin: str) -> N
     @sa.event.listens_for(engine, "begin")
     def _(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
+
+
+def _checkpoint(engine: Engine, mode: str) -> None:
+    with closing(engine.raw_connection()) as connection:
+        connection.driver_connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()  # type: ignore[union-attr]
+
+
+def _room(path: Path) -> int:
+    """Return the bytes that are left on a file's disk."""
+    try:
+        room = os.statvfs(path.parent)
+    except OSError:
+        return LOW_ROOM
+    return room.f_bavail * room.f_frsize
+
+
+def _is_full(error: Exception) -> bool:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
 def _run_jobs(connection: Connection, batch: list[_Job]) -> None:

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 
 from syncd.mirror.dialects import is_postgresql
 from syncd.mirror.keys import claimable
+from syncd.mirror.lenient import lenient_text
 from syncd.mirror.tables import new_id, operations
 
 if TYPE_CHECKING:
@@ -89,16 +90,23 @@ def enqueue(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[i
     return [new_id(connection.execute(sa.insert(operations).values(dict(row)))) for row in rows]
 
 
-def claim(connection: Connection, *, now: datetime, owner: str, lease: float, limit: int) -> list[Operation]:
+def claim(
+    connection: Connection, *, now: datetime, owner: str, lease: float, limit: int, lookups_first: bool = True
+) -> list[Operation]:
     """Claim what is due: pending operations to run, unknown ones to look up.
 
     The claim must be durable before a request leaves; it is when the caller's transaction has been committed.
+
+    Parameters
+    ----------
+    lookups_first : bool
+        Which of both gets the slots when there are not enough; who calls takes turns, so that neither starves.
     """
     due = sa.or_(operations.c.next_attempt_at.is_(None), operations.c.next_attempt_at <= now)
     free = sa.or_(operations.c.lease_until.is_(None), operations.c.lease_until < now)
     columns = [operations.c[name] for name in _FIELDS]
     found: list[sa.Row[Any]] = []
-    for state in ("unknown", "pending"):
+    for state in ("unknown", "pending") if lookups_first else ("pending", "unknown"):
         query = (
             sa.select(*columns)
             .where(operations.c.state == state, due, free, ~_blocked())
@@ -107,7 +115,8 @@ def claim(connection: Connection, *, now: datetime, owner: str, lease: float, li
             .with_for_update(skip_locked=True)
         )
         if len(found) < limit:
-            found += connection.execute(query).all()
+            with lenient_text(connection):
+                found += connection.execute(query).all()
     if found and is_postgresql(connection):
         free_ids = claimable(connection, [row.id for row in found])
         found = [row for row in found if row.id in free_ids]
@@ -182,7 +191,8 @@ def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[i
     list[int]
         The operations that became unknown.
     """
-    lost = sa.true() if abandoned else operations.c.lease_until < now
+    late = sa.or_(operations.c.lease_until.is_(None), operations.c.lease_until < now)
+    lost = sa.true() if abandoned else late
     query = sa.select(operations.c.id).where(operations.c.state == "running", lost).with_for_update(skip_locked=True)
     rows = connection.execute(query).scalars().all()
     for row_id in rows:
@@ -203,12 +213,15 @@ def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[i
     return list(rows)
 
 
-def next_due(connection: Connection) -> datetime | None:
-    """Return when the next waiting operation is due; None when none waits for a time."""
-    waiting = sa.select(sa.func.min(operations.c.next_attempt_at)).where(
-        operations.c.state.in_(("pending", "unknown")), operations.c.next_attempt_at.is_not(None)
-    )
-    return connection.execute(waiting).scalar()
+def next_due(connection: Connection, *, after: datetime) -> datetime | None:
+    """Return when the next operation becomes due after a moment; None when none waits for a time."""
+    firsts = sa.func.min(operations.c.next_attempt_at)
+    found = []
+    with lenient_text(connection):
+        for state in ("pending", "unknown"):
+            query = sa.select(firsts).where(operations.c.state == state, operations.c.next_attempt_at > after)
+            found.append(connection.execute(query).scalar())
+    return min((first for first in found if first is not None), default=None)
 
 
 def counts(connection: Connection) -> dict[str, int]:
@@ -223,13 +236,15 @@ def listing(connection: Connection, *, state: str | None, limit: int) -> Sequenc
     query = sa.select(operations, _blocker().label("blocked_by")).order_by(operations.c.id.desc())
     if state is not None:
         query = query.where(operations.c.state == state)
-    return connection.execute(query.limit(limit)).mappings().all()
+    with lenient_text(connection):
+        return connection.execute(query.limit(limit)).mappings().all()
 
 
 def get(connection: Connection, operation_id: int) -> sa.RowMapping | None:
     """Return one operation."""
     query = sa.select(operations).where(operations.c.id == operation_id)
-    return connection.execute(query).mappings().first()
+    with lenient_text(connection):
+        return connection.execute(query).mappings().first()
 
 
 def revive(connection: Connection, operation_id: int, now: datetime) -> str | None:

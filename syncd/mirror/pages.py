@@ -89,9 +89,17 @@ def window(connection: Connection, pass_id: int, first: int, count: int) -> dict
     }
 
 
-def unchanged(connection: Connection, page: ReadPage) -> bool:
-    """Whether the sessions of a page are all live, listed, and of the versions that they had then."""
+def unchanged(connection: Connection, page: ReadPage, suspects: frozenset[int] = frozenset()) -> bool:
+    """Whether the sessions of a page are all live, listed, and of the versions that they had then.
+
+    Parameters
+    ----------
+    suspects : frozenset[int]
+        Sessions of which something is in quarantine: a page that has one must be read, for it may resolve that.
+    """
     keys = page.session_keys
+    if not suspects.isdisjoint(keys):
+        return False
     if not keys:
         return True
     first, last = min(keys), max(keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from syncd.mirror.pages import ReadPage
 
+CHUNK = 500
+"""Keys that one statement names."""
 COUNTERS = ("pages", "seen", "inserted", "updated", "unchanged", "restored", "quarantined", "without_id")
 _CHECKPOINT = f"""
 UPDATE passes SET page_key = ?, read_at = ?, {", ".join(f"{name} = ?" for name in COUNTERS)}
@@ -33,8 +36,9 @@ class Progress:
     """A running pass in memory: what its row and its pages say.
 
     `page_key` is the checkpoint; `keys` are all page keys that were given so far; `seen` are sessions, `met` rows of
-    the quarantine (those with an id are sessions too, and count as seen). `loading` tells that this pass fills an empty
-    mirror: see `mirror.loading`. `fence` tells this holder of the pass from every later one.
+    the quarantine (those with an id are sessions too, and count as seen; with a minus where the session had been
+    counted before, as one that could be read). `loading` tells that this pass fills an empty mirror: see
+    `mirror.loading`. `fence` tells this holder of the pass from every later one.
     """
 
     id: int
@@ -70,6 +74,11 @@ def running(connection: Connection) -> Progress | None:
             progress.keys.add(page.next_key)
     progress.loading = loading.begin(connection)
     return progress
+
+
+def state(connection: Connection, pass_id: int) -> str | None:
+    """Return the state of a pass; None when there is no such pass."""
+    return connection.execute(sa.select(passes.c.state).where(passes.c.id == pass_id)).scalar()
 
 
 def begin(connection: Connection, now: datetime) -> Progress:
@@ -161,9 +170,13 @@ def live_count(connection: Connection) -> int:
 
 def unseen(connection: Connection, progress: Progress) -> Iterator[int]:
     """Yield the live sessions that a pass did not see and that nothing else saw since it began."""
-    query = sa.select(sessions.c.key).where(
-        sessions.c.deleted_at.is_(None),
-        sa.or_(sessions.c.observed_at.is_(None), sessions.c.observed_at < progress.started_at),
+    query = (
+        sa.select(sessions.c.key)
+        .where(
+            sessions.c.deleted_at.is_(None),
+            sa.or_(sessions.c.observed_at.is_(None), sessions.c.observed_at < progress.started_at),
+        )
+        .order_by(sessions.c.key)
     )
     for key in connection.execute(query.execution_options(yield_per=10_000)).scalars():
         if key not in progress.seen:
@@ -186,17 +199,26 @@ def hold(connection: Connection, progress: Progress, candidates: Iterable[int], 
 
     A hold that repeats the one before keeps no second copy of the same candidates.
     """
-    keys = sorted(candidates)
+    keys = array("q", sorted(candidates))
     last = _last_hold(connection)
-    same = last is not None and set(keys) == set(
-        connection.execute(sa.select(held_sessions.c.session_key).where(held_sessions.c.pass_id == last)).scalars()
-    )
-    if same:
+    if last is not None and keys == array("q", _held(connection, last)):
         _update(connection, progress, candidates_of=last)
-    elif keys:
-        connection.execute(sa.insert(held_sessions), [{"pass_id": progress.id, "session_key": key} for key in keys])
+    else:
+        for first in range(0, len(keys), CHUNK):
+            rows = [{"pass_id": progress.id, "session_key": key} for key in keys[first : first + CHUNK]]
+            connection.execute(sa.insert(held_sessions), rows)
     finish(connection, progress, "held", now=now, error=error, missing=len(keys))
     return len(keys)
+
+
+def _held(connection: Connection, pass_id: int) -> Iterator[int]:
+    """Yield the candidates of a held pass in their order."""
+    query = (
+        sa.select(held_sessions.c.session_key)
+        .where(held_sessions.c.pass_id == pass_id)
+        .order_by(held_sessions.c.session_key)
+    )
+    yield from connection.execute(query.execution_options(yield_per=10_000)).scalars()
 
 
 def _last_hold(connection: Connection) -> int | None:
@@ -211,8 +233,14 @@ def _last_hold(connection: Connection) -> int | None:
 
 def forget_approved(connection: Connection, keys: Iterable[int]) -> None:
     """Strike sessions off the approved holds: they are gone, or back."""
-    for key in keys:
-        connection.execute(sa.delete(held_sessions).where(held_sessions.c.session_key == key))
+    gone = sorted(keys)
+    source = sa.select(sa.func.coalesce(passes.c.candidates_of, passes.c.id)).where(passes.c.decision == "approved")
+    for first in range(0, len(gone), CHUNK):
+        connection.execute(
+            sa.delete(held_sessions).where(
+                held_sessions.c.pass_id.in_(source), held_sessions.c.session_key.in_(gone[first : first + CHUNK])
+            )
+        )
 
 
 def open_holds(connection: Connection) -> list[sa.Row[tuple[object, ...]]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.mirror import driver
-from syncd.mirror.tables import new_id, quarantine
+from syncd.mirror.tables import new_id, quarantine, sessions
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,7 +35,8 @@ def put(connection: Connection, items: Sequence[Unreadable], *, now: datetime, p
 
 
 def _put(connection: Connection, item: Unreadable, *, now: datetime, pass_id: int) -> tuple[int, bool]:
-    mark = f"id {item.session_id}" if item.session_id is not None else f"payload {_digest(item.payload)}"
+    content = _content(item.payload)
+    mark = f"id {item.session_id}" if item.session_id is not None else f"payload {_digest(content)}"
     open_row = connection.execute(
         sa.select(quarantine.c.id, quarantine.c.payload, quarantine.c.reason)
         .where(quarantine.c.fingerprint == mark, quarantine.c.resolved_at.is_(None))
@@ -47,11 +48,19 @@ def _put(connection: Connection, item: Unreadable, *, now: datetime, pass_id: in
         }  # fmt: skip
         result = connection.execute(sa.insert(quarantine).values(values))
         return new_id(result), True
-    if (open_row.payload, open_row.reason) != (item.payload, item.reason):
+    if (_content(open_row.payload), open_row.reason) != (content, item.reason):
         connection.execute(
             sa.update(quarantine).where(quarantine.c.id == open_row.id).values(payload=item.payload, reason=item.reason)
         )
     return open_row.id, False
+
+
+def _content(payload: str) -> str:
+    """Bring an item to a form in which the order of its keys does not count."""
+    try:
+        return json.dumps(json.loads(payload), sort_keys=True)
+    except (ValueError, RecursionError):
+        return payload
 
 
 def _digest(text: str) -> str:
@@ -61,6 +70,12 @@ def _digest(text: str) -> str:
 def any_open(connection: Connection) -> bool:
     """Whether anything is in quarantine: most mirrors need not ask for more."""
     return driver.execute(connection, _ANY_OPEN).fetchone() is not None
+
+
+def open_keys(connection: Connection) -> frozenset[int]:
+    """Return the keys of the sessions in the mirror that have an item in quarantine."""
+    query = sa.select(sessions.c.key).join(quarantine, quarantine.c.session_id == sessions.c.id)
+    return frozenset(connection.execute(query.where(quarantine.c.resolved_at.is_(None))).scalars())
 
 
 def open_sessions(connection: Connection, session_ids: Iterable[str | None]) -> dict[str | None, int]:
@@ -84,8 +99,8 @@ def resolve_sessions(connection: Connection, session_ids: Iterable[str | None], 
 
 
 def resolve_unseen(connection: Connection, seen: Iterable[int], now: datetime) -> None:
-    """Resolve what a complete pass did not meet any more."""
-    met = set(seen)
+    """Resolve what a complete pass did not meet any more; an id's sign is the pass's own business."""
+    met = {abs(row_id) for row_id in seen}
     rows = connection.execute(sa.select(quarantine.c.id).where(quarantine.c.resolved_at.is_(None))).scalars().all()
     for row in rows:
         if row not in met:

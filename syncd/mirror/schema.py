@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseUnusableError
+from syncd.mirror import versions
 from syncd.mirror.dialects import is_postgresql
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-REVISIONS = ("0001",)
-"""Every revision that this program knows, oldest first; a test holds it to `migrations/versions`."""
-
-HEAD = REVISIONS[-1]
+REVISIONS = versions.REVISIONS
+HEAD = versions.HEAD
 MIGRATION_LOCK = 0x53594D49
 """PostgreSQL's advisory lock of whoever migrates; the second half is a hash of the schema's name."""
 

@@ -18,7 +18,7 @@ from syncd.decide import Change, Known, weigh
 from syncd.listing import ID, SOURCE, Row
 from syncd.mirror import bulk, driver, sources
 from syncd.mirror.dialects import is_postgresql
-from syncd.mirror.tables import CONTENT, sessions
+from syncd.mirror.tables import CONTENT, session_versions, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,13 +56,11 @@ UPDATE sessions SET observed_at = coalesce(?, observed_at), missing_since = NULL
 class Applied:
     """What an answer did to the mirror.
 
-    `by_id` holds the key of each session in it; `changes` what became of those that changed, and `before` the pass that
-    had written their version until now; `clean` tells that the mirror now holds just what the answer says; `sources`
-    are the links that changed.
+    `by_id` holds the key of each session in it; `changes` what became of those that changed; `clean` tells that the
+    mirror now holds just what the answer says; `sources` are the links that changed.
     """
 
     by_id: dict[str | None, int] = field(default_factory=dict)
-    before: dict[int, int | None] = field(default_factory=dict)
     changes: dict[int, str] = field(default_factory=dict)
     restored: list[str] = field(default_factory=list)
     clean: bool = True
@@ -197,7 +195,6 @@ def _update(
         archive.append((at, before.key))
         update.append((*row, change.value, at, sighting.pass_id, sighting.observed_at, before.key))
         applied.changes[before.key] = change.value
-        applied.before[before.key] = before.pass_id
         applied.versions += before.version + 1
         if change is Change.RESTORED:
             applied.restored.append(row[ID] or "")
@@ -243,6 +240,22 @@ def bury(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int 
     return buried
 
 
+def archived_from(connection: Connection, key: int, pass_id: int) -> bool:
+    """Whether a pass has written a version of a session that is past by now."""
+    found = connection.execute(
+        sa.select(session_versions.c.version)
+        .where(session_versions.c.session_key == key, session_versions.c.pass_id == pass_id)
+        .limit(1)
+    )  # fmt: skip
+    return found.first() is not None
+
+
 def key_of(connection: Connection, session_id: str) -> int | None:
     """Return the key of a session; None when the mirror never saw it."""
     return connection.execute(sa.select(sessions.c.key).where(sessions.c.id == session_id)).scalar()
+
+
+def is_live(connection: Connection, session_id: str) -> bool:
+    """Whether the mirror has a session that is not deleted."""
+    query = sa.select(sessions.c.key).where(sessions.c.id == session_id, sessions.c.deleted_at.is_(None))
+    return connection.execute(query).first() is not None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from syncd.clock import read_utc_text
 from syncd.decide import SourceState, source_state
 from syncd.listing import SOURCE, Row
 from syncd.mirror.dialects import lock_sources
+from syncd.mirror.lenient import lenient_text, text_value
 from syncd.mirror.tables import operations, sessions, source_sessions
 
 if TYPE_CHECKING:
@@ -61,13 +63,14 @@ def refresh(connection: Connection, source_ids: Iterable[str], now: str, *, albe
     if wanted == "[]":
         return []
     lock_sources(connection, wanted)
-    found = connection.exec_driver_sql(
-        "SELECT w.value, x.state, x.session_id, x.note, s.id, s.missing_since IS NOT NULL "
-        "FROM json_each(?) AS w "
-        "LEFT JOIN source_sessions AS x ON x.source_session_id = w.value "
-        "LEFT JOIN sessions AS s ON s.source_session_id = w.value AND s.deleted_at IS NULL",
-        (wanted,),
-    ).all()
+    with lenient_text(connection):
+        found = connection.exec_driver_sql(
+            "SELECT w.value, x.state, x.session_id, x.note, s.id, s.missing_since IS NOT NULL "
+            "FROM json_each(?) AS w "
+            "LEFT JOIN source_sessions AS x ON x.source_session_id = w.value "
+            "LEFT JOIN sessions AS s ON s.source_session_id = w.value AND s.deleted_at IS NULL",
+            (wanted,),
+        ).all()
     carriers: dict[str, list[tuple[str, bool]]] = {}
     before: dict[str, tuple[str | None, str | None, str | None]] = {}
     for source_id, state, session_id, note, carrier, missing in found:
@@ -102,18 +105,20 @@ def settle(connection: Connection, link: Link, checked_at: str | None) -> None:
 
 def become(connection: Connection, link: Link) -> list[Link]:
     """Write where a source id stands and return the link when that is news."""
-    before = connection.execute(
-        sa.select(source_sessions.c.state, source_sessions.c.session_id)
-        .where(source_sessions.c.source_session_id == link.source_session_id)
-    ).first()  # fmt: skip
+    query = sa.select(source_sessions.c.state, source_sessions.c.session_id).where(
+        source_sessions.c.source_session_id == link.source_session_id
+    )
+    with lenient_text(connection):
+        before = connection.execute(query).first()
     settle(connection, link, None)
     return [] if before is not None and tuple(before) == (link.state, link.session_id) else [link]
 
 
 def checked(connection: Connection, source_id: str, checked_at: str) -> None:
-    """Note that a source id has just been made sure of."""
+    """Note that a source id has just been made sure of; one that is unresolved again meanwhile has not been."""
     connection.exec_driver_sql(
-        "UPDATE source_sessions SET checked_at = ? WHERE source_session_id = ?", (checked_at, source_id)
+        "UPDATE source_sessions SET checked_at = ? WHERE source_session_id = ? AND state <> 'unresolved'",
+        (checked_at, source_id),
     )
 
 
@@ -123,20 +128,61 @@ def to_ask(connection: Connection, *, checked_before: datetime, limit: int, afte
     These are the unresolved ones, and the missing and contradictory ones that were not checked for long; one that an
     operation is busy with is left to the operation.
     """
+    # the states stand in the text as they stand in the partial indexes, so that SQLite sees that those serve
+    active = sa.text("operations.state IN ('pending', 'running', 'unknown', 'dead')")
     busy = (
         sa.exists()
         .where(operations.c.source_session_id == source_sessions.c.source_session_id)
-        .where(operations.c.state.in_(("pending", "running", "unknown")))
+        .where(active, operations.c.state != "dead")
     )
     stale = sa.or_(source_sessions.c.checked_at.is_(None), source_sessions.c.checked_at < checked_before)
     query = (
         sa.select(source_sessions.c.source_session_id)
-        .where(source_sessions.c.state != "linked", stale, ~busy)
-        .where(source_sessions.c.source_session_id > after)
+        .where(sa.text("source_sessions.state <> 'linked'"), stale, ~busy)
+        .where(source_sessions.c.source_session_id > text_value(connection, after))
         .order_by(source_sessions.c.source_session_id)
         .limit(limit)
     )
-    return list(connection.execute(query).scalars())
+    with lenient_text(connection):
+        return list(connection.execute(query).scalars())
+
+
+def resolve(connection: Connection, *, limit: int, now: str) -> tuple[list[Link], bool]:
+    """Let the mirror tell where unresolved source ids stand that live sessions carry.
+
+    Returns
+    -------
+    tuple[list[Link], bool]
+        Those that are resolved now, and whether there may be more of them.
+    """
+    found = list(connection.execute(_carried().limit(limit)).scalars())
+    return refresh(connection, found, now), len(found) == limit
+
+
+def unresolved(connection: Connection) -> bool:
+    """Whether there are unresolved source ids that live sessions carry."""
+    return connection.execute(_carried().limit(1)).first() is not None
+
+
+def _carried() -> sa.Select[Any]:
+    return (
+        sa.select(source_sessions.c.source_session_id)
+        .where(sa.text("source_sessions.state <> 'linked'"), source_sessions.c.state == "unresolved")
+        .where(
+            sa.exists().where(
+                sessions.c.source_session_id == source_sessions.c.source_session_id, sessions.c.deleted_at.is_(None)
+            )
+        )
+    )
+
+
+def unaskable(connection: Connection, source_id: str, note: str, checked_at: str) -> None:
+    """Note why a source id can never be asked for; it may be text that only SQLite holds."""
+    connection.execute(
+        sa.update(source_sessions)
+        .where(source_sessions.c.source_session_id == text_value(connection, source_id))
+        .values(note=note, checked_at=read_utc_text(checked_at))
+    )
 
 
 def add(connection: Connection, source_ids: Iterable[str]) -> int:
@@ -150,10 +196,12 @@ def add(connection: Connection, source_ids: Iterable[str]) -> int:
     )
 
 
-def carriers(connection: Connection, source_id: str) -> list[str]:
-    """Return the ids of the live sessions that carry a source id."""
-    query = sa.select(sessions.c.id).where(sessions.c.source_session_id == source_id, sessions.c.deleted_at.is_(None))
-    return list(connection.execute(query).scalars())
+def carriers(connection: Connection, source_id: str) -> list[tuple[str, datetime | None]]:
+    """Return the live sessions that carry a source id, each with when something other than a listing showed it."""
+    query = sa.select(sessions.c.id, sessions.c.observed_at).where(
+        sessions.c.source_session_id == source_id, sessions.c.deleted_at.is_(None)
+    )
+    return [(row.id, row.observed_at) for row in connection.execute(query)]
 
 
 def listing(connection: Connection, *, state: str | None, limit: int) -> Sequence[sa.RowMapping]:
@@ -161,4 +209,5 @@ def listing(connection: Connection, *, state: str | None, limit: int) -> Sequenc
     query = sa.select(source_sessions).order_by(source_sessions.c.source_session_id).limit(limit)
     if state is not None:
         query = query.where(source_sessions.c.state == state)
-    return connection.execute(query).mappings().all()
+    with lenient_text(connection):
+        return connection.execute(query).mappings().all()

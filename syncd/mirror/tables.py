@@ -34,8 +34,11 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return None if value is None else utc_text(value)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401, ARG002
-        """Give an aware moment back."""
-        return None if value is None else read_utc_text(value)
+        """Give an aware moment back; text that some program put there and that is no time is none."""
+        try:
+            return None if value is None else read_utc_text(value)
+        except ValueError:
+            return None
 
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
@@ -267,8 +270,8 @@ pages = sa.Table(
     sa.Column("pass_id", Key, primary_key=True, autoincrement=False, comment="the pass that read the page"),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False, comment="counts the pages from 1"),
     sa.Column("next_key", sa.Text, comment="the key that the page gave for the next one"),
-    sa.Column("session_keys", sa.LargeBinary, nullable=False, comment="the keys of the sessions on it, 4 bytes each"),
-    sa.Column("quarantine_ids", sa.LargeBinary, nullable=False, comment="the quarantine rows of it, 4 bytes each"),
+    sa.Column("session_keys", sa.LargeBinary, nullable=False, comment="the keys of the sessions on it, packed"),
+    sa.Column("quarantine_ids", sa.LargeBinary, nullable=False, comment="the quarantine rows of it, packed"),
     sa.Column(
         "digest",
         sa.LargeBinary,

@@ -81,7 +81,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(binaries() / program), *arguments]
-        done = subprocess.run(  # noqa: S603 - our own binaries
+        done = subprocess.run(
             command, check=False, capture_output=True, cwd=self.folder, env={"TZ": "UTC"}, **_unprivileged()
         )
         assert done.returncode == 0, done.stderr.decode()
@@ -96,7 +96,7 @@ class PostgresServer:
         for option in options:
             command += ["-c", option]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - our own binaries
+            self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self.folder, env={"TZ": "UTC"}, preexec_fn=_die_with_parent,  # noqa: PLW1509
                 **_unprivileged(),
             )  # fmt: skip
@@ -149,7 +149,7 @@ class PostgresServer:
 
     def fresh(self) -> str:
         """Make a database with the schema at head; return its name."""
-        if not self.sql(f"SELECT count(*) FROM pg_database WHERE datname = '{TEMPLATE}'"):  # noqa: S608
+        if not self.sql(f"SELECT count(*) FROM pg_database WHERE datname = '{TEMPLATE}'"):
             self.sql(f"CREATE DATABASE {TEMPLATE}")
             asyncio.run(_migrate(self.url(TEMPLATE)))
         name = f"test_{next(self._numbers)}"

@@ -146,7 +146,7 @@ async def test_text_that_postgresql_cannot_hold_is_named(tmp_path: Path, empty_u
 
 def syncd(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = bare_environment() | {"SYNCD_DATABASE_URL": source, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(  # noqa: S603 - our own program
+    return subprocess.run(
         [sys.executable, "-m", "syncd", *arguments], check=False, capture_output=True, text=True, env=environment
     )
 

@@ -26,9 +26,7 @@ async def test_readers_read_the_views_and_write_nothing(postgres: PostgresServer
     ]  # fmt: skip
     try:
         for _ in range(2):
-            done = await in_thread(
-                lambda: subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
-            )
+            done = await in_thread(lambda: subprocess.run(command, check=False, capture_output=True, text=True))
             assert done.returncode == 0, done.stderr
         await in_thread(lambda: postgres.sql(f"CREATE ROLE {ada} LOGIN IN ROLE {readers}"))
         connection = await asyncpg.connect(host="127.0.0.1", port=postgres.port, user=ada, database=database)

@@ -64,7 +64,7 @@ async def test_cut_connections_cost_no_operation(tmp_path: Path, postgres: Postg
     server = Sandbox(habits=Habits(latency=0.01))
     name = sa.make_url(postgres_url).database
     cut = (
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "  # noqa: S608 - a name of our own
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
         f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
     )
     async with serve(server), fleet(tmp_path, server, postgres_url) as ships:

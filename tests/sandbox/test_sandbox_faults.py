@@ -18,8 +18,8 @@ async def test_a_fault_strikes_before_or_after_the_effect(
     box: Sandbox,
     client: httpx.AsyncClient,
     fault: FaultName,
-    done: bool,  # noqa: FBT001
-    scripted: bool,  # noqa: FBT001
+    done: bool,
+    scripted: bool,
 ) -> None:
     if scripted:
         box.script("POST", SESSIONS, fault)

@@ -1,0 +1,214 @@
+"""Write `docs/schema.md` and `docs/queries.md` from the code; with `--check`, say whether they are as it says.
+
+Meanings are the comments of `syncd/mirror/tables.py`. Examples are read, through the very views, from a database that
+the migrations made and that took the rows below: an example that the schema would refuse cannot be written.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from syncd.mirror import catalogue, schema, tables
+from syncd.mirror.database import Database
+from syncd.mirror.queries import QUERIES
+
+HERE = Path(__file__).resolve().parent
+NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+LONGEST_EXAMPLE = 48
+CLOCK = {"age_seconds": "93.217"}
+"""Examples of what the database's clock says."""
+
+SCHEMA_HEAD = """# The tables and views of the mirror
+
+Written by `make docs` from the code; a test keeps it true.
+
+Read the **views**: their names and columns are promised, and a change of them is a breaking change. The **tables** of
+the second part are promised too, but for the columns marked *internal*; two of them are open to `INSERT` by other
+programs. The **internal tables** of the third part may change with any release. The version of the schema is in
+`alembic_version`.
+
+All times are UTC: on SQLite text in one fixed form (`2026-06-01T12:00:00.000000Z`), which sorts and compares as time
+does; on PostgreSQL `timestamptz`. On PostgreSQL these words are also the `COMMENT`s of the views and columns (`\\d+`).
+"""
+QUERIES_HEAD = """# The first ten questions
+
+Written by `make docs` from `syncd/mirror/queries.py`; tests run each of them. Where one text is shown it runs on SQLite
+and on PostgreSQL alike. `syncd browse` has them ready. [schema.md](schema.md) says what each column means, and
+[reading.md](reading.md) how to connect.
+"""
+
+
+def _at(minutes: float) -> datetime:
+    return NOON + timedelta(minutes=minutes)
+
+
+_ADA = {"created_by": "USR1", "created_by_name": "Ada Okafor", "created_at": _at(-90)}
+_FIRST = {
+    "id": "SES1", "name": "Which PTFE wax gives the best gloss?", "parent_id": "FOL17",
+    "source_session_id": "36f675cc-81e7-4ef5-a8e2-5d940ed90475", "status": "active", "kind": "automation",
+    "automation_id": "AUT2", "automation_run_id": "RUN1", "last_message_at": _at(-80), **_ADA,
+    "updated_by": "USR2", "updated_by_name": "Beatriz Núñez", "updated_at": _at(-70), "extra": '{"pinned": true}',
+    "change": "updated", "valid_from": _at(1), "pass_id": 2,
+}  # fmt: skip
+_DONE = {"state": "succeeded", "attempts": 1, "last_status": 201, "finished_at": _at(2), "fence": 1}
+ROWS: dict[sa.Table, list[dict[str, Any]]] = {
+    tables.sessions: [
+        {"key": 1, **_FIRST, "version": 2, "first_seen_at": NOON},
+        {
+            "key": 2, "id": "SES2", "name": "Compare epoxy resins", "source_session_id": "lab-7", **_ADA, "version": 2,
+            "change": "deleted", "valid_from": _at(5), "first_seen_at": NOON, "observed_at": _at(0.5),
+            "missing_since": _at(1), "absences": 2, "absence_pass_id": 2, "deleted_at": _at(5),
+        },
+    ],
+    tables.session_versions: [
+        {**_FIRST, "session_key": 1, "version": 1, "name": "Which wax?", "change": "created", "valid_from": NOON,
+         "valid_to": _at(1), "pass_id": 1},
+    ],
+    tables.passes: [
+        {"id": 2, "state": "complete", "started_at": _at(1), "finished_at": _at(1.5), "pages": 30, "seen": 2957,
+         "inserted": 12, "updated": 3, "unchanged": 2941, "restored": 1, "missing": 2, "deleted": 1, "quarantined": 1,
+         "page_key": "SES2957", "read_at": _at(1.4)},
+        {"id": 3, "state": "held", "started_at": _at(6), "finished_at": _at(7), "candidates_of": 1,
+         "error": "300 of 2957 sessions would go"},
+        {"id": 1, "state": "held", "started_at": NOON, "finished_at": _at(0.5), "decision": "approved",
+         "decided_at": _at(0.8)},
+    ],
+    tables.operations: [
+        {"id": 1, "kind": "create", "source_session_id": "lab-8", "name": "Viscosity of batch B-114",
+         "parent_id": "FOL17", "requested_by": "nightly import", "requested_at": NOON, "not_before": _at(1),
+         "result_session_id": "SES3001", **_DONE},
+        {"id": 2, "kind": "delete", "session_id": "SES9", "requested_at": NOON, "state": "dead", "attempts": 1,
+         "last_status": 403, "last_error": "403: not allowed", "finished_at": _at(2)},
+        {"id": 3, "kind": "delete", "source_session_id": "lab-9", "requested_at": NOON, "state": "running",
+         "lease_until": _at(3), "lease_owner": "host-1:4711", "target_session_id": "SES10"},
+        {"id": 4, "kind": "create", "source_session_id": "lab-10", "name": "Open time", "requested_at": NOON,
+         "state": "unknown", "next_attempt_at": _at(2), "unknown_since": _at(1), "lookups": 2},
+    ],
+    tables.source_sessions: [
+        {"source_session_id": "lab-7", "state": "linked", "session_id": "SES2", "checked_at": _at(1)},
+        {"source_session_id": "lab-11", "state": "conflict", "checked_at": _at(1),
+         "note": "several live sessions carry it: SES4, SES5"},
+    ],
+    tables.quarantine: [
+        {"id": 1, "pass_id": 2, "session_id": "SES6", "reason": "name: a string is needed",
+         "payload": '{"id": "SES6", "name": 5}', "seen_at": _at(1), "resolved_at": _at(6), "fingerprint": "9f2c1a"},
+    ],
+    tables.pages: [
+        {"pass_id": 2, "number": 1, "next_key": "SES100", "session_keys": bytes(7) + b"\1", "quarantine_ids": b"",
+         "digest": b"\x9f\x2c", "versions": 104},
+    ],
+    tables.held_sessions: [{"pass_id": 3, "session_key": 1}],
+}  # fmt: skip
+
+
+def _fill(connection: sa.Connection) -> None:
+    schema.migrate(connection)
+    for table, rows in ROWS.items():
+        for row in rows:
+            # A create makes its own row of source_sessions, by a trigger.
+            connection.execute(sa.insert(table).prefix_with("OR REPLACE"), row)
+
+
+def _examples(connection: sa.Connection) -> dict[str, dict[str, Any]]:
+    """Return, for each relation, the first value of each column that is not null."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in catalogue.VIEWS | catalogue.TABLES | catalogue.INTERNAL:
+        rows = connection.execute(sa.text(f'SELECT * FROM "{name}"')).mappings().all()  # noqa: S608 - our own names
+        rows = sorted(rows, key=lambda row: row.get("state") == "held")
+        found[name] = {
+            column: CLOCK.get(column) or next((row[column] for row in rows if row[column] is not None), None)
+            for column in rows[0]
+        }
+    return found
+
+
+async def _read_examples() -> dict[str, dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        url = sa.make_url(f"sqlite+aiosqlite:///{folder}/examples.db")
+        async with Database.create(url, patience=5) as database:
+            await database.write(_fill)
+            return await database.read(_examples)
+
+
+def _type(column: sa.Column[Any], dialect: sa.Dialect) -> str:
+    name = column.type.compile(dialect=dialect)
+    return {"TIMESTAMP WITH TIME ZONE": "timestamptz", "DOUBLE": "REAL"}.get(name, name)
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401 - a value of a row
+    if isinstance(value, bytes):
+        return f"`X'{value.hex().upper()}'`"
+    text = str(value)
+    return f"`{text if len(text) <= LONGEST_EXAMPLE else text[: LONGEST_EXAMPLE - 1] + '…'}`".replace("|", "\\|")
+
+
+def _relation(table: sa.Table, examples: dict[str, Any], promised: tuple[str, ...] | None) -> list[str]:
+    lines = [f"### {table.name}", "", f"{(table.comment or '')[:1].upper()}{(table.comment or '')[1:]}.", ""]
+    lines += ["| column | SQLite | PostgreSQL | meaning | example |", "| --- | --- | --- | --- | --- |"]
+    for column in table.c:
+        if examples[column.name] is None:
+            raise LookupError(f"{table.name}.{column.name} has no example")
+        words = column.comment or ""
+        if promised is not None and column.name not in promised:
+            words = f"*internal:* {words}"
+        types = (_type(column, sqlite.dialect()), _type(column, postgresql.dialect()))  # type: ignore[no-untyped-call]
+        lines.append(
+            f"| `{column.name}` | {types[0]} | {types[1].lower()} | {words} | {_shown(examples[column.name])} |"
+        )
+    return [*lines, ""]
+
+
+def schema_page() -> str:
+    """Return the text of `docs/schema.md`."""
+    examples = anyio.run(_read_examples)
+    lines = [SCHEMA_HEAD, "## Views", ""]
+    for name, view in catalogue.VIEWS.items():
+        lines += _relation(view, examples[name], None)
+    lines += ["## Tables", ""]
+    for name, table in catalogue.TABLES.items():
+        lines += _relation(table, examples[name], catalogue.PROMISED[name])
+    lines += ["## Internal tables", "", "What the views are made of, and what passes and the guard remember.", ""]
+    for name, table in catalogue.INTERNAL.items():
+        lines += _relation(table, examples[name], None)
+    return "\n".join(lines)
+
+
+def queries_page() -> str:
+    """Return the text of `docs/queries.md`."""
+    lines = [QUERIES_HEAD]
+    for number, query in enumerate(QUERIES, start=1):
+        lines += [f"## {number}. {query.question}", "", query.about, ""]
+        texts = [("", query.sql("sqlite"))]
+        if not query.portable:
+            texts = [("On SQLite:", query.sql("sqlite")), ("On PostgreSQL:", query.sql("postgresql"))]
+        for where, sql in texts:
+            lines += [*([where, ""] if where else []), "```sql", f"{sql};", "```", ""]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Write both pages, or compare them."""
+    check = "--check" in sys.argv[1:]
+    stale = []
+    for name, page in (("schema.md", schema_page()), ("queries.md", queries_page())):
+        path = HERE / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != page:
+            stale.append(f"docs/{name}")
+            if not check:
+                path.write_text(page, encoding="utf-8")
+    if stale:
+        verdict = "not what the code says; run: make docs" if check else "written"
+        print(f"{', '.join(stale)}: {verdict}")
+    return 1 if stale and check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

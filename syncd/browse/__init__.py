@@ -1,0 +1,6 @@
+"""Datasette on the live mirror: read only, on loopback, with the words of `mirror/catalogue` and the ten questions."""
+
+from syncd.browse.app import make_app
+from syncd.browse.metadata import NAME, metadata
+
+__all__ = ["NAME", "make_app", "metadata"]

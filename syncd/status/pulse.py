@@ -1,0 +1,78 @@
+"""Whether the loops make progress: each says until when it may be quiet, and one that is quiet for longer is wedged.
+
+A loop that waits (for its next pass, for a Retry-After, for a database that another program holds, for room on the
+disk) says so, and is alive for as long as it waits; a request to Albert ends within its timeout, and is progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from syncd.clock import Clock
+
+
+@dataclass
+class Pulse:
+    """The loops and the moments by which each must be heard of again.
+
+    Parameters
+    ----------
+    clock : Clock
+        Its `monotonic` counts.
+    slack : float
+        Seconds that a loop may work without a sign: longer than any one request or transaction takes.
+    excuse : Callable[[], bool]
+        Whether all of them may be quiet now: the database is waited for.
+    """
+
+    clock: Clock
+    slack: float
+    excuse: Callable[[], bool] = bool
+    _quiet_until: dict[str, float] = field(default_factory=dict)
+
+    def beat(self, loop: str, waits: float = 0.0) -> None:
+        """Hear of a loop, which may now wait for so many seconds."""
+        self._quiet_until[loop] = self.clock.monotonic() + waits + self.slack
+
+    def end(self, loop: str) -> None:
+        """Take a loop off: it has ended as it should."""
+        self._quiet_until.pop(loop, None)
+
+    def wedged(self) -> list[str]:
+        """Return the loops that are overdue."""
+        now = self.clock.monotonic()
+        overdue = sorted(loop for loop, until in self._quiet_until.items() if now > until)
+        if overdue and self.excuse():
+            for loop in overdue:
+                self.beat(loop)
+            return []
+        return overdue
+
+
+@dataclass(frozen=True)
+class BeatingClock:
+    """A clock for one loop: who sleeps by it or looks at it is alive."""
+
+    clock: Clock
+    pulse: Pulse
+    loop: str
+
+    def now(self) -> datetime:
+        """Return the current time, aware, in UTC."""
+        self.pulse.beat(self.loop)
+        return self.clock.now()
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return self.clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for so many seconds, alive."""
+        self.pulse.beat(self.loop, seconds)
+        await self.clock.sleep(seconds)
+        self.pulse.beat(self.loop)

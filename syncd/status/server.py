@@ -1,0 +1,219 @@
+"""The status server: GET and HEAD on four paths, bounded in every direction, deaf to foreign Host headers.
+
+A page in a browser may make a name of its own point at this port (DNS rebinding); its requests then carry that name as
+their Host. So names are refused that are not this machine's: answered are `localhost`, the loopback addresses, the
+host that the server was told to listen on, and, when it listens on every interface, the machine's host name and any
+address written as a number, which no rebinding can make: that is what probes and Prometheus use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from syncd.errors import UsageError
+from syncd.status import page
+from syncd.status.metrics import Metrics, exposition
+from syncd.status.readings import NotReadError, Readings
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+MAX_CONNECTIONS = 64
+LIFETIME = 60.0
+"""Seconds after which a connection is closed, whatever it does: nobody can hold one by sending a byte a minute."""
+LINE_BYTES = 2048
+HEADER_BYTES = 8190
+KEEPALIVE = 15.0
+TEXT = "text/plain"
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Server": "syncd",
+}
+
+Answer = Callable[[], Awaitable[web.Response]]
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind the port, before there is anything to serve.
+
+    Raises
+    ------
+    UsageError
+        It cannot be had; the message says what to do.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=MAX_CONNECTIONS, reuse_port=False)
+    except OSError as error:
+        raise UsageError(
+            f"SYNCD_STATUS_HOST/SYNCD_STATUS_PORT: cannot listen on {host}:{port} ({error.strerror or error}); "
+            "choose another port, or 0 for no status server"
+        ) from error
+
+
+@asynccontextmanager
+async def serve(
+    readings: Readings, metrics: Metrics, listener: socket.socket, host: str, log: FilteringBoundLogger
+) -> AsyncIterator[str]:
+    """Serve on a bound socket for as long as the context lasts; gives the address, such as `http://127.0.0.1:8080`."""
+    front = Front(readings, metrics, allowed_hosts(host))
+    server = web.Server(
+        front.handle,
+        access_log=None,
+        keepalive_timeout=KEEPALIVE,
+        lingering_time=0.0,
+        max_line_size=LINE_BYTES,
+        max_field_size=HEADER_BYTES,
+        max_headers=64,
+    )
+    loop = asyncio.get_running_loop()
+    gate = await loop.create_server(lambda: _bounded(server, loop), sock=listener)
+    name, port = listener.getsockname()[:2]
+    url = f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    log.info("status.listening", url=url)
+    try:
+        yield url
+    finally:
+        gate.close()
+        await server.shutdown(0.2)
+        await readings.aclose()
+
+
+def _bounded(server: web.Server, loop: asyncio.AbstractEventLoop) -> asyncio.BaseProtocol:
+    """Make the protocol of one connection: one too many is turned away, and none lives for long."""
+    if len(server.connections) >= MAX_CONNECTIONS:
+        return _TurnedAway()
+    protocol = server()
+    loop.call_later(LIFETIME, protocol.force_close)
+    return protocol
+
+
+class _TurnedAway(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The Host headers that are answered; `addresses` tells whether any address written as a number is."""
+
+    names: frozenset[str]
+    addresses: bool
+
+    def __call__(self, header: str | None) -> bool:
+        """Tell whether a Host header is this server's; the port in it does not matter."""
+        try:
+            name = (urlsplit(f"//{header or ''}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        if name in self.names:
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return self.addresses or address.is_loopback
+
+
+def allowed_hosts(host: str) -> Allowed:
+    """Return what may stand in a Host header for a server that listens on `host`."""
+    try:
+        everywhere = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        everywhere = False
+    names = {"localhost", host.lower()}
+    if everywhere:
+        machine = socket.gethostname().lower()
+        names |= {machine, machine.partition(".")[0]}
+    return Allowed(frozenset(names), everywhere)
+
+
+class Front:
+    """What stands between the socket and the readings."""
+
+    def __init__(self, readings: Readings, metrics: Metrics, allowed: Allowed) -> None:
+        self._readings = readings
+        self._metrics = metrics
+        self._allowed = allowed
+        self._paths: dict[str, Answer] = {
+            "/livez": self._livez,
+            "/readyz": self._readyz,
+            "/metrics": self._scrape,
+            "/": self._page,
+        }
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answer one request."""
+        if len(request.headers.getall("Host", ())) != 1 or not self._allowed(request.headers.get("Host")):
+            return _text(421, "this Host is not the status server's; ask it by its address or by localhost")
+        if request.method not in {"GET", "HEAD"}:
+            refused = _text(405, "GET and HEAD only")
+            refused.headers["Allow"] = "GET, HEAD"
+            return refused
+        answer = self._paths.get(request.path)
+        return await answer() if answer is not None else _text(404, "there are /, /livez, /readyz and /metrics")
+
+    async def _livez(self) -> web.Response:
+        wedged = self._readings.pulse.wedged()
+        if wedged:
+            return _text(503, f"no progress: {', '.join(wedged)}")
+        return _text(200, "ok")
+
+    async def _readyz(self) -> web.Response:
+        try:
+            await self._readings.latest()
+        except NotReadError as error:
+            return _text(503, str(error))
+        if self._readings.refused():
+            return _text(503, "Albert refuses the credentials; run: syncd doctor")
+        return _text(200, "ok")
+
+    async def _scrape(self) -> web.Response:
+        try:
+            body = await exposition(self._metrics, self._readings)
+        except NotReadError as error:
+            return _text(503, str(error))
+        return web.Response(body=body, headers={**SAFE, "Content-Type": EXPOSITION})
+
+    async def _page(self) -> web.Response:
+        nonce = secrets.token_urlsafe(16)
+        policy = (
+            f"default-src 'none'; style-src 'nonce-{nonce}'; img-src data:; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        trouble = None
+        try:
+            snapshot = await self._readings.latest()
+        except NotReadError:
+            snapshot, trouble = None, "the database cannot be read; run: syncd doctor"
+        wedged = self._readings.pulse.wedged()
+        if wedged:
+            trouble = f"no progress in: {', '.join(wedged)}; restart syncd run, and keep its log"
+        text = page.render(
+            snapshot,
+            pass_interval=self._readings.pass_interval,
+            refused=self._readings.refused(),
+            waiting=self._readings.database.waiting,
+            trouble=trouble,
+            nonce=nonce,
+        )
+        status = 200 if snapshot is not None else 503
+        headers = {**SAFE, "Content-Security-Policy": policy}
+        return web.Response(status=status, text=text, content_type="text/html", headers=headers)
+
+
+def _text(status: int, words: str) -> web.Response:
+    return web.Response(status=status, text=f"{words}\n", content_type=TEXT, headers=SAFE)

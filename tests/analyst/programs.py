@@ -1,0 +1,43 @@
+"""syncd as its user runs it: a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """Return an environment for a syncd whose mirror is in a folder."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SYNCD_", "ALBERT_", "COV"))}
+    return {
+        **inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default",
+        "SYNCD_DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'syncd.db'}", **more,
+    }  # fmt: skip
+
+
+def syncd(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    command = [sys.executable, "-m", "syncd", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder, **more), capture_output=True, text=True, check=False, timeout=50
+    )
+
+
+def start(folder: Path, *arguments: object, **more: str) -> subprocess.Popen[str]:
+    """Start a command that goes on; its output is a pipe."""
+    command = [sys.executable, "-m", "syncd", *map(str, arguments)]
+    options: dict[str, Any] = {"cwd": folder, "env": environment(folder, **more), "text": True}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def without(folder: Path, module: str) -> str:
+    """Return a PYTHONPATH on which a module cannot be imported, as where an extra is not installed."""
+    hidden = folder / "hidden"
+    hidden.mkdir(exist_ok=True)
+    (hidden / f"{module}.py").write_text(f"raise ModuleNotFoundError('No module named {module}')\n")
+    return f"{hidden}{os.pathsep}{ROOT}"

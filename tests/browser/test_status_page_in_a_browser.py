@@ -1,0 +1,166 @@
+"""The status page as a person sees it: in Chromium, light and dark, narrow and wide.
+
+`SYNCD_TEST_SCREENSHOTS=FOLDER` keeps the screenshots to look at; `docs/status-page.png` is one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright
+
+from tests.status.kit import Served, served
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine; on Debian: apt-get install chromium"),
+    pytest.mark.timeout(120),
+]
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=list(FLAGS))
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@dataclass
+class Seen:
+    """A page that is open, what its console said, and what it asked for."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def seen(browser: Browser, url: str, scheme: Literal["light", "dark"], width: int) -> AsyncIterator[Seen]:
+    page = await browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    found = Seen(page)
+    page.on("console", lambda message: found.complaints.append(message.text))
+    page.on("pageerror", lambda error: found.complaints.append(str(error)))
+    page.on("request", lambda request: found.asked.append(request.url))
+    try:
+        await page.goto(url)
+        yield found
+    finally:
+        await page.close()
+
+
+async def keep(page: Page, name: str) -> None:
+    if (folder := os.environ.get("SYNCD_TEST_SCREENSHOTS")) is not None:
+        await page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+async def a_day(s: Served) -> None:
+    """Fill the mirror as a day would: passes that changed something, and a queue."""
+    w = s.world
+    w.clock.at = datetime.now(UTC) - timedelta(seconds=31 * 300)  # freshness is told by the database's own clock
+    await w.one_pass()
+    for number in range(1, 31):
+        w.clock.forward(300)
+        for session in range(number % 7):
+            w.sandbox.update(f"SES{session + 1}", name=f"renamed {number}")
+        if number % 9 == 0:
+            w.sandbox.delete(f"SES{100 + number}")
+        if number % 5 == 0:
+            w.sandbox.create(source_session_id=f"new-{number}", name="made by others")
+        await w.one_pass()
+    await w.sql(
+        "UPDATE passes SET started_at = "
+        "strftime('%Y-%m-%dT%H:%M:%f000Z', finished_at, '-' || (9 + id * 7 % 5 + (id = 1) * 20) || ' seconds')"
+    )
+    await w.enqueue(*({"kind": "create", "source_session_id": f"q-{n}", "name": f"queued {n}"} for n in range(12)))
+    await w.push().drain()
+    await w.enqueue({"kind": "create", "source_session_id": "waits", "name": "waits"})
+
+
+async def trouble(s: Served) -> None:
+    """Make three things that need a person: a held pass, a dead operation, refused credentials."""
+    for session_id in list(s.world.sandbox.live())[:60]:
+        s.world.sandbox.delete(session_id)
+    assert (await s.world.one_pass()).state == "held"
+    await s.world.sql(
+        "UPDATE operations SET state = 'dead', finished_at = requested_at WHERE source_session_id = 'waits'"
+    )
+    s.credentials["refused"] = True
+
+
+async def check(found: Seen, url: str, width: int) -> None:
+    assert found.complaints == []
+    assert {one for one in found.asked if not one.startswith(("data:", url))} == set()
+    assert await found.page.evaluate("document.documentElement.scrollWidth") <= width
+    clipped = await found.page.evaluate(
+        "[...document.querySelectorAll('section,td,code')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    )
+    assert clipped == 0
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_verdict_is_seen_and_the_page_fits(tmp_path: Path, scheme: Literal["light", "dark"], width: int) -> None:
+    async with served(tmp_path, sessions=200) as s, chromium() as browser:
+        await a_day(s)
+        async with seen(browser, s.url, scheme, width) as found:
+            heading = found.page.get_by_role("heading", level=1)
+            assert await heading.inner_text() == "Fresh"
+            box = await heading.bounding_box()
+            assert box is not None
+            assert box["y"] < 120
+            assert await found.page.locator("svg[role=img]").count() == 4
+            await keep(found.page, f"fresh-{scheme}-{width}")
+            await check(found, s.url, width)
+        await trouble(s)
+        s.readings._read_at = float("-inf")
+        async with seen(browser, s.url, scheme, width) as found:
+            assert await found.page.get_by_role("heading", level=1).inner_text() == "Needs you"
+            commands = await found.page.locator(".todo code").all_inner_texts()
+            assert commands == ["syncd doctor", "syncd deletions list", "syncd operations list --state dead"]
+            await keep(found.page, f"needs-{scheme}-{width}")
+            await check(found, s.url, width)
+
+
+async def test_empty_mirror_and_unreadable_database_have_a_page_too(tmp_path: Path) -> None:
+    async with served(tmp_path) as s, chromium() as browser:
+        async with seen(browser, s.url, "light", 360) as found:
+            assert await found.page.get_by_role("heading", level=1).inner_text() == "Starting"
+            assert await found.page.locator(".todo").count() == 0
+            await keep(found.page, "empty-light-360")
+            await check(found, s.url, 360)
+        await s.world.sql("DROP TABLE alembic_version")
+        s.readings._read_at = float("-inf")
+        async with seen(browser, s.url, "dark", 1280) as found:
+            assert await found.page.get_by_role("heading", level=1).inner_text() == "Needs you"
+            assert await found.page.locator(".todo code").all_inner_texts() == ["syncd doctor"]
+            await keep(found.page, "unreadable-dark-1280")
+            assert all("503" in words for words in found.complaints)  # the browser tells the status, and nothing else
+
+
+async def test_background_differs_between_light_and_dark(tmp_path: Path) -> None:
+    async with served(tmp_path) as s, chromium() as browser:
+        grounds = []
+        for scheme in ("light", "dark"):
+            async with seen(browser, s.url, scheme, 800) as found:
+                grounds.append(await found.page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert grounds == ["rgb(246, 247, 249)", "rgb(18, 22, 27)"]

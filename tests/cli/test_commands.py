@@ -1,0 +1,170 @@
+"""The commands on a database without a daemon: what they print, and what they change."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncd.cli import COMMANDS, cli
+from syncd.cli.common import read
+from syncd.mirror import glance, views
+from syncd.settings import load
+from tests.cli.conftest import Call
+
+
+def sql(statement: str) -> list[Any]:
+    with closing(sqlite3.connect("syncd.db", isolation_level=None)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(syncd: Call, command: str) -> None:
+    shown = syncd(command, "--help")
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out.startswith(f"Usage: syncd {command} ")
+    group = cli.commands.get(command) or cli.get_command(None, command)  # type: ignore[arg-type]
+    for name in getattr(group, "commands", {}):
+        assert syncd(command, name, "--help").code == 0
+
+
+def test_list_of_commands_cuts_no_sentence_short(syncd: Call) -> None:
+    for words in ([], ["enqueue"], ["sources"], ["operations"], ["deletions"], ["quarantine"]):
+        shown = syncd(*words, "--help").out
+        assert "..." not in shown.partition("Commands:")[2], shown
+
+
+def test_enqueue_makes_the_database_and_prints_the_operation(syncd: Call) -> None:
+    created = syncd("enqueue", "create", "--source-session-id", "s", "--name", "N", "--parent-id", "P", "--json")
+    assert (created.code, created.data) == (0, {"id": 1})
+    deleted = syncd("enqueue", "delete", "--id", "CHS1", "--requested-by", "me")
+    assert (deleted.code, deleted.out, deleted.err) == (0, "2\n", "")
+    assert sql("SELECT kind, source_session_id, session_id, name, parent_id, requested_by, state FROM operations") == [
+        ("create", "s", None, "N", "P", None, "pending"),
+        ("delete", None, "CHS1", None, None, "me", "pending"),
+    ]
+    assert Path("syncd.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_import_takes_csv_and_json_lines_from_a_file_and_from_standard_input(syncd: Call) -> None:
+    Path("rows.csv").write_text("source_session_id,name\na,A\n", encoding="utf-8-sig")
+    assert syncd("enqueue", "import", "rows.csv").out == "queued 1 operations\n"
+    lines = b'{"kind": "delete", "source_session_id": "b"}\n\n{"source_session_id": "c", "name": "C"}\n'
+    assert syncd("enqueue", "import", "-", "--json", given=lines).data == {"queued": 2}
+    assert sql("SELECT kind, source_session_id FROM operations ORDER BY id") == [
+        ("create", "a"),
+        ("delete", "b"),
+        ("create", "c"),
+    ]
+
+
+def test_import_with_one_bad_row_is_refused_whole_with_its_line_and_reason(syncd: Call) -> None:
+    Path("rows.csv").write_text("kind,source_session_id,name\ncreate,a,A\nchange,b,B\ncreate,c,C\n")
+    refused = syncd("enqueue", "import", "rows.csv")
+    assert refused.code == 2
+    assert refused.err == "error: line 3: kind must be create or delete, not 'change'; nothing was queued\n"
+    assert not Path("syncd.db").exists()
+
+
+def test_dry_run_says_what_would_become_of_each_row_and_queues_nothing(syncd: Call) -> None:
+    shown = syncd("enqueue", "import", "-", "--dry-run", "--json", given=b"source_session_id,name\na,A\na,A\n")
+    assert shown.data["totals"] == {"created": 1, "there": 1}
+    table = syncd("enqueue", "import", "-", "--dry-run", given=b"source_session_id,name\na,A\n")
+    assert "LINE" in table.out
+    assert table.err == "dry run, nothing was queued: 1 created\n"
+    assert sql("SELECT * FROM operations") == []
+
+
+def test_sources_are_added_once_imported_and_listed(syncd: Call) -> None:
+    assert syncd("sources", "add", "a", "b", "a").out == "added 2, known already 1\n"
+    assert syncd("sources", "import", "-", "--json", given=b"source_session_id\nb\nc\n").data == {
+        "added": 1,
+        "known": 1,
+    }
+    assert [row["source_session_id"] for row in syncd("sources", "list", "--json").data] == ["a", "b", "c"]
+    assert syncd("sources", "list", "--state", "linked").out == "no source ids\n"
+    assert len(syncd("sources", "list", "--limit", "2", "--json").data) == 2
+
+
+def test_operations_are_listed_shown_cancelled_and_retried(syncd: Call) -> None:
+    for _ in range(2):
+        syncd("enqueue", "create", "--source-session-id", "s", "--name", "line\nbreak \x1b[31m")
+    listed = syncd("operations", "list")
+    assert [line.split()[0] for line in listed.out.splitlines()] == ["ID", "2", "1"]
+    assert [row["blocked_by"] for row in syncd("operations", "list", "--json").data] == [1, None]
+    shown = syncd("operations", "show", "1")
+    assert "line\\nbreak \\x1b[31m" in shown.out
+    sql("UPDATE operations SET state = 'dead', finished_at = '2026-01-01T00:00:00.000000Z' WHERE id = 1")
+    assert syncd("operations", "retry", "1").out == "operation 1 is pending again\n"
+    refused = syncd("operations", "cancel", "1", "9", "--json")
+    assert refused.code == 1
+    assert refused.data == [{"id": 1, "error": None}, {"id": 9, "error": "there is no operation 9"}]
+    assert refused.err == "error: there is no operation 9\n"
+    assert syncd("operations", "cancel", "1").err == "error: operation 1 is cancelled, not dead or pending\n"
+
+
+def test_status_tells_of_an_empty_mirror(syncd: Call) -> None:
+    assert syncd("migrate").out == "the schema was empty and is 0001 now\n"
+    assert syncd("migrate", "--json").data == {"before": "0001", "after": "0001"}
+    shown = syncd("status")
+    assert shown.code == 1
+    assert "no pass has been completed yet" in shown.out
+
+
+def test_glance_of_status_sees_what_the_long_way_sees(syncd: Call) -> None:
+    syncd("enqueue", "create", "--source-session-id", "s", "--name", "N")
+    syncd("sources", "add", "x")
+    sql(
+        "INSERT INTO passes (state, started_at, finished_at, seen) VALUES "
+        "('complete', '2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:01.500000Z', 3)"
+    )
+    long, short = read(load({}).settings, views.overview), glance.overview(Path("syncd.db"))
+    assert short is not None
+    for overview in (long, short):
+        assert overview["freshness"].pop("age_seconds") > 0
+    assert short == long
+    assert views.PASS_COLUMNS == glance.PASS_COLUMNS
+
+
+def test_glance_leaves_what_it_does_not_know_to_the_long_way(tmp_path: Path) -> None:
+    assert glance.overview(tmp_path / "none.db") is None
+    (tmp_path / "text.db").write_text("no database")
+    assert glance.overview(tmp_path / "text.db") is None
+
+
+def test_config_shows_what_is_in_force_and_where_it_came_from_but_no_secret(
+    syncd: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNCD_DATABASE_URL", "postgresql://reader:canary@db/syncd")
+    Path("canary-token").write_text("canary-from-file")
+    Path("my.env").write_text("ALBERT_TOKEN_FILE=canary-token\nSYNCD_LEASE=90\n")
+    shown = syncd("config", "--env-file", "my.env", "--json")
+    by_name = {row["setting"]: row for row in shown.data}
+    assert by_name["SYNCD_LEASE"] == {"setting": "SYNCD_LEASE", "value": 90, "from": "my.env"}
+    assert by_name["ALBERT_TOKEN"]["value"] == "********"
+    assert by_name["ALBERT_TOKEN"]["from"] == "my.env: ALBERT_TOKEN_FILE=canary-token"
+    assert by_name["SYNCD_DATABASE_URL"]["value"] == "postgresql+asyncpg://reader:***@db/syncd"
+    assert by_name["SYNCD_RETRY_MAX"]["from"] == "default"
+    assert "canary-from-file" not in shown.out
+    table = syncd("config").out
+    assert ":canary@" not in table
+    assert "SYNCD_AUTO_MIGRATE             true " in table
+    assert "SYNCD_PASS_INTERVAL            300 " in table
+
+
+def test_quarantine_and_deletions_of_a_new_mirror_are_empty(syncd: Call) -> None:
+    syncd("migrate")
+    assert syncd("quarantine", "list").out == "nothing is in quarantine\n"
+    assert syncd("quarantine", "replay", "--json").data == {"resolved": 0, "left": 0}
+    assert syncd("deletions", "list", "--json").data == []
+
+
+def test_json_is_ascii_so_that_no_value_can_break_a_line_or_a_terminal(syncd: Call) -> None:
+    syncd("enqueue", "create", "--source-session-id", "s", "--name", "\u2028\u202e\x1b")
+    shown = syncd("operations", "list", "--json").out
+    assert shown.isascii()
+    assert json.loads(shown)[0]["name"] == "\u2028\u202e\x1b"

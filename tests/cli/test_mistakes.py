@@ -1,0 +1,93 @@
+"""What a user can get wrong: told on stderr in words, with the right exit code, and never with a traceback."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Call
+
+NO_DATABASE = [
+    ["status"], ["operations", "list"], ["operations", "show", "1"], ["operations", "retry", "1"], ["sources", "list"],
+    ["deletions", "list"], ["deletions", "approve", "1"], ["quarantine", "list"], ["quarantine", "replay"],
+]  # fmt: skip
+
+USAGE = [
+    ["nonsense"], ["run", "--nonsense"], ["enqueue", "create", "--name", "N"], ["enqueue", "delete"],
+    ["enqueue", "delete", "--id", "a", "--source-session-id", "b"], ["enqueue", "delete", "--id", ".."],
+    ["enqueue", "delete", "--id", ""], ["enqueue", "create", "--source-session-id", "a\nb", "--name", "N"],
+    ["enqueue", "create", "--source-session-id", "s", "--name", ""],
+    ["enqueue", "create", "--source-session-id", "s", "--name", "\udcff"],
+    ["enqueue", "create", "--source-session-id", "\udcff", "--name", "N"],
+    ["enqueue", "import"], ["enqueue", "import", "none.csv"], ["enqueue", "import", "."], ["sources", "add"],
+    ["sources", "add", "."], ["sources", "import", "none.csv"], ["sources", "list", "--state", "nonsense"],
+    ["operations", "show", "x"], ["operations", "show", "0"], ["operations", "show", "9" * 30],
+    ["operations", "retry"], ["operations", "list", "--limit", "0"], ["operations", "list", "--limit", "9" * 30],
+    ["deletions", "approve", "-1"], ["config", "--env-file", "none.env"], ["config", "--env-file", "."],
+    ["run"], ["once"], ["sandbox", "--port", "99999"], ["sandbox", "--page-size", "0"], ["sandbox", "--error-500", "2"],
+    ["demo", "--sessions", "1"], ["demo", "--database", "kept.db"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", NO_DATABASE, ids=" ".join)
+def test_command_that_reads_makes_no_database_and_says_what_does(syncd: Call, words: list[str]) -> None:
+    refused = syncd(*words)
+    assert (refused.code, refused.out) == (3, "")
+    assert "there is no database" in refused.err
+    assert "syncd once" in refused.err
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("words", USAGE, ids=ascii)
+def test_wrong_use_exits_2_with_words_before_anything_is_made(syncd: Call, words: list[str]) -> None:
+    Path("kept.db").write_text("mine")
+    refused = syncd(*words)
+    assert (refused.code, refused.out) == (2, "")
+    assert "rror: " in refused.err
+    assert "Traceback" not in refused.err
+    assert [path.name for path in Path().iterdir()] == ["kept.db"]
+    assert Path("kept.db").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\n", b"\xff\xfe", b"nonsense\nx\n", b"kind,kind\na,b\n", b"source_session_id,name\na\n",
+        b"source_session_id,name\na,b,c\n", b'source_session_id,name\n"a,b\n', b"{nonsense}\n", b'{"a": 1}\n',
+        b'{"source_session_id": 5, "name": "n"}\n', b'{"source_session_id": "s", "name": "\\ud800"}\n',
+        b"source_session_id,name\n..,N\n", b"source_session_id,name\n,N\n", b"[1]\n",
+        b'{"source_session_id": "s", "name": "N"}\n' + b"[" * 100_000 + b"\n",
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_import_file_that_makes_no_sense_is_refused_with_its_line(syncd: Call, content: bytes) -> None:
+    refused = syncd("enqueue", "import", "-", given=content)
+    assert (refused.code, refused.out) == (2, "")
+    assert "line " in refused.err or "UTF-8" in refused.err
+    assert not Path("syncd.db").exists()
+
+
+def test_unknown_operation_and_pass_exit_1_and_name_it(syncd: Call) -> None:
+    syncd("migrate")
+    assert "there is no operation 7" in syncd("operations", "show", "7").err
+    assert syncd("operations", "show", "7").code == 1
+    assert syncd("operations", "retry", "7").code == 1
+    approved = syncd("deletions", "approve", "7")
+    assert (approved.code, approved.err) == (1, "error: there is no pass 7\n")
+
+
+def test_database_that_is_a_folder_or_in_no_folder_exits_3(syncd: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("folder").mkdir()
+    for path in ("folder", "none/syncd.db"):
+        monkeypatch.setenv("SYNCD_DATABASE_URL", f"sqlite:///{path}")
+        for words in (["migrate"], ["status"], ["sources", "add", "a"]):
+            assert syncd(*words).code == 3
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_database_that_may_not_be_written_exits_3(syncd: Call) -> None:
+    syncd("migrate")
+    Path("syncd.db").chmod(0o400)
+    assert syncd("sources", "add", "a").code == 3

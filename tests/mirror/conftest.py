@@ -1,0 +1,27 @@
+"""A folder with an empty mirror in it: the schema is made once and copied."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from syncd.mirror import schema
+
+
+@pytest.fixture(scope="session")
+def empty_mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("schema") / "syncd.db"
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        schema.migrate(connection)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, empty_mirror: Path) -> Path:
+    shutil.copy(empty_mirror, tmp_path / "syncd.db")
+    return tmp_path

@@ -1,0 +1,392 @@
+"""The database under its one writer: transactions, waiting, cancellation, and files that are not ours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import pytest
+import sqlalchemy as sa
+
+from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
+from syncd.mirror import database as module
+from syncd.mirror.database import Database
+
+
+def url_of(folder: Path) -> sa.URL:
+    return sa.make_url(f"sqlite+aiosqlite:///{folder / 'syncd.db'}")
+
+
+@asynccontextmanager
+async def opened(folder: Path, **options: Any) -> AsyncIterator[Database]:
+    async with Database.create(url_of(folder), **options) as database:
+        yield database
+
+
+@pytest.fixture(autouse=True)
+def short_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.02)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def run(statement: str) -> Callable[[sa.Connection], Any]:
+    def work(connection: sa.Connection) -> Any:
+        result = connection.exec_driver_sql(statement)
+        return result.scalar() if result.returns_rows else None
+
+    return work
+
+
+async def test_the_writers_pragmas_are_in_force(folder: Path) -> None:
+    wanted = {
+        "journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "journal_size_limit": 16777216, "busy_timeout": 20,
+    }  # fmt: skip
+    async with opened(folder) as database:
+        found = {name: await database.write(run(f"PRAGMA {name}")) for name in wanted}
+    assert found == wanted
+
+
+async def test_readers_can_only_read(folder: Path) -> None:
+    async with opened(folder) as database:
+        assert await database.read(run("PRAGMA query_only")) == 1
+        with pytest.raises(DatabaseUnusableError, match="readonly"):
+            await database.read(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
+
+
+async def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with opened(tmp_path) as database:
+            await database.write(run("CREATE TABLE t (x)"))
+            await database.read(run("SELECT * FROM t"))
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files(tmp_path)}
+    finally:
+        os.umask(before)
+    assert modes == {"syncd.db": 0o600, "syncd.db-wal": 0o600, "syncd.db-shm": 0o600}
+
+
+async def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "syncd.db"
+    path.touch()
+    path.chmod(0o640)
+    async with opened(tmp_path) as database:
+        await database.write(run("CREATE TABLE t (x)"))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+async def test_a_file_that_cannot_be_made_is_told_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnusableError, match="no-such-folder"):
+        Database.create(sa.make_url(f"sqlite+aiosqlite:///{tmp_path / 'no-such-folder' / 'x.db'}"))
+
+
+async def test_no_read_modify_write_of_two_writers_is_lost(folder: Path) -> None:
+    rounds = 25
+
+    def add_one(connection: sa.Connection) -> None:
+        count = connection.exec_driver_sql("SELECT n FROM counter").scalar_one()
+        connection.exec_driver_sql("UPDATE counter SET n = ?", (count + 1,))
+
+    async with opened(folder) as one, opened(folder) as two:
+        await one.write(run("CREATE TABLE counter (n INTEGER)"))
+        await one.write(run("INSERT INTO counter VALUES (0)"))
+
+        async def work(database: Database) -> None:
+            for _ in range(rounds):
+                await database.write(add_one)
+
+        async with anyio.create_task_group() as group:
+            for database in (one, two, one, two):
+                group.start_soon(work, database)
+        assert await one.read(run("SELECT n FROM counter")) == 4 * rounds
+
+
+async def test_a_write_transaction_holds_the_lock_from_its_first_word(folder: Path) -> None:
+    """BEGIN IMMEDIATE: another program cannot get in between what a transaction reads and what it writes."""
+    async with opened(folder) as database:
+        other = sqlite3.connect(folder / "syncd.db", timeout=0, isolation_level=None, check_same_thread=False)
+
+        def work(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("SELECT count(*) FROM sessions").scalar()
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("INSERT INTO source_sessions (source_session_id) VALUES ('s')")
+
+        await database.write(work)
+        other.execute("INSERT INTO source_sessions (source_session_id) VALUES ('s')")
+        other.close()
+
+
+async def _behind_a_busy_writer(database: Database, works: list[Callable[[sa.Connection], Any]]) -> list[Any]:
+    """Let writes wait together behind one that is under way; return what became of each."""
+    began, go = anyio.Event(), anyio.Event()
+    results: list[Any] = [None] * len(works)
+
+    def slow(_: sa.Connection) -> None:
+        anyio.from_thread.run_sync(began.set)
+        anyio.from_thread.run(go.wait)
+
+    async def one(number: int) -> None:
+        try:
+            results[number] = await database.write(works[number])
+        except Exception as error:  # noqa: BLE001 - to be looked at by the test
+            results[number] = error
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(database.write, slow)
+        await began.wait()
+        for number in range(len(works)):
+            group.start_soon(one, number)
+        await anyio.wait_all_tasks_blocked()
+        go.set()
+    return results
+
+
+def count_commits(database: Database) -> list[str]:
+    commits: list[str] = []
+    assert database._writer is not None
+    sa.event.listen(database._writer, "commit", lambda _: commits.append("commit"))
+    return commits
+
+
+async def test_writes_that_wait_together_are_committed_together(folder: Path) -> None:
+    async with opened(folder) as database:
+        await database.write(run("CREATE TABLE t (x)"))
+        commits = count_commits(database)
+        works = [run(f"INSERT INTO t VALUES ({number}) RETURNING x") for number in range(20)]
+        assert await _behind_a_busy_writer(database, works) == list(range(20))
+        assert len(commits) == 2
+        assert await database.read(run("SELECT count(*) FROM t")) == 20
+
+
+async def test_a_write_that_fails_does_not_take_its_company_along(folder: Path) -> None:
+    async with opened(folder) as database:
+        await database.write(run("CREATE TABLE t (x INTEGER PRIMARY KEY)"))
+
+        def fails(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("INSERT INTO t VALUES (100)")
+            raise KeyError("its own fault")
+
+        works = [
+            run("INSERT INTO t VALUES (1)"),
+            fails,
+            run("INSERT INTO t VALUES (1)"),
+            run("INSERT INTO t VALUES (2)"),
+        ]
+        results = await _behind_a_busy_writer(database, works)
+        assert [type(result) for result in results] == [type(None), KeyError, sa.exc.IntegrityError, type(None)]
+        assert await database.read(run("SELECT group_concat(x) FROM (SELECT x FROM t ORDER BY x)")) == "1,2"
+
+
+async def test_a_write_alone_that_fails_leaves_nothing(folder: Path) -> None:
+    async with opened(folder) as database:
+        await database.write(run("CREATE TABLE t (x)"))
+
+        def fails(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+            raise KeyError("its own fault")
+
+        with pytest.raises(KeyError):
+            await database.write(fails)
+        assert await database.read(run("SELECT count(*) FROM t")) == 0
+        await database.write(run("INSERT INTO t VALUES (2)"))
+
+
+async def test_cancellation_comes_before_a_transaction_or_after_it_and_never_in_its_middle(folder: Path) -> None:
+    async with opened(folder) as database:
+        await database.write(run("CREATE TABLE t (x)"))
+        scope = anyio.CancelScope()
+
+        def work(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+            anyio.from_thread.run_sync(scope.cancel)
+            connection.exec_driver_sql("INSERT INTO t VALUES (2)")
+
+        with scope:
+            await database.write(work)
+        assert await database.read(run("SELECT count(*) FROM t")) == 2
+
+
+async def test_a_write_cancelled_while_it_waits_its_turn_never_runs(folder: Path) -> None:
+    async with opened(folder) as database:
+        await database.write(run("CREATE TABLE t (x)"))
+        began, go = anyio.Event(), anyio.Event()
+
+        def slow(_: sa.Connection) -> None:
+            anyio.from_thread.run_sync(began.set)
+            anyio.from_thread.run(go.wait)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(database.write, slow)
+            await began.wait()
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(database.write, run("INSERT INTO t VALUES (1)"))
+                await anyio.wait_all_tasks_blocked()
+                waiting.cancel_scope.cancel()
+            go.set()
+        await database.write(run("INSERT INTO t VALUES (2)"))
+        assert await database.read(run("SELECT group_concat(x) FROM t")) == "2"
+
+
+async def test_a_lock_of_another_program_is_waited_for_and_the_work_goes_on(folder: Path) -> None:
+    waiting = anyio.Event()
+    told: list[str] = []
+
+    def on_wait(reason: str) -> None:
+        told.append(reason)
+        waiting.set()
+
+    async with opened(folder, on_wait=on_wait) as database:
+        other = sqlite3.connect(folder / "syncd.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        async with anyio.create_task_group() as group:
+            group.start_soon(database.write, run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
+            await waiting.wait()
+            assert await database.read(run("SELECT count(*) FROM source_sessions")) == 0
+            other.execute("COMMIT")
+        other.close()
+        assert await database.read(run("SELECT count(*) FROM source_sessions")) == 1
+        assert len(told) == 1
+        assert "locked" in told[0]
+
+
+async def test_patience_that_ends_is_told_and_nothing_is_written_later(folder: Path) -> None:
+    async with opened(folder, patience=0.1) as database:
+        other = sqlite3.connect(folder / "syncd.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseBusyError):
+            await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
+        other.execute("COMMIT")
+        other.close()
+        await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('t')"))
+        assert await database.read(run("SELECT group_concat(source_session_id) FROM source_sessions")) == "t"
+
+
+async def test_a_write_cancelled_while_it_waits_for_a_lock_lets_those_behind_it_through(folder: Path) -> None:
+    waiting = anyio.Event()
+    async with opened(folder, on_wait=lambda _: waiting.set()) as database:
+        other = sqlite3.connect(folder / "syncd.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        async with anyio.create_task_group() as group:
+            async with anyio.create_task_group() as first:
+                first.start_soon(database.write, run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
+                await waiting.wait()
+                group.start_soon(database.write, run("INSERT INTO source_sessions (source_session_id) VALUES ('t')"))
+                first.cancel_scope.cancel()
+            other.execute("COMMIT")
+        other.close()
+        assert await database.read(run("SELECT group_concat(source_session_id) FROM source_sessions")) == "t"
+
+
+async def test_a_full_disk_is_waited_for_and_the_work_goes_on(folder: Path) -> None:
+    waiting = anyio.Event()
+    async with opened(folder, on_wait=lambda _: waiting.set()) as database:
+        await database.write(run("CREATE TABLE t (x)"))
+        pages = await database.write(run("PRAGMA page_count"))
+        room = [pages + 2]
+        assert database._writer is not None
+
+        @sa.event.listens_for(database._writer, "begin")
+        def _(connection: sa.Connection) -> None:
+            connection.connection.cursor().execute(f"PRAGMA max_page_count = {room[0]}")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(database.write, run("INSERT INTO t VALUES (zeroblob(100000))"))
+            with anyio.fail_after(10):
+                await waiting.wait()
+            assert await database.read(run("SELECT count(*) FROM t")) == 0
+            room[0] = pages + 1000
+        assert await database.read(run("SELECT count(*) FROM t")) == 1
+
+
+async def _call(database: Database, call: str) -> None:
+    if call == "read":
+        await database.read(run("SELECT 1"))
+    elif call == "write":
+        await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('t')"))
+    else:
+        getattr(database, call)()
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+@pytest.mark.parametrize("call", ["read", "write", "data_version", "check_identity"])
+async def test_a_file_that_is_removed_or_replaced_is_noticed_and_not_made_anew(
+    folder: Path, empty_mirror: Path, how: str, call: str
+) -> None:
+    path = folder / "syncd.db"
+    async with opened(folder) as database:
+        await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
+        path.rename(folder / "moved.db")
+        if how == "replaced":
+            shutil.copy(empty_mirror, path)
+        with pytest.raises(DatabaseReplacedError, match="replaced or removed"):
+            await _call(database, call)
+        assert path.exists() == (how == "replaced")
+
+
+async def test_a_file_replaced_in_the_middle_of_a_transaction_is_noticed_before_anyone_acts_on_it(
+    folder: Path, empty_mirror: Path
+) -> None:
+    path = folder / "syncd.db"
+    async with opened(folder) as database:
+
+        def work(_: sa.Connection) -> None:
+            path.rename(folder / "moved.db")
+            shutil.copy(empty_mirror, path)
+
+        with pytest.raises(DatabaseReplacedError):
+            await database.write(work)
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database at all, but long enough to look like one" * 100, b"SQLite format 3\0"]
+)
+async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "syncd.db"
+    path.write_bytes(content)
+    async with opened(tmp_path, patience=0.1) as database:
+        with pytest.raises(DatabaseUnusableError, match="cannot be used"):
+            await database.write(run("CREATE TABLE t (x)"))
+        with pytest.raises(DatabaseUnusableError, match="cannot be used"):
+            await database.read(run("SELECT * FROM sqlite_master"))
+    assert path.read_bytes() == content
+
+
+async def test_a_corrupt_database_is_refused_and_not_repaired(folder: Path) -> None:
+    path = folder / "syncd.db"
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+    async with opened(folder, patience=0.1) as database:
+        with pytest.raises(DatabaseUnusableError, match="malformed"):
+            await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
+
+
+async def test_the_data_version_changes_when_any_program_commits(folder: Path) -> None:
+    async with opened(folder) as database:
+        first = database.data_version()
+        assert database.data_version() == first
+        await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
+        second = database.data_version()
+        other = sqlite3.connect(folder / "syncd.db", isolation_level=None)
+        other.execute("INSERT INTO source_sessions (source_session_id) VALUES ('t')")
+        other.close()
+        assert len({first, second, database.data_version()}) == 3
+
+
+async def test_closing_takes_the_wal_along(folder: Path) -> None:
+    async with opened(folder) as database:
+        await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
+        await database.read(run("SELECT 1"))
+        database.data_version()
+    assert [path.name for path in files(folder)] == ["syncd.db"]

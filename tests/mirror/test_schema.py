@@ -1,0 +1,151 @@
+"""The schema: from empty, one with `tables.py`, and nobody else's."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from syncd.errors import DatabaseUnusableError
+from syncd.mirror import schema, tables
+from syncd.mirror.tables import UtcDateTime
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[sa.Engine]:
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'x.db'}")
+    yield engine
+    engine.dispose()
+
+
+def test_the_schema_comes_up_from_empty_and_a_second_time_changes_nothing(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        assert schema.revision(connection) is None
+        assert schema.migrate(connection) == (None, schema.HEAD)
+        before = connection.exec_driver_sql("SELECT * FROM sqlite_master").all()
+        assert schema.migrate(connection) == (schema.HEAD, schema.HEAD)
+        assert connection.exec_driver_sql("SELECT * FROM sqlite_master").all() == before
+        schema.require_head(connection)
+
+
+def test_tables_and_migrations_say_the_same(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        schema.migrate(connection)
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        differences = compare_metadata(context, tables.metadata)
+        migrated = _declared(connection)
+    assert differences == []
+    other = sa.create_engine("sqlite://")
+    with other.begin() as connection:
+        tables.metadata.create_all(connection)
+        assert _declared(connection) == migrated
+    other.dispose()
+
+
+def _declared(connection: sa.Connection) -> dict[str, list[str]]:
+    """Return what each table and index declares, its parts in an order of their own: checks and STRICT included."""
+    rows = connection.exec_driver_sql(
+        "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL "
+        "AND name NOT LIKE 'sqlite_%' AND name <> 'alembic_version'"
+    )
+    return {
+        name: sorted(part.strip().rstrip(",") for part in re.split(r"\n", sql.replace("\t", "")) if part.strip())
+        for name, sql in rows
+    }
+
+
+def test_every_table_is_strict(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        schema.migrate(connection)
+        rows = connection.exec_driver_sql(
+            "SELECT name FROM pragma_table_list WHERE type = 'table' AND NOT strict AND schema = 'main'"
+        )
+        assert {row[0] for row in rows} == {"alembic_version", "sqlite_schema", "sqlite_sequence"}
+
+
+def test_the_known_revisions_are_those_of_the_files() -> None:
+    found = {}
+    for path in (schema.scripts() / "versions").glob("*.py"):
+        text = path.read_text()
+        revision = re.search(r'^revision = "(.+)"$', text, re.MULTILINE)
+        before = re.search(r'^down_revision = (?:"(.+)"|None)$', text, re.MULTILINE)
+        assert revision, path
+        assert before, path
+        found[before.group(1)] = revision.group(1)
+    chain: list[str] = []
+    while (following := found.get(chain[-1] if chain else None)) is not None:
+        chain.append(following)
+    assert tuple(chain) == schema.REVISIONS
+    assert len(chain) == len(found)
+
+
+def test_an_empty_or_old_schema_must_be_migrated_first(engine: sa.Engine) -> None:
+    with engine.begin() as connection, pytest.raises(DatabaseUnusableError, match="syncd migrate"):
+        schema.require_head(connection)
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        (["CREATE TABLE theirs (x)"], "not syncd's"),
+        (["CREATE TABLE alembic_version (version_num)", "INSERT INTO alembic_version VALUES ('9999')"], "9999"),
+        (["CREATE TABLE alembic_version (version_num)", "CREATE TABLE theirs (x)"], "none"),
+    ],
+)
+def test_a_foreign_or_newer_schema_is_refused_and_left_as_it_is(
+    engine: sa.Engine, statements: list[str], words: str
+) -> None:
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+        before = connection.exec_driver_sql("SELECT * FROM sqlite_master").all()
+        for refuse in (schema.migrate, schema.require_head, schema.revision):
+            with pytest.raises(DatabaseUnusableError, match=words):
+                refuse(connection)
+        assert connection.exec_driver_sql("SELECT * FROM sqlite_master").all() == before
+
+
+def test_a_migration_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """The schema is there whole or not at all."""
+    path = tmp_path / "x.db"
+    engine = sa.create_engine(f"sqlite:///{path}")
+
+    @sa.event.listens_for(engine, "connect")
+    def _(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None
+
+    @sa.event.listens_for(engine, "begin")
+    def _(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    @sa.event.listens_for(engine, "before_cursor_execute")
+    def _(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "mirror_freshness" in statement:
+            raise RuntimeError("killed here")
+
+    with pytest.raises(RuntimeError, match="killed here"), engine.begin() as connection:
+        schema.migrate(connection)
+    engine.dispose()
+    assert sqlite3.connect(path).execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+def test_a_naive_time_is_refused_and_an_aware_one_is_stored_in_utc(engine: sa.Engine) -> None:
+    table = sa.Table("t", sa.MetaData(), sa.Column("at", UtcDateTime))
+    with engine.begin() as connection:
+        table.create(connection)
+        with pytest.raises(sa.exc.StatementError, match="without a zone"):
+            connection.execute(sa.insert(table), {"at": datetime(2026, 1, 1)})  # noqa: DTZ001 - the point
+        there = timezone(timedelta(hours=5, minutes=30))
+        connection.execute(sa.insert(table), {"at": datetime(2026, 1, 1, 12, tzinfo=there)})
+        connection.execute(sa.insert(table), {"at": None})
+        stored = connection.exec_driver_sql("SELECT at FROM t ORDER BY at IS NULL").scalars().all()
+        assert stored == ["2026-01-01T06:30:00.000000Z", None]
+        back = connection.execute(sa.select(table.c.at).order_by(table.c.at.is_(None))).scalars().all()
+        assert back == [datetime(2026, 1, 1, 6, 30, tzinfo=UTC), None]

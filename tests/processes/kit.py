@@ -1,0 +1,186 @@
+"""syncd as a process: what an operator and an acceptance check see of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from syncd.sandbox import Sandbox
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "-m", "syncd")
+SECRET = "canary-4f1c-do-not-print"
+DEADLINE = 40.0
+LOOK = 0.02
+
+
+def bare_environment(**changes: str) -> dict[str, str]:
+    """Return the environment of a shell that knows nothing of syncd."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default", **changes}
+
+
+async def eventually(look: Callable[[], Any], *, seconds: float = DEADLINE, why: str = "") -> Any:
+    """Return what `look` returns as soon as that is true."""
+    with anyio.move_on_after(seconds):
+        while True:
+            if found := look():
+                return found
+            await anyio.sleep(LOOK)
+    raise AssertionError(f"not within {seconds} s: {why or look}")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Running:
+    """A command that runs."""
+
+    process: anyio.abc.Process
+    out: Path
+    err: Path
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.read_text().splitlines()
+
+    def events(self, name: str | None = None, **facts: Any) -> list[dict[str, Any]]:
+        whole = self.out.read_text().rpartition("\n")[0]
+        found = [json.loads(line) for line in whole.split("\n") if line]
+        return [
+            event
+            for event in found
+            if name in (None, event["event"]) and all(event.get(key) == value for key, value in facts.items())
+        ]
+
+    async def event(self, name: str, *, seconds: float = DEADLINE, **facts: Any) -> dict[str, Any]:
+        """Return the first event of this name, once it is there."""
+
+        def look() -> list[dict[str, Any]]:
+            ended = self.process.returncode
+            found = self.events(name, **facts)
+            if not found and ended is not None:
+                raise AssertionError(f"ended with {ended}: {self.err.read_text()}{self.out.read_text()}")
+            return found
+
+        found: list[dict[str, Any]] = await eventually(look, seconds=seconds, why=f"{name} {facts}")
+        return found[0]
+
+    async def code(self, *, seconds: float = DEADLINE) -> int:
+        with anyio.fail_after(seconds):
+            return await self.process.wait()
+
+    async def stop(self, *, seconds: float = DEADLINE) -> int:
+        self.process.terminate()
+        return await self.code(seconds=seconds)
+
+
+@dataclass
+class Syncd:
+    """syncd in a folder of its own, towards a sandbox."""
+
+    folder: Path
+    sandbox: Sandbox
+    environment: dict[str, str] = field(default_factory=dict)
+    _started: list[Running] = field(default_factory=list)
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "syncd.db"
+
+    async def call(self, *words: str, given: bytes = b"", **changes: str) -> Done:
+        """Run a command to its end."""
+        with anyio.fail_after(100):
+            ended = await anyio.run_process(
+                [*COMMAND, *words], input=given, env={**self.environment, **changes}, cwd=self.folder, check=False
+            )
+        done = Done(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+        assert "Traceback" not in done.err + done.out, done.err
+        assert SECRET not in done.err + done.out
+        return done
+
+    async def start(self, *words: str, **changes: str) -> Running:
+        """Start a command and leave it running; it is killed at the test's end."""
+        number = len(self._started)
+        out, err = self.folder / f"out{number}.log", self.folder / f"err{number}.log"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = await anyio.open_process(
+                [*COMMAND, *words], stdin=None, stdout=stdout, stderr=stderr, cwd=self.folder,
+                env={**self.environment, **changes},
+            )  # fmt: skip
+        running = Running(process, out, err)
+        self._started.append(running)
+        return running
+
+    async def run(self, **changes: str) -> Running:
+        """Start the daemon and wait until it is there."""
+        running = await self.start("run", **changes)
+        await running.event("daemon.started")
+        return running
+
+    def sql(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
+        """Run SQL as any other program would."""
+        with closing(sqlite3.connect(self.file, timeout=5, isolation_level=None)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(statement, parameters)]
+
+    def rows(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
+        """Run SQL that may come too early, while there are no tables yet."""
+        try:
+            return self.sql(statement, *parameters) if self.file.exists() else []
+        except sqlite3.OperationalError:
+            return []
+
+    async def end(self) -> None:
+        for running in self._started:
+            if running.process.returncode is None:
+                running.process.kill()
+            await running.process.aclose()
+            text = running.out.read_text() + running.err.read_text()
+            assert SECRET not in text
+            assert "Traceback" not in text, text
+
+
+FAST: Mapping[str, str] = {
+    "SYNCD_PASS_INTERVAL": "0.3",
+    "SYNCD_RECONCILE_INTERVAL": "0.3",
+    "SYNCD_RETRY_BASE": "0.05",
+    "SYNCD_RETRY_MAX": "0.5",
+    "SYNCD_REQUEST_TIMEOUT": "5",
+    "SYNCD_DELETE_GRACE": "0",
+    "SYNCD_DELETE_CONFIRMATIONS": "1",
+    "SYNCD_STATUS_PORT": "0",
+}
+
+
+@asynccontextmanager
+async def at_work(folder: Path, sandbox: Sandbox) -> AsyncIterator[Syncd]:
+    """Have a syncd in a folder."""
+    environment = bare_environment(ALBERT_BASE_URL=sandbox.url, ALBERT_TOKEN=sandbox.token, **FAST)
+    syncd = Syncd(folder, sandbox, environment)
+    try:
+        yield syncd
+    finally:
+        with anyio.CancelScope(shield=True):
+            await syncd.end()

@@ -1,0 +1,82 @@
+"""Albert unreachable or unwilling: the daemon stays, says so, and goes on by itself; `once` exits 1."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from aiohttp import web
+
+from syncd.sandbox import Sandbox, serve
+from tests.processes.kit import SECRET, Syncd, at_work, eventually
+
+
+async def test_daemon_started_while_albert_is_away_recovers_when_it_comes(tmp_path: Path) -> None:
+    server = Sandbox(10, token=SECRET)
+    async with AsyncExitStack() as stack:
+        async with serve(server):
+            port = int(server.url.rpartition(":")[2])
+            syncd = await stack.enter_async_context(at_work(tmp_path, server))
+        daemon = await syncd.run()
+        failed = await daemon.event("pass.failed", state="failed")
+        assert "no connection" in failed["error"]
+        assert (await syncd.call("once", SYNCD_DATABASE_URL="sqlite+aiosqlite:///other.db")).code == 1
+        async with serve(server, port=port):
+            await daemon.event("pass.complete")
+        assert await daemon.stop() == 0
+
+
+async def test_refused_credentials_pause_the_daemon_and_burn_no_attempt(syncd: Syncd) -> None:
+    refusing = [True]
+    daemon = await syncd.run()
+    await daemon.event("pass.complete")
+
+    def refuse(_request: web.BaseRequest) -> web.Response | None:
+        return web.json_response({"message": "Unauthorized"}, status=401) if refusing[0] else None
+
+    syncd.sandbox.script("*", "/", refuse, times=100_000)
+    await syncd.call("enqueue", "create", "--source-session-id", "a", "--name", "A")
+    assert "credentials" in (await daemon.event("queue.paused"))["hint"]
+    assert "credentials" in (await daemon.event("pass.failed"))["error"]
+    assert syncd.sql("SELECT state, attempts FROM operations") == [{"state": "pending", "attempts": 0}]
+    refusing[0] = False
+    await daemon.event("operation.succeeded")
+    await daemon.event("queue.resumed")
+    done = len(daemon.events("pass.complete"))
+    await eventually(lambda: len(daemon.events("pass.complete")) > done)
+    assert await daemon.stop() == 0
+
+
+async def test_once_with_refused_credentials_or_a_dead_operation_exits_1(syncd: Syncd) -> None:
+    refused = await syncd.call("once", "--json", ALBERT_TOKEN="wrong")
+    assert refused.code == 1
+    assert refused.data["pass"]["state"] == "failed"
+    assert "credentials" in refused.data["pass"]["error"]
+
+    assert (await syncd.call("once")).code == 0
+    syncd.sandbox.script("DELETE", "/api/v3/chats/sessions/CHS1", 422)
+    await syncd.call("enqueue", "delete", "--id", "CHS1")
+    dead = await syncd.call("once", "--json")
+    assert (dead.code, dead.data["operations"]["dead"]) == (1, 1)
+    status = await syncd.call("status", "--json")
+    assert (status.code, status.data["healthy"]) == (1, False)
+    assert "syncd operations list --state dead" in status.data["problems"][0]
+    assert (await syncd.call("operations", "cancel", "1")).code == 0
+    assert (await syncd.call("status")).code == 0
+
+
+async def test_doctor_names_what_is_wrong_and_how_to_mend_it(syncd: Syncd) -> None:
+    new = await syncd.call("doctor", "--json")
+    assert new.code == 1
+    assert {one["check"]: one["verdict"] for one in new.data} == {
+        "settings": "ok", "sqlite": new.data[1]["verdict"], "database": "bad", "albert": "ok",
+    }  # fmt: skip
+    assert not syncd.file.exists()
+    assert (await syncd.call("once")).code == 0
+    assert (await syncd.call("doctor")).code == 0
+    refused = await syncd.call("doctor", ALBERT_TOKEN="wrong")
+    assert refused.code == 1
+    assert "401" in refused.out
+    unset = await syncd.call("doctor", ALBERT_TOKEN="", SYNCD_LEASE="no", SYNCD_NONSENSE="1")
+    assert unset.code == 2
+    assert all(name in unset.out for name in ("ALBERT_TOKEN", "SYNCD_LEASE", "SYNCD_NONSENSE"))

@@ -1,0 +1,102 @@
+"""SIGTERM and SIGINT: no new work, the grace for what is in flight, exit 0 in time."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import time
+from contextlib import closing
+
+import pytest
+
+from tests.processes.kit import Syncd, eventually
+
+GRACE = 3.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signal_ends_the_daemon_with_exit_0(syncd: Syncd, number: signal.Signals) -> None:
+    daemon = await syncd.run()
+    await daemon.event("pass.complete")
+    daemon.process.send_signal(number)
+    assert await daemon.code(seconds=10) == 0
+    assert daemon.events()[-1]["event"] == "daemon.stopped"
+    assert sorted(path.name for path in syncd.folder.glob("syncd.db*")) == ["syncd.db", "syncd.db.lock"]
+
+
+async def test_sigterm_while_requests_hang_ends_within_the_grace(syncd: Syncd) -> None:
+    assert (await syncd.call("once")).code == 0
+    syncd.sandbox.script("GET", "/api/v3/chats/sessions", "hang_before", times=100)
+    syncd.sandbox.script("POST", "/api/v3/chats/sessions", "hang_after", times=100)
+    daemon = await syncd.run(SYNCD_REQUEST_TIMEOUT="60", SYNCD_SHUTDOWN_GRACE=str(GRACE))
+    await syncd.call("enqueue", "create", "--source-session-id", "a", "--name", "A")
+    await syncd.call("enqueue", "delete", "--id", "CHS1")
+    await eventually(lambda: syncd.sql("SELECT 1 FROM operations WHERE state = 'running'"))
+
+    began = time.monotonic()
+    assert await daemon.stop() == 0
+    assert time.monotonic() - began < GRACE + 0.5
+    assert daemon.events()[-1]["event"] == "daemon.stopped"
+    assert syncd.sql("SELECT state FROM operations WHERE state = 'running'") == []
+
+
+async def test_answer_that_comes_within_the_grace_is_written_down(syncd: Syncd) -> None:
+    assert (await syncd.call("once")).code == 0
+    syncd.sandbox.faults.slow, syncd.sandbox.faults.slow_seconds, syncd.sandbox.faults.only = 1.0, 1.0, ["POST"]
+    daemon = await syncd.run()
+    await syncd.call("enqueue", "create", "--source-session-id", "slow", "--name", "Slow")
+    await eventually(lambda: syncd.sandbox.effects)
+    assert await daemon.stop() == 0
+    assert syncd.sql("SELECT state FROM operations") == [{"state": "succeeded"}]
+
+
+async def test_sigterm_while_another_program_holds_the_database_ends_within_the_grace(syncd: Syncd) -> None:
+    assert (await syncd.call("once")).code == 0
+    await syncd.call("enqueue", "import", "-", given=b"source_session_id,name\na,A\nb,B\nc,C\n")
+    syncd.sandbox.script("POST", "/api/v3/chats/sessions", "hang_after", times=100)
+    daemon = await syncd.run(SYNCD_SHUTDOWN_GRACE=str(GRACE), SYNCD_REQUEST_TIMEOUT="60")
+    await eventually(lambda: len(syncd.sandbox.effects) == 3)
+    with closing(sqlite3.connect(syncd.file, timeout=20, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        assert await daemon.stop() == 0
+        assert time.monotonic() - began < GRACE + 0.5
+        other.execute("COMMIT")
+    assert [row["state"] for row in syncd.sql("SELECT state FROM operations")] == ["running"] * 3
+    syncd.sandbox.scripts._waiting.clear()
+    again = await syncd.run(SYNCD_UNKNOWN_SETTLE="1")
+    await eventually(lambda: len(syncd.sql("SELECT 1 FROM operations WHERE state = 'succeeded'")) == 3)
+    assert await again.stop() == 0
+    assert len(syncd.sandbox.effects) == 3
+
+
+async def test_daemon_that_waits_for_a_locked_database_at_its_start_says_so_and_still_obeys_sigterm(
+    syncd: Syncd,
+) -> None:
+    assert (await syncd.call("migrate")).code == 0
+    with closing(sqlite3.connect(syncd.file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        daemon = await syncd.start("run")
+        assert "locked" in (await daemon.event("database.waiting"))["reason"]
+        assert await daemon.stop(seconds=10) == 0
+        assert daemon.events()[-1]["event"] == "daemon.stopped"
+
+        waiting = await syncd.start("run")
+        await waiting.event("database.waiting")
+        other.execute("COMMIT")
+        await waiting.event("pass.complete")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_interrupted_once_ends_in_good_order_and_the_next_one_goes_on(
+    syncd: Syncd, number: signal.Signals
+) -> None:
+    syncd.sandbox.habits.latency = 0.3
+    running = await syncd.start("once")
+    await running.event("page.mirrored")
+    running.process.send_signal(number)
+    assert await running.code() == 128 + number
+    assert running.err.read_text() == "interrupted; the next cycle goes on from here\n"
+    syncd.sandbox.habits.latency = 0
+    ended = await syncd.call("once", "--json")
+    assert (ended.code, ended.data["pass"]["id"]) == (0, 1)

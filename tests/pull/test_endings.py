@@ -1,0 +1,229 @@
+"""How a listing ends, and what that says of the pass."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from aiohttp import web
+
+from syncd.decide import Backoff
+from syncd.pull import PAGE_ATTEMPTS, REFUSED_KEYS
+from syncd.sandbox import Habits
+from tests.pull.kit import Listing, counted, page, session, wire
+from tests.world import world
+
+A, B, C, D = (wire(name) for name in "ABCD")
+FinalKey = Literal["absent", "null", "empty", "repeat", "empty_page"]
+
+
+@pytest.mark.parametrize("final_key", ["absent", "null", "empty", "repeat", "empty_page"])
+@pytest.mark.parametrize("hollow", [False, True])
+async def test_every_habit_of_ending_a_listing_makes_a_complete_pass(
+    folder: Path, final_key: FinalKey, *, hollow: bool
+) -> None:
+    habits = Habits(page_size=10, final_key=final_key, hollow_pages=hollow, awkward_cursor=True)
+    async with world(folder, sessions=25, habits=habits) as w:
+        for _ in range(2):
+            outcome = await w.one_pass()
+            assert (outcome.state, outcome.error) == ("complete", None)
+        assert await w.live() == w.there()
+        assert (await counted(w))["unchanged"] == 25
+
+
+@pytest.mark.parametrize(
+    ("pages", "state", "asked"),
+    [
+        ({None: {"Items": [A]}}, "complete", [None]),
+        ({None: {"Items": [A], "lastKey": None}}, "complete", [None]),
+        ({None: {"Items": [A], "lastKey": ""}}, "complete", [None]),
+        ({None: {"Items": []}}, "complete", [None]),
+        ({None: page(A, key="1"), "1": page()}, "complete", [None, "1"]),
+        ({None: page(A, key="1"), "1": page(key="2"), "2": page(key="3"), "3": page(B)}, "complete", [None, *"123"]),
+        ({None: page(key="1"), "1": page(A)}, "complete", [None, "1"]),
+        ({None: page(A, key="1"), "1": page(key="1")}, "complete", [None, "1"]),
+        ({None: page(A, key="1"), "1": page(A, key="1")}, "complete", [None, "1"]),
+        ({None: page(A, key="1"), "1": page(B, key="1")}, "partial", [None, "1"]),
+        ({None: page(A, key="1"), "1": page(B, key="2"), "2": page(key="1")}, "complete", [None, *"12"]),
+        ({None: page(A, key="1"), "1": page(B, key="2"), "2": page(A, B, key="1")}, "complete", [None, *"12"]),
+        ({None: page(A, key="1"), "1": page(B, key="2"), "2": page(A, C, key="1")}, "partial", [None, *"12"]),
+        ({None: page(A, key="1"), "1": page(B, key="2"), "2": page({"id": "X"}, key="1")}, "partial", [None, *"12"]),
+    ],
+)
+async def test_a_listing_that_ends_is_complete_unless_a_known_key_brought_new_sessions(
+    folder: Path, pages: dict[str | None, Any], state: str, asked: list[str | None]
+) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, pages)
+        outcome = await w.one_pass()
+        assert outcome.state == state
+        assert listing.asked == asked
+        row = await counted(w)
+        assert (row["state"], row["pages"], row["error"]) == (state, len(asked), outcome.error)
+
+
+@pytest.mark.parametrize("ceiling", [1, 2])
+async def test_the_ceiling_on_pages_ends_a_pass_as_partial(folder: Path, ceiling: int) -> None:
+    async with world(folder, sessions=25) as w:
+        outcome = await w.one_pass(max_pages=ceiling)
+        assert outcome.state == "partial"
+        row = await counted(w)
+        assert (row["pages"], row["seen"]) == (ceiling, 10 * ceiling)
+        assert "ceiling" in row["error"]
+        assert len(await w.live()) == 10 * ceiling
+
+
+async def test_a_listing_of_just_as_many_pages_as_the_ceiling_is_complete(folder: Path) -> None:
+    async with world(folder, sessions=25) as w:
+        assert (await w.one_pass(max_pages=3)).state == "complete"
+
+
+async def test_the_ceiling_on_time_ends_a_pass_as_partial(folder: Path) -> None:
+    async with world(folder) as w:
+        count = iter(range(10**6))
+
+        def endless() -> dict[str, Any]:
+            w.clock.forward(40)
+            number = next(count)
+            return page(wire(f"S{number}"), key=f"{number}")
+
+        listing = Listing(w, defaultdict(lambda: endless))
+        outcome = await w.one_pass(max_seconds=100)
+        assert outcome.state == "partial"
+        assert "100 seconds" in str(outcome.error)
+        assert len(listing.asked) == 3
+
+
+async def test_waiting_for_a_page_does_not_go_beyond_the_ceiling_on_time(folder: Path) -> None:
+    async with world(folder) as w:
+        Listing(w, {None: lambda: web.json_response({}, status=429, headers={"Retry-After": "3000"})})
+        began = w.clock.now()
+        outcome = await w.one_pass(max_seconds=7000)
+        assert outcome.state == "partial"
+        assert w.clock.now() - began <= timedelta(seconds=7000)
+
+
+async def test_a_pass_that_is_not_complete_does_not_move_the_freshness_and_finds_nothing_missing(folder: Path) -> None:
+    async with world(folder, sessions=25) as w:
+        await w.one_pass()
+        (fresh,) = await w.sql("SELECT last_complete_pass_at FROM mirror_freshness")
+        w.clock.forward(100)
+        w.sandbox.delete("SES3")
+        w.sandbox.delete("SES25")
+        assert (await w.one_pass(max_pages=1)).state == "partial"
+        w.sandbox.script("GET", "/api/v3/chats/sessions", 500, times=PAGE_ATTEMPTS)
+        assert (await w.one_pass()).state == "failed"
+        rows = await w.sql("SELECT state, missing, deleted FROM passes WHERE state <> 'complete'")
+        assert [(row["missing"], row["deleted"]) for row in rows] == [(0, 0), (0, 0)]
+        assert await w.sql("SELECT * FROM mirror_freshness WHERE missing_sessions > 0") == []
+        (after,) = await w.sql("SELECT last_complete_pass_at FROM mirror_freshness")
+        assert after == fresh
+        assert len(await w.live()) == 25
+
+
+async def test_the_freshness_is_the_moment_at_which_the_last_complete_pass_ended(folder: Path) -> None:
+    async with world(folder, sessions=5) as w:
+        assert await w.sql("SELECT last_complete_pass_at AS t, age_seconds AS a FROM mirror_freshness") == [
+            {"t": None, "a": None}
+        ]
+        await w.one_pass()
+        w.clock.forward(50)
+        await w.one_pass()
+        (row,) = await w.sql("SELECT last_complete_pass_at FROM mirror_freshness")
+        assert row["last_complete_pass_at"] == (await w.last_pass())["finished_at"] == "2026-06-01T12:00:50.000000Z"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html><body>One moment please</body></html>",
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b'"Items"',
+        b'{"Items": null}',
+        b'{"items": []}',
+        b'{"Items": {}}',
+        b'{"Items": [{"id": "A", "na',
+        b'{"Items": [], "lastKey": 5}',
+        b'{"Items": [], "lastKey": ["k"]}',
+        b'{"Items": [], "lastKey": "\\ud800"}',
+        b'{"Items": [], "lastKey": "\\u0000"}',
+        b"[" * 100_000,
+        b'{"Items": [' + b"[" * 100_000,
+    ],
+)
+async def test_a_200_that_is_no_listing_is_an_error_and_never_an_empty_listing(folder: Path, body: bytes) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, {None: page(A)})
+        await w.one_pass()
+        listing.pages, listing.asked = {None: body}, []
+        assert (await w.one_pass()).state == "failed"
+        assert len(listing.asked) == PAGE_ATTEMPTS
+        assert list(await w.live()) == ["A"]
+        assert (await session(w, "A"))["missing_since"] is None
+
+
+@pytest.mark.parametrize("fault", ["garbled", "cut", "lost_before", "lost_after", "error_500", 502, 408, 403])
+async def test_a_page_is_asked_for_again_after_trouble_that_may_pass(folder: Path, fault: Any) -> None:
+    async with world(folder, sessions=25) as w:
+        w.sandbox.script("GET", "/api/v3/chats/sessions?", fault, times=PAGE_ATTEMPTS - 1)
+        assert (await w.one_pass()).state == "complete"
+        assert await w.live() == w.there()
+
+
+async def test_a_page_that_takes_longer_than_the_request_timeout_is_asked_for_again(folder: Path) -> None:
+    async with world(folder, sessions=25, request_timeout=0.2) as w:
+        w.sandbox.script("GET", "/api/v3/chats/sessions?", "hang_before")
+        assert (await w.one_pass()).state == "complete"
+
+
+async def test_refused_credentials_end_the_pass_at_once(folder: Path) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, {None: 401})
+        outcome = await w.one_pass()
+        assert outcome.state == "failed"
+        assert "credentials" in str(outcome.error)
+        assert len(listing.asked) <= 2
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 422, 302])
+async def test_a_refused_page_key_begins_a_new_pass_a_bounded_number_of_times(folder: Path, status: int) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, {None: page(A, key="1"), "1": status})
+        outcome = await w.one_pass()
+        assert outcome.state == "failed"
+        assert listing.asked == [None, "1"] * (REFUSED_KEYS + 1)
+        states = [row["state"] for row in await w.sql("SELECT state FROM passes")]
+        assert states == ["failed"] * (REFUSED_KEYS + 1)
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 422])
+async def test_an_expired_page_key_costs_one_pass_and_the_next_is_complete(
+    folder: Path, status: Literal[400, 404, 410, 422]
+) -> None:
+    async with world(folder, sessions=25) as w:
+        w.sandbox.script("GET", "/api/v3/chats/sessions?startKey", status)
+        assert (await w.one_pass()).state == "complete"
+        assert [row["state"] for row in await w.sql("SELECT state FROM passes ORDER BY id")] == ["failed", "complete"]
+        assert await w.live() == w.there()
+
+
+async def test_a_listing_that_is_refused_from_the_start_is_not_begun_anew(folder: Path) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, {None: 400})
+        assert (await w.one_pass()).state == "failed"
+        assert listing.asked == [None]
+
+
+async def test_a_429_is_waited_for_as_told_and_does_not_count_as_a_failure(folder: Path) -> None:
+    async with world(folder, sessions=5) as w:
+        answer = lambda _: web.json_response({}, status=429, headers={"Retry-After": "7"})  # noqa: E731
+        w.sandbox.script("GET", "/api/v3/chats/sessions", answer, times=2 * PAGE_ATTEMPTS)
+        began = w.clock.now()
+        assert (await w.one_pass(backoff=Backoff(0.5, 300))).state == "complete"
+        assert w.clock.now() - began == timedelta(seconds=7 * 2 * PAGE_ATTEMPTS)

@@ -1,0 +1,111 @@
+"""The history of a session: each version from when to when, without a gap."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+from syncd.sweep import Guard
+from tests.pull.kit import history, session
+from tests.world import World, world
+
+
+async def check_chain(w: World) -> None:
+    """Check every session's history: no gap, no overlap, nothing inside out, the last one current."""
+    rows = await w.sql("SELECT session_id, valid_from, valid_to FROM chat_session_history")
+    for session_id in {row["session_id"] for row in rows}:
+        versions = await history(w, session_id)
+        assert versions[-1]["valid_to"] is None
+        for one, following in pairwise(versions):
+            assert one["valid_to"] == following["valid_from"]
+            assert one["valid_from"] <= one["valid_to"]
+
+
+async def live_through(w: World, step: float) -> None:
+    """Bring SES2 through all that can become of a session, the clock moving by `step` seconds between passes."""
+    await w.one_pass()
+    w.clock.forward(step)
+    w.sandbox.update("SES2", name="second name")
+    await w.one_pass()
+    w.clock.forward(step)
+    gone = w.sandbox.delete("SES2")
+    await w.one_pass()
+    w.clock.forward(step)
+    w.sandbox.create(id="SES2", source_session_id=gone["sourceSessionId"], name="third name")
+    await w.one_pass()
+
+
+async def test_each_version_ends_where_the_next_begins(folder: Path) -> None:
+    async with world(folder, sessions=5) as w:
+        await live_through(w, 100)
+        versions = await history(w, "SES2")
+        assert [version["change"] for version in versions] == ["created", "updated", "deleted", "restored"]
+        assert [version["pass_id"] for version in versions] == [1, 2, 3, 4]
+        assert [version["name"] for version in versions][1:] == ["second name", "second name", "third name"]
+        assert [version["valid_from"][11:19] for version in versions] == [
+            "12:00:00",
+            "12:01:40",
+            "12:03:20",
+            "12:05:00",
+        ]
+        await check_chain(w)
+
+
+async def test_the_deleted_version_is_the_current_one_while_it_lasts(folder: Path) -> None:
+    async with world(folder, sessions=5) as w:
+        await w.one_pass()
+        w.clock.forward(60)
+        w.sandbox.delete("SES2")
+        await w.one_pass()
+        current = await w.sql(
+            "SELECT change, valid_from FROM chat_session_history WHERE session_id = 'SES2' AND valid_to IS NULL"
+        )
+        row = await session(w, "SES2")
+        assert current == [{"change": "deleted", "valid_from": row["deleted_at"]}]
+        shown = await w.sql("SELECT deleted_at, changed_at FROM chat_sessions_all WHERE id = 'SES2'")
+        assert shown == [{"deleted_at": row["deleted_at"], "changed_at": row["deleted_at"]}]
+        assert (await w.sql("SELECT live_sessions, deleted_sessions FROM mirror_freshness")) == [
+            {"live_sessions": 4, "deleted_sessions": 1}
+        ]
+
+
+async def test_a_clock_that_was_set_back_does_not_turn_a_version_inside_out(folder: Path) -> None:
+    async with world(folder, sessions=5) as w:
+        w.guard = Guard(grace=0, confirmations=1, max_count=25, max_fraction=0.05)
+        await w.one_pass()
+        for change in ("name", "gone"):
+            w.clock.forward(-3600)
+            if change == "name":
+                w.sandbox.update("SES2", name="in the past")
+            else:
+                w.sandbox.delete("SES3")
+            assert (await w.one_pass()).state == "complete"
+        await check_chain(w)
+        assert (await w.live())["SES2"] == "in the past"
+        w.clock.forward(2 * 3600 + 1)
+        assert (await w.one_pass()).state == "complete"
+        await check_chain(w)
+        assert await w.live() == w.there()
+
+
+async def test_an_operations_version_has_no_pass(folder: Path) -> None:
+    async with world(folder, sessions=2) as w:
+        (operation,) = await w.enqueue({"kind": "create", "source_session_id": "s", "name": "ours"})
+        await w.push().drain()
+        created = (await w.operation(operation))["result_session_id"]
+        await w.one_pass()
+        assert [version["pass_id"] for version in await history(w, created)] == [None]
+
+
+async def test_page_mirrored_tells_what_a_page_did(folder: Path) -> None:
+    async with world(folder, sessions=15) as w:
+        await w.one_pass()
+        w.sandbox.update("SES12", name="new")
+        await w.one_pass()
+        told = [(e["pass_id"], e["page"], e["sessions"], e["changed"]) for e in w.named("page.mirrored")]
+        assert told == [(1, 1, 10, 10), (1, 2, 5, 5), (2, 1, 10, 0), (2, 2, 5, 1)]
+        complete = w.named("pass.complete")[-1]
+        row = await w.last_pass()
+        for name in ("pages", "seen", "inserted", "updated", "unchanged", "restored", "missing", "deleted"):
+            assert complete[name] == row[name]
+        assert [(e["pass_id"], e["resumed"]) for e in w.named("pass.started")] == [(1, False), (2, False)]

@@ -1,0 +1,267 @@
+"""Items that cannot be read cost themselves and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from syncd.mirror.replay import replay
+from tests.pull.kit import Listing, counted, dump, page, session, wire
+from tests.world import World, world
+
+GOOD = [wire("A"), wire("B")]
+BROKEN: dict[str, Any] = {
+    "no name": {"id": "X", "sourceSessionId": "x"},
+    "null name": wire("X", name=None),
+    "number as name": wire("X", name=7),
+    "no source id": {"id": "X", "name": "x"},
+    "number as source id": wire("X", sourceSessionId=7),
+    "list as status": wire("X", status=[]),
+    "object as folder": wire("X", parentId={}),
+    "text as audit": wire("X", Created="yesterday"),
+    "number as user": wire("X", Created={"by": 7}),
+    "lone surrogate": wire("X", name="\ud800"),
+    "lone surrogate in an unknown field": wire("X", more={"deep": ["\udfff"]}),
+    "lone surrogate as a key": wire("X", **{"\ud800": 1}),
+    "NUL": wire("X", name="a\0b"),
+    "NUL in an unknown field": wire("X", more=[{"a\0": 1}]),
+    "NaN": wire("X", more=float("nan")),
+    "infinity": wire("X", lastMessageAt=float("inf")),
+}
+
+
+async def rows(w: World) -> list[dict[str, Any]]:
+    return await w.sql("SELECT * FROM quarantine ORDER BY id")
+
+
+@pytest.mark.parametrize("item", BROKEN.values(), ids=BROKEN.keys())
+async def test_an_item_that_cannot_be_read_is_kept_with_its_payload_and_its_page_goes_on(
+    folder: Path, item: dict[str, Any]
+) -> None:
+    async with world(folder) as w:
+        Listing(w, {None: page(GOOD[0], item, key="1"), "1": page(GOOD[1])})
+        assert (await w.one_pass()).state == "complete"
+        assert set(await w.live()) == {"A", "B"}
+        (row,) = await rows(w)
+        assert (row["session_id"], row["pass_id"], row["resolved_at"]) == ("X", 1, None)
+        assert row["reason"]
+        assert json.dumps(json.loads(row["payload"])) == json.dumps(item)
+        assert (await counted(w))["seen"] == 3
+        (event,) = w.named("item.quarantined")
+        assert (event["pass_id"], event["session_id"], event["reason"]) == (1, "X", row["reason"])
+
+
+RAW: dict[str, Callable[[], bytes]] = {
+    "a number of thousands of digits": lambda: (
+        b'{"id": "X", "name": "x", "sourceSessionId": "x", "n": %b}' % (b"9" * 9999)
+    ),
+    "a number without end": lambda: b'{"id": "X", "name": "x", "sourceSessionId": "x", "n": 1e999}',
+    "nesting that no parser follows": lambda: (
+        b'{"id": "X", "name": "x", "sourceSessionId": "x", "n": %b}' % (b'{"]": [' * 50_000 + b"]}" * 50_000)
+    ),
+    "nesting in the place of the name": lambda: (
+        b'{"id": "X", "name": %b, "sourceSessionId": "x"}' % (b"[" * 50_000 + b"]" * 50_000)
+    ),
+    "bytes that are no UTF-8": lambda: b'{"id": "X", "name": "\xff\xfe", "sourceSessionId": "x"}',
+}
+
+
+@pytest.mark.parametrize("raw", RAW.values(), ids=RAW.keys())
+async def test_what_no_parser_takes_costs_its_item_and_not_its_page(folder: Path, raw: Callable[[], bytes]) -> None:
+    async with world(folder) as w:
+        body = b'{"Items": [%b, %b, %b]}' % (json.dumps(GOOD[0]).encode(), raw(), json.dumps(GOOD[1]).encode())
+        Listing(w, {None: body})
+        for _ in range(2):
+            assert (await w.one_pass()).state == "complete"
+        assert set(await w.live()) == {"A", "B"}
+        (row,) = await rows(w)
+        assert row["session_id"] == "X"
+        json.loads(row["payload"])
+        assert (await counted(w))["seen"] == 3
+
+
+@pytest.mark.parametrize(
+    "item", [{}, {"id": None}, {"id": ""}, {"id": 5, "name": "x"}, {"id": "\ud800"}, {"id": "a\0"}, None, [], "A", 7]
+)
+async def test_an_item_without_a_readable_id_makes_the_pass_partial(folder: Path, item: Any) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, {None: page(*GOOD)})
+        await w.one_pass()
+        w.clock.forward(60)
+        listing.pages = {None: page(GOOD[0], item)}
+        outcome = await w.one_pass()
+        assert outcome.state == "partial"
+        assert "no readable id" in str(outcome.error)
+        row = await counted(w)
+        assert (row["seen"], row["quarantined"], row["without_id"], row["missing"]) == (1, 1, 1, 0)
+        (kept,) = await rows(w)
+        assert kept["session_id"] is None
+        assert json.loads(kept["payload"]) == item
+        assert (await session(w, "B"))["missing_since"] is None
+        (fresh,) = await w.sql("SELECT last_complete_pass_at FROM mirror_freshness")
+        assert fresh["last_complete_pass_at"] == "2026-06-01T12:00:00.000000Z"
+
+
+@pytest.mark.parametrize("item", [wire("X", name=None), {"name": "without an id", "more": {"b": 1, "a": 2}}])
+async def test_the_same_unreadable_item_over_three_passes_is_one_row_and_one_event(folder: Path, item: Any) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, {None: page(*GOOD, item)})
+        await w.one_pass()
+        first = await rows(w)
+        backwards = dict(reversed(item.items()))
+        if "more" in item:
+            backwards["more"] = dict(reversed(item["more"].items()))
+        for again in (item, backwards):
+            w.clock.forward(60)
+            listing.pages = {None: page(*GOOD, again)}
+            await w.one_pass()
+            assert (await counted(w))["quarantined"] == 1
+        assert await rows(w) == first
+        assert len(first) == len(w.named("item.quarantined")) == 1
+        (fresh,) = await w.sql("SELECT quarantined_items FROM mirror_freshness")
+        assert fresh["quarantined_items"] == 1
+
+
+async def test_the_row_shows_the_item_as_it_was_last(folder: Path) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, {None: page(wire("X", name=1))})
+        await w.one_pass()
+        listing.pages = {None: page(wire("X", name=2))}
+        await w.one_pass()
+        (row,) = await rows(w)
+        assert json.loads(row["payload"])["name"] == 2
+
+
+async def test_a_quarantined_session_counts_as_seen_and_is_not_missing(folder: Path) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, {None: page(*GOOD)})
+        await w.one_pass()
+        before = await session(w, "B")
+        listing.pages = {None: page(GOOD[0], wire("B", name=None))}
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "complete"
+        row = await counted(w)
+        assert (row["seen"], row["quarantined"], row["missing"]) == (2, 1, 0)
+        assert await session(w, "B") == before
+        assert not w.asked("GET", "/api/v3/chats/sessions/")
+
+
+async def test_a_missing_session_that_is_listed_unreadable_is_missing_no_more(folder: Path) -> None:
+    """Its 404s count from the last time that it was seen, in whatever shape."""
+    async with world(folder) as w:
+        w.guard = type(w.guard)(grace=0, confirmations=2, max_count=25, max_fraction=0.05)
+        w.sandbox.create(id="A", source_session_id="source of A", name="name of A")
+        listing = Listing(w, {None: page(*GOOD)})
+        await w.one_pass()
+        for items in ([GOOD[0]], [GOOD[0], wire("B", name=None)], [GOOD[0]]):
+            listing.pages = {None: page(*items)}
+            await w.one_pass()
+        row = await session(w, "B")
+        assert (row["absences"], row["deleted_at"]) == (1, None)
+        await w.one_pass()
+        assert (await session(w, "B"))["deleted_at"] is not None
+
+
+@pytest.mark.parametrize("same_pass", [True, False])
+async def test_a_later_good_version_resolves_the_item(folder: Path, *, same_pass: bool) -> None:
+    async with world(folder) as w:
+        good, bad = wire("X"), wire("X", name=None)
+        listing = Listing(w, {None: page(GOOD[0], bad, key="1"), "1": page(good) if same_pass else page()})
+        await w.one_pass()
+        w.clock.forward(1)
+        if not same_pass:
+            listing.pages = {None: page(GOOD[0], good)}
+            await w.one_pass()
+        (row,) = await rows(w)
+        assert row["resolved_at"] is not None
+        counts = await counted(w)
+        assert (counts["seen"], counts["quarantined"]) == (2, 0)
+        assert "X" in await w.live()
+
+
+async def test_an_item_that_a_complete_pass_does_not_meet_any_more_is_resolved(folder: Path) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, {None: page(GOOD[0], wire("X", name=None))})
+        await w.one_pass()
+        listing.pages = {None: page(GOOD[0], {"no": "id"})}
+        await w.one_pass()
+        assert [row["resolved_at"] for row in await rows(w)] == [None, None]
+        listing.pages = {None: page(GOOD[0])}
+        await w.one_pass()
+        assert None not in [row["resolved_at"] for row in await rows(w)]
+
+
+async def test_good_and_bad_versions_of_a_session_on_one_page_count_once(folder: Path) -> None:
+    async with world(folder) as w:
+        Listing(w, {None: page(wire("X"), wire("X", name=None), wire("X", name=3))})
+        for _ in range(3):
+            assert (await w.one_pass()).state == "complete"
+            counts = await counted(w)
+            assert (counts["seen"], counts["quarantined"]) == (1, 0)
+        assert len(await rows(w)) == 1
+
+
+@pytest.mark.parametrize("shapes", ["gbg", "bgb", "gbgbg", "bgbgb", "bbgg", "ggbb"])
+async def test_a_session_that_changes_its_shape_from_page_to_page_counts_once(folder: Path, shapes: str) -> None:
+    async with world(folder) as w:
+        keys = [None, *map(str, range(1, len(shapes)))]
+        pages = {
+            key: page(wire("X") if shape == "g" else wire("X", name=None), key=following)
+            for key, following, shape in zip(keys, [*keys[1:], None], shapes, strict=True)
+        }
+        Listing(w, pages)
+        for _ in range(2):
+            assert (await w.one_pass()).state == "complete"
+            counts = await counted(w)
+            assert (counts["seen"], counts["quarantined"]) == (1, 0)
+
+
+async def test_replay_reads_what_can_be_read_now_and_leaves_the_rest(folder: Path) -> None:
+    async with world(folder) as w:
+        Listing(w, {None: page(GOOD[0], wire("X", name=None), wire("Y", name=None))})
+        await w.one_pass()
+        await w.sql("UPDATE quarantine SET payload = ? WHERE session_id = 'X'", json.dumps(wire("X")))
+        assert await w.database.write(lambda c: replay(c, w.clock.now())) == (1, 1)
+        assert set(await w.live()) == {"A", "X"}
+        assert [row["resolved_at"] is None for row in await rows(w)] == [False, True]
+        assert await w.database.write(lambda c: replay(c, w.clock.now())) == (0, 1)
+
+
+async def test_replay_does_not_bring_back_what_was_learned_since(folder: Path) -> None:
+    async with world(folder) as w:
+        old = wire("X", 1, name="old")
+        listing = Listing(w, {None: page(GOOD[0], old | {"name": None})})
+        await w.one_pass()
+        await w.sql("UPDATE quarantine SET payload = ?", json.dumps(old))
+        listing.pages = {None: page(GOOD[0], {"no": "id"}, wire("X", 2, name="new"))}
+        await w.one_pass()
+        await w.sql("UPDATE quarantine SET resolved_at = NULL WHERE session_id = 'X'")
+        before = await session(w, "X")
+        await w.database.write(lambda c: replay(c, w.clock.now()))
+        assert await session(w, "X") == before
+
+
+async def test_a_huge_name_is_stored_whole(folder: Path) -> None:
+    async with world(folder) as w:
+        name = "ü" * 1_000_000
+        Listing(w, {None: page(wire("A", name=name))})
+        assert (await w.one_pass()).state == "complete"
+        assert (await w.live())["A"] == name
+
+
+async def test_an_unreadable_item_writes_nothing_when_it_comes_again(folder: Path) -> None:
+    async with world(folder) as w:
+        Listing(w, {None: page(*GOOD, wire("X", name=None))})
+        await w.one_pass()
+        before = await dump(w)
+        total = await w.database.write(lambda c: c.execute(sa.text("SELECT total_changes()")).scalar_one())
+        w.clock.forward(60)
+        await w.one_pass()
+        after = await w.database.write(lambda c: c.execute(sa.text("SELECT total_changes()")).scalar_one())
+        assert await dump(w) == before
+        assert after - total <= 5  # the pass's own rows

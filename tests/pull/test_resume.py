@@ -1,0 +1,230 @@
+"""A pass that is stopped, wherever that is, goes on where it was and counts right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import sqlalchemy as sa
+
+from syncd.errors import DatabaseReplacedError
+from syncd.mirror import passes
+from tests.pull.kit import BASE, Listing, counted, dump, page, session, wire
+from tests.world import World, world
+
+PAGES = 5
+
+
+async def run_until(w: World, *, pages: int) -> None:
+    """Run a pass and cancel it when so many pages have been written."""
+    with anyio.CancelScope() as scope:
+
+        def on_page(counts: Mapping[str, int]) -> None:
+            if counts["pages"] == pages:
+                scope.cancel()
+
+        pull = w.pull()
+        pull.on_page = on_page
+        await pull.run()
+
+
+@pytest.mark.parametrize("boundary", range(1, PAGES + 1))
+async def test_a_pass_stopped_after_any_page_goes_on_behind_it(folder: Path, boundary: int) -> None:
+    async with world(folder, sessions=45) as w:
+        await run_until(w, pages=boundary)
+        before = await w.last_pass()
+        assert (before["state"], before["pages"]) == ("running", boundary)
+        assert before["seen"] == min(10 * boundary, 45)
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "complete"
+        assert len(w.asked("GET", BASE)) == PAGES - boundary
+        row = await counted(w)
+        assert (row["id"], row["pages"], row["seen"], row["inserted"]) == (before["id"], PAGES, 45, 45)
+        assert [event["resumed"] for event in w.named("pass.started")] == [False, True]
+        assert await w.live() == w.there()
+        assert len(await w.sql("SELECT * FROM chat_session_history")) == 45
+
+
+@pytest.mark.parametrize("request_number", range(1, PAGES + 1))
+async def test_a_pass_stopped_while_any_page_is_asked_for_counts_right(folder: Path, request_number: int) -> None:
+    async with world(folder, sessions=45) as w:
+        await w.one_pass()
+        for changed in ("SES1", "SES17", "SES42"):
+            w.sandbox.update(changed, name=f"new {changed}")
+        with anyio.CancelScope() as scope:
+            asked = iter(range(1, 100))
+
+            def stop(_: object) -> None:
+                if next(asked) == request_number:
+                    scope.cancel()
+
+            w.sandbox.script("GET", BASE, stop, times=PAGES)
+            await w.one_pass()
+        assert (await w.last_pass())["state"] == "running"
+        w.sandbox.scripts = type(w.sandbox.scripts)()
+        assert (await w.one_pass()).state == "complete"
+        row = await counted(w)
+        assert (row["id"], row["pages"], row["seen"], row["updated"], row["unchanged"]) == (2, PAGES, 45, 3, 42)
+        assert await w.live() == w.there()
+
+
+async def test_changes_between_the_two_halves_of_a_pass_are_counted_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncd.pull.KNOWN_AT_ONCE", 1)  # a checkpoint behind each page, though nothing has changed
+    async with world(folder, sessions=45) as w:
+        await w.one_pass()
+        await run_until(w, pages=2)
+        w.sandbox.update("SES3", name="changed after it was read")
+        w.sandbox.delete("SES4")
+        w.sandbox.delete("SES44")
+        w.sandbox.create(source_session_id="new", name="new")
+        assert (await w.one_pass()).state == "complete"
+        row = await counted(w)
+        assert (row["seen"], row["inserted"], row["unchanged"], row["missing"], row["deleted"]) == (45, 1, 44, 1, 1)
+        await w.one_pass()
+        assert await w.live() == w.there()
+
+
+def _cancel(scope: anyio.CancelScope, _: object) -> None:
+    scope.cancel()
+
+
+async def test_a_pass_stopped_in_its_sweep_asks_again_and_counts_each_404_once(folder: Path) -> None:
+    async with world(folder, sessions=25) as w:
+        w.guard = type(w.guard)(grace=0, confirmations=2, max_count=25, max_fraction=0.05)
+        await w.one_pass()
+        w.sandbox.delete("SES7")
+        for _ in range(3):
+            with anyio.CancelScope() as scope:
+                w.sandbox.script("GET", f"{BASE}/SES7", partial(_cancel, scope))
+                await w.one_pass()
+            assert (await w.last_pass())["state"] == "running"
+            assert (await session(w, "SES7"))["missing_since"] is not None
+        assert (await w.one_pass()).state == "complete"
+        assert (await session(w, "SES7"))["absences"] == 1
+        assert len(await w.live()) == 25
+        row = await counted(w)
+        assert (row["id"], row["missing"], row["deleted"]) == (2, 1, 0)
+
+
+async def test_keys_given_before_a_restart_are_known_after_it(folder: Path) -> None:
+    pages: dict[str | None, Any] = {
+        None: page(wire("A"), key="1"),
+        "1": page(wire("B"), key="2"),
+        "2": page(wire("C"), key="1"),
+    }
+    async with world(folder) as w:
+        listing = Listing(w, pages)
+        await run_until(w, pages=2)
+        listing.asked.clear()
+        assert (await w.one_pass()).state == "partial"
+        assert listing.asked == ["2"]
+
+
+async def test_a_verdict_written_with_the_last_page_is_not_written_twice(folder: Path) -> None:
+    async with world(folder) as w:
+        Listing(w, {None: page(wire("A"), {"name": "no id"})})
+        outcome = await w.one_pass()
+        assert outcome.state == "partial"
+        row = await w.last_pass()
+        assert (row["state"], row["error"], row["finished_at"]) == (
+            "partial", outcome.error, "2026-06-01T12:00:00.000000Z",
+        )  # fmt: skip
+        assert len(w.named("pass.failed")) == 1
+
+
+async def test_a_checkpoint_that_is_too_old_begins_a_new_pass_at_once(folder: Path) -> None:
+    async with world(folder, sessions=45) as w:
+        await run_until(w, pages=3)
+        w.clock.forward(21_601)
+        assert (await w.one_pass()).state == "complete"
+        rows = await w.sql("SELECT state, pages, error FROM passes ORDER BY id")
+        assert [(row["state"], row["pages"]) for row in rows] == [("partial", 3), ("complete", PAGES)]
+        assert "too old" in rows[0]["error"]
+
+
+async def test_a_pass_that_was_read_whole_is_swept_however_late(folder: Path) -> None:
+    async with world(folder, sessions=5) as w:
+        await run_until(w, pages=1)
+        w.clock.forward(100_000)
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "complete"
+        assert not w.asked("GET")
+        assert (await w.last_pass())["id"] == 1
+
+
+async def test_a_page_key_refused_after_a_restart_begins_a_new_pass(folder: Path) -> None:
+    async with world(folder, sessions=45) as w:
+        w.sandbox.habits.cursor_ttl = 60
+        await run_until(w, pages=3)
+        w.clock.forward(61)
+        assert (await w.one_pass()).state == "complete"
+        assert [row["state"] for row in await w.sql("SELECT state FROM passes ORDER BY id")] == ["failed", "complete"]
+        row = await counted(w)
+        assert (row["seen"], row["unchanged"], row["inserted"]) == (45, 30, 15)
+
+
+async def test_a_pass_that_somebody_else_ended_is_given_up_without_a_crash(folder: Path) -> None:
+    async with world(folder, sessions=45) as w:
+
+        def end_it(_: object) -> None:
+            engine = sa.create_engine(f"sqlite:///{folder / 'syncd.db'}")
+            with engine.begin() as connection:
+                connection.exec_driver_sql("UPDATE passes SET state = 'failed', finished_at = started_at")
+            engine.dispose()
+
+        w.sandbox.script("GET", f"{BASE}?", lambda _: None, times=2)
+        w.sandbox.script("GET", f"{BASE}?", end_it)
+        outcome = await w.one_pass()
+        assert (outcome.pass_id, outcome.state) == (1, "failed")
+        assert (await w.one_pass()).state == "complete"
+        assert await w.live() == w.there()
+
+
+async def test_a_page_that_cannot_be_written_ends_the_pass_with_that_error_alone(folder: Path) -> None:
+    """The fetcher is ahead and finds nobody to take its page: that must not hide why."""
+    async with world(folder, sessions=45) as w:
+        read_ahead = anyio.Event()
+
+        async def wait(_: object) -> None:
+            read_ahead.set()
+
+        real = w.database.write
+
+        async def write(work: Any) -> Any:
+            if w.sandbox.requests:
+                await read_ahead.wait()
+                await anyio.wait_all_tasks_blocked()
+                raise DatabaseReplacedError("replaced")
+            return await real(work)
+
+        w.sandbox.script("GET", BASE, lambda _: None, times=2)
+        w.sandbox.script("GET", BASE, wait)
+        w.database.write = write  # type: ignore[method-assign]
+        with anyio.fail_after(20), pytest.raises(DatabaseReplacedError):
+            await w.one_pass()
+
+
+async def test_a_page_leaves_rows_and_checkpoint_together_or_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(folder, sessions=45) as w:
+        await run_until(w, pages=2)
+        before, row = await dump(w), await w.last_pass()
+
+        def broken(*_: object, **__: object) -> None:
+            raise RuntimeError("in the middle of the transaction")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(passes, "checkpoint", broken)
+            with pytest.raises(RuntimeError, match="in the middle"):
+                await w.one_pass()
+        assert await dump(w) == before
+        assert await w.last_pass() == row
+        assert (await w.one_pass()).state == "complete"
+        assert (await counted(w))["inserted"] == 45

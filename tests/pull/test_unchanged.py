@@ -1,0 +1,185 @@
+"""A pass over sessions that did not change leaves the database as it was, but for its own rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from syncd.sandbox import Habits
+from tests.pull.kit import Listing, counted, dump, history, page, wire
+from tests.world import World, world
+
+
+async def pragma(w: World, name: str) -> int:
+    return int(await w.database.write(lambda c: c.exec_driver_sql(f"PRAGMA {name}").scalar_one()))
+
+
+async def test_an_unchanged_pass_writes_no_session_and_no_history(folder: Path) -> None:
+    async with world(folder, sessions=250, habits=Habits(page_size=50, extra_fields=True)) as w:
+        await w.one_pass()
+        before = await dump(w)
+        changes = await w.database.write(lambda c: c.execute(sa.text("SELECT total_changes()")).scalar_one())
+        for _ in range(3):
+            w.clock.forward(300)
+            assert (await w.one_pass()).state == "complete"
+            row = await counted(w)
+            assert (row["seen"], row["unchanged"]) == (250, 250)
+        assert await dump(w) == before
+        after = await w.database.write(lambda c: c.execute(sa.text("SELECT total_changes()")).scalar_one())
+        # Each pass: its row begun, five pages and five counts, ended, and the five pages of the pass before dropped.
+        assert after - changes <= 3 * (1 + 5 + 5 + 1 + 5)
+
+
+async def test_the_file_does_not_grow_with_unchanged_passes(folder: Path) -> None:
+    async with world(folder, sessions=500, habits=Habits(page_size=100)) as w:
+        await w.one_pass()
+        await w.one_pass()
+        size = await pragma(w, "page_count")
+        for _ in range(20):
+            w.clock.forward(300)
+            await w.one_pass()
+        assert await pragma(w, "page_count") <= size + 1  # twenty rows of `passes` may need a page more
+        assert [row["n"] for row in await w.sql("SELECT count(*) AS n FROM pages")] == [5]
+
+
+def _backwards(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _backwards(value[key]) for key in reversed(value)}
+    return value
+
+
+async def test_the_order_of_json_keys_is_no_change(folder: Path) -> None:
+    async with world(folder) as w:
+        item = wire(
+            "A", zeta={"b": [1, {"y": 1, "x": 2}], "a": None}, alpha=1.5, Created={"at": "2026", "by": "U", "q": 1}
+        )
+        listing = Listing(w, {None: page(item)})
+        await w.one_pass()
+        before = await dump(w)
+        backwards = _backwards(item)
+        assert json.dumps(backwards) != json.dumps(item)
+        listing.pages = {None: page(backwards)}
+        await w.one_pass()
+        assert await dump(w) == before
+        assert (await counted(w))["unchanged"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "other"},
+        {"parentId": "FOL1"},
+        {"sourceSessionId": "other"},
+        {"status": "archived"},
+        {"kind": "agent"},
+        {"automationId": "AUT1"},
+        {"automationRunId": "RUN1"},
+        {"lastMessageAt": "2026-01-02T00:00:00Z"},
+        {"Created": {"by": "USR9"}},
+        {"Updated": {"by": "USR1", "byName": "Ada", "at": "2026-01-01T00:01:00Z"}},
+        {"pinned": False},
+        {"pinned": None},
+    ],
+    ids=json.dumps,
+)
+async def test_each_field_counts_as_a_change_and_makes_one_version(folder: Path, change: dict[str, Any]) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, {None: page(wire("A"), wire("B"))})
+        await w.one_pass()
+        w.clock.forward(60)
+        listing.pages = {None: page(wire("A") | change, wire("B"))}
+        await w.one_pass()
+        row = await counted(w)
+        assert (row["updated"], row["unchanged"]) == (1, 1)
+        assert [version["change"] for version in await history(w, "A")] == ["created", "updated"]
+        assert [version["change"] for version in await history(w, "B")] == ["created"]
+        (changed_at,) = await w.sql("SELECT changed_at, first_seen_at FROM chat_sessions WHERE id = 'A'")
+        assert changed_at == {
+            "changed_at": "2026-06-01T12:01:00.000000Z",
+            "first_seen_at": "2026-06-01T12:00:00.000000Z",
+        }
+
+
+async def test_unknown_fields_stand_in_extra_and_it_is_an_empty_object_without_any(folder: Path) -> None:
+    async with world(folder) as w:
+        Listing(
+            w, {None: page(wire("A"), wire("B", z=1, a={"d": [True, None], "c": "ü"}), wire("C", lastMessageAt="soon"))}
+        )
+        await w.one_pass()
+        rows = await w.sql("SELECT extra, last_message_at FROM chat_sessions ORDER BY id")
+        assert [row["extra"] for row in rows] == [
+            "{}",
+            '{"a":{"c":"ü","d":[true,null]},"z":1}',
+            '{"lastMessageAt":"soon"}',
+        ]
+        assert rows[2]["last_message_at"] is None
+        (found,) = await w.sql("SELECT id FROM chat_sessions WHERE json_extract(extra, '$.a.d[0]') = 1")
+        assert found == {"id": "B"}
+
+
+async def test_the_view_has_the_columns_that_the_interface_promises(folder: Path) -> None:
+    content = [
+        "id",
+        "name",
+        "parent_id",
+        "source_session_id",
+        "status",
+        "kind",
+        "automation_id",
+        "automation_run_id",
+        "last_message_at",
+        "created_by",
+        "created_by_name",
+        "created_at",
+        "updated_by",
+        "updated_by_name",
+        "updated_at",
+        "extra",
+        "first_seen_at",
+        "changed_at",
+    ]
+    history_first = ["session_id", "change", "valid_from", "valid_to", "pass_id"]
+    async with world(folder) as w:
+
+        async def columns(name: str) -> list[str]:
+            return [row["name"] for row in await w.sql(f"SELECT name FROM pragma_table_info('{name}')")]
+
+        assert await columns("chat_sessions") == content
+        assert await columns("chat_sessions_all") == [*content, "missing_since", "deleted_at"]
+        assert await columns("chat_session_history") == history_first + content
+        assert await columns("mirror_freshness") == [
+            "last_complete_pass_at",
+            "age_seconds",
+            "live_sessions",
+            "deleted_sessions",
+            "missing_sessions",
+            "quarantined_items",
+            "operations_pending",
+            "operations_unknown",
+            "operations_dead",
+            "held_pass_id",
+        ]
+        public = [
+            "id",
+            "state",
+            "started_at",
+            "finished_at",
+            "pages",
+            "seen",
+            "inserted",
+            "updated",
+            "unchanged",
+            "restored",
+            "missing",
+            "deleted",
+            "quarantined",
+            "error",
+        ]
+        assert [name for name in await columns("passes") if name in public] == public
+        assert {"id", "pass_id", "session_id", "reason", "payload", "seen_at", "resolved_at"} <= set(
+            await columns("quarantine")
+        )

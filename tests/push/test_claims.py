@@ -1,0 +1,228 @@
+"""Claims: durable before a request leaves, held by a lease, finished by the holder of the fence."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import sqlalchemy as sa
+from aiohttp import web
+
+from syncd.mirror import operations, tables
+from syncd.wake import Wake
+from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working
+from tests.world import World, world
+
+
+def claim(w: World, limit: int = 4, **changes: Any) -> Any:
+    return w.database.write(
+        lambda c: operations.claim(c, now=w.clock.now(), owner="me", lease=60, limit=limit, **changes)
+    )
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_claim_is_durable_before_the_request_leaves(tmp_path: Path, method: str) -> None:
+    async with world(tmp_path, sessions=2) as w:
+        seen: list[Any] = []
+
+        def look(_: web.BaseRequest) -> None:
+            other = sqlite3.connect(w.database.path)
+            seen.extend(other.execute("SELECT state, attempts, fence, lease_until > '2026' FROM operations").fetchall())
+            other.close()
+
+        w.sandbox.script(method, SESSIONS, look)
+        await w.enqueue(create() if method == "POST" else {"kind": "delete", "session_id": "SES1"})
+        await w.push().drain()
+        assert seen == [("running", 1, 1, 1)]
+
+
+async def test_batch_never_holds_two_operations_of_one_key(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.enqueue(*(create(f"s-{n % 3}") for n in range(9)))
+        assert [one.source_session_id for one in await claim(w, limit=9)] == ["s-0", "s-1", "s-2"]
+        assert await claim(w, limit=9) == []
+
+
+async def test_request_is_not_sent_after_the_lease_ran_out(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("GET", f"{SESSIONS}/source/", lambda _: setattr(w.clock, "at", w.clock.at.replace(year=2027)))
+        (one,) = await w.enqueue(create())
+        await w.push().drain()
+        assert effects(w) == []
+        assert w.asked("POST") == []
+        assert w.named("operation.fenced")
+        (row,) = await worked(w, one)
+        assert (row["state"], effects(w)) == ("succeeded", ["s-1"])
+
+
+async def test_holder_that_lost_its_fence_cannot_finish(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.enqueue(create())
+        (mine,) = await claim(w)
+        w.clock.forward(61)
+        assert await w.database.write(lambda c: operations.recover(c, now=w.clock.now(), abandoned=False)) == [mine.id]
+        with pytest.raises(operations.LeaseLostError):
+            await w.database.write(lambda c: operations.release(c, mine, "dead", finished_at=w.clock.now()))
+        assert (await w.operation(mine.id))["state"] == "unknown"
+
+
+async def test_lease_that_ran_out_is_swept_up_while_the_queue_runs(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.enqueue(create())
+        (mine,) = await claim(w)
+        (row,) = await worked(w, mine.id)
+        assert (row["state"], effects(w)) == ("succeeded", ["s-1"])
+        assert w.named("operation.unknown")
+
+
+async def test_claim_whose_lease_still_runs_is_left_alone(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.enqueue(create())
+        (mine,) = await claim(w)
+        w.clock.forward(59)
+        assert await w.database.write(lambda c: operations.recover(c, now=w.clock.now(), abandoned=False)) == []
+        assert (await w.operation(mine.id))["state"] == "running"
+
+
+async def test_abandoned_claims_become_unknown_at_the_start(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.enqueue(create())
+        (mine,) = await claim(w)
+        await w.push().recover(abandoned=True)
+        assert (await w.operation(mine.id))["state"] == "unknown"
+        (row,) = await worked(w, mine.id)
+        assert row["state"] == "succeeded"
+
+
+async def test_heartbeat_prolongs_the_lease_of_a_long_request(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        go = anyio.Event()
+
+        async def wait(_: web.BaseRequest) -> None:
+            await go.wait()
+
+        w.sandbox.script("GET", f"{SESSIONS}/source/", wait)
+        (one,) = await w.enqueue(create())
+        async with working(w.push()):
+            await until(lambda: w.sandbox.requests)
+            for _ in range(6):
+                before = (await w.operation(one))["lease_until"]
+                w.clock.forward(21)
+                with anyio.fail_after(10):
+                    while (await w.operation(one))["lease_until"] <= before:  # noqa: ASYNC110 - no bell rings for it
+                        await anyio.sleep(0.002)
+            go.set()
+            (row,) = await finished(w, one)
+        assert (row["state"], row["fence"], len(w.asked("POST"))) == ("succeeded", 1, 1)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_stop_during_a_post_is_unknown_at_once_and_during_a_lookup_costs_nothing(
+    tmp_path: Path, method: str
+) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script(method, SESSIONS, "hang_after")
+        (one,) = await w.enqueue(create())
+        async with anyio.create_task_group() as group:
+            group.start_soon(w.push().run)
+            await until(lambda: any(request.method == method for request in w.sandbox.requests))
+            group.cancel_scope.cancel()
+        row = await w.operation(one)
+        assert (row["state"], row["attempts"]) == (("unknown", 1) if method == "POST" else ("pending", 0))
+        (row,) = await worked(w, one)
+        assert (row["state"], effects(w)) == ("succeeded", ["s-1"])
+
+
+async def test_not_before_is_honoured(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.sql(
+            "INSERT INTO operations (kind, source_session_id, name, not_before) "
+            "VALUES ('create', 's-1', 'n', '2026-06-01T13:00:00Z')"
+        )
+        await w.push().drain()
+        assert len(w.sandbox.requests) == 0
+        await worked(w, 1)
+        assert w.sandbox.requests[0].at >= w.clock.at.replace(hour=13, minute=0, second=0).timestamp()
+
+
+async def test_blocked_operation_that_is_due_makes_nobody_look_again_and_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("POST", SESSIONS, 422)
+        await w.enqueue(create(), create(name="behind", next_attempt_at=w.clock.now()))
+        push = w.push()
+        await push.drain()
+        looks = 0
+        inner = w.database.read
+
+        async def counted(work: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            return await inner(work)
+
+        w.database.read = counted  # type: ignore[method-assign]
+        began = w.clock.monotonic()
+        async with working(push):
+            await until(lambda: w.clock.monotonic() > began + 600)
+        assert looks <= 600 / 20 + 5
+
+
+async def test_lookups_and_new_operations_take_turns(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.enqueue(*(create(f"u-{n}", state="unknown", unknown_since=w.clock.now()) for n in range(50)))
+        await w.enqueue(*(create(f"s-{n}") for n in range(50)))
+        taken = [(await claim(w, limit=1, lookups_first=turn % 2 == 0))[0].state for turn in range(10)]
+        assert taken == ["unknown", "running"] * 5
+
+
+async def test_claim_over_20000_rows_uses_the_indexes(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        rows = [{"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(20_000)]
+        await w.database.write(lambda c: c.execute(sa.insert(tables.operations), rows))
+        statements: list[tuple[str, Any]] = []
+
+        def work(connection: sa.Connection) -> list[str]:
+            sa.event.listen(connection, "before_cursor_execute", lambda *a: statements.append((a[2], a[3])))
+            operations.claim(connection, now=w.clock.now(), owner="me", lease=60, limit=8)
+            operations.next_due(connection, after=w.clock.now())
+            selects = [one for one in statements if one[0].lstrip().startswith("SELECT")]
+            return [
+                row[3] for text, values in selects
+                for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)
+            ]  # fmt: skip
+
+        plan = await w.database.write(work)
+        assert plan
+        assert [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE" in step] == []
+
+
+async def test_bell_loses_no_ring_however_many_wait() -> None:
+    bell, heard = Wake(), []
+
+    async def listen(name: str) -> None:
+        await bell.wait()
+        heard.append(name)
+        if name == "a":
+            bell.ring()  # after one who waits has hung up a new bell, and before the other has gone on
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(listen, "a")
+            group.start_soon(listen, "b")
+            await anyio.wait_all_tasks_blocked()
+            bell.ring()
+        await bell.wait()
+    assert sorted(heard) == ["a", "b"]
+
+
+async def test_bell_that_rings_before_anybody_waits_is_heard() -> None:
+    bell = Wake()
+    bell.ring()
+    bell.ring()
+    with anyio.fail_after(5):
+        await bell.wait(1000)
+    with anyio.move_on_after(0.01) as scope:
+        await bell.wait()
+    assert scope.cancelled_caught

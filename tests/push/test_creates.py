@@ -1,0 +1,205 @@
+"""Create is "make sure that this source session exists"."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from syncd.sandbox import Habits
+from tests.push.kit import SESSIONS, create, effects, finished, times, until, worked, working
+from tests.world import world
+
+LOST = (
+    "lost_before", "lost_after", "hang_before", "hang_after", "cut", "garbled",
+    "error_500", "error_500_after", "error_503_retry_after",
+)  # fmt: skip
+NOT_DONE = frozenset({"lost_before", "hang_before", "error_500", "error_503_retry_after"})
+
+
+async def test_create_looks_up_and_after_a_404_sends_exactly_one_post(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        (one,) = await w.enqueue(create(parent_id="FOL7"))
+        await w.push().drain()
+        asked = [(request.method, request.raw_path) for request in w.sandbox.requests]
+        assert asked == [("GET", f"{SESSIONS}/source/s-1"), ("POST", SESSIONS)]
+        row = await w.operation(one)
+        assert (row["state"], row["last_error"], row["attempts"]) == ("succeeded", None, 1)
+        wire = w.sandbox.live()[row["result_session_id"]]
+        assert (wire["name"], wire["sourceSessionId"], wire["parentId"]) == ("wanted", "s-1", "FOL7")
+
+
+async def test_session_that_is_there_as_wanted_is_adopted_without_a_post(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        there = w.sandbox.create(source_session_id="s-1", name="wanted")
+        (one,) = await w.enqueue(create())
+        await w.push().drain()
+        row = await w.operation(one)
+        assert (row["state"], row["result_session_id"], row["last_error"]) == ("succeeded", there["id"], None)
+        assert w.asked("POST") == []
+        assert await w.live() == w.there()
+
+
+@pytest.mark.parametrize(("fields", "said"), [({"name": "other"}, "name"), ({"parent_id": "FOL1"}, "folder")])
+async def test_session_that_differs_is_adopted_with_the_difference_noted_and_left_alone(
+    tmp_path: Path, fields: dict[str, str], said: str
+) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.create(source_session_id="s-1", **({"name": "wanted"} | fields))
+        before = w.sandbox.live()
+        (one,) = await w.enqueue(create())
+        await w.push().drain()
+        row = await w.operation(one)
+        assert row["state"] == "succeeded"
+        assert said in row["last_error"]
+        assert w.sandbox.live() == before
+        assert {request.method for request in w.sandbox.requests} == {"GET"}
+
+
+@pytest.mark.parametrize("habit", [("conflict", 0.0), ("duplicate", 45.0), ("first", 45.0)])
+@pytest.mark.parametrize("fault", LOST)
+async def test_lost_answer_makes_a_create_unknown_and_ends_with_one_session(
+    tmp_path: Path, fault: Any, habit: Any
+) -> None:
+    habits = Habits(duplicate_create=habit[0], lookup_lag=habit[1])
+    async with world(tmp_path, habits=habits, request_timeout=0.4) as w:
+        w.sandbox.script("POST", SESSIONS, fault)
+        (one,) = await w.enqueue(create())
+        await w.push().drain()
+        assert (await w.operation(one))["state"] == "unknown"
+        (row,) = await worked(w, one)
+        assert row["state"] == "succeeded"
+        assert effects(w) == ["s-1"]
+        assert len(times(w, "POST")) == 1 + (fault in NOT_DONE)
+        assert await w.live() == w.there()
+
+
+async def test_unknown_create_is_sent_again_only_after_lookups_spread_over_the_settle_time(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("POST", SESSIONS, "lost_before")
+        (one,) = await w.enqueue(create())
+        await worked(w, one)
+        first, second = times(w, "POST")
+        between = [at - first for at in times(w, "GET", f"{SESSIONS}/source/") if first < at <= second]
+        assert len(between) >= 4
+        assert between[0] < 5
+        assert between[-1] >= 60
+        assert second - first >= 60
+        assert max(b - a for a, b in itertools.pairwise(between)) <= 40
+
+
+@pytest.mark.parametrize("failure", [500, 403, 429, 400, "lost_before", "garbled"])
+async def test_lookup_that_fails_decides_nothing_and_does_not_count(tmp_path: Path, failure: Any) -> None:
+    async with world(tmp_path) as w:
+        (one,) = await w.enqueue(create())
+        w.sandbox.script("POST", SESSIONS, "lost_before")
+        await w.push().drain()
+        w.sandbox.script("GET", f"{SESSIONS}/source/", failure, times=6)
+        async with working(w.push()):
+            await until(lambda: len(w.sandbox.scripts) == 0)
+            row = await w.operation(one)
+            assert (row["state"], row["lookups"], row["attempts"]) == ("unknown", 0, 1)
+            (row,) = await finished(w, one)
+        assert row["state"] == "succeeded"
+        first, second = times(w, "POST")
+        looked = [r for r in w.sandbox.requests if r.method == "GET" and first < r.at <= second and r.status == 404]
+        assert len(looked) >= 4
+
+
+async def test_answer_about_another_source_is_not_believed(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        stranger = w.sandbox.create(source_session_id="stranger", name="wanted")
+
+        def other(_: web.BaseRequest) -> web.Response:
+            return web.json_response(stranger, status=201)
+
+        w.sandbox.script("POST", SESSIONS, other)
+        (one,) = await w.enqueue(create())
+        await w.push().drain()
+        assert (await w.operation(one))["state"] == "unknown"
+        (row,) = await worked(w, one)
+        assert row["state"] == "succeeded"
+        assert row["result_session_id"] != stranger["id"]
+
+
+@pytest.mark.parametrize("duplicate", ["conflict", "bad_request", "first"])
+async def test_session_made_between_the_lookup_and_the_post_is_adopted(tmp_path: Path, duplicate: Any) -> None:
+    async with world(tmp_path, habits=Habits(duplicate_create=duplicate)) as w:
+
+        def meanwhile(_: web.BaseRequest) -> None:
+            w.sandbox.create(source_session_id="s-1", name="theirs")
+
+        w.sandbox.script("POST", SESSIONS, meanwhile)
+        (one,) = await w.enqueue(create())
+        await w.push().drain()
+        row = await w.operation(one)
+        assert row["state"] == "succeeded"
+        assert "theirs" in row["last_error"]
+        assert effects(w) == ["s-1"]
+        assert await w.live() == w.there()
+
+
+async def test_conflict_with_lookups_that_lag_is_adopted_when_they_have_caught_up(tmp_path: Path) -> None:
+    async with world(tmp_path, habits=Habits(duplicate_create="conflict", lookup_lag=50)) as w:
+        there = w.sandbox.create(source_session_id="s-1", name="wanted")
+        (one,) = await w.enqueue(create())
+        (row,) = await worked(w, one)
+        assert (row["state"], row["result_session_id"]) == ("succeeded", there["id"])
+        assert len(times(w, "POST")) == 1
+
+
+async def test_400_is_looked_up_once_more_and_then_dead_with_the_servers_words(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("POST", SESSIONS, 400)
+        (one,) = await w.enqueue(create())
+        await w.push().drain()
+        row = await w.operation(one)
+        assert (row["state"], row["last_status"]) == ("dead", 400)
+        assert "scripted 400" in row["last_error"]
+        assert [request.method for request in w.sandbox.requests] == ["GET", "POST", "GET"]
+
+
+async def test_attempts_with_lost_answers_run_out(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("POST", SESSIONS, "lost_before", times=3)
+        (one,) = await w.enqueue(create())
+        (row,) = await worked(w, one, max_attempts=3)
+        assert row["state"] == "dead"
+        assert len(times(w, "POST")) == 3
+
+
+async def test_succeeded_create_is_in_the_mirror_in_the_same_transaction(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        (one,) = await w.enqueue(create())
+        await w.sql(
+            "CREATE TRIGGER no_mirror BEFORE INSERT ON sessions BEGIN SELECT RAISE(ABORT, 'the mirror refuses'); END"
+        )
+        await w.push().drain()
+        assert (await w.operation(one))["state"] != "succeeded"
+        await w.sql("DROP TRIGGER no_mirror")
+        (row,) = await worked(w, one)
+        assert row["state"] == "succeeded"
+        assert effects(w) == ["s-1"]
+        assert row["result_session_id"] in await w.live()
+
+
+async def test_adopted_session_that_another_operation_deletes_meanwhile_is_made_anew(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        there = w.sandbox.create(source_session_id="s-1", name="wanted")
+        await w.one_pass()
+        (one, two) = await w.enqueue(create(), {"kind": "delete", "session_id": there["id"]})
+
+        async def late(request: web.BaseRequest) -> web.Response:
+            answer = await w.sandbox.api.answer(request, w.sandbox.habits)
+            w.clock.forward(1)
+            await finished(w, two)
+            return answer
+
+        w.sandbox.script("GET", f"{SESSIONS}/source/s-1", late)
+        rows = await worked(w, one, two)
+        assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
+        assert rows[0]["result_session_id"] in await w.live()
+        assert await w.live() == w.there()

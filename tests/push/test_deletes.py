@@ -1,0 +1,115 @@
+"""Delete: 2xx, 404 and 410 are done, and never the wrong session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from syncd.sandbox import Habits
+from tests.push.kit import SESSIONS, create, effects, finished, worked
+from tests.world import world
+
+
+@pytest.mark.parametrize("gone", [404, 410])
+@pytest.mark.parametrize("there", [True, False])
+async def test_delete_by_id_is_done_with_a_2xx_a_404_and_a_410(tmp_path: Path, gone: Any, there: bool) -> None:
+    async with world(tmp_path, sessions=3, habits=Habits(gone_status=gone)) as w:
+        await w.one_pass()
+        if not there:
+            w.sandbox.delete("SES2")
+        (one,) = await w.enqueue({"kind": "delete", "session_id": "SES2"})
+        await w.push().drain()
+        row = await w.operation(one)
+        assert (row["state"], row["last_status"]) == ("succeeded", 204 if there else gone)
+        assert "SES2" not in await w.live()
+        assert await w.live() == w.there()
+
+
+async def test_delete_by_source_looks_up_first_and_a_404_there_is_done(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        (one,) = await w.enqueue({"kind": "delete", "source_session_id": "nobody"})
+        await w.push().drain()
+        assert (await w.operation(one))["state"] == "succeeded"
+        assert [(one.method, one.raw_path) for one in w.sandbox.requests] == [("GET", f"{SESSIONS}/source/nobody")]
+
+
+async def test_target_is_durable_before_the_delete_leaves(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        there = w.sandbox.create(source_session_id="s-1", name="n")
+        seen: list[Any] = []
+
+        async def look(_: web.BaseRequest) -> None:
+            seen.extend(await w.sql("SELECT state, target_session_id FROM operations"))
+
+        w.sandbox.script("DELETE", SESSIONS, look)
+        (one,) = await w.enqueue({"kind": "delete", "source_session_id": "s-1"})
+        await worked(w, one)
+        assert seen == [{"state": "running", "target_session_id": there["id"]}]
+
+
+@pytest.mark.parametrize("fault", ["lost_before", "lost_after", "error_500_after", "error_500", 429, 403])
+async def test_session_made_anew_under_the_source_id_survives_a_delete_that_is_sent_again(
+    tmp_path: Path, fault: Any
+) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.create(source_session_id="s-1", name="old")
+        w.sandbox.script("DELETE", SESSIONS, fault)
+        (one,) = await w.enqueue({"kind": "delete", "source_session_id": "s-1"})
+        await w.push().drain()
+        for session_id in w.sandbox.live():
+            w.sandbox.delete(session_id)
+        anew = w.sandbox.create(source_session_id="s-1", name="new")
+        (row,) = await worked(w, one)
+        assert row["state"] == "succeeded"
+        assert list(w.sandbox.live()) == [anew["id"]]
+
+
+async def test_session_made_by_an_operation_lately_is_deleted_although_lookups_lag(tmp_path: Path) -> None:
+    async with world(tmp_path, habits=Habits(lookup_lag=45)) as w:
+        ids = await w.enqueue(create(), {"kind": "delete", "source_session_id": "s-1"})
+        rows = await worked(w, *ids)
+        assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
+        assert w.sandbox.live() == {}
+        assert await w.live() == {}
+
+
+async def test_mirror_learns_from_a_lookup_by_source_that_finds_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        there = w.sandbox.create(source_session_id="s-1", name="n")
+        await w.one_pass()
+        w.sandbox.delete(there["id"])
+        (one,) = await w.enqueue({"kind": "delete", "source_session_id": "s-1"})
+        await worked(w, one)
+        assert await w.live() == {}
+
+
+async def test_delete_and_its_tombstone_are_one_transaction(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=2) as w:
+        await w.one_pass()
+        await w.sql(
+            "CREATE TRIGGER no_mirror BEFORE UPDATE ON sessions BEGIN SELECT RAISE(ABORT, 'the mirror refuses'); END"
+        )
+        (one,) = await w.enqueue({"kind": "delete", "session_id": "SES1"})
+        await w.push().drain()
+        assert (await w.operation(one))["state"] == "pending"
+        await w.sql("DROP TRIGGER no_mirror")
+        await worked(w, one)
+        assert list(await w.live()) == ["SES2"]
+        assert effects(w, "deleted")
+
+
+async def test_operation_on_which_syncd_itself_fails_ends_dead_and_blocks_nobody_else(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=2) as w:
+        await w.one_pass()
+        await w.sql(
+            "CREATE TRIGGER no_mirror BEFORE UPDATE ON sessions WHEN OLD.id = 'SES1' "
+            "BEGIN SELECT RAISE(ABORT, 'the mirror refuses'); END"
+        )
+        ids = await w.enqueue({"kind": "delete", "session_id": "SES1"}, {"kind": "delete", "session_id": "SES2"})
+        rows = await worked(w, *ids)
+        assert [row["state"] for row in rows] == ["dead", "succeeded"]
+        assert "the mirror refuses" in rows[0]["last_error"]
+        assert await finished(w, ids[0])

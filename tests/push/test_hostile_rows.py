@@ -1,0 +1,101 @@
+"""Rows that other programs insert with plain SQL: data, never path syntax, and never anybody else's trouble."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.push.kit import create, finished, working
+from tests.world import world
+
+HOSTILE = ("a\x00b", "a\nb", "\x7f", "a\x85b", "x" * 2000)
+AWKWARD = (
+    "a/../../../users/USR1", "%2e%2e", "%2F", "a b", "a?b#c", "häß/çø", "日本語", "..;/x", "~", "a%", "...", "+&=",
+    "'\"",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["", ".", ".."])
+async def test_empty_id_and_dots_are_refused_at_the_insert(tmp_path: Path, value: str) -> None:
+    async with world(tmp_path) as w:
+        for kind, column in (
+            ("delete", "session_id"),
+            ("delete", "source_session_id"),
+            ("create", "source_session_id"),
+        ):
+            with sqlite3.connect(w.database.path) as other, pytest.raises(sqlite3.IntegrityError):
+                other.execute(f"INSERT INTO operations (kind, {column}, name) VALUES (?, ?, 'n')", (kind, value))
+            other.close()
+
+
+async def test_ids_that_can_never_be_sent_are_dead_and_the_others_go_on(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for value in HOSTILE:
+            await w.sql("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, 'n')", value)
+            await w.sql("INSERT INTO operations (kind, session_id) VALUES ('delete', ?)", value)
+            await w.sql("INSERT INTO operations (kind, source_session_id) VALUES ('delete', ?)", value + "2")
+        (good,) = await w.enqueue(create())
+        ids = [row["id"] for row in await w.sql("SELECT id FROM operations")]
+        async with working(w.push()):
+            rows = await finished(w, *ids)
+        assert {row["state"] for row in rows if row["id"] != good} == {"dead"}
+        assert (await w.operation(good))["state"] == "succeeded"
+        assert len(w.sandbox.requests) == 2
+
+
+@pytest.mark.parametrize("value", AWKWARD)
+async def test_awkward_id_is_one_encoded_segment_on_the_wire(tmp_path: Path, value: str) -> None:
+    async with world(tmp_path) as w:
+        await w.sql("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, 'n')", value)
+        await w.sql("INSERT INTO operations (kind, session_id) VALUES ('delete', ?)", value)
+        ids = [row["id"] for row in await w.sql("SELECT id FROM operations")]
+        async with working(w.push()):
+            rows = await finished(w, *ids)
+        assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
+        assert w.sandbox.live()[rows[0]["result_session_id"]]["sourceSessionId"] == value
+        for request in w.sandbox.requests:
+            assert request.raw_path.startswith("/api/v3/chats/sessions")
+            assert request.raw_path.count("/") <= (6 if "/source/" in request.raw_path else 5)
+            assert "?" not in request.raw_path
+            assert " " not in request.raw_path
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"kind": "'create'", "source_session_id": "CAST(x'ff41' AS TEXT)", "name": "'n'"},
+        {"kind": "'create'", "source_session_id": "'s-bad'", "name": "CAST(x'ff' AS TEXT)"},
+        {"kind": "'create'", "source_session_id": "'s-bad'", "name": "'n'", "parent_id": "CAST(x'c3' AS TEXT)"},
+        {"kind": "'create'", "source_session_id": "'s-bad'", "name": "'a' || char(0)"},
+        {"kind": "'delete'", "session_id": "CAST(x'ff' AS TEXT)"},
+        {"kind": "'delete'", "source_session_id": "CAST(x'80' AS TEXT)"},
+    ],
+)
+async def test_bytes_that_are_not_utf8_cost_their_own_row_only(tmp_path: Path, columns: dict[str, str]) -> None:
+    async with world(tmp_path) as w:
+        await w.sql(f"INSERT INTO operations ({', '.join(columns)}) VALUES ({', '.join(columns.values())})")
+        (good,) = await w.enqueue(create())
+        async with working(w.push()):
+            rows = await finished(w, 1, good)
+        assert [row["state"] for row in rows] == ["dead", "succeeded"]
+        assert {path for path in w.asked("GET") if "s-1" not in path} <= {"/api/v3/chats/sessions/source/s-bad"}
+        assert len(w.asked("POST")) == 1
+        assert await w.reconcile().run() == 0
+
+
+@pytest.mark.parametrize(
+    "column", ["requested_by", "last_error", "lease_owner", "next_attempt_at", "unknown_since", "target_session_id"]
+)
+async def test_bytes_that_are_not_utf8_in_any_other_column_poison_nothing(tmp_path: Path, column: str) -> None:
+    async with world(tmp_path) as w:
+        await w.sql(
+            f"INSERT INTO operations (kind, source_session_id, name, {column}) "
+            "VALUES ('create', 's-bad', 'n', CAST(x'ff' AS TEXT))"
+        )
+        (good,) = await w.enqueue(create())
+        async with working(w.push()):
+            (row,) = await finished(w, good)
+        assert row["state"] == "succeeded"
+        assert w.named("loop.failed") == []

@@ -1,0 +1,123 @@
+"""Operations on one key run in the order of their ids, one at a time; the operator may cancel and retry."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from syncd.mirror import operations
+from syncd.sandbox import Habits
+from tests.push.kit import SESSIONS, create, effects, finished, worked, working
+from tests.world import world
+
+FAULTS = ("lost_before", "lost_after", "error_500", "error_500_after", "cut", "garbled", 429, 403)
+STEPS = st.lists(st.tuples(st.sampled_from(["create", "delete"]), st.integers(0, 2)), min_size=2, max_size=7)
+TROUBLE = st.lists(st.tuples(st.sampled_from(["GET", "POST", "DELETE"]), st.sampled_from(FAULTS)), max_size=5)
+
+
+async def check_order(steps: list[tuple[str, int]], trouble: list[tuple[str, Any]], lag: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        async with world(Path(folder), habits=Habits(lookup_lag=lag)) as w:
+            for method, fault in trouble:
+                w.sandbox.script(method, SESSIONS, fault)
+            ids = await w.enqueue(
+                *(
+                    create(f"s-{key}", f"by {place}") if kind == "create"
+                    else {"kind": kind, "source_session_id": f"s-{key}"}
+                    for place, (kind, key) in enumerate(steps)
+                )
+            )  # fmt: skip
+            rows = await worked(w, *ids, max_attempts=50)
+            assert {row["state"] for row in rows} == {"succeeded"}
+            for key in range(3):
+                mine = [row for row, step in zip(rows, steps, strict=True) if step[1] == key]
+                ends = [row["finished_at"] for row in mine]
+                assert ends == sorted(ends)
+                live = [one for one in w.sandbox.live().values() if one["sourceSessionId"] == f"s-{key}"]
+                assert len(live) == (1 if mine and mine[-1]["kind"] == "create" else 0)
+                done = [one.kind for one in w.sandbox.effects if one.source_session_id == f"s-{key}"]
+                assert done == [("created", "deleted")[n % 2] for n in range(len(done))]
+            assert await w.live() == w.there()
+
+
+@settings(
+    max_examples=6, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)  # the machine's load decides how long an example takes
+@given(steps=STEPS, trouble=TROUBLE, lag=st.sampled_from([0.0, 40.0]))
+@pytest.mark.timeout(180)
+def test_any_operations_with_any_trouble_end_as_if_run_one_after_the_other(
+    steps: list[tuple[str, int]], trouble: list[tuple[str, Any]], lag: float
+) -> None:
+    anyio.run(check_order, steps, trouble, lag)
+
+
+async def test_one_key_runs_one_at_a_time_while_the_others_go_on(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        under_way: list[str] = []
+        most = 0
+
+        async def watch(request: web.BaseRequest) -> web.Response:
+            nonlocal most
+            under_way.append(request.raw_path)
+            most = max(most, len(under_way))
+            await anyio.lowlevel.checkpoint()
+            answer = await w.sandbox.api.answer(request, w.sandbox.habits)
+            under_way.remove(request.raw_path)
+            return answer
+
+        w.sandbox.script("*", SESSIONS, watch, times=1000)
+        await w.enqueue(*(create("same", f"n-{n}") for n in range(8)))
+        await w.push().drain()
+        assert most == 1
+        assert effects(w) == ["same"]
+
+
+async def test_dead_and_unknown_operations_block_their_own_key_and_say_so(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("POST", SESSIONS, 422)
+        (dead,) = await w.enqueue(create("a"))
+        await w.push().drain()
+        w.sandbox.script("POST", SESSIONS, "lost_before")
+        (lost,) = await w.enqueue(create("b"))
+        await w.push().drain()
+        behind = await w.enqueue(create("a"), create("b"), create("c"), create("a"))
+        await w.push().drain()
+        listed = {row["id"]: row for row in await w.database.read(lambda c: operations.listing(c, state=None, limit=9))}
+        assert [listed[one]["state"] for one in (dead, lost, *behind)] == [
+            "dead", "unknown", "pending", "pending", "succeeded", "pending",
+        ]  # fmt: skip
+        assert [listed[one]["blocked_by"] for one in (dead, lost, *behind)] == [None, None, dead, lost, None, dead]
+
+
+async def test_operator_retries_what_is_dead_with_all_attempts_before_it(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("POST", SESSIONS, 422)
+        ids = await w.enqueue(create("a"), create("a", "later"))
+        await w.push().drain()
+        assert await w.database.write(lambda c: operations.revive(c, ids[0], w.clock.now())) is None
+        rows = await worked(w, *ids)
+        assert [(row["state"], row["attempts"]) for row in rows] == [("succeeded", 1), ("succeeded", 1)]
+        assert await w.database.write(lambda c: operations.revive(c, ids[0], w.clock.now()))
+
+
+async def test_operator_cancels_what_is_pending_and_nothing_that_is_over(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        (one,) = await w.enqueue(create())
+        assert await w.database.write(lambda c: operations.cancel(c, one, w.clock.now())) is None
+        async with working(w.push()):
+            (two,) = await w.enqueue(create("other"))
+            w.clock.forward(100)
+            await finished(w, two)
+        assert (await w.operation(one))["state"] == "cancelled"
+        assert effects(w) == ["other"]
+        for over in (one, two):
+            assert await w.database.write(partial(operations.cancel, operation_id=over, now=w.clock.now()))

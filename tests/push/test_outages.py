@@ -1,0 +1,81 @@
+"""An outage burns no attempts; one operation that always fails is its own fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncd.decide import Backoff
+from syncd.outage import Outage, Pauses
+from syncd.sandbox.faults import Faults
+from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working
+from tests.world import world
+
+
+@pytest.mark.parametrize("kind", ["error_500", "lost_before"])
+@pytest.mark.parametrize("methods", [[], ["POST"]])
+async def test_ten_minutes_of_outage_cost_little_more_than_a_try_each_and_nothing_dies(
+    tmp_path: Path, kind: str, methods: list[str]
+) -> None:
+    async with world(tmp_path) as w:
+        ids = await w.enqueue(*(create(f"s-{n}") for n in range(200)))
+        began = w.clock.monotonic()
+        w.sandbox.faults = Faults(only=methods)
+        setattr(w.sandbox.faults, kind, 1.0)
+        async with working(w.push()):
+            await until(lambda: w.clock.monotonic() >= began + 600)
+            sent = len(w.sandbox.requests)
+            single_try = 200 * (2 if methods else 1)
+            assert sent <= 1.1 * single_try
+            assert await w.sql("SELECT id FROM operations WHERE state = 'dead'") == []
+            w.sandbox.faults = Faults()
+            rows = await finished(w, *ids)
+        assert {row["state"] for row in rows} == {"succeeded"}
+        assert sorted(effects(w)) == sorted(f"s-{n}" for n in range(200))
+        assert max(row["attempts"] for row in rows) <= 3
+
+
+async def test_single_poisonous_operation_dies_while_the_others_go_on(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        ids = await w.enqueue(*(create(f"s-{n}") for n in range(5)))
+        w.sandbox.script("GET", f"{SESSIONS}/source/s-2", 500, times=100)
+        rows = await worked(w, *ids)
+        assert [row["state"] for row in rows] == ["succeeded", "succeeded", "dead", "succeeded", "succeeded"]
+        assert rows[2]["attempts"] == 8
+        assert "scripted 500" in rows[2]["last_error"]
+
+
+def test_outage_takes_several_operations_and_ends_with_the_first_answer() -> None:
+    outage = Outage(Pauses(Backoff(0.5, 300)))
+    assert [outage.failed(1, at) for at in range(20)] == [False] * 20
+    assert not outage.failed(2, 20)
+    assert outage.failed(3, 21)
+    assert outage.over()
+    assert not outage.over()
+    assert not outage.failed(3, 22)
+
+
+def test_pauses_of_an_outage_grow_to_the_longest_and_no_further() -> None:
+    outage, now, pauses = Outage(Pauses(Backoff(0.5, 300))), 0.0, []
+    for operation in range(1, 20):
+        outage.failed(operation, now)
+        pauses.append(outage.pauses.left(now))
+        now += pauses[-1]
+    assert pauses[:2] == [0, 0]
+    assert pauses[2:] == sorted(pauses[2:])
+    assert pauses[-1] == 300
+    assert min(pauses[2:]) >= 1
+
+
+def test_failures_in_flight_together_are_one_step_of_the_pause() -> None:
+    pauses = Pauses(Backoff(2, 300))
+    for _ in range(16):
+        pauses.grow(100.0)
+    assert pauses.left(100.0) == 2
+
+
+@pytest.mark.parametrize("told", [1e9, float(10**15)])
+def test_absurd_retry_after_is_bounded(told: Any) -> None:
+    assert Backoff(0.5, 300).wait(1, chance=0.5, retry_after=told) == 300

@@ -1,0 +1,188 @@
+"""What Albert's refusals mean: dead, wait, or rest."""
+
+from __future__ import annotations
+
+import itertools
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
+from syncd.decide import Backoff
+from tests.push.kit import SESSIONS, create, effects, finished, times, until, worked, working
+from tests.world import world
+
+
+@pytest.mark.parametrize("status", [402, 405, 412, 415, 422, 428])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_other_4xx_is_dead_at_once_with_words_and_status(tmp_path: Path, method: str, status: int) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script(method, SESSIONS, status)
+        (one,) = await w.enqueue(create())
+        await w.push().drain()
+        row = await w.operation(one)
+        assert (row["state"], row["last_status"]) == ("dead", status)
+        assert f"scripted {status}" in row["last_error"]
+        assert len(w.sandbox.requests) == (1 if method == "GET" else 2)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_redirect_is_dead_and_not_followed(tmp_path: Path, method: str) -> None:
+    async with world(tmp_path) as w:
+        answer = lambda _: web.Response(status=307, headers={"Location": f"{SESSIONS}/elsewhere"})  # noqa: E731
+        w.sandbox.script(method, SESSIONS, answer)
+        (one,) = await w.enqueue(create())
+        await w.push().drain()
+        row = await w.operation(one)
+        assert (row["state"], row["last_status"]) == ("dead", 307)
+        assert "redirect" in row["last_error"]
+        assert not [path for path in w.asked("GET") if "elsewhere" in path]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_403_is_retried_with_backoff_and_dead_when_attempts_are_used_up(tmp_path: Path, method: str) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script(method, SESSIONS, 403, times=100)
+        (one,) = await w.enqueue(create())
+        (row,) = await worked(w, one, max_attempts=4)
+        assert (row["state"], row["last_status"], row["attempts"]) == ("dead", 403, 4)
+        at = times(w, method)
+        assert [round(b - a, 2) for a, b in itertools.pairwise(at)] == [0.5, 1, 2]
+
+
+async def test_403_that_passes_costs_only_time(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("POST", SESSIONS, 403, times=2)
+        (one,) = await w.enqueue(create())
+        (row,) = await worked(w, one)
+        assert (row["state"], row["attempts"]) == ("succeeded", 3)
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+@pytest.mark.parametrize(("method", "status"), [("GET", 429), ("POST", 429), ("GET", 503)])
+async def test_retry_after_is_waited_for_and_counts_no_attempt(
+    tmp_path: Path, method: str, status: int, form: str
+) -> None:
+    async with world(tmp_path) as w:
+
+        def later(_: web.BaseRequest) -> web.Response:
+            now = w.clock.monotonic()
+            told = "90" if form == "seconds" else formatdate(now + 90, usegmt=True)
+            return web.Response(status=status, headers={"Retry-After": told, "Date": formatdate(now, usegmt=True)})
+
+        w.sandbox.script(method, SESSIONS, later, times=2)
+        (one,) = await w.enqueue(create())
+        (row,) = await worked(w, one)
+        assert (row["state"], row["attempts"]) == ("succeeded", 1)
+        at = times(w, method)
+        assert at[1] - at[0] >= 90
+        assert at[2] - at[1] >= 90
+
+
+async def test_503_with_retry_after_on_a_post_is_unknown_and_waited_for(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        told = web.Response(status=503, headers={"Retry-After": "100"})
+        w.sandbox.script("POST", SESSIONS, lambda _: told)
+        (one,) = await w.enqueue(create())
+        await w.push().drain()
+        assert (await w.operation(one))["state"] == "unknown"
+        await worked(w, one)
+        posted = times(w, "POST")[0]
+        assert min(at - posted for at in times(w, "GET") if at > posted) >= 100
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_absurd_retry_after_waits_no_longer_than_the_longest_wait(tmp_path: Path, method: str) -> None:
+    async with world(tmp_path) as w:
+        absurd = web.Response(status=503, headers={"Retry-After": "99999999999999999"})
+        w.sandbox.script(method, SESSIONS, lambda _: absurd)
+        (one,) = await w.enqueue(create())
+        began = w.clock.monotonic()
+        (row,) = await worked(w, one)
+        assert row["state"] == "succeeded"
+        assert w.clock.monotonic() - began < 3600
+
+
+async def test_connection_that_was_never_made_is_retried(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        nobody = AsyncAlbertSession(base_url="http://127.0.0.1:9", token="t", timeout=2)
+        (one,) = await w.enqueue(create())
+        async with nobody:
+            push = w.push()
+            push.albert = ChatSessionCollection(session=nobody)
+            await push.drain()
+        row = await w.operation(one)
+        assert (row["state"], row["attempts"]) == ("pending", 1)
+        (row,) = await worked(w, one)
+        assert row["state"] == "succeeded"
+
+
+async def test_refused_token_pauses_the_queue_burns_no_attempt_and_resumes(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        ids = await w.enqueue(*(create(f"s-{n}") for n in range(12)))
+        w.sandbox.tokens.static_accepted = False
+        push, began = w.push(), w.clock.monotonic()
+        async with working(push):
+            await until(lambda: w.clock.monotonic() > began + 3600)
+            assert push.refused is not None
+            assert len(w.sandbox.requests) < 40
+            rows = await w.sql("SELECT DISTINCT state, attempts FROM operations")
+            assert rows == [{"state": "pending", "attempts": 0}]
+            w.sandbox.tokens.static_accepted = True
+            rows = await finished(w, *ids)
+        assert {row["state"] for row in rows} == {"succeeded"}
+        assert push.__dict__["refused"] is None
+        assert w.named("queue.paused")
+        assert w.named("queue.resumed")
+
+
+async def test_drain_ends_when_the_token_is_refused(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        ids = await w.enqueue(*(create(f"s-{n}") for n in range(12)))
+        w.sandbox.tokens.static_accepted = False
+        push = w.push()
+        await push.drain()
+        assert push.refused is not None
+        assert len(w.sandbox.requests) <= 4
+        assert {(await w.operation(one))["state"] for one in ids} == {"pending"}
+
+
+async def test_refused_lookup_of_an_unknown_create_leaves_it_unknown(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("POST", SESSIONS, "lost_after")
+        (one,) = await w.enqueue(create())
+        await w.push().drain()
+        w.sandbox.tokens.static_accepted = False
+        w.clock.forward(5)
+        await w.push().drain()
+        row = await w.operation(one)
+        assert (row["state"], row["attempts"], row["last_status"]) == ("unknown", 1, 401)
+        w.sandbox.tokens.static_accepted = True
+        (row,) = await worked(w, one)
+        assert (row["state"], effects(w)) == ("succeeded", ["s-1"])
+
+
+async def test_revoked_token_is_renewed_once_for_all_operations(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        keys = AlbertClientCredentials(id=w.sandbox.client_id, secret=SecretStr(w.sandbox.client_secret))
+        async with AsyncAlbertSession(base_url=w.sandbox.url, auth_manager=keys, timeout=5) as session:
+            push = w.push(concurrency=16)
+            push.albert = ChatSessionCollection(session=session)
+            await w.enqueue(create("first"))
+            await push.drain()
+            w.sandbox.tokens.revoke()
+            ids = await w.enqueue(*(create(f"s-{n}") for n in range(16)))
+            await push.drain()
+        assert {(await w.operation(one))["state"] for one in ids} == {"succeeded"}
+        assert len(w.asked("POST", "/api/v3/login")) == 2
+
+
+@pytest.mark.parametrize("attempt", range(1, 70, 7))
+@pytest.mark.parametrize("chance", [0.0, 0.3, 1.0])
+def test_backoff_is_full_jitter_within_its_bounds(attempt: int, chance: Any) -> None:
+    wait = Backoff(0.5, 300).wait(attempt, chance=chance)
+    assert wait == min(300, 0.5 * 2 ** (attempt - 1)) * chance

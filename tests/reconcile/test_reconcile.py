@@ -1,0 +1,167 @@
+"""`source_sessions` is kept true, and Albert is asked only for what the mirror cannot answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from syncd.mirror import sources
+from syncd.reconcile import RECHECK
+from syncd.sandbox import Habits
+from tests.push.kit import SESSIONS, create
+from tests.world import World, world
+
+
+async def source(w: World, source_id: str) -> dict[str, Any]:
+    query = "SELECT state, session_id, note, checked_at FROM source_sessions WHERE source_session_id = ?"
+    return (await w.sql(query, source_id))[0]
+
+
+async def insert(w: World, *ids: str) -> None:
+    for one in ids:
+        await w.sql("INSERT OR REPLACE INTO source_sessions (source_session_id) VALUES (?)", one)
+
+
+async def test_source_that_only_albert_knows_is_linked_and_mirrored(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        there = w.sandbox.create(source_session_id="s-1", name="n")
+        await insert(w, "s-1")
+        assert await w.reconcile().run() == 0
+        found = await source(w, "s-1")
+        assert (found["state"], found["session_id"]) == ("linked", there["id"])
+        assert await w.live() == w.there()
+        assert [one["source_session_id"] for one in w.named("source.linked")] == ["s-1"]
+
+
+async def test_source_that_answers_404_is_missing_and_asked_again_only_after_a_while(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await insert(w, "nobody")
+        for _ in range(3):
+            await w.reconcile().run()
+        assert (await source(w, "nobody"))["state"] == "missing"
+        assert len(w.sandbox.requests) == 1
+        assert len(w.named("source.missing")) == 1
+        w.sandbox.create(source_session_id="nobody", name="n")
+        w.clock.forward(RECHECK + 1)
+        await w.reconcile().run()
+        assert (await source(w, "nobody"))["state"] == "linked"
+
+
+async def test_two_thousand_linked_sources_cost_no_request(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=2000, habits=Habits(page_size=500)) as w:
+        await w.one_pass()
+        before = len(w.sandbox.requests)
+        assert await w.reconcile().run() == 0
+        assert len(w.sandbox.requests) == before
+        assert await w.sql("SELECT DISTINCT state FROM source_sessions") == [{"state": "linked"}]
+
+
+async def test_source_that_a_program_inserts_is_resolved_by_the_mirror_without_a_request(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        there = w.sandbox.create(source_session_id="s-1", name="n")
+        await w.one_pass()
+        await insert(w, "s-1")
+        before = len(w.sandbox.requests)
+        await w.reconcile().run()
+        assert (await source(w, "s-1"))["session_id"] == there["id"]
+        assert len(w.sandbox.requests) == before
+
+
+async def test_source_inserted_before_its_session_is_linked_by_the_pass(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await insert(w, "s-1")
+        w.sandbox.create(source_session_id="s-1", name="n")
+        await w.one_pass()
+        assert (await source(w, "s-1"))["state"] == "linked"
+
+
+async def test_several_sessions_with_one_source_are_a_conflict_that_names_them_and_deletes_none(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as w:
+        ids = [w.sandbox.create(source_session_id="s-1", name="n")["id"] for _ in range(3)]
+        await w.one_pass()
+        await w.reconcile().run()
+        found = await source(w, "s-1")
+        assert found["state"] == "conflict"
+        assert all(one in found["note"] for one in ids)
+        assert w.named("source.conflict")
+        assert len(w.sandbox.live()) == 3
+        assert await w.live() == w.there()
+
+
+async def test_source_of_a_vanished_session_is_asked_for_and_linked_to_the_new_one(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        old = w.sandbox.create(source_session_id="s-1", name="n")
+        await w.one_pass()
+        w.sandbox.delete(old["id"])
+        new = w.sandbox.create(source_session_id="s-1", name="n")
+        await w.enqueue({"kind": "delete", "session_id": old["id"]})
+        await w.push().drain()
+        assert (await source(w, "s-1"))["state"] == "unresolved"
+        await w.reconcile().run()
+        assert (await source(w, "s-1"))["session_id"] == new["id"]
+
+
+async def test_source_that_an_operation_is_busy_with_is_left_to_it(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.enqueue(create("s-1"))
+        assert await w.reconcile().run() == 0
+        assert len(w.sandbox.requests) == 0
+        assert (await source(w, "s-1"))["state"] == "unresolved"
+
+
+@pytest.mark.parametrize("failure", [500, 503, 403, 400, 429, 401, "lost_before", "garbled"])
+async def test_error_decides_nothing_and_the_source_is_asked_for_again(tmp_path: Path, failure: Any) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.create(source_session_id="s-1", name="n")
+        await insert(w, "s-1")
+        w.sandbox.script("GET", f"{SESSIONS}/source/", failure)
+        assert await w.reconcile().run() == 1
+        assert (await source(w, "s-1"))["state"] == "unresolved"
+        assert await w.reconcile().run() == 0
+        assert (await source(w, "s-1"))["state"] == "linked"
+
+
+@pytest.mark.parametrize("value", [".", "..", "a\nb", "a\x00b", "x" * 2000])
+async def test_source_that_cannot_be_sent_gets_a_note_and_is_never_on_the_wire(tmp_path: Path, value: str) -> None:
+    async with world(tmp_path) as w:
+        await insert(w, value, "fine")
+        assert await w.reconcile().run() == 0
+        found = await source(w, value)
+        assert found["state"] == "unresolved"
+        assert found["note"]
+        assert [one.raw_path for one in w.sandbox.requests] == [f"{SESSIONS}/source/fine"]
+
+
+async def test_source_that_is_not_utf8_gets_a_note_and_stops_nobody(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.sql("INSERT INTO source_sessions (source_session_id) VALUES (CAST(x'ff' AS TEXT))")
+        await w.sql("INSERT INTO source_sessions (source_session_id, note) VALUES ('b', CAST(x'ff' AS TEXT))")
+        await insert(w, "a")
+        assert await w.reconcile().run() == 0
+        rows = await w.sql("SELECT hex(source_session_id) AS h, state, note IS NULL AS bare FROM source_sessions")
+        assert {(row["h"], row["state"]) for row in rows} == {
+            ("FF", "unresolved"), ("61", "missing"), ("62", "missing"),
+        }  # fmt: skip
+        assert [row["bare"] for row in rows if row["h"] == "FF"] == [0]
+        assert len(w.sandbox.requests) == 2
+
+
+async def test_question_what_to_ask_uses_the_indexes(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+
+        def work(connection: Any) -> list[str]:
+            statements: list[Any] = []
+
+            sa.event.listen(connection, "before_cursor_execute", lambda *a: statements.append((a[2], a[3])))
+            sources.to_ask(connection, checked_before=w.clock.now(), limit=500, after="a")
+            text, values = statements[0]
+            return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]
+
+        plan = await w.database.write(work)
+        assert any("ix_operations_active_source" in step for step in plan)
+        assert [step for step in plan if step.startswith("SCAN operations")] == []

@@ -1,0 +1,101 @@
+"""Dashboards, alerts and the runbook name only what there is, and all that there is."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.status.kit import served
+
+ROOT = Path(__file__).resolve().parents[2]
+ALERTS: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((ROOT / "config/prometheus-alerts.yaml").read_text())["groups"]
+    for rule in group["rules"]
+]
+DASHBOARD = json.loads((ROOT / "config/grafana-dashboard.json").read_text())
+RUNBOOK = (ROOT / "docs/operations.md").read_text()
+HEADINGS = re.findall(r"^### (.+)$", RUNBOOK, re.MULTILINE)
+LOUD = {"warning", "error", "exception", "critical"}
+
+
+def expressions() -> list[str]:
+    return [rule["expr"] for rule in ALERTS] + [
+        target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]
+    ]
+
+
+async def test_every_metric_and_label_value_that_is_asked_for_exists(tmp_path: Path) -> None:
+    async with served(tmp_path, sessions=3) as s:
+        await s.world.one_pass()
+        s.metrics.observe_request("GET", 200, 0.1)
+        families = list(text_string_to_metric_families((await s.ask("/metrics")).text))
+    samples = [one for family in families for one in family.samples]
+    names = {one.name for one in samples}
+    labels = {(one.name, label, value) for one in samples for label, value in one.labels.items()}
+    asked = {name for expression in expressions() for name in re.findall(r"\bsyncd_\w+", expression)}
+    assert asked <= names
+    for expression in expressions():
+        for name, label, values in re.findall(r'(syncd_\w+)\{(state|change)=~?"([^"]*)"\}', expression):
+            for value in values.split("|"):
+                assert (name, label, value) in labels, expression
+
+
+async def test_every_metric_is_on_the_dashboard_or_in_an_alert(tmp_path: Path) -> None:
+    async with served(tmp_path, sessions=3) as s:
+        await s.world.one_pass()
+        families = list(text_string_to_metric_families((await s.ask("/metrics")).text))
+    used = " ".join(expressions())
+    assert [family.name for family in families if family.name not in used] == []
+
+
+def test_every_alert_has_its_entry_and_links_to_it() -> None:
+    for rule in ALERTS:
+        assert rule["alert"] in HEADINGS
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+
+
+def loud_events() -> set[str]:
+    """Return the names of the events that the code logs as a warning or worse."""
+    found = set()
+    for file in (ROOT / "syncd").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOUD:
+                first = node.args[0] if node.args else None
+                if isinstance(first, ast.Constant) and re.fullmatch(r"[a-z_]+\.[a-z_]+", str(first.value)):
+                    found.add(str(first.value))
+    return found
+
+
+@pytest.mark.parametrize("event", sorted(loud_events() | {"source.conflict"}))
+def test_every_event_that_may_need_a_person_has_its_entry(event: str) -> None:
+    assert any(f"`{event}`" in heading for heading in HEADINGS)
+
+
+def test_runbook_has_no_entry_for_what_is_not_there() -> None:
+    known = {rule["alert"] for rule in ALERTS} | loud_events() | {"source.conflict"}
+    for heading in HEADINGS:
+        assert heading.rpartition(" ")[2].strip("`") in known, heading
+
+
+def test_commands_that_the_runbook_says_to_type_exist() -> None:
+    from syncd.cli import COMMANDS, cli  # noqa: PLC0415
+
+    for words in re.findall(r"`(syncd [^`]+)`", RUNBOOK) + re.findall(r"^    (syncd .+)$", RUNBOOK, re.MULTILINE):
+        parts = words.split()
+        assert parts[1] in COMMANDS, words
+        command = cli.get_command(None, parts[1])  # type: ignore[arg-type]
+        groups = getattr(command, "commands", {})
+        assert not groups or parts[2] in groups, words
+
+
+def test_links_inside_the_runbook_lead_somewhere() -> None:
+    anchors = {heading.lower() for heading in HEADINGS}
+    assert set(re.findall(r"\]\(#([^)]+)\)", RUNBOOK)) <= anchors

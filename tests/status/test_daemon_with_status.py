@@ -1,0 +1,137 @@
+"""The daemon as a process, with its status server: ports, healthcheck, credentials, and one wedged loop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from anyio.abc import Process
+from anyio.streams.text import TextReceiveStream
+
+from syncd.sandbox import Sandbox, serve
+from tests.status.kit import Reply, raw
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+@dataclass
+class Program:
+    """`syncd run`, and the events that it logs."""
+
+    process: Process
+    events: list[dict[str, Any]]
+    environment: dict[str, str]
+    port: int
+
+    async def until(self, event: str) -> dict[str, Any]:
+        with anyio.fail_after(30):
+            while True:
+                for one in self.events:
+                    if one["event"] == event:
+                        return one
+                await anyio.sleep(0.02)
+
+    async def get(self, path: str) -> Reply:
+        return await raw(self.port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+
+    async def syncd(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        return await anyio.run_process([sys.executable, "-m", "syncd", *words], check=False, env=self.environment)
+
+
+@asynccontextmanager
+async def running(folder: Path, server: Sandbox, port: int, **settings: str) -> AsyncIterator[Program]:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("SYNCD_", "ALBERT_"))},
+        "PYTHONPATH": str(ROOT),
+        "ALBERT_BASE_URL": server.url or "",
+        "ALBERT_TOKEN": server.token,
+        "SYNCD_DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'syncd.db'}",
+        "SYNCD_PASS_INTERVAL": "0.2",
+        "SYNCD_STATUS_PORT": str(port),
+        **settings,
+    }
+    events: list[dict[str, Any]] = []
+    async with (
+        await anyio.open_process([sys.executable, "-m", "syncd", "run"], env=environment, stderr=None) as process,
+        anyio.create_task_group() as group,
+    ):
+
+        async def listen() -> None:
+            rest = ""
+            assert process.stdout is not None
+            async for text in TextReceiveStream(process.stdout):
+                *lines, rest = (rest + text).split("\n")
+                events.extend(json.loads(line) for line in lines)
+
+        group.start_soon(listen)
+        try:
+            yield Program(process, events, environment, port)
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGKILL)
+        group.cancel_scope.cancel()
+
+
+async def test_daemon_serves_its_status_and_is_found_healthy(tmp_path: Path) -> None:
+    async with serve(Sandbox(30)) as server, running(tmp_path, server, free_port()) as program:
+        await program.until("pass.complete")
+        assert (await program.get("/livez")).status == 200
+        assert (await program.get("/readyz")).status == 200
+        assert "Fresh" in (await program.get("/")).text
+        metrics = (await program.get("/metrics")).text
+        assert 'syncd_requests_total{method="GET",outcome="2xx"}' in metrics
+        assert 'syncd_sessions{state="live"} 30.0' in metrics
+        assert server.token not in metrics
+        healthy = await program.syncd("healthcheck")
+        assert (healthy.returncode, healthy.stdout) == (0, b"ok\n")
+        program.process.send_signal(signal.SIGTERM)
+        with anyio.fail_after(10):
+            assert await program.process.wait() == 0
+        gone = await program.syncd("healthcheck")
+        assert gone.returncode == 1
+        assert b"is syncd run alive?" in gone.stderr
+        assert b"Traceback" not in gone.stderr
+
+
+async def test_refused_credentials_are_not_ready_and_alive(tmp_path: Path) -> None:
+    async with serve(Sandbox(3)) as server, running(tmp_path, server, free_port(), ALBERT_TOKEN="wrong") as program:
+        await program.until("pass.failed")
+        ready = await program.get("/readyz")
+        assert (ready.status, "credentials" in ready.text) == (503, True)
+        assert (await program.get("/livez")).status == 200
+        assert "syncd_credentials_refused 1.0" in (await program.get("/metrics")).text
+
+
+async def test_chosen_port_that_is_taken_ends_the_daemon_with_2(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with serve(Sandbox(3)) as server, running(tmp_path, server, port) as program:
+            with anyio.fail_after(30):
+                assert await program.process.wait() == 2
+            assert not server.requests
+
+
+@pytest.mark.parametrize("port", ["0"])
+async def test_healthcheck_without_a_status_server_is_a_usage_error(tmp_path: Path, port: str) -> None:
+    async with serve(Sandbox(3)) as server, running(tmp_path, server, 0, SYNCD_STATUS_PORT=port) as program:
+        await program.until("pass.complete")
+        assert not [one for one in program.events if one["event"].startswith("status.")]
+        asked = await program.syncd("healthcheck")
+        assert asked.returncode == 2
+        assert b"SYNCD_STATUS_PORT is 0" in asked.stderr

@@ -1,0 +1,36 @@
+"""A disk that is nearly full: the write-ahead log must not take the last of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from syncd.mirror import database
+from tests.world import world
+
+
+@pytest.mark.parametrize(("low_room", "moved"), [(0, False), (2**62, True)])
+async def test_log_is_emptied_after_each_transaction_only_where_room_is_low(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low_room: int, *, moved: bool
+) -> None:
+    monkeypatch.setattr(database, "LOW_ROOM", low_room)
+    async with world(tmp_path, sessions=30) as w:
+        await w.one_pass()
+        size = (tmp_path / "syncd.db").stat().st_size
+        assert (size > 100_000) is moved
+
+
+async def test_low_room_and_a_reader_that_stays_do_not_stop_the_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOW_ROOM", 2**62)
+    async with world(tmp_path, sessions=30) as w:
+        with closing(sqlite3.connect(tmp_path / "syncd.db", isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM passes").fetchone()
+            assert (await w.one_pass()).state == "complete"
+            assert reader.execute("SELECT count(*) FROM passes").fetchone() == (0,)
+        assert await w.live() == w.there()

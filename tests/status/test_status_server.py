@@ -1,0 +1,237 @@
+"""The server: its paths, whom it answers, and what it bears."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from syncd.albert.auth import StaticToken
+from syncd.errors import UsageError
+from syncd.status import server
+from syncd.status.server import allowed_hosts, listen
+from tests.status.kit import raw, served
+
+
+async def test_alive_and_ready_when_all_is_well(tmp_path: Path) -> None:
+    async with served(tmp_path, sessions=5) as s:
+        s.pulse.beat("passes")
+        assert (await s.ask("/livez")).status == 200
+        ready = await s.ask("/readyz")
+        assert (ready.status, ready.text) == (200, "ok\n")
+
+
+async def test_refused_credentials_turn_readiness_off_and_not_liveness(tmp_path: Path) -> None:
+    async with served(tmp_path) as s:
+        s.credentials["refused"] = True
+        ready = await s.ask("/readyz")
+        assert ready.status == 503
+        assert "syncd doctor" in ready.text
+        assert (await s.ask("/livez")).status == 200
+
+
+async def test_session_knows_that_credentials_are_refused_until_they_are_taken(tmp_path: Path) -> None:
+    async with served(tmp_path, sessions=3) as s:
+        session = s.world.albert._session
+        good = session._credentials
+        session._credentials = StaticToken("wrong")
+        assert (await s.world.one_pass()).state == "failed"
+        assert session.refused
+        session._credentials = good
+        assert (await s.world.one_pass()).state == "complete"
+        assert not session.refused
+
+
+async def test_schema_that_is_not_at_head_is_not_ready(tmp_path: Path) -> None:
+    async with served(tmp_path) as s:
+        await s.world.sql("UPDATE alembic_version SET version_num = '9999'")
+        ready = await s.fresh("/readyz")
+        assert ready.status == 503
+        assert "9999" in ready.text
+        assert (await s.ask("/livez")).status == 200
+        assert (await s.fresh("/metrics")).status == 503
+        page = await s.fresh("/")
+        assert page.status == 503
+        assert "Needs you" in page.text
+
+
+async def test_held_pass_and_stale_mirror_stay_ready(tmp_path: Path) -> None:
+    async with served(tmp_path, sessions=60) as s:
+        await s.world.one_pass()
+        for session_id in list(s.world.sandbox.live()):
+            s.world.sandbox.delete(session_id)
+        assert (await s.world.one_pass()).state == "held"
+        s.world.clock.forward(10 * 86400)
+        assert (await s.fresh("/readyz")).status == 200
+        page = await s.ask("/")
+        assert "Needs you" in page.text
+        assert "<code>syncd deletions list</code>" in page.text
+
+
+async def test_locked_database_stays_ready_and_alive(tmp_path: Path) -> None:
+    async with served(tmp_path) as s:
+        with closing(sqlite3.connect(tmp_path / "syncd.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert (await s.fresh("/readyz")).status == 200
+            assert (await s.fresh("/metrics")).status == 200
+
+
+async def test_wedged_loop_is_not_alive_and_is_named(tmp_path: Path) -> None:
+    async with served(tmp_path) as s:
+        s.pulse.beat("passes")
+        s.pulse.beat("watch")
+        s.world.clock.forward(59)
+        s.pulse.beat("watch")
+        assert (await s.ask("/livez")).status == 200
+        s.world.clock.forward(2)
+        livez = await s.ask("/livez")
+        assert (livez.status, livez.text) == (503, "no progress: passes\n")
+
+
+async def test_foreign_host_is_refused_everywhere(tmp_path: Path) -> None:
+    async with served(tmp_path) as s:
+        for path in ("/", "/livez", "/readyz", "/metrics", "/nothing"):
+            for host in ("evil.example", "evil.example:80", "localhost.evil.example", "10.0.0.1", "", None, "["):
+                assert (await s.ask(path, host=host)).status in {400, 421}, (path, host)
+        for host in ("localhost", f"127.0.0.1:{s.port}", "[::1]:1", "LOCALHOST"):
+            assert (await s.ask("/livez", host=host)).status == 200, host
+
+
+def test_hosts_of_a_server_on_every_interface_are_numbers_and_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "syncd-0.mirror")
+    allowed = allowed_hosts("0.0.0.0")  # noqa: S104 - not listened on
+    assert all(allowed(host) for host in ("10.1.2.3:8080", "[fe80::1]:8080", "syncd-0", "syncd-0.mirror", "localhost"))
+    assert not any(allowed(host) for host in ("evil.example", "10.1.2.3.evil.example", "syncd-0.evil.example", None))
+    assert allowed_hosts("mirror.internal")("Mirror.Internal:8080")
+    assert not allowed_hosts("mirror.internal")("10.1.2.3")
+
+
+async def test_only_get_and_head_are_answered(tmp_path: Path) -> None:
+    async with served(tmp_path) as s:
+        for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
+            reply = await s.ask("/", method=method)
+            assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD")
+        head = await s.ask("/metrics", method="HEAD")
+        assert (head.status, head.text) == (200, "")
+        assert int(head.headers["content-length"]) > 1000
+        assert (await s.ask("/../etc/passwd")).status == 404
+
+
+async def test_long_lines_and_headers_are_refused_and_the_server_goes_on(tmp_path: Path) -> None:
+    async with served(tmp_path) as s:
+        assert (await s.ask("/" + "a" * 5000)).status in {400, 404, 414}
+        assert (await s.ask("/livez", long="a" * 20_000)).status in {400, 431}
+        assert (await raw(s.port, b"GARBAGE\r\n\r\n")).status == 400
+        assert (await s.ask("/livez")).status == 200
+
+
+async def test_one_connection_too_many_is_turned_away_and_silent_ones_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(server, "LIFETIME", 0.3)
+    async with served(tmp_path) as s:
+        silent = [await asyncio.open_connection("127.0.0.1", s.port) for _ in range(3)]
+        for _, writer in silent:
+            writer.write(b"GET /livez HT")
+            await writer.drain()
+        reader, extra = await asyncio.open_connection("127.0.0.1", s.port)
+        assert await reader.read() == b""
+        for reader, _ in silent:
+            assert b"200" not in await reader.read()
+        assert (await s.ask("/livez")).status == 200
+        for writer in (extra, *(writer for _, writer in silent)):
+            writer.close()
+
+
+async def test_port_that_is_taken_is_a_problem_of_the_settings() -> None:
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(UsageError, match=r"SYNCD_STATUS_PORT.*choose another port"):
+            listen("127.0.0.1", port)
+
+
+async def test_metrics_count_what_happened(tmp_path: Path) -> None:
+    async with served(tmp_path, sessions=25) as s:
+        await s.world.one_pass()
+        s.world.sandbox.update("SES1", name="renamed")
+        await s.world.one_pass()
+        await s.world.enqueue({"kind": "create", "source_session_id": "x", "name": "waits"})
+        s.world.clock.forward(90)
+        s.metrics.observe_request("GET", 200, 0.1)
+        s.metrics.observe_request("POST", 429, 0.1)
+        text = (await s.fresh("/metrics")).text
+        values = {
+            (one.name, tuple(sorted(one.labels.items()))): one.value
+            for family in text_string_to_metric_families(text)
+            for one in family.samples
+        }
+        assert values["syncd_sessions", (("state", "live"),)] == 25
+        assert values["syncd_pass_seconds_count", (("state", "complete"),)] == 2
+        assert values["syncd_pages_total", ()] == 6
+        assert values["syncd_session_changes_total", (("change", "inserted"),)] == 25
+        assert values["syncd_session_changes_total", (("change", "updated"),)] == 1
+        assert values["syncd_operations", (("state", "pending"),)] == 1
+        assert values["syncd_requests_total", (("method", "POST"), ("outcome", "429"))] == 1
+        assert values["syncd_wal_bytes", ()] > 0
+        assert values["syncd_database_bytes", ()] > 0
+        again = (await s.fresh("/metrics")).text
+        assert "syncd_pages_total 6.0" in again
+
+
+async def test_scrapes_share_one_snapshot_a_second(tmp_path: Path) -> None:
+    async with served(tmp_path) as s:
+        reads = 0
+        read = s.world.database.read
+
+        async def counted(work: object) -> object:
+            nonlocal reads
+            reads += 1
+            return await read(work)  # type: ignore[arg-type]
+
+        s.world.database.read = counted  # type: ignore[method-assign,assignment]
+        s.world.clock.working += 1  # time stands still
+        await asyncio.gather(*(s.ask(path) for path in ("/metrics", "/readyz", "/", "/metrics", "/metrics")))
+        assert reads == 1
+        s.world.clock.forward(1.1)
+        await s.ask("/metrics")
+        assert reads == 2
+        s.world.clock.working -= 1
+
+
+async def test_page_shows_no_name_and_no_words_of_albert(tmp_path: Path) -> None:
+    async with served(tmp_path, sessions=12) as s:
+        await s.world.one_pass()
+        s.world.sandbox.update("SES1", name="<script>alert('Contract Smith')</script>")
+        await s.world.one_pass()
+        await s.world.sql(
+            "INSERT INTO passes (state, started_at, finished_at, error) VALUES ('failed', "
+            "'2026-06-01T12:00:00.000000Z', '2026-06-01T12:00:01.000000Z', 'Contract Smith <script> is secret')"
+        )
+        reply = await s.fresh("/")
+        assert reply.status == 200
+        assert "Smith" not in reply.text
+        assert "<script" not in reply.text
+        assert "see the log" in reply.text
+        policy = reply.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'")
+        nonce = policy.partition("'nonce-")[2].partition("'")[0]
+        assert f'<style nonce="{nonce}">' in reply.text
+        assert nonce not in (await s.ask("/")).text
+        assert "http://" not in reply.text
+        assert "https://" not in reply.text
+
+
+async def test_page_of_a_mirror_whose_passes_fail_says_why_and_what_to_type(tmp_path: Path) -> None:
+    async with served(tmp_path, sessions=3) as s:
+        session = s.world.albert._session
+        session._credentials = StaticToken("wrong")
+        await s.world.one_pass()
+        page = (await s.fresh("/")).text
+        assert "no pass has been completed yet: pass 1 is failed (Albert refuses the credentials)" in page
+        assert "<code>syncd doctor</code>" in page

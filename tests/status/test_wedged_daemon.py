@@ -1,0 +1,64 @@
+"""The daemon's own loops and their pulse: what counts as life."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import anyio
+import pytest
+import structlog
+
+from syncd.daemon import Daemon, Rhythm
+from syncd.status.pulse import Pulse
+from tests.world import World, world
+
+SLACK = 60.0
+"""Far less than the 300 seconds between passes."""
+
+
+def daemon_of(w: World, pulse: Pulse) -> Daemon:
+    flows = SimpleNamespace(
+        database=w.database, clock=w.clock, pull=w.pull(), push=w.push(), reconcile=w.reconcile(), pulse=pulse
+    )
+    rhythm = Rhythm(pass_interval=300, reconcile_interval=300, shutdown_grace=1)
+    return Daemon(flows=cast("Any", flows), log=structlog.wrap_logger(None, processors=[w.log]), rhythm=rhythm)
+
+
+async def test_loops_that_wait_for_a_long_time_are_alive(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=5) as w, anyio.create_task_group() as group:
+        pulse = Pulse(w.clock, 5)
+        daemon = daemon_of(w, pulse)
+        group.start_soon(daemon._until_cancelled, anyio.CancelScope())
+        began, wedged = w.clock.at, []
+        with anyio.fail_after(30):
+            while (w.clock.at - began).total_seconds() < 60:
+                await anyio.sleep(0.001)
+                wedged += pulse.wedged()
+        assert wedged == []
+        assert set(daemon.beats) == {"passes", "reconcile", "watch"}
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("loop", ["passes", "reconcile", "watch", "push"])
+async def test_loop_that_hangs_is_found(tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world(tmp_path) as w, anyio.create_task_group() as group:
+        w.clock.working += 1  # time goes on by hand alone
+        pulse = Pulse(w.clock, SLACK)
+        daemon = daemon_of(w, pulse)
+        flow = {"passes": daemon.flows.pull, "reconcile": daemon.flows.reconcile, "push": daemon.flows.push}.get(loop)
+        if flow is not None:
+            monkeypatch.setattr(flow, "_launch" if loop == "push" else "run", lambda *_: anyio.sleep_forever())
+            run = daemon._push if loop == "push" else None
+        if loop == "watch":
+            daemon._beat("watch")  # and then never again
+        elif run is not None:
+            group.start_soon(run, anyio.Event())
+        else:
+            group.start_soon(daemon._supervise, loop, daemon._passes if loop == "passes" else daemon._reconcile)
+        await anyio.wait_all_tasks_blocked()
+        assert pulse.wedged() == []
+        w.clock.forward(SLACK + 1)
+        assert pulse.wedged() == [loop]
+        group.cancel_scope.cancel()

@@ -1,0 +1,189 @@
+"""The pure decisions: what a sighting means, what may go, how long to wait."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncd.clock import utc_text
+from syncd.decide import (
+    LONGEST_RETRY_AFTER,
+    UNKNOWN_LOOKUPS,
+    Backoff,
+    Change,
+    Known,
+    difference,
+    guard_limit,
+    listed_from,
+    may_delete,
+    next_lookup,
+    source_state,
+    weigh,
+)
+from syncd.listing import UPDATED_AT, Row
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def at(seconds: float) -> str:
+    return utc_text(NOON + timedelta(seconds=seconds))
+
+
+def row(name: str = "n", updated: float | None = None) -> Row:
+    content: list[str | None] = ["A", name, None, "s", *[None] * 11, "{}"]
+    content[UPDATED_AT] = None if updated is None else at(updated)
+    return tuple(content)
+
+
+def known(content: Row, *, observed: float | None = None, deleted: float | None = None) -> Known:
+    return Known(
+        key=1,
+        version=1,
+        valid_from=at(0),
+        pass_id=1,
+        observed_at=None if observed is None else at(observed),
+        missing_since=None,
+        deleted_at=None if deleted is None else at(deleted),
+        content=content,
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "asked", "change"),
+    [
+        (known(row()), row(), 10, Change.UNCHANGED),
+        (known(row(), observed=20), row(), 10, Change.UNCHANGED),
+        (known(row("a", 1)), row("b", 2), 10, Change.UPDATED),
+        (known(row("a", 2)), row("b", 2), 10, Change.UPDATED),
+        (known(row("a", 3)), row("b", 2), 10, Change.STALE),
+        (known(row("a")), row("b", 2), 10, Change.UPDATED),
+        (known(row("a", 2)), row("b"), 10, Change.UPDATED),
+        (known(row("a", 1), observed=20), row("b", 1), 10, Change.STALE),
+        (known(row("a", 1), observed=10), row("b", 1), 10, Change.UPDATED),
+        (known(row("a", 1), observed=9), row("b", 1), 10, Change.UPDATED),
+    ],
+)
+def test_a_row_never_goes_back(before: Known, now: Row, asked: float, change: Change) -> None:
+    for since in (None, at(0)):
+        assert weigh(before, now, asked_at=at(asked), listed_from=since) is change
+
+
+@pytest.mark.parametrize(
+    ("deleted", "observed", "asked", "since", "change"),
+    [
+        (0, None, 200, 80, Change.RESTORED),
+        (80, None, 200, 80, Change.RESTORED),
+        (81, None, 200, 80, Change.STALE),
+        (81, None, 200, None, Change.RESTORED),
+        (0, 201, 200, 80, Change.STALE),
+        (0, 201, 200, None, Change.STALE),
+    ],
+)
+def test_a_tombstone_is_lifted_by_a_listing_only_after_the_grace(
+    deleted: float, observed: float | None, asked: float, since: float | None, change: Change
+) -> None:
+    tombstone = known(row("a"), deleted=deleted, observed=observed)
+    for content in (row("a"), row("b", 500)):
+        found = weigh(tombstone, content, asked_at=at(asked), listed_from=None if since is None else at(since))
+        assert found is change
+
+
+def test_the_grace_counts_back_from_now() -> None:
+    assert listed_from(NOON, 120) == "2026-06-01T11:58:00.000000Z"
+    assert listed_from(NOON, 0.5) == "2026-06-01T11:59:59.500000Z"
+
+
+@pytest.mark.parametrize(
+    ("live", "count", "fraction", "limit"),
+    [(100, 25, 0.05, 25), (1000, 25, 0.05, 50), (0, 0, 0.5, 0), (3, 0, 0.5, 1), (1, 0, 0.99, 0), (10, 0, 1.0, 10)],
+)
+def test_the_guards_limit_is_the_larger_of_both(live: int, count: int, fraction: float, limit: int) -> None:
+    assert guard_limit(live, max_count=count, max_fraction=fraction) == limit
+
+
+@pytest.mark.parametrize(
+    ("absences", "missing_for", "wanted", "grace", "may"),
+    [
+        (2, 120, 2, 120, True),
+        (1, 999, 2, 120, False),
+        (9, 119.9, 2, 120, False),
+        (1, 0, 1, 0, True),
+        (0, 9, 1, 0, False),
+    ],
+)
+def test_deletion_wants_both_the_confirmations_and_the_grace(
+    absences: int, missing_for: float, wanted: int, grace: float, *, may: bool
+) -> None:
+    now = NOON + timedelta(seconds=missing_for)
+    assert may_delete(absences=absences, missing_since=NOON, now=now, confirmations=wanted, grace=grace) is may
+
+
+def test_a_clock_that_was_set_back_deletes_nothing_early() -> None:
+    now = NOON - timedelta(days=1)
+    assert not may_delete(absences=9, missing_since=NOON, now=now, confirmations=1, grace=0)
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+def test_a_wait_lies_between_nothing_and_its_bound(attempt: int, chance: float) -> None:
+    wait = Backoff(0.5, 300).wait(attempt, chance=chance)
+    assert 0 <= wait <= min(300, 0.5 * 2 ** min(attempt - 1, 60))
+
+
+def test_waits_double_up_to_the_longest() -> None:
+    waits = [Backoff(0.5, 5).wait(attempt, chance=1.0) for attempt in range(1, 7)]
+    assert waits == [0.5, 1, 2, 4, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("told", "wait"),
+    [(7.0, 7.0), (LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER), (LONGEST_RETRY_AFTER + 1, 300.0), (0.0, 0.5), (None, 0.5)],
+)
+def test_what_the_server_asks_for_is_waited_unless_it_is_out_of_its_mind(told: float | None, wait: float) -> None:
+    assert Backoff(0.5, 300).wait(1, chance=1.0, retry_after=told) == wait
+
+
+def test_look_ups_are_spread_over_the_settle_time() -> None:
+    times = [next_lookup(NOON, lookups=number, settle=60) for number in range(len(UNKNOWN_LOOKUPS) + 1)]
+    assert times[-1] is None
+    found = [moment for moment in times if moment is not None]
+    assert found == sorted(found)
+    assert found[-1] == NOON + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize(
+    ("carriers", "albert", "state", "session_id"),
+    [
+        ([("A", False)], None, "linked", "A"),
+        ([("A", False)], "A", "linked", "A"),
+        ([("A", True)], None, "linked", "A"),
+        ([("A", True), ("B", False)], None, "linked", "B"),
+        ([("A", False), ("B", False)], None, "conflict", None),
+        ([("A", True), ("B", True)], None, "conflict", None),
+        ([("A", False), ("B", False)], "A", "conflict", None),
+        ([("A", False)], "B", "conflict", None),
+    ],
+)
+def test_a_source_id_is_linked_to_the_one_session_that_carries_it(
+    carriers: list[tuple[str, bool]], albert: str | None, state: str, session_id: str | None
+) -> None:
+    found = source_state(carriers, albert)
+    assert found is not None
+    assert (found.state, found.session_id) == (state, session_id)
+    if state == "conflict":
+        named = {carrier for carrier, missing in carriers if not missing} or {carrier for carrier, _ in carriers}
+        assert all(each in str(found.note) for each in named | ({albert} if albert else set()))
+
+
+def test_the_mirror_cannot_tell_of_a_source_id_that_nobody_carries() -> None:
+    assert source_state([]) is None
+
+
+def test_the_difference_of_an_adopted_session_is_named() -> None:
+    assert difference(row("n"), name="n", parent_id=None) is None
+    told = str(difference(row("n"), name="other", parent_id="FOL1"))
+    assert "'n'" in told
+    assert "'other'" in told
+    assert "FOL1" in told

@@ -1,0 +1,34 @@
+"""A set of integers in one bit each does what a set does."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncd.keyset import KeySet, pack, unpack
+
+keys = st.lists(st.integers(0, 100_000))
+
+
+@given(st.lists(keys), keys)
+def test_it_holds_what_was_put_into_it_and_nothing_else(rounds: list[list[int]], others: list[int]) -> None:
+    found, wanted = KeySet(), set[int]()
+    for added in rounds:
+        found.update(added)
+        wanted.update(added)
+    assert len(found) == len(wanted)
+    assert all(key in found for key in wanted)
+    assert all((key in found) == (key in wanted) for key in others)
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1)))
+def test_packed_keys_come_back_as_they_were(numbers: list[int]) -> None:
+    assert list(unpack(pack(numbers))) == numbers
+    assert len(pack(numbers)) == 8 * len(numbers)
+
+
+def test_a_million_sessions_cost_an_eighth_of_a_byte_each() -> None:
+    found = KeySet()
+    found.update(range(1, 1_000_001))
+    assert len(found) == 1_000_000
+    assert len(found._bits) < 127_000

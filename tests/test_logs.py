@@ -1,0 +1,89 @@
+"""Logs: one event a line, safe to read, and readable where a person looks."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from syncd.logs import LONGEST_TEXT, configure, safe_text
+
+HOSTILE = "a\nb\rc\x00\x07\x1b[31m\x7f\x85\x9b\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069\ud800z"
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """Leave the root logger as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_each_event_is_one_json_object_on_one_line() -> None:
+    out = io.StringIO()
+    log = configure(level="info", style="auto", stream=out)
+    log.bind(pass_id=7).info("page.mirrored", sessions=3, nothing=None)
+    log.debug("not.shown")
+    (line,) = out.getvalue().splitlines()
+    event = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", event.pop("timestamp"))
+    assert event == {"event": "page.mirrored", "level": "info", "pass_id": 7, "sessions": 3}
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_hostile_text_neither_breaks_a_line_nor_reaches_a_terminal(style: str) -> None:
+    out = io.StringIO()
+    configure(level="info", style=style, stream=out).info("event", name=HOSTILE, inner={"deep": [HOSTILE]})
+    (line,) = out.getvalue().splitlines()
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", line)
+
+
+def test_long_text_is_cut_and_says_how_long_it_was() -> None:
+    assert safe_text("x" * 5000) == "x" * LONGEST_TEXT + "… (5000 characters)"
+
+
+def test_letters_of_any_language_are_left_as_they_are() -> None:
+    assert safe_text("Zähigkeit 粘度 🧪") == "Zähigkeit 粘度 🧪"
+
+
+def test_traceback_stays_on_the_line_of_its_event() -> None:
+    out = io.StringIO()
+    log = configure(level="info", style="json", stream=out)
+    try:
+        int(HOSTILE)
+    except ValueError:
+        log.exception("loop.failed", loop="watch")
+    (line,) = out.getvalue().splitlines()
+    assert "ValueError" in json.loads(line)["exception"]
+
+
+def test_terminal_gets_the_readable_form_and_a_pipe_gets_json() -> None:
+    terminal, pipe = Terminal(), io.StringIO()
+    configure(level="info", style="auto", stream=terminal).info("pass.complete", seen=3)
+    configure(level="info", style="auto", stream=pipe).info("pass.complete", seen=3)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    assert "pass.complete" in plain
+    assert "seen=3" in plain
+    assert json.loads(pipe.getvalue())["seen"] == 3
+
+
+def test_warnings_of_libraries_come_in_the_same_form() -> None:
+    out = io.StringIO()
+    configure(level="info", style="json", stream=out)
+    logging.getLogger("some.library").warning("two\nlines of %s", "trouble")
+    logging.getLogger("some.library").info("not shown")
+    event = json.loads(out.getvalue())
+    assert (event["event"], event["level"]) == ("two\\nlines of trouble", "warning")
+    assert "timestamp" in event
