@@ -230,8 +230,8 @@ class Pull:
         now = self.clock.now()
 
         def work(connection: Connection) -> None:
-            current = passes.running(connection) if state == "partial" else progress
-            if current is not None:  # a partial verdict may have been written with the last page
+            # A partial verdict may have been written with the last page.
+            if state != "partial" or passes.state(connection, progress.id) == "running":
                 passes.finish(connection, progress, state, now=now, error=error)
 
         await self.database.write(work)

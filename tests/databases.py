@@ -7,15 +7,21 @@ alone says so with `@pytest.mark.sqlite`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextvars import ContextVar
 
 import pytest
 
 from tests.postgres.server import FAST, PostgresServer
 
 NAMES = ("sqlite", "postgresql")
-current_url: ContextVar[str | None] = ContextVar("current_url", default=None)
-"""The URL that `world` uses when it is given none; None for a SQLite file in the test's folder."""
+_CURRENT: list[str | None] = [None]
+
+
+def current_url() -> str | None:
+    """Return the URL that `world` uses when it is given none; None for a SQLite file in the test's folder.
+
+    No context variable: the tests' event loop has a context of its own, which began before any fixture.
+    """
+    return _CURRENT[0]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -53,6 +59,6 @@ def each_database(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "sqlite":
         yield "sqlite"
         return
-    current_url.set(request.getfixturevalue("postgres_url"))
+    _CURRENT[0] = request.getfixturevalue("postgres_url")
     yield "postgresql"
-    current_url.set(None)
+    _CURRENT[0] = None

@@ -20,3 +20,8 @@ async def test_mirror_and_server_agree_after_a_pass_a_queue_and_another_pass(tmp
         assert (await w.one_pass()).state == "complete"
         assert await w.reconcile().run() == 0
         assert await w.live() == w.there()
+
+
+async def test_each_database_is_the_one_that_the_world_uses(tmp_path: Path, each_database: str) -> None:
+    async with world(tmp_path) as w:
+        assert w.database.dialect == each_database

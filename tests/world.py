@@ -195,7 +195,7 @@ async def world(
     url: str | None = None,
 ) -> AsyncIterator[World]:
     """Make a world in a folder, or over the database at `url`."""
-    url = url or current_url.get() or f"sqlite+aiosqlite:///{folder / 'syncd.db'}"
+    url = url or current_url() or f"sqlite+aiosqlite:///{folder / 'syncd.db'}"
     clock = VirtualClock()
     server = Sandbox(sessions, seed=1, habits=habits or Habits(page_size=10), now=clock.monotonic)
     async with (

@@ -139,7 +139,9 @@ def check(connection: Connection, progress: Progress) -> None:
     PassLostError
         Somebody else ended it or took it up.
     """
-    _update(connection, progress, fence=progress.fence)
+    mine = (passes.c.id == progress.id, passes.c.state == "running", passes.c.fence == progress.fence)
+    held = connection.execute(sa.select(passes.c.id).where(*mine).with_for_update()).first()
+    _require_held(0 if held is None else 1, progress)
 
 
 def finish(
