@@ -1,6 +1,6 @@
 """What replicas bring: operations a second of 1, 2 and 4 daemons on one PostgreSQL, towards one stand-in Albert.
 
-`python -m benchmarks.replicas [OPERATIONS] [LATENCY]`: a durable PostgreSQL of its own (fsync on), the sandbox in this
+`python -m benchmarks.replicas [OPERATIONS] [LATENCY] [ROUNDS]`: a durable PostgreSQL of its own, the sandbox in this
 process, the daemons in processes of their own; the clock runs from the first effect to the last. Prints one line a
 round; the machine's load stands beside it, since all of it shares the machine's cores.
 """
@@ -33,13 +33,14 @@ async def measure(postgres: PostgresServer, processes: int, count: int, latency:
 
 
 def main() -> None:
-    """Measure three rounds of each, interleaved."""
+    """Measure rounds of each, interleaved."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 4000
     latency = float(sys.argv[2]) if len(sys.argv) > 2 else 0.02
+    rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 3
     postgres = PostgresServer()
     postgres.start()
     try:
-        for number in range(3):
+        for number in range(rounds):
             for processes in (1, 2, 4):
                 began = time.monotonic()
                 speed = asyncio.run(measure(postgres, processes, count, latency))

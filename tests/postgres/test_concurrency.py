@@ -137,6 +137,17 @@ async def test_row_that_becomes_visible_late_does_not_run_beside_a_later_one_of_
     assert await here.write(claim) == [early]
 
 
+async def test_not_before_of_any_program_is_honoured(here: Database) -> None:
+    insert = "INSERT INTO operations (kind, session_id, not_before) VALUES ('delete', 'SES1', '2026-06-01T13:30:00Z')"
+    await here.write(lambda c: c.exec_driver_sql(insert))
+    assert await here.write(claim) == []
+    found = await here.read(lambda c: c.exec_driver_sql("SELECT next_attempt_at, not_before FROM operations").one())
+    assert tuple(found) == ("2026-06-01T13:30:00.000000Z",) * 2
+    later = NOW + timedelta(hours=2)
+    claimed = await here.write(lambda c: operations.claim(c, now=later, owner="me", lease=60, limit=1))
+    assert len(claimed) == 1
+
+
 async def test_claims_of_one_key_at_once_get_one_of_its_operations(here: Database, there: Database) -> None:
     first, second = await here.write(lambda c: operations.enqueue(c, [create("s"), create("other")]))
     async with there._reader.connect() as connection, connection.begin():
