@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,17 @@ CONTENDERS = {
 }
 
 
+def load(name: str) -> Callable[..., None]:
+    """Import a contender."""
+    module, function = CONTENDERS[name]
+    contender: Callable[..., None] = getattr(importlib.import_module(module), function)
+    return contender
+
+
 def run(name: str, url: str, file: Path, **options: int) -> dict[str, Any]:
     """Run a contender here and now."""
-    module, function = CONTENDERS[name]
-    contender = getattr(importlib.import_module(module), function)
     timer = Timer()
-    contender(timer, url, file, **options)
+    load(name)(timer, url, file, **options)
     return timer.result()
 
 

@@ -119,7 +119,15 @@ def serving() -> Iterator[ServerHandle]:
             process.terminate()
 
 
-def contend(name: str, url: str, file: Path, *, python: str = sys.executable, **options: object) -> dict[str, Any]:
+def contend(
+    name: str,
+    url: str,
+    file: Path,
+    *,
+    python: str = sys.executable,
+    module: str = "benchmarks.contenders",
+    **options: object,
+) -> dict[str, Any]:
     """Run one contender in a process of its own, on the clients' core; return what it took.
 
     Returns
@@ -128,7 +136,7 @@ def contend(name: str, url: str, file: Path, *, python: str = sys.executable, **
         `cpu` and `wall` in seconds, `rss` (peak) in MB, and what else the contender tells.
     """
     words = [f"{key}={value}" for key, value in options.items()]
-    command = [python, "-m", "benchmarks.contenders", name, url, str(file), *words]
+    command = [python, "-m", module, name, url, str(file), *words]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment(), timeout=LONGEST_RUN
     )

@@ -15,7 +15,7 @@ Content = tuple[int, int]
 """How many sessions, and the sum of their checksums (CRC-32), which no order changes."""
 
 _TIMES = ("last_message_at", "created_at", "updated_at")
-_COLUMNS = (
+COLUMNS = (
     "id", "name", "parent_id", "source_session_id", "last_message_at", "status", "kind",
     "created_by", "created_by_name", "created_at", "updated_by", "updated_by_name", "updated_at",
 )  # fmt: skip
@@ -44,11 +44,13 @@ def served(listing: Listing) -> Content:
     return _sum(map(row, range(listing.sessions)))
 
 
-def mirrored(file: Path, table: str = "sessions", columns: tuple[str, ...] = _COLUMNS) -> Content:
-    """Return what a mirror holds; times are compared to the millisecond, as they are served."""
+def mirrored(file: Path, table: str = "sessions", columns: tuple[str, ...] = COLUMNS) -> Content:
+    """Return what a mirror holds; times are compared to the millisecond, as they are served, in whatever form."""
     by = ", ".join(
-        f"substr({name}, 1, 10) || 'T' || substr({name}, 12, 12) || 'Z'" if ours in _TIMES else name
-        for ours, name in zip(_COLUMNS, columns, strict=True)
+        f"substr(substr({name}, 1, 10) || 'T' || substr(rtrim({name}, 'Z'), 12) || '.000', 1, 23) || 'Z'"
+        if ours in _TIMES
+        else name
+        for ours, name in zip(COLUMNS, columns, strict=True)
     )
     db = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
     try:
