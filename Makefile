@@ -62,11 +62,25 @@ image-test: .venv/dev ## build the image and run it for real, in an engine of it
 	tests/container/run.sh $(ARGS)
 .PHONY: image-test
 
+bench: .venv/dev ## measure against the floors; writes results, plots and docs/performance.md (on a quiet machine)
+	$(BIN)/python -m benchmarks $(ARGS)
+.PHONY: bench
+
+.venv-peers/ready: requirements/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/peers.txt
+	@touch $@
+
+bench-peers: .venv/dev .venv-peers/ready ## measure dlt, the official SDK and the Singer SDK on the same data
+	$(BIN)/python -m benchmarks.compare .venv-peers/bin/python $(ARGS)
+.PHONY: bench-peers
+
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links
 lock: ## write the hashed requirements anew
 	$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv
 	$(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --group build -c requirements/runtime.txt -o requirements/build.txt
+	$(LOCK) requirements/peers.in -o requirements/peers.txt
 	$(LOCK) pyproject.toml --all-extras --group dev -c requirements/runtime.txt -c requirements/build.txt -o requirements/dev.txt
 .PHONY: lock

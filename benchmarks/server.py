@@ -1,53 +1,167 @@
 """The server of the benchmarks: Albert's wire with as little of its own work as can be, on a core of its own.
 
-It speaks HTTP/1.1 through a bare asyncio protocol. The listing is made up on the fly from a template, so a million
-sessions cost no memory; `changed` sessions carry another name when asked for generation 1. A look-up by source id answers
-404 and a POST answers with the session, as a queue of creates wants it.
+It speaks HTTP/1.1 through a bare asyncio protocol. Every session is a function of its number, so that a million of
+them cost no memory and whoever verifies a mirror can make them anew; pages are made before they are measured. A look-up
+by source id answers 404 and a POST answers with the session, as a queue of creates wants it.
+
+`GET /bench/set?sessions=N&page=P...` says what is served from now on and forgets the counts; `GET /bench/counts` says
+what was asked for; `GET /bench/arrivals` says when each source id was first looked up (`time.monotonic`).
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import contextlib
 import functools
 import json
-from urllib.parse import parse_qs, urlsplit
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote
 
+from benchmarks.machine import SERVER_CORE, pin
+
+LISTING = "/api/v3/chats/sessions"
 AT = "2025-%02d-%02dT%02d:%02d:%02d.%03dZ"
+PREBUILT = 200_000
+"""Listings of up to so many sessions are made before they are asked for, and kept."""
+ANSWER = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+NOT_FOUND = ANSWER % (b"404 Not Found", 23, b'{"message":"not found"}')
 
 
-def session(number: int, generation: int = 0) -> dict[str, object]:
+@dataclass(frozen=True)
+class Listing:
+    """What is served.
+
+    Parameters
+    ----------
+    sessions, page : int
+        How many there are, and how many stand on a page.
+    every : int
+        One session out of so many has changed; 0 for none.
+    changed_from : int
+        Sessions from this number on have changed; -1 for none.
+    latency : float
+        Seconds that each answer is held back.
+    """
+
+    sessions: int = 0
+    page: int = 100
+    every: int = 0
+    changed_from: int = -1
+    latency: float = 0.0
+
+    def changed(self, number: int) -> bool:
+        """Whether the session of a number is served in its second version."""
+        return bool(self.every and number % self.every == 0) or 0 <= self.changed_from <= number
+
+
+@dataclass
+class Served:
+    """What was asked for since the last `set`."""
+
+    pages: int = 0
+    lookups: int = 0
+    posts: int = 0
+    other: int = 0
+    arrivals: dict[str, float] = field(default_factory=dict)
+
+
+def source_id(number: int) -> str:
+    """Make a source id: in no order, as ids of another system are."""
+    return f"{(number * 2654435761) % 2**32:08x}-0000-4000-8000-{number:012x}"
+
+
+def session(number: int, *, changed: bool = False) -> dict[str, Any]:
     """Make the session of a number: about 430 bytes of JSON."""
     day = AT % (1 + number % 12, 1 + number % 28, number % 24, number % 60, number % 59, number % 1000)
     user = {"by": f"USR{number % 97}", "byName": f"Researcher Number {number % 97}", "at": day}
-    scrambled = (number * 2654435761) % 2**32
     return {
         "id": f"SES{number}",
-        "name": f"How does the rheology of formulation {number} change with pigment load{' (revised)' * generation}?",
+        "name": f"How does the rheology of formulation {number} change with pigment load{' (revised)' * changed}?",
         "parentId": f"CFD{number % 211}",
-        "sourceSessionId": f"{scrambled:08x}-0000-4000-8000-{number:012x}",
+        "sourceSessionId": source_id(number),
         "lastMessageAt": day,
         "status": "active",
         "kind": "chat",
         "Created": user,
-        "Updated": user if not generation else {**user, "at": day.replace("2025", "2026")},
+        "Updated": {**user, "at": day.replace("2025", "2026")} if changed else user,
     }
 
 
-@functools.lru_cache(maxsize=20_000)
-def page(first: int, size: int, total: int, generation: int, every: int) -> bytes:
-    """Make the answer for a page; in generation 1 one session out of `every` has changed."""
-    last = min(first + size, total)
-    items = [session(n, generation if every and n % every == 0 else 0) for n in range(first, last)]
-    body = json.dumps({"Items": items, "lastKey": str(last) if last < total else None}, separators=(",", ":")).encode()
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+def _page(listing: Listing, first: int) -> bytes:
+    last = min(first + listing.page, listing.sessions)
+    items = [session(n, changed=listing.changed(n)) for n in range(first, last)]
+    key = str(last) if last < listing.sessions else None
+    return _json(b"200 OK", {"Items": items, "lastKey": key})
+
+
+def _json(status: bytes, value: object) -> bytes:
+    body = json.dumps(value, separators=(",", ":")).encode()
+    return ANSWER % (status, len(body), body)
+
+
+class Server:
+    """What is served, and what was asked for."""
+
+    def __init__(self) -> None:
+        self.listing = Listing()
+        self.served = Served()
+        self.page = functools.partial(_page, self.listing)
+
+    def set(self, query: str) -> bytes:
+        """Serve another listing."""
+        values = dict(parse_qsl(query))
+        numbers = {name: int(value) for name, value in values.items() if name != "latency"}
+        listing = Listing(**numbers, latency=float(values.get("latency", 0)))
+        if asdict(listing) | {"latency": 0} != asdict(self.listing) | {"latency": 0}:
+            self.page = functools.partial(_page, listing)
+            if listing.sessions <= PREBUILT:
+                made = {first: self.page(first) for first in range(0, max(listing.sessions, 1), listing.page)}
+                self.page = made.__getitem__  # type: ignore[assignment]
+        self.listing, self.served = listing, Served()
+        return _json(b"200 OK", asdict(listing))
+
+    def answer(self, head: bytes, body: bytes) -> bytes:
+        """Answer one request."""
+        method, target, _ = head[: head.index(b"\r\n")].decode().split(" ")
+        if method == "POST":
+            self.served.posts += 1
+            asked = json.loads(body)
+            return _json(b"201 Created", {"id": f"NEW{asked['sourceSessionId']}", **asked})
+        path, _, query = target.partition("?")
+        if path == LISTING:
+            self.served.pages += 1
+            return self.page(int(query.partition("startKey=")[2] or 0))
+        if path.startswith(f"{LISTING}/source/"):
+            self.served.lookups += 1
+            self.served.arrivals.setdefault(unquote(path.rpartition("/")[2]), time.monotonic())
+            return NOT_FOUND
+        return self._control(path, query)
+
+    def _control(self, path: str, query: str) -> bytes:
+        served = self.served
+        if path == "/bench/set":
+            return self.set(query)
+        if path == "/bench/counts":
+            return _json(b"200 OK", {name: value for name, value in asdict(served).items() if name != "arrivals"})
+        if path == "/bench/arrivals":
+            return _json(b"200 OK", served.arrivals)
+        if path.startswith(f"{LISTING}/SES"):  # a sweep makes sure that a listed session answers
+            served.other += 1
+            number = int(path.rpartition("SES")[2])
+            return _json(b"200 OK", session(number, changed=self.listing.changed(number)))
+        served.other += 1
+        return NOT_FOUND
 
 
 class Protocol(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
+    transport: asyncio.Transport
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
         self.buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -58,55 +172,36 @@ class Protocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer each request that has arrived whole."""
         self.buffer += data
-        while b"\r\n\r\n" in self.buffer:
-            head, _, rest = self.buffer.partition(b"\r\n\r\n")
+        while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
+            head = self.buffer[:end]
             length = 0
-            for line in head.split(b"\r\n")[1:]:
-                if line[:15].lower() == b"content-length:":
-                    length = int(line[15:])
-            if len(rest) < length:
+            if head.startswith(b"POST"):
+                at = head.lower().index(b"\r\ncontent-length:") + 17
+                length = int(head[at:].partition(b"\r\n")[0])
+            if len(self.buffer) < end + 4 + length:
                 return
-            body, self.buffer = rest[:length], rest[length:]
-            answer = self.answer(head, body)
-            if self.options.latency:
-                loop = asyncio.get_running_loop()
-                loop.call_later(self.options.latency, self.transport.write, answer)
+            body, self.buffer = self.buffer[end + 4 : end + 4 + length], self.buffer[end + 4 + length :]
+            answer = self.server.answer(head, body)
+            if self.server.listing.latency:
+                asyncio.get_running_loop().call_later(self.server.listing.latency, self._write, answer)
             else:
                 self.transport.write(answer)
 
-    def answer(self, head: bytes, body: bytes) -> bytes:
-        """Answer one request."""
-        method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
-        if method == "POST":
-            made = json.dumps({"id": f"NEW{json.loads(body)['sourceSessionId']}", **json.loads(body)}).encode()
-            return b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
-                len(made),
-                made,
-            )
-        path = urlsplit(target)
-        if "/source/" in path.path:
-            return (
-                b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 23\r\n\r\n"
-                b'{"message":"not found"}'
-            )
-        first = int(parse_qs(path.query).get("startKey", ["0"])[0])
-        return page(first, self.options.page, self.options.sessions, self.options.generation, self.options.every)
+    def _write(self, answer: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(answer)
 
 
 async def main() -> None:
-    """Serve until the parent goes away."""
-    parser = argparse.ArgumentParser()
-    for name, default in (("sessions", 100_000), ("page", 100), ("generation", 0), ("every", 0)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--latency", type=float, default=0.0)
-    options = parser.parse_args()
-    server = await asyncio.get_running_loop().create_server(lambda: Protocol(options), "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await asyncio.to_thread(input)
+    """Serve until the parent closes standard input; the port is the one line of output."""
+    pin(SERVER_CORE)
+    server = Server()
+    listener = await asyncio.get_running_loop().create_server(lambda: Protocol(server), "127.0.0.1", 0)
+    print(listener.sockets[0].getsockname()[1], flush=True)
+    with contextlib.suppress(EOFError):
+        await asyncio.to_thread(input)
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main())
-    except (EOFError, KeyboardInterrupt):
-        pass

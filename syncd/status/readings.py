@@ -63,6 +63,8 @@ class Readings:
             return self._last
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
+            # its error is for whoever still waits; when all have gone, for nobody
+            self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
         reading = self._reading
         # not awaited itself: whoever asks may leave, the read goes on for the others
         await asyncio.wait({reading}, timeout=PATIENCE)

@@ -14,7 +14,9 @@ engine=
 stop() {
     status=$?
     if [ -n "$engine" ]; then kill "$engine" 2> /dev/null || true; wait "$engine" 2> /dev/null || true; fi
-    [ -n "${SYNCD_TEST_WORK:-}" ] || rm -rf "$work"
+    # what the engine leaves mounted: a network namespace
+    awk -v under="$work/" 'index($2, under) == 1 {print $2}' /proc/mounts | sort -r | xargs -r umount --lazy || true
+    [ -n "${SYNCD_TEST_WORK:-}" ] || rm -rf "$work" || true
     exit $status
 }
 trap stop EXIT INT TERM

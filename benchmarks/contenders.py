@@ -1,0 +1,56 @@
+"""One contender in a process of its own: `python -m benchmarks.contenders NAME URL FILE [OPTION=NUMBER...]`.
+
+Prints one line of JSON. What a contender imports is loaded before its timer starts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import CLIENT_CORE, pin
+from benchmarks.timer import Timer
+
+CONTENDERS = {
+    "floor": ("benchmarks.floor", "floor"),
+    "floor-stages": ("benchmarks.floor", "floor_stages"),
+    "fetch": ("benchmarks.floor", "fetch"),
+    "raw-queue": ("benchmarks.floor", "raw_queue"),
+    "syncd": ("benchmarks.ours", "mirror"),
+    "syncd-stages": ("benchmarks.ours", "mirror_stages"),
+    "syncd-queue": ("benchmarks.ours", "queue"),
+    "syncd-reconcile": ("benchmarks.ours", "reconcile"),
+    "sdk-core": ("benchmarks.peers", "sdk_core"),
+    "dlt": ("benchmarks.peers", "dlt_merge"),
+    "singer": ("benchmarks.peers", "singer"),
+}
+
+
+def load(name: str) -> Callable[..., None]:
+    """Import a contender."""
+    module, function = CONTENDERS[name]
+    contender: Callable[..., None] = getattr(importlib.import_module(module), function)
+    return contender
+
+
+def run(name: str, url: str, file: Path, **options: int) -> dict[str, Any]:
+    """Run a contender here and now."""
+    timer = Timer()
+    load(name)(timer, url, file, **options)
+    return timer.result()
+
+
+def main() -> None:
+    """Run one contender and print what it took."""
+    name, url, file, *words = sys.argv[1:]
+    pin(CLIENT_CORE)
+    options = {key: int(value) for key, _, value in (word.partition("=") for word in words)}
+    print(json.dumps(run(name, url, Path(file), **options)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The machine: who runs on which core, what it is, and processes that stop by themselves."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sqlite3
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+ROOT = Path(__file__).resolve().parent.parent
+CLIENT_CORE, SERVER_CORE = 0, 1
+PACKAGES = ("httpx", "httpcore", "sniffio", "orjson", "aiohttp", "sqlalchemy", "pydantic", "msgspec")
+TOKEN = "bench"
+LONGEST_RUN = 3600.0
+"""Seconds after which a contender is given up."""
+
+
+def pin(core: int) -> None:
+    """Stay on one core, where the system and the number of cores allow it."""
+    if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
+        os.sched_setaffinity(0, {core})
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Describe the machine, as far as it matters to a figure."""
+    model = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    memory = next((int(line.split()[1]) // 1024 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_mb": memory,
+        "system": f"{platform.system()} {platform.release()}",
+        "filesystem": _filesystem(folder),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _filesystem(folder: Path) -> str:
+    mounts = [line.split()[1:3] for line in _lines("/proc/mounts")]
+    inside = [(point, kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
+    return max(inside, key=lambda mount: len(mount[0]))[1] if inside else "unknown"
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def load_average() -> list[float]:
+    """Return the load of the machine over 1, 5 and 15 minutes."""
+    return [round(one, 2) for one in os.getloadavg()]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a contender: this one without any setting of syncd's."""
+    ours = {key: value for key, value in os.environ.items() if not key.startswith(("SYNCD_", "ALBERT_"))}
+    return {**ours, "PYTHONPATH": str(ROOT), **more}
+
+
+class ServerHandle:
+    """A server that runs in a process of its own."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+
+    def _get(self, path: str) -> Any:  # noqa: ANN401 - JSON
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(self.url + path, timeout=60) as answer:
+            return json.load(answer)
+
+    def set(self, **listing: float) -> None:
+        """Say what is served from now on (`server.Listing`) and forget the counts."""
+        self._get(f"/bench/set?{urlencode(listing)}")
+
+    def counts(self) -> dict[str, int]:
+        """Return what was asked for since."""
+        return dict(self._get("/bench/counts"))
+
+    def arrivals(self) -> dict[str, float]:
+        """Return when each source id was first looked up, in seconds of `time.monotonic`."""
+        return dict(self._get("/bench/arrivals"))
+
+
+@contextmanager
+def serving() -> Iterator[ServerHandle]:
+    """Run a server until the block ends."""
+    command = [sys.executable, "-m", "benchmarks.server"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield ServerHandle(int(process.stdout.readline()))
+        finally:
+            process.terminate()
+
+
+def contend(
+    name: str,
+    url: str,
+    file: Path,
+    *,
+    python: str = sys.executable,
+    module: str = "benchmarks.contenders",
+    **options: object,
+) -> dict[str, Any]:
+    """Run one contender in a process of its own, on the clients' core; return what it took.
+
+    Returns
+    -------
+    dict
+        `cpu` and `wall` in seconds, `rss` (peak) in MB, and what else the contender tells.
+    """
+    words = [f"{key}={value}" for key, value in options.items()]
+    command = [python, "-m", module, name, url, str(file), *words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment(), timeout=LONGEST_RUN
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name} failed:\n{done.stderr[-4000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def copy(file: Path, to: Path) -> Path:
+    """Copy a database that nobody has open."""
+    remove(to)
+    shutil.copyfile(file, to)
+    return to
+
+
+def remove(file: Path) -> Path:
+    """Remove a database and what belongs to it."""
+    for suffix in ("", "-wal", "-shm", ".lock"):
+        Path(f"{file}{suffix}").unlink(missing_ok=True)
+    return file

@@ -1,0 +1,298 @@
+"""What is measured: each function takes some of the figures of the table, in interleaved rounds."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import verify
+from benchmarks.machine import CLIENT_CORE, ROOT, ServerHandle, contend, copy, environment, remove
+from benchmarks.ours import settings
+from benchmarks.results import Figure, against, alone, exponent
+from benchmarks.server import Listing
+
+PAGES = (100, 1000)
+FIRST = {100: 1.15, 1000: 1.25}
+UNCHANGED = {100: 0.6, 1000: 0.35}
+LATENCY = 0.02
+MB_MORE = 20.0
+LINEAR = 1.05
+"""The exponent up to which growth counts as linear: what a fit over a few sizes cannot tell from 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much is measured."""
+
+    sessions: int = 100_000
+    many: int = 1_000_000
+    sizes: Sequence[int] = (10_000, 30_000)
+    slow_sessions: int = 20_000
+    operations: int = 2_000
+    queue_sizes: Sequence[int] = (1_000, 4_000, 16_000)
+    concurrency: int = 32
+    rounds: int = 5
+    inserts: int = 200
+    idle_seconds: float = 10.0
+    starts: int = 10
+
+
+FULL = Scale(
+    sizes=(10_000, 30_000, 300_000), slow_sessions=100_000, queue_sizes=(10_000, 100_000, 1_000_000), rounds=7,
+    inserts=1_000, idle_seconds=60.0,
+)  # fmt: skip
+
+
+@dataclass
+class Bench:
+    """A run: where it keeps its files, what serves it, and what came out so far."""
+
+    scale: Scale
+    server: ServerHandle
+    folder: Path
+    say: Callable[[str], None]
+    figures: list[Figure] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path:
+        """Return a database of the run."""
+        return self.folder / f"{name}.db"
+
+    def mirror(self, name: str, listing: Listing, file: Path) -> dict[str, Any]:
+        """Run a contender over a listing that is already served, and verify what it left behind."""
+        took = contend(name, self.server.url, file)
+        held, wanted = verify.mirrored(file), verify.served(listing)
+        assert held == wanted, f"{name} holds {held}, served was {wanted}"
+        return took
+
+    def serve(self, listing: Listing) -> Listing:
+        """Serve a listing."""
+        self.server.set(**listing.__dict__)
+        return listing
+
+    def rounds(self, count: int, runs: dict[str, Callable[[], dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+        """Run each contender once a round, in turns forward and backward."""
+        taken: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
+        for number in range(count):
+            for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
+                taken[name].append(runs[name]())
+            last = ", ".join(f"{name} {took[-1]['cpu']:.2f}/{took[-1]['wall']:.2f}" for name, took in taken.items())
+            self.say(f"  round {number + 1} of {count}: {last} s CPU/wall")
+        return taken
+
+
+def _each(taken: Sequence[dict[str, Any]], key: str) -> list[float]:
+    return [one[key] for one in taken]
+
+
+def first_mirror(bench: Bench) -> None:
+    """Measure a first mirror into an empty file, against the floor."""
+    for page in PAGES:
+        listing = bench.serve(Listing(bench.scale.sessions, page))
+        floor, ours = bench.file(f"floor-{page}"), bench.file(f"syncd-{page}")
+        taken = bench.rounds(
+            bench.scale.rounds,
+            {
+                "floor": lambda f=floor, w=listing: bench.mirror("floor", w, remove(f)),  # type: ignore[misc]
+                "syncd": lambda f=ours, w=listing: bench.mirror("syncd", w, remove(f)),  # type: ignore[misc]
+            },
+        )
+        bench.figures.append(
+            against(
+                f"first-{page}", f"first mirror, pages of {page}, CPU", "s",
+                _each(taken["syncd"], "cpu"), _each(taken["floor"], "cpu"), sense="≤", target=FIRST[page],
+            )
+        )  # fmt: skip
+        bench.facts[f"first-{page}"] = taken
+
+
+def unchanged_pass(bench: Bench) -> None:
+    """Measure a pass in which nothing changed, against the floor's second pass, which writes each row anew."""
+    for page in PAGES:
+        listing = bench.serve(Listing(bench.scale.sessions, page))
+        floor, ours = bench.file(f"floor-{page}"), bench.file(f"syncd-{page}")
+        bench.mirror("syncd", listing, ours)
+        taken = bench.rounds(
+            bench.scale.rounds,
+            {
+                "floor": lambda f=floor, w=listing: bench.mirror("floor", w, f),  # type: ignore[misc]
+                "syncd": lambda f=ours, w=listing: bench.mirror("syncd", w, f),  # type: ignore[misc]
+            },
+        )
+        bench.figures.append(
+            against(
+                f"unchanged-{page}", f"unchanged pass, pages of {page}, CPU", "s",
+                _each(taken["syncd"], "cpu"), _each(taken["floor"], "cpu"), sense="≤", target=UNCHANGED[page],
+            )
+        )  # fmt: skip
+        bench.facts[f"unchanged-{page}"] = taken
+        watched = copy(ours, bench.file("watched"))
+        writes = verify.Writes(watched)
+        bench.mirror("syncd", listing, watched)
+        title = f"unchanged pass, pages of {page}: rows of sessions, versions and sources written"
+        bench.figures.append(alone(f"unchanged-rows-{page}", title, "rows", [writes.count()], sense="=", target=0))
+
+
+def slow_network(bench: Bench) -> None:
+    """Measure a first mirror with 20 ms a request, against the bare sequential fetch of the same pages."""
+    listing = bench.serve(Listing(bench.scale.slow_sessions, 100, latency=LATENCY))
+    file = bench.file("slow")
+    taken = bench.rounds(
+        max(bench.scale.rounds - 2, 1),
+        {
+            "fetch": lambda: contend("fetch", bench.server.url, file),
+            "syncd": lambda: bench.mirror("syncd", listing, remove(file)),
+        },
+    )
+    title = f"first mirror, 20 ms a request, wall ({listing.sessions:,} sessions)"
+    bench.figures.append(
+        against(
+            "slow", title, "s", _each(taken["syncd"], "wall"), _each(taken["fetch"], "wall"), sense="≤", target=1.03
+        )
+    )
+
+
+def changed_pass(bench: Bench) -> None:
+    """Measure a pass in which 1% changed: spread over all pages, the worst case, and together, as the newest are."""
+    sessions, few = bench.scale.sessions, max(bench.scale.sessions // 100, 1)
+    base, small, file = bench.file("syncd-100"), bench.file("small"), bench.file("changed")
+    bench.serve(Listing(few, 100))
+    bench.mirror("syncd", Listing(few, 100), remove(small))
+    bench.mirror("syncd", Listing(few, 100), small)
+    cases = {
+        "unchanged": (base, Listing(sessions, 100)),
+        "alone": (small, Listing(few, 100, every=1)),
+        "spread": (base, Listing(sessions, 100, every=100)),
+        "together": (base, Listing(sessions, 100, changed_from=sessions - few)),
+    }
+
+    def case(source: Path, listing: Listing) -> Callable[[], dict[str, Any]]:
+        return lambda: bench.mirror("syncd", bench.serve(listing), copy(source, file))
+
+    taken = bench.rounds(max(bench.scale.rounds - 2, 1), {name: case(*given) for name, given in cases.items()})
+    cpu = {name: _each(took, "cpu") for name, took in taken.items()}
+    for name in ("together", "spread"):
+        rounds = list(zip(cpu[name], cpu["alone"], cpu["unchanged"], strict=True))
+        ratios = [(value - changed) / unchanged for value, changed, unchanged in rounds]
+        title = f"1% changed, {name}, pages of 100, CPU less that of the changed rows alone"
+        less = [value - changed for value, changed, _ in rounds]
+        bench.figures.append(
+            against(f"changed-{name}", title, "s", less, cpu["unchanged"], sense="≤", target=1.1, ratios=ratios)
+        )
+    bench.facts["changed"] = taken
+
+
+def growth(bench: Bench) -> None:
+    """Measure passes by size at pages of 1,000: memory, and the exponent of their CPU."""
+    points: dict[str, list[tuple[int, dict[str, Any]]]] = {"first": [], "unchanged": []}
+    for kind, key in (("first", "first-1000"), ("unchanged", "unchanged-1000")):
+        taken = bench.facts[key]["syncd"]
+        median = {name: statistics.median(_each(taken, name)) for name in ("cpu", "wall", "rss")}
+        points[kind].append((bench.scale.sessions, median))
+    for size in (*bench.scale.sizes, bench.scale.many):
+        listing, file = bench.serve(Listing(size, 1000)), remove(bench.file("grown"))
+        for kind, line in points.items():
+            took = bench.mirror("syncd", listing, file)
+            line.append((size, {name: took[name] for name in ("cpu", "wall", "rss")}))
+            bench.say(f"  {kind} pass, {size:,} sessions: {took['cpu']:.2f} s CPU, {took['rss']:.0f} MB")
+        remove(file)
+    for kind, taken in points.items():
+        taken.sort(key=lambda point: point[0])
+        peaks = {size: took["rss"] for size, took in taken}
+        more = peaks[bench.scale.many] - peaks[bench.scale.sessions]
+        title = f"{kind} pass, peak RSS over {bench.scale.many:,} sessions, more than over {bench.scale.sessions:,}"
+        bench.figures.append(alone(f"memory-{kind}", title, "MB", [more], sense="≤", target=MB_MORE))
+        slope = exponent([(size, took["cpu"]) for size, took in taken])
+        title = f"{kind} pass, growth of CPU from {taken[0][0]:,} to {bench.scale.many:,} sessions"
+        bench.figures.append(alone(f"growth-{kind}", title, "exponent", [slope], sense="≤", target=LINEAR))
+    bench.facts["growth"] = points
+
+
+def queue(bench: Bench) -> None:
+    """Measure a queue of creates, look-up and POST each, against bare httpx that sends the same requests."""
+    operations, at_once = bench.scale.operations, bench.scale.concurrency
+    file = bench.file("queue")
+
+    def ours() -> dict[str, Any]:
+        took = contend("syncd-queue", bench.server.url, remove(file), operations=operations, concurrency=at_once)
+        verify.queue(file, operations)
+        return took
+
+    def raw() -> dict[str, Any]:
+        return contend("raw-queue", bench.server.url, file, operations=operations, concurrency=at_once)
+
+    for latency, target in ((0.0, 1.2), (LATENCY, 0.97)):
+        bench.serve(Listing(latency=latency))
+        count = bench.scale.rounds
+        taken = bench.rounds(count, {"raw": raw, "syncd": ours})
+        sent = bench.server.counts()
+        assert sent["lookups"] == sent["posts"] == operations * 2 * count, sent
+        rates = {name: [operations / one for one in _each(took, "wall")] for name, took in taken.items()}
+        title = f"queue of {operations:,} creates, {at_once} at once, {latency * 1000:.0f} ms a request, throughput"
+        key = f"queue-{latency * 1000:.0f}"
+        bench.figures.append(against(key, title, "creates/s", rates["syncd"], rates["raw"], sense="≥", target=target))
+        bench.facts[key] = taken
+
+
+def queue_growth(bench: Bench) -> None:
+    """Measure the queue by its length, at no latency: the exponent of its CPU."""
+    bench.serve(Listing())
+    points = []
+    for size in bench.scale.queue_sizes:
+        file, at_once = remove(bench.file("queue")), bench.scale.concurrency
+        took = contend("syncd-queue", bench.server.url, file, operations=size, concurrency=at_once)
+        verify.queue(file, size)
+        points.append((size, {name: took[name] for name in ("cpu", "wall", "rss")}))
+        bench.say(f"  {size:,} creates: {took['cpu']:.2f} s CPU, {size / took['wall']:.0f} creates/s")
+    slope = exponent([(size, took["cpu"]) for size, took in points])
+    title = f"queue, growth of CPU from {points[0][0]:,} to {points[-1][0]:,} creates"
+    bench.figures.append(alone("growth-queue", title, "exponent", [slope], sense="≤", target=LINEAR))
+    bench.facts["growth"]["queue"] = points
+
+
+def reconciling(bench: Bench) -> None:
+    """Measure a round over source ids that are all linked."""
+    bench.serve(Listing())
+    file = bench.file("syncd-100")
+    taken = [contend("syncd-reconcile", bench.server.url, file) for _ in range(bench.scale.rounds)]
+    asked = sum(bench.server.counts().values())
+    what = f"reconciling {bench.scale.sessions:,} linked sources"
+    bench.figures.append(alone("reconcile-requests", f"{what}, requests", "requests", [asked], sense="=", target=0))
+    bench.figures.append(alone("reconcile", f"{what}, wall", "s", _each(taken, "wall"), sense="≤", target=1.0))
+
+
+def start_up(bench: Bench) -> None:
+    """Time `syncd status` over the mirror, from the shell's point of view."""
+    file, taken = bench.file("syncd-100"), []
+    command = [sys.executable, "-m", "syncd", "status"]
+    if sys.platform == "linux":
+        command = ["taskset", "-c", str(CLIENT_CORE), *command]
+    for _ in range(bench.scale.starts):
+        begun = time.perf_counter()
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(**settings(bench.server.url, file)), capture_output=True, check=False
+        )
+        taken.append(time.perf_counter() - begun)
+        assert done.returncode == 0, done.stderr.decode()
+    bench.figures.append(alone("status", "start-up of syncd status, wall", "s", taken, sense="≤", target=0.35))
+
+
+def stages(bench: Bench) -> None:
+    """Split the CPU of passes, stage by stage; runs of their own, since the clocks cost something too."""
+    split = {}
+    for page in PAGES:
+        listing = bench.serve(Listing(bench.scale.sessions, page))
+        ours, floor = bench.file("stages"), bench.file("floor-stages")
+        for name, contender, file in (
+            ("floor", "floor-stages", remove(floor)),
+            ("first pass", "syncd-stages", remove(ours)),
+            ("unchanged pass", "syncd-stages", ours),
+        ):
+            split[f"{name}, pages of {page}"] = bench.mirror(contender, listing, file)["stages"]
+    bench.facts["stages"] = split

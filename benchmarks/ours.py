@@ -1,0 +1,123 @@
+"""syncd as a contender: the flows as the composition root makes them, logs and all (to nowhere)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.floor import operation
+from benchmarks.machine import TOKEN
+from benchmarks.timer import Timer, thread_seconds
+
+if TYPE_CHECKING:
+    from syncd.app import Flows
+
+Work = Callable[["Flows"], Awaitable[None]]
+
+
+def settings(url: str, file: Path) -> dict[str, str]:
+    """Return the settings of a benchmark: the defaults, but for where things are."""
+    return {
+        "ALBERT_BASE_URL": url,
+        "ALBERT_TOKEN": TOKEN,
+        "SYNCD_DATABASE_URL": f"sqlite+aiosqlite:///{file}",
+        "SYNCD_STATUS_PORT": "0",
+    }
+
+
+async def _with_flows(timer: Timer, given: dict[str, str], work: Work) -> None:
+    """Run work between the timer's start and stop; closing the database (the last checkpoint) belongs to it."""
+    from syncd.app import open_flows
+    from syncd.logs import configure
+    from syncd.settings import load
+
+    with Path(os.devnull).open("w") as nowhere:  # noqa: ASYNC230 - it does not block
+        log = configure(level="info", style="json", stream=nowhere)
+        async with open_flows(load(given).settings, command="bench", log=log, patience=30) as flows:
+            timer.start()
+            await work(flows)
+        timer.stop()
+
+
+async def _one_pass(flows: Flows) -> None:
+    outcome = await flows.pull.run()
+    assert outcome.state == "complete", outcome
+
+
+def mirror(timer: Timer, url: str, file: Path) -> None:
+    """Make one pass, first or later."""
+    asyncio.run(_with_flows(timer, settings(url, file), _one_pass))
+
+
+def mirror_stages(timer: Timer, url: str, file: Path) -> None:
+    """Make one pass, with the CPU of each stage taken: by thread, and reading pages apart."""
+    read = _watched_reading()
+
+    async def work(flows: Flows) -> None:
+        before = thread_seconds()
+        await _one_pass(flows)
+        spent = {name: total - before.get(name, 0.0) for name, total in thread_seconds().items()}
+        loop = spent.pop(threading.main_thread().name)
+        timer.facts["threads"] = {"event loop": loop, **spent}
+        timer.facts["stages"] = {"fetch": loop - read[0], "parse": read[0], "database": sum(spent.values())}
+
+    asyncio.run(_with_flows(timer, settings(url, file), work))
+
+
+def _watched_reading() -> list[float]:
+    """Take the CPU of `read_page` wherever it is called from; it runs on the event loop."""
+    import syncd.app  # noqa: F401 - loads whoever calls it
+    from syncd.listing import read_page
+
+    spent = [0.0]
+
+    def watched(body: bytes) -> object:
+        begun = time.thread_time()
+        try:
+            return read_page(body)
+        finally:
+            spent[0] += time.thread_time() - begun
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("syncd") and getattr(module, "read_page", None) is read_page:
+            module.read_page = watched  # type: ignore[attr-defined]
+    return spent
+
+
+def queue(timer: Timer, url: str, file: Path, *, operations: int, concurrency: int) -> None:
+    """Work a queue of creates to its end."""
+
+    async def work(flows: Flows) -> None:
+        enqueue(file, range(operations))
+        timer.start()
+        await flows.push.drain()
+
+    given = {**settings(url, file), "SYNCD_OPERATIONS_CONCURRENCY": str(concurrency)}
+    asyncio.run(_with_flows(timer, given, work))
+
+
+def enqueue(file: Path, numbers: range) -> None:
+    """Queue creates as another program would."""
+    db = sqlite3.connect(file, timeout=30)
+    with db:
+        db.executemany(
+            "INSERT INTO operations (kind, source_session_id, name) VALUES ('create', :sourceSessionId, :name)",
+            map(operation, numbers),
+        )
+    db.close()
+
+
+def reconcile(timer: Timer, url: str, file: Path) -> None:
+    """Make one round over all source ids."""
+
+    async def work(flows: Flows) -> None:
+        timer.facts["unanswered"] = await flows.reconcile.run()
+
+    asyncio.run(_with_flows(timer, settings(url, file), work))

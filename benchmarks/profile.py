@@ -1,0 +1,146 @@
+"""Where a contender's CPU goes: `python -m benchmarks.profile {first,unchanged,queue,...} [--page N]`.
+
+The contender runs once under `cProfile`, each thread with its own CPU clock, so that waiting and other programs do not
+count. The profiler costs something for each call: the shares tell where to look, they are no figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import CLIENT_CORE, SERVER_CORE, contend, pin, serving
+from benchmarks.server import Listing
+from benchmarks.timer import Timer
+
+SHOWN = 18
+CASES = {
+    "first": "syncd",
+    "unchanged": "syncd",
+    "queue": "syncd-queue",
+    "floor": "floor",
+    "raw-queue": "raw-queue",
+}
+
+
+class Profiler(Timer):
+    """A timer that profiles what happens between `start` and `stop`, thread by thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: dict[str, cProfile.Profile] = {"event loop": cProfile.Profile(time.thread_time)}
+        threading.setprofile(self._join)
+
+    def _join(self, *_: object) -> None:
+        name = threading.current_thread().name
+        profile = self.threads[f"{name} {len(self.threads)}"] = cProfile.Profile(time.thread_time)
+        profile.enable()
+
+    def start(self) -> None:
+        """Forget what was before, and begin."""
+        for profile in self.threads.values():
+            profile.clear()
+        self.threads["event loop"].enable()
+        super().start()
+
+    def stop(self) -> None:
+        """End."""
+        super().stop()
+        self.threads["event loop"].disable()
+
+    def result(self) -> dict[str, Any]:
+        """Return the functions that took most CPU, by thread: seconds of their own, seconds with callees, calls."""
+        told = {}
+        for name, profile in self.threads.items():
+            profile.create_stats()
+            stats: Any = profile.stats
+            rows = [
+                (own, total, calls, _library(file, function), f"{_short(file)}:{line} {function}")
+                for (file, line, function), (_, calls, own, total, _) in stats.items()
+            ]
+            told[name] = sorted(rows, reverse=True)
+        return {**super().result(), "profile": told}
+
+
+def _library(file: str, function: str) -> str:
+    """Return whose function it is: a library, a file of syncd, or Python's own."""
+    parts = Path(file).parts
+    if "site-packages" in parts:
+        return parts[parts.index("site-packages") + 1]
+    if file == "~":
+        return next((name for name in ("sqlite3", "msgspec", "select", "_socket") if name in function), "built-in")
+    if "syncd" in parts[:-1]:
+        return "/".join(parts[len(parts) - 1 - parts[::-1].index("syncd") :])
+    return parts[-2] if parts[-2:-1] == ("asyncio",) else "standard library"
+
+
+def _short(file: str) -> str:
+    return "/".join(Path(file).parts[-2:])
+
+
+def _child(name: str, url: str, file: Path, options: dict[str, int]) -> None:
+    from benchmarks.contenders import load
+
+    pin(CLIENT_CORE)
+    timer = Profiler()
+    load(name)(timer, url, file, **options)
+    print(json.dumps(timer.result()))
+
+
+def show(profile: dict[str, list[tuple[float, float, int, str, str]]]) -> str:
+    """Write the top of each thread's profile."""
+    lines = []
+    whole = sum(row[0] for rows in profile.values() for row in rows)
+    for thread, rows in profile.items():
+        spent = sum(row[0] for row in rows)
+        if spent < whole / 100:
+            continue
+        lines.append(f"{thread}: {100 * spent / whole:.0f}% of the CPU")
+        lines.append("   self   total    calls  function")
+        lines += [
+            f"{100 * own / whole:6.1f}% {100 * total / whole:6.1f}% {calls:8d}  {function}"
+            for own, total, calls, _, function in rows[:SHOWN]
+        ]
+        by: Counter[str] = Counter()
+        for own, _, _, library, _ in rows:
+            by[library] += own  # type: ignore[assignment]
+        shares = (f"{library} {100 * own / whole:.1f}%" for library, own in by.most_common(SHOWN))
+        lines += ["   by library: " + ", ".join(shares), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Profile one contender."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile")
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("--page", type=int, default=100)
+    parser.add_argument("--sessions", type=int, default=100_000)
+    parser.add_argument("--operations", type=int, default=2_000)
+    options = parser.parse_args()
+    pin(SERVER_CORE)
+    queued = options.case.endswith("queue")
+    with serving() as server, tempfile.TemporaryDirectory(prefix="syncd-profile-") as folder:
+        file = Path(folder) / "p.db"
+        server.set(**(Listing() if queued else Listing(options.sessions, options.page)).__dict__)
+        if options.case == "unchanged":
+            for _ in range(2):
+                contend("syncd", server.url, file)
+        more = {"operations": options.operations, "concurrency": 32} if queued else {}
+        took = contend(CASES[options.case], server.url, file, module="benchmarks.profile", **more)
+    print(show(took["profile"]))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] in CASES.values() and len(sys.argv) > 3:
+        words = (word.partition("=") for word in sys.argv[4:])
+        _child(sys.argv[1], sys.argv[2], Path(sys.argv[3]), {key: int(value) for key, _, value in words})
+    else:
+        main()

@@ -1,0 +1,137 @@
+"""From `results.json` to what people read: the table, the plots, and the generated parts of `docs/performance.md`.
+
+`python -m benchmarks.report` writes them anew without measuring anything.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks import plots
+from benchmarks.machine import ROOT
+from benchmarks.results import exponent
+
+RESULTS = ROOT / "benchmarks" / "results.json"
+PEERS = ROOT / "benchmarks" / "peers.json"
+DOCS = ROOT / "docs" / "performance.md"
+PLOTS = ROOT / "docs" / "plots"
+WRITTEN = (RESULTS, DOCS, PLOTS)
+HEAD = ("what", "value", "floor", "ratio (spread)", "target", "met")
+
+
+def number(value: float) -> str:
+    """Write a number with about three digits that count."""
+    size = abs(value)
+    digits = 0 if size >= 100 or value == int(value) else 1 if size >= 20 else 2 if size >= 0.1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def row(figure: Mapping[str, Any]) -> tuple[str, ...]:
+    """Write one figure as a row of the table."""
+    value = f"{number(figure['value'])} {figure['unit']}"
+    floor = "" if figure["floor"] is None else f"{number(figure['floor'])} {figure['unit']}"
+    spread = f"{number(figure['low'])} to {number(figure['high'])}" if figure["rounds"] > 1 else ""
+    judged = "" if figure["ratio"] is None else number(figure["ratio"])
+    ratio = f"{judged} ({spread})".strip() if spread else judged
+    target = f"{figure['sense']} {number(figure['target'])}" if figure["sense"] != "=" else number(figure["target"])
+    return figure["title"], value, floor, ratio, target, "yes" if figure["met"] else "**no**"
+
+
+def table(figures: Iterable[Mapping[str, Any]], head: tuple[str, ...] = HEAD) -> str:
+    """Write the figures as a table in Markdown, aligned so that it reads well on a terminal too."""
+    return markdown([head, *map(row, figures)])
+
+
+def markdown(rows: Sequence[tuple[str, ...]]) -> str:
+    """Write rows, the first of which is the head, as a table in Markdown."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    return "\n".join([lines[0], "| " + " | ".join("-" * w for w in widths) + " |", *lines[1:]])
+
+
+def machine(results: Mapping[str, Any]) -> str:
+    """Describe where and when the figures were taken."""
+    on, load = results["machine"], results["load_average"]
+    packages = ", ".join(f"{name} {version}" for name, version in on["packages"].items() if version)
+    return (
+        f"Taken {results['taken_at']} in {results['seconds']} s on {on['cores']} cores ({on['processor']}), "
+        f"{on['memory_mb'] / 1024:.0f} GB, {on['system']}, {on['filesystem']}; Python {on['python']}, "
+        f"SQLite {on['sqlite']}, {packages}. Load average before {load['before']}, after {load['after']}: a load "
+        "above 2 before the run says that the machine was not quiet, and that wall times say little."
+    )
+
+
+def peers(results: Mapping[str, Any]) -> str:
+    """Write the table of the peers."""
+    rows: list[tuple[str, ...]] = [
+        ("variant", "page", "CPU, s", "CPU / floor", "CPU / syncd", "wall, s", "peak RSS, MB")
+    ]
+    for page, taken in results["pages"].items():
+        middle = {name: {key: statistics.median(o[key] for o in took) for key in ("cpu", "wall", "rss")}
+                  for name, took in taken.items()}  # fmt: skip
+        rows += [
+            (name, page, number(one["cpu"]), number(one["cpu"] / middle["floor"]["cpu"]),
+             number(one["cpu"] / middle["syncd"]["cpu"]), number(one["wall"]), number(one["rss"]))
+            for name, one in middle.items()
+        ]  # fmt: skip
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    about = (
+        f"Taken {results['taken_at']}, {results['sessions']:,} sessions, {results['rounds']} interleaved rounds, "
+        f"load average before {results['load_average']['before']}; {versions}."
+    )
+    return f"{about}\n\n{table(results['figures'])}\n\n{markdown(rows)}"
+
+
+def draw(results: Mapping[str, Any]) -> dict[str, str]:
+    """Draw the plots: name to SVG."""
+    points: Mapping[str, Any] = results["growth"]
+    passes = {kind: points[kind] for kind in ("first", "unchanged")}
+    rate = {f"{kind} pass": [(n, n / took["wall"]) for n, took in taken] for kind, taken in passes.items()}
+    cpu = {}
+    for kind, taken in points.items():
+        line = [(n, took["cpu"]) for n, took in taken]
+        cpu[f"{kind}: exponent {exponent(line):.2f}"] = line
+    return {
+        "throughput": plots.lines("Sessions a second by size (pages of 1,000)", rate, "sessions", "sessions / s"),
+        "growth": plots.lines("CPU by size, with the fitted exponent", cpu, "sessions or creates", "s of CPU"),
+        "stages": plots.bars("CPU by stage", results["stages"], "s of CPU"),
+        "latency": plots.histogram("From INSERT to the request on the wire", results["wire_ms"], "ms"),
+    }
+
+
+def replace(text: str, name: str, body: str) -> str:
+    """Put a generated part between its markers.
+
+    Raises
+    ------
+    ValueError
+        The markers are not there.
+    """
+    begin, end = f"<!-- {name}: generated -->\n", f"\n<!-- /{name} -->"
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"no place for the part {name!r}")
+    return f"{head}{begin}\n{body}\n{end}{tail}"
+
+
+def write() -> None:
+    """Write the plots and the generated parts of the docs."""
+    text = DOCS.read_text()
+    if RESULTS.exists():
+        results = json.loads(RESULTS.read_text())
+        PLOTS.mkdir(exist_ok=True)
+        for name, svg in draw(results).items():
+            (PLOTS / f"{name}.svg").write_text(svg)
+        text = replace(text, "machine", machine(results))
+        text = replace(text, "table", table(results["figures"]))
+    if PEERS.exists():
+        text = replace(text, "peers", peers(json.loads(PEERS.read_text())))
+    DOCS.write_text(text)
+
+
+if __name__ == "__main__":
+    write()

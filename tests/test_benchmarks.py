@@ -1,0 +1,148 @@
+"""The benchmarks are right about what they run: no timing here, only that every contender does the whole work."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import measures, plots, report, verify
+from benchmarks.__main__ import STEPS
+from benchmarks.contenders import CONTENDERS
+from benchmarks.machine import ServerHandle, contend, serving
+from benchmarks.results import against, alone, exponent
+from benchmarks.server import Listing, session
+
+PEERS_ENVIRONMENT = {"dlt", "singer"}
+"""Contenders whose libraries are not among those that tests run with."""
+MIRRORS = ("floor", "floor-stages", "syncd", "syncd-stages", "sdk-core")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerHandle]:
+    with serving() as handle:
+        yield handle
+
+
+def serve(server: ServerHandle, listing: Listing) -> Listing:
+    server.set(**listing.__dict__)
+    return listing
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_contender_mirrors_all_that_is_served(server: ServerHandle, tmp_path: Path, name: str) -> None:
+    listing = serve(server, Listing(sessions=95, page=10))
+    took = contend(name, server.url, tmp_path / "m.db")
+    assert verify.mirrored(tmp_path / "m.db") == verify.served(listing)
+    assert server.counts()["pages"] == 10
+    assert took["cpu"] > 0
+    assert took["rss"] > 0
+
+
+def test_fetch_reads_each_page_once(server: ServerHandle, tmp_path: Path) -> None:
+    serve(server, Listing(sessions=95, page=10))
+    contend("fetch", server.url, tmp_path / "none.db")
+    assert server.counts()["pages"] == 10
+
+
+@pytest.mark.parametrize("name", ["raw-queue", "syncd-queue"])
+def test_contender_looks_up_and_posts_each_create_once(server: ServerHandle, tmp_path: Path, name: str) -> None:
+    serve(server, Listing())
+    contend(name, server.url, tmp_path / "q.db", operations=20, concurrency=4)
+    counts = server.counts()
+    assert (counts["lookups"], counts["posts"]) == (20, 20)
+    assert len(server.arrivals()) == 20
+    if name == "syncd-queue":
+        verify.queue(tmp_path / "q.db", 20)
+
+
+def test_only_changed_rows_are_written_and_reconciling_asks_for_nothing(server: ServerHandle, tmp_path: Path) -> None:
+    file = tmp_path / "m.db"
+    contend("syncd", serve_at(server, Listing(sessions=40, page=10)), file)
+    writes = verify.Writes(file)
+    contend("syncd", server.url, file)
+    assert writes.count() == 0
+    changed = serve(server, Listing(sessions=40, page=10, changed_from=39))
+    contend("syncd", server.url, file)
+    assert verify.mirrored(file) == verify.served(changed)
+    assert writes.count() == 2  # the session, and its past version
+    serve(server, Listing())
+    assert contend("syncd-reconcile", server.url, file)["unanswered"] == 0
+    assert not any(server.counts().values())
+
+
+def serve_at(server: ServerHandle, listing: Listing) -> str:
+    serve(server, listing)
+    return server.url
+
+
+def test_every_contender_is_tested_but_those_with_an_environment_of_their_own() -> None:
+    tested = {*MIRRORS, "fetch", "raw-queue", "syncd-queue", "syncd-reconcile"}
+    assert tested | PEERS_ENVIRONMENT == set(CONTENDERS)
+
+
+def test_verification_tells_a_wrong_value_and_a_missing_row(tmp_path: Path) -> None:
+    listing = Listing(sessions=3)
+    db = sqlite3.connect(tmp_path / "m.db")
+    db.execute(f"CREATE TABLE sessions ({', '.join(verify.COLUMNS)})")
+    for number in range(3):
+        one = session(number)
+        blocks = [one[block][key] for block in ("Created", "Updated") for key in ("by", "byName", "at")]
+        texts = [one[key] for key in ("id", "name", "parentId", "sourceSessionId", "lastMessageAt", "status", "kind")]
+        db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*texts, *blocks))
+    db.commit()
+    assert verify.mirrored(tmp_path / "m.db") == verify.served(listing)
+    db.execute("UPDATE sessions SET status = 'inactive' WHERE id = 'SES1'")
+    db.commit()
+    assert verify.mirrored(tmp_path / "m.db") != verify.served(listing)
+    db.execute("DELETE FROM sessions WHERE id = 'SES1'")
+    db.commit()
+    assert verify.mirrored(tmp_path / "m.db")[0] == 2
+    db.close()
+
+
+def test_exponent_of_linear_growth_is_one_and_of_a_square_two() -> None:
+    assert exponent([(10, 3.0), (100, 30.0), (1000, 300.0)]) == pytest.approx(1)
+    assert exponent([(10, 100.0), (100, 10_000.0)]) == pytest.approx(2)
+
+
+def test_a_ratio_is_the_median_of_the_rounds_and_decides() -> None:
+    figure = against("k", "t", "s", [2.0, 9.0, 4.0], [2.0, 3.0, 2.0], sense="≤", target=2.0)
+    assert (figure.ratio, figure.low, figure.high, figure.met) == (2.0, 1.0, 3.0, True)
+    assert not against("k", "t", "s", [2.1], [1.0], sense="≤", target=2.0).met
+    assert not against("k", "t", "s", [1.9], [1.0], sense="≥", target=2.0).met
+    assert not alone("k", "t", "rows", [1], sense="=", target=0).met
+
+
+def test_generated_part_replaces_what_stood_between_its_markers_and_nothing_else() -> None:
+    text = "a\n<!-- table: generated -->\nold\n<!-- /table -->\nz"
+    once = report.replace(text, "table", "new")
+    assert once == "a\n<!-- table: generated -->\n\nnew\n\n<!-- /table -->\nz"
+    assert report.replace(once, "table", "new") == once
+    with pytest.raises(ValueError, match="no place"):
+        report.replace(text, "other", "new")
+
+
+def test_the_docs_have_a_place_for_each_generated_part() -> None:
+    text = report.DOCS.read_text()
+    for name in ("machine", "table", "peers"):
+        assert report.replace(text, name, "x") != text
+
+
+def test_plots_are_well_formed_for_one_point_and_for_many() -> None:
+    from xml.etree import ElementTree as ET  # noqa: PLC0415 - one test's
+
+    drawn = (
+        plots.lines("a & b", {"x < y": [(10, 0.5)], "z": [(1e4, 1.0), (1e6, 90.0)]}, "n", "s"),
+        plots.bars("c", {"one": {"fetch": 1.0, "parse": 0.5}, "two": {"fetch": 2.0, "parse": 0.0}}, "s"),
+        plots.histogram("d", [1.0, 2.0, 2.0, 100.0], "ms"),
+    )
+    for svg in drawn:
+        assert ET.fromstring(svg).tag.endswith("svg")  # noqa: S314 - our own text
+
+
+def test_every_step_says_what_it_measures() -> None:
+    assert all(step.__doc__ for step in STEPS.values())
+    assert measures.FULL.many == 1_000_000
