@@ -27,12 +27,8 @@ def current_url() -> str | None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the tests of the world over every database."""
     used = getattr(metafunc.module, "world", None)
-    if "each_database" in metafunc.fixturenames:
-        metafunc.parametrize("each_database", NAMES, indirect=True)
-    elif (
-        getattr(used, "__module__", None) == "tests.world" and metafunc.definition.get_closest_marker("sqlite") is None
-    ):
-        metafunc.fixturenames.append("each_database")
+    over_both = getattr(used, "__module__", None) == "tests.world"
+    if over_both and metafunc.definition.get_closest_marker("sqlite") is None:
         metafunc.parametrize("each_database", NAMES, indirect=True)
 
 
@@ -53,10 +49,10 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     postgres.drop(name)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def each_database(request: pytest.FixtureRequest) -> Iterator[str]:
     """Name the database that the test runs over, and make `world` use it."""
-    if request.param == "sqlite":
+    if getattr(request, "param", "sqlite") == "sqlite":
         yield "sqlite"
         return
     _CURRENT[0] = request.getfixturevalue("postgres_url")
