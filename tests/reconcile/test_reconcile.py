@@ -22,7 +22,11 @@ async def source(w: World, source_id: str) -> dict[str, Any]:
 
 async def insert(w: World, *ids: str) -> None:
     for one in ids:
-        await w.sql("INSERT OR REPLACE INTO source_sessions (source_session_id) VALUES (?)", one)
+        await w.sql(
+            "INSERT INTO source_sessions (source_session_id) VALUES (?) ON CONFLICT (source_session_id) "
+            "DO UPDATE SET state = 'unresolved', session_id = NULL, checked_at = NULL, note = NULL",
+            one,
+        )
 
 
 async def test_source_that_only_albert_knows_is_linked_and_mirrored(tmp_path: Path) -> None:
