@@ -208,6 +208,8 @@ class Push:
             await self._conclude(operation, outcome, log)
         except LeaseLostError as error:
             log.warning("operation.fenced", error=str(error))
+        except DatabaseUnusableError as error:
+            log.info("operation.left", error=str(error))
         except Exception:
             log.exception("operation.failed")
 

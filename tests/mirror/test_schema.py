@@ -35,13 +35,21 @@ def test_the_schema_comes_up_from_empty_and_a_second_time_changes_nothing(engine
         schema.require_head(connection)
 
 
+NUMBERED = (tables.sessions, tables.passes, tables.quarantine, tables.operations)
+
+
 def test_tables_and_migrations_say_the_same(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         schema.migrate(connection)
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         differences = compare_metadata(context, tables.metadata)
         migrated = _declared(connection)
-    assert differences == []
+    # SQLite has no identity columns, so that Alembic finds one to add in each run; PostgreSQL's test looks at those
+    identities = [one for one in differences if isinstance(one, list) and one[0][0] == "modify_default"]
+    assert {one[0][2:4] for one in identities} <= {
+        (table.name, table.primary_key.columns.keys()[0]) for table in NUMBERED
+    }
+    assert [one for one in differences if one not in identities] == []
     other = sa.create_engine("sqlite://")
     with other.begin() as connection:
         tables.metadata.create_all(connection)
