@@ -24,9 +24,13 @@ demo: .venv/runtime ## mirror a stand-in Albert, create, delete, reconcile, show
 	$(BIN)/syncd demo
 .PHONY: demo
 
-test: .venv/dev ## run the tests
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered -q $(ARGS)
+test: .venv/dev ## run the tests, on all cores
+	$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 .PHONY: test
+
+coverage: .venv/dev ## run the tests and report what they leave untested, branch by branch
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
+.PHONY: coverage
 
 check: .venv/dev ## format, lint, types, imports
 	$(BIN)/ruff format --check .
