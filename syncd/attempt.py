@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT = 408
 SERVICE_UNAVAILABLE = 503
+LAG_STEP = 0.1
+"""The part of the settle time after which an operation asks again for a session that look-ups do not show yet."""
 
 
 @dataclass
@@ -112,6 +114,8 @@ async def _create(attempt: Attempt) -> Outcome:
     found = await _look_up(attempt)
     if isinstance(found, Succeeded):
         return found
+    if (there := await _there_after_all(attempt)) is not None:
+        return there
     operation = attempt.operation
     if "\0" in f"{operation.name}{operation.parent_id}":
         return Dead("the name or the folder holds a NUL, which no answer about it could be stored with")
@@ -135,6 +139,35 @@ async def _create(attempt: Attempt) -> Outcome:
     # some servers answer a duplicate with the session that was there first
     note = difference(row, name=operation.name or "", parent_id=operation.parent_id)
     return Succeeded(row[ID], asked_at, (row,), note=note, status=201)
+
+
+async def _there_after_all(attempt: Attempt) -> Outcome | None:
+    """Do not trust a 404 over a session that the mirror knows to carry the source id: look-ups lag.
+
+    Returns
+    -------
+    Outcome | None
+        The session, adopted by its id; or a wait, for one that was seen so lately that no look-up may show it yet;
+        None when the mirror knows of none that answers.
+    """
+    operation, now = attempt.operation, attempt.clock.now()
+    source_id = operation.source_session_id or ""
+    fresh = now - timedelta(seconds=attempt.settle)
+    for session_id, observed_at in await attempt.database.read(lambda c: sources.carriers(c, source_id)):
+        asked_at = utc_text(attempt.clock.now())
+        try:
+            row = read_session(await attempt.albert.get_raw(id=session_id))
+        except AlbertHTTPError as error:
+            if error.status_code not in GONE:
+                raise
+            if observed_at is not None and fresh < observed_at <= now:
+                wait = max(attempt.settle * LAG_STEP, 0.1)
+                return Retry(f"{session_id} was seen lately and is not shown yet: look-ups lag", None, wait, counts=False)
+            continue
+        if row[ID] == session_id and row[SOURCE] == source_id:
+            note = difference(row, name=operation.name or "", parent_id=operation.parent_id)
+            return Succeeded(session_id, asked_at, (row,), note=note, status=200)
+    return None
 
 
 async def _adopt_after(attempt: Attempt, error: ConflictError | BadRequestError) -> Outcome:

@@ -21,8 +21,9 @@ import anyio
 from syncd.decide import Backoff
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.leader import Replica
-from syncd.mirror.listen import changes
+from syncd.mirror.listen import POLL_SECONDS_LISTENING, changes
 from syncd.mirror.passes import PassLostError
+from syncd.status.pulse import BeatingClock
 from syncd.tasks import task_group
 from syncd.wake import Wake
 
@@ -181,9 +182,10 @@ class Daemon:
 
     async def _watch(self) -> None:
         """Ring the bells when anybody has committed, or the file is not the one that was opened any more."""
-        told = changes(self.flows.database, self.flows.clock)
+        told = changes(self.flows.database, BeatingClock(self.flows.clock, self.flows.pulse, "watch"))
         try:
             while True:
+                self.flows.pulse.beat("watch", POLL_SECONDS_LISTENING)
                 await told.wait()
                 self._beat("watch")
                 self.flows.push.wake.ring()

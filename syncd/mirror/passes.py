@@ -170,8 +170,17 @@ def live_count(connection: Connection) -> int:
     return connection.execute(query).scalar_one()
 
 
+def _all_seen(connection: Connection, progress: Progress) -> bool:
+    """Whether a pass saw every live session, by counting: most passes do, and need not look at each."""
+    tombstones = sa.select(sessions.c.key).where(sessions.c.deleted_at.is_not(None))
+    buried = sum(key in progress.seen for key in connection.execute(tombstones).scalars())
+    return live_count(connection) == len(progress.seen) - buried
+
+
 def unseen(connection: Connection, progress: Progress) -> Iterator[int]:
     """Yield the live sessions that a pass did not see and that nothing else saw since it began."""
+    if _all_seen(connection, progress):
+        return
     query = (
         sa.select(sessions.c.key)
         .where(

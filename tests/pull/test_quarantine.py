@@ -254,6 +254,7 @@ async def test_a_huge_name_is_stored_whole(folder: Path) -> None:
         assert (await w.live())["A"] == name
 
 
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_an_unreadable_item_writes_nothing_when_it_comes_again(folder: Path) -> None:
     async with world(folder) as w:
         Listing(w, {None: page(*GOOD, wire("X", name=None))})

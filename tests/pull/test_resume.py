@@ -169,6 +169,7 @@ async def test_a_page_key_refused_after_a_restart_begins_a_new_pass(folder: Path
         assert (row["seen"], row["unchanged"], row["inserted"]) == (45, 30, 15)
 
 
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_a_pass_that_somebody_else_ended_is_given_up_without_a_crash(folder: Path) -> None:
     async with world(folder, sessions=45) as w:
 

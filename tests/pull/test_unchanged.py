@@ -18,6 +18,7 @@ async def pragma(w: World, name: str) -> int:
     return int(await w.database.write(lambda c: c.exec_driver_sql(f"PRAGMA {name}").scalar_one()))
 
 
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_an_unchanged_pass_writes_no_session_and_no_history(folder: Path) -> None:
     async with world(folder, sessions=250, habits=Habits(page_size=50, extra_fields=True)) as w:
         await w.one_pass()
@@ -34,6 +35,7 @@ async def test_an_unchanged_pass_writes_no_session_and_no_history(folder: Path) 
         assert after - changes <= 3 * (1 + 5 + 5 + 1 + 5)
 
 
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_the_file_does_not_grow_with_unchanged_passes(folder: Path) -> None:
     async with world(folder, sessions=500, habits=Habits(page_size=100)) as w:
         await w.one_pass()
@@ -104,6 +106,7 @@ async def test_each_field_counts_as_a_change_and_makes_one_version(folder: Path,
         }
 
 
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_unknown_fields_stand_in_extra_and_it_is_an_empty_object_without_any(folder: Path) -> None:
     async with world(folder) as w:
         Listing(
@@ -121,6 +124,7 @@ async def test_unknown_fields_stand_in_extra_and_it_is_an_empty_object_without_a
         assert found == {"id": "B"}
 
 
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_the_view_has_the_columns_that_the_interface_promises(folder: Path) -> None:
     content = [
         "id",

@@ -24,6 +24,7 @@ def claim(w: World, limit: int = 4, **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_claim_is_durable_before_the_request_leaves(tmp_path: Path, method: str) -> None:
     async with world(tmp_path, sessions=2) as w:
         seen: list[Any] = []
@@ -97,6 +98,7 @@ async def test_abandoned_claims_become_unknown_at_the_start(tmp_path: Path) -> N
         assert row["state"] == "succeeded"
 
 
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_heartbeat_prolongs_the_lease_of_a_long_request(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         go = anyio.Event()
@@ -177,6 +179,7 @@ async def test_lookups_and_new_operations_take_turns(tmp_path: Path) -> None:
         assert taken == ["unknown", "running"] * 5
 
 
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_claim_over_20000_rows_uses_the_indexes(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         rows = [{"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(20_000)]

@@ -171,6 +171,7 @@ async def test_attempts_with_lost_answers_run_out(tmp_path: Path) -> None:
         assert len(times(w, "POST")) == 3
 
 
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_succeeded_create_is_in_the_mirror_in_the_same_transaction(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         (one,) = await w.enqueue(create())

@@ -86,6 +86,7 @@ async def test_mirror_learns_from_a_lookup_by_source_that_finds_nothing(tmp_path
         assert await w.live() == {}
 
 
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_delete_and_its_tombstone_are_one_transaction(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=2) as w:
         await w.one_pass()
@@ -101,6 +102,7 @@ async def test_delete_and_its_tombstone_are_one_transaction(tmp_path: Path) -> N
         assert effects(w, "deleted")
 
 
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_operation_on_which_syncd_itself_fails_ends_dead_and_blocks_nobody_else(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=2) as w:
         await w.one_pass()

@@ -10,6 +10,8 @@ import pytest
 from tests.push.kit import create, finished, working
 from tests.world import world
 
+pytestmark = pytest.mark.sqlite  # PostgreSQL refuses such text at the INSERT
+
 HOSTILE = ("a\x00b", "a\nb", "\x7f", "a\x85b", "x" * 2000)
 AWKWARD = (
     "a/../../../users/USR1", "%2e%2e", "%2F", "a b", "a?b#c", "häß/çø", "日本語", "..;/x", "~", "a%", "...", "+&=",
@@ -86,7 +88,7 @@ async def test_bytes_that_are_not_utf8_cost_their_own_row_only(tmp_path: Path, c
 
 
 @pytest.mark.parametrize(
-    "column", ["requested_by", "last_error", "lease_owner", "next_attempt_at", "unknown_since", "target_session_id"]
+    "column", ["requested_by", "last_error", "lease_owner", "target_session_id"]
 )
 async def test_bytes_that_are_not_utf8_in_any_other_column_poison_nothing(tmp_path: Path, column: str) -> None:
     async with world(tmp_path) as w:

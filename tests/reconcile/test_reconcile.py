@@ -131,6 +131,7 @@ async def test_error_decides_nothing_and_the_source_is_asked_for_again(tmp_path:
 
 
 @pytest.mark.parametrize("value", [".", "..", "a\nb", "a\x00b", "x" * 2000])
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_source_that_cannot_be_sent_gets_a_note_and_is_never_on_the_wire(tmp_path: Path, value: str) -> None:
     async with world(tmp_path) as w:
         await insert(w, value, "fine")
@@ -141,6 +142,7 @@ async def test_source_that_cannot_be_sent_gets_a_note_and_is_never_on_the_wire(t
         assert [one.raw_path for one in w.sandbox.requests] == [f"{SESSIONS}/source/fine"]
 
 
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_source_that_is_not_utf8_gets_a_note_and_stops_nobody(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.sql("INSERT INTO source_sessions (source_session_id) VALUES (CAST(x'ff' AS TEXT))")
@@ -155,6 +157,7 @@ async def test_source_that_is_not_utf8_gets_a_note_and_stops_nobody(tmp_path: Pa
         assert len(w.sandbox.requests) == 2
 
 
+@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_question_what_to_ask_uses_the_indexes(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
 

@@ -11,6 +11,8 @@ import pytest
 from syncd.mirror import database
 from tests.world import world
 
+pytestmark = pytest.mark.sqlite  # SQLite's log and disk
+
 
 @pytest.mark.parametrize(("low_room", "moved"), [(0, False), (2**62, True)])
 async def test_log_is_emptied_after_each_transaction_only_where_room_is_low(

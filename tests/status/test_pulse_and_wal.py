@@ -17,6 +17,8 @@ from syncd.status.pulse import BeatingClock, Pulse
 from syncd.status.wal import WalWatch
 from tests.world import VirtualClock, world
 
+pytestmark = pytest.mark.sqlite  # SQLite's log and locks
+
 
 def test_loop_that_said_how_long_it_waits_is_alive_until_then() -> None:
     clock = VirtualClock()
