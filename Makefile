@@ -4,7 +4,7 @@ BIN := .venv/bin
 .DEFAULT_GOAL := help
 
 help: ## list what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .venv/runtime: requirements/runtime.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -43,6 +43,10 @@ format: .venv/dev ## format and mend what can be mended
 bench: .venv/dev ## measure against the floors; writes results, plots and docs/performance.md (on a quiet machine)
 	$(BIN)/python -m benchmarks $(ARGS)
 .PHONY: bench
+
+bench-profiles: .venv/dev ## profile what docs/performance.md shows
+	$(BIN)/python -m benchmarks.profile docs $(ARGS)
+.PHONY: bench-profiles
 
 .venv-peers/ready: requirements/peers.txt
 	$(PYTHON) -m venv .venv-peers

@@ -127,7 +127,7 @@ def test_generated_part_replaces_what_stood_between_its_markers_and_nothing_else
 
 def test_the_docs_have_a_place_for_each_generated_part() -> None:
     text = report.DOCS.read_text()
-    for name in ("machine", "table", "peers"):
+    for name in ("machine", "table", "profiles", "peers"):
         assert report.replace(text, name, "x") != text
 
 
