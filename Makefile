@@ -4,7 +4,7 @@ BIN := .venv/bin
 .DEFAULT_GOAL := help
 
 help: ## list what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # build.txt is all of runtime.txt and what builds syncd itself; one call of pip is half the wait of two
 .venv/runtime: requirements/build.txt pyproject.toml
@@ -69,6 +69,10 @@ image-test: .venv/dev ## build the image and run it for real, in an engine of it
 bench: .venv/dev ## measure against the floors; writes results, plots and docs/performance.md (on a quiet machine)
 	$(BIN)/python -m benchmarks $(ARGS)
 .PHONY: bench
+
+bench-profiles: .venv/dev ## profile what docs/performance.md shows
+	$(BIN)/python -m benchmarks.profile docs $(ARGS)
+.PHONY: bench-profiles
 
 .venv-peers/ready: requirements/peers.txt
 	$(PYTHON) -m venv .venv-peers

@@ -1,4 +1,4 @@
-"""Where a contender's CPU goes: `python -m benchmarks.profile {first,unchanged,queue,...} [--page N]`.
+"""Where a contender's CPU goes: `python -m benchmarks.profile {first,unchanged,queue,...,docs}`.
 
 The contender runs once under `cProfile`, each thread with its own CPU clock, so that waiting and other programs do not
 count. The profiler costs something for each call: the shares tell where to look, they are no figures.
@@ -17,11 +17,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import CLIENT_CORE, SERVER_CORE, contend, pin, serving
+from benchmarks import report
+from benchmarks.machine import CLIENT_CORE, SERVER_CORE, contend, load_average, pin, serving
+from benchmarks.measures import Scale
 from benchmarks.server import Listing
 from benchmarks.timer import Timer
 
-SHOWN = 18
+SHOWN = 12
 CASES = {
     "first": "syncd",
     "unchanged": "syncd",
@@ -29,6 +31,15 @@ CASES = {
     "floor": "floor",
     "raw-queue": "raw-queue",
 }
+
+
+DOCUMENTED = (
+    ("First mirror, pages of 100", "first", 100),
+    ("First mirror, pages of 1,000", "first", 1000),
+    ("Unchanged pass, pages of 100", "unchanged", 100),
+    ("Unchanged pass, pages of 1,000", "unchanged", 1000),
+    ("The queue, 32 at once", "queue", 100),
+)
 
 
 class Profiler(Timer):
@@ -117,25 +128,45 @@ def show(profile: dict[str, list[tuple[float, float, int, str, str]]]) -> str:
     return "\n".join(lines)
 
 
+def profile(case: str, page: int, scale: Scale) -> str:
+    """Run one contender under the profiler and write its profile."""
+    queued = case.endswith("queue")
+    with serving() as server, tempfile.TemporaryDirectory(prefix="syncd-profile-") as folder:
+        file = Path(folder) / "p.db"
+        server.set(**(Listing() if queued else Listing(scale.sessions, page)).__dict__)
+        if case == "unchanged":
+            for _ in range(2):
+                contend("syncd", server.url, file)
+        more: dict[str, Any] = {"operations": scale.operations, "concurrency": scale.concurrency} if queued else {}
+        took = contend(CASES[case], server.url, file, module="benchmarks.profile", **more)
+    return show(took["profile"])
+
+
+def documented(scale: Scale) -> str:
+    """Write the profiles that the docs show."""
+    parts = []
+    for title, case, page in DOCUMENTED:
+        print(f"{title} ...", file=sys.stderr, flush=True)
+        parts.append(f"### {title}\n\n```text\n{profile(case, page, scale).strip()}\n```")
+    about = f"{scale.sessions:,} sessions, {scale.operations:,} creates; load average before {load_average()[0]}."
+    return "\n\n".join([about, *parts])
+
+
 def main() -> None:
-    """Profile one contender."""
+    """Profile one contender, or those that the docs show."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile")
-    parser.add_argument("case", choices=CASES)
+    parser.add_argument("case", choices=[*CASES, "docs"], help="docs: all that docs/performance.md shows")
     parser.add_argument("--page", type=int, default=100)
     parser.add_argument("--sessions", type=int, default=100_000)
     parser.add_argument("--operations", type=int, default=2_000)
     options = parser.parse_args()
     pin(SERVER_CORE)
-    queued = options.case.endswith("queue")
-    with serving() as server, tempfile.TemporaryDirectory(prefix="syncd-profile-") as folder:
-        file = Path(folder) / "p.db"
-        server.set(**(Listing() if queued else Listing(options.sessions, options.page)).__dict__)
-        if options.case == "unchanged":
-            for _ in range(2):
-                contend("syncd", server.url, file)
-        more = {"operations": options.operations, "concurrency": 32} if queued else {}
-        took = contend(CASES[options.case], server.url, file, module="benchmarks.profile", **more)
-    print(show(took["profile"]))
+    scale = Scale(sessions=options.sessions, operations=options.operations)
+    if options.case == "docs":
+        text = report.replace(report.DOCS.read_text(), "profiles", documented(scale))
+        report.DOCS.write_text(text)
+    else:
+        print(profile(options.case, options.page, scale))
 
 
 if __name__ == "__main__":

@@ -56,8 +56,10 @@ def machine(results: Mapping[str, Any]) -> str:
     """Describe where and when the figures were taken."""
     on, load = results["machine"], results["load_average"]
     packages = ", ".join(f"{name} {version}" for name, version in on["packages"].items() if version)
+    scale = results["scale"]
     return (
-        f"Taken {results['taken_at']} in {results['seconds']} s on {on['cores']} cores ({on['processor']}), "
+        f"{scale['sessions']:,} sessions where the table does not say otherwise, {scale['rounds']} rounds, taken "
+        f"{results['taken_at']} in {results['seconds']} s on {on['cores']} cores ({on['processor']}), "
         f"{on['memory_mb'] / 1024:.0f} GB, {on['system']}, {on['filesystem']}; Python {on['python']}, "
         f"SQLite {on['sqlite']}, {packages}. Load average before {load['before']}, after {load['after']}: a load "
         "above 2 before the run says that the machine was not quiet, and that wall times say little."

@@ -162,7 +162,9 @@ async def _there_after_all(attempt: Attempt) -> Outcome | None:
                 raise
             if observed_at is not None and fresh < observed_at <= now:
                 wait = max(attempt.settle * LAG_STEP, 0.1)
-                return Retry(f"{session_id} was seen lately and is not shown yet: look-ups lag", None, wait, counts=False)
+                return Retry(
+                    f"{session_id} was seen lately and is not shown yet: look-ups lag", None, wait, counts=False
+                )
             continue
         if row[ID] == session_id and row[SOURCE] == source_id:
             note = difference(row, name=operation.name or "", parent_id=operation.parent_id)

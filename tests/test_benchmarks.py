@@ -15,9 +15,9 @@ from benchmarks.machine import ServerHandle, contend, serving
 from benchmarks.results import against, alone, exponent
 from benchmarks.server import Listing, session
 
-PEERS_ENVIRONMENT = {"dlt", "singer"}
-"""Contenders whose libraries are not among those that tests run with."""
-MIRRORS = ("floor", "floor-stages", "syncd", "syncd-stages", "sdk-core")
+PEERS = {"sdk-core", "dlt", "singer"}
+"""Contenders with an environment of their own; each of their runs is verified by `benchmarks.compare`."""
+MIRRORS = ("floor", "floor-stages", "syncd", "syncd-stages")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def serve_at(server: ServerHandle, listing: Listing) -> str:
 
 def test_every_contender_is_tested_but_those_with_an_environment_of_their_own() -> None:
     tested = {*MIRRORS, "fetch", "raw-queue", "syncd-queue", "syncd-reconcile"}
-    assert tested | PEERS_ENVIRONMENT == set(CONTENDERS)
+    assert tested | PEERS == set(CONTENDERS)
 
 
 def test_verification_tells_a_wrong_value_and_a_missing_row(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_generated_part_replaces_what_stood_between_its_markers_and_nothing_else
 
 def test_the_docs_have_a_place_for_each_generated_part() -> None:
     text = report.DOCS.read_text()
-    for name in ("machine", "table", "peers"):
+    for name in ("machine", "table", "profiles", "peers"):
         assert report.replace(text, name, "x") != text
 
 

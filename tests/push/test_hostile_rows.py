@@ -87,9 +87,7 @@ async def test_bytes_that_are_not_utf8_cost_their_own_row_only(tmp_path: Path, c
         assert await w.reconcile().run() == 0
 
 
-@pytest.mark.parametrize(
-    "column", ["requested_by", "last_error", "lease_owner", "target_session_id"]
-)
+@pytest.mark.parametrize("column", ["requested_by", "last_error", "lease_owner", "target_session_id"])
 async def test_bytes_that_are_not_utf8_in_any_other_column_poison_nothing(tmp_path: Path, column: str) -> None:
     async with world(tmp_path) as w:
         await w.sql(

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from syncd.daemon import Daemon, Rhythm
+from syncd.mirror.leader import Alone
 from syncd.status.pulse import Pulse
 from tests.world import World, world
 
@@ -20,12 +21,19 @@ SLACK = 60.0
 
 def daemon_of(w: World, pulse: Pulse) -> Daemon:
     flows = SimpleNamespace(
-        database=w.database, clock=w.clock, pull=w.pull(), push=w.push(), reconcile=w.reconcile(), pulse=pulse
+        database=w.database,
+        clock=w.clock,
+        pull=w.pull(),
+        push=w.push(),
+        reconcile=w.reconcile(),
+        pulse=pulse,
+        leadership=Alone(),
     )
     rhythm = Rhythm(pass_interval=300, reconcile_interval=300, shutdown_grace=1)
     return Daemon(flows=cast("Any", flows), log=structlog.wrap_logger(None, processors=[w.log]), rhythm=rhythm)
 
 
+@pytest.mark.sqlite  # LISTEN waits in real time, not in the clock's
 async def test_loops_that_wait_for_a_long_time_are_alive(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=5) as w, anyio.create_task_group() as group:
         pulse = Pulse(w.clock, 5)
