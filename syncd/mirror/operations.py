@@ -13,6 +13,7 @@ running, unknown or dead blocks those behind it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -59,6 +60,7 @@ class Operation:
 _FIELDS = tuple(Operation.__dataclass_fields__)
 
 
+@functools.cache  # a table's alias copies all of its columns: too much for every claim
 def _earlier(name: str) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
     """Match the earlier operations on the same key that are not over.
 
