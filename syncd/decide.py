@@ -44,7 +44,7 @@ class Known:
     content: Row
 
 
-def weigh(known: Known, row: Row, *, asked_at: str, listed_from: str | None) -> Change:
+def weigh(known: Known, row: Row, *, asked_at: str, now: str, listed_from: str | None, look_up: bool) -> Change:
     """Weigh what an answer says of a session against what is known of it: a row never goes back.
 
     Parameters
@@ -55,18 +55,23 @@ def weigh(known: Known, row: Row, *, asked_at: str, listed_from: str | None) -> 
         What the answer says.
     asked_at : str
         When the answer was asked for; what was learned later than this is newer than the answer.
+    now : str
+        What was learned later than now was learned before the clock was set back, and does not count as later.
     listed_from : str | None
-        For a listing: a tombstone of this moment or later is not lifted, since listings lag (the grace).
-        None for an answer about this one session, which is believed.
+        A tombstone of this moment or later is not lifted, since listings lag (the grace), and look-ups do (the
+        settle time). None for an answer that is believed.
+    look_up : bool
+        Whether the answer was about this one session.
     """
-    learned_later = known.observed_at is not None and known.observed_at > asked_at
+    learned_later = known.observed_at is not None and asked_at < known.observed_at <= now
+    before, after = known.content[UPDATED_AT], row[UPDATED_AT]
+    older = before is not None and after is not None and after < before
     if known.deleted_at is not None:
-        lags = listed_from is not None and known.deleted_at > listed_from
+        # an older version in a look-up is an answer from before the deletion
+        lags = (look_up and older) or (listed_from is not None and listed_from < known.deleted_at <= now)
         return Change.STALE if learned_later or lags else Change.RESTORED
     if known.content == row:
         return Change.UNCHANGED
-    before, now = known.content[UPDATED_AT], row[UPDATED_AT]
-    older = before is not None and now is not None and now < before
     return Change.STALE if learned_later or older else Change.UPDATED
 
 
@@ -98,11 +103,24 @@ UNKNOWN_LOOKUPS = (0.02, 0.2, 0.5, 1.0)
 """When a create with a lost answer is looked up, in parts of the settle time; sent again only after the last."""
 
 
-def next_lookup(unknown_since: datetime, *, lookups: int, settle: float) -> datetime | None:
-    """Return when to look next; None when all look-ups are done and the create may be sent again."""
+def next_lookup(
+    unknown_since: datetime, *, lookups: int, settle: float, now: datetime | None = None
+) -> datetime | None:
+    """Return when to look next; None when all look-ups are done and the create may be sent again.
+
+    Parameters
+    ----------
+    now : datetime | None
+        The time of the last look-up: the next one keeps its distance from it too, so that a clock that was set
+        forward does not bring all of them at once.
+    """
     if lookups >= len(UNKNOWN_LOOKUPS):
         return None
-    return unknown_since + timedelta(seconds=settle * UNKNOWN_LOOKUPS[lookups])
+    due = unknown_since + timedelta(seconds=settle * UNKNOWN_LOOKUPS[lookups])
+    if now is None or lookups == 0:
+        return due
+    gap = settle * (UNKNOWN_LOOKUPS[lookups] - UNKNOWN_LOOKUPS[lookups - 1])
+    return max(due, now + timedelta(seconds=gap))
 
 
 def difference(row: Row, *, name: str, parent_id: str | None) -> str | None:

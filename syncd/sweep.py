@@ -93,7 +93,7 @@ class _Sweep:
         progress, now = self.progress, self.clock.now()
 
         def work(connection: Connection) -> tuple[list[Candidate], str | None, set[int], list[str]]:
-            keys = list(passes.unseen(connection, progress))
+            keys = list(passes.unseen(connection, progress, now))
             approved = passes.approved(connection)
             live = passes.live_count(connection)
             held = self._too_many(live, len(keys), len(set(keys) - approved))
@@ -173,7 +173,7 @@ class _Sweep:
                     applied.sources += one.sources
                     applied.restored += one.restored
             gone = [candidate.key for candidate, found in pairs if found.verdict == "gone"]
-            counted = absences.count(connection, gone, progress)
+            counted = absences.count(connection, gone, progress, now)
             doomed = [one.key for one in counted if self._may_go(one, now)]
             buried = sessions.bury(connection, doomed, now=utc_text(now), pass_id=progress.id)
             passes.forget_approved(connection, self._settled(doomed))

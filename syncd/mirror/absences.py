@@ -53,9 +53,10 @@ def mark(connection: Connection, keys: list[int], now: datetime) -> tuple[list[C
         (json.dumps(keys),),
     ).all()
     newly = [row for row in found if row[3] is None]
+    later = [row for row in found if row[3] is not None and row[3] > utc_text(now)]  # the clock was set back since
     connection.exec_driver_sql(
         f"UPDATE sessions SET missing_since = ? WHERE key IN {wanted}",  # noqa: S608
-        (utc_text(now), json.dumps([row[0] for row in newly])),
+        (utc_text(now), json.dumps([row[0] for row in newly + later])),
     )
     sources.refresh(connection, {row[2] for row in newly}, utc_text(now))
     return [Candidate(*row[:3]) for row in found], [row[1] for row in newly]
@@ -77,7 +78,7 @@ def listed(connection: Connection, progress: Progress, limit: int) -> list[str]:
     return found
 
 
-def count(connection: Connection, keys: Iterable[int], progress: Progress) -> list[Absent]:
+def count(connection: Connection, keys: Iterable[int], progress: Progress, now: datetime) -> list[Absent]:
     """Count a 404 for sessions that are still missing: once a pass, and none where something saw them meanwhile."""
     counted = []
     for key in keys:
@@ -85,7 +86,11 @@ def count(connection: Connection, keys: Iterable[int], progress: Progress) -> li
             sessions.c.key == key,
             sessions.c.deleted_at.is_(None),
             sessions.c.missing_since.is_not(None),
-            sa.or_(sessions.c.observed_at.is_(None), sessions.c.observed_at < progress.started_at),
+            sa.or_(
+                sessions.c.observed_at.is_(None),
+                sessions.c.observed_at < progress.started_at,
+                sessions.c.observed_at > now,
+            ),
         )
         connection.execute(
             sa.update(sessions)

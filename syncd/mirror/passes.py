@@ -139,11 +139,14 @@ def live_count(connection: Connection) -> int:
     return connection.execute(query).scalar_one()
 
 
-def unseen(connection: Connection, progress: Progress) -> Iterator[int]:
-    """Yield the live sessions that a pass did not see and that nothing else saw since it began."""
+def unseen(connection: Connection, progress: Progress, now: datetime) -> Iterator[int]:
+    """Yield the live sessions that a pass did not see and that nothing else saw since it began.
+
+    What was seen later than now was seen before the clock was set back: that keeps no session alive.
+    """
+    seen = sessions.c.observed_at
     query = sa.select(sessions.c.key).where(
-        sessions.c.deleted_at.is_(None),
-        sa.or_(sessions.c.observed_at.is_(None), sessions.c.observed_at < progress.started_at),
+        sessions.c.deleted_at.is_(None), sa.or_(seen.is_(None), seen < progress.started_at, seen > now)
     )
     for key in connection.execute(query.execution_options(yield_per=10_000)).scalars():
         if key not in progress.seen:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.decide import Change, Known, weigh
-from syncd.listing import ID, SOURCE, Row
+from syncd.listing import ID, SOURCE, UPDATED_AT, Row
 from syncd.mirror import sources
 from syncd.mirror.tables import CONTENT, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -80,7 +81,7 @@ class Sighting:
     pass_id : int | None
         The pass whose page it was; None for an operation or a look-up, which also are believed over listings.
     listed_from : str | None
-        See `decide.weigh`; None for an answer about one session.
+        See `decide.weigh`.
     """
 
     asked_at: str
@@ -113,7 +114,10 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
             new.append(row)
             continue
         applied.by_id[row[ID]] = before.key
-        change = weigh(before, row, asked_at=sighting.asked_at, listed_from=sighting.listed_from)
+        change = weigh(
+            before, row, asked_at=sighting.asked_at, now=sighting.now, listed_from=sighting.listed_from,
+            look_up=sighting.pass_id is None,
+        )  # fmt: skip
         if change in {Change.UPDATED, Change.RESTORED}:
             changed.append((before, row, change))
             continue
@@ -199,6 +203,37 @@ def bury(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int 
         carried.add(row.source_session_id)
     sources.refresh(connection, carried, now)
     return buried
+
+
+def lags(connection: Connection, source_id: str, found: Row | None, *, since: datetime, now: datetime) -> str | None:
+    """Say why a look-up by source id is older than what the mirror knows; None when it may be believed.
+
+    Parameters
+    ----------
+    found : Row | None
+        The session that the look-up brought; None when it found nothing.
+    since : datetime
+        What the mirror learned before this moment every look-up shows by now.
+    """
+    window = sessions.c.source_session_id == source_id
+    if found is None:
+        fresh = sa.and_(sessions.c.deleted_at.is_(None), sessions.c.first_seen_at.between(since, now))
+        words = "the look-up finds nothing and the mirror has just seen {}: look-ups lag"
+    else:
+        window = sessions.c.id == found[ID]
+        fresh = sa.and_(
+            sessions.c.deleted_at.between(since, now),
+            sa.func.coalesce(sa.type_coerce(sessions.c.updated_at, sa.Text), "") >= (found[UPDATED_AT] or ""),
+        )
+        words = "the look-up finds {}, which has just been deleted: look-ups lag"
+    session_id = connection.execute(sa.select(sessions.c.id).where(window, fresh).limit(1)).scalar()
+    return None if session_id is None else words.format(session_id)
+
+
+def buried(connection: Connection, session_id: str) -> bool:
+    """Whether the mirror holds a session as deleted."""
+    query = sa.select(sessions.c.deleted_at).where(sessions.c.id == session_id, sessions.c.deleted_at.is_not(None))
+    return connection.execute(query).first() is not None
 
 
 def key_of(connection: Connection, session_id: str) -> int | None:
