@@ -136,5 +136,5 @@ async def open_flows(
             clock,
             pull,
             push,
-            Reconcile(database=database, albert=albert, clock=clock, log=log),
+            Reconcile(database=database, albert=albert, clock=clock, log=log, settle=settings.syncd_unknown_settle),
         )

@@ -10,6 +10,7 @@ sent again at any time.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from syncd.albert import (
@@ -29,7 +30,7 @@ from syncd.albert import (
 from syncd.clock import utc_text
 from syncd.decide import GONE, difference
 from syncd.listing import ID, SOURCE, GarbledError, Row, read_session
-from syncd.mirror import operations, sources
+from syncd.mirror import operations, sessions, sources
 from syncd.mirror.operations import LeaseLostError, Operation
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT = 408
 SERVICE_UNAVAILABLE = 503
+LAG_STEP = 0.1
+"""The part of the settle time after which an operation looks again when look-ups lag behind the mirror."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,11 @@ Outcome = Succeeded | Retry | Unknown | Missed | Dead | Refused
 
 @dataclass
 class Attempt:
-    """A claimed operation in flight; `sent` tells whether a POST has left, `lease_until` how long the claim is good."""
+    """A claimed operation in flight.
+
+    `sent` tells whether a POST has left, `lease_until` how long the claim is good, `settle` for how many seconds a
+    look-up may lag behind what was done.
+    """
 
     operation: Operation
     albert: ChatSessionCollection
@@ -110,6 +117,7 @@ class Attempt:
     lease_until: datetime
     database: Database
     sent: bool = field(default=False)
+    settle: float = 0.0
 
     def interrupted(self) -> Outcome:
         """Tell what a cancellation in the middle of the attempt means."""
@@ -155,8 +163,10 @@ async def perform(attempt: Attempt) -> Outcome:
 
 async def _create(attempt: Attempt) -> Outcome:
     found = await _look_up(attempt)
-    if isinstance(found, Succeeded):
+    if not isinstance(found, int):
         return found
+    if (lags := await _lags(attempt, None, found)) is not None:
+        return lags
     operation = attempt.operation
     body: dict[str, object] = {"name": operation.name, "sourceSessionId": operation.source_session_id}
     if operation.parent_id is not None:
@@ -180,7 +190,7 @@ async def _create(attempt: Attempt) -> Outcome:
 async def _adopt_after(attempt: Attempt, error: ConflictError | BadRequestError) -> Outcome:
     """Look up once more after a 409, or a 400: some servers answer a duplicate so."""
     found = await _look_up(attempt)
-    if isinstance(found, Succeeded):
+    if not isinstance(found, int):
         return found
     if isinstance(error, ConflictError):
         return Retry(str(error), error.status_code)  # it is there, and look-ups lag
@@ -189,10 +199,18 @@ async def _adopt_after(attempt: Attempt, error: ConflictError | BadRequestError)
 
 async def _look_again(attempt: Attempt) -> Outcome:
     found = await _look_up(attempt)
-    return found if isinstance(found, Succeeded) else Missed(found)
+    return Missed(found) if isinstance(found, int) else found
 
 
-async def _look_up(attempt: Attempt) -> Succeeded | int:
+async def _lags(attempt: Attempt, found: Row | None, status: int) -> Retry | None:
+    """Wait where the mirror knows better than the look-up: it has just seen, or buried, what that denies."""
+    source_id, now = attempt.operation.source_session_id or "", attempt.clock.now()
+    since = now - timedelta(seconds=attempt.settle)
+    words = await attempt.database.read(lambda c: sessions.lags(c, source_id, found, since=since, now=now))
+    return None if words is None else Retry(words, status, attempt.settle * LAG_STEP, counts=False)
+
+
+async def _look_up(attempt: Attempt) -> Succeeded | Retry | int:
     """Look the source id up: the session that is there to adopt, or the status that says there is none."""
     operation = attempt.operation
     asked_at = utc_text(attempt.clock.now())
@@ -202,6 +220,8 @@ async def _look_up(attempt: Attempt) -> Succeeded | int:
         if error.status_code in GONE:
             return error.status_code
         raise
+    if (lags := await _lags(attempt, row, 200)) is not None:
+        return lags
     note = difference(row, name=operation.name or "", parent_id=operation.parent_id)
     return Succeeded(row[ID], asked_at, (row,), note=note, status=200)
 
@@ -243,6 +263,8 @@ async def _delete(attempt: Attempt) -> Outcome:
 
 async def _already_gone(attempt: Attempt, status: int) -> Outcome:
     """Bring the mirror in line when Albert knows no session with the source id: ask for those the mirror has."""
+    if (lags := await _lags(attempt, None, status)) is not None:
+        return lags
     source_id = attempt.operation.source_session_id or ""
     carriers = await attempt.database.read(lambda c: sources.carriers(c, source_id))
     asked_at = utc_text(attempt.clock.now())

@@ -148,6 +148,7 @@ class Push:
         )
         for operation in claimed:
             flight = Attempt(operation, self.albert, self.clock, now + timedelta(seconds=settings.lease), self.database)
+            flight.settle = settings.settle
             self._flying[operation.id] = flight
             group.start_soon(self._fly, flight)
         return len(claimed)
@@ -251,7 +252,7 @@ class Push:
     def _write_missed(self, connection: Connection, operation: Operation, outcome: Missed, now: datetime) -> None:
         """Count a look-up that found nothing; after the last of them the create may be sent again."""
         since = operation.unknown_since or now
-        following = next_lookup(since, lookups=operation.lookups + 1, settle=self.settings.settle)
+        following = next_lookup(since, lookups=operation.lookups + 1, settle=self.settings.settle, now=now)
         values: dict[str, Any] = {"lookups": operation.lookups + 1, "next_attempt_at": following}
         if following is None:
             values = {"lookups": 0, "next_attempt_at": now, "unknown_since": None}

@@ -21,7 +21,7 @@ from syncd.albert import (
     UnauthorizedError,
 )
 from syncd.clock import utc_text
-from syncd.decide import GONE
+from syncd.decide import GONE, listed_from
 from syncd.listing import SOURCE, GarbledError, Row, read_session
 from syncd.logs import log_link
 from syncd.mirror import sessions, sources
@@ -62,6 +62,8 @@ class Reconcile:
     albert: ChatSessionCollection
     clock: Clock
     log: FilteringBoundLogger
+    settle: float = 60.0
+    """Seconds by which look-ups may lag: a tombstone younger than that outweighs them."""
 
     async def run(self) -> int:
         """Ask Albert for what the mirror cannot answer.
@@ -103,13 +105,13 @@ class Reconcile:
         now = self.clock.now()
 
         def work(connection: Connection) -> list[Link]:
-            return [link for answer in answers for link in _write(connection, answer, now)]
+            return [link for answer in answers for link in _write(connection, answer, now, self.settle)]
 
         for link in await self.database.write(work):
             log_link(self.log, link)
 
 
-def _write(connection: Connection, answer: _Answer, now: datetime) -> list[Link]:
+def _write(connection: Connection, answer: _Answer, now: datetime, settle: float) -> list[Link]:
     """Write one answer; a session that it brought is as good as one from a page."""
     source_id, at = answer.source_id, utc_text(now)
     if answer.trouble is not None:
@@ -119,7 +121,11 @@ def _write(connection: Connection, answer: _Answer, now: datetime) -> list[Link]
         return []
     links: list[Link] = []
     if answer.row is not None:
-        links += sessions.apply(connection, [answer.row], sessions.Sighting(answer.asked_at, at)).sources
+        sighting = sessions.Sighting(answer.asked_at, at, listed_from=listed_from(now, settle))
+        applied = sessions.apply(connection, [answer.row], sighting)
+        if sessions.buried(connection, answer.row[0] or ""):
+            return applied.sources  # the look-up lags behind the deletion: it will be asked for again
+        links += applied.sources
         links += sources.refresh(connection, {source_id}, at, albert=answer.row[0])
     elif sources.carriers(connection, source_id):
         links += sources.refresh(connection, {source_id}, at)
