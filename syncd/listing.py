@@ -21,6 +21,9 @@ Row = tuple[str | None, ...]
 ID, NAME, PARENT_ID, SOURCE, UPDATED_AT = 0, 1, 2, 3, 14
 """Where a row has what the flows look at."""
 
+LONGEST_INTEGER = 4000
+"""Digits; Python refuses to write integers of more than 4,300."""
+
 _TEXTS = ("parentId", "sourceSessionId", "status", "kind", "automationId", "automationRunId")
 _KNOWN = frozenset({"id", "name", "lastMessageAt", "Created", "Updated", *_TEXTS})
 _AUDIT = frozenset({"by", "byName", "at"})
@@ -195,9 +198,14 @@ def _read_json(body: bytes) -> tuple[Any, bool]:
     except ValueError:
         pass  # NaN and half surrogate pairs are an item's fault: the slower parser lets them through to be judged
     try:
-        return json.loads(body), True
+        return json.loads(body, parse_int=_integer), True
     except (ValueError, RecursionError) as error:
         raise GarbledError(f"the answer is not JSON: {type(error).__name__}") from None
+
+
+def _integer(digits: str) -> float:
+    """Read an integer; one of more digits than Python turns into text again is as good as without end."""
+    return int(digits) if len(digits) <= LONGEST_INTEGER else float("inf")
 
 
 def _sendable(text: str) -> bool:
