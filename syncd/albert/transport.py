@@ -23,6 +23,7 @@ import httpx
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from syncd import failpoints
 from syncd.albert.answers import UNREADABLE
 from syncd.albert.bodies import UnreadableBodyError, decoded, too_large
 from syncd.albert.errors import (
@@ -89,7 +90,12 @@ class Transport(httpx.AsyncBaseTransport):
         failure: AlbertException
         cause: BaseException | None = None
         try:
-            return await self._exchange(request)
+            if failpoints.ON:
+                failpoints.hit(f"before request: {_named(request)}")
+            response = await self._exchange(request)
+            if failpoints.ON:
+                failpoints.hit(f"after request: {_named(request)}")
+            return response  # noqa: TRY300 - what follows the handlers is for failures
         except UnreadableBodyError as error:
             failure = AlbertResponseError(f"the body of the answer cannot be read: {error}")
         except aiohttp.ClientError as error:
@@ -168,6 +174,13 @@ class Transport(httpx.AsyncBaseTransport):
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def _named(request: httpx.Request) -> str:
+    """Name a request by what its path points at, for a test that ends the process here."""
+    path = request.url.path
+    kind = "source" if "/source/" in path else "item" if path.count("/") > len(("", "api", "v3", "chats")) else "list"
+    return f"{request.method} {kind}"
 
 
 class _Resolver(AbstractResolver):

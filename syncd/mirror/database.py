@@ -23,6 +23,7 @@ import anyio.to_thread
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from syncd import failpoints
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
 
 if TYPE_CHECKING:
@@ -214,7 +215,11 @@ class Database:
             batch, self._pending = [job for job in self._pending if not job.abandoned], []
             try:
                 with anyio.CancelScope(shield=True):
+                    if failpoints.ON:
+                        failpoints.hit(f"before commit: {_named(batch)}")
                     await self._run(batch)
+                    if failpoints.ON:
+                        failpoints.hit(f"after commit: {_named(batch)}")
             except Exception as error:
                 self._pending[:0] = batch
                 reason = _translated(error)
@@ -255,6 +260,11 @@ class Database:
                 f"{self.path} was replaced or removed while syncd had it open; nothing more is sent to Albert. "
                 "Put the file back, or start syncd anew on the file that is there"
             )
+
+
+def _named(batch: list[_Job]) -> str:
+    """Name the works of a batch, for a test that ends the process here."""
+    return ", ".join(getattr(job.work, "__qualname__", type(job.work).__name__) for job in batch)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
