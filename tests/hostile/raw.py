@@ -1,0 +1,159 @@
+"""A server over a raw socket that answers with whatever bytes a test gives it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from structlog.testing import LogCapture
+
+from syncd.albert import AsyncAlbertSession, ChatSessionCollection
+from syncd.clock import SystemClock
+from syncd.decide import Backoff
+from syncd.mirror import operations, schema
+from syncd.mirror.database import Database
+from syncd.pull import PassOutcome, Pull, PullSettings
+from syncd.push import Push, PushSettings
+from syncd.sweep import Guard
+
+Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]] | None
+"""Bytes to send as they are and close, a function of the writer, or None for a reset without a word."""
+
+LIMIT = 1 << 20
+AT_ONCE = Backoff(0, 0)
+
+
+def http(body: bytes, *, status: str = "200 OK", length: int | None = None, headers: str = "") -> bytes:
+    """Write an answer; `length` is what Content-Length claims."""
+    said = len(body) if length is None else length
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    head += f"Content-Length: {said}\r\n{headers}\r\n"
+    return head.encode() + body
+
+
+def listing(*items: object, key: str | None = None) -> bytes:
+    """Write a good page."""
+    return http(json.dumps({"Items": items, "lastKey": key}).encode())
+
+
+def item(session_id: str, **more: object) -> dict[str, object]:
+    """Make a session."""
+    return {"id": session_id, "name": f"name of {session_id}", "sourceSessionId": f"s-{session_id}", **more}
+
+
+@dataclass
+class RawServer:
+    """Answers requests in turn; the last answer is given for ever."""
+
+    answers: list[Answer] = field(default_factory=list)
+    requests: list[tuple[str, bytes]] = field(default_factory=list)
+    by_line: Callable[[str], Answer] | None = None
+    url: str = ""
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    def asked(self, method: str) -> int:
+        """Return how many requests of a method came."""
+        return sum(line.startswith(f"{method} ") for line, _ in self.requests)
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Read one request, answer it, and close."""
+        self.writers.append(writer)
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            line = head.split(b"\r\n")[0].decode()
+            length = next((int(h.split(b":")[1]) for h in head.split(b"\r\n") if h.lower().startswith(b"content-l")), 0)
+            self.requests.append((line, head + await reader.readexactly(length)))
+            if self.by_line is not None:
+                answer = self.by_line(line)
+            else:
+                answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            if answer is None:
+                writer.transport.abort()
+                return
+            if callable(answer):
+                await answer(writer)
+            else:
+                writer.write(answer)
+                await writer.drain()
+        with suppress(ConnectionError, ssl.SSLError):
+            writer.close()
+            await writer.wait_closed()
+
+
+@asynccontextmanager
+async def serve_raw(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
+    """Serve on loopback."""
+    raw = RawServer(list(answers))
+    server = await asyncio.start_server(raw.handle, "127.0.0.1", 0, ssl=tls, limit=1 << 22)
+    port = server.sockets[0].getsockname()[1]
+    raw.url = f"http{'s' if tls else ''}://127.0.0.1:{port}"
+    try:
+        yield raw
+    finally:
+        server.close()
+        for writer in raw.writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+@dataclass
+class Rig:
+    """A mirror, and the client that a hostile server gets to see."""
+
+    database: Database
+    session: AsyncAlbertSession
+    log: LogCapture
+
+    @property
+    def albert(self) -> ChatSessionCollection:
+        return ChatSessionCollection(session=self.session)
+
+    async def one_pass(self, **changes: Any) -> PassOutcome:
+        guard = Guard(grace=0, confirmations=1, max_count=0, max_fraction=0)
+        settings = PullSettings(max_pages=50, max_seconds=60, backoff=AT_ONCE, guard=guard, **changes)
+        return await Pull(
+            database=self.database, albert=self.albert, clock=SystemClock(), settings=settings,
+            log=structlog.wrap_logger(None, processors=[self.log]),
+        ).run()  # fmt: skip
+
+    async def one_create(self) -> dict[str, Any]:
+        """Queue a create, work the queue once, and return the operation."""
+        row = {"kind": "create", "source_session_id": "s", "name": "n"}
+        (number,) = await self.database.write(lambda c: operations.enqueue(c, [row]))
+        settings = PushSettings(concurrency=1, max_attempts=3, backoff=Backoff(3600, 3600), settle=3600, lease=60)
+        await Push(
+            database=self.database, albert=self.albert, clock=SystemClock(), settings=settings, chance=lambda: 1.0,
+            log=structlog.wrap_logger(None, processors=[self.log]),
+        ).drain()  # fmt: skip
+        found = await self.database.read(lambda c: operations.get(c, number))
+        assert found is not None
+        return dict(found)
+
+    async def sql(self, statement: str) -> list[Any]:
+        return await self.database.read(lambda c: list(c.exec_driver_sql(statement)))
+
+
+@asynccontextmanager
+async def rig(
+    folder: Path,
+    url: str,
+    *,
+    timeout: float = 5.0,  # noqa: ASYNC109 - the client's
+    **options: Any,
+) -> AsyncIterator[Rig]:
+    """Make a mirror in a folder and a session to a server; bodies are bounded to a megabyte."""
+    options.setdefault("max_response_bytes", LIMIT)
+    async with (
+        Database.create(sa.make_url(f"sqlite+aiosqlite:///{folder / 'syncd.db'}"), patience=5) as database,
+        AsyncAlbertSession(base_url=url, token="a-token", timeout=timeout, **options) as session,
+    ):
+        await database.write(schema.migrate)
+        yield Rig(database, session, LogCapture())
