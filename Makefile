@@ -28,6 +28,15 @@ test: .venv/dev ## run the tests
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered -q $(ARGS)
 .PHONY: test
 
+SECONDS ?= 600
+JOBS ?= 2
+SEED ?= 1
+soak: .venv/dev ## run the model from SEED for SECONDS, then kill syncd at every place it has, three seeds
+	$(BIN)/python -m tests.model.soak --seconds $(SECONDS) --first $(SEED) --jobs $(JOBS)
+	$(BIN)/python -m tests.kills --seeds 3 --jobs $(JOBS)
+	QUEUED=1000000 $(BIN)/python -m pytest -q tests/hostile -k queue --timeout 900
+.PHONY: soak
+
 check: .venv/dev ## format, lint, types, imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
