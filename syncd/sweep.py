@@ -169,7 +169,9 @@ class _Sweep:
             applied = sessions.Applied()
             for _, found in pairs:
                 if found.row is not None:
-                    one = sessions.apply(connection, [found.row], sessions.Sighting(found.asked_at, utc_text(now)))
+                    # look-ups lag: what is back from the dead is listed, and nothing is restored here
+                    sighting = sessions.Sighting(found.asked_at, utc_text(now), listed_from="")
+                    one = sessions.apply(connection, [found.row], sighting)
                     applied.sources += one.sources
                     applied.restored += one.restored
             gone = [candidate.key for candidate, found in pairs if found.verdict == "gone"]
