@@ -101,11 +101,26 @@ async def test_lagging_look_up_of_a_reconciliation_does_not_bring_back_what_was_
     async with world(tmp_path) as w:
         await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
         await _until_final(w)
-        w.sandbox.habits.lookup_lag = 30.0
+        w.sandbox.store.catch_up(0, 0)
+        w.sandbox.habits.lookup_lag = 10_000.0
         await w.enqueue({"kind": "delete", "source_session_id": "s"})
         await _until_final(w)
         await w.reconcile().run()
         assert await w.live() == {}
+
+
+async def test_lagging_look_up_of_a_sweep_does_not_bring_back_what_was_just_deleted(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        w.sandbox.create(source_session_id="s", name="first", id="SES-first")
+        w.sandbox.create(source_session_id="s", name="twin", id="SES-twin")
+        assert (await w.one_pass()).state == "complete"
+        w.sandbox.delete("SES-twin")
+        w.sandbox.store.catch_up(0, 0)
+        w.sandbox.habits.lookup_lag = 10_000.0
+        await w.enqueue({"kind": "delete", "session_id": "SES-first"})
+        await _until_final(w)
+        assert (await w.one_pass()).state == "complete"
+        assert await w.live() == w.there()
 
 
 async def _until_final(w: object) -> None:
