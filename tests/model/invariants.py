@@ -211,7 +211,12 @@ class Checker:
         result = sessions.get(row["result_session_id"])
         if row["kind"] == "create":
             ended = self._gone.get(row["result_session_id"], float("inf"))
-            if ended < self._claims[row["id"]] and row["result_session_id"] not in self.tenant.store.truth.by_id:
+            ours = row["source_session_id"] not in self.tenant.served.foreign
+            if (
+                ours
+                and ended < self._claims[row["id"]]
+                and row["result_session_id"] not in self.tenant.store.truth.by_id
+            ):
                 raise BrokenError(f"7: operation {row['id']} names a session that syncd had deleted before")
             if result is None:
                 raise BrokenError(f"7: operation {row['id']} names {row['result_session_id']}, which is not there")

@@ -60,7 +60,7 @@ def main() -> int:
     firsts = _firsts(options.first, began + options.seconds)
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
         running = collections.deque(
-            pool.apply_async(_batch, (first,)) for first, _ in zip(firsts, range(options.jobs), strict=False)
+            pool.apply_async(_batch, (first,)) for _, first in zip(range(options.jobs), firsts, strict=False)
         )
         while running:
             done = running.popleft().get()
