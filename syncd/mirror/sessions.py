@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.decide import Change, Known, weigh
-from syncd.listing import ID, SOURCE, UPDATED_AT, Row
+from syncd.listing import ID, SOURCE, Row
 from syncd.mirror import sources
 from syncd.mirror.tables import CONTENT, sessions
 
@@ -221,10 +221,7 @@ def lags(connection: Connection, source_id: str, found: Row | None, *, since: da
         words = "the look-up finds nothing and the mirror has just seen {}: look-ups lag"
     else:
         window = sessions.c.id == found[ID]
-        fresh = sa.and_(
-            sessions.c.deleted_at.between(since, now),
-            sa.func.coalesce(sa.type_coerce(sessions.c.updated_at, sa.Text), "") >= (found[UPDATED_AT] or ""),
-        )
+        fresh = sessions.c.deleted_at.between(since, now)  # a newer version too: it may be from before the deletion
         words = "the look-up finds {}, which has just been deleted: look-ups lag"
     session_id = connection.execute(sa.select(sessions.c.id).where(window, fresh).limit(1)).scalar()
     return None if session_id is None else words.format(session_id)
