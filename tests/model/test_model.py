@@ -21,7 +21,7 @@ FOUND = (
     1025, 1070,  # the clock set forward: all look-ups of an unknown create came at once
     1033, 1095,  # a lagging look-up restored a deleted session with an older version
     1050, 1053, 1098,  # a second create while look-ups lag behind the first
-    2067, 3055, 10049,  # a create right after a delete adopted the session that was gone
+    2067, 3055, 10049, 10155,  # a create right after a delete adopted the session that was gone
     30012,  # the same, restored by a sweep that asked for the source id of another session
     3191,  # a delete right after a create found nothing to delete
 )  # fmt: skip
