@@ -153,7 +153,7 @@ async def _there_after_all(attempt: Attempt) -> Outcome | None:
     operation, now = attempt.operation, attempt.clock.now()
     source_id = operation.source_session_id or ""
     fresh = now - timedelta(seconds=attempt.settle)
-    for session_id, observed_at in await attempt.database.read(lambda c: sources.carriers(c, source_id)):
+    for session_id, observed_at in await sources.look_for_carriers(attempt.database, source_id):
         asked_at = utc_text(attempt.clock.now())
         try:
             row = read_session(await attempt.albert.get_raw(id=session_id))
@@ -251,7 +251,7 @@ async def _already_gone(attempt: Attempt, status: int) -> Outcome | str:
         it yet, or that answers by its id.
     """
     source_id = attempt.operation.source_session_id or ""
-    carriers = await attempt.database.read(lambda c: sources.carriers(c, source_id))
+    carriers = await sources.look_for_carriers(attempt.database, source_id)
     asked_at = utc_text(attempt.clock.now())
     fresh = attempt.clock.now() - timedelta(seconds=attempt.settle)
     rows, gone = [], []

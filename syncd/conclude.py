@@ -175,11 +175,13 @@ def _missed(connection: Connection, operation: Operation, outcome: Missed, now: 
 
 def _effect(connection: Connection, operation: Operation, outcome: Succeeded, now: datetime) -> list[Link]:
     links: list[Link] = []
+    linked = False
     for row in outcome.rows:
         applied = sessions.apply(connection, [row], sessions.Sighting(outcome.asked_at, utc_text(now)))
         links += applied.sources
+        linked = "inserted" in applied.changes.values()
     gone = [sessions.key_of(connection, session_id) for session_id in outcome.gone]
     sessions.bury(connection, [key for key in gone if key is not None], now=utc_text(now))
-    if operation.source_session_id is not None:
+    if operation.source_session_id is not None and not linked:
         links += sources.refresh(connection, {operation.source_session_id}, utc_text(now))
     return links

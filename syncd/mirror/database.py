@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +27,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
-from syncd.mirror import postgres
+from syncd.mirror import driver, postgres
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -229,13 +229,32 @@ class Database:
         DatabaseReplacedError
             The file is not the one that was opened.
         """
+        found = self.peek("PRAGMA data_version")
+        return int(found[0][0]) if found else -1
+
+    def peek(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]] | None:
+        """Ask SQLite for what an index answers at once, on the event loop: a thread and a transaction cost far more.
+
+        Returns
+        -------
+        list[tuple] | None
+            The rows; None where there is no looking just now, or none without `read`.
+
+        Raises
+        ------
+        DatabaseReplacedError
+            The file is not the one that was opened.
+        """
+        if self._writer is None:
+            return None
         self.check_identity()
-        if self._watcher is None:
-            self._watcher = sqlite3.connect(self.path, timeout=0, isolation_level=None)
         try:
-            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+            if self._watcher is None:
+                self._watcher = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+                self._watcher.execute("PRAGMA query_only=ON")
+            return self._watcher.execute(statement, parameters).fetchall()
         except sqlite3.OperationalError:
-            return -1
+            return None
 
     async def _lead(self) -> None:
         """Commit all that waits, this caller's work and that of those behind it, in one transaction."""
@@ -397,7 +416,7 @@ def _run_jobs(connection: Connection, batch: list[_Job]) -> None:
         return
     for job in batch:
         job.result, job.error = None, None
-        savepoint = connection.begin_nested()
+        savepoint = driver.savepoint(connection)
         try:
             job.result = job.work(connection)
         except Exception as error:

@@ -13,6 +13,7 @@ running, unknown or dead blocks those behind it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from syncd.clock import utc_text
+from syncd.mirror import driver
 from syncd.mirror.dialects import is_postgresql
 from syncd.mirror.keys import claimable
 from syncd.mirror.lenient import lenient_text
-from syncd.mirror.tables import new_id, operations
+from syncd.mirror.tables import moment, new_id, operations
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -60,21 +63,25 @@ class Operation:
 
 
 _FIELDS = tuple(Operation.__dataclass_fields__)
+_ACTIVE = "state IN ('pending', 'running', 'unknown', 'dead')"
+"""As it stands in the partial indexes, so that SQLite sees that those serve."""
+_DUE = f"""
+SELECT {", ".join(_FIELDS)} FROM operations AS o
+WHERE state = ? AND (next_attempt_at IS NULL OR next_attempt_at <= ?) AND (lease_until IS NULL OR lease_until < ?)
+    AND NOT EXISTS (SELECT 1 FROM operations AS e WHERE e.source_session_id = o.source_session_id AND e.id < o.id
+        AND e.{_ACTIVE})
+    AND NOT EXISTS (SELECT 1 FROM operations AS e WHERE e.session_id = o.session_id AND e.id < o.id AND e.{_ACTIVE})
+ORDER BY next_attempt_at, id LIMIT ?
+"""  # noqa: S608 - constants
+_LOCKED = " FOR UPDATE OF o SKIP LOCKED"
+_CLAIM = "UPDATE operations SET state = ?, attempts = ?, fence = ?, lease_until = ?, lease_owner = ? WHERE id = ?"
 
 
 def _earlier(name: str) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
-    """Match the earlier operations on the same key that are not over.
-
-    The states stand in the text as they stand in the partial indexes, so that SQLite sees that those serve.
-    """
+    """Match the earlier operations on the same key that are not over."""
     earlier = operations.alias(f"earlier_{name}")
-    active = sa.text(f"{earlier.name}.state IN ('pending', 'running', 'unknown', 'dead')")
+    active = sa.text(f"{earlier.name}.{_ACTIVE}")
     return earlier, sa.and_(earlier.c[name] == operations.c[name], earlier.c.id < operations.c.id, active)
-
-
-def _blocked() -> sa.ColumnElement[bool]:
-    """Whether an earlier operation on the same key is not over."""
-    return sa.or_(*(sa.exists().where(_earlier(name)[1]) for name in _KEYS))
 
 
 def _blocker() -> sa.ColumnElement[int]:
@@ -102,36 +109,26 @@ def claim(
     lookups_first : bool
         Which of both gets the slots when there are not enough; who calls takes turns, so that neither starves.
     """
-    due = sa.or_(operations.c.next_attempt_at.is_(None), operations.c.next_attempt_at <= now)
-    free = sa.or_(operations.c.lease_until.is_(None), operations.c.lease_until < now)
-    columns = [operations.c[name] for name in _FIELDS]
-    found: list[sa.Row[Any]] = []
+    at, until = utc_text(now), utc_text(now + timedelta(seconds=lease))
+    due = _DUE + _LOCKED if is_postgresql(connection) else _DUE
+    found: list[Operation] = []
     for state in ("unknown", "pending") if lookups_first else ("pending", "unknown"):
-        query = (
-            sa.select(*columns)
-            .where(operations.c.state == state, due, free, ~_blocked())
-            .order_by(operations.c.next_attempt_at, operations.c.id)
-            .limit(limit - len(found))
-            .with_for_update(skip_locked=True)
-        )
         if len(found) < limit:
             with lenient_text(connection):
-                found += connection.execute(query).all()
+                rows = driver.execute(connection, due, (state, at, at, limit - len(found))).fetchall()
+            found += [_read(row) for row in rows]
     if found and is_postgresql(connection):
-        free_ids = claimable(connection, [row.id for row in found])
-        found = [row for row in found if row.id in free_ids]
-    claimed = [_take(Operation(*tuple(row))) for row in found]
+        free_ids = claimable(connection, [operation.id for operation in found])
+        found = [operation for operation in found if operation.id in free_ids]
+    claimed = [_take(operation) for operation in found]
     if claimed:
-        connection.execute(
-            sa.update(operations)
-            .where(operations.c.id == sa.bindparam("b_id"))
-            .values(
-                state=sa.bindparam("b_state"), attempts=sa.bindparam("b_attempts"), fence=sa.bindparam("b_fence"),
-                lease_until=now + timedelta(seconds=lease), lease_owner=owner,
-            ),
-            [{"b_id": o.id, "b_state": o.state, "b_attempts": o.attempts, "b_fence": o.fence} for o in claimed],
-        )  # fmt: skip
+        driver.executemany(connection, _CLAIM, [(o.state, o.attempts, o.fence, until, owner, o.id) for o in claimed])
     return claimed
+
+
+def _read(row: Sequence[Any]) -> Operation:
+    """Read a row of `_DUE`."""
+    return Operation(*row[:-2], moment(row[-2]), row[-1])
 
 
 def _take(operation: Operation) -> Operation:
@@ -143,19 +140,20 @@ def _take(operation: Operation) -> Operation:
 
 def renew(connection: Connection, held: Iterable[Operation], *, until: datetime) -> set[int]:
     """Prolong the leases of claimed operations; return the ids of those that are still held."""
-    return {
-        operation.id
-        for operation in held
-        if connection.execute(_mine(operation).values(lease_until=until)).rowcount == 1
-    }
+    return {operation.id for operation in held if _write_mine(connection, operation, {"lease_until": until})}
 
 
-def _mine(operation: Operation) -> sa.Update:
-    return sa.update(operations).where(
-        operations.c.id == operation.id,
-        operations.c.fence == operation.fence,
-        operations.c.state.in_(("running", "unknown")),
-    )
+def _write_mine(connection: Connection, operation: Operation, values: Mapping[str, Any]) -> bool:
+    """Write columns of a claimed operation; return whether the claim is still good."""
+    bound = [utc_text(value) if isinstance(value, datetime) else value for value in values.values()]
+    changed = driver.execute(connection, _update(tuple(values)), (*bound, operation.id, operation.fence))
+    return bool(changed.rowcount == 1)
+
+
+@functools.cache
+def _update(columns: tuple[str, ...]) -> str:
+    settings = ", ".join(f"{column} = ?" for column in columns)
+    return f"UPDATE operations SET {settings} WHERE id = ? AND fence = ? AND state IN ('running', 'unknown')"  # noqa: S608 - columns
 
 
 def write(connection: Connection, operation: Operation, **values: Any) -> None:  # noqa: ANN401 - columns
@@ -166,7 +164,7 @@ def write(connection: Connection, operation: Operation, **values: Any) -> None: 
     LeaseLostError
         The claim is not good any more.
     """
-    if connection.execute(_mine(operation).values(values)).rowcount != 1:
+    if not _write_mine(connection, operation, values):
         raise LeaseLostError(f"operation {operation.id} was claimed by somebody else")
 
 

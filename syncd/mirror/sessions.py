@@ -180,7 +180,7 @@ def _touch(connection: Connection, keys: list[int], observed_at: str | None) -> 
     if is_postgresql(connection):
         bulk.touch(connection, keys, observed_at)
         return
-    connection.exec_driver_sql(_TOUCH, [(observed_at, key) for key in keys])
+    driver.executemany(connection, _TOUCH, [(observed_at, key) for key in keys])
 
 
 def _update(
@@ -203,8 +203,8 @@ def _update(
     if is_postgresql(connection):
         bulk.update(connection, changes, pass_id=sighting.pass_id, observed_at=sighting.observed_at)
     else:
-        connection.exec_driver_sql(_ARCHIVE, archive)
-        connection.exec_driver_sql(_UPDATE, update)
+        driver.executemany(connection, _ARCHIVE, archive)
+        driver.executemany(connection, _UPDATE, update)
     applied.sources += sources.refresh(connection, moved, sighting.now)
 
 
@@ -257,5 +257,5 @@ def key_of(connection: Connection, session_id: str) -> int | None:
 
 def is_live(connection: Connection, session_id: str) -> bool:
     """Whether the mirror has a session that is not deleted."""
-    query = sa.select(sessions.c.key).where(sessions.c.id == session_id, sessions.c.deleted_at.is_(None))
-    return connection.execute(query).first() is not None
+    query = "SELECT 1 FROM sessions WHERE id = ? AND deleted_at IS NULL"
+    return driver.execute(connection, query, (session_id,)).fetchone() is not None

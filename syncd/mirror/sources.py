@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from syncd.clock import read_utc_text
 from syncd.decide import SourceState, source_state
 from syncd.listing import SOURCE, Row
+from syncd.mirror import driver
 from syncd.mirror.dialects import lock_sources
 from syncd.mirror.lenient import lenient_text, text_value
-from syncd.mirror.tables import operations, sessions, source_sessions
+from syncd.mirror.tables import moment, operations, sessions, source_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,11 +22,27 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from syncd.mirror.database import Database
+
 _LINK_NEW = """
 INSERT INTO source_sessions (source_session_id, state, session_id, checked_at)
 SELECT source_session_id, 'linked', id, ? FROM sessions WHERE key >= ?
 ON CONFLICT (source_session_id) DO NOTHING
 """
+
+_STANDING = """
+SELECT w.value, x.state, x.session_id, x.note, s.id, s.missing_since IS NOT NULL
+FROM json_each(?) AS w
+LEFT JOIN source_sessions AS x ON x.source_session_id = w.value
+LEFT JOIN sessions AS s ON s.source_session_id = w.value AND s.deleted_at IS NULL
+"""
+_SETTLE = """
+INSERT INTO source_sessions (source_session_id, state, session_id, note, checked_at) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (source_session_id) DO UPDATE SET state = excluded.state, session_id = excluded.session_id,
+    note = excluded.note, checked_at = excluded.checked_at
+"""
+
+_CARRIERS = "SELECT id, observed_at FROM sessions {by} WHERE source_session_id = ? AND deleted_at IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +60,7 @@ def link_new(connection: Connection, rows: Sequence[Row], first_key: int, now: s
 
     Most are new to the mirror too and need one statement; only when some were known are they looked at one by one.
     """
-    inserted = connection.exec_driver_sql(_LINK_NEW, (now, first_key)).rowcount
+    inserted = driver.execute(connection, _LINK_NEW, (now, first_key)).rowcount
     if inserted == len(rows):
         return []
     return refresh(connection, {row[SOURCE] or "" for row in rows}, now)
@@ -64,13 +81,7 @@ def refresh(connection: Connection, source_ids: Iterable[str], now: str, *, albe
         return []
     lock_sources(connection, wanted)
     with lenient_text(connection):
-        found = connection.exec_driver_sql(
-            "SELECT w.value, x.state, x.session_id, x.note, s.id, s.missing_since IS NOT NULL "
-            "FROM json_each(?) AS w "
-            "LEFT JOIN source_sessions AS x ON x.source_session_id = w.value "
-            "LEFT JOIN sessions AS s ON s.source_session_id = w.value AND s.deleted_at IS NULL",
-            (wanted,),
-        ).all()
+        found = driver.execute(connection, _STANDING, (wanted,)).fetchall()
     carriers: dict[str, list[tuple[str, bool]]] = {}
     before: dict[str, tuple[str | None, str | None, str | None]] = {}
     for source_id, state, session_id, note, carrier, missing in found:
@@ -95,12 +106,7 @@ def refresh(connection: Connection, source_ids: Iterable[str], now: str, *, albe
 
 def settle(connection: Connection, link: Link, checked_at: str | None) -> None:
     """Write where a source id stands."""
-    connection.exec_driver_sql(
-        "INSERT INTO source_sessions (source_session_id, state, session_id, note, checked_at) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT (source_session_id) DO UPDATE SET state = excluded.state, session_id = excluded.session_id, "
-        "note = excluded.note, checked_at = excluded.checked_at",
-        (link.source_session_id, link.state, link.session_id, link.note, checked_at),
-    )
+    driver.execute(connection, _SETTLE, (link.source_session_id, link.state, link.session_id, link.note, checked_at))
 
 
 def become(connection: Connection, link: Link) -> list[Link]:
@@ -198,10 +204,17 @@ def add(connection: Connection, source_ids: Iterable[str]) -> int:
 
 def carriers(connection: Connection, source_id: str) -> list[tuple[str, datetime | None]]:
     """Return the live sessions that carry a source id, each with when something other than a listing showed it."""
-    query = sa.select(sessions.c.id, sessions.c.observed_at).where(
-        sessions.c.source_session_id == source_id, sessions.c.deleted_at.is_(None)
-    )
-    return [(row.id, row.observed_at) for row in connection.execute(query)]
+    found = driver.execute(connection, _CARRIERS.format(by=""), (source_id,)).fetchall()
+    return [(session_id, moment(observed_at)) for session_id, observed_at in found]
+
+
+async def look_for_carriers(database: Database, source_id: str) -> list[tuple[str, datetime | None]]:
+    """Return what `carriers` does, as of now and outside of any transaction: every create asks for it."""
+    # not while a first pass loads the mirror: then the index is not there, and SQLite refuses the statement
+    found = database.peek(_CARRIERS.format(by="INDEXED BY ix_sessions_live_source"), (source_id,))
+    if found is None:
+        return await database.read(lambda connection: carriers(connection, source_id))
+    return [(session_id, moment(observed_at)) for session_id, observed_at in found]
 
 
 def listing(connection: Connection, *, state: str | None, limit: int) -> Sequence[sa.RowMapping]:

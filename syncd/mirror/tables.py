@@ -17,6 +17,14 @@ from sqlalchemy.sql.functions import FunctionElement
 from syncd.clock import read_utc_text, utc_text
 
 
+def moment(text: str | None) -> datetime | None:
+    """Read a time as it is stored; text that some program put there and that is no time is none."""
+    try:
+        return None if text is None else read_utc_text(text)
+    except ValueError:
+        return None
+
+
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
     """A moment: `timestamptz` on PostgreSQL, sortable ISO text with `Z` on SQLite; naive values are refused."""
 
@@ -34,11 +42,8 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return None if value is None else utc_text(value)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401, ARG002
-        """Give an aware moment back; text that some program put there and that is no time is none."""
-        try:
-            return None if value is None else read_utc_text(value)
-        except ValueError:
-            return None
+        """Give an aware moment back."""
+        return moment(value)
 
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
