@@ -26,9 +26,9 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
 RUN ["python3", "-m", "venv", "/opt/syncd"]
 COPY requirements/runtime.txt requirements/build.txt requirements/
-RUN /opt/syncd/bin/python -m pip install --quiet --require-hashes -r requirements/runtime.txt \
+RUN /opt/syncd/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/runtime.txt \
     && python3 -m venv --system-site-packages /opt/builder \
-    && /opt/builder/bin/python -m pip install --quiet --require-hashes -r requirements/build.txt
+    && /opt/builder/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY config config
 COPY migrations migrations

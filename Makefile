@@ -6,15 +6,16 @@ BIN := .venv/bin
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-# build.txt is all of runtime.txt and what builds syncd itself; one call of pip is half the wait of two
+# build.txt is all of runtime.txt and what builds syncd itself; one call of pip is half the wait of two. The locks are
+# whole, so nothing is left to resolve: pip would look for the newest of a package with an extra, which no hash is for.
 .venv/runtime: requirements/build.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/build.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
 .venv/dev: .venv/runtime requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
 	@touch $@
 
 install: .venv/runtime ## install syncd into .venv, from hashed requirements
@@ -76,7 +77,7 @@ bench-profiles: .venv/dev ## profile what docs/performance.md shows
 
 .venv-peers/ready: requirements/peers.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/peers.txt
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/peers.txt
 	@touch $@
 
 bench-peers: .venv/dev .venv-peers/ready ## measure dlt, the official SDK and the Singer SDK on the same data

@@ -128,7 +128,8 @@ def claim(
 
 def _read(row: Sequence[Any]) -> Operation:
     """Read a row of `_DUE`."""
-    return Operation(*row[:-2], moment(row[-2]), row[-1])
+    values = [*row[:-2], moment(row[-2]), row[-1]]
+    return Operation(*values)
 
 
 def _take(operation: Operation) -> Operation:
