@@ -133,8 +133,10 @@ class Push:
             self.wake.ring()
 
     @property
-    def _slots(self) -> int:
-        return 1 if self.refused or self._outage.down else self.settings.concurrency
+    def _free(self) -> int:
+        """How many more operations may ask Albert; one that is through makes room before it is written down."""
+        slots = 1 if self.refused or self._outage.down else self.settings.concurrency
+        return slots - sum(not flight.through for flight in self._flying.values())
 
     def _rest_seconds(self) -> float:
         now = self.clock.monotonic()
@@ -142,7 +144,7 @@ class Push:
 
     async def _launch(self, group: TaskGroup) -> int:
         """Claim as many operations as there are free slots, and set them off."""
-        free = self._slots - len(self._flying)
+        free = self._free
         if free <= 0 or self._rest_seconds() > 0:
             return 0
         lease, self._turn = self.settings.lease, self._turn + 1
@@ -166,7 +168,7 @@ class Push:
 
     async def _idle_seconds(self) -> float | None:
         """Return how long there is nothing to do unless the bell rings."""
-        if len(self._flying) >= self._slots:
+        if self._free <= 0:
             return None
         if rest := self._rest_seconds():
             return rest
@@ -184,6 +186,11 @@ class Push:
         outcome: Outcome | None = None
         try:
             outcome = await attempt.perform(flight)
+            if isinstance(
+                outcome, Succeeded
+            ):  # the next claim shares a commit with this one's end; see `database.write`
+                flight.through = True
+                self.wake.ring()
             await self._conclude(operation, outcome, log)
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(LAST_WORDS, shield=True):
