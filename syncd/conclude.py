@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncd.clock import utc_text
 from syncd.decide import Backoff, next_lookup
+from syncd.listing import ID
 from syncd.mirror import operations, sessions, sources
 from syncd.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown
 
@@ -75,8 +76,9 @@ def write(
     """
     match outcome:
         case Succeeded():
-            links = _effect(connection, operation, outcome, now)
-            if operation.kind == "create" and not sessions.is_live(connection, outcome.session_id or ""):
+            links, written = _effect(connection, operation, outcome, now)
+            created = outcome.session_id or ""
+            if operation.kind == "create" and created not in written and not sessions.is_live(connection, created):
                 # deleted by another operation between the answer and now: what a create promises is not there
                 again = Retry("the session was deleted while it was being looked up", outcome.status, counts=False)
                 _retry(connection, operation, again, now=now, patience=patience, chance=chance)
@@ -173,15 +175,21 @@ def _missed(connection: Connection, operation: Operation, outcome: Missed, now: 
     operations.release(connection, operation, state, last_status=outcome.status, **values)
 
 
-def _effect(connection: Connection, operation: Operation, outcome: Succeeded, now: datetime) -> list[Link]:
+def _effect(
+    connection: Connection, operation: Operation, outcome: Succeeded, now: datetime
+) -> tuple[list[Link], set[str | None]]:
+    """Bring the mirror in line; return the links that changed, and the sessions that were written, so are live."""
     links: list[Link] = []
+    written: set[str | None] = set()
     linked = False
     for row in outcome.rows:
         applied = sessions.apply(connection, [row], sessions.Sighting(outcome.asked_at, utc_text(now)))
         links += applied.sources
         linked = "inserted" in applied.changes.values()
+        if applied.changes:
+            written.add(row[ID])
     gone = [sessions.key_of(connection, session_id) for session_id in outcome.gone]
     sessions.bury(connection, [key for key in gone if key is not None], now=utc_text(now))
     if operation.source_session_id is not None and not linked:
         links += sources.refresh(connection, {operation.source_session_id}, utc_text(now))
-    return links
+    return links, written

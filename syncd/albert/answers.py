@@ -74,8 +74,8 @@ def _words(answer: Answer, hide: Callable[[str], str]) -> tuple[str, str]:
         words = payload
         if isinstance(payload, dict):
             words = payload.get("errors") or payload.get("message") or payload
-        # Written anew, so that a secret in \u escapes is seen for what it is.
-        text = json.dumps(payload, ensure_ascii=False)
+        if "\\" in text:  # Written anew, so that a secret in \u escapes is seen for what it is.
+            text = json.dumps(payload, ensure_ascii=False)
         words = words if isinstance(words, str) else json.dumps(words, ensure_ascii=False)
     except (ValueError, RecursionError):
         words = text

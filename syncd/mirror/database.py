@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -134,9 +134,9 @@ class Database:
         """Return `sqlite` or `postgresql`."""
         return self.url.get_backend_name()
 
-    @property
+    @cached_property
     def path(self) -> Path:
-        """Return the SQLite file."""
+        """The SQLite file."""
         return Path(self.url.database or "")
 
     async def __aenter__(self) -> Self:
