@@ -39,9 +39,9 @@ AND NOT (x.state = 'linked' AND x.session_id = s.id)
 
 _UNLINKED = """
 SELECT 1 FROM sessions AS s WHERE s.deleted_at IS NULL
-AND NOT EXISTS (SELECT 1 FROM source_sessions AS x WHERE x.source_session_id = s.source_session_id)
-AND NOT EXISTS (SELECT 1 FROM passes WHERE state = 'complete') LIMIT 1
+AND NOT EXISTS (SELECT 1 FROM source_sessions AS x WHERE x.source_session_id = s.source_session_id) LIMIT 1
 """
+_COMPLETE = "SELECT 1 FROM passes WHERE state = 'complete' LIMIT 1"
 
 
 def begin(connection: Connection) -> bool:
@@ -52,8 +52,12 @@ def begin(connection: Connection) -> bool:
         connection.exec_driver_sql(f"DROP INDEX IF EXISTS {_INDEX}")
         return True
     there = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?", (_INDEX,))
+    if there.first() is None:
+        return True
+    if connection.exec_driver_sql(_COMPLETE).first() is not None:
+        return False
     # with the index, a process that ended before the last source id was linked is still loading
-    return there.first() is None or connection.exec_driver_sql(_UNLINKED).first() is not None
+    return connection.exec_driver_sql(_UNLINKED).first() is not None
 
 
 async def finish(database: Database, now: datetime) -> list[sources.Link]:
