@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from syncd.clock import utc_text
-from syncd.decide import Backoff, next_lookup
+from syncd.decide import Backoff, lag_wait, listed_from, next_lookup
 from syncd.listing import ID
 from syncd.mirror import operations, sessions, sources
 from syncd.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown
@@ -76,11 +76,13 @@ def write(
     """
     match outcome:
         case Succeeded():
-            links, written = _effect(connection, operation, outcome, now)
+            links, written = _effect(connection, operation, outcome, now, patience)
             created = outcome.session_id or ""
             if operation.kind == "create" and created not in written and not sessions.is_live(connection, created):
-                # deleted by another operation between the answer and now: what a create promises is not there
-                again = Retry("the session was deleted while it was being looked up", outcome.status, counts=False)
+                # deleted by another operation between the answer and now, or lately, and look-ups lag: what a create
+                # promises is not there
+                words = f"{outcome.session_id} was deleted lately and is shown still: look-ups lag"
+                again = Retry(words, outcome.status, lag_wait(patience.settle), counts=False)
                 _retry(connection, operation, again, now=now, patience=patience, chance=chance)
                 return Concluded(again, links)
             operations.release(
@@ -151,7 +153,7 @@ def _retry(
 
 
 def _unknown(connection: Connection, operation: Operation, outcome: Unknown, now: datetime, patience: Patience) -> None:
-    first = next_lookup(now, lookups=0, settle=patience.settle) or now
+    first = next_lookup(now, lookups=0, settle=patience.settle, now=now) or now
     told = now + timedelta(seconds=patience.backoff.told(outcome.retry_after or 0.0))
     operations.release(
         connection, operation, "unknown", attempts=operation.attempts, unknown_since=now, lookups=0,
@@ -162,7 +164,7 @@ def _unknown(connection: Connection, operation: Operation, outcome: Unknown, now
 def _following(operation: Operation, now: datetime, patience: Patience) -> datetime | None:
     """Return when to look after this look-up; None when it was the last."""
     since = operation.unknown_since or now
-    return next_lookup(since, lookups=operation.lookups + 1, settle=patience.settle)
+    return next_lookup(since, lookups=operation.lookups + 1, settle=patience.settle, now=now)
 
 
 def _missed(connection: Connection, operation: Operation, outcome: Missed, now: datetime, patience: Patience) -> None:
@@ -176,14 +178,16 @@ def _missed(connection: Connection, operation: Operation, outcome: Missed, now: 
 
 
 def _effect(
-    connection: Connection, operation: Operation, outcome: Succeeded, now: datetime
+    connection: Connection, operation: Operation, outcome: Succeeded, now: datetime, patience: Patience
 ) -> tuple[list[Link], set[str | None]]:
     """Bring the mirror in line; return the links that changed, and the sessions that were written, so are live."""
     links: list[Link] = []
     written: set[str | None] = set()
     linked = False
+    lags_from = None if outcome.made else listed_from(now, patience.settle)
+    sighting = sessions.Sighting(outcome.asked_at, utc_text(now), listed_from=lags_from)
     for row in outcome.rows:
-        applied = sessions.apply(connection, [row], sessions.Sighting(outcome.asked_at, utc_text(now)))
+        applied = sessions.apply(connection, [row], sighting)
         links += applied.sources
         linked = "inserted" in applied.changes.values()
         if applied.changes:
