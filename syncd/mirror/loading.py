@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 CHUNK = 20_000
 _INDEX = "ix_sessions_live_source"
+_SOURCES = "SELECT source_session_id FROM sessions WHERE source_session_id > ? AND deleted_at IS NULL"
+_COUNT = """
+SELECT count(*) FROM sessions WHERE source_session_id > ? AND source_session_id <= ? AND deleted_at IS NULL
+"""
 _LINK = """
 INSERT INTO source_sessions (source_session_id, state, session_id, checked_at)
 SELECT source_session_id, 'linked', id, ? FROM sessions
@@ -80,15 +84,15 @@ def _build_index(connection: Connection) -> None:
 
 def _link(connection: Connection, after: str, at: str) -> tuple[str | None, list[sources.Link]]:
     """Link the next chunk of source ids; return the last of them, None when there are no more."""
-    bounds = connection.exec_driver_sql(
-        "SELECT count(*), max(source_session_id) FROM (SELECT source_session_id FROM sessions "
-        "WHERE source_session_id > ? AND deleted_at IS NULL ORDER BY source_session_id LIMIT ?)",
-        (after, CHUNK),
-    ).one()
-    if not bounds[0]:
+    last = connection.exec_driver_sql(
+        f"{_SOURCES} ORDER BY source_session_id LIMIT 1 OFFSET ?", (after, CHUNK)
+    ).scalar()
+    if last is None:  # the last chunk
+        last = connection.exec_driver_sql(f"{_SOURCES} ORDER BY source_session_id DESC LIMIT 1", (after,)).scalar()
+    if last is None:
         return None, []
-    linked = connection.exec_driver_sql(_LINK, (at, after, bounds[1])).rowcount
-    if linked == bounds[0]:
-        return bounds[1], []
-    different = connection.exec_driver_sql(_DIFFERENT, (after, bounds[1])).scalars().all()
-    return bounds[1], sources.refresh(connection, different, at)
+    there = connection.exec_driver_sql(_COUNT, (after, last)).scalar()
+    if connection.exec_driver_sql(_LINK, (at, after, last)).rowcount == there:
+        return last, []
+    different = connection.exec_driver_sql(_DIFFERENT, (after, last)).scalars().all()
+    return last, sources.refresh(connection, different, at)
