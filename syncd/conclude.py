@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncd.clock import utc_text
 from syncd.decide import Backoff, lag_wait, listed_from, next_lookup
+from syncd.listing import ID
 from syncd.mirror import operations, sessions, sources
 from syncd.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown
 
@@ -75,8 +76,9 @@ def write(
     """
     match outcome:
         case Succeeded():
-            links = _effect(connection, operation, outcome, now, patience)
-            if operation.kind == "create" and not sessions.is_live(connection, outcome.session_id or ""):
+            links, written = _effect(connection, operation, outcome, now, patience)
+            created = outcome.session_id or ""
+            if operation.kind == "create" and created not in written and not sessions.is_live(connection, created):
                 # deleted by another operation between the answer and now, or lately, and look-ups lag: what a create
                 # promises is not there
                 words = f"{outcome.session_id} was deleted lately and is shown still: look-ups lag"
@@ -177,8 +179,10 @@ def _missed(connection: Connection, operation: Operation, outcome: Missed, now: 
 
 def _effect(
     connection: Connection, operation: Operation, outcome: Succeeded, now: datetime, patience: Patience
-) -> list[Link]:
+) -> tuple[list[Link], set[str | None]]:
+    """Bring the mirror in line; return the links that changed, and the sessions that were written, so are live."""
     links: list[Link] = []
+    written: set[str | None] = set()
     linked = False
     lags_from = None if outcome.made else listed_from(now, patience.settle)
     sighting = sessions.Sighting(outcome.asked_at, utc_text(now), listed_from=lags_from)
@@ -186,8 +190,10 @@ def _effect(
         applied = sessions.apply(connection, [row], sighting)
         links += applied.sources
         linked = "inserted" in applied.changes.values()
+        if applied.changes:
+            written.add(row[ID])
     gone = [sessions.key_of(connection, session_id) for session_id in outcome.gone]
     sessions.bury(connection, [key for key in gone if key is not None], now=utc_text(now))
     if operation.source_session_id is not None and not linked:
         links += sources.refresh(connection, {operation.source_session_id}, utc_text(now))
-    return links
+    return links, written

@@ -8,19 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
 import click
 
 from syncd.cli.common import as_json_option, print_json, say, takes_settings
 from syncd.cli.common import run as run_async
 from syncd.cli.doctor import sqlite_version
 from syncd.errors import UsageError
-from syncd.opening import COMMAND_PATIENCE
-from syncd.tasks import task_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import anyio
     from structlog.typing import FilteringBoundLogger
 
     from syncd.app import Flows
@@ -84,6 +82,10 @@ def _tell_database(database: Database, log: FilteringBoundLogger) -> None:
 
 async def _unless_signalled(work: Callable[[], Awaitable[T]]) -> T | int:
     """Return what the work returns, or the number of the SIGTERM or SIGINT that ended it in good order."""
+    import anyio
+
+    from syncd.tasks import task_group
+
     outcome: T | int = signal.SIGTERM
 
     async def watch(scope: anyio.CancelScope) -> None:
@@ -170,6 +172,7 @@ async def _once(settings: Settings, log: FilteringBoundLogger, on_page: Any) -> 
     from syncd.app import open_flows
     from syncd.mirror import operations
     from syncd.mirror.leader import Replica
+    from syncd.opening import COMMAND_PATIENCE
 
     async with open_flows(settings, command="once", log=log, patience=COMMAND_PATIENCE, on_page=on_page) as flows:
         if isinstance(flows.leadership, Replica):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from syncd.cli import COMMANDS, cli
+from syncd.cli import COMMANDS, SENTENCES, cli, sentence
 from syncd.cli.common import read
 from syncd.mirror import glance, views
 from syncd.settings import load
@@ -36,6 +36,14 @@ def test_list_of_commands_cuts_no_sentence_short(syncd: Call) -> None:
     for words in ([], ["enqueue"], ["sources"], ["operations"], ["deletions"], ["quarantine"]):
         shown = syncd(*words, "--help").out
         assert "..." not in shown.partition("Commands:")[2], shown
+
+
+def test_list_of_commands_says_of_each_what_the_command_says_of_itself(syncd: Call) -> None:
+    listed = " ".join(syncd("--help").out.split())
+    for name in COMMANDS:
+        said = sentence(cli.get_command(None, name))  # type: ignore[arg-type]
+        assert f" {name} {said}" in listed
+        assert SENTENCES.get(name, said) == said
 
 
 def test_enqueue_makes_the_database_and_prints_the_operation(syncd: Call) -> None:

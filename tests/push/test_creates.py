@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from syncd.mirror import loading
 from syncd.sandbox import Habits
 from tests.push.kit import SESSIONS, create, effects, finished, times, until, worked, working
 from tests.world import world
@@ -204,3 +205,14 @@ async def test_adopted_session_that_another_operation_deletes_meanwhile_is_made_
         assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
         assert rows[0]["result_session_id"] in await w.live()
         assert await w.live() == w.there()
+
+
+@pytest.mark.sqlite  # on PostgreSQL the index stays
+async def test_create_beside_a_first_pass_that_has_taken_the_index_away_is_carried_out(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.database.write(loading.begin)
+        (create_id,) = await w.enqueue(create())
+        (row,) = await worked(w, create_id)
+        assert row["state"] == "succeeded"
+        assert not w.named("operation.failed")
+        assert len(effects(w)) == 1
