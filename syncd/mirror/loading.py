@@ -40,7 +40,7 @@ AND NOT (x.state = 'linked' AND x.session_id = s.id)
 _UNLINKED = """
 SELECT 1 FROM sessions AS s WHERE s.deleted_at IS NULL
 AND NOT EXISTS (SELECT 1 FROM source_sessions AS x WHERE x.source_session_id = s.source_session_id)
-AND NOT EXISTS (SELECT 1 FROM passes WHERE state = 'complete') LIMIT 1
+AND NOT EXISTS (SELECT 1 FROM passes WHERE state = 'complete' AND seen > 0) LIMIT 1
 """
 
 
