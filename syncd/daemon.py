@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from syncd.decide import Backoff
+from syncd.decide import PASS_AGAIN, Backoff, pass_pause
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.leader import Replica
 from syncd.mirror.listen import POLL_SECONDS_LISTENING, changes
@@ -158,13 +158,15 @@ class Daemon:
         while True:
             began = clock.monotonic()
             self._beat("passes")
+            failed = False
             try:
-                await self.flows.pull.run()
+                failed = (await self.flows.pull.run()).state == "failed"
             except PassLostError as error:
                 self.log.warning("pass.lost", reason=str(error))
             self._reconcile_bell.ring()
             self._beat("passes")
-            await self._sleep("passes", max(self.rhythm.pass_interval - (clock.monotonic() - began), 0))
+            spent = clock.monotonic() - began
+            await self._sleep("passes", pass_pause(self.rhythm.pass_interval, spent, failed=failed))
 
     async def _reconcile(self) -> None:
         failures = 0
@@ -174,7 +176,7 @@ class Daemon:
             failures = failures + 1 if unanswered else 0
             if unanswered:
                 waits = self.flows.push.settings.backoff
-                rest = min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval)
+                rest = min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval, PASS_AGAIN)
                 await self._sleep("reconcile", rest)
             await self._sleep("reconcile", min(RECONCILE_GAP, self.rhythm.reconcile_interval))
             self._beat("reconcile", self.rhythm.reconcile_interval)

@@ -45,7 +45,7 @@ _UNLINKED = """
 SELECT 1 FROM sessions AS s WHERE s.deleted_at IS NULL
 AND NOT EXISTS (SELECT 1 FROM source_sessions AS x WHERE x.source_session_id = s.source_session_id) LIMIT 1
 """
-_COMPLETE = "SELECT 1 FROM passes WHERE state = 'complete' LIMIT 1"
+_COMPLETE = "SELECT 1 FROM passes WHERE state = 'complete' AND seen > 0 LIMIT 1"
 
 
 def begin(connection: Connection) -> bool:
