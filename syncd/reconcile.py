@@ -79,7 +79,8 @@ class Reconcile:
             The number of source ids that got no answer and will be asked for again.
         """
         await self._resolve()
-        now, after, unanswered = self.clock.now(), "", 0
+        now, unanswered = self.clock.now(), 0
+        after: str | None = None
         before = now - timedelta(seconds=RECHECK)
         while True:
             chunk = await self.database.read(partial(sources.to_ask, checked_before=before, limit=CHUNK, after=after))

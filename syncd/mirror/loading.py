@@ -26,13 +26,18 @@ _INDEX = "ix_sessions_live_source"
 _LINK = """
 INSERT INTO source_sessions (source_session_id, state, session_id, checked_at)
 SELECT source_session_id, 'linked', id, ? FROM sessions
-WHERE source_session_id > ? AND source_session_id <= ? AND deleted_at IS NULL
+WHERE source_session_id {behind} ? AND source_session_id <= ? AND deleted_at IS NULL
 ORDER BY source_session_id
 ON CONFLICT (source_session_id) DO NOTHING
 """
+_BOUNDS = """
+SELECT count(*), max(source_session_id) FROM (
+    SELECT source_session_id FROM sessions WHERE source_session_id {behind} ? AND deleted_at IS NULL
+    ORDER BY source_session_id LIMIT ?)
+"""
 _DIFFERENT = """
 SELECT DISTINCT s.source_session_id FROM sessions AS s JOIN source_sessions AS x USING (source_session_id)
-WHERE source_session_id > ? AND source_session_id <= ? AND s.deleted_at IS NULL
+WHERE source_session_id {behind} ? AND source_session_id <= ? AND s.deleted_at IS NULL
 AND NOT (x.state = 'linked' AND x.session_id = s.id)
 """
 
@@ -58,7 +63,8 @@ def begin(connection: Connection) -> bool:
 
 async def finish(database: Database, now: datetime) -> list[sources.Link]:
     """Build what was left out; return the links that were news to somebody."""
-    at, links, after = utc_text(now), [], ""
+    at, links = utc_text(now), []
+    after: str | None = None
     await database.write(
         lambda c: c.exec_driver_sql(
             f"CREATE INDEX IF NOT EXISTS {_INDEX} ON sessions (source_session_id, id) WHERE deleted_at IS NULL"
@@ -72,17 +78,15 @@ async def finish(database: Database, now: datetime) -> list[sources.Link]:
         after = last
 
 
-def _link(connection: Connection, after: str, at: str) -> tuple[str | None, list[sources.Link]]:
+def _link(connection: Connection, after: str | None, at: str) -> tuple[str | None, list[sources.Link]]:
     """Link the next chunk of source ids; return the last of them, None when there are no more."""
-    bounds = connection.exec_driver_sql(
-        "SELECT count(*), max(source_session_id) FROM (SELECT source_session_id FROM sessions "
-        "WHERE source_session_id > ? AND deleted_at IS NULL ORDER BY source_session_id LIMIT ?)",
-        (after, CHUNK),
-    ).one()
-    if not bounds[0]:
+    behind = ">=" if after is None else ">"  # the first one may be empty: a session carries what it carries
+    first = after or ""
+    count, last = connection.exec_driver_sql(_BOUNDS.format(behind=behind), (first, CHUNK)).one()
+    if not count:
         return None, []
-    linked = connection.exec_driver_sql(_LINK, (at, after, bounds[1])).rowcount
-    if linked == bounds[0]:
-        return bounds[1], []
-    different = connection.exec_driver_sql(_DIFFERENT, (after, bounds[1])).scalars().all()
-    return bounds[1], sources.refresh(connection, different, at)
+    linked = connection.exec_driver_sql(_LINK.format(behind=behind), (at, first, last)).rowcount
+    if linked == count:
+        return last, []
+    different = connection.exec_driver_sql(_DIFFERENT.format(behind=behind), (first, last)).scalars().all()
+    return last, sources.refresh(connection, different, at)
