@@ -128,9 +128,7 @@ def checked(connection: Connection, source_id: str, checked_at: str) -> None:
     )
 
 
-def to_ask(
-    connection: Connection, *, checked_before: datetime, limit: int, after: str | None = None
-) -> list[str]:
+def to_ask(connection: Connection, *, checked_before: datetime, limit: int, after: str | None = None) -> list[str]:
     """Return source ids that only Albert can tell about, in their order, beginning behind `after`.
 
     These are the unresolved ones, and the missing and contradictory ones that were not checked for long; one that an

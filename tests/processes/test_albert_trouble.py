@@ -52,6 +52,7 @@ async def test_once_with_refused_credentials_or_a_dead_operation_exits_1(syncd: 
     assert refused.code == 1
     assert refused.data["pass"]["state"] == "failed"
     assert "credentials" in refused.data["pass"]["error"]
+    assert "credentials" in (await syncd.call("status", "--json")).data["problems"][0]
 
     assert (await syncd.call("once")).code == 0
     syncd.sandbox.script("DELETE", "/api/v3/chats/sessions/CHS1", 422)
