@@ -98,6 +98,9 @@ def test_operations_are_listed_shown_cancelled_and_retried(syncd: Call) -> None:
     assert [row["blocked_by"] for row in syncd("operations", "list", "--json").data] == [1, None]
     shown = syncd("operations", "show", "1")
     assert "line\\nbreak \\x1b[31m" in shown.out
+    assert "blocked_by" not in shown.out
+    assert "blocked_by         1\n" in syncd("operations", "show", "2").out
+    assert syncd("operations", "show", "2", "--json").data["blocked_by"] == 1
     sql("UPDATE operations SET state = 'dead', finished_at = '2026-01-01T00:00:00.000000Z' WHERE id = 1")
     assert syncd("operations", "retry", "1").out == "operation 1 is pending again\n"
     refused = syncd("operations", "cancel", "1", "9", "--json")
