@@ -36,9 +36,13 @@ def problems(overview: Mapping[str, Any], *, pass_interval: float) -> list[str]:
         held = fresh["held_pass_id"]
         found.append(f"pass {held} holds deletions for your decision; run: syncd deletions list")
     if fresh["operations_dead"]:
-        dead = fresh["operations_dead"]
-        found.append(f"{dead} operation{'s are' if dead > 1 else ' is'} dead; run: syncd operations list --state dead")
+        found.append(dead_operations(fresh["operations_dead"]))
     return found
+
+
+def dead_operations(count: int) -> str:
+    """Say that operations are dead."""
+    return f"{count} operation{'s are' if count > 1 else ' is'} dead; run: syncd operations list --state dead"
 
 
 def duration(seconds: float) -> str:
