@@ -6,7 +6,7 @@ the operation: `LeaseLostError` otherwise, and nothing is written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -47,15 +47,6 @@ def spent(operation: Operation, outcome: Outcome, *, now: datetime, patience: Pa
     if isinstance(outcome, Missed) and over and _following(operation, now, patience) is None:
         return Dead(f"gave up after {operation.attempts} attempts, each with its answer lost", outcome.status)
     return outcome
-
-
-def uncounted(operation: Operation, outcome: Outcome) -> tuple[Operation, Outcome]:
-    """Take an attempt back that was not the operation's fault: Albert is down for everybody."""
-    if isinstance(outcome, Retry):
-        return operation, replace(outcome, counts=False)
-    if isinstance(outcome, Unknown) and operation.state == "running":
-        return replace(operation, attempts=operation.attempts - 1), outcome
-    return operation, outcome
 
 
 def write(

@@ -1,8 +1,8 @@
 """Whether Albert is down for everybody. Pure: no I/O, no clock but what is passed in.
 
-When several operations fail in a row and none succeeds in between, none of them is to blame: their attempts do not
-count, the queue asks with one operation at a time, and the pauses in between grow. The first answer that shows that
-Albert works brings everything back to full speed. One operation that fails alone, however often, is its own fault.
+When several operations fail in a row and none succeeds in between, the queue asks with one operation at a time, and the
+pauses in between grow, so that an outage costs a waiting queue hardly any attempts. The first answer that shows that
+Albert works brings everything back to full speed. What fails for ever still comes to the end of its attempts.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class Pauses:
         wait = self.backoff.wait(self.count, chance=1.0, retry_after=told)
         self.until = now + max(wait, min(SHORTEST_PAUSE, self.backoff.longest))
 
+    def shorten(self) -> None:
+        """Let the pauses grow anew from the shortest; the one that is under way is served."""
+        self.count = min(self.count, 1)
+
     def end(self) -> None:
         """Begin anew."""
         self.count, self.until = 0, 0.0
@@ -57,7 +61,7 @@ class Outage:
         return len(self.failing) >= DISTINCT
 
     def failed(self, operation_id: int, now: float, *, told: float | None = None) -> bool:
-        """Note a failure; return whether it is Albert's and not the operation's."""
+        """Note a failure; return whether it may be Albert's and not the operation's."""
         self.failing.add(operation_id)
         if self.down:
             self.pauses.grow(now, told=told)

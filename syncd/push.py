@@ -104,6 +104,13 @@ class Push:
         self._stopping = True
         self.wake.ring()
 
+    def heard(self) -> None:
+        """Note that Albert answered somebody else: if all operations fail, that is not for want of Albert.
+
+        They still go one at a time, but not ever more slowly, so that each comes to the end of its attempts.
+        """
+        self._outage.pauses.shorten()
+
     async def drain(self) -> None:
         """Work the queue until nothing is due and nothing is in flight, or Albert takes nothing."""
         async with task_group() as group:
@@ -214,12 +221,14 @@ class Push:
             log.exception("operation.failed")
 
     async def _conclude(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
+        own = outcome
         if isinstance(outcome, Retry | Unknown) and outcome.down:
             was_down, error = self._outage.down, outcome.error
-            if self._outage.failed(operation.id, self.clock.monotonic(), told=outcome.retry_after):
-                operation, outcome = conclude.uncounted(operation, outcome)
+            self._outage.failed(operation.id, self.clock.monotonic(), told=outcome.retry_after)
             if self._outage.down and not was_down:
-                log.error("queue.slowed", error=error, hint="Albert fails for everybody; no attempt counts meanwhile")
+                log.error(
+                    "queue.slowed", error=error, hint="Albert fails for everybody; one operation is tried at a time"
+                )
         now, chance = self.clock.now(), self.chance()
         outcome = conclude.spent(operation, outcome, now=now, patience=self.settings)
         written: Concluded = await self.database.write(
@@ -227,7 +236,7 @@ class Push:
         )
         for link in written.links:
             log_link(log, link)
-        self._judge(written.outcome, log)
+        self._judge(own, log)  # not what was written: to be given up is no sign of life
         _report(operation, written.outcome, log)
 
     async def _break(self, operation: Operation, error: Exception, log: FilteringBoundLogger, *, sent: bool) -> None:
