@@ -108,6 +108,13 @@ class Push:
         self._stopping = True
         self.wake.ring()
 
+    def heard(self) -> None:
+        """Note that Albert answered somebody else: if all operations fail, that is not for want of Albert.
+
+        They still go one at a time, but not ever more slowly, and each comes to the end of its attempts.
+        """
+        self._outage.heard(self.clock.monotonic())
+
     async def drain(self) -> None:
         """Work the queue until nothing is due and nothing is in flight, or Albert takes nothing."""
         async with task_group() as group:
@@ -236,15 +243,15 @@ class Push:
             log.exception("operation.failed")
 
     async def _conclude(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
-        operation, outcome = self._learn(operation, outcome, log)
+        operation, own = self._learn(operation, outcome, log)
         now, chance = self.clock.now(), self.chance()
-        outcome = conclude.spent(operation, outcome, now=now, patience=self.settings)
+        outcome = conclude.spent(operation, own, now=now, patience=self.settings)
         written: Concluded = await self.database.write(
             lambda c: conclude.write(c, operation, outcome, now=now, patience=self.settings, chance=chance)
         )
         for link in written.links:
             log_link(log, link)
-        self._relax(written.outcome, log)
+        self._relax(own, log)  # not what was written: to be given up is no sign of life
         _report(operation, written.outcome, log)
 
     async def _break(self, operation: Operation, error: Exception, log: FilteringBoundLogger, *, sent: bool) -> None:

@@ -240,8 +240,8 @@ def listing(connection: Connection, *, state: str | None, limit: int) -> Sequenc
 
 
 def get(connection: Connection, operation_id: int) -> sa.RowMapping | None:
-    """Return one operation."""
-    query = sa.select(operations).where(operations.c.id == operation_id)
+    """Return one operation, with the id of the one that blocks it."""
+    query = sa.select(operations, _blocker().label("blocked_by")).where(operations.c.id == operation_id)
     with lenient_text(connection):
         return connection.execute(query).mappings().first()
 

@@ -276,6 +276,18 @@ def open_holds(connection: Connection) -> list[sa.Row[tuple[object, ...]]]:
     return list(connection.execute(query).all())
 
 
+def would_go(connection: Connection, pass_id: int, *, limit: int) -> list[sa.RowMapping]:
+    """Return the sessions that a held pass would let go, in the order of their ids."""
+    source = sa.select(sa.func.coalesce(passes.c.candidates_of, passes.c.id)).where(passes.c.id == pass_id)
+    query = (
+        sa.select(sessions.c.id, sessions.c.name, sessions.c.source_session_id, sessions.c.updated_at)
+        .join(held_sessions, held_sessions.c.session_key == sessions.c.key)
+        .where(held_sessions.c.pass_id == source.scalar_subquery())
+        .order_by(sessions.c.id)
+    )
+    return list(connection.execute(query.limit(limit)).mappings())
+
+
 def decide(connection: Connection, pass_id: int, decision: str, now: datetime) -> str | None:
     """Write an operator's decision on a held pass; return what is wrong with it, None when nothing is.
 
