@@ -86,6 +86,10 @@ def test_sources_are_added_once_imported_and_listed(syncd: Call) -> None:
         "known": 1,
     }
     assert [row["source_session_id"] for row in syncd("sources", "list", "--json").data] == ["a", "b", "c"]
+    others = b'customer,source_session_id,customer\nx,b,"1, 2"\n', b'{"n": 1, "source_session_id": "c", "n": 2}\n'
+    assert [syncd("sources", "import", "-", given=given).out for given in others] == ["added 0, known already 1\n"] * 2
+    refused = syncd("sources", "import", "-", given=b"customer\nx\n")
+    assert (refused.code, refused.err.startswith("error: line 1: ")) == (2, True)
     assert syncd("sources", "list", "--state", "linked").out == "no source ids\n"
     assert len(syncd("sources", "list", "--limit", "2", "--json").data) == 2
 
