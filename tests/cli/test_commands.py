@@ -75,7 +75,13 @@ def test_dry_run_says_what_would_become_of_each_row_and_queues_nothing(syncd: Ca
     assert shown.data["totals"] == {"created": 1, "there": 1}
     table = syncd("enqueue", "import", "-", "--dry-run", given=b"source_session_id,name\na,A\n")
     assert "LINE" in table.out
-    assert table.err == "dry run, nothing was queued: 1 created\n"
+    said, warned = table.err.splitlines()
+    assert said == "dry run, nothing was queued: 1 created"
+    assert "no pass has been completed yet" in warned
+    at = "2026-01-01T00:00:00.000000Z"
+    sql(f"INSERT INTO passes (state, started_at, finished_at) VALUES ('complete', '{at}', '{at}')")
+    again = syncd("enqueue", "import", "-", "--dry-run", given=b"source_session_id,name\na,A\n")
+    assert again.err == "dry run, nothing was queued: 1 created\n"
     assert sql("SELECT * FROM operations") == []
 
 
