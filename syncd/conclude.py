@@ -46,7 +46,8 @@ def spent(operation: Operation, outcome: Outcome, *, now: datetime, patience: Pa
     if isinstance(outcome, Retry) and outcome.counts and over and operation.state == "running":
         return Dead(f"gave up after {operation.attempts} attempts: {outcome.error}", outcome.status)
     if isinstance(outcome, Missed) and over and _following(operation, now, patience) is None:
-        return Dead(f"gave up after {operation.attempts} attempts, each with its answer lost", outcome.status)
+        words = f"gave up after {operation.attempts} attempts, each with its answer lost"
+        return Dead(f"{words}; the last: {operation.last_error}" if operation.last_error else words, outcome.status)
     return outcome
 
 

@@ -60,6 +60,7 @@ class Operation:
     target_session_id: str | None
     unknown_since: datetime | None
     lookups: int
+    last_error: str | None
 
 
 _FIELDS = tuple(Operation.__dataclass_fields__)
@@ -128,7 +129,7 @@ def claim(
 
 def _read(row: Sequence[Any]) -> Operation:
     """Read a row of `_DUE`."""
-    values = [*row[:-2], moment(row[-2]), row[-1]]
+    values = [*row[:-3], moment(row[-3]), *row[-2:]]
     return Operation(*values)
 
 

@@ -83,7 +83,13 @@ def test_dry_run_says_what_would_become_of_each_row_and_queues_nothing(syncd: Ca
     assert shown.data["totals"] == {"created": 1, "there": 1}
     table = syncd("enqueue", "import", "-", "--dry-run", given=b"source_session_id,name\na,A\n")
     assert "LINE" in table.out
-    assert table.err == "dry run, nothing was queued: 1 created\n"
+    said, warned = table.err.splitlines()
+    assert said == "dry run, nothing was queued: 1 created"
+    assert "no pass has been completed yet" in warned
+    at = "2026-01-01T00:00:00.000000Z"
+    sql(f"INSERT INTO passes (state, started_at, finished_at) VALUES ('complete', '{at}', '{at}')")
+    again = syncd("enqueue", "import", "-", "--dry-run", given=b"source_session_id,name\na,A\n")
+    assert again.err == "dry run, nothing was queued: 1 created\n"
     assert sql("SELECT * FROM operations") == []
 
 
@@ -94,6 +100,10 @@ def test_sources_are_added_once_imported_and_listed(syncd: Call) -> None:
         "known": 1,
     }
     assert [row["source_session_id"] for row in syncd("sources", "list", "--json").data] == ["a", "b", "c"]
+    others = b'customer,source_session_id,customer\nx,b,"1, 2"\n', b'{"n": 1, "source_session_id": "c", "n": 2}\n'
+    assert [syncd("sources", "import", "-", given=given).out for given in others] == ["added 0, known already 1\n"] * 2
+    refused = syncd("sources", "import", "-", given=b"customer\nx\n")
+    assert (refused.code, refused.err.startswith("error: line 1: ")) == (2, True)
     assert syncd("sources", "list", "--state", "linked").out == "no source ids\n"
     assert len(syncd("sources", "list", "--limit", "2", "--json").data) == 2
 
