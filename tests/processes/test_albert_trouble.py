@@ -87,10 +87,13 @@ async def test_once_with_refused_credentials_or_a_dead_operation_exits_1(syncd: 
 
 async def test_doctor_names_what_is_wrong_and_how_to_mend_it(syncd: Syncd) -> None:
     new = await syncd.call("doctor", "--json")
-    assert new.code == 1
+    assert new.code == 0
     assert {one["check"]: one["verdict"] for one in new.data} == {
-        "settings": "ok", "sqlite": new.data[1]["verdict"], "database": "bad", "albert": "ok",
+        "settings": "ok", "sqlite": new.data[1]["verdict"], "database": "warning", "albert": "ok",
     }  # fmt: skip
+    assert "syncd once" in new.data[2]["mend"]
+    for trouble in ({"SYNCD_AUTO_MIGRATE": "false"}, {"SYNCD_DATABASE_URL": "sqlite:///nowhere/syncd.db"}):
+        assert (await syncd.call("doctor", **trouble)).code == 1
     assert not syncd.file.exists()
     assert (await syncd.call("once")).code == 0
     assert (await syncd.call("doctor")).code == 0
