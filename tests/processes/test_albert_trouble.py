@@ -92,8 +92,8 @@ async def test_doctor_names_what_is_wrong_and_how_to_mend_it(syncd: Syncd) -> No
         "settings": "ok", "sqlite": new.data[1]["verdict"], "database": "warning", "albert": "ok",
     }  # fmt: skip
     assert "syncd once" in new.data[2]["mend"]
-    for trouble in ({"SYNCD_AUTO_MIGRATE": "false"}, {"SYNCD_DATABASE_URL": "sqlite:///nowhere/syncd.db"}):
-        assert (await syncd.call("doctor", **trouble)).code == 1
+    assert (await syncd.call("doctor", SYNCD_AUTO_MIGRATE="false")).code == 1
+    assert (await syncd.call("doctor", SYNCD_DATABASE_URL="sqlite:///nowhere/syncd.db")).code == 1
     assert not syncd.file.exists()
     assert (await syncd.call("once")).code == 0
     assert (await syncd.call("doctor")).code == 0
