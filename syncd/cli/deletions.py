@@ -10,6 +10,8 @@ from syncd.cli.common import ROW_ID, as_json_option, print_json, print_rows, rea
 from syncd.errors import SyncdError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from syncd.settings import Loaded
 
 
@@ -27,6 +29,25 @@ def list_(loaded: Loaded, *, as_json: bool) -> None:
 
     rows: Any = read(loaded.settings, lambda c: [dict(row._mapping) for row in passes.open_holds(c)])  # noqa: SLF001
     print_rows(rows, ("id", "started_at", "seen", "missing", "error"), as_json=as_json, empty="nothing is held")
+
+
+@deletions.command("show", short_help="List the sessions that a held pass would let go.")
+@click.argument("pass_id", type=ROW_ID, metavar="PASS")
+@as_json_option
+@takes_settings()
+def show(loaded: Loaded, pass_id: int, *, as_json: bool) -> None:
+    """List the sessions that would go if a held pass were approved, by name."""
+    from syncd.mirror import passes
+
+    def look(connection: Connection) -> list[dict[str, Any]] | None:
+        found = passes.held_rows(connection, pass_id)
+        return None if found is None else [dict(row) for row in found]
+
+    rows = read(loaded.settings, look)
+    if rows is None:
+        raise SyncdError(f"pass {pass_id} does not wait for a decision; see: syncd deletions list")
+    columns = ("id", "name", "source_session_id", "created_by_name", "last_message_at")
+    print_rows(rows, columns, as_json=as_json, empty="none of its sessions is live any more")
 
 
 @deletions.command("approve", short_help="Let the sessions of a held pass go.")
