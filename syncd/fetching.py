@@ -7,7 +7,8 @@
     that nothing changed
 
 The next page is asked for as soon as the key of the last one is known. Pages that come faster than they are written
-wait together and share a transaction; one that comes alone waits for no other longer than `LINGER`.
+wait together and share a transaction; one that comes alone waits for no other longer than `LINGER`, or, where nothing
+has changed, than `KNOWN_LINGER`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ PAGE_WAITS = 60
 REQUEST_TIMEOUT_STATUS = 408
 LINGER = 0.01
 """Seconds that a page waits for others to be written with it; a fast server gives some in that time."""
+KNOWN_LINGER = 1.0
+"""The same for pages that are as before: nobody waits for what they say."""
 MOST_PAGES = 32
 MOST_BYTES = 1_000_000
 """What is written together at the most; pages that are as before, which only are counted, weigh a quarter."""
@@ -67,6 +70,7 @@ class Basket:
     _done: bool = False
     _error: ListingError | None = None
     _filled: anyio.Event = field(default_factory=anyio.Event)
+    _pressing: anyio.Event = field(default_factory=anyio.Event)
     _ready: anyio.Event = field(default_factory=anyio.Event)
     _emptied: anyio.Event = field(default_factory=anyio.Event)
 
@@ -78,14 +82,16 @@ class Basket:
         self._pages.append(page)
         self._weight += page.size / 4 if page.known is not None else page.size
         self._filled.set()
+        if page.known is None:
+            self._pressing.set()
         if page.last or self._full:
-            self._ready.set()
+            self._make_ready()
 
     def end(self, error: ListingError | None = None) -> None:
         """Say that no page comes any more, and why if that is before the last one."""
         self._done, self._error = True, error
         self._filled.set()
-        self._ready.set()
+        self._make_ready()
 
     async def take(self) -> list[Fetched]:
         """Take all pages that are there: one at least; none when there are no more.
@@ -96,16 +102,21 @@ class Basket:
             No page comes any more, and those before have been taken.
         """
         await self._filled.wait()
-        if not self._ready.is_set():
-            with anyio.move_on_after(LINGER):
-                await self._ready.wait()
+        for event, seconds in ((self._pressing, KNOWN_LINGER), (self._ready, LINGER)):
+            if not event.is_set():
+                with anyio.move_on_after(seconds):
+                    await event.wait()
         taken, self._pages, self._weight = self._pages, [], 0.0
         if not self._done:
-            self._filled, self._ready = anyio.Event(), anyio.Event()
+            self._filled, self._pressing, self._ready = anyio.Event(), anyio.Event(), anyio.Event()
         elif not taken and self._error is not None:
             raise self._error
         self._emptied.set()
         return taken
+
+    def _make_ready(self) -> None:
+        self._pressing.set()
+        self._ready.set()
 
     @property
     def _full(self) -> bool:

@@ -63,17 +63,19 @@ def begin(connection: Connection) -> bool:
 async def finish(database: Database, now: datetime) -> list[sources.Link]:
     """Build what was left out; return the links that were news to somebody."""
     at, links, after = utc_text(now), [], ""
-    await database.write(
-        lambda c: c.exec_driver_sql(
-            f"CREATE INDEX IF NOT EXISTS {_INDEX} ON sessions (source_session_id, id) WHERE deleted_at IS NULL"
-        )
-    )
+    await database.write(_build_index)
     while True:
         last, found = await database.write(partial(_link, after=after, at=at))
         links += found
         if last is None:
             return links
         after = last
+
+
+def _build_index(connection: Connection) -> None:
+    connection.exec_driver_sql(
+        f"CREATE INDEX IF NOT EXISTS {_INDEX} ON sessions (source_session_id, id) WHERE deleted_at IS NULL"
+    )
 
 
 def _link(connection: Connection, after: str, at: str) -> tuple[str | None, list[sources.Link]]:
