@@ -26,7 +26,8 @@ def test_mirror_in_order_needs_nobody_and_nothing_is_worth_a_look() -> None:
         ({"conflicts": 2}, "2 source ids are contradictory; run: syncd sources list --state conflict"),
         (
             {"operations": {"unknown": 1}},
-            "1 operation's answer was lost; look-ups settle it by themselves; run: syncd operations list --state unknown",
+            "1 operation's answer was lost; look-ups settle it by themselves; "
+            "run: syncd operations list --state unknown",
         ),
     ],
 )
