@@ -9,6 +9,9 @@ import pytest
 from syncd.health import duration, notices, problems
 
 
+UNKNOWN = "syncd operations list --state unknown"
+
+
 def overview(*, operations: dict[str, int] | None = None, conflicts: int = 0, **freshness: Any) -> dict[str, Any]:
     fresh = {"age_seconds": 10.0, "held_pass_id": None, "operations_dead": 0, "quarantined_items": 0, **freshness}
     return {"freshness": fresh, "operations": operations or {}, "sources": {"conflict": conflicts}, "passes": []}
@@ -26,8 +29,7 @@ def test_mirror_in_order_needs_nobody_and_nothing_is_worth_a_look() -> None:
         ({"conflicts": 2}, "2 source ids are contradictory; run: syncd sources list --state conflict"),
         (
             {"operations": {"unknown": 1}},
-            "1 operation's answer was lost; look-ups settle it by themselves; "
-            "run: syncd operations list --state unknown",
+            f"1 operation's answer was lost; look-ups settle it by themselves; run: {UNKNOWN}",
         ),
     ],
 )
