@@ -8,7 +8,6 @@ import pytest
 
 from syncd.health import duration, notices, problems
 
-
 UNKNOWN = "syncd operations list --state unknown"
 
 
