@@ -42,7 +42,28 @@ def problems(overview: Mapping[str, Any], *, pass_interval: float) -> list[str]:
 
 def dead_operations(count: int) -> str:
     """Say that operations are dead."""
-    return f"{count} operation{'s are' if count > 1 else ' is'} dead; run: syncd operations list --state dead"
+    return f"{_counted(count, 'operation is dead', 'operations are dead')}; run: syncd operations list --state dead"
+
+
+def notices(overview: Mapping[str, Any]) -> list[str]:
+    """Say what is worth a look by day: nothing is at stake, and the mirror counts as healthy."""
+    unreadable = overview["freshness"]["quarantined_items"]
+    conflicts, unknown = overview["sources"].get("conflict", 0), overview["operations"].get("unknown", 0)
+    found = []
+    if unreadable:
+        items = _counted(unreadable, "listed item cannot be read", "listed items cannot be read")
+        found.append(f"{items}; run: syncd quarantine list")
+    if conflicts:
+        ids = _counted(conflicts, "source id is contradictory", "source ids are contradictory")
+        found.append(f"{ids}; run: syncd sources list --state conflict")
+    if unknown:
+        lost = _counted(unknown, "operation's answer was lost", "operations' answers were lost")
+        found.append(f"{lost}; look-ups settle it by themselves; run: syncd operations list --state unknown")
+    return found
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def duration(seconds: float) -> str:

@@ -40,7 +40,7 @@ def list_(loaded: Loaded, *, as_json: bool) -> None:
     print_rows(rows, ("id", "started_at", "seen", "missing", "error"), as_json=as_json, empty="nothing is held")
 
 
-@deletions.command("show", short_help="List the sessions of a held pass.")
+@deletions.command("show", short_help="List the sessions that a held pass would let go.")
 @click.argument("pass_id", type=ROW_ID, metavar="PASS")
 @limit_option
 @as_json_option
@@ -49,13 +49,14 @@ def show(loaded: Loaded, pass_id: int, limit: int, *, as_json: bool) -> None:
     """List the sessions that a held pass would let go, before you approve or reject it."""
     from syncd.mirror import passes
 
-    def look(connection: Connection) -> list[Any]:
-        if all(row.id != pass_id for row in passes.open_holds(connection)):
+    def look(connection: Connection) -> list[dict[str, Any]]:
+        found = passes.held_rows(connection, pass_id, limit=limit)
+        if found is None:
             raise SyncdError(f"pass {pass_id} does not wait for a decision; see: syncd deletions list")
-        return list(passes.would_go(connection, pass_id, limit=limit))
+        return [dict(row) for row in found]
 
-    columns = ("id", "name", "source_session_id", "updated_at")
-    print_rows(read(loaded.settings, look), columns, as_json=as_json, empty="they are all back")
+    columns = ("id", "name", "source_session_id", "created_by_name", "last_message_at")
+    print_rows(read(loaded.settings, look), columns, as_json=as_json, empty="none of its sessions is live any more")
 
 
 @deletions.command("approve", short_help="Let the sessions of a held pass go.")

@@ -276,15 +276,20 @@ def open_holds(connection: Connection) -> list[sa.Row[tuple[object, ...]]]:
     return list(connection.execute(query).all())
 
 
-def would_go(connection: Connection, pass_id: int, *, limit: int) -> list[sa.RowMapping]:
-    """Return the sessions that a held pass would let go, in the order of their ids."""
-    source = sa.select(sa.func.coalesce(passes.c.candidates_of, passes.c.id)).where(passes.c.id == pass_id)
+def held_rows(connection: Connection, pass_id: int, *, limit: int) -> list[sa.RowMapping] | None:
+    """Return the live sessions that an open hold keeps from going, by name; None when the pass is no open hold."""
+    hold = next((row for row in open_holds(connection) if row.id == pass_id), None)
+    if hold is None:
+        return None
     query = (
-        sa.select(sessions.c.id, sessions.c.name, sessions.c.source_session_id, sessions.c.updated_at)
+        sa.select(
+            sessions.c.id, sessions.c.name, sessions.c.source_session_id, sessions.c.created_by_name,
+            sessions.c.last_message_at,
+        )
         .join(held_sessions, held_sessions.c.session_key == sessions.c.key)
-        .where(held_sessions.c.pass_id == source.scalar_subquery())
-        .order_by(sessions.c.id)
-    )
+        .where(held_sessions.c.pass_id == (hold.candidates_of or hold.id), sessions.c.deleted_at.is_(None))
+        .order_by(sessions.c.name, sessions.c.id)
+    )  # fmt: skip
     return list(connection.execute(query.limit(limit)).mappings())
 
 
