@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -97,7 +98,10 @@ class Database:
     _turn: anyio.Lock = field(default_factory=anyio.Lock)
     waiting: bool = field(default=False, init=False)
     """Whether a write waits for a lock, room on the disk or a server, and tries again and again."""
-    _doubt: tuple[str, list[_Job]] | None = None
+    _doubt: tuple[int, list[_Job]] | None = None
+    """The number and the work of a transaction whose commit broke off on PostgreSQL."""
+    _writer_id: str = field(default_factory=lambda: uuid.uuid4().hex, init=False)
+    _transactions: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._writer: Engine | None = None
@@ -304,14 +308,14 @@ class Database:
         except Exception as error:
             self._pending[:0] = batch
             if isinstance(error, postgres.CommitUnknownError):
-                self._doubt = error.xid, batch
+                self._doubt = self._transactions, batch
             raise
         for job in batch:
             job.done = True
 
-    async def _settle_doubt(self, xid: str, batch: list[_Job]) -> None:
+    async def _settle_doubt(self, number: int, batch: list[_Job]) -> None:
         """Find out whether a commit that broke off has happened: then its work must not run a second time."""
-        if await postgres.committed(self._reader, xid):
+        if await postgres.committed(self._reader, writer=self._writer_id, number=number):
             self._pending = [job for job in self._pending if job not in batch]
             for job in batch:
                 job.done = True
@@ -335,7 +339,9 @@ class Database:
                 await self._checkpoint("PASSIVE")
             self.check_identity()
             return
-        await postgres.transact(self._reader, partial(_run_jobs, batch=batch))
+        self._transactions += 1
+        work = partial(_run_jobs, batch=batch)
+        await postgres.transact(self._reader, work, writer=self._writer_id, number=self._transactions)
 
     def _transact(self, writer: Engine, batch: list[_Job]) -> None:
         """Run a batch in a transaction on the writer's one connection, in its thread."""

@@ -44,6 +44,33 @@ async def test_commit_whose_answer_was_lost_is_not_done_twice(postgres: Postgres
             assert row["source_session_id"] == "s"
 
 
+async def test_commit_that_a_crash_undid_is_done_again_though_its_number_went_to_another() -> None:
+    durable = PostgresServer("wal_writer_delay=10s")  # nothing but a commit writes down which transactions there were
+    await in_thread(durable.start)
+    try:
+        url = durable.url(await in_thread(durable.fresh))
+        async with (
+            proxied(durable.port) as proxy,
+            Database.create(sa.make_url(url).set(port=proxy.port), patience=30) as database,
+            Database.create(sa.make_url(url), patience=30) as other,
+        ):
+            await other.write(lambda c: c.exec_driver_sql("CREATE TABLE noise (at timestamptz)"))
+
+            async def crash() -> None:
+                await in_thread(durable.crash)
+                await in_thread(durable.start)
+                for _ in range(20):
+                    await other.write(lambda c: c.exec_driver_sql("INSERT INTO noise VALUES (now())"))
+
+            assert await count(database) == 0
+            proxy.cut_commits, proxy.instead = 1, crash
+            await database.write(lambda c: operations.enqueue(c, [CREATE]))
+            assert proxy.cuts == 1
+            assert await count(other) == 1
+    finally:
+        await in_thread(durable.remove)
+
+
 async def test_writes_that_join_while_a_commit_is_in_doubt_are_done_once(
     postgres: PostgresServer, postgres_url: str
 ) -> None:

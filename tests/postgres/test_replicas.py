@@ -94,7 +94,7 @@ async def test_server_that_crashes_and_comes_back_costs_no_operation(tmp_path: P
         await ships.started(2)
         await ships.storm(120)
         await until(lambda: len(server.effects) > 30, why="operations")
-        await in_thread(lambda: durable.stop(signal.SIGQUIT))
+        await in_thread(durable.crash)
         await in_thread(durable.start)
         await ships.drained(seconds=50)
         await ships.judge(120)
@@ -153,6 +153,6 @@ async def test_soak_of_four_replicas_that_lose_one_every_second(
         await ships.judge(count)
         killed = sum(one.process.poll() == -signal.SIGKILL for one in ships.replicas)
         print(  # noqa: T201
-            f"{count} operations, seed {SEED}, {killed} replicas killed ({ships.spared} kills spared the last at work), "
+            f"{count} operations, seed {SEED}, {killed} replicas killed ({ships.spared} times the last was spared), "
             f"{seconds:.0f} s, {count / seconds:.0f} a second, load {os.getloadavg()[0]:.1f}"
         )
