@@ -157,5 +157,7 @@ async def open_flows(
             Reconcile(database=database, albert=albert, clock=BeatingClock(clock, pulse, "reconcile"), log=log),
             session,
             pulse,
-            await stack.enter_async_context(replica(url, clock)) if not alone else Alone(),
+            Alone()
+            if alone
+            else await stack.enter_async_context(replica(url, clock, patience=patience, on_wait=on_wait)),
         )

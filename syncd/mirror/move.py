@@ -2,9 +2,9 @@
 
 ::
 
-    mark the target as half moved ──► copy, chunk by chunk in the order of the keys ──► compare, table by table ──► unmark
-      no daemon opens it any more       each chunk a transaction; after a kill             counts and hashes of both
-                                        the copy goes on behind the last key                sides, in one transaction
+    mark the target as half moved ──► copy, chunk by chunk in the order of keys ──► compare ──► unmark
+      no daemon opens it any more       each chunk is one transaction; after a        counts and hashes,
+                                        kill it goes on behind the last key           table by table
 
 The source is read in one snapshot. What an interrupted move had copied of a source that has changed since is found by
 the comparison, and copied anew.
