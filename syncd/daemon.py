@@ -37,6 +37,8 @@ RECONCILE_GAP = 0.5
 """Seconds between rounds of reconciliation, however often the bell rings."""
 SECONDS_TO_WRITE = 3.0
 """What is kept of the grace, 0.7 of it at the most, to write down what became of the requests in flight."""
+TAKE_BACK_SECONDS = 3.0
+"""After a pass was lost to another replica: longer than one that was cut off takes to notice that it leads no more."""
 RESTARTS = Backoff(1.0, 60.0)
 
 
@@ -158,13 +160,17 @@ class Daemon:
         while True:
             began = clock.monotonic()
             self._beat("passes")
+            state = "running"
             try:
-                await self.flows.pull.run()
+                state = (await self.flows.pull.run()).state
             except PassLostError as error:
                 self.log.warning("pass.lost", reason=str(error))
             self._reconcile_bell.ring()
             self._beat("passes")
-            await self._sleep("passes", max(self.rhythm.pass_interval - (clock.monotonic() - began), 0))
+            rest = self.rhythm.pass_interval - (clock.monotonic() - began)
+            if state == "running":  # another replica took it up; if this one leads still, it takes it back
+                rest = min(rest, TAKE_BACK_SECONDS)
+            await self._sleep("passes", max(rest, 0))
 
     async def _reconcile(self) -> None:
         failures = 0

@@ -12,6 +12,7 @@ from syncd.clock import utc_text
 from syncd.keyset import KeySet, unpack
 from syncd.mirror import driver, loading
 from syncd.mirror import pages as page_rows
+from syncd.mirror.dialects import ConcurrentChangeError
 from syncd.mirror.tables import held_sessions, new_id, pages, passes, sessions
 
 if TYPE_CHECKING:
@@ -82,8 +83,17 @@ def state(connection: Connection, pass_id: int) -> str | None:
 
 
 def begin(connection: Connection, now: datetime) -> Progress:
-    """Begin a pass."""
-    row_id = new_id(connection.execute(sa.insert(passes).values(started_at=now)))
+    """Begin a pass.
+
+    Raises
+    ------
+    ConcurrentChangeError
+        Another replica has begun one at the same time.
+    """
+    try:
+        row_id = new_id(connection.execute(sa.insert(passes).values(started_at=now)))
+    except sa.exc.IntegrityError as error:
+        raise ConcurrentChangeError("another replica has begun a pass first") from error
     return Progress(row_id, now, resumed=False, loading=loading.begin(connection))
 
 

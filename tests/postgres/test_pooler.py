@@ -122,7 +122,8 @@ async def test_pool_by_transaction_that_the_url_does_not_tell_of_ends_the_progra
         async with leader.replica(sa.make_url(url), SystemClock()):
             pass
     environment = bare_environment() | {
-        "SYNCD_DATABASE_URL": url, "ALBERT_BASE_URL": "http://127.0.0.1:9", "ALBERT_TOKEN": "t", "PYTHONPATH": str(ROOT),
+        "SYNCD_DATABASE_URL": url, "ALBERT_BASE_URL": "http://127.0.0.1:9", "ALBERT_TOKEN": "t",
+        "PYTHONPATH": str(ROOT),
     }  # fmt: skip
     command = [sys.executable, "-m", "syncd", "once"]
     done = await in_thread(lambda: subprocess.run(command, check=False, capture_output=True, env=environment))

@@ -13,6 +13,7 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
+from syncd.mirror import passes
 from syncd.mirror.database import Database
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.postgres.replicas import Nursery, fleet, until
@@ -58,6 +59,36 @@ async def test_death_of_the_leader_in_the_middle_of_a_pass_costs_seconds_and_no_
             lambda c: c.exec_driver_sql("SELECT state, inserted, seen FROM passes").all()
         )
         assert [tuple(row) for row in states] == [("complete", 600, 600)]
+
+
+async def test_leader_takes_a_pass_back_that_was_taken_from_it(tmp_path: Path, postgres_url: str) -> None:
+    server = Sandbox(200, habits=Habits(page_size=20, latency=0.05))
+    async with serve(server), fleet(tmp_path, server, postgres_url) as ships:
+        (leader,) = await ships.started(1)
+        await until(lambda: leader.saw("page.mirrored"), why="a page")
+        assert await ships.database.write(passes.running) is not None  # as one does that was cut off and came late
+        await until(lambda: leader.saw("pass.failed"), why="the loss")
+        await until(lambda: leader.saw("pass.complete"), why="the pass", seconds=15)
+
+
+async def test_replica_waits_at_its_start_for_a_server_without_a_connection_to_spare(
+    tmp_path: Path, postgres: PostgresServer, postgres_url: str
+) -> None:
+    server, url = Sandbox(3), sa.make_url(postgres_url)
+    role = f"crowd_{url.database}"
+    limit = f"CREATE ROLE {role} LOGIN; GRANT syncd TO {role}; ALTER ROLE {role} CONNECTION LIMIT 2;"
+    await in_thread(lambda: postgres.sql(limit))
+    try:
+        several = url.set(username=role).render_as_string(hide_password=False)
+        async with serve(server), fleet(tmp_path, server, several) as ships:
+            async with ships.database._reader.connect():  # one of the two
+                one = ships.start()
+                await until(lambda: one.saw("database.waiting"), why="it says so")
+                assert one.process.poll() is None
+                await in_thread(lambda: postgres.sql(f"ALTER ROLE {role} CONNECTION LIMIT 20"))
+            await until(lambda: one.saw("pass.complete"), why="a pass")
+    finally:
+        await in_thread(lambda: postgres.sql(f"DROP ROLE {role}"))
 
 
 async def test_cut_connections_cost_no_operation(tmp_path: Path, postgres: PostgresServer, postgres_url: str) -> None:
