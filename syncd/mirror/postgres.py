@@ -37,6 +37,8 @@ STALE_PLAN = "InvalidCachedStatementError"
 """The driver's word for a table that was changed under a prepared statement, by the migration of a newer release."""
 _WAITED_FOR = ("08", "53", "57", "58", "55P03", "25P03", "25P02", "XX000")
 """Connection, resources, operator intervention, system, lock_not_available, idle in a transaction for too long."""
+MISCONFIGURED = "ClientConfigurationError"
+"""The driver's word for a certificate that is not there and the like."""
 POOLED = "prepared_statement_cache_size"
 POOLING = (
     "a proxy before PostgreSQL gives each transaction another connection (PgBouncer's pool_mode=transaction): put "
@@ -166,13 +168,19 @@ def translated(error: Exception) -> Exception | None:
     cause: BaseException = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
     state = getattr(cause, "sqlstate", None)
     words = str(cause.__cause__ or cause)
-    if type(cause).__name__ == STALE_PLAN:
-        return DatabaseBusyError(f"a table was changed under a prepared statement: {words}")
-    if state is not None:
+    kinds = {type(cause).__name__, type(cause.__cause__).__name__}
+    if MISCONFIGURED in kinds:
+        return DatabaseUnusableError(f"the database cannot be used: {words}; mend SYNCD_DATABASE_URL or what it names")
+    if state is not None and STALE_PLAN not in kinds:
         return _by_state(state, words)
     cut = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
     closed = "connection" in words and type(cause).__module__.startswith(("asyncpg", "sqlalchemy"))
-    if cut or closed or isinstance(cause, OSError | TimeoutError | EOFError | sa.exc.TimeoutError):
+    if (
+        cut
+        or closed
+        or STALE_PLAN in kinds
+        or isinstance(cause, OSError | TimeoutError | EOFError | sa.exc.TimeoutError)
+    ):
         return DatabaseBusyError(f"the database cannot be reached right now: {words or type(cause).__name__}")
     return None
 
