@@ -154,7 +154,13 @@ async def open_flows(
             clock,
             pull,
             push,
-            Reconcile(database=database, albert=albert, clock=BeatingClock(clock, pulse, "reconcile"), log=log),
+            Reconcile(
+                database=database,
+                albert=albert,
+                clock=BeatingClock(clock, pulse, "reconcile"),
+                log=log,
+                settle=settings.syncd_unknown_settle,
+            ),
             session,
             pulse,
             Alone()

@@ -29,7 +29,7 @@ from syncd.albert import (
 )
 from syncd.albert.paths import segment
 from syncd.clock import utc_text
-from syncd.decide import GONE, difference
+from syncd.decide import GONE, difference, lag_wait
 from syncd.listing import ID, SOURCE, GarbledError, Row, read_session
 from syncd.mirror import operations, sources
 from syncd.mirror.operations import LeaseLostError, Operation
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT = 408
 SERVICE_UNAVAILABLE = 503
-LAG_STEP = 0.1
-"""The part of the settle time after which an operation asks again for a session that look-ups do not show yet."""
 
 
 @dataclass
@@ -138,7 +136,7 @@ async def _create(attempt: Attempt) -> Outcome:
         return Unknown(str(error), status, told, down=True)
     # some servers answer a duplicate with the session that was there first
     note = difference(row, name=operation.name or "", parent_id=operation.parent_id)
-    return Succeeded(row[ID], asked_at, (row,), note=note, status=201)
+    return Succeeded(row[ID], asked_at, (row,), note=note, status=201, made=True)
 
 
 async def _there_after_all(attempt: Attempt) -> Outcome | None:
@@ -161,10 +159,8 @@ async def _there_after_all(attempt: Attempt) -> Outcome | None:
             if error.status_code not in GONE:
                 raise
             if observed_at is not None and fresh < observed_at <= now:
-                wait = max(attempt.settle * LAG_STEP, 0.1)
-                return Retry(
-                    f"{session_id} was seen lately and is not shown yet: look-ups lag", None, wait, counts=False
-                )
+                words = f"{session_id} was seen lately and is not shown yet: look-ups lag"
+                return Retry(words, None, lag_wait(attempt.settle), counts=False)
             continue
         if row[ID] == session_id and row[SOURCE] == source_id:
             note = difference(row, name=operation.name or "", parent_id=operation.parent_id)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from syncd.clock import utc_text
-from syncd.decide import Backoff, next_lookup
+from syncd.decide import Backoff, lag_wait, listed_from, next_lookup
 from syncd.mirror import operations, sessions, sources
 from syncd.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown
 
@@ -75,10 +75,12 @@ def write(
     """
     match outcome:
         case Succeeded():
-            links = _effect(connection, operation, outcome, now)
+            links = _effect(connection, operation, outcome, now, patience)
             if operation.kind == "create" and not sessions.is_live(connection, outcome.session_id or ""):
-                # deleted by another operation between the answer and now: what a create promises is not there
-                again = Retry("the session was deleted while it was being looked up", outcome.status, counts=False)
+                # deleted by another operation between the answer and now, or lately, and look-ups lag: what a create
+                # promises is not there
+                words = f"{outcome.session_id} was deleted lately and is shown still: look-ups lag"
+                again = Retry(words, outcome.status, lag_wait(patience.settle), counts=False)
                 _retry(connection, operation, again, now=now, patience=patience, chance=chance)
                 return Concluded(again, links)
             operations.release(
@@ -149,7 +151,7 @@ def _retry(
 
 
 def _unknown(connection: Connection, operation: Operation, outcome: Unknown, now: datetime, patience: Patience) -> None:
-    first = next_lookup(now, lookups=0, settle=patience.settle) or now
+    first = next_lookup(now, lookups=0, settle=patience.settle, now=now) or now
     told = now + timedelta(seconds=patience.backoff.told(outcome.retry_after or 0.0))
     operations.release(
         connection, operation, "unknown", attempts=operation.attempts, unknown_since=now, lookups=0,
@@ -160,7 +162,7 @@ def _unknown(connection: Connection, operation: Operation, outcome: Unknown, now
 def _following(operation: Operation, now: datetime, patience: Patience) -> datetime | None:
     """Return when to look after this look-up; None when it was the last."""
     since = operation.unknown_since or now
-    return next_lookup(since, lookups=operation.lookups + 1, settle=patience.settle)
+    return next_lookup(since, lookups=operation.lookups + 1, settle=patience.settle, now=now)
 
 
 def _missed(connection: Connection, operation: Operation, outcome: Missed, now: datetime, patience: Patience) -> None:
@@ -173,11 +175,15 @@ def _missed(connection: Connection, operation: Operation, outcome: Missed, now: 
     operations.release(connection, operation, state, last_status=outcome.status, **values)
 
 
-def _effect(connection: Connection, operation: Operation, outcome: Succeeded, now: datetime) -> list[Link]:
+def _effect(
+    connection: Connection, operation: Operation, outcome: Succeeded, now: datetime, patience: Patience
+) -> list[Link]:
     links: list[Link] = []
     linked = False
+    lags_from = None if outcome.made else listed_from(now, patience.settle)
+    sighting = sessions.Sighting(outcome.asked_at, utc_text(now), listed_from=lags_from)
     for row in outcome.rows:
-        applied = sessions.apply(connection, [row], sessions.Sighting(outcome.asked_at, utc_text(now)))
+        applied = sessions.apply(connection, [row], sighting)
         links += applied.sources
         linked = "inserted" in applied.changes.values()
     gone = [sessions.key_of(connection, session_id) for session_id in outcome.gone]

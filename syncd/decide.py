@@ -10,13 +10,18 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from syncd.clock import utc_text
+from syncd.clock import read_utc_text, utc_text
 from syncd.listing import UPDATED_AT, Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GONE = frozenset({404, 410})
+CLOCK_SLACK = timedelta(seconds=60)
+"""So much later than now may be what a replica has written whose clock is ahead; what is later still was written before
+the clock was set back."""
+LAG_STEP = 0.1
+"""The part of the settle time after which an operation asks again where look-ups lag."""
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds; a server that asks for more than this is taken to be out of its mind, not patient."""
 
@@ -44,7 +49,7 @@ class Known:
     content: Row
 
 
-def weigh(known: Known, row: Row, *, asked_at: str, listed_from: str | None) -> Change:
+def weigh(known: Known, row: Row, *, asked_at: str, now: str, listed_from: str | None) -> Change:
     """Weigh what an answer says of a session against what is known of it: a row never goes back.
 
     Parameters
@@ -55,19 +60,29 @@ def weigh(known: Known, row: Row, *, asked_at: str, listed_from: str | None) -> 
         What the answer says.
     asked_at : str
         When the answer was asked for; what was learned later than this is newer than the answer.
+    now : str
+        When the answer is written. What was learned much later than that was learned before the clock was set back.
     listed_from : str | None
-        For a listing: a tombstone of this moment or later is not lifted, since listings lag (the grace).
-        None for an answer about this one session, which is believed.
+        A tombstone of this moment or later is not lifted, since answers lag: listings by the grace, look-ups by the
+        settle time. None for an answer that cannot lag.
     """
-    learned_later = known.observed_at is not None and known.observed_at > asked_at
+    learned_later = _after(known.observed_at, asked_at, now)
     if known.deleted_at is not None:
-        lags = listed_from is not None and known.deleted_at > listed_from
+        lags = listed_from is not None and _after(known.deleted_at, listed_from, now)
         return Change.STALE if learned_later or lags else Change.RESTORED
     if known.content == row:
         return Change.UNCHANGED
-    before, now = known.content[UPDATED_AT], row[UPDATED_AT]
-    older = before is not None and now is not None and now < before
+    before, after = known.content[UPDATED_AT], row[UPDATED_AT]
+    older = before is not None and after is not None and after < before
     return Change.STALE if learned_later or older else Change.UPDATED
+
+
+def _after(learned: str | None, moment: str, now: str) -> bool:
+    """Whether something was learned after a moment, by a clock that may have been set back since."""
+    if learned is None or learned <= moment:
+        return False
+    # a moment that is later than now is from before the clock was set back, too: then the two can be compared
+    return moment > now or read_utc_text(learned) - read_utc_text(now) <= CLOCK_SLACK
 
 
 def guard_limit(live: int, *, max_count: int, max_fraction: float) -> int:
@@ -108,11 +123,22 @@ UNKNOWN_LOOKUPS = (0.02, 0.2, 0.5, 1.0)
 """When a create with a lost answer is looked up, in parts of the settle time; sent again only after the last."""
 
 
-def next_lookup(unknown_since: datetime, *, lookups: int, settle: float) -> datetime | None:
-    """Return when to look next; None when all look-ups are done and the create may be sent again."""
+def next_lookup(unknown_since: datetime, *, lookups: int, settle: float, now: datetime) -> datetime | None:
+    """Return when to look next; None when all look-ups are done and the create may be sent again.
+
+    A look-up keeps its distance from the one before, which is made `now`, too: a clock that was set forward does not
+    bring all of them at once.
+    """
     if lookups >= len(UNKNOWN_LOOKUPS):
         return None
-    return unknown_since + timedelta(seconds=settle * UNKNOWN_LOOKUPS[lookups])
+    due = unknown_since + timedelta(seconds=settle * UNKNOWN_LOOKUPS[lookups])
+    distance = UNKNOWN_LOOKUPS[lookups] - (UNKNOWN_LOOKUPS[lookups - 1] if lookups else 0.0)
+    return max(due, now + timedelta(seconds=settle * distance))
+
+
+def lag_wait(settle: float) -> float:
+    """Return the seconds to wait where look-ups do not show yet what the mirror knows."""
+    return max(settle * LAG_STEP, 0.1)
 
 
 def difference(row: Row, *, name: str, parent_id: str | None) -> str | None:
@@ -159,5 +185,5 @@ def source_state(carriers: Sequence[tuple[str, bool]], albert: str | None = None
 
 
 def listed_from(now: datetime, grace: float) -> str:
-    """Return the moment from which on a tombstone outweighs a listing."""
+    """Return the moment from which on a tombstone outweighs an answer that may lag by so many seconds."""
     return utc_text(now - timedelta(seconds=grace))

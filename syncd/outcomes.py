@@ -9,7 +9,10 @@ from syncd.listing import Row
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The effect is there. `rows` are sessions as Albert has them, asked for at `asked_at`; `gone` are deleted ones."""
+    """The effect is there. `rows` are sessions as Albert has them, asked for at `asked_at`; `gone` are deleted ones.
+
+    `made` tells that the answer is that of the create itself, which does not lag as look-ups do.
+    """
 
     session_id: str | None
     asked_at: str = ""
@@ -17,6 +20,7 @@ class Succeeded:
     gone: tuple[str, ...] = ()
     note: str | None = None
     status: int | None = None
+    made: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from syncd.albert import (
     UnauthorizedError,
 )
 from syncd.clock import utc_text
-from syncd.decide import GONE
+from syncd.decide import GONE, listed_from
 from syncd.listing import SOURCE, GarbledError, Row, read_session
 from syncd.logs import log_link
 from syncd.mirror import sessions, sources
@@ -56,12 +56,19 @@ class _Answer:
 
 @dataclass(kw_only=True)
 class Reconcile:
-    """The flow that keeps `source_sessions` true; `run` is one round."""
+    """The flow that keeps `source_sessions` true; `run` is one round.
+
+    Parameters
+    ----------
+    settle : float
+        Seconds by which look-ups may lag.
+    """
 
     database: Database
     albert: ChatSessionCollection
     clock: Clock
     log: FilteringBoundLogger
+    settle: float
 
     async def run(self) -> int:
         """Ask Albert for what the mirror cannot answer.
@@ -113,13 +120,13 @@ class Reconcile:
         now = self.clock.now()
 
         def work(connection: Connection) -> list[Link]:
-            return [link for answer in answers for link in _write(connection, answer, now)]
+            return [link for answer in answers for link in _write(connection, answer, now, self.settle)]
 
         for link in await self.database.write(work):
             log_link(self.log, link)
 
 
-def _write(connection: Connection, answer: _Answer, now: datetime) -> list[Link]:
+def _write(connection: Connection, answer: _Answer, now: datetime, settle: float) -> list[Link]:
     """Write one answer; a session that it brought is as good as one from a page."""
     source_id, at = answer.source_id, utc_text(now)
     if answer.trouble is not None:
@@ -129,7 +136,8 @@ def _write(connection: Connection, answer: _Answer, now: datetime) -> list[Link]
         return []
     links: list[Link] = []
     if answer.row is not None:
-        links += sessions.apply(connection, [answer.row], sessions.Sighting(answer.asked_at, at)).sources
+        sighting = sessions.Sighting(answer.asked_at, at, listed_from=listed_from(now, settle))
+        links += sessions.apply(connection, [answer.row], sighting).sources
         links += sources.refresh(connection, {source_id}, at, albert=answer.row[0])
     elif sources.carriers(connection, source_id):
         links += sources.refresh(connection, {source_id}, at)

@@ -95,7 +95,7 @@ class _Sweep:
 
         def work(connection: Connection) -> tuple[list[Candidate], int, str | None, set[int], list[str]]:
             passes.check(connection, progress)
-            keys = array("q", passes.unseen(connection, progress))  # all there are when the listing was empty
+            keys = array("q", passes.unseen(connection, progress, now))  # all there are when the listing was empty
             approved = passes.approved(connection)
             live = passes.live_count(connection)
             held = self._too_many(live, len(keys), sum(key not in approved for key in keys))
@@ -172,11 +172,13 @@ class _Sweep:
             applied = sessions.Applied()
             for _, found in pairs:
                 if found.row is not None:
-                    one = sessions.apply(connection, [found.row], sessions.Sighting(found.asked_at, utc_text(now)))
+                    # look-ups lag: nothing is restored here, what is back from the dead is listed
+                    sighting = sessions.Sighting(found.asked_at, utc_text(now), listed_from="")
+                    one = sessions.apply(connection, [found.row], sighting)
                     applied.sources += one.sources
                     applied.restored += one.restored
             gone = [candidate.key for candidate, found in pairs if found.verdict == "gone"]
-            counted = absences.count(connection, gone, progress)
+            counted = absences.count(connection, gone, progress, now)
             doomed = [one.key for one in counted if self._may_go(one, now)]
             buried = sessions.bury(connection, doomed, now=utc_text(now), pass_id=progress.id)
             passes.forget_approved(connection, self._settled(pairs))

@@ -68,7 +68,7 @@ def known(content: Row, *, observed: float | None = None, deleted: float | None 
 )
 def test_a_row_never_goes_back(before: Known, now: Row, asked: float, change: Change) -> None:
     for since in (None, at(0)):
-        assert weigh(before, now, asked_at=at(asked), listed_from=since) is change
+        assert weigh(before, now, asked_at=at(asked), now=at(300), listed_from=since) is change
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,27 @@ def test_a_tombstone_is_lifted_by_a_listing_only_after_the_grace(
 ) -> None:
     tombstone = known(row("a"), deleted=deleted, observed=observed)
     for content in (row("a"), row("b", 500)):
-        found = weigh(tombstone, content, asked_at=at(asked), listed_from=None if since is None else at(since))
-        assert found is change
+        lifted_from = None if since is None else at(since)
+        assert weigh(tombstone, content, asked_at=at(asked), now=at(300), listed_from=lifted_from) is change
+
+
+@pytest.mark.parametrize(
+    ("asked", "now", "change"),
+    [
+        (100, 101, Change.UPDATED),  # the clock was set back by an hour since the session was observed
+        (3601, 101, Change.UPDATED),  # the same, while the answer was under way: asked for after the observation
+        (3599, 101, Change.STALE),  # and before
+        (100, 3541, Change.STALE),  # a replica's clock may be ahead by a minute
+    ],
+)
+def test_what_was_learned_before_the_clock_was_set_back_does_not_outweigh_what_is_seen_now(
+    asked: float, now: float, change: Change
+) -> None:
+    before = known(row("a"), observed=3600)
+    assert weigh(before, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is change
+    buried = known(row("a"), deleted=3600, observed=3600)
+    restored = {Change.UPDATED: Change.RESTORED}.get(change, change)
+    assert weigh(buried, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is restored
 
 
 def test_the_grace_counts_back_from_now() -> None:
@@ -146,11 +165,16 @@ def test_what_the_server_asks_for_is_waited_unless_it_is_out_of_its_mind(told: f
 
 
 def test_look_ups_are_spread_over_the_settle_time() -> None:
-    times = [next_lookup(NOON, lookups=number, settle=60) for number in range(len(UNKNOWN_LOOKUPS) + 1)]
-    assert times[-1] is None
-    found = [moment for moment in times if moment is not None]
-    assert found == sorted(found)
-    assert found[-1] == NOON + timedelta(seconds=60)
+    found: list[datetime] = []
+    while (due := next_lookup(NOON, lookups=len(found), settle=60, now=found[-1] if found else NOON)) is not None:
+        found.append(due)
+    assert found == [NOON + timedelta(seconds=60 * part) for part in UNKNOWN_LOOKUPS]
+
+
+def test_look_ups_keep_their_distance_from_each_other_when_the_clock_is_set_forward() -> None:
+    late = NOON + timedelta(hours=1)
+    distance = UNKNOWN_LOOKUPS[2] - UNKNOWN_LOOKUPS[1]
+    assert next_lookup(NOON, lookups=2, settle=60, now=late) == late + timedelta(seconds=60 * distance)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,7 @@ class World:
 
     def reconcile(self) -> Reconcile:
         return Reconcile(
+            settle=self.push_settings.settle,
             database=self.database,
             albert=self.albert,
             clock=self.clock,

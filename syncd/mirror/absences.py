@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.clock import utc_text
-from syncd.mirror import sources
+from syncd.decide import CLOCK_SLACK
+from syncd.mirror import passes, sources
 from syncd.mirror.tables import sessions
 
 if TYPE_CHECKING:
@@ -53,9 +54,11 @@ def mark(connection: Connection, keys: list[int], now: datetime) -> tuple[list[C
         (json.dumps(keys),),
     ).all()
     newly = [row for row in found if row[3] is None]
+    set_back = utc_text(now + CLOCK_SLACK)
+    later = [row for row in found if row[3] is not None and row[3] > set_back]
     connection.exec_driver_sql(
         f"UPDATE sessions SET missing_since = ? WHERE key IN {wanted}",  # noqa: S608
-        (utc_text(now), json.dumps([row[0] for row in newly])),
+        (utc_text(now), json.dumps([row[0] for row in newly + later])),
     )
     sources.refresh(connection, {row[2] for row in newly}, utc_text(now))
     return [Candidate(*row[:3]) for row in found], [row[1] for row in newly]
@@ -89,7 +92,7 @@ def listed(connection: Connection, progress: Progress, limit: int) -> list[str]:
     return found
 
 
-def count(connection: Connection, keys: Iterable[int], progress: Progress) -> list[Absent]:
+def count(connection: Connection, keys: Iterable[int], progress: Progress, now: datetime) -> list[Absent]:
     """Count a 404 for sessions that are still missing: once a pass, and none where something saw them meanwhile."""
     counted = []
     for key in keys:
@@ -97,7 +100,7 @@ def count(connection: Connection, keys: Iterable[int], progress: Progress) -> li
             sessions.c.key == key,
             sessions.c.deleted_at.is_(None),
             sessions.c.missing_since.is_not(None),
-            sa.or_(sessions.c.observed_at.is_(None), sessions.c.observed_at < progress.started_at),
+            passes.not_observed(progress, now),
         )
         connection.execute(
             sa.update(sessions)

@@ -3,7 +3,7 @@
 An index on source ids, and the rows of `source_sessions`, are random inserts: kept page by page they cost more than all
 the rest of a first pass. While the mirror is loaded the index is not there; whoever needs the carriers of a source id
 meanwhile looks through the sessions. `finish` builds the index and links the source ids in their order, in short
-transactions. A pass that was interrupted is still loading when it goes on, since the index is still not there.
+transactions. A pass that was interrupted is still loading when it goes on: the index is not there, or a link is not.
 """
 
 from __future__ import annotations
@@ -37,6 +37,13 @@ AND NOT (x.state = 'linked' AND x.session_id = s.id)
 """
 
 
+_UNLINKED = """
+SELECT 1 FROM sessions AS s WHERE s.deleted_at IS NULL
+AND NOT EXISTS (SELECT 1 FROM source_sessions AS x WHERE x.source_session_id = s.source_session_id)
+AND NOT EXISTS (SELECT 1 FROM passes WHERE state = 'complete' AND seen > 0) LIMIT 1
+"""
+
+
 def begin(connection: Connection) -> bool:
     """Begin to load, when the mirror is empty and in SQLite; return whether it is being loaded."""
     if connection.dialect.name != "sqlite":
@@ -52,7 +59,8 @@ def is_loading(connection: Connection) -> bool:
     if connection.dialect.name != "sqlite":
         return False
     there = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?", (_INDEX,))
-    return there.first() is None
+    # with the index, a process that ended before the last source id was linked is still loading
+    return there.first() is None or connection.exec_driver_sql(_UNLINKED).first() is not None
 
 
 def link_all(connection: Connection, at: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.clock import utc_text
+from syncd.decide import CLOCK_SLACK
 from syncd.keyset import KeySet, unpack
 from syncd.mirror import driver, loading
 from syncd.mirror import pages as page_rows
@@ -187,16 +188,19 @@ def _all_seen(connection: Connection, progress: Progress) -> bool:
     return live_count(connection) == len(progress.seen) - buried
 
 
-def unseen(connection: Connection, progress: Progress) -> Iterator[int]:
+def not_observed(progress: Progress, now: datetime) -> sa.ColumnElement[bool]:
+    """Match sessions that nothing but a listing saw since a pass began; see `decide.CLOCK_SLACK`."""
+    observed_at = sessions.c.observed_at
+    return sa.or_(observed_at.is_(None), observed_at < progress.started_at, observed_at > now + CLOCK_SLACK)
+
+
+def unseen(connection: Connection, progress: Progress, now: datetime) -> Iterator[int]:
     """Yield the live sessions that a pass did not see and that nothing else saw since it began."""
     if _all_seen(connection, progress):
         return
     query = (
         sa.select(sessions.c.key)
-        .where(
-            sessions.c.deleted_at.is_(None),
-            sa.or_(sessions.c.observed_at.is_(None), sessions.c.observed_at < progress.started_at),
-        )
+        .where(sessions.c.deleted_at.is_(None), not_observed(progress, now))
         .order_by(sessions.c.key)
     )
     for key in connection.execute(query.execution_options(yield_per=10_000)).scalars():

@@ -84,7 +84,7 @@ class Sighting:
     pass_id : int | None
         The pass whose page it was; None for an operation or a look-up, which also are believed over listings.
     listed_from : str | None
-        See `decide.weigh`; None for an answer about one session.
+        See `decide.weigh`.
     loading : bool
         The source ids of new sessions are linked later, all at once: see `mirror.loading`.
     """
@@ -120,7 +120,7 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
             new.append(row)
             continue
         applied.by_id[row[ID]] = before.key
-        change = weigh(before, row, asked_at=sighting.asked_at, listed_from=sighting.listed_from)
+        change = weigh(before, row, asked_at=sighting.asked_at, now=sighting.now, listed_from=sighting.listed_from)
         if change in {Change.UPDATED, Change.RESTORED}:
             changed.append((before, row, change))
             continue

@@ -245,7 +245,7 @@ async def test_a_deleted_session_that_is_listed_after_the_grace_is_restored(fold
         assert (shown["deleted_at"], shown["missing_since"], shown["absences"]) == (None, None, 0)
 
 
-async def test_a_tombstone_that_a_question_by_source_id_finds_alive_is_restored_and_told(folder: Path) -> None:
+async def test_a_tombstone_that_a_question_by_source_id_finds_alive_is_restored_when_it_is_listed(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         await w.one_pass()
         source = w.sandbox.live()["SES2"]["sourceSessionId"]
@@ -262,8 +262,11 @@ async def test_a_tombstone_that_a_question_by_source_id_finds_alive_is_restored_
         answer_get(w, "TWIN", 404, times=1)
         w.clock.forward(1)
         await w.one_pass()
+        assert "SES2" not in await w.live()  # look-ups lag: it may be the tombstone's own past
+        listing.pages = {None: page(*w.sandbox.live().values())}
+        await w.one_pass()
         assert "SES2" in await w.live()
-        assert [e["session_id"] for e in w.named("session.restored")] == ["SES2"]
+        assert "SES2" in [e["session_id"] for e in w.named("session.restored")]
 
 
 async def test_a_missing_session_is_still_live_and_the_views_say_so(folder: Path) -> None:

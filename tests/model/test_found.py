@@ -1,0 +1,152 @@
+"""What the model found, as facts of their own: each fails without its mend, whatever the seeds stand for one day."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from syncd.mirror import loading
+from syncd.sandbox import Habits
+from tests.world import World, world
+
+LONG = 10_000.0
+"""Seconds by which look-ups lag in a test that is over sooner."""
+
+
+async def _until_final(w: World) -> None:
+    """Work the queue, letting time pass, until nothing in it waits."""
+    for _ in range(200):
+        await w.push().drain()
+        if not await w.sql("SELECT id FROM operations WHERE state IN ('pending', 'running', 'unknown')"):
+            return
+        w.clock.forward(1.0)
+    raise AssertionError(await w.sql("SELECT * FROM operations"))
+
+
+async def _created(w: World, source_id: str) -> str:
+    await w.enqueue({"kind": "create", "source_session_id": source_id, "name": "n"})
+    await _until_final(w)
+    return str(w.sandbox.effects[-1].session_id)
+
+
+def _effects(w: World) -> list[str]:
+    return [effect.kind for effect in w.sandbox.effects]
+
+
+async def test_clock_set_back_does_not_keep_a_deleted_session_alive(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=5) as w:
+        created = await _created(w, "s")
+        w.clock.at -= timedelta(hours=1)
+        w.sandbox.delete(created)
+        for _ in range(2):
+            assert (await w.one_pass()).state == "complete"
+        assert await w.live() == w.there()
+
+
+async def test_clock_set_back_does_not_hide_what_others_change(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=5) as w:
+        created = await _created(w, "s")
+        w.clock.at -= timedelta(hours=1)
+        w.sandbox.update(created, name="changed by others")
+        assert (await w.one_pass()).state == "complete"
+        assert (await w.live())[created] == "changed by others"
+
+
+async def test_clock_set_back_does_not_stretch_the_grace_of_a_missing_session(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=5) as w:
+        w.guard = type(w.guard)(grace=60, confirmations=2, max_count=25, max_fraction=0.05)
+        assert (await w.one_pass()).state == "complete"
+        w.sandbox.delete("SES1")
+        assert (await w.one_pass()).state == "complete"
+        w.clock.at -= timedelta(hours=1)
+        for _ in range(2):
+            assert (await w.one_pass()).state == "complete"
+            w.clock.forward(61)
+        assert (await w.one_pass()).state == "complete"
+        assert await w.live() == w.there()
+
+
+async def test_second_create_waits_where_look_ups_lag_behind_the_first(tmp_path: Path) -> None:
+    async with world(tmp_path, habits=Habits(duplicate_create="duplicate", lookup_lag=30.0)) as w:
+        await w.enqueue(*({"kind": "create", "source_session_id": "s", "name": f"n{n}"} for n in range(2)))
+        await _until_final(w)
+        assert _effects(w) == ["created"]
+        first, second = await w.operation(1), await w.operation(2)
+        assert first["result_session_id"] == second["result_session_id"]
+        assert second["attempts"] == 1
+
+
+async def test_delete_is_sent_where_look_ups_lag_behind_the_create(tmp_path: Path) -> None:
+    async with world(tmp_path, habits=Habits(lookup_lag=30.0)) as w:
+        await _created(w, "s")
+        await w.enqueue({"kind": "delete", "source_session_id": "s"})
+        await _until_final(w)
+        assert _effects(w) == ["created", "deleted"]
+        assert w.there() == {}
+
+
+async def test_create_waits_where_look_ups_lag_behind_the_delete(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await _created(w, "s")
+        w.sandbox.store.catch_up(0, 0)
+        w.sandbox.habits.lookup_lag = 30.0
+        await w.enqueue(
+            {"kind": "delete", "source_session_id": "s"}, {"kind": "create", "source_session_id": "s", "name": "again"}
+        )
+        await _until_final(w)
+        assert _effects(w) == ["created", "deleted", "created"]
+        assert list(w.there().values()) == ["again"]
+        assert await w.live() == w.there()
+        assert len(w.asked("GET")) < 40  # it asks now and then, and does not hammer
+
+
+async def test_lagging_look_up_of_a_reconciliation_does_not_bring_back_what_was_just_deleted(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await _created(w, "s")
+        w.sandbox.store.catch_up(0, 0)
+        w.sandbox.habits.lookup_lag = LONG
+        await w.enqueue({"kind": "delete", "source_session_id": "s"})
+        await _until_final(w)
+        await w.reconcile().run()
+        assert await w.live() == {}
+
+
+async def test_lagging_look_up_of_a_sweep_does_not_bring_back_what_was_just_deleted(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        w.sandbox.create(source_session_id="s", name="first", id="SES-first")
+        w.sandbox.create(source_session_id="s", name="twin", id="SES-twin")
+        assert (await w.one_pass()).state == "complete"
+        w.sandbox.delete("SES-twin")
+        w.sandbox.store.catch_up(0, 0)
+        w.sandbox.habits.lookup_lag = LONG
+        await w.enqueue({"kind": "delete", "session_id": "SES-first"})
+        await _until_final(w)
+        assert (await w.one_pass()).state == "complete"
+        assert await w.live() == w.there()
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("empty_before", [False, True])
+async def test_first_pass_that_ended_while_source_ids_were_linked_links_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_before: bool
+) -> None:
+    class Killed(Exception):  # noqa: N818 - it stands for a kill
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    async with world(tmp_path) as w:
+        if empty_before:
+            assert (await w.one_pass()).state == "complete"
+        for number in range(5):
+            w.sandbox.create(source_session_id=f"s-{number}", name="n")
+        with monkeypatch.context() as patch:
+            patch.setattr(loading, "_link", kill)
+            with pytest.raises(Killed):
+                await w.one_pass()
+        assert (await w.one_pass()).state == "complete"
+        linked = await w.sql("SELECT session_id FROM source_sessions WHERE state = 'linked'")
+        assert {row["session_id"] for row in linked} == set(w.there())
