@@ -138,7 +138,7 @@ def _read_plain(listing: _Listing) -> Page:
     ids = {row[ID] for row in rows}
     if len(ids) != len(rows) or "" in ids:
         raise ValueError("an id is empty, or there twice")
-    if max(map(len, ids), default=0) > _SHORT or any(len(row[SOURCE] or "") > _SHORT for row in rows):
+    if any(len(row[ID] or "") > _SHORT or len(row[SOURCE] or "") > _SHORT for row in rows):
         raise ValueError("an id is long, perhaps too long")
     return Page(rows, [], listing.lastKey or None)
 
