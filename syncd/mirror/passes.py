@@ -113,7 +113,6 @@ def checkpoint(
     PassLostError
         The pass is not running any more: somebody else ended it.
     """
-    page_rows.insert(connection, progress.id, counts["pages"] - len(read) + 1, read)
     moved = driver.execute(
         connection,
         _CHECKPOINT,
@@ -125,7 +124,8 @@ def checkpoint(
             progress.fence,
         ),
     )
-    _require_held(moved.rowcount, progress)
+    _require_held(moved.rowcount, progress)  # before the rows: whoever has taken it up has rows of the same numbers
+    page_rows.insert(connection, progress.id, counts["pages"] - len(read) + 1, read)
 
 
 class PassLostError(Exception):
