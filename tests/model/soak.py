@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.model.simulation import simulate
 from tests.model.postgres_store import PostgresStore
+from tests.model.simulation import simulate
 from tests.model.store import SqliteStore, Store
 from tests.postgres.server import FAST, PostgresServer
 
