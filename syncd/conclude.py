@@ -49,10 +49,13 @@ def spent(operation: Operation, outcome: Outcome, *, now: datetime, patience: Pa
     return outcome
 
 
-def uncounted(operation: Operation, outcome: Outcome) -> tuple[Operation, Outcome]:
-    """Take an attempt back that was not the operation's fault: Albert is down for everybody."""
+def uncounted(operation: Operation, outcome: Outcome, rest: float) -> tuple[Operation, Outcome]:
+    """Take an attempt back that was not the operation's fault: Albert is down for everybody.
+
+    It waits for as long as the queue rests, in seconds: a growing wait of its own would outlast the outage.
+    """
     if isinstance(outcome, Retry):
-        return operation, replace(outcome, counts=False)
+        return operation, replace(outcome, counts=False, retry_after=outcome.retry_after or rest)
     if isinstance(outcome, Unknown) and operation.state == "running":
         return replace(operation, attempts=operation.attempts - 1), outcome
     return operation, outcome

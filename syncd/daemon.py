@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from syncd.decide import Backoff
+from syncd.decide import PASS_AGAIN, Backoff, pass_pause
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.leader import Replica
 from syncd.mirror.listen import POLL_SECONDS_LISTENING, changes
@@ -167,10 +167,11 @@ class Daemon:
                 self.log.warning("pass.lost", reason=str(error))
             self._reconcile_bell.ring()
             self._beat("passes")
-            rest = self.rhythm.pass_interval - (clock.monotonic() - began)
+            spent = clock.monotonic() - began
+            rest = pass_pause(self.rhythm.pass_interval, spent, failed=state == "failed")
             if state == "running":  # another replica took it up; if this one leads still, it takes it back
                 rest = min(rest, TAKE_BACK_SECONDS)
-            await self._sleep("passes", max(rest, 0))
+            await self._sleep("passes", rest)
 
     async def _reconcile(self) -> None:
         failures = 0
@@ -180,7 +181,7 @@ class Daemon:
             failures = failures + 1 if unanswered else 0
             if unanswered:
                 waits = self.flows.push.settings.backoff
-                rest = min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval)
+                rest = min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval, PASS_AGAIN)
                 await self._sleep("reconcile", rest)
             await self._sleep("reconcile", min(RECONCILE_GAP, self.rhythm.reconcile_interval))
             self._beat("reconcile", self.rhythm.reconcile_interval)

@@ -126,14 +126,24 @@ UNKNOWN_LOOKUPS = (0.02, 0.2, 0.5, 1.0)
 def next_lookup(unknown_since: datetime, *, lookups: int, settle: float, now: datetime) -> datetime | None:
     """Return when to look next; None when all look-ups are done and the create may be sent again.
 
-    A look-up keeps its distance from the one before, which is made `now`, too: a clock that was set forward does not
-    bring all of them at once.
+    A look-up keeps half its distance from the one before, which is made `now`, too: a clock that was set forward does
+    not bring all of them at once, and after an outage they are over in a minute all the same.
     """
     if lookups >= len(UNKNOWN_LOOKUPS):
         return None
     due = unknown_since + timedelta(seconds=settle * UNKNOWN_LOOKUPS[lookups])
     distance = UNKNOWN_LOOKUPS[lookups] - (UNKNOWN_LOOKUPS[lookups - 1] if lookups else 0.0)
-    return max(due, now + timedelta(seconds=settle * distance))
+    return max(due, now + timedelta(seconds=settle * distance / 2))
+
+
+PASS_AGAIN = 45.0
+"""Seconds after which a pass that failed is tried again at the latest: an outage of Albert may be over by then."""
+
+
+def pass_pause(interval: float, spent: float, *, failed: bool) -> float:
+    """Return the seconds until the next pass begins, after one that took so long."""
+    pause = max(interval - spent, 0.0)
+    return min(pause, PASS_AGAIN) if failed else pause
 
 
 def lag_wait(settle: float) -> float:

@@ -17,6 +17,8 @@ DISTINCT = 3
 """So many operations that fail, with no success in between, are an outage."""
 SHORTEST_PAUSE = 1.0
 """Seconds that the queue rests at least while it waits for Albert, or for credentials that Albert takes."""
+LONGEST_PAUSE = 20.0
+"""Seconds that it rests at most while it waits for Albert: the first good minute is to bring everything up to date."""
 
 
 @dataclass

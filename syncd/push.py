@@ -16,7 +16,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from syncd.errors import DatabaseUnusableError
 from syncd.logs import log_link, safe_text
 from syncd.mirror import operations
 from syncd.mirror.operations import LeaseLostError, Operation
-from syncd.outage import Outage, Pauses
+from syncd.outage import LONGEST_PAUSE, Outage, Pauses
 from syncd.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown, answered
 from syncd.tasks import task_group
 from syncd.wake import Wake
@@ -85,7 +85,8 @@ class Push:
 
     def __post_init__(self) -> None:
         self._refusals = Pauses(self.settings.backoff)
-        self._outage = Outage(Pauses(self.settings.backoff))
+        backoff = self.settings.backoff
+        self._outage = Outage(Pauses(replace(backoff, longest=min(backoff.longest, LONGEST_PAUSE))))
 
     async def run(self) -> None:
         """Work the queue until `stop`, and what is then in flight to its end."""
@@ -216,8 +217,9 @@ class Push:
     async def _conclude(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
         if isinstance(outcome, Retry | Unknown) and outcome.down:
             was_down, error = self._outage.down, outcome.error
-            if self._outage.failed(operation.id, self.clock.monotonic(), told=outcome.retry_after):
-                operation, outcome = conclude.uncounted(operation, outcome)
+            moment = self.clock.monotonic()
+            if self._outage.failed(operation.id, moment, told=outcome.retry_after):
+                operation, outcome = conclude.uncounted(operation, outcome, self._outage.pauses.left(moment))
             if self._outage.down and not was_down:
                 log.error("queue.slowed", error=error, hint="Albert fails for everybody; no attempt counts meanwhile")
         now, chance = self.clock.now(), self.chance()

@@ -20,6 +20,7 @@ from syncd.decide import (
     listed_from,
     may_delete,
     next_lookup,
+    pass_pause,
     source_state,
     weigh,
 )
@@ -174,7 +175,17 @@ def test_look_ups_are_spread_over_the_settle_time() -> None:
 def test_look_ups_keep_their_distance_from_each_other_when_the_clock_is_set_forward() -> None:
     late = NOON + timedelta(hours=1)
     distance = UNKNOWN_LOOKUPS[2] - UNKNOWN_LOOKUPS[1]
-    assert next_lookup(NOON, lookups=2, settle=60, now=late) == late + timedelta(seconds=60 * distance)
+    assert next_lookup(NOON, lookups=2, settle=60, now=late) == late + timedelta(seconds=60 * distance / 2)
+
+
+@pytest.mark.parametrize(
+    ("interval", "spent", "failed", "pause"),
+    [(300, 10, False, 290), (300, 400, False, 0), (300, 10, True, 45), (30, 10, True, 20), (300, 299, True, 1)],
+)
+def test_pass_that_failed_is_tried_again_before_the_first_good_minute_is_over(
+    interval: float, spent: float, failed: bool, pause: float
+) -> None:
+    assert pass_pause(interval, spent, failed=failed) == pause
 
 
 @pytest.mark.parametrize(

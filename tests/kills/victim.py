@@ -70,10 +70,11 @@ def main() -> None:
     from syncd.cli import main as syncd  # noqa: PLC0415 - after the places are set
 
     places = Places(os.environ.get("PLACE", ""))
-    Database._run = places.around(Database._run, commit_name)  # type: ignore[method-assign]
-    Transport.handle_async_request = places.around(  # type: ignore[method-assign]
-        Transport.handle_async_request, request_name
-    )
+    for owner, method, name in (
+        (Database, "_run", commit_name),
+        (Transport, "handle_async_request", request_name),
+    ):
+        setattr(owner, method, places.around(getattr(owner, method), name))
     syncd()
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import sqlalchemy as sa
 
+from syncd.mirror import database as database_module
 from syncd.mirror.database import Database
 from syncd.pull import Pull
 from syncd.push import Push
@@ -68,9 +71,12 @@ class ModelDatabase(Database):
         """Open nothing: the store has it open."""
 
     async def _run(self, batch: list[Any]) -> None:
+        await self._transaction(partial(database_module._run_jobs, batch=batch))
+
+    async def _transaction(self, work: Callable[[sa.Connection], None]) -> None:
         await anyio.lowlevel.checkpoint()
         self._alive()
-        if self.store.transact(batch):
+        if self.store.transact(work):
             self.checker.look()
         await anyio.lowlevel.checkpoint()
         self._alive()

@@ -140,7 +140,7 @@ class Simulation:
     def _enqueue(self) -> None:
         draw = self.chance.random()
         source = self.chance.choice(SOURCES if draw < 0.95 else HOSTILE[1:])
-        row = ("create", source, None, f"ours {self.loop.turns}")
+        row: tuple[str, str | None, str | None, str] = ("create", source, None, f"ours {self.loop.turns}")
         if draw < 0.2:
             row = ("delete", source, None, "")
         elif draw < 0.4 and (one := self._some()) is not None:

@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,8 +35,8 @@ class Store(Protocol):
     def begin(self) -> None:
         """Put an empty mirror in place."""
 
-    def transact(self, batch: list[Any]) -> bool:
-        """Run the jobs of a batch in one write transaction; return whether it changed anything."""
+    def transact(self, work: Callable[[sa.Connection], None]) -> bool:
+        """Work in one write transaction; return whether that changed anything."""
 
     def write(self, work: Any) -> Any:
         """Write as another program does."""
@@ -85,9 +85,9 @@ class SqliteStore:
     def begin(self) -> None:
         self._template.backup(self._raw)
 
-    def transact(self, batch: list[Any]) -> bool:
+    def transact(self, work: Callable[[sa.Connection], None]) -> bool:
         with self._connection.begin():
-            database_module._run_jobs(self._connection, batch)
+            work(self._connection)
         return self._changed()
 
     def write(self, work: Any) -> Any:

@@ -172,3 +172,16 @@ async def test_question_what_to_ask_uses_the_indexes(tmp_path: Path) -> None:
         plan = await w.database.write(work)
         assert any("ix_operations_active_source" in step for step in plan)
         assert [step for step in plan if step.startswith("SCAN operations")] == []
+
+
+async def test_where_nobody_answers_a_round_asks_for_a_few_and_the_next_one_begins_behind_them(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await insert(w, *(f"s-{number}" for number in range(8)))
+        for number in range(3):
+            w.sandbox.script("GET", f"{SESSIONS}/source/s-{number}", 500, times=100)
+        reconcile = w.reconcile()
+        assert await reconcile.run() == 3
+        assert len(w.asked("GET")) == 3
+        assert await reconcile.run() == 3
+        states = [(await source(w, f"s-{number}"))["state"] for number in range(8)]
+        assert states == ["unresolved"] * 3 + ["missing"] * 5
