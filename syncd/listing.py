@@ -126,15 +126,17 @@ def _read_plain(listing: _Listing) -> Page:
     ValueError
         There is a surprise: a time that cannot be read, an empty id, the same id twice.
     """
-    rows: list[Row] = []
     times = _Times()
-    for item in listing.Items:
-        created, updated = item.Created or _NOBODY, item.Updated or _NOBODY
-        rows.append((
+    rows: list[Row] = [
+        (
             item.id, item.name, item.parentId, item.sourceSessionId, item.status, item.kind, item.automationId,
-            item.automationRunId, times[item.lastMessageAt], created.by, created.byName, times[created.at],
-            updated.by, updated.byName, times[updated.at], "{}",
-        ))  # fmt: skip
+            item.automationRunId, times[item.lastMessageAt],
+            (created := item.Created or _NOBODY).by, created.byName, times[created.at],
+            (updated := item.Updated or _NOBODY).by, updated.byName, times[updated.at],
+            "{}",
+        )
+        for item in listing.Items
+    ]  # fmt: skip
     ids = {row[ID] for row in rows}
     if len(ids) != len(rows) or "" in ids:
         raise ValueError("an id is empty, or there twice")

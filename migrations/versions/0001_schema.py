@@ -318,7 +318,7 @@ def upgrade() -> None:
             "digest",
             sa.LargeBinary(),
             nullable=True,
-            comment="BLAKE2b of the page's bytes, when the mirror holds just what it says",
+            comment="SHA-256 of the page's bytes, its first 16, when the mirror holds just what it says",
         ),
         sa.Column(
             "versions", sa.Integer(), nullable=False, comment="the sum of the versions of its sessions at that time"
@@ -561,7 +561,10 @@ def upgrade() -> None:
             comment="when the session was found deleted; the row stays as a tombstone",
         ),
         sa.CheckConstraint("(change = 'deleted') = (deleted_at IS NOT NULL)", name=op.f("ck_sessions_deleted")),
-        sa.CheckConstraint("change IN ('created', 'updated', 'deleted', 'restored')", name=op.f("ck_sessions_change")),
+        sa.CheckConstraint(
+            "change = 'created' OR change = 'updated' OR change = 'deleted' OR change = 'restored'",
+            name=op.f("ck_sessions_change"),
+        ),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_sessions")),
         comment="every session ever seen, with its current version; read the views chat_sessions and chat_sessions_all",
         sqlite_strict=True,
@@ -611,7 +614,8 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("state <> 'linked' OR session_id IS NOT NULL", name=op.f("ck_source_sessions_linked")),
         sa.CheckConstraint(
-            "state IN ('unresolved', 'linked', 'missing', 'conflict')", name=op.f("ck_source_sessions_state")
+            "state = 'linked' OR state = 'unresolved' OR state = 'missing' OR state = 'conflict'",
+            name=op.f("ck_source_sessions_state"),
         ),
         sa.PrimaryKeyConstraint("source_session_id", name=op.f("pk_source_sessions")),
         comment="external ids and where they stand; any program may INSERT source_session_id",

@@ -61,7 +61,6 @@ WRITER_PRAGMAS = (
     "foreign_keys=ON",
     "cache_size=-16384",
     "journal_size_limit=16777216",
-    "temp_store=MEMORY",
 )
 READER_PRAGMAS = ("query_only=ON", "cache_size=-4096")
 
@@ -109,6 +108,9 @@ class Database:
         self._watcher: sqlite3.Connection | None = None
         if self.dialect == "sqlite":
             self._identity = _identity(self.path)
+            # What is sorted beyond the page cache goes into files beside the database, the one place that is surely
+            # writable: an index over a million sessions took 80 MB of memory.
+            os.environ.setdefault("SQLITE_TMPDIR", str(self.path.parent))
             self._reader = create_async_engine(self.url, connect_args={"timeout": BUSY_SECONDS})
             self._writer = sa.create_engine(
                 self.url.set(drivername="sqlite"),

@@ -39,9 +39,9 @@ AND NOT (x.state = 'linked' AND x.session_id = s.id)
 
 _UNLINKED = """
 SELECT 1 FROM sessions AS s WHERE s.deleted_at IS NULL
-AND NOT EXISTS (SELECT 1 FROM source_sessions AS x WHERE x.source_session_id = s.source_session_id)
-AND NOT EXISTS (SELECT 1 FROM passes WHERE state = 'complete' AND seen > 0) LIMIT 1
+AND NOT EXISTS (SELECT 1 FROM source_sessions AS x WHERE x.source_session_id = s.source_session_id) LIMIT 1
 """
+_COMPLETE = "SELECT 1 FROM passes WHERE state = 'complete' AND seen > 0 LIMIT 1"
 
 
 def begin(connection: Connection) -> bool:
@@ -59,8 +59,12 @@ def is_loading(connection: Connection) -> bool:
     if connection.dialect.name != "sqlite":
         return False
     there = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?", (_INDEX,))
+    if there.first() is None:
+        return True
+    if connection.exec_driver_sql(_COMPLETE).first() is not None:
+        return False
     # with the index, a process that ended before the last source id was linked is still loading
-    return there.first() is None or connection.exec_driver_sql(_UNLINKED).first() is not None
+    return connection.exec_driver_sql(_UNLINKED).first() is not None
 
 
 def link_all(connection: Connection, at: str) -> None:
@@ -73,17 +77,19 @@ def link_all(connection: Connection, at: str) -> None:
 async def finish(database: Database, now: datetime) -> list[sources.Link]:
     """Build what was left out; return the links that were news to somebody."""
     at, links, after = utc_text(now), [], ""
-    await database.write(
-        lambda c: c.exec_driver_sql(
-            f"CREATE INDEX IF NOT EXISTS {_INDEX} ON sessions (source_session_id, id) WHERE deleted_at IS NULL"
-        )
-    )
+    await database.write(_build_index)
     while True:
         last, found = await database.write(partial(_link, after=after, at=at))
         links += found
         if last is None:
             return links
         after = last
+
+
+def _build_index(connection: Connection) -> None:
+    connection.exec_driver_sql(
+        f"CREATE INDEX IF NOT EXISTS {_INDEX} ON sessions (source_session_id, id) WHERE deleted_at IS NULL"
+    )
 
 
 def _link(connection: Connection, after: str, at: str) -> tuple[str | None, list[sources.Link]]:

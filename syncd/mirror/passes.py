@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -37,10 +37,10 @@ WHERE id = ? AND state = 'running' AND fence = ?
 class Progress:
     """A running pass in memory: what its row and its pages say.
 
-    `page_key` is the checkpoint; `keys` are all page keys that were given so far; `seen` are sessions, `met` rows of
-    the quarantine (those with an id are sessions too, and count as seen; with a minus where the session had been
-    counted before, as one that could be read). `loading` tells that this pass fills an empty mirror: see
-    `mirror.loading`. `fence` tells this holder of the pass from every later one.
+    `page_key` is the checkpoint; `keys` are the page keys that were given before the pass was taken up; `seen` are
+    sessions, `met` rows of the quarantine (those with an id are sessions too, and count as seen; with a minus where the
+    session had been counted before, as one that could be read). `loading` tells that this pass fills an empty mirror:
+    see `mirror.loading`. `fence` tells this holder of the pass from every later one.
     """
 
     id: int
@@ -54,6 +54,14 @@ class Progress:
     seen: KeySet = field(default_factory=KeySet)
     met: set[int] = field(default_factory=set)
     fence: int = 0
+
+    def copy(self) -> Progress:
+        """Return one that can go on while this one stays."""
+        return replace(self, counts=dict(self.counts), seen=self.seen.copy(), met=set(self.met))
+
+    def adopt(self, later: Progress) -> None:
+        """Go on where a copy has come to."""
+        self.page_key, self.counts, self.seen, self.met = later.page_key, later.counts, later.seen, later.met
 
 
 def running(connection: Connection) -> Progress | None:
@@ -99,25 +107,21 @@ def begin(connection: Connection, now: datetime) -> Progress:
 
 
 def checkpoint(
-    connection: Connection,
-    progress: Progress,
-    counts: dict[str, int],
-    read: Sequence[ReadPage],
-    *,
-    read_at: datetime | None,
+    connection: Connection, progress: Progress, read: Sequence[ReadPage], *, read_at: datetime | None
 ) -> None:
-    """Write the rows of pages that follow each other, and move the checkpoint behind them.
+    """Write the rows of the pages that a pass has read last, and move its checkpoint behind them.
 
     Raises
     ------
     PassLostError
         The pass is not running any more: somebody else ended it.
     """
+    counts = progress.counts
     moved = driver.execute(
         connection,
         _CHECKPOINT,
         (
-            read[-1].next_key,
+            progress.page_key,
             None if read_at is None else utc_text(read_at),
             *(counts[name] for name in COUNTERS),
             progress.id,
@@ -176,9 +180,10 @@ def finish(
 
 
 def live_count(connection: Connection) -> int:
-    """Return the number of live sessions."""
-    query = sa.select(sa.func.count()).select_from(sessions).where(sessions.c.deleted_at.is_(None))
-    return connection.execute(query).scalar_one()
+    """Return the number of live sessions: all but the tombstones, which two indexes tell without a look at the rows."""
+    everyone = sa.select(sa.func.count()).select_from(sessions)
+    tombstones = everyone.where(sessions.c.deleted_at.is_not(None))
+    return int(connection.execute(everyone).scalar_one()) - int(connection.execute(tombstones).scalar_one())
 
 
 def _all_seen(connection: Connection, progress: Progress) -> bool:

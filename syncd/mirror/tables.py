@@ -172,7 +172,9 @@ sessions = sa.Table(
     sa.Column("absences", sa.Integer, nullable=False, server_default="0", comment="404s counted since then"),
     sa.Column("absence_pass_id", Key, comment="the last pass that counted one"),
     sa.Column("deleted_at", UtcDateTime, comment="when the session was found deleted; the row stays as a tombstone"),
-    sa.CheckConstraint("change IN ('created', 'updated', 'deleted', 'restored')", name="change"),
+    sa.CheckConstraint(
+        "change = 'created' OR change = 'updated' OR change = 'deleted' OR change = 'restored'", name="change"
+    ),
     sa.CheckConstraint("(change = 'deleted') = (deleted_at IS NOT NULL)", name="deleted"),
     sa.Index("uq_sessions_id", "id", unique=True),
     sa.Index(
@@ -280,7 +282,7 @@ pages = sa.Table(
     sa.Column(
         "digest",
         sa.LargeBinary,
-        comment="BLAKE2b of the page's bytes, when the mirror holds just what it says",
+        comment="SHA-256 of the page's bytes, its first 16, when the mirror holds just what it says",
     ),
     sa.Column("versions", sa.Integer, nullable=False, comment="the sum of the versions of its sessions at that time"),
     sqlite_strict=True,
@@ -435,7 +437,9 @@ source_sessions = sa.Table(
         sa.Text,
         comment="what a person should know: the sessions in conflict, why it cannot be asked for",
     ),
-    sa.CheckConstraint("state IN ('unresolved', 'linked', 'missing', 'conflict')", name="state"),
+    sa.CheckConstraint(
+        "state = 'linked' OR state = 'unresolved' OR state = 'missing' OR state = 'conflict'", name="state"
+    ),
     sa.CheckConstraint("state <> 'linked' OR session_id IS NOT NULL", name="linked"),
     sa.Index(
         "ix_source_sessions_unlinked",

@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
 
 from syncd.listing import _canonical
-from syncd.mirror import database as database_module
 from syncd.mirror import postgres, tables
 from syncd.mirror.dialects import read_time, write_time
 from tests.model.store import Values
@@ -54,12 +53,12 @@ class PostgresStore:
         names = ", ".join(tables.metadata.tables)
         self._do(self._watcher.execute(f"TRUNCATE {names} RESTART IDENTITY"))
 
-    def transact(self, batch: list[Any]) -> bool:
-        def work(connection: sa.Connection) -> bool:
-            database_module._run_jobs(connection, batch)
+    def transact(self, work: Callable[[sa.Connection], None]) -> bool:
+        def writes(connection: sa.Connection) -> bool:
+            work(connection)
             return bool(connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar())
 
-        return bool(self.write(work))
+        return bool(self.write(writes))
 
     def write(self, work: Any) -> Any:
         return self._do(self._in_transaction(self._writer, work))

@@ -6,9 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.mirror import passes
+from tests.model.postgres_store import PostgresStore
 from tests.model.simulation import simulate
 from tests.model.soak import run_batch
-from tests.model.postgres_store import PostgresStore
 
 FIRST, SCHEDULES = 1_000_001, 16
 """The seeds of every run; `python -m tests.model.soak --postgres` tries others for as long as it is told."""

@@ -18,6 +18,9 @@ from tests.world import World, world
 PAGES = 5
 
 
+pytestmark = pytest.mark.usefixtures("_a_page_at_a_time")
+
+
 async def run_until(w: World, *, pages: int) -> None:
     """Run a pass and cancel it when so many pages have been written."""
     with anyio.CancelScope() as scope:
@@ -71,10 +74,7 @@ async def test_a_pass_stopped_while_any_page_is_asked_for_counts_right(folder: P
         assert await w.live() == w.there()
 
 
-async def test_changes_between_the_two_halves_of_a_pass_are_counted_once(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("syncd.pull.KNOWN_AT_ONCE", 1)  # a checkpoint behind each page, though nothing has changed
+async def test_changes_between_the_two_halves_of_a_pass_are_counted_once(folder: Path) -> None:
     async with world(folder, sessions=45) as w:
         await w.one_pass()
         await run_until(w, pages=2)
