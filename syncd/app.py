@@ -188,5 +188,7 @@ async def open_flows(
             ),
             session,
             pulse,
-            await stack.enter_async_context(replica(url, clock)) if not alone else Alone(),
+            Alone()
+            if alone
+            else await stack.enter_async_context(replica(url, clock, patience=patience, on_wait=on_wait)),
         )

@@ -58,6 +58,13 @@ def begin(connection: Connection) -> bool:
     if connection.exec_driver_sql("SELECT 1 FROM sessions LIMIT 1").first() is None:
         connection.exec_driver_sql(f"DROP INDEX IF EXISTS {_INDEX}")
         return True
+    return is_loading(connection)
+
+
+def is_loading(connection: Connection) -> bool:
+    """Whether a first pass has begun to load this mirror and has not ended."""
+    if connection.dialect.name != "sqlite":
+        return False
     there = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?", (_INDEX,))
     if there.first() is None:
         return True
@@ -65,6 +72,13 @@ def begin(connection: Connection) -> bool:
         return False
     # with the index, a process that ended before the last source id was linked is still loading
     return connection.exec_driver_sql(_UNLINKED).first() is not None
+
+
+def link_all(connection: Connection, at: str) -> None:
+    """Link the source ids of a mirror that was loaded in part and goes on without loading."""
+    after: str | None = ""
+    while after is not None:
+        after, _ = _link(connection, after, at)
 
 
 async def finish(database: Database, now: datetime) -> list[sources.Link]:

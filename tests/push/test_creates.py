@@ -182,16 +182,13 @@ async def test_attempts_with_lost_answers_run_out(tmp_path: Path) -> None:
         assert len(times(w, "POST")) == 3
 
 
-@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_succeeded_create_is_in_the_mirror_in_the_same_transaction(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         (one,) = await w.enqueue(create())
-        await w.sql(
-            "CREATE TRIGGER no_mirror BEFORE INSERT ON sessions BEGIN SELECT RAISE(ABORT, 'the mirror refuses'); END"
-        )
+        await w.refuse("INSERT")
         await w.push().drain()
         assert (await w.operation(one))["state"] != "succeeded"
-        await w.sql("DROP TRIGGER no_mirror")
+        await w.let()
         (row,) = await worked(w, one)
         assert row["state"] == "succeeded"
         assert effects(w) == ["s-1"]
