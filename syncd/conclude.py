@@ -46,14 +46,18 @@ def spent(operation: Operation, outcome: Outcome, *, now: datetime, patience: Pa
     if isinstance(outcome, Retry) and outcome.counts and over and operation.state == "running":
         return Dead(f"gave up after {operation.attempts} attempts: {outcome.error}", outcome.status)
     if isinstance(outcome, Missed) and over and _following(operation, now, patience) is None:
-        return Dead(f"gave up after {operation.attempts} attempts, each with its answer lost", outcome.status)
+        words = f"gave up after {operation.attempts} attempts, each with its answer lost"
+        return Dead(f"{words}; the last: {operation.last_error}" if operation.last_error else words, outcome.status)
     return outcome
 
 
-def uncounted(operation: Operation, outcome: Outcome) -> tuple[Operation, Outcome]:
-    """Take an attempt back that was not the operation's fault: Albert is down for everybody."""
+def uncounted(operation: Operation, outcome: Outcome, rest: float) -> tuple[Operation, Outcome]:
+    """Take an attempt back that was not the operation's fault: Albert is down for everybody.
+
+    It waits for as long as the queue rests, in seconds: a growing wait of its own would outlast the outage.
+    """
     if isinstance(outcome, Retry):
-        return operation, replace(outcome, counts=False)
+        return operation, replace(outcome, counts=False, retry_after=outcome.retry_after or rest)
     if isinstance(outcome, Unknown) and operation.state == "running":
         return replace(operation, attempts=operation.attempts - 1), outcome
     return operation, outcome

@@ -16,7 +16,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from syncd.errors import DatabaseUnusableError
 from syncd.logs import log_link, safe_text
 from syncd.mirror import operations
 from syncd.mirror.operations import LeaseLostError, Operation
-from syncd.outage import Outage, Pauses
+from syncd.outage import LONGEST_PAUSE, Outage, Pauses
 from syncd.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown, answered
 from syncd.tasks import task_group
 from syncd.wake import Wake
@@ -87,7 +87,8 @@ class Push:
 
     def __post_init__(self) -> None:
         self._refusals = Pauses(self.settings.backoff)
-        self._outage = Outage(Pauses(self.settings.backoff))
+        backoff = self.settings.backoff
+        self._outage = Outage(Pauses(replace(backoff, longest=min(backoff.longest, LONGEST_PAUSE))))
         self._room = anyio.Semaphore(self.settings.concurrency, fast_acquire=True)
 
     async def run(self) -> None:
@@ -106,6 +107,13 @@ class Push:
         """Claim nothing more."""
         self._stopping = True
         self.wake.ring()
+
+    def heard(self) -> None:
+        """Note that Albert answered somebody else: if all operations fail, that is not for want of Albert.
+
+        They still go one at a time, but not ever more slowly, and each comes to the end of its attempts.
+        """
+        self._outage.heard(self.clock.monotonic())
 
     async def drain(self) -> None:
         """Work the queue until nothing is due and nothing is in flight, or Albert takes nothing."""
@@ -235,15 +243,15 @@ class Push:
             log.exception("operation.failed")
 
     async def _conclude(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
-        operation, outcome = self._learn(operation, outcome, log)
+        operation, own = self._learn(operation, outcome, log)
         now, chance = self.clock.now(), self.chance()
-        outcome = conclude.spent(operation, outcome, now=now, patience=self.settings)
+        outcome = conclude.spent(operation, own, now=now, patience=self.settings)
         written: Concluded = await self.database.write(
             lambda c: conclude.write(c, operation, outcome, now=now, patience=self.settings, chance=chance)
         )
         for link in written.links:
             log_link(log, link)
-        self._relax(written.outcome, log)
+        self._relax(own, log)  # not what was written: to be given up is no sign of life
         _report(operation, written.outcome, log)
 
     async def _break(self, operation: Operation, error: Exception, log: FilteringBoundLogger, *, sent: bool) -> None:
@@ -269,8 +277,9 @@ class Push:
             self._refusals.grow(self.clock.monotonic())
         if isinstance(outcome, Retry | Unknown) and outcome.down:
             was_down, error = self._outage.down, outcome.error
-            if self._outage.failed(operation.id, self.clock.monotonic(), told=outcome.retry_after):
-                operation, outcome = conclude.uncounted(operation, outcome)
+            moment = self.clock.monotonic()
+            if self._outage.failed(operation.id, moment, told=outcome.retry_after):
+                operation, outcome = conclude.uncounted(operation, outcome, self._outage.pauses.left(moment))
             if self._outage.down and not was_down:
                 log.error("queue.slowed", error=error, hint="Albert fails for everybody; no attempt counts meanwhile")
         return operation, outcome

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -85,7 +86,10 @@ class Database:
     _group: Group = field(default_factory=Group)
     waiting: bool = field(default=False, init=False)
     """Whether a write waits for a lock, room on the disk or a server, and tries again and again."""
-    _doubt: tuple[str, list[Job]] | None = None
+    _doubt: tuple[int, list[Job]] | None = None
+    """The number and the work of a transaction whose commit broke off on PostgreSQL."""
+    _writer_id: str = field(default_factory=lambda: uuid.uuid4().hex, init=False)
+    _transactions: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._writer: Engine | None = None
@@ -289,14 +293,14 @@ class Database:
         except Exception as error:
             self._group.put_back(batch)
             if isinstance(error, postgres.CommitUnknownError):
-                self._doubt = error.xid, batch
+                self._doubt = self._transactions, batch
             raise
         for job in batch:
             job.end()
 
-    async def _settle_doubt(self, xid: str, batch: list[Job]) -> None:
+    async def _settle_doubt(self, number: int, batch: list[Job]) -> None:
         """Find out whether a commit that broke off has happened: then its work must not run a second time."""
-        if await postgres.committed(self._reader, xid):
+        if await postgres.committed(self._reader, writer=self._writer_id, number=number):
             self._group.put_back([job for job in self._group.take() if job not in batch])
             for job in batch:
                 job.end()
@@ -325,7 +329,8 @@ class Database:
 
     async def _transaction(self, work: Callable[[Connection], None]) -> None:
         if self._writer is None:
-            await postgres.transact(self._reader, work)
+            self._transactions += 1
+            await postgres.transact(self._reader, work, writer=self._writer_id, number=self._transactions)
             return
         self.check_identity()
         await anyio.to_thread.run_sync(self._transact, self._writer, work, limiter=self._thread)

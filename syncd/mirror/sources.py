@@ -138,7 +138,7 @@ def checked(connection: Connection, source_id: str, checked_at: str) -> None:
     )
 
 
-def to_ask(connection: Connection, *, checked_before: datetime, limit: int, after: str = "") -> list[str]:
+def to_ask(connection: Connection, *, checked_before: datetime, limit: int, after: str | None = None) -> list[str]:
     """Return source ids that only Albert can tell about, in their order, beginning behind `after`.
 
     These are the unresolved ones, and the missing and contradictory ones that were not checked for long; one that an
@@ -155,10 +155,11 @@ def to_ask(connection: Connection, *, checked_before: datetime, limit: int, afte
     query = (
         sa.select(source_sessions.c.source_session_id)
         .where(sa.text("source_sessions.state <> 'linked'"), stale, ~busy)
-        .where(source_sessions.c.source_session_id > text_value(connection, after))
         .order_by(source_sessions.c.source_session_id)
         .limit(limit)
     )
+    if after is not None:  # not "": an empty source id is one to say something about
+        query = query.where(source_sessions.c.source_session_id > text_value(connection, after))
     with lenient_text(connection):
         return list(connection.execute(query).scalars())
 

@@ -36,7 +36,9 @@ async def test_once_logs_to_stdout_and_with_json_to_stderr(syncd: Syncd) -> None
     assert events == ["pass.started", *["page.mirrored"] * 3, "pass.complete"]
     assert plain.err == ""
     as_json = await syncd.call("once", "--json")
-    assert as_json.data["pass"] == {"id": 2, "state": "complete", "error": None}
+    ended = as_json.data["pass"]
+    assert (ended["id"], ended["state"], ended["error"], ended["seen"]) == (2, "complete", None, 30)
+    assert as_json.data["problems"] == []
     assert [json.loads(line)["event"] for line in as_json.err.splitlines()] == events
 
 
