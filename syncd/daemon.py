@@ -37,6 +37,8 @@ RECONCILE_GAP = 0.5
 """Seconds between rounds of reconciliation, however often the bell rings."""
 SECONDS_TO_WRITE = 3.0
 """What is kept of the grace, 0.7 of it at the most, to write down what became of the requests in flight."""
+TAKE_BACK_SECONDS = 3.0
+"""After a pass was lost to another replica: longer than one that was cut off takes to notice that it leads no more."""
 RESTARTS = Backoff(1.0, 60.0)
 
 
@@ -158,15 +160,18 @@ class Daemon:
         while True:
             began = clock.monotonic()
             self._beat("passes")
-            failed = False
+            state = "running"
             try:
-                failed = (await self.flows.pull.run()).state == "failed"
+                state = (await self.flows.pull.run()).state
             except PassLostError as error:
                 self.log.warning("pass.lost", reason=str(error))
             self._reconcile_bell.ring()
             self._beat("passes")
             spent = clock.monotonic() - began
-            await self._sleep("passes", pass_pause(self.rhythm.pass_interval, spent, failed=failed))
+            rest = pass_pause(self.rhythm.pass_interval, spent, failed=state == "failed")
+            if state == "running":  # another replica took it up; if this one leads still, it takes it back
+                rest = min(rest, TAKE_BACK_SECONDS)
+            await self._sleep("passes", rest)
 
     async def _reconcile(self) -> None:
         failures = 0

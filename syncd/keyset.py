@@ -9,7 +9,7 @@ from operator import sub
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 class KeySet:
@@ -26,16 +26,56 @@ class KeySet:
         place = key >> 3
         return place < len(self._bits) and bool(self._bits[place] & (1 << (key & 7)))
 
-    def update(self, keys: Iterable[int]) -> None:
-        """Add keys."""
+    def copy(self) -> KeySet:
+        """Return a set with the same keys."""
+        twin = KeySet()
+        twin._bits, twin._count = self._bits.copy(), self._count
+        return twin
+
+    def isdisjoint(self, keys: Sequence[int]) -> bool:
+        """Return whether none of these keys, each of them named once, is there."""
+        first, last = (min(keys), max(keys)) if keys else (0, -1)
+        if last - first + 1 != len(keys):
+            return not any(key in self for key in keys)
+        there = int.from_bytes(self._bits[first >> 3 : (last >> 3) + 1], "little")
+        return not there & _ones(first, last)
+
+    def update(self, keys: Sequence[int]) -> int:
+        """Add keys, each of them named once; return how many were not there.
+
+        Most pages bring keys that follow each other, which are added in one step.
+        """
+        if not keys:
+            return 0
+        before, last = self._count, max(keys)
+        first = min(keys)
+        if last >> 3 >= len(self._bits):
+            self._bits.extend(bytes((last >> 3) - len(self._bits) + 1024))
+        if last - first + 1 == len(keys):
+            self._add_range(first, last)
+        else:
+            self._add(keys)
+        return self._count - before
+
+    def _add_range(self, first: int, last: int) -> None:
+        place, end = first >> 3, (last >> 3) + 1
+        there = int.from_bytes(self._bits[place:end], "little")
+        then = there | _ones(first, last)
+        self._bits[place:end] = then.to_bytes(end - place, "little")
+        self._count += then.bit_count() - there.bit_count()
+
+    def _add(self, keys: Sequence[int]) -> None:
         bits = self._bits
         for key in keys:
             place, bit = key >> 3, 1 << (key & 7)
-            if place >= len(bits):
-                bits.extend(bytes(place - len(bits) + 1024))
             if not bits[place] & bit:
                 bits[place] |= bit
                 self._count += 1
+
+
+def _ones(first: int, last: int) -> int:
+    """Return the bits of keys that follow each other, from the byte of the first on."""
+    return ((1 << (last - first + 1)) - 1) << (first & 7)
 
 
 def pack(keys: Iterable[int]) -> bytes:

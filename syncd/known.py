@@ -29,11 +29,8 @@ class KnownPages:
         """Load the digests of the last complete pass."""
         return cls(database, *await database.read(pages.digests))
 
-    async def find(self, body: bytes) -> ReadPage | None:
-        """Return what is known of the page with these bytes."""
-        if not self._numbers:
-            return None
-        mark = pages.digest(body)
+    async def find(self, mark: bytes) -> ReadPage | None:
+        """Return what is known of the page with this digest."""
         number = self._numbers.get(mark)
         if number is None:
             return None

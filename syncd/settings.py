@@ -13,10 +13,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
 from syncd.errors import SettingsError
 
@@ -81,6 +81,12 @@ class Settings(BaseModel):
         "auto", description="json, console, or auto: console on a terminal"
     )
 
+    _files: dict[str, Path] = PrivateAttr(default_factory=dict)
+
+    def file_of(self, name: str) -> Path | None:
+        """Return the file that a setting was read from, which may say something else by now; None for no file."""
+        return self._files.get(name)
+
     @pydantic.field_validator("syncd_log_level", "syncd_log_format", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:  # noqa: ANN401 - not validated yet
@@ -116,6 +122,8 @@ class Settings(BaseModel):
                 "must be sqlite+aiosqlite:///FILE (three slashes, four before an absolute path) or "
                 "postgresql+asyncpg://USER@HOST/DATABASE"
             )
+        if url.startswith("postgresql") and (wrong := _wrong_option(url)) is not None:
+            raise ValueError(wrong)
         return SecretStr(url)
 
     @property
@@ -151,6 +159,29 @@ def _is_postgresql(url: str) -> bool:
         and bool(parts.path.strip("/"))
         and not _UNSAFE.search(url)
     )
+
+
+_SSL = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_OPTIONS = {
+    "ssl": re.compile("|".join(_SSL)),
+    "prepared_statement_cache_size": re.compile("[0-9]{1,6}"),
+    "target_session_attrs": re.compile("any|primary|standby|read-write|read-only|prefer-standby"),
+    "host": re.compile(".+"),
+    "port": re.compile("[0-9]{1,5}"),
+    "passfile": re.compile(".+"),
+}
+"""What may stand behind the `?` of a PostgreSQL URL: the driver would fail on anything else with words of its own."""
+
+
+def _wrong_option(url: str) -> str | None:
+    """Say what is wrong behind the `?` of a PostgreSQL URL; None when nothing is."""
+    for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+        if name not in _OPTIONS:
+            return f"has an option {name!r} that is not known; known are {', '.join(_OPTIONS)}"
+        if not _OPTIONS[name].fullmatch(value):
+            known = f"; it is one of {', '.join(_SSL)}" if name == "ssl" else ""
+            return f"has an option {name!r} that cannot be {value!r}{known}"
+    return None
 
 
 class Loaded(BaseModel):
@@ -195,11 +226,12 @@ def load(environment: Mapping[str, str], files: Sequence[Path] = (), *, credenti
         for name in sorted(values)
         if name.startswith("SYNCD_") and name not in known
     ]
-    _read_files(values, origins, problems)
+    files_of = _read_files(values, origins, problems)
     given = {name.lower(): values[name] for name in values if name.lower() in Settings.model_fields}
     settings: Settings | None = None
     try:
         settings = Settings.model_validate(given)
+        settings._files.update(files_of)  # noqa: SLF001 - no setting of its own, so no field
     except pydantic.ValidationError as error:
         problems += [_problem(one) for one in error.errors(include_url=False, include_input=False)]
     problems += _credential_problems(values, needed=credentials)
@@ -261,8 +293,9 @@ def _why(error: OSError | UnicodeDecodeError) -> str:
     return str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8 text"
 
 
-def _read_files(values: dict[str, str], origins: dict[str, str], problems: list[str]) -> None:
-    """Put the content of `NAME_FILE` in the place of `NAME`."""
+def _read_files(values: dict[str, str], origins: dict[str, str], problems: list[str]) -> dict[str, Path]:
+    """Put the content of `NAME_FILE` in the place of `NAME`; return the files, by field."""
+    files = {}
     for name in FROM_FILES:
         file = values.get(f"{name}_FILE")
         if file is None or name in values:
@@ -279,6 +312,8 @@ def _read_files(values: dict[str, str], origins: dict[str, str], problems: list[
             problems.append(f"{name}_FILE: {file} is empty")
             continue
         values[name], origins[name] = content, f"{origins[f'{name}_FILE']}: {name}_FILE={file}"
+        files[name.lower()] = Path(file)
+    return files
 
 
 def _problem(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails

@@ -6,7 +6,7 @@ work: a transaction that comes too late raises `ConcurrentChangeError` and runs 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from syncd.decide import Known
 from syncd.listing import ID, SOURCE, Row
@@ -75,10 +75,10 @@ WHERE key = ANY($2::bigint[]) AND deleted_at IS NULL
 """
 
 
-def known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, Known]:
-    """Return what is known of these sessions; an `extra` that means the same comes back in the row's own words."""
+def known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, tuple[Any, ...]]:
+    """Return the rows of these sessions; an `extra` that means the same comes back in the row's own words."""
     found = connection.exec_driver_sql(_KNOWN, ([row[ID] for row in rows], [row[EXTRA] for row in rows]))
-    return {row[7]: Known(row[0], row[1], row[2], row[3], row[4], row[5], row[6], tuple(row[7:])) for row in found}
+    return {row[7]: tuple(row) for row in found}
 
 
 def insert(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from syncd.decide import CLOCK_SLACK
 from syncd.keyset import KeySet, unpack
 from syncd.mirror import driver, loading
 from syncd.mirror import pages as page_rows
+from syncd.mirror.dialects import ConcurrentChangeError
 from syncd.mirror.tables import held_sessions, new_id, pages, passes, sessions
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ WHERE id = ? AND state = 'running' AND fence = ?
 class Progress:
     """A running pass in memory: what its row and its pages say.
 
-    `page_key` is the checkpoint; `keys` are all page keys that were given so far; `seen` are sessions, `met` rows of
-    the quarantine (those with an id are sessions too, and count as seen; with a minus where the session had been
-    counted before, as one that could be read). `loading` tells that this pass fills an empty mirror: see
-    `mirror.loading`. `fence` tells this holder of the pass from every later one.
+    `page_key` is the checkpoint; `keys` are the page keys that were given before the pass was taken up; `seen` are
+    sessions, `met` rows of the quarantine (those with an id are sessions too, and count as seen; with a minus where the
+    session had been counted before, as one that could be read). `loading` tells that this pass fills an empty mirror:
+    see `mirror.loading`. `fence` tells this holder of the pass from every later one.
     """
 
     id: int
@@ -53,6 +54,14 @@ class Progress:
     seen: KeySet = field(default_factory=KeySet)
     met: set[int] = field(default_factory=set)
     fence: int = 0
+
+    def copy(self) -> Progress:
+        """Return one that can go on while this one stays."""
+        return replace(self, counts=dict(self.counts), seen=self.seen.copy(), met=set(self.met))
+
+    def adopt(self, later: Progress) -> None:
+        """Go on where a copy has come to."""
+        self.page_key, self.counts, self.seen, self.met = later.page_key, later.counts, later.seen, later.met
 
 
 def running(connection: Connection) -> Progress | None:
@@ -83,39 +92,44 @@ def state(connection: Connection, pass_id: int) -> str | None:
 
 
 def begin(connection: Connection, now: datetime) -> Progress:
-    """Begin a pass."""
-    row_id = new_id(connection.execute(sa.insert(passes).values(started_at=now)))
+    """Begin a pass.
+
+    Raises
+    ------
+    ConcurrentChangeError
+        Another replica has begun one at the same time.
+    """
+    try:
+        row_id = new_id(connection.execute(sa.insert(passes).values(started_at=now)))
+    except sa.exc.IntegrityError as error:
+        raise ConcurrentChangeError("another replica has begun a pass first") from error
     return Progress(row_id, now, resumed=False, loading=loading.begin(connection))
 
 
 def checkpoint(
-    connection: Connection,
-    progress: Progress,
-    counts: dict[str, int],
-    read: Sequence[ReadPage],
-    *,
-    read_at: datetime | None,
+    connection: Connection, progress: Progress, read: Sequence[ReadPage], *, read_at: datetime | None
 ) -> None:
-    """Write the rows of pages that follow each other, and move the checkpoint behind them.
+    """Write the rows of the pages that a pass has read last, and move its checkpoint behind them.
 
     Raises
     ------
     PassLostError
         The pass is not running any more: somebody else ended it.
     """
-    page_rows.insert(connection, progress.id, counts["pages"] - len(read) + 1, read)
+    counts = progress.counts
     moved = driver.execute(
         connection,
         _CHECKPOINT,
         (
-            read[-1].next_key,
+            progress.page_key,
             None if read_at is None else utc_text(read_at),
             *(counts[name] for name in COUNTERS),
             progress.id,
             progress.fence,
         ),
     )
-    _require_held(moved.rowcount, progress)
+    _require_held(moved.rowcount, progress)  # before the rows: whoever has taken it up has rows of the same numbers
+    page_rows.insert(connection, progress.id, counts["pages"] - len(read) + 1, read)
 
 
 class PassLostError(Exception):
@@ -166,9 +180,10 @@ def finish(
 
 
 def live_count(connection: Connection) -> int:
-    """Return the number of live sessions."""
-    query = sa.select(sa.func.count()).select_from(sessions).where(sessions.c.deleted_at.is_(None))
-    return connection.execute(query).scalar_one()
+    """Return the number of live sessions: all but the tombstones, which two indexes tell without a look at the rows."""
+    everyone = sa.select(sa.func.count()).select_from(sessions)
+    tombstones = everyone.where(sessions.c.deleted_at.is_not(None))
+    return int(connection.execute(everyone).scalar_one()) - int(connection.execute(tombstones).scalar_one())
 
 
 def _all_seen(connection: Connection, progress: Progress) -> bool:
@@ -269,6 +284,23 @@ def open_holds(connection: Connection) -> list[sa.Row[tuple[object, ...]]]:
         .order_by(passes.c.id.desc())
     )
     return list(connection.execute(query).all())
+
+
+def held_rows(connection: Connection, pass_id: int, *, limit: int) -> list[sa.RowMapping] | None:
+    """Return the live sessions that an open hold keeps from going, by name; None when the pass is no open hold."""
+    hold = next((row for row in open_holds(connection) if row.id == pass_id), None)
+    if hold is None:
+        return None
+    query = (
+        sa.select(
+            sessions.c.id, sessions.c.name, sessions.c.source_session_id, sessions.c.created_by_name,
+            sessions.c.last_message_at,
+        )
+        .join(held_sessions, held_sessions.c.session_key == sessions.c.key)
+        .where(held_sessions.c.pass_id == (hold.candidates_of or hold.id), sessions.c.deleted_at.is_(None))
+        .order_by(sessions.c.name, sessions.c.id)
+    )  # fmt: skip
+    return list(connection.execute(query.limit(limit)).mappings())
 
 
 def decide(connection: Connection, pass_id: int, decision: str, now: datetime) -> str | None:

@@ -1,16 +1,17 @@
 """Sessions: what a sighting does to the rows. The hot path of a pass.
 
-A page is one SELECT of the rows it names and, for what is new or changed only, executemany with statements written
-once. A session's current version is its row in `sessions`; a change moves the old one to `session_versions` first.
-Whatever changes a row keeps `source_sessions` true in the same transaction.
+A page is one SELECT of the rows it names and, for what is new or changed only, statements written once. A session's
+current version is its row in `sessions`; a change moves the old one to `session_versions` first. Whatever changes a row
+keeps `source_sessions` true in the same transaction.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -26,18 +27,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _COLUMNS = ", ".join(CONTENT)
+CONTENT_FROM = 7
+"""Where the content begins in a row of `_SELECT`."""
 _SELECT = f"""
 SELECT key, version, valid_from, pass_id, observed_at, missing_since, deleted_at, {_COLUMNS}
 FROM sessions WHERE id IN (SELECT value FROM json_each(?))
 """  # noqa: S608 - constants
-_INSERT = f"""
-INSERT INTO sessions (key, {_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at) VALUES
-"""  # noqa: S608 - constants
-_VALUES = f"(?, {', '.join('?' * len(CONTENT))}, 1, 'created', ?, ?, ?, ?)"
 _ROWS_AT_ONCE = 50
 """Rows of one INSERT: the driver gives up the interpreter's lock, and must get it again, for each statement it runs."""
-_INSERT_MANY = _INSERT + ", ".join([_VALUES] * _ROWS_AT_ONCE)
-_INSERT_ONE = _INSERT + _VALUES
 _ARCHIVE = f"""
 INSERT INTO session_versions (session_key, version, {_COLUMNS}, change, valid_from, valid_to, pass_id)
 SELECT key, version, {_COLUMNS}, change, valid_from, ?, pass_id FROM sessions WHERE key = ?
@@ -50,27 +47,38 @@ WHERE key = ?
 _TOUCH = """
 UPDATE sessions SET observed_at = coalesce(?, observed_at), missing_since = NULL, absences = 0 WHERE key = ?
 """
+_LIVE = """
+SELECT key, id, source_session_id FROM sessions WHERE key IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL
+"""
+# A clock that was set back must not turn a version inside out.
+_BURY_ARCHIVE = f"""
+INSERT INTO session_versions (session_key, version, {_COLUMNS}, change, valid_from, valid_to, pass_id)
+SELECT key, version, {_COLUMNS}, change, valid_from, {{later}}(?, valid_from), pass_id FROM sessions
+WHERE key IN (SELECT value FROM json_each(?))
+"""  # noqa: S608 - constants
+_BURY = """
+UPDATE sessions SET version = version + 1, change = 'deleted', valid_from = {later}(?, valid_from),
+    deleted_at = {later}(?, valid_from), pass_id = ?, observed_at = coalesce(?, observed_at),
+    missing_since = coalesce(missing_since, {later}(?, valid_from))
+WHERE key IN (SELECT value FROM json_each(?))
+"""
 
 
 @dataclass(slots=True)
 class Applied:
     """What an answer did to the mirror.
 
-    `by_id` holds the key of each session in it; `changes` what became of those that changed; `clean` tells that the
-    mirror now holds just what the answer says; `sources` are the links that changed.
+    `keys` holds the key of each session in it, in its order; `changes` what became of those that changed; `clean` tells
+    that the mirror now holds just what the answer says; `versions` is the sum of their versions; `sources` are the
+    links that changed.
     """
 
-    by_id: dict[str | None, int] = field(default_factory=dict)
+    keys: list[int] = field(default_factory=list)
     changes: dict[int, str] = field(default_factory=dict)
     restored: list[str] = field(default_factory=list)
     clean: bool = True
     versions: int = 0
     sources: list[sources.Link] = field(default_factory=list)
-
-    @property
-    def keys(self) -> list[int]:
-        """The key of each session in the answer."""
-        return list(self.by_id.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +118,26 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
         Each id at most once.
     """
     applied = Applied()
-    known = _known(connection, rows)
+    # While an empty mirror is loaded nearly all sessions are new: those that are not are what the INSERT leaves out.
+    keys = _insert(connection, rows, sighting, applied) if sighting.loading else {}
+    if len(keys) == len(rows):
+        applied.keys = list(keys.values())
+        return applied
+    rest = [row for row in rows if row[ID] not in keys]
+    known = _known(connection, rest)
     new: list[Row] = []
     changed: list[tuple[Known, Row, Change]] = []
     touched: list[Known] = []
-    for row in rows:
-        before = known.get(row[ID])
-        if before is None:
+    for row in rest:
+        found = known.get(row[ID])
+        if found is None:
             new.append(row)
             continue
-        applied.by_id[row[ID]] = before.key
+        keys[row[ID]] = found[0]
+        if found[CONTENT_FROM:] == row and sighting.observed_at is None and found[5] is None and found[6] is None:
+            applied.versions += found[1]  # as it was, neither missing nor deleted: what most rows are
+            continue
+        before = _read_known(found)
         change = weigh(before, row, asked_at=sighting.asked_at, now=sighting.now, listed_from=sighting.listed_from)
         if change in {Change.UPDATED, Change.RESTORED}:
             changed.append((before, row, change))
@@ -129,51 +147,74 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
         if before.deleted_at is None and (before.missing_since or sighting.observed_at):
             touched.append(before)
     if new:
-        _insert(connection, new, sighting, applied)
+        keys |= _insert(connection, new, sighting, applied)
     if changed:
         _update(connection, changed, sighting, applied)
     if touched:
         _touch(connection, [before.key for before in touched], sighting.observed_at)
-        found = {before.content[SOURCE] or "" for before in touched if before.missing_since}
-        applied.sources += sources.refresh(connection, found, sighting.now)
+        moved = {before.content[SOURCE] or "" for before in touched if before.missing_since}
+        applied.sources += sources.refresh(connection, moved, sighting.now)
+    applied.keys = [keys[row[ID]] for row in rows]
     return applied
 
 
-def _known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, Known]:
+def _known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, tuple[Any, ...]]:
+    """Return the rows of the sessions that the mirror has, each as the fields of `decide.Known`, the content last."""
     if is_postgresql(connection):
         return bulk.known(connection, rows)
-    ids = json.dumps([row[ID] for row in rows])
-    found = driver.execute(connection, _SELECT, (ids,))
-    return {row[7]: Known(row[0], row[1], row[2], row[3], row[4], row[5], row[6], tuple(row[7:])) for row in found}
+    found = driver.execute(connection, _SELECT, (json.dumps([row[ID] for row in rows]),))
+    return {row[CONTENT_FROM]: row for row in found}
 
 
-def _insert(connection: Connection, rows: list[Row], sighting: Sighting, applied: Applied) -> None:
+def _read_known(row: tuple[Any, ...]) -> Known:
+    fields = [*row[:CONTENT_FROM], row[CONTENT_FROM:]]
+    return Known(*fields)
+
+
+def _insert(connection: Connection, rows: Sequence[Row], sighting: Sighting, applied: Applied) -> dict[str | None, int]:
+    """Insert sessions; return the key of each that was new."""
     if is_postgresql(connection):
-        _insert_bulk(connection, rows, sighting, applied)
-        return
+        return _insert_bulk(connection, rows, sighting, applied)
     first = (driver.execute(connection, "SELECT max(key) FROM sessions").fetchone()[0] or 0) + 1
-    tail = (sighting.now, sighting.pass_id, sighting.now, sighting.observed_at)
-    bound = [(key, *row, *tail) for key, row in enumerate(rows, first)]
-    whole = len(bound) - len(bound) % _ROWS_AT_ONCE
-    for start in range(0, whole, _ROWS_AT_ONCE):
-        many = tuple(chain.from_iterable(bound[start : start + _ROWS_AT_ONCE]))
-        driver.execute(connection, _INSERT_MANY, many)
-    driver.executemany(connection, _INSERT_ONE, bound[whole:])
-    keys = range(first, first + len(rows))
-    applied.by_id.update(zip((row[ID] for row in rows), keys, strict=True))
-    applied.changes.update(dict.fromkeys(keys, "inserted"))
-    applied.versions += len(rows)
+    inserted = 0
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
+        bound = [sighting.now, sighting.pass_id, sighting.observed_at, *chain.from_iterable(some)]
+        inserted += driver.execute(connection, _inserting(len(some)), bound).rowcount
+    if inserted == len(rows):
+        keys = dict(zip((row[ID] for row in rows), range(first, first + inserted), strict=True))
+    else:
+        keys = dict(driver.execute(connection, "SELECT id, key FROM sessions WHERE key >= ?", (first,)).fetchall())
+    applied.changes.update(dict.fromkeys(keys.values(), "inserted"))
+    applied.versions += inserted
     if not sighting.loading:
         applied.sources += sources.link_new(connection, rows, first, sighting.now)
+    return keys
 
 
-def _insert_bulk(connection: Connection, rows: list[Row], sighting: Sighting, applied: Applied) -> None:
+@functools.cache
+def _inserting(count: int) -> str:
+    """Write the INSERT of so many sessions; what is the same for all of them is bound once."""
+    width = len(CONTENT)
+    rows = (
+        f"({', '.join(f'?{place}' for place in range(first, first + width))}, 1, 'created', ?1, ?2, ?1, ?3)"
+        for first in range(4, 4 + count * width, width)
+    )
+    return (
+        f"INSERT INTO sessions ({_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at) "  # noqa: S608
+        f"VALUES {', '.join(rows)} ON CONFLICT (id) DO NOTHING"
+    )
+
+
+def _insert_bulk(
+    connection: Connection, rows: Sequence[Row], sighting: Sighting, applied: Applied
+) -> dict[str | None, int]:
     keys = bulk.insert(connection, rows, now=sighting.now, pass_id=sighting.pass_id, observed_at=sighting.observed_at)
-    applied.by_id.update(keys)
     applied.changes.update(dict.fromkeys(keys.values(), "inserted"))
     applied.versions += len(rows)
     if bulk.link_new(connection, rows, sighting.now) != len(rows):
         applied.sources += sources.refresh(connection, {row[SOURCE] or "" for row in rows}, sighting.now)
+    return keys
 
 
 def _touch(connection: Connection, keys: list[int], observed_at: str | None) -> None:
@@ -216,28 +257,17 @@ def bury(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int 
     list[str]
         The ids of the sessions that were live until now.
     """
-    buried: list[str] = []
-    carried: set[str] = set()
-    for key in keys:
-        row = connection.execute(
-            sa.select(sessions.c.id, sessions.c.source_session_id, sa.type_coerce(sessions.c.valid_from, sa.Text))
-            .where(sessions.c.key == key, sessions.c.deleted_at.is_(None))
-            .with_for_update()
-        ).first()  # fmt: skip
-        if row is None:
-            continue
-        at = max(now, row[2])
-        connection.exec_driver_sql(_ARCHIVE, (at, key))
-        connection.exec_driver_sql(
-            "UPDATE sessions SET version = version + 1, change = 'deleted', valid_from = ?, deleted_at = ?, "
-            "pass_id = ?, observed_at = coalesce(?, observed_at), missing_since = coalesce(missing_since, ?) "
-            "WHERE key = ?",
-            (at, at, pass_id, now if pass_id is None else None, at, key),
-        )
-        buried.append(row.id)
-        carried.add(row.source_session_id)
-    sources.refresh(connection, carried, now)
-    return buried
+    postgresql = is_postgresql(connection)
+    lock, later = ("ORDER BY key FOR UPDATE", "greatest") if postgresql else ("ORDER BY key", "max")
+    live = driver.execute(connection, _LIVE + lock, (json.dumps(sorted(keys)),)).fetchall()
+    if not live:
+        return []
+    found = json.dumps([row[0] for row in live])
+    driver.execute(connection, _BURY_ARCHIVE.format(later=later), (now, found))
+    observed_at = now if pass_id is None else None
+    driver.execute(connection, _BURY.format(later=later), (now, now, pass_id, observed_at, now, found))
+    sources.refresh(connection, {row[2] for row in live}, now)
+    return [row[1] for row in live]
 
 
 def archived_from(connection: Connection, key: int, pass_id: int) -> bool:

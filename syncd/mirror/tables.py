@@ -172,7 +172,9 @@ sessions = sa.Table(
     sa.Column("absences", sa.Integer, nullable=False, server_default="0", comment="404s counted since then"),
     sa.Column("absence_pass_id", Key, comment="the last pass that counted one"),
     sa.Column("deleted_at", UtcDateTime, comment="when the session was found deleted; the row stays as a tombstone"),
-    sa.CheckConstraint("change IN ('created', 'updated', 'deleted', 'restored')", name="change"),
+    sa.CheckConstraint(
+        "change = 'created' OR change = 'updated' OR change = 'deleted' OR change = 'restored'", name="change"
+    ),
     sa.CheckConstraint("(change = 'deleted') = (deleted_at IS NOT NULL)", name="deleted"),
     sa.Index("uq_sessions_id", "id", unique=True),
     sa.Index(
@@ -280,7 +282,7 @@ pages = sa.Table(
     sa.Column(
         "digest",
         sa.LargeBinary,
-        comment="BLAKE2b of the page's bytes, when the mirror holds just what it says",
+        comment="SHA-256 of the page's bytes, its first 16, when the mirror holds just what it says",
     ),
     sa.Column("versions", sa.Integer, nullable=False, comment="the sum of the versions of its sessions at that time"),
     sqlite_strict=True,
@@ -435,7 +437,9 @@ source_sessions = sa.Table(
         sa.Text,
         comment="what a person should know: the sessions in conflict, why it cannot be asked for",
     ),
-    sa.CheckConstraint("state IN ('unresolved', 'linked', 'missing', 'conflict')", name="state"),
+    sa.CheckConstraint(
+        "state = 'linked' OR state = 'unresolved' OR state = 'missing' OR state = 'conflict'", name="state"
+    ),
     sa.CheckConstraint("state <> 'linked' OR session_id IS NOT NULL", name="linked"),
     sa.Index(
         "ix_source_sessions_unlinked",
@@ -447,6 +451,17 @@ source_sessions = sa.Table(
     sqlite_strict=True,
     sqlite_with_rowid=False,
     comment="external ids and where they stand; any program may INSERT source_session_id",
+)
+
+writers = sa.Table(
+    "writers",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True, comment="the process; a number of its own that it draws at its start"),
+    sa.Column("number", Key, nullable=False, comment="its last transaction that wrote anything"),
+    sa.Column("written_at", UtcDateTime, nullable=False, comment="when that was"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    comment="on PostgreSQL, what tells whether a commit whose answer was lost has happened",
 )
 
 _SESSION_COMMENTS = {

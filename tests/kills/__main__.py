@@ -1,4 +1,7 @@
-"""Every place, each seed: `python -m tests.kills [--seeds 3] [--seconds N] [--jobs 2]`; exits 1 when one went wrong."""
+"""Every place, each seed: `python -m tests.kills [--seeds 3] [--seconds N] [--jobs 2] [--postgres]`.
+
+Exits 1 when one went wrong.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from pathlib import Path
 
 import anyio
 
+from tests.kills.mirrors import Mirrors, PostgresMirrors, SqliteMirrors
 from tests.kills.rig import STAGES, kill_at, make_templates, places
+from tests.postgres.server import PostgresServer
 
 
 @dataclass
@@ -33,15 +38,15 @@ class Tally:
         )
 
 
-async def main(seeds: int, seconds: float, jobs: int) -> int:
+async def main(seeds: int, seconds: float, jobs: int, mirrors: Mirrors) -> int:
     """Kill at each place and print what went wrong."""
     until, tally = time.monotonic() + seconds, Tally()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        await make_templates(folder / "templates")
+        await make_templates(folder / "templates", mirrors)
         for stage in STAGES:
             for seed in range(1, seeds + 1):
-                found = await places(folder / f"record {stage} {seed}", folder / "templates", stage, seed)
+                found = await places(folder / f"record {stage} {seed}", folder / "templates", mirrors, stage, seed)
                 tally.work += [(stage, seed, number, place) for number, place in enumerate(found, 1)]
                 tally.names |= set(found)
         limiter = anyio.CapacityLimiter(jobs)
@@ -51,7 +56,7 @@ async def main(seeds: int, seconds: float, jobs: int) -> int:
                 if time.monotonic() > until:
                     return
                 mine = folder / f"kill {stage} {seed} {number}"
-                problems = await kill_at(number, mine, folder / "templates", stage, seed)
+                problems = await kill_at(number, mine, folder / "templates", mirrors, stage, seed)
                 shutil.rmtree(mine)
                 tally.done["elsewhere" if problems is None else "wrong" if problems else "killed"] += 1
                 if problems:
@@ -72,5 +77,14 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--postgres", action="store_true", help="over a PostgreSQL of its own")
     options = parser.parse_args()
-    raise SystemExit(anyio.run(main, options.seeds, options.seconds, options.jobs))
+    server = PostgresServer() if options.postgres else None
+    try:
+        if server is not None:
+            server.start()
+        mirrors = SqliteMirrors() if server is None else PostgresMirrors(server)
+        raise SystemExit(anyio.run(main, options.seeds, options.seconds, options.jobs, mirrors))
+    finally:
+        if server is not None:
+            server.remove()

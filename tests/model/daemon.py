@@ -128,8 +128,9 @@ class Life:
     async def run(self) -> None:
         """Do all that a daemon does at once, until somebody ends it."""
         async with anyio.create_task_group() as group:
-            await self.pushes[0].recover(abandoned=True)
-            group.start_soon(self._passes)
+            await self.pushes[0].recover(abandoned=self.database.store.alone)
+            for _ in range(1 if self.database.store.alone else self.plan.owners):
+                group.start_soon(self._passes)  # two of them: one that was cut off and does not know it yet
             group.start_soon(self._rounds)
             for push in self.pushes:
                 group.start_soon(push.run)

@@ -276,7 +276,8 @@ class Checker:
     def _history(self) -> None:
         last: dict[str, Any] = {}
         for session_id, valid_from, valid_to, change in self._store.ask(
-            "SELECT session_id, valid_from, valid_to, change FROM chat_session_history ORDER BY session_id, valid_from"
+            "SELECT session_id, valid_from, valid_to, change FROM chat_session_history "
+            "ORDER BY session_id, valid_from, coalesce(valid_to, '9999-12-31T23:59:59.999999Z'), change <> 'created'"
         ):
             if session_id in last and last[session_id] != valid_from:
                 raise BrokenError(f"9: the history of {session_id} has a gap at {valid_from}")

@@ -203,7 +203,9 @@ class Simulation:
         with anyio.CancelScope() as scope:
             life = self._new_life(scope)
             push, pull, reconcile = life.pushes[0], life.pull(), life.reconcile()
-            await push.recover(abandoned=True)
+            if not self.store.alone:
+                await self.clock.sleep(self.plan.push.lease + 0.1)  # what the dead have claimed is theirs until then
+            await push.recover(abandoned=self.store.alone)
             await self._settle(push)
             if await self._running(life):
                 await pull.run()  # the pass that the faults interrupted

@@ -15,8 +15,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.model.postgres_store import PostgresStore
 from tests.model.simulation import simulate
-from tests.model.store import SqliteStore
+from tests.model.store import SqliteStore, Store
+from tests.postgres.server import FAST, PostgresServer
 
 BATCH = 50
 
@@ -45,9 +47,10 @@ class Tally:
         )
 
 
-def run_batch(first: int, count: int = BATCH) -> Tally:
-    """Run some seeds that follow each other."""
-    store, tally, began = SqliteStore(), Tally(), time.process_time()
+def run_batch(first: int, count: int = BATCH, url: str | None = None) -> Tally:
+    """Run some seeds that follow each other, over SQLite or the PostgreSQL of a URL."""
+    store: Store = SqliteStore() if url is None else PostgresStore(url)
+    tally, began = Tally(), time.process_time()
     gc.disable()  # a schedule leaves little behind, and looking for it all the time costs a tenth
     try:
         for seed in range(first, first + count):
@@ -88,12 +91,28 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=sys.maxsize)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--postgres", action="store_true", help="over a PostgreSQL of its own")
     options = parser.parse_args()
+    server = PostgresServer(*FAST) if options.postgres else None
+    try:
+        if server is not None:
+            server.start()
+        return _soak(options, server)
+    finally:
+        if server is not None:
+            server.remove()
+
+
+def _soak(options: argparse.Namespace, server: PostgresServer | None) -> int:
+    def url() -> str | None:
+        return None if server is None else server.url(server.fresh())
+
     began, total, told = time.monotonic(), Tally(), time.monotonic()
     firsts = _firsts(options.first, began + options.seconds, options.count)
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
         running = collections.deque(
-            pool.apply_async(run_batch, (first,)) for _, first in zip(range(options.jobs), firsts, strict=False)
+            pool.apply_async(run_batch, (first, BATCH, url()))
+            for _, first in zip(range(options.jobs), firsts, strict=False)
         )
         while running:
             done: Tally = running.popleft().get()
@@ -106,7 +125,7 @@ def main() -> int:
             sys.stdout.flush()
             following = next(firsts, None)
             if following is not None:
-                running.append(pool.apply_async(run_batch, (following,)))
+                running.append(pool.apply_async(run_batch, (following, BATCH, url())))
     spent = time.monotonic() - began
     sys.stdout.write(f"seeds {options.first} to {options.first + total.ran - 1}: {total}, {spent:.0f} s\n")
     return 1 if total.failures else 0

@@ -29,6 +29,8 @@ class Store(Protocol):
     """A database that schedules run over."""
 
     url: sa.URL
+    alone: bool
+    """Whether a daemon that begins knows that no other is there."""
 
     def begin(self) -> None:
         """Put an empty mirror in place."""
@@ -62,6 +64,8 @@ class SqliteStore:
     same connection too: more of them would only cost time. The file is in memory where the machine has such a place:
     what a power cut does to it is another test's matter.
     """
+
+    alone = True
 
     def __init__(self) -> None:
         base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a temporary directory in it

@@ -25,3 +25,9 @@ def empty_mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(tmp_path: Path, empty_mirror: Path) -> Path:
     shutil.copy(empty_mirror, tmp_path / "syncd.db")
     return tmp_path
+
+
+@pytest.fixture
+def _a_page_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write each page, and a checkpoint behind it, in a transaction of its own, however fast the pages come."""
+    monkeypatch.setattr("syncd.fetching.MOST_PAGES", 1)

@@ -84,6 +84,7 @@ async def test_a_session_that_is_twice_on_one_page_counts_once_and_its_newer_ver
             assert await w.live() == {"A": "new"}
 
 
+@pytest.mark.usefixtures("_a_page_at_a_time")
 async def test_a_session_updated_by_a_pass_an_operation_and_the_pass_again_counts_as_one_update(folder: Path) -> None:
     """What an operation writes between two pages of a pass must not make a counter negative."""
     async with world(folder) as w:

@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 
 from syncd.decide import Backoff
-from syncd.pull import PAGE_ATTEMPTS, REFUSED_KEYS
+from syncd.fetching import PAGE_ATTEMPTS
+from syncd.pull import REFUSED_KEYS
 from syncd.sandbox import Habits
 from tests.pull.kit import Listing, counted, page, session, wire
 from tests.world import world

@@ -1,0 +1,142 @@
+"""Pages that come faster than they are written share a transaction: what they leave is what each alone would leave."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from syncd.fetching import MOST_BYTES, MOST_PAGES, Basket, ListingError
+from syncd.mirroring import Fetched
+from tests.pull.kit import Listing, counted, dump, page, wire
+from tests.world import World, world
+
+LISTINGS = 3
+COUNTED = ("pages", "seen", "inserted", "updated", "unchanged", "restored", "missing", "quarantined", "state")
+
+
+def scripted(chance: random.Random) -> dict[str | None, Any]:
+    """Make a listing in which sessions come twice, change on the way, cannot be read, or have no id."""
+    pages: dict[str | None, Any] = {}
+    count = chance.randint(2, 9)
+    for number in range(count):
+        items: list[Any] = [
+            wire(f"SES{chance.randint(1, 30)}", chance.randint(0, 2), name=f"name {chance.randint(0, 1)}")
+            for _ in range(chance.randint(0, 6))
+        ]
+        if chance.random() < 0.4:
+            items.append({"id": f"SES{chance.randint(1, 30)}", "name": 7})
+        if chance.random() < 0.1:
+            items.append({"name": "nobody"})
+        key = None if number == 0 else str(number)
+        pages[key] = page(*items, key=str(number + 1) if number + 1 < count else None)
+    return pages
+
+
+async def outcome(folder: Path, seed: int) -> list[Any]:
+    """Mirror some listings one after the other, the last of them twice; return all that they leave."""
+    folder.mkdir()
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    async with world(folder) as w:
+        left = []
+        for pages in [scripted(chance) for _ in range(LISTINGS)]:
+            listing = Listing(w, pages)
+            for _ in range(2):
+                await w.one_pass()
+                left.append({name: (await counted(w))[name] for name in COUNTED})
+                left.append(await without_times(w))
+            del listing
+            w.sandbox.scripts = type(w.sandbox.scripts)()
+        return left
+
+
+async def without_times(w: World) -> dict[str, Any]:
+    return {
+        table: [{name: value for name, value in row.items() if name != "fence"} for row in rows]
+        for table, rows in (await dump(w)).items()
+    }
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("seed", range(12))
+async def test_pages_written_together_leave_what_pages_written_alone_leave(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = await outcome(tmp_path / "together", seed)
+    monkeypatch.setattr("syncd.fetching.MOST_PAGES", 1)
+    assert together == await outcome(tmp_path / "alone", seed)
+
+
+@pytest.mark.sqlite
+async def test_pages_that_come_at_once_share_a_transaction_and_one_that_comes_alone_does_not_wait(
+    folder: Path,
+) -> None:
+    async with world(folder, sessions=45) as w:
+        seen: list[int] = []
+        pull = w.pull()
+        pull.on_page = lambda counts: seen.append(counts["pages"])
+        await pull.run()
+        assert len(seen) < 5
+        assert seen[-1] == 5
+        held, counts = anyio.Event(), list[int]()
+
+        async def hold(_: object) -> None:
+            await held.wait()
+
+        def on_page(now: Any) -> None:
+            counts.append(now["pages"])
+            held.set()  # the page before the one that hangs is written while that hangs
+
+        pull.on_page = on_page
+        w.sandbox.script("GET", "/api/v3/chats/sessions?", lambda _: None)
+        w.sandbox.script("GET", "/api/v3/chats/sessions?", hold)
+        with anyio.fail_after(20):
+            await pull.run()
+        assert counts[0] == 2
+        assert counts[-1] == 5
+
+
+def fetched(size: int = 1, *, last: bool = False) -> Fetched:
+    return Fetched(asked_at=None, mark=b"", size=size, next_key="key", last=last)  # type: ignore[arg-type]
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(("size", "most"), [(1, MOST_PAGES), (MOST_BYTES // 3, 4), (MOST_BYTES * 10, 1)])
+async def test_a_basket_takes_a_bounded_number_of_pages_and_bytes(size: int, most: int) -> None:
+    basket = Basket()
+    put = 0
+
+    async def fill() -> None:
+        nonlocal put
+        for _ in range(most + 3):
+            await basket.put(fetched(size))
+            put += 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(fill)
+        await anyio.wait_all_tasks_blocked()
+        assert put == most
+        assert len(await basket.take()) == most
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.sqlite
+async def test_pages_before_an_error_are_given_before_it() -> None:
+    basket = Basket()
+    await basket.put(fetched())
+    basket.end(ListingError("why"))
+    assert len(await basket.take()) == 1
+    with pytest.raises(ListingError, match="why"):
+        await basket.take()
+
+
+@pytest.mark.sqlite
+async def test_an_ended_basket_gives_nothing_more() -> None:
+    basket = Basket()
+    await basket.put(fetched(last=True))
+    basket.end()
+    assert len(await basket.take()) == 1
+    assert await basket.take() == []
