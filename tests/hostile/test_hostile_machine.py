@@ -86,7 +86,7 @@ async def test_file_replaced_or_removed_under_several_operations_is_noticed_befo
 async def test_file_of_no_bytes_is_an_empty_mirror(tmp_path: Path) -> None:
     (tmp_path / "syncd.db").touch()
     async with serve(Sandbox(3)) as sandbox:
-        assert (await syncd("once", tmp_path, sandbox.url)).returncode == 0
+        assert (await syncd("once", tmp_path, _url(tmp_path).render_as_string(), sandbox.url)).returncode == 0
     with _plain(tmp_path) as other:
         assert other.execute("SELECT count(*) FROM chat_sessions").fetchone() == (3,)
 

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,7 +21,9 @@ from pydantic import SecretStr
 from syncd.sandbox import Faults, Habits, Sandbox, serve
 from syncd.settings import Settings
 from tests.hostile.raw import http, serve_raw
-from tests.kills.rig import ROOT, enqueue, environment, sql
+from tests.kills.mirrors import SqliteMirrors
+from tests.kills.rig import ROOT, enqueue
+from tests.kills.rig import environment as environment_of
 
 pytestmark = pytest.mark.timeout(300)  # processes of a busy machine take their time
 CANARY = "cAnArY-7f3e9d1c5b"
@@ -31,6 +35,14 @@ SESSION_PATHS = re.compile(
     r"|GET /api/v3/chats/sessions/source/[A-Za-z0-9\-._~%]+"
     r"|POST /api/v3/login/oauth/token"
 )
+
+
+MIRRORS = SqliteMirrors()
+
+
+def environment(folder: Path, url: str, **more: str) -> dict[str, str]:
+    """Return the environment of a syncd with its mirror in a folder."""
+    return environment_of(MIRRORS.url(folder), url, **more)
 
 
 async def _run(folder: Path, *command: str, **env: str) -> subprocess.CompletedProcess[bytes]:
@@ -65,7 +77,7 @@ async def test_secret_is_in_no_log_database_wal_or_traceback(tmp_path: Path, kin
             assert b"Traceback" not in done.stderr
             outputs += [done.stdout, done.stderr]
             if command == ("once",) and not (tmp_path / "queued").exists():
-                enqueue(tmp_path)
+                await enqueue(MIRRORS, tmp_path)
                 (tmp_path / "queued").touch()
     _assert_clean(tmp_path, outputs)
 
@@ -93,7 +105,7 @@ async def test_secret_that_a_server_echoes_is_hidden_in_logs_and_rows(tmp_path: 
     async with serve_raw(http(words, status="403 Forbidden")) as raw:
         env = environment(tmp_path, raw.url, ALBERT_TOKEN=CANARY, SYNCD_LOG_LEVEL="debug")
         await _run(tmp_path, "migrate", **env)
-        enqueue(tmp_path)
+        await enqueue(MIRRORS, tmp_path)
         done = await _run(tmp_path, "once", **env)
         assert done.returncode == 1
     _assert_clean(tmp_path, [done.stdout, done.stderr])
@@ -135,9 +147,10 @@ async def test_only_the_known_paths_leave_whatever_the_ids_hold(tmp_path: Path) 
         env = environment(tmp_path, sandbox.url)
         await _run(tmp_path, "migrate", **env)
         for one in ids:
-            insert = "INSERT INTO operations (kind, source_session_id, session_id, name) VALUES (?, ?, ?, ?)"
-            sql(tmp_path, insert, "create", one, None, HOSTILE_NAME)
-            sql(tmp_path, insert, "delete", None, one, None)
+            with closing(sqlite3.connect(tmp_path / "syncd.db", isolation_level=None)) as program:
+                insert = "INSERT INTO operations (kind, source_session_id, session_id, name) VALUES (?, ?, ?, ?)"
+                program.execute(insert, ("create", one, None, HOSTILE_NAME))
+                program.execute(insert, ("delete", None, one, None))
         done = await _run(tmp_path, "once", **env)
         assert done.returncode == 0, done.stdout
         lines = [f"{one.method} {one.raw_path}" for one in sandbox.requests]
