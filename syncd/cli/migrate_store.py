@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 
 @click.command("migrate-store")
-@click.option("--to", "target", required=True, metavar="URL", help="The database to move to: empty, or left by an interrupted move.")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="URL",
+    help="The database to move to: empty, or left by an interrupted move.",
+)
 @as_json_option
 @takes_settings()
 def migrate_store(loaded: Loaded, target: str, *, as_json: bool) -> None:
