@@ -24,6 +24,10 @@ RUN codename="$(. /etc/os-release && echo "${VERSION_CODENAME}")"; \
 FROM ${BASE_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
+# hadolint ignore=DL3008
+RUN apt-get update -qq \
+    && apt-get install -qq --no-install-recommends binutils \
+    && rm -rf /var/lib/apt/lists/*
 RUN ["python3", "-m", "venv", "/opt/syncd"]
 COPY requirements/runtime.txt requirements/build.txt requirements/
 RUN /opt/syncd/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/runtime.txt \
@@ -36,6 +40,7 @@ COPY syncd syncd
 RUN /opt/builder/bin/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir /wheel . \
     && /opt/syncd/bin/python -m pip install --quiet --no-deps --no-index /wheel/*.whl \
     && /opt/syncd/bin/python -m pip uninstall --quiet --yes pip \
+    && find /opt/syncd -name '*.so*' -type f -exec strip --strip-debug {} + \
     && python3 -m compileall -q /opt/syncd/lib
 
 # --- What runs.

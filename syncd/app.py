@@ -24,6 +24,7 @@ from syncd.status.pulse import BeatingClock, Pulse
 from syncd.sweep import Guard
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
     from structlog.typing import FilteringBoundLogger
 
     from syncd.settings import Settings
@@ -52,17 +53,21 @@ class Flows:
 def open_session(
     settings: Settings, clock: Clock, after_request: Callable[[str, int | BaseException, float], None] | None = None
 ) -> AsyncAlbertSession:
-    """Make the HTTP session; the token wins over client credentials when both are given."""
+    """Make the HTTP session; the token wins over client credentials when both are given.
+
+    A secret that stands in a file is read again when Albert refuses what it said before: mounted ones are rotated.
+    """
     token = settings.albert_token
     credentials = None
     if token is None and settings.albert_client_id is not None and settings.albert_client_secret is not None:
         credentials = AlbertClientCredentials(
-            id=settings.albert_client_id.get_secret_value(), secret=settings.albert_client_secret
+            id=_rotated(settings, "albert_client_id", settings.albert_client_id),
+            secret=_rotated(settings, "albert_client_secret", settings.albert_client_secret),
         )
     limit = settings.syncd_max_requests_per_second
     return AsyncAlbertSession(
         base_url=settings.albert_base_url,
-        token=token.get_secret_value() if token is not None else None,
+        token=None if token is None else _rotated(settings, "albert_token", token),
         auth_manager=credentials,
         timeout=settings.syncd_request_timeout,
         max_response_bytes=settings.syncd_max_response_bytes,
@@ -70,6 +75,12 @@ def open_session(
         before_request=RateLimit(limit, clock) if limit else None,
         after_request=after_request,
     )
+
+
+def _rotated(settings: Settings, name: str, value: SecretStr) -> SecretStr | Callable[[], str]:
+    """Return a secret, or what reads it anew where it stands in a file."""
+    file = settings.file_of(name)
+    return value if file is None else lambda: file.read_text(encoding="utf-8")
 
 
 def backoff(settings: Settings) -> Backoff:
@@ -148,13 +159,19 @@ async def open_flows(
         pulse = Pulse(clock, longest_silence(settings), lambda: database.waiting)
         push = Push(database=database, albert=albert, clock=clock, log=log, settings=push_settings(settings))
         await push.recover(abandoned=alone)
+
+        def mirrored(counts: Mapping[str, int]) -> None:
+            push.heard()
+            if on_page is not None:
+                on_page(counts)
+
         pull = Pull(
             database=database,
             albert=albert,
             clock=BeatingClock(clock, pulse, "passes"),
             log=log,
             settings=pull_settings(settings),
-            on_page=on_page,
+            on_page=mirrored,
         )
         yield Flows(
             database,

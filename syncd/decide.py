@@ -68,7 +68,9 @@ def weigh(known: Known, row: Row, *, asked_at: str, now: str, listed_from: str |
     """
     learned_later = _after(known.observed_at, asked_at, now)
     if known.deleted_at is not None:
-        lags = listed_from is not None and _after(known.deleted_at, listed_from, now)
+        # a tombstone is not older than the version before it, so that after a clock was set back it may be of "later"
+        buried = (known.deleted_at, known.observed_at)
+        lags = listed_from is not None and any(_after(moment, listed_from, now) for moment in buried)
         return Change.STALE if learned_later or lags else Change.RESTORED
     if known.content == row:
         return Change.UNCHANGED

@@ -12,7 +12,14 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
+
+
+def how_to_install(extra: str) -> str:
+    """Return the command that installs an optional extra into the environment that runs."""
+    return f"{shlex.quote(sys.executable)} -m pip install 'syncd[{extra}]'"
 
 
 class SyncdError(Exception):

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 import sqlalchemy as sa
 
 from syncd.clock import utc_text
-from syncd.errors import SyncdError, UsageError
+from syncd.errors import SyncdError, UsageError, how_to_install
 from syncd.mirror import catalogue
 from syncd.mirror.tables import UtcDateTime
 
@@ -306,7 +306,7 @@ def _arrow() -> tuple[ModuleType, ModuleType]:
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError as error:
         raise UsageError(
-            "--format parquet needs pyarrow, which is not installed; run: pip install 'syncd[parquet]', "
+            f"--format parquet needs pyarrow, which is not installed; run: {how_to_install('parquet')}, "
             "or choose --format csv or jsonl"
         ) from error
     return pa, parquet

@@ -235,7 +235,8 @@ def read_item(item: Any, *, careful: bool = True) -> Row:  # noqa: ANN401 - what
         _require_short(session_id, source)
     for value in (parent_id, status, kind, automation_id, run_id):
         if value is not None and type(value) is not str:
-            raise UnreadableError("a field that should be text is not", session_id)
+            wrong = next(field for field in _TEXTS if type(item.get(field)) not in {str, type(None)})
+            raise UnreadableError(f"{wrong} should be text and is not", session_id)
     unknown = {key: item[key] for key in item.keys() - _KNOWN} if not item.keys() <= _KNOWN else {}
     last_message_at = _time(item.get("lastMessageAt"), "lastMessageAt", unknown)
     created = _audit(item.get("Created"), "Created", unknown, session_id)

@@ -71,7 +71,7 @@ class Reconcile:
     clock: Clock
     log: FilteringBoundLogger
     settle: float
-    _after: str = ""
+    _after: str | None = None
     """Where the next round begins: behind those that got no answer in the last one."""
 
     async def run(self) -> int:
@@ -84,14 +84,14 @@ class Reconcile:
         """
         await self._resolve()
         before = self.clock.now() - timedelta(seconds=RECHECK)
-        after, self._after = self._after, ""
+        after, self._after = self._after, None
         began_at, limit, unanswered = after, FIRST_CHUNK, 0
         while True:
             chunk = await self.database.read(partial(sources.to_ask, checked_before=before, limit=limit, after=after))
-            if not chunk and not began_at:
+            if not chunk and began_at is None:
                 return unanswered
             if not chunk:  # the round goes on with those before the place where it began
-                after = began_at = ""
+                after = began_at = None
                 continue
             answers = await gather(self._ask, chunk, at_once=AT_ONCE)
             await self._settle(answers)

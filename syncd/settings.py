@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
 from syncd.errors import SettingsError
 
@@ -80,6 +80,12 @@ class Settings(BaseModel):
     syncd_log_format: Literal["json", "console", "auto"] = Field(
         "auto", description="json, console, or auto: console on a terminal"
     )
+
+    _files: dict[str, Path] = PrivateAttr(default_factory=dict)
+
+    def file_of(self, name: str) -> Path | None:
+        """Return the file that a setting was read from, which may say something else by now; None for no file."""
+        return self._files.get(name)
 
     @pydantic.field_validator("syncd_log_level", "syncd_log_format", mode="before")
     @classmethod
@@ -220,11 +226,12 @@ def load(environment: Mapping[str, str], files: Sequence[Path] = (), *, credenti
         for name in sorted(values)
         if name.startswith("SYNCD_") and name not in known
     ]
-    _read_files(values, origins, problems)
+    files_of = _read_files(values, origins, problems)
     given = {name.lower(): values[name] for name in values if name.lower() in Settings.model_fields}
     settings: Settings | None = None
     try:
         settings = Settings.model_validate(given)
+        settings._files.update(files_of)  # noqa: SLF001 - no setting of its own, so no field
     except pydantic.ValidationError as error:
         problems += [_problem(one) for one in error.errors(include_url=False, include_input=False)]
     problems += _credential_problems(values, needed=credentials)
@@ -286,8 +293,9 @@ def _why(error: OSError | UnicodeDecodeError) -> str:
     return str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8 text"
 
 
-def _read_files(values: dict[str, str], origins: dict[str, str], problems: list[str]) -> None:
-    """Put the content of `NAME_FILE` in the place of `NAME`."""
+def _read_files(values: dict[str, str], origins: dict[str, str], problems: list[str]) -> dict[str, Path]:
+    """Put the content of `NAME_FILE` in the place of `NAME`; return the files, by field."""
+    files = {}
     for name in FROM_FILES:
         file = values.get(f"{name}_FILE")
         if file is None or name in values:
@@ -304,6 +312,8 @@ def _read_files(values: dict[str, str], origins: dict[str, str], problems: list[
             problems.append(f"{name}_FILE: {file} is empty")
             continue
         values[name], origins[name] = content, f"{origins[f'{name}_FILE']}: {name}_FILE={file}"
+        files[name.lower()] = Path(file)
+    return files
 
 
 def _problem(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails

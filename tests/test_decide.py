@@ -92,6 +92,12 @@ def test_a_tombstone_is_lifted_by_a_listing_only_after_the_grace(
         assert weigh(tombstone, content, asked_at=at(asked), now=at(300), listed_from=lifted_from) is change
 
 
+def test_a_tombstone_of_after_the_clock_was_set_back_is_not_lifted_by_a_listing_that_lags() -> None:
+    tombstone = known(row("a"), deleted=3600, observed=90)  # as old as the version before it, and made just now
+    assert weigh(tombstone, row("a"), asked_at=at(100), now=at(101), listed_from=at(80)) is Change.STALE
+    assert weigh(tombstone, row("a"), asked_at=at(300), now=at(301), listed_from=at(180)) is Change.RESTORED
+
+
 @pytest.mark.parametrize(
     ("asked", "now", "change"),
     [

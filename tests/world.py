@@ -227,7 +227,7 @@ async def world(
         anyio.create_task_group() as group,
     ):
         await database.write(schema.migrate)
-        for owner, name in ((database, "write"), (database, "read"), (session, "request")):
+        for owner, name in ((database, "write"), (database, "read"), (session, "ask")):
             setattr(owner, name, clock.watched(getattr(owner, name)))
         group.start_soon(clock.run)
         yield World(server, database, ChatSessionCollection(session=session), clock, LogCapture())

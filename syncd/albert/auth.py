@@ -24,7 +24,7 @@ from syncd.albert.urls import checked_base_url
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    import httpx
+    from syncd.albert.wire import Answer
 
 TOKEN_PATH = "/api/v3/login/oauth/token"  # noqa: S105 - a path
 MARGIN = 60.0
@@ -58,7 +58,7 @@ class Token:
 class TokenRequest(Protocol):
     """Sends a request for a token."""
 
-    def __call__(self, base_url: str | None, form: bytes) -> Awaitable[httpx.Response]:
+    def __call__(self, base_url: str | None, form: bytes) -> Awaitable[Answer]:
         """Send the form to the endpoint below a base URL (None: the session's); give a 2xx or raise."""
 
 
@@ -134,10 +134,10 @@ class AlbertClientCredentials:
 
     Parameters
     ----------
-    id : str
-        The client id.
-    secret : SecretStr | str
-        The client secret.
+    id : SecretStr | str | Callable[[], str]
+        The client id, or a function that reads it: that is called before every request for a token.
+    secret : SecretStr | str | Callable[[], str]
+        The client secret, or a function that reads it.
     base_url : str | None
         Where the token endpoint is; the session's base URL if None.
     clock : Callable[[], float]
@@ -152,13 +152,14 @@ class AlbertClientCredentials:
     def __init__(
         self,
         *,
-        id: str,
-        secret: SecretStr | str,
+        id: SecretStr | str | Callable[[], str],
+        secret: SecretStr | str | Callable[[], str],
         base_url: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.id = id
-        self.secret = SecretStr(_revealed(secret))
+        self._sources = (id, secret)
+        self.id = "" if callable(id) else _revealed(id)
+        self.secret = SecretStr("" if callable(secret) else _revealed(secret))
         self.base_url = None if base_url is None else checked_base_url(base_url)
         self._clock = clock
         self._lock = anyio.Lock()
@@ -166,7 +167,7 @@ class AlbertClientCredentials:
         self._renew_at = 0.0
         self._failures = 0
         self._failure: AlbertException | None = None
-        if not id or not self.secret:
+        if not (callable(id) or self.id) or not (callable(secret) or self.secret):
             raise ValueError("the client id and the client secret must not be empty")
 
     def __repr__(self) -> str:
@@ -195,17 +196,30 @@ class AlbertClientCredentials:
                 raise
 
     async def _fetch(self, ask: TokenRequest) -> Token:
+        self._read()
         form = {
             "grant_type": "client_credentials",
             "client_id": self.id,
             "client_secret": self.secret.get_secret_value(),
         }
         asked_at = self._clock()
-        response = await ask(self.base_url, urlencode(form).encode())
-        token, lifetime = _granted(response.content)
+        answer = await ask(self.base_url, urlencode(form).encode())
+        token, lifetime = _granted(answer.content)
         self._token = token
         self._renew_at = asked_at + max(lifetime - MARGIN, lifetime / 2)
         return token
+
+    def _read(self) -> None:
+        """Take up what may have been rotated; what is no function stays as it is."""
+        try:
+            name, secret = (source().strip() if callable(source) else _revealed(source) for source in self._sources)
+        except OSError as error:
+            raise AlbertAuthError(f"the client credentials cannot be read: {error.strerror}") from error
+        except ValueError:
+            name = secret = ""  # raised outside, so that no context quotes the file
+        if not name or not secret:
+            raise AlbertAuthError("what was read as the client credentials is empty, or no text")
+        self.id, self.secret = name, SecretStr(secret)
 
     def secrets(self) -> list[str]:
         """Return the client secret and the current token."""

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from syncd.browse.metadata import NAME, metadata
-from syncd.errors import UsageError
+from syncd.errors import UsageError, how_to_install
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
@@ -41,7 +41,7 @@ def require_datasette() -> None:
         import datasette  # noqa: F401, PLC0415 - an optional extra
         import uvicorn  # noqa: F401, PLC0415
     except ImportError as error:
-        raise UsageError("browse needs Datasette, which is not installed; run: pip install 'syncd[browse]'") from error
+        raise UsageError(f"browse needs Datasette, which is not installed; run: {how_to_install('browse')}") from error
 
 
 def make_app(path: Path) -> App:

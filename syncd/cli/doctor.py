@@ -74,17 +74,34 @@ async def _look(settings: Settings) -> list[Finding]:
     from syncd.opening import database_url
 
     url = database_url(settings)
-    findings = [await _try("database", lambda: _database(settings))]
+    findings = [_not_made_yet(settings) or await _try("database", lambda: _database(settings))]
     if url.get_backend_name() == "postgresql" and findings[0].verdict == "ok":
         findings.append(await _sessions(url))
     return [*findings, *await _albert(settings)]
+
+
+def _not_made_yet(settings: Settings) -> Finding | None:
+    """Judge a SQLite file that is not there: on the first day that is as it should be, if it can be made."""
+    from syncd.opening import database_url
+
+    url = database_url(settings)
+    if url.get_backend_name() != "sqlite" or os.path.lexists(url.database or ""):
+        return None
+    file = Path(url.database or "").absolute()
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        mend = "make the folder, or give it to this user; SYNCD_DATABASE_URL says where it is"
+        return Finding("database", "bad", f"{file} cannot be made: {file.parent} is no folder to write to", mend)
+    if not settings.syncd_auto_migrate:
+        return Finding("database", "bad", f"there is none yet: {file}", "syncd migrate makes it")
+    mend = "syncd once and syncd run make it; if there should be one, mend SYNCD_DATABASE_URL"
+    return Finding("database", "warning", f"there is none yet: {file}", mend)
 
 
 async def _try(check: str, look: Callable[[], Awaitable[str]], mend: str | None = None) -> Finding:
     try:
         return Finding(check, "ok", await look())
     except SyncdError as error:
-        return Finding(check, "bad", str(error), mend or "the message says how")
+        return Finding(check, "bad", str(error), mend)
     except Exception as error:  # noqa: BLE001 - a doctor reports what it finds
         return Finding(check, "bad", f"{type(error).__name__}: {error}", mend)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd.cli.common import as_json_option, print_json, print_rows, read, takes_settings
-from syncd.health import duration, problems
+from syncd.health import duration, notices, problems
 
 if TYPE_CHECKING:
     from syncd.settings import Loaded, Settings
@@ -21,14 +21,15 @@ PASSES = ("id", "state", "started_at", "pages", "seen", "inserted", "updated", "
 @takes_settings()
 @click.pass_context
 def status(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
-    """Show freshness, counts, the last passes and the queue; exit 0 when healthy, 1 when not.
+    """Show freshness, counts, the last passes, the queue and what to type; exit 0 when healthy, 1 when not.
 
-    It reads the database alone, so it works whether a daemon runs or not.
+    Not healthy are a stale mirror, a last pass that was not complete, held deletions, and a dead operation. It reads
+    the database alone, so it works whether a daemon runs or not.
     """
     overview = _overview(loaded.settings)
     found = problems(overview, pass_interval=loaded.settings.syncd_pass_interval)
     if as_json:
-        print_json({"healthy": not found, "problems": found, **overview})
+        print_json({"healthy": not found, "problems": found, "notices": notices(overview), **overview})
     else:
         _show(overview, found)
     context.exit(1 if found else 0)
@@ -62,3 +63,7 @@ def _show(overview: dict[str, Any], found: list[str]) -> None:
     click.echo("healthy" if not found else "needs you:")
     for problem in found:
         click.echo(f"  - {problem}")
+    if worth_a_look := notices(overview):
+        click.echo("worth a look:")
+    for notice in worth_a_look:
+        click.echo(f"  - {notice}")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from syncd.clock import Clock
     from syncd.mirror.database import Database
 
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.125
 """How often SQLite is asked whether somebody committed; a look costs microseconds and no write."""
 POLL_SECONDS = 1.0
 """How often the queue is looked at where nothing tells of changes (no LISTEN behind a transaction-pooling proxy)."""

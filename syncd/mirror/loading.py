@@ -23,16 +23,23 @@ if TYPE_CHECKING:
 
 CHUNK = 20_000
 _INDEX = "ix_sessions_live_source"
+_SOURCES = """
+SELECT source_session_id FROM sessions WHERE source_session_id {behind} ? AND deleted_at IS NULL
+ORDER BY source_session_id
+"""
+_COUNT = """
+SELECT count(*) FROM sessions WHERE source_session_id {behind} ? AND source_session_id <= ? AND deleted_at IS NULL
+"""
 _LINK = """
 INSERT INTO source_sessions (source_session_id, state, session_id, checked_at)
 SELECT source_session_id, 'linked', id, ? FROM sessions
-WHERE source_session_id > ? AND source_session_id <= ? AND deleted_at IS NULL
+WHERE source_session_id {behind} ? AND source_session_id <= ? AND deleted_at IS NULL
 ORDER BY source_session_id
 ON CONFLICT (source_session_id) DO NOTHING
 """
 _DIFFERENT = """
 SELECT DISTINCT s.source_session_id FROM sessions AS s JOIN source_sessions AS x USING (source_session_id)
-WHERE source_session_id > ? AND source_session_id <= ? AND s.deleted_at IS NULL
+WHERE source_session_id {behind} ? AND source_session_id <= ? AND s.deleted_at IS NULL
 AND NOT (x.state = 'linked' AND x.session_id = s.id)
 """
 
@@ -76,7 +83,8 @@ def link_all(connection: Connection, at: str) -> None:
 
 async def finish(database: Database, now: datetime) -> list[sources.Link]:
     """Build what was left out; return the links that were news to somebody."""
-    at, links, after = utc_text(now), [], ""
+    at, links = utc_text(now), []
+    after: str | None = None
     await database.write(_build_index)
     while True:
         last, found = await database.write(partial(_link, after=after, at=at))
@@ -92,17 +100,18 @@ def _build_index(connection: Connection) -> None:
     )
 
 
-def _link(connection: Connection, after: str, at: str) -> tuple[str | None, list[sources.Link]]:
+def _link(connection: Connection, after: str | None, at: str) -> tuple[str | None, list[sources.Link]]:
     """Link the next chunk of source ids; return the last of them, None when there are no more."""
-    bounds = connection.exec_driver_sql(
-        "SELECT count(*), max(source_session_id) FROM (SELECT source_session_id FROM sessions "
-        "WHERE source_session_id > ? AND deleted_at IS NULL ORDER BY source_session_id LIMIT ?)",
-        (after, CHUNK),
-    ).one()
-    if not bounds[0]:
+    behind = ">=" if after is None else ">"  # the first one may be empty: a session carries what it carries
+    first = after or ""
+    sources_behind = _SOURCES.format(behind=behind)
+    last = connection.exec_driver_sql(f"{sources_behind} LIMIT 1 OFFSET ?", (first, CHUNK)).scalar()
+    if last is None:  # the last chunk
+        last = connection.exec_driver_sql(f"{sources_behind} DESC LIMIT 1", (first,)).scalar()
+    if last is None:
         return None, []
-    linked = connection.exec_driver_sql(_LINK, (at, after, bounds[1])).rowcount
-    if linked == bounds[0]:
-        return bounds[1], []
-    different = connection.exec_driver_sql(_DIFFERENT, (after, bounds[1])).scalars().all()
-    return bounds[1], sources.refresh(connection, different, at)
+    there = connection.exec_driver_sql(_COUNT.format(behind=behind), (first, last)).scalar()
+    if connection.exec_driver_sql(_LINK.format(behind=behind), (at, first, last)).rowcount == there:
+        return last, []
+    different = connection.exec_driver_sql(_DIFFERENT.format(behind=behind), (first, last)).scalars().all()
+    return last, sources.refresh(connection, different, at)

@@ -289,6 +289,23 @@ def open_holds(connection: Connection) -> list[sa.Row[tuple[object, ...]]]:
     return list(connection.execute(query).all())
 
 
+def held_rows(connection: Connection, pass_id: int, *, limit: int) -> list[sa.RowMapping] | None:
+    """Return the live sessions that an open hold keeps from going, by name; None when the pass is no open hold."""
+    hold = next((row for row in open_holds(connection) if row.id == pass_id), None)
+    if hold is None:
+        return None
+    query = (
+        sa.select(
+            sessions.c.id, sessions.c.name, sessions.c.source_session_id, sessions.c.created_by_name,
+            sessions.c.last_message_at,
+        )
+        .join(held_sessions, held_sessions.c.session_key == sessions.c.key)
+        .where(held_sessions.c.pass_id == (hold.candidates_of or hold.id), sessions.c.deleted_at.is_(None))
+        .order_by(sessions.c.name, sessions.c.id)
+    )  # fmt: skip
+    return list(connection.execute(query.limit(limit)).mappings())
+
+
 def decide(connection: Connection, pass_id: int, decision: str, now: datetime) -> str | None:
     """Write an operator's decision on a held pass; return what is wrong with it, None when nothing is.
 

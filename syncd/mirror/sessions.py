@@ -120,8 +120,11 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
     applied = Applied()
     # While an empty mirror is loaded nearly all sessions are new: those that are not are what the INSERT leaves out.
     keys = _insert(connection, rows, sighting, applied) if sighting.loading else {}
-    rest = [row for row in rows if row[ID] not in keys] if keys else rows
-    known = _known(connection, rest) if rest else {}
+    if len(keys) == len(rows):
+        applied.keys = list(keys.values())
+        return applied
+    rest = [row for row in rows if row[ID] not in keys]
+    known = _known(connection, rest)
     new: list[Row] = []
     changed: list[tuple[Known, Row, Change]] = []
     touched: list[Known] = []
@@ -176,7 +179,7 @@ def _insert(connection: Connection, rows: Sequence[Row], sighting: Sighting, app
     inserted = 0
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         some = rows[start : start + _ROWS_AT_ONCE]
-        bound = (sighting.now, sighting.pass_id, sighting.observed_at, *chain.from_iterable(some))
+        bound = [sighting.now, sighting.pass_id, sighting.observed_at, *chain.from_iterable(some)]
         inserted += driver.execute(connection, _inserting(len(some)), bound).rowcount
     if inserted == len(rows):
         keys = dict(zip((row[ID] for row in rows), range(first, first + inserted), strict=True))

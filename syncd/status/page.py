@@ -10,7 +10,7 @@ from html import escape
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from syncd.health import duration, problems
+from syncd.health import duration, notices, problems
 from syncd.status import plots
 from syncd.status.style import STYLE
 
@@ -52,7 +52,7 @@ _PAGE = Template("""\
 $needs
 $body
 </main>
-<footer>Read at $at UTC · refreshes every $refresh s ·
+<footer>$at · refreshes every $refresh s ·
 <a href="/metrics">metrics</a> · <a href="/readyz">readiness</a></footer>
 </body>
 </html>
@@ -89,7 +89,8 @@ def render(
     overview = None if snapshot is None else told_by_kind(snapshot.overview)
     if overview is not None:
         needs += _problems(overview, pass_interval)
-    verdict, sub = _verdict(overview, needs)
+    worth_a_look = [] if overview is None else notices(overview)
+    verdict, sub = _verdict(overview, needs, worth_a_look)
     return _PAGE.substitute(
         refresh=REFRESH_SECONDS,
         title=escape(verdict),
@@ -98,9 +99,9 @@ def render(
         tone={"Fresh": "fresh", "Starting": "starting"}.get(verdict, "needs"),
         verdict=escape(verdict),
         sub=escape(sub),
-        needs=_needs(needs),
+        needs=_list(needs, "todo", "What to do") + _list(worth_a_look, "look", "Worth a look"),
         body="" if overview is None else _body(overview),
-        at="–" if snapshot is None else f"{snapshot.at:%Y-%m-%d %H:%M:%S}",
+        at="Not read" if snapshot is None else f"Read at {snapshot.at:%Y-%m-%d %H:%M:%S} UTC",
     )
 
 
@@ -129,7 +130,7 @@ def _problems(overview: Mapping[str, Any], pass_interval: float) -> list[str]:
     return [f"no pass has been completed yet{why}; run: syncd doctor", *found[1:]]
 
 
-def _verdict(overview: Mapping[str, Any] | None, needs: Sequence[str]) -> tuple[str, str]:
+def _verdict(overview: Mapping[str, Any] | None, needs: Sequence[str], worth_a_look: Sequence[str]) -> tuple[str, str]:
     if overview is None:
         return "Needs you", "nothing is known of the mirror right now"
     fresh = overview["freshness"]
@@ -140,14 +141,14 @@ def _verdict(overview: Mapping[str, Any] | None, needs: Sequence[str]) -> tuple[
         return "Needs you", sub
     if age is None:
         return "Starting", f"{sessions} so far; the first pass is under way. Nothing to do."
-    return "Fresh", f"{sub}. Nothing to do."
+    return "Fresh", f"{sub}. {'Nothing urgent' if worth_a_look else 'Nothing to do'}."
 
 
-def _needs(needs: Sequence[str]) -> str:
-    if not needs:
+def _list(found: Sequence[str], style: str, title: str) -> str:
+    if not found:
         return ""
-    items = "\n".join(f"<li>{_with_command(need)}</li>" for need in needs)
-    return f'<section class="todo" aria-label="what needs you"><ul>\n{items}\n</ul></section>'
+    items = "\n".join(f"<li>{_with_command(one)}</li>" for one in found)
+    return f'<section class="{style}"><h2>{title}</h2><ul>\n{items}\n</ul></section>'
 
 
 def _with_command(need: str) -> str:
@@ -170,7 +171,7 @@ def _body(overview: Mapping[str, Any]) -> str:
     }
     return "\n".join(
         (
-            f'<section><h2>Sessions</h2><dl class="facts">{_facts(facts)}</dl></section>',
+            f'<section class="wide"><h2>Sessions</h2><dl class="facts">{_facts(facts)}</dl></section>',
             _plot("Duration of the last passes", plots.durations(ended)),
             _plot("What they changed", plots.changes(ended)),
             _plot("Queue", plots.states(overview["operations"], plots.QUEUE)),
@@ -202,6 +203,6 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
             f'<td><span class="state {escape(row["state"])}">{escape(row["state"])}</span>{why}</td>'
             f'<td class="n">{took}</td><td class="n">{row["seen"]:,}</td><td class="n">{changed:,}</td></tr>'
         )
-    words = "".join(f"<th>{name}</th>" for name in ("pass", "began", "state"))
+    words = "".join(f"<th>{name}</th>" for name in ("pass", "began, UTC", "state"))
     head = words + "".join(f'<th class="n">{name}</th>' for name in ("took", "seen", "changed"))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

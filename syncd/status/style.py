@@ -17,8 +17,8 @@ h1{font-size:2.4rem;line-height:1.15}.sub{font-size:1.1rem}
 main{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:1rem;max-width:71rem;margin:0 auto;
 padding:1rem 1.5rem}
 section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.9rem 1rem;min-width:0}
-section:first-of-type:not(.todo){grid-column:1/-1}.wide,.todo{grid-column:1/-1}.todo+section{grid-column:1/-1}
-.todo{border-color:var(--bad)}.todo ul{margin:0;padding:0;list-style:none}.todo li+li{margin-top:.7rem}
+.wide,.todo,.look{grid-column:1/-1}.todo{border-color:var(--bad)}.todo h2{color:var(--bad)}
+.todo ul,.look ul{margin:0;padding:0;list-style:none}li+li{margin-top:.7rem}.legend li{margin:0}
 code{display:block;width:fit-content;max-width:100%;margin-top:.25rem;padding:.2rem .55rem;border-radius:6px;
 background:var(--bg);border:1px solid var(--line);font:600 .95rem ui-monospace,monospace;overflow-wrap:anywhere}
 h2{margin:0 0 .55rem;font-size:.95rem;color:var(--dim);font-weight:600}

@@ -28,6 +28,7 @@ from syncd.albert.auth import TOKEN_PATH
 from tests.albert.client_wire import Answer, Open, Reply, Seen, Wire, hang, reply, serving
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SECRET = "s3cr3t/of+the=client"
@@ -318,6 +319,45 @@ async def test_a_file_that_did_not_change_is_not_tried_again(wire: Wire, opened:
     with pytest.raises(UnauthorizedError):
         await opened(token=read).get(API)
     assert (reads, len(wire.seen)) == (2, 1)
+
+
+async def test_a_rotated_client_secret_is_read_for_the_next_token(issuer: Issuer, opened: Open, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("first-secret\n")
+    session = opened(auth_manager=AlbertClientCredentials(id=lambda: "client\n", secret=file.read_text))
+    await session.get(API)
+    file.write_text("second-secret\n")
+    await session.get(API)
+    issuer.good.clear()
+    await session.get(API)
+    forms = [parse_qs(each.body.decode()) for each in issuer.token_requests]
+    assert [(form["client_id"], form["client_secret"]) for form in forms] == [
+        (["client"], ["first-secret"]),
+        (["client"], ["second-secret"]),
+    ]
+
+
+def _gone() -> str:
+    raise FileNotFoundError(2, "No such file or directory", "/run/secrets/client")
+
+
+@pytest.mark.parametrize(
+    ("read", "words"),
+    [
+        (_gone, "cannot be read: No such file"),
+        (b"\xff-hidden".decode, "empty, or no text"),
+        (lambda: " \n", "empty, or no text"),
+    ],
+    ids=["gone", "not UTF-8", "empty"],
+)
+async def test_client_credentials_that_cannot_be_read_are_an_auth_error(
+    issuer: Issuer, opened: Open, read: Callable[[], str], words: str
+) -> None:
+    with pytest.raises(AlbertAuthError, match=words) as caught:
+        await opened(auth_manager=AlbertClientCredentials(id="client", secret=read)).get(API)
+    assert caught.value.not_applied
+    assert caught.value.__context__ is None or isinstance(caught.value.__context__, OSError)
+    assert not issuer.wire.seen
 
 
 @pytest.mark.parametrize("content", ["", " \n", "two\nlines", "nön", "a\0b"])

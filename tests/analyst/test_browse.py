@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -120,7 +122,8 @@ def test_every_relation_is_described_and_internal_tables_are_hidden() -> None:
 def test_missing_datasette_and_postgresql_are_usage_errors(tmp_path: Path) -> None:
     done = syncd(tmp_path, "browse", PYTHONPATH=without(tmp_path, "datasette"))
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: browse needs Datasette, which is not installed; run: pip install 'syncd[browse]'\n"
+    command = f"{shlex.quote(sys.executable)} -m pip install 'syncd[browse]'"
+    assert done.stderr == f"error: browse needs Datasette, which is not installed; run: {command}\n"
     done = syncd(tmp_path, "browse", SYNCD_DATABASE_URL="postgresql+asyncpg://nobody@127.0.0.1:1/none")
     assert done.returncode == 2
     assert "browse reads SQLite only" in done.stderr

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
@@ -74,6 +75,19 @@ def comparable(row: dict[str, Any]) -> dict[str, str]:
         return str(value)
 
     return {name: one(name, value) for name, value in row.items()}
+
+
+async def test_duckdb_counts_the_same_in_each_format(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as w:
+        await play(w)
+        (live,) = await w.sql("SELECT count(*) AS n, count(DISTINCT name) AS names FROM chat_sessions")
+        for kind in FORMATS:
+            await write(w, tmp_path / "out", kind)
+            reader = {"csv": "read_csv", "jsonl": "read_json", "parquet": "read_parquet"}[kind]
+            file = tmp_path / "out" / f"chat_sessions.{kind}"
+            with duckdb.connect() as duck:
+                query = f"SELECT count(*), count(DISTINCT name), count(created_at) FROM {reader}('{file}')"
+                assert duck.sql(query).fetchall() == [(live["n"], live["names"], live["n"])], kind
 
 
 async def test_parquet_has_times_as_timestamps_and_extra_as_text(tmp_path: Path) -> None:
@@ -177,7 +191,7 @@ def test_escaping_formulas_is_for_csv_alone(tmp_path: Path) -> None:
 
 def test_missing_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(UsageError, match=r"pip install 'syncd\[parquet\]'") as refused:
+    with pytest.raises(UsageError, match=r"-m pip install 'syncd\[parquet\]'") as refused:
         plan(tmp_path / "out", "parquet")
     assert refused.value.exit_code == 2
     assert not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -55,7 +56,7 @@ async def test_foreign_files_and_missing_extra_are_usage_errors(tmp_path: Path) 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: --format parquet needs pyarrow, which is not installed; "
-        "run: pip install 'syncd[parquet]', or choose --format csv or jsonl\n"
+        f"run: {shlex.quote(sys.executable)} -m pip install 'syncd[parquet]', or choose --format csv or jsonl\n"
     )
 
 

@@ -20,6 +20,12 @@ from playwright.async_api import Browser, Page, async_playwright
 from tests.status.kit import Served, served
 
 CHROMIUM = shutil.which("chromium")
+LOOKS: tuple[tuple[Literal["light", "dark"], int], ...] = (
+    ("light", 1280),
+    ("dark", 1280),
+    ("light", 360),
+    ("dark", 360),
+)
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -117,28 +123,42 @@ async def check(found: Seen, url: str, width: int) -> None:
     assert clipped == 0
 
 
-@pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_verdict_is_seen_and_the_page_fits(tmp_path: Path, scheme: Literal["light", "dark"], width: int) -> None:
+async def a_little(s: Served) -> None:
+    """Make what is worth a look by day: an item that cannot be read, and a source id that two sessions carry."""
+    source = s.world.sandbox.live()["SES7"]["sourceSessionId"]
+    s.world.sandbox.create(source_session_id=source, name="a twin")
+    s.world.sandbox.update("SES8", name=None)
+    await s.world.one_pass()
+    await s.world.reconcile().run()
+
+
+async def test_verdict_is_seen_and_the_page_fits_in_light_and_dark_narrow_and_wide(tmp_path: Path) -> None:
+    async def look(verdict: str, *commands: str) -> None:
+        s.readings._read_at = float("-inf")
+        for scheme, width in LOOKS:
+            async with seen(browser, s.url, scheme, width) as found:
+                heading = found.page.get_by_role("heading", level=1)
+                assert await heading.inner_text() == verdict
+                box = await heading.bounding_box()
+                assert box is not None
+                assert box["y"] < 120
+                assert await found.page.locator("code").all_inner_texts() == list(commands)
+                assert await found.page.locator("svg[role=img]").count() == 4
+                await keep(found.page, f"{verdict.split(maxsplit=1)[0].lower()}-{len(commands)}-{scheme}-{width}")
+                await check(found, s.url, width)
+                grounds[scheme] = await found.page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    grounds: dict[str, str] = {}
     async with served(tmp_path, sessions=200) as s, chromium() as browser:
         await a_day(s)
-        async with seen(browser, s.url, scheme, width) as found:
-            heading = found.page.get_by_role("heading", level=1)
-            assert await heading.inner_text() == "Fresh"
-            box = await heading.bounding_box()
-            assert box is not None
-            assert box["y"] < 120
-            assert await found.page.locator("svg[role=img]").count() == 4
-            await keep(found.page, f"fresh-{scheme}-{width}")
-            await check(found, s.url, width)
+        await look("Fresh")
+        await a_little(s)
+        by_day = ("syncd quarantine list", "syncd sources list --state conflict")
+        await look("Fresh", *by_day)
         await trouble(s)
-        s.readings._read_at = float("-inf")
-        async with seen(browser, s.url, scheme, width) as found:
-            assert await found.page.get_by_role("heading", level=1).inner_text() == "Needs you"
-            commands = await found.page.locator(".todo code").all_inner_texts()
-            assert commands == ["syncd doctor", "syncd deletions list", "syncd operations list --state dead"]
-            await keep(found.page, f"needs-{scheme}-{width}")
-            await check(found, s.url, width)
+        urgent = ("syncd doctor", "syncd deletions list", "syncd operations list --state dead")
+        await look("Needs you", *urgent, *by_day)
+        assert grounds == {"light": "rgb(246, 247, 249)", "dark": "rgb(18, 22, 27)"}
 
 
 async def test_empty_mirror_and_unreadable_database_have_a_page_too(tmp_path: Path) -> None:
@@ -155,12 +175,3 @@ async def test_empty_mirror_and_unreadable_database_have_a_page_too(tmp_path: Pa
             assert await found.page.locator(".todo code").all_inner_texts() == ["syncd doctor"]
             await keep(found.page, "unreadable-dark-1280")
             assert all("503" in words for words in found.complaints)  # the browser tells the status, and nothing else
-
-
-async def test_background_differs_between_light_and_dark(tmp_path: Path) -> None:
-    async with served(tmp_path) as s, chromium() as browser:
-        grounds = []
-        for scheme in ("light", "dark"):
-            async with seen(browser, s.url, scheme, 800) as found:
-                grounds.append(await found.page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        assert grounds == ["rgb(246, 247, 249)", "rgb(18, 22, 27)"]

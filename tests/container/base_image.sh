@@ -18,4 +18,3 @@ python3 -m pip config list | sed -nE "s/^global\.(index-url|extra-index-url|cert
 # The mirror that this machine sees may lag behind; signatures are checked all the same.
 echo 'Acquire::Check-Valid-Until "false";' > "$folder/etc/apt/apt.conf.d/99-lagging-mirror"
 tar -C "$folder" -c . | docker import --change 'CMD ["python3"]' - "$image" > /dev/null
-echo "$image"

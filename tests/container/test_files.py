@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from kubernetes_validate import ValidationError, validate
 
 from syncd.settings import FROM_FILES, Settings
+from syncd.status.server import allowed_hosts
+from tests.container.test_deploy_page import BUILD, FENCED, KUBERNETES, PAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -61,6 +66,54 @@ def test_kubernetes_pod_is_probed_and_has_no_right_that_it_does_not_need() -> No
     assert {one["name"] for one in container["env"]} <= KNOWN
 
 
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda manifest: manifest["kind"])
+@pytest.mark.parametrize("version", ["1.29", "1.37"])
+def test_kubernetes_manifest_is_what_its_schema_takes_and_nothing_else(manifest: dict[str, Any], version: str) -> None:
+    validate(manifest, version, strict=True)
+
+
+def test_schema_check_finds_a_name_that_is_misspelt() -> None:
+    (workload,) = [one for one in MANIFESTS if one["kind"] == "StatefulSet"]
+    wrong = deepcopy(workload)
+    wrong["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
+    with pytest.raises(ValidationError, match="livenesProbe"):
+        validate(wrong, "1.37", strict=True)
+
+
+def test_kubernetes_probes_and_service_ask_the_port_that_the_server_listens_on() -> None:
+    (service,) = [one for one in MANIFESTS if one["kind"] == "Service"]
+    (workload,) = [one for one in MANIFESTS if one["kind"] == "StatefulSet"]
+    (container,) = _pod()["containers"]
+    variables = {one["name"]: one["value"] for one in container["env"]}
+    (port,) = container["ports"]
+    assert str(port["containerPort"]) == variables["SYNCD_STATUS_PORT"]
+    assert {container[f"{name}Probe"]["httpGet"]["port"] for name in ("startup", "liveness", "readiness")} == {"status"}
+    assert (port["name"], service["spec"]["ports"][0]["targetPort"]) == ("status", "status")
+    assert workload["spec"]["serviceName"] == service["metadata"]["name"]
+    labels = workload["spec"]["template"]["metadata"]["labels"]
+    assert labels == service["spec"]["selector"] == workload["spec"]["selector"]["matchLabels"]
+    assert allowed_hosts(variables["SYNCD_STATUS_HOST"])("10.244.0.7:8080")  # what a kubelet sends as Host
+
+
+def test_kubernetes_mounts_the_volume_and_the_secret_where_the_image_and_the_settings_look() -> None:
+    (workload,) = [one for one in MANIFESTS if one["kind"] == "StatefulSet"]
+    (container,) = _pod()["containers"]
+    mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+    claims = {one["metadata"]["name"] for one in workload["spec"]["volumeClaimTemplates"]}
+    assert claims == {mounts["/data"]}
+    assert 'VOLUME ["/data"]' in (ROOT / "Dockerfile").read_text()
+    variables = {one["name"]: one["value"] for one in container["env"]}
+    folder, _, key = variables["ALBERT_TOKEN_FILE"].rpartition("/")
+    (secrets,) = _pod()["volumes"]
+    assert (mounts[folder], secrets["secret"]["secretName"]) == (secrets["name"], "syncd")
+    user = _pod()["securityContext"]
+    assert f"USER {user['runAsUser']}:{user['runAsGroup']}" in (ROOT / "Dockerfile").read_text()
+    assert user["fsGroup"] == user["runAsGroup"]  # who may read the secret: its mode lets the group
+    assert secrets["secret"]["defaultMode"] & 0o040
+    command = f"kubectl create secret generic {secrets['secret']['secretName']} --from-file={key}"
+    assert command in (ROOT / "docs/deploy.md").read_text()
+
+
 def test_kubernetes_has_one_daemon_to_a_sqlite_file_and_time_to_stop() -> None:
     (workload,) = [one for one in MANIFESTS if one["kind"] == "StatefulSet"]
     assert workload["spec"]["replicas"] == 1
@@ -76,3 +129,9 @@ def test_image_builds_from_what_dockerignore_lets_through() -> None:
         for word in line.split()[1:-1]
     }
     assert {word.partition("/")[0] for word in copied} <= let
+
+
+def test_deploy_page_has_no_commands_but_those_that_are_run_in_an_engine() -> None:
+    assert BUILD == ["docker build -t syncd ."]
+    assert [line.split()[0] for line in KUBERNETES] == ["kubectl", "kubectl"]
+    assert re.findall(r"`((?:docker|kubectl) [^`]+)`", FENCED.sub("", PAGE)) == []

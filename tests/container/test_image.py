@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,30 +22,12 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-IMAGE = os.environ.get("SYNCD_TEST_IMAGE", "syncd-test")
+from tests.container.engine import IMAGE, IN_AN_ENGINE, ROOT, docker, until
+
 SESSIONS = 300
-PORT = 18080
-pytestmark = [
-    pytest.mark.skipif(
-        os.environ.get("SYNCD_TEST_CONTAINER") != "1", reason="no engine was set up; make image-test does it"
-    ),
-    pytest.mark.timeout(300),
-]
-
-
-def docker(*words: str) -> str:
-    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def until(look: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Wait for something outside of this process; there is nothing to be woken by."""
-    end = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.2)
+OURS_AT_MOST = 80_000_000
+"""Bytes that the image may add to its base."""
+pytestmark = IN_AN_ENGINE
 
 
 @dataclass
@@ -107,6 +90,11 @@ class Running:
         return docker("exec", self.name, "syncd", *words)
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 @pytest.fixture
 def container(albert: Server, volume: Path) -> Iterator[Running]:
     name = docker(
@@ -114,7 +102,7 @@ def container(albert: Server, volume: Path) -> Iterator[Running]:
         "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "256m",
         "--health-interval", "1s", "--health-start-period", "1s", "--volume", f"{volume}:/data",
         "--env", f"ALBERT_BASE_URL={albert.url}", "--env", f"ALBERT_TOKEN={albert.token}",
-        "--env", "SYNCD_PASS_INTERVAL=1", "--env", f"SYNCD_STATUS_PORT={PORT}", IMAGE,
+        "--env", "SYNCD_PASS_INTERVAL=1", "--env", f"SYNCD_STATUS_PORT={free_port()}", IMAGE,
     )  # fmt: skip
     try:
         yield Running(name)
@@ -178,3 +166,13 @@ def test_container_runs_as_nobody_in_particular_and_can_write_to_its_volume_alon
     assert oct(int(docker("exec", container.name, "stat", "--format", "%a", "/data/syncd.db"), 8)) == oct(0o600)
     assert container.syncd("healthcheck") == "ok"
     assert json.loads(container.syncd("doctor", "--json"))[1]["verdict"] == "ok"
+
+
+def test_image_is_small_and_says_what_it_is() -> None:
+    def size(image: str) -> int:
+        return int(docker("inspect", "--format", "{{.Size}}", image))
+
+    assert size(IMAGE) - size("python:3.12-slim-trixie") < OURS_AT_MOST
+    labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", IMAGE))
+    assert labels["org.opencontainers.image.title"] == "syncd"
+    assert docker("run", "--rm", IMAGE, "--version").split()[-1] == labels["org.opencontainers.image.version"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -9,9 +10,30 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 
+from syncd.mirror import operations
+from syncd.mirror.database import Database
+from syncd.mirror.postgres import require_rights
 from tests.postgres.server import PostgresServer, binaries, in_thread
 
-SCRIPT = Path(__file__).resolve().parents[2] / "config" / "postgresql-readers.sql"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "config" / "postgresql-readers.sql"
+
+
+async def test_rights_of_the_page_are_enough_for_a_daemon_that_does_not_migrate(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    url = sa.make_url(postgres_url)
+    role = f"daemon_{url.database}"
+    (grants,) = re.findall(r"^```sql\n(.*?)^```$", (ROOT / "docs/scaling.md").read_text(), re.MULTILINE | re.DOTALL)
+    try:
+        await in_thread(lambda: postgres.sql(f"CREATE ROLE {role} LOGIN"))
+        for statement in grants.replace("syncd_app", role).strip().splitlines():
+            await in_thread(lambda statement=statement: postgres.sql(statement, str(url.database)))  # type: ignore[misc]
+        async with Database.create(url.set(username=role), patience=10) as database:
+            await database.write(require_rights)
+            await database.write(lambda c: operations.enqueue(c, [{"kind": "delete", "session_id": "SES1"}]))
+    finally:
+        await in_thread(lambda: postgres.sql(f"DROP OWNED BY {role}; DROP ROLE {role}", str(url.database)))
 
 
 async def test_readers_read_the_views_and_write_nothing(postgres: PostgresServer, postgres_url: str) -> None:

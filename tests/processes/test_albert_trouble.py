@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from syncd.sandbox import Sandbox, serve
+from syncd.sandbox.tokens import CLIENT_ID, CLIENT_SECRET
 from tests.processes.kit import SECRET, Syncd, at_work, eventually
 
 
@@ -47,11 +49,35 @@ async def test_refused_credentials_pause_the_daemon_and_burn_no_attempt(syncd: S
     assert await daemon.stop() == 0
 
 
+@pytest.mark.parametrize("names", [("TOKEN",), ("CLIENT_ID", "CLIENT_SECRET")], ids=["token", "client credentials"])
+async def test_secret_file_that_is_rotated_is_read_again_without_a_restart(
+    syncd: Syncd, names: tuple[str, ...]
+) -> None:
+    good = {"TOKEN": syncd.sandbox.token, "CLIENT_ID": CLIENT_ID, "CLIENT_SECRET": CLIENT_SECRET}
+    files = {name: syncd.folder / name.lower() for name in names}
+    for name, file in files.items():
+        file.write_text("rotated-away" if name == names[-1] else good[name])
+    daemon = await syncd.run(ALBERT_TOKEN="", **{f"ALBERT_{name}_FILE": str(file) for name, file in files.items()})
+    await syncd.call("enqueue", "create", "--source-session-id", "a", "--name", "A")
+    await daemon.event("queue.paused")
+    files[names[-1]].write_text(f"{good[names[-1]]}\n")
+    await daemon.event("operation.succeeded")
+    await daemon.event("pass.complete")
+    assert syncd.sql("SELECT attempts FROM operations") == [{"attempts": 1}]
+    assert await daemon.stop() == 0
+
+
 async def test_once_with_refused_credentials_or_a_dead_operation_exits_1(syncd: Syncd) -> None:
     refused = await syncd.call("once", "--json", ALBERT_TOKEN="wrong")
     assert refused.code == 1
     assert refused.data["pass"]["state"] == "failed"
     assert "credentials" in refused.data["pass"]["error"]
+    assert "pass 1 is failed: Albert refuses the credentials" in refused.data["problems"][0]
+    told = await syncd.call("once", ALBERT_TOKEN="wrong")
+    assert told.code == 1
+    assert told.err.startswith("error: pass 2 is failed: Albert refuses the credentials")
+    assert "run: syncd doctor" in told.err
+    assert "credentials" in (await syncd.call("status", "--json")).data["problems"][0]
 
     assert (await syncd.call("once")).code == 0
     syncd.sandbox.script("DELETE", "/api/v3/chats/sessions/CHS1", 422)
@@ -67,10 +93,13 @@ async def test_once_with_refused_credentials_or_a_dead_operation_exits_1(syncd: 
 
 async def test_doctor_names_what_is_wrong_and_how_to_mend_it(syncd: Syncd) -> None:
     new = await syncd.call("doctor", "--json")
-    assert new.code == 1
+    assert new.code == 0
     assert {one["check"]: one["verdict"] for one in new.data} == {
-        "settings": "ok", "sqlite": new.data[1]["verdict"], "database": "bad", "albert": "ok",
+        "settings": "ok", "sqlite": new.data[1]["verdict"], "database": "warning", "albert": "ok",
     }  # fmt: skip
+    assert "syncd once" in new.data[2]["mend"]
+    assert (await syncd.call("doctor", SYNCD_AUTO_MIGRATE="false")).code == 1
+    assert (await syncd.call("doctor", SYNCD_DATABASE_URL="sqlite:///nowhere/syncd.db")).code == 1
     assert not syncd.file.exists()
     assert (await syncd.call("once")).code == 0
     assert (await syncd.call("doctor")).code == 0

@@ -112,6 +112,8 @@ async def test_held_pass_is_decided_on_through_the_commands(syncd: Syncd) -> Non
     assert "syncd deletions list" in status.out
     listed = await syncd.call("deletions", "list", "--json")
     assert [(row["id"], row["missing"]) for row in listed.data] == [(2, 30)]
+    shown = await syncd.call("deletions", "show", "2", "--json")
+    assert {row["id"] for row in shown.data} == {row["id"] for row in syncd.sql("SELECT id FROM chat_sessions")}
 
     rejected = await syncd.call("deletions", "reject", "2")
     assert (rejected.code, rejected.out) == (0, "pass 2 is rejected\n")
@@ -119,6 +121,9 @@ async def test_held_pass_is_decided_on_through_the_commands(syncd: Syncd) -> Non
     again = await syncd.call("deletions", "approve", "2")
     assert (again.code, again.out) == (1, "")
     assert "pass 2" in again.err
+    assert (await syncd.call("deletions", "show", "2")).err == (
+        "error: pass 2 does not wait for a decision; see: syncd deletions list\n"
+    )
 
     assert (await syncd.call("once")).code == 1
     assert (await syncd.call("deletions", "approve", "3", "--json")).data == {"pass": 3, "decision": "approved"}

@@ -74,6 +74,15 @@ async def test_source_that_a_program_inserts_is_resolved_by_the_mirror_without_a
         assert len(w.sandbox.requests) == before
 
 
+@pytest.mark.parametrize("page_size", [1, 500])
+async def test_empty_source_that_a_session_carries_is_a_row_like_any_other(tmp_path: Path, page_size: int) -> None:
+    async with world(tmp_path, sessions=3, habits=Habits(page_size=page_size)) as w:
+        there = w.sandbox.create(source_session_id="", name="made by hand")
+        await w.one_pass()
+        found = await source(w, "")
+        assert (found["state"], found["session_id"]) == ("linked", there["id"])
+
+
 async def test_source_inserted_before_its_session_is_linked_by_the_pass(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await insert(w, "s-1")
@@ -130,7 +139,7 @@ async def test_error_decides_nothing_and_the_source_is_asked_for_again(tmp_path:
         assert (await source(w, "s-1"))["state"] == "linked"
 
 
-@pytest.mark.parametrize("value", [".", "..", "a\nb", "a\x00b", "x" * 2000])
+@pytest.mark.parametrize("value", ["", ".", "..", "a\nb", "a\x00b", "x" * 2000])
 @pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_source_that_cannot_be_sent_gets_a_note_and_is_never_on_the_wire(tmp_path: Path, value: str) -> None:
     async with world(tmp_path) as w:

@@ -1,0 +1,128 @@
+"""Each command of `docs/deploy.md`, run as it stands there: in an empty folder, against a sandbox inside the container.
+
+The image is built by `run.sh` with the page's first command and one more option: the engine here has no network of its
+own. The images that Compose asks for are this one, and a stand-in for PostgreSQL's.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.container.engine import IN_AN_ENGINE, ROOT, docker, run, succeeds, until
+
+PAGE = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+FENCED = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BUILD, BY_HAND, INSIDE, SQLITE, POSTGRESQL, KUBERNETES = (
+    block.replace("\\\n", " ").splitlines() for block in FENCED.findall(PAGE)
+)
+SANDBOX = {"ALBERT_BASE_URL": "http://127.0.0.1:8900", "SYNCD_PASS_INTERVAL": "1"}
+TOKEN = "sandbox-token"
+TYPED = {
+    "albert_token": TOKEN,
+    "postgres_password": "correct-horse",
+    "database_url": "postgresql+asyncpg://syncd:correct-horse@postgres/syncd",
+}
+pytestmark = IN_AN_ENGINE
+
+
+def compose() -> list[str]:
+    """Return the plugin's words where it is there, and those of the program before it otherwise."""
+    return ["docker", "compose"] if succeeds("compose", "version") else ["docker-compose"]
+
+
+def carry_out(line: str, folder: Path) -> str:
+    """Run a line of the page; what a person would type into it is given."""
+    words = shlex.split(line)
+    if words[:2] == ["docker", "compose"]:
+        words = [*compose(), *words[2:]]
+        if "exec" in words:
+            words.insert(words.index("exec") + 1, "-T")  # there is no terminal here
+    return run(*words, folder=folder, given=TYPED.get(Path(words[-1]).name, ""))
+
+
+def test_image_is_run_by_hand_as_the_page_says(tmp_path: Path) -> None:
+    settings = {**SANDBOX, "ALBERT_TOKEN": TOKEN}
+    (tmp_path / "syncd.env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    (line,) = BY_HAND
+    carry_out(line, tmp_path)
+    try:
+        until(lambda: succeeds("exec", "syncd", "syncd", "healthcheck"), "the daemon is alive")
+        docker("exec", "--detach", "syncd", "syncd", "sandbox", "--sessions", "40")
+        until(lambda: succeeds("exec", "syncd", "syncd", "status"), "a first pass")
+        said = [carry_out(inside, tmp_path) for inside in INSIDE]
+        assert "ok       albert" in said[0]
+        assert "40 live" in said[1]
+        assert "verified" in said[2]
+        with closing(sqlite3.connect(tmp_path / "backup.db")) as copy:
+            assert copy.execute("SELECT count(*) FROM chat_sessions").fetchone() == (40,)
+        assert docker("inspect", "--format", "{{.State.ExitCode}}", "syncd") == "0"
+    finally:
+        docker("rm", "--force", "--volumes", "syncd")
+        docker("volume", "rm", "syncd")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    """Lay out a folder with the Compose file, on a port that is free here, towards a sandbox."""
+    if shutil.which(compose()[0]) is None:
+        pytest.skip("no Compose; on Debian: apt-get install docker-compose")
+    file = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    folder = tmp_path / "project"
+    folder.mkdir()
+    assert "127.0.0.1:8080:8080" in file
+    (folder / "compose.yaml").write_text(file.replace("127.0.0.1:8080:8080", f"127.0.0.1:{port}:8080"))
+    variables = "".join(f"      {name}: '{value}'\n" for name, value in SANDBOX.items())
+    services = "".join(f"  {name}:\n    environment:\n{variables}" for name in ("syncd", "syncd-postgresql"))
+    (folder / "compose.override.yaml").write_text(f"services:\n{services}")
+    try:
+        yield folder
+    finally:
+        for profile in ("sqlite", "postgresql"):
+            run(*compose(), "--profile", profile, "down", "--volumes", folder=folder)
+
+
+def containers(folder: Path, service: str) -> list[str]:
+    return docker("ps", "--quiet", "--filter", f"label=com.docker.compose.service={service}").split()
+
+
+def test_compose_brings_up_sqlite(project: Path) -> None:
+    *up, status, down = SQLITE
+    for line in up:
+        carry_out(line, project)
+    (one,) = containers(project, "syncd")
+    until(lambda: succeeds("exec", one, "syncd", "healthcheck"), "the daemon is alive")
+    docker("exec", "--detach", one, "syncd", "sandbox", "--sessions", "40")
+    until(lambda: succeeds("exec", one, "syncd", "status"), "a first pass")
+    assert "40 live" in carry_out(status, project)
+    carry_out(down, project)
+    assert containers(project, "syncd") == []
+
+
+def test_compose_brings_up_postgresql_with_two_daemons_of_which_one_leads(project: Path) -> None:
+    carry_out(SQLITE[0], project)
+    carry_out(SQLITE[1], project)
+    *up, logs, down = POSTGRESQL
+    for line in up:
+        carry_out(line, project)
+    daemons = containers(project, "syncd-postgresql")
+    assert len(daemons) == 2
+    for one in daemons:
+        until(lambda one=one: succeeds("exec", one, "syncd", "healthcheck"), "the daemon is alive")  # type: ignore[misc]
+        docker("exec", "--detach", one, "syncd", "sandbox", "--sessions", "40")
+    until(lambda: succeeds("exec", daemons[0], "syncd", "status"), "a first pass")
+    said = carry_out(logs, project)
+    assert (said.count('"replica.leading"'), said.count('"replica.standby"')) == (1, 1)
+    assert said.count('"pass.complete"') > 0
+    carry_out(down, project)
+    assert containers(project, "postgres") == []

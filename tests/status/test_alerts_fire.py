@@ -1,0 +1,90 @@
+"""Prometheus' own tool plays the alert rules: each fires for what it is for, in its time, and not when all is well."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import yaml
+
+from tests.status.kit import served
+
+RULES = Path(__file__).resolve().parents[2] / "config/prometheus-alerts.yaml"
+PROMTOOL = shutil.which("promtool")
+FAILED, TAKEN = (f'syncd_requests_total{{outcome="{outcome}"}}' for outcome in ("5xx", "2xx"))
+CASES: list[tuple[str, int, dict[str, str], dict[str, str]]] = [
+    ("SyncdDown", 6, {'up{job="syncd"}': "0x90"}, {'up{job="syncd"}': "1x90"}),
+    ("SyncdWedged", 3, {"syncd_wedged_loops": "1x90"}, {"syncd_wedged_loops": "0x90"}),
+    ("SyncdMirrorStale", 22, {"syncd_mirror_age_seconds": "0+60x90"}, {"syncd_mirror_age_seconds": "959x90"}),
+    ("SyncdMirrorStale", 6, {"syncd_mirror_age_seconds": " ".join(["Inf"] * 90)}, {"syncd_mirror_age_seconds": "0x90"}),
+    ("SyncdCredentialsRefused", 3, {"syncd_credentials_refused": "1x90"}, {"syncd_credentials_refused": "0x90"}),
+    ("SyncdPassHeld", 1, {"syncd_pass_held": "1x90"}, {"syncd_pass_held": "0x90"}),
+    (
+        "SyncdOperationsDead",
+        1,
+        {'syncd_operations{state="dead"}': "2x90"},
+        {'syncd_operations{state="pending"}': "2x90"},
+    ),
+    (
+        "SyncdOperationsUnknown",
+        31,
+        {'syncd_operations{state="unknown"}': "1x90"},
+        {'syncd_operations{state="unknown"}': "1x20 0x70"},
+    ),
+    (
+        "SyncdQueueStuck",
+        22,
+        {"syncd_oldest_due_operation_seconds": "0+60x90"},
+        {"syncd_oldest_due_operation_seconds": "900x90"},
+    ),
+    ("SyncdQuarantine", 61, {"syncd_quarantined_items": "1x90"}, {"syncd_quarantined_items": "1x50 0x40"}),
+    (
+        "SyncdSourceConflicts",
+        61,
+        {'syncd_source_sessions{state="conflict"}': "1x90"},
+        {'syncd_source_sessions{state="missing"}': "1x90"},
+    ),
+    ("SyncdDatabaseWaiting", 6, {"syncd_database_waiting": "1x90"}, {"syncd_database_waiting": "1x3 0x87"}),
+    ("SyncdWalGrowing", 12, {"syncd_wal_growing_seconds": "0+60x90"}, {"syncd_wal_growing_seconds": "600x90"}),
+    ("SyncdAlbertFailing", 40, {FAILED: "0+30x90", TAKEN: "0+70x90"}, {FAILED: "0+10x90", TAKEN: "0+90x90"}),
+]
+"""An alert, the minute at which it fires, the series that it is for, and series of a syncd that needs nobody."""
+pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="no promtool; on Debian it is in the package prometheus")
+
+
+def promtool(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(PROMTOOL), *words], input=given, capture_output=True, text=True, check=False)
+
+
+def played(alert: str, minute: int, series: dict[str, str], *, fires: bool) -> dict[str, Any]:
+    firing = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
+    expected = [{"labels": "{}", "value": int(fires)}]
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [{"expr": firing, "eval_time": f"{minute}m", "exp_samples": expected}],
+    }
+
+
+def test_each_alert_fires_for_what_it_is_for_and_not_when_all_is_well(tmp_path: Path) -> None:
+    named = {rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
+    assert {alert for alert, *_ in CASES} == named
+    tests = [played(alert, minute, bad, fires=True) for alert, minute, bad, _ in CASES]
+    tests += [played(alert, minute, well, fires=False) for alert, minute, _, well in CASES]
+    file = tmp_path / "tests.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
+    done = promtool("test", "rules", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def test_metrics_are_named_as_prometheus_wants_them(tmp_path: Path) -> None:
+    async with served(tmp_path, sessions=3) as s:
+        await s.world.one_pass()
+        s.metrics.observe_request("GET", 200, 0.1)
+        text = (await s.ask("/metrics")).text
+    done = await anyio.to_thread.run_sync(lambda: promtool("check", "metrics", given=text))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

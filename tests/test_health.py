@@ -1,0 +1,92 @@
+"""What `status` and the status page say: what is urgent, what is worth a look by day, each with what to type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from syncd.health import duration, notices, problems
+
+UNKNOWN = "syncd operations list --state unknown"
+
+
+def overview(
+    *passes: tuple[str, str | None], operations: dict[str, int] | None = None, conflicts: int = 0, **freshness: Any
+) -> dict[str, Any]:
+    """Return an overview with these passes, newest first, each a state and an error."""
+    rows = [{"id": len(passes) - n, "state": state, "error": error} for n, (state, error) in enumerate(passes)]
+    fresh = {"age_seconds": 10.0, "held_pass_id": None, "operations_dead": 0, "quarantined_items": 0, **freshness}
+    return {"freshness": fresh, "operations": operations or {}, "sources": {"conflict": conflicts}, "passes": rows}
+
+
+def test_mirror_in_order_needs_nobody_and_nothing_is_worth_a_look() -> None:
+    assert problems(overview(), pass_interval=300) == notices(overview()) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"quarantined_items": 1}, "1 listed item cannot be read; run: syncd quarantine list"),
+        ({"quarantined_items": 1200}, "1,200 listed items cannot be read; run: syncd quarantine list"),
+        ({"conflicts": 2}, "2 source ids are contradictory; run: syncd sources list --state conflict"),
+        (
+            {"operations": {"unknown": 1}},
+            f"1 operation's answer was lost; look-ups settle it by themselves; run: {UNKNOWN}",
+        ),
+    ],
+)
+def test_what_can_wait_for_the_day_is_no_problem(found: dict[str, Any], said: str) -> None:
+    assert notices(overview(**found)) == [said]
+    assert problems(overview(**found), pass_interval=300) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"held_pass_id": 7}, "pass 7 holds deletions for your decision; run: syncd deletions list"),
+        ({"operations_dead": 1}, "1 operation is dead; run: syncd operations list --state dead"),
+        ({"age_seconds": 961.0}, "the mirror is 16 min old; is syncd run alive? run: syncd doctor"),
+    ],
+)
+def test_what_is_urgent_says_what_to_type(found: dict[str, Any], said: str) -> None:
+    assert problems(overview(**found), pass_interval=300) == [said]
+    assert notices(overview(**found)) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (2e5, "2 days")]
+)
+def test_durations_are_short(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def urgent(*passes: tuple[str, str | None], **fresh: Any) -> list[str]:
+    return problems(overview(*passes, **fresh), pass_interval=300)
+
+
+def test_fresh_mirror_needs_nobody() -> None:
+    assert urgent(("complete", None), ("failed", "Albert was down")) == []
+    assert urgent(("running", None), ("complete", None)) == []
+
+
+@pytest.mark.parametrize("state", ["failed", "partial"])
+def test_last_pass_that_was_not_complete_is_a_problem_however_fresh_the_mirror(state: str) -> None:
+    (problem,) = urgent((state, "Albert was down"), ("complete", None))
+    assert f"pass 2 is {state}: Albert was down" in problem
+    assert urgent(("running", None), (state, "Albert was down"), ("complete", None)) == [problem]
+
+
+def test_stale_mirror_says_why_also_while_the_next_pass_runs() -> None:
+    (problem,) = urgent(("running", None), ("failed", "Albert was down"), age_seconds=4000.0)
+    assert "67 min old (pass 1 is failed: Albert was down)" in problem
+
+
+def test_rejected_hold_is_no_problem_any_more() -> None:
+    assert urgent(("held", "too many")) == []
+    assert "syncd deletions list" in urgent(("held", "too many"), held_pass_id=1)[0]
+
+
+def test_dead_operations_are_counted_in_good_english() -> None:
+    assert urgent(("complete", None), operations_dead=1)[0].startswith("1 operation is dead;")
+    assert urgent(("complete", None), operations_dead=2)[0].startswith("2 operations are dead;")
