@@ -2,7 +2,8 @@
 
 `python -m benchmarks.replicas [OPERATIONS] [LATENCY] [ROUNDS]`: a durable PostgreSQL of its own, the sandbox in this
 process, the daemons in processes of their own; the clock runs from the first effect to the last. Prints one line a
-round; the machine's load stands beside it, since all of it shares the machine's cores.
+round, with the machine's load since all of it shares the machine's cores, and a table of medians in the end. Then the
+leader is killed in the middle of a pass, some times: how long until another one leads, and which rows that cost.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 from syncd.sandbox import Habits, Sandbox, serve
-from tests.postgres.replicas import fleet
+from tests.postgres.replicas import fleet, until
 from tests.postgres.server import PostgresServer, in_thread
+
+PROCESSES = (1, 2, 4)
 
 
 async def measure(postgres: PostgresServer, processes: int, count: int, latency: float) -> float:
@@ -32,24 +36,60 @@ async def measure(postgres: PostgresServer, processes: int, count: int, latency:
     return count / (server.effects[-1].at - server.effects[0].at)
 
 
+async def measure_takeover(postgres: PostgresServer) -> tuple[float, float, int]:
+    """Kill the leader in the middle of a pass; return the seconds until another leads and until the pass is complete.
+
+    Returns
+    -------
+    tuple[float, float, int]
+        Both, and the sessions that the mirror lacks then.
+    """
+    server = Sandbox(2000, habits=Habits(page_size=20, latency=0.02), record_requests=False)
+    url = postgres.url(await in_thread(postgres.fresh))
+    with tempfile.TemporaryDirectory() as folder:
+        async with serve(server), fleet(Path(folder), server, url) as ships:
+            await ships.started(2)
+            await until(lambda: any(one.leads for one in ships.replicas), why="a leader")
+            (leader,) = [one for one in ships.replicas if one.leads]
+            (other,) = [one for one in ships.replicas if one is not leader]
+            await until(lambda: sum(one["event"] == "page.mirrored" for one in leader.events) >= 10, why="pages")
+            leader.kill()
+            killed = time.monotonic()
+            await until(lambda: other.leads, why="another leader")
+            led = time.monotonic() - killed
+            await until(lambda: other.saw("pass.complete"), why="the pass")
+            done = time.monotonic() - killed
+            rows = await ships.database.read(
+                lambda c: c.exec_driver_sql("SELECT id FROM chat_sessions").scalars().all()
+            )
+    return led, done, len(server.live().keys() - set(rows))
+
+
 def main() -> None:
     """Measure rounds of each, interleaved."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 4000
     latency = float(sys.argv[2]) if len(sys.argv) > 2 else 0.02
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 3
+    found: dict[int, list[float]] = {processes: [] for processes in PROCESSES}
     postgres = PostgresServer()
     postgres.start()
     try:
         for number in range(rounds):
-            for processes in (1, 2, 4):
+            for processes in PROCESSES:
                 began = time.monotonic()
-                speed = asyncio.run(measure(postgres, processes, count, latency))
-                load = os.getloadavg()[0]
-                print(
-                    f"round {number + 1}, {processes} processes: {speed:.0f} operations a second "
-                    f"(load {load:.1f}, {time.monotonic() - began:.0f} s)",
-                    flush=True,
-                )
+                found[processes].append(asyncio.run(measure(postgres, processes, count, latency)))
+                took, load = time.monotonic() - began, os.getloadavg()[0]
+                speed = f"{found[processes][-1]:.0f} operations a second"
+                print(f"round {number + 1}, {processes} processes: {speed} (load {load:.1f}, {took:.0f} s)", flush=True)
+        print(f"\n| processes | operations a second, median of {rounds} rounds of {count} | slowest | fastest |")
+        print("| --- | --- | --- | --- |")
+        for processes, speeds in found.items():
+            print(f"| {processes} | {median(speeds):.0f} | {min(speeds):.0f} | {max(speeds):.0f} |")
+        for _ in range(rounds):
+            led, done, lacking = asyncio.run(measure_takeover(postgres))
+            print(
+                f"leader killed: another after {led:.1f} s, its pass complete after {done:.1f} s, {lacking} rows lost"
+            )
     finally:
         postgres.remove()
 

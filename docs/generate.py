@@ -106,6 +106,7 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
          "digest": b"\x9f\x2c", "versions": 104},
     ],
     tables.held_sessions: [{"pass_id": 3, "session_key": 1}],
+    tables.writers: [{"id": "9b2c41f0a7d34e2c8f1b6d5e4c3a2b19", "number": 4711, "written_at": _at(2)}],
 }  # fmt: skip
 
 

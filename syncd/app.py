@@ -159,13 +159,19 @@ async def open_flows(
         pulse = Pulse(clock, longest_silence(settings), lambda: database.waiting)
         push = Push(database=database, albert=albert, clock=clock, log=log, settings=push_settings(settings))
         await push.recover(abandoned=alone)
+
+        def mirrored(counts: Mapping[str, int]) -> None:
+            push.heard()
+            if on_page is not None:
+                on_page(counts)
+
         pull = Pull(
             database=database,
             albert=albert,
             clock=BeatingClock(clock, pulse, "passes"),
             log=log,
             settings=pull_settings(settings),
-            on_page=on_page,
+            on_page=mirrored,
         )
         yield Flows(
             database,
@@ -182,5 +188,7 @@ async def open_flows(
             ),
             session,
             pulse,
-            await stack.enter_async_context(replica(url, clock)) if not alone else Alone(),
+            Alone()
+            if alone
+            else await stack.enter_async_context(replica(url, clock, patience=patience, on_wait=on_wait)),
         )

@@ -50,8 +50,8 @@ SERVICE_UNAVAILABLE = 503
 class Attempt:
     """A claimed operation in flight.
 
-    `lease_until` is how long the claim is good, `settle` the seconds that look-ups may lag, and `sent` tells whether a
-    POST has left whose answer is not known.
+    `lease_until` is how long the claim is good, `settle` the seconds that look-ups may lag, `sent` tells whether a
+    POST has left whose answer is not known, and `through` that it needs no more of Albert: only the writing is left.
     """
 
     operation: Operation
@@ -61,6 +61,7 @@ class Attempt:
     database: Database
     settle: float
     sent: bool = field(default=False)
+    through: bool = field(default=False)
 
     def interrupted(self) -> Outcome:
         """Tell what a cancellation in the middle of the attempt means."""

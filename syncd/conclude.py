@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncd.clock import utc_text
 from syncd.decide import Backoff, lag_wait, listed_from, next_lookup
+from syncd.listing import ID
 from syncd.mirror import operations, sessions, sources
 from syncd.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown
 
@@ -45,14 +46,18 @@ def spent(operation: Operation, outcome: Outcome, *, now: datetime, patience: Pa
     if isinstance(outcome, Retry) and outcome.counts and over and operation.state == "running":
         return Dead(f"gave up after {operation.attempts} attempts: {outcome.error}", outcome.status)
     if isinstance(outcome, Missed) and over and _following(operation, now, patience) is None:
-        return Dead(f"gave up after {operation.attempts} attempts, each with its answer lost", outcome.status)
+        words = f"gave up after {operation.attempts} attempts, each with its answer lost"
+        return Dead(f"{words}; the last: {operation.last_error}" if operation.last_error else words, outcome.status)
     return outcome
 
 
-def uncounted(operation: Operation, outcome: Outcome) -> tuple[Operation, Outcome]:
-    """Take an attempt back that was not the operation's fault: Albert is down for everybody."""
+def uncounted(operation: Operation, outcome: Outcome, rest: float) -> tuple[Operation, Outcome]:
+    """Take an attempt back that was not the operation's fault: Albert is down for everybody.
+
+    It waits for as long as the queue rests, in seconds: a growing wait of its own would outlast the outage.
+    """
     if isinstance(outcome, Retry):
-        return operation, replace(outcome, counts=False)
+        return operation, replace(outcome, counts=False, retry_after=outcome.retry_after or rest)
     if isinstance(outcome, Unknown) and operation.state == "running":
         return replace(operation, attempts=operation.attempts - 1), outcome
     return operation, outcome
@@ -75,8 +80,9 @@ def write(
     """
     match outcome:
         case Succeeded():
-            links = _effect(connection, operation, outcome, now, patience)
-            if operation.kind == "create" and not sessions.is_live(connection, outcome.session_id or ""):
+            links, written = _effect(connection, operation, outcome, now, patience)
+            created = outcome.session_id or ""
+            if operation.kind == "create" and created not in written and not sessions.is_live(connection, created):
                 # deleted by another operation between the answer and now, or lately, and look-ups lag: what a create
                 # promises is not there
                 words = f"{outcome.session_id} was deleted lately and is shown still: look-ups lag"
@@ -177,8 +183,10 @@ def _missed(connection: Connection, operation: Operation, outcome: Missed, now: 
 
 def _effect(
     connection: Connection, operation: Operation, outcome: Succeeded, now: datetime, patience: Patience
-) -> list[Link]:
+) -> tuple[list[Link], set[str | None]]:
+    """Bring the mirror in line; return the links that changed, and the sessions that were written, so are live."""
     links: list[Link] = []
+    written: set[str | None] = set()
     linked = False
     lags_from = None if outcome.made else listed_from(now, patience.settle)
     sighting = sessions.Sighting(outcome.asked_at, utc_text(now), listed_from=lags_from)
@@ -186,8 +194,10 @@ def _effect(
         applied = sessions.apply(connection, [row], sighting)
         links += applied.sources
         linked = "inserted" in applied.changes.values()
+        if applied.changes:
+            written.add(row[ID])
     gone = [sessions.key_of(connection, session_id) for session_id in outcome.gone]
     sessions.bury(connection, [key for key in gone if key is not None], now=utc_text(now))
     if operation.source_session_id is not None and not linked:
         links += sources.refresh(connection, {operation.source_session_id}, utc_text(now))
-    return links
+    return links, written

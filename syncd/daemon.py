@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from syncd.decide import Backoff
+from syncd.decide import PASS_AGAIN, Backoff, pass_pause
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.leader import Replica
 from syncd.mirror.listen import POLL_SECONDS_LISTENING, changes
@@ -37,6 +37,8 @@ RECONCILE_GAP = 0.5
 """Seconds between rounds of reconciliation, however often the bell rings."""
 SECONDS_TO_WRITE = 3.0
 """What is kept of the grace, 0.7 of it at the most, to write down what became of the requests in flight."""
+TAKE_BACK_SECONDS = 3.0
+"""After a pass was lost to another replica: longer than one that was cut off takes to notice that it leads no more."""
 RESTARTS = Backoff(1.0, 60.0)
 
 
@@ -158,13 +160,18 @@ class Daemon:
         while True:
             began = clock.monotonic()
             self._beat("passes")
+            state = "running"
             try:
-                await self.flows.pull.run()
+                state = (await self.flows.pull.run()).state
             except PassLostError as error:
                 self.log.warning("pass.lost", reason=str(error))
             self._reconcile_bell.ring()
             self._beat("passes")
-            await self._sleep("passes", max(self.rhythm.pass_interval - (clock.monotonic() - began), 0))
+            spent = clock.monotonic() - began
+            rest = pass_pause(self.rhythm.pass_interval, spent, failed=state == "failed")
+            if state == "running":  # another replica took it up; if this one leads still, it takes it back
+                rest = min(rest, TAKE_BACK_SECONDS)
+            await self._sleep("passes", rest)
 
     async def _reconcile(self) -> None:
         failures = 0
@@ -174,7 +181,7 @@ class Daemon:
             failures = failures + 1 if unanswered else 0
             if unanswered:
                 waits = self.flows.push.settings.backoff
-                rest = min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval)
+                rest = min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval, PASS_AGAIN)
                 await self._sleep("reconcile", rest)
             await self._sleep("reconcile", min(RECONCILE_GAP, self.rhythm.reconcile_interval))
             self._beat("reconcile", self.rhythm.reconcile_interval)

@@ -68,7 +68,9 @@ def weigh(known: Known, row: Row, *, asked_at: str, now: str, listed_from: str |
     """
     learned_later = _after(known.observed_at, asked_at, now)
     if known.deleted_at is not None:
-        lags = listed_from is not None and _after(known.deleted_at, listed_from, now)
+        # a tombstone is not older than the version before it, so that after a clock was set back it may be of "later"
+        buried = (known.deleted_at, known.observed_at)
+        lags = listed_from is not None and any(_after(moment, listed_from, now) for moment in buried)
         return Change.STALE if learned_later or lags else Change.RESTORED
     if known.content == row:
         return Change.UNCHANGED
@@ -126,14 +128,24 @@ UNKNOWN_LOOKUPS = (0.02, 0.2, 0.5, 1.0)
 def next_lookup(unknown_since: datetime, *, lookups: int, settle: float, now: datetime) -> datetime | None:
     """Return when to look next; None when all look-ups are done and the create may be sent again.
 
-    A look-up keeps its distance from the one before, which is made `now`, too: a clock that was set forward does not
-    bring all of them at once.
+    A look-up keeps half its distance from the one before, which is made `now`, too: a clock that was set forward does
+    not bring all of them at once, and after an outage they are over in a minute all the same.
     """
     if lookups >= len(UNKNOWN_LOOKUPS):
         return None
     due = unknown_since + timedelta(seconds=settle * UNKNOWN_LOOKUPS[lookups])
     distance = UNKNOWN_LOOKUPS[lookups] - (UNKNOWN_LOOKUPS[lookups - 1] if lookups else 0.0)
-    return max(due, now + timedelta(seconds=settle * distance))
+    return max(due, now + timedelta(seconds=settle * distance / 2))
+
+
+PASS_AGAIN = 45.0
+"""Seconds after which a pass that failed is tried again at the latest: an outage of Albert may be over by then."""
+
+
+def pass_pause(interval: float, spent: float, *, failed: bool) -> float:
+    """Return the seconds until the next pass begins, after one that took so long."""
+    pause = max(interval - spent, 0.0)
+    return min(pause, PASS_AGAIN) if failed else pause
 
 
 def lag_wait(settle: float) -> float:

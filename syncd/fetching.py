@@ -2,7 +2,7 @@
 
 ::
 
-    Fetching.run ──(Basket: some pages, or 1 MB)──► whoever writes them
+    Fetching.run ──(Basket: some pages, or 2 MB)──► whoever writes them
     ask, retry, read, or know
     that nothing changed
 
@@ -40,12 +40,12 @@ PAGE_ATTEMPTS = 5
 PAGE_WAITS = 60
 """Times that one page may be told to wait (429) before the pass fails."""
 REQUEST_TIMEOUT_STATUS = 408
-LINGER = 0.01
+LINGER = 0.02
 """Seconds that a page waits for others to be written with it; a fast server gives some in that time."""
 KNOWN_LINGER = 1.0
 """The same for pages that are as before: nobody waits for what they say."""
 MOST_PAGES = 32
-MOST_BYTES = 1_000_000
+MOST_BYTES = 2_000_000
 """What is written together at the most; pages that are as before, which only are counted, weigh a quarter."""
 
 

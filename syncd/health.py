@@ -24,19 +24,25 @@ def problems(overview: Mapping[str, Any], *, pass_interval: float) -> list[str]:
     fresh = overview["freshness"]
     found = []
     age = fresh["age_seconds"]
-    last = overview["passes"][0] if overview["passes"] else None
+    last = next((row for row in overview["passes"] if row["state"] != "running"), None)
     why = f" (pass {last['id']} is {last['state']}: {last['error']})" if last and last["error"] else ""
     if age is None:
         found.append(f"no pass has been completed yet{why}; run: syncd once, or see the log of syncd run")
     elif age > MISSED_PASSES * pass_interval + LEEWAY:
         found.append(f"the mirror is {duration(age)} old{why}; is syncd run alive? run: syncd doctor")
+    elif last and last["state"] in {"failed", "partial"}:
+        found.append(f"the last pass was not complete{why}; the next one may be; if it is not, run: syncd doctor")
     if fresh["held_pass_id"] is not None:
         held = fresh["held_pass_id"]
         found.append(f"pass {held} holds deletions for your decision; run: syncd deletions list")
     if fresh["operations_dead"]:
-        dead = _counted(fresh["operations_dead"], "operation is dead", "operations are dead")
-        found.append(f"{dead}; run: syncd operations list --state dead")
+        found.append(dead_operations(fresh["operations_dead"]))
     return found
+
+
+def dead_operations(count: int) -> str:
+    """Say that operations are dead."""
+    return f"{_counted(count, 'operation is dead', 'operations are dead')}; run: syncd operations list --state dead"
 
 
 def notices(overview: Mapping[str, Any]) -> list[str]:

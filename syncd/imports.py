@@ -107,7 +107,7 @@ def read_operations(stream: TextIO, *, on_row: Callable[[int], None] | None = No
 
 
 def read_sources(stream: TextIO) -> list[str]:
-    """Read source ids: CSV with the column `source_session_id`, or JSON Lines with that key.
+    """Read source ids: CSV with the column `source_session_id`, or JSON Lines with that key; others are passed over.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def read_sources(stream: TextIO) -> list[str]:
         A row is bad; the message has its line and the reason.
     """
     ids = []
-    for line, found in _records(stream, (SOURCE_COLUMN,)):
+    for line, found in _records(stream, (SOURCE_COLUMN,), others=True):
         value = found.get(SOURCE_COLUMN)
         reason = unsendable(value) if value else "there is no source_session_id"
         if reason is not None:
@@ -124,12 +124,20 @@ def read_sources(stream: TextIO) -> list[str]:
     return ids
 
 
-def _records(stream: TextIO, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Yield each record with its first line; CSV and JSON Lines are told apart by the first character."""
+def _records(
+    stream: TextIO, columns: tuple[str, ...], *, others: bool = False
+) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Yield each record with its first line; CSV and JSON Lines are told apart by the first character.
+
+    Parameters
+    ----------
+    others : bool
+        Whether columns may be there that are none of `columns`.
+    """
     with stream:
         first = stream.read(1)
         lines = _lines(first, stream)
-        yield from _json_lines(lines, columns) if first == "{" else _csv(lines, columns)
+        yield from (_json_lines if first == "{" else _csv)(lines, columns, others=others)
 
 
 def _lines(first: str, stream: TextIO) -> Iterator[str]:
@@ -141,7 +149,9 @@ def _lines(first: str, stream: TextIO) -> Iterator[str]:
         yield line
 
 
-def _csv(lines: Iterator[str], columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str | None]]]:
+def _csv(
+    lines: Iterator[str], columns: tuple[str, ...], *, others: bool
+) -> Iterator[tuple[int, dict[str, str | None]]]:
     reader = csv.reader(lines, strict=True)
     names: list[str] | None = None
     began = 1
@@ -149,7 +159,7 @@ def _csv(lines: Iterator[str], columns: tuple[str, ...]) -> Iterator[tuple[int, 
         for cells in reader:
             line, began = began, reader.line_num + 1  # a quoted cell may span lines: a record is where it begins
             if names is None:
-                names = _column_names(cells, columns)
+                names = _column_names(cells, columns, others=others)
             elif not cells:
                 continue
             elif len(cells) != len(names):
@@ -159,23 +169,25 @@ def _csv(lines: Iterator[str], columns: tuple[str, ...]) -> Iterator[tuple[int, 
     except csv.Error as error:
         raise UsageError(f"line {began}: not CSV: {error}") from error
     if names is None:
-        _column_names([], columns)
+        _column_names([], columns, others=others)
 
 
-def _column_names(cells: list[str], columns: tuple[str, ...]) -> list[str]:
+def _column_names(cells: list[str], columns: tuple[str, ...], *, others: bool) -> list[str]:
     names = [name.strip() for name in cells]
     unknown = [name for name in names if name not in columns]
-    if unknown or not names:
+    if len(unknown) == len(names) or (unknown and not others):
         raise UsageError(
             f"line 1: the first line must name the columns, out of {', '.join(columns)}"
             + (f"; unknown: {', '.join(map(repr, unknown))}" if unknown else "")
         )
-    if len(set(names)) != len(names):
+    if len(set(names) - set(unknown)) != len(names) - len(unknown):
         raise UsageError("line 1: a column is named twice")
     return names
 
 
-def _json_lines(lines: Iterator[str], columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str | None]]]:
+def _json_lines(
+    lines: Iterator[str], columns: tuple[str, ...], *, others: bool
+) -> Iterator[tuple[int, dict[str, str | None]]]:
     for number, text in enumerate(lines, 1):
         if not text.strip():
             continue
@@ -185,6 +197,8 @@ def _json_lines(lines: Iterator[str], columns: tuple[str, ...]) -> Iterator[tupl
             raise UsageError(f"line {number}: not JSON: {error}") from error
         if not isinstance(pairs, _Pairs):
             raise UsageError(f"line {number}: not an object")
+        if others:
+            pairs = [(name, value) for name, value in pairs if name in columns]
         record = dict(pairs)
         if len(record) != len(pairs):
             raise UsageError(f"line {number}: a key is there twice")

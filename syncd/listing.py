@@ -112,6 +112,10 @@ class _Listing(msgspec.Struct, gc=False):
 _PLAIN = msgspec.json.Decoder(_Listing)
 _NUL = b"\\u0000"
 _NOBODY = _Audit()
+LONGEST_ID = 2600
+"""Bytes of an id, or a source id: PostgreSQL finds nothing longer by an index, and refuses the row."""
+_SHORT = LONGEST_ID // 4
+"""Characters that are never more bytes than that."""
 
 
 def _read_plain(listing: _Listing) -> Page:
@@ -136,6 +140,8 @@ def _read_plain(listing: _Listing) -> Page:
     ids = {row[ID] for row in rows}
     if len(ids) != len(rows) or "" in ids:
         raise ValueError("an id is empty, or there twice")
+    if any(len(row[ID] or "") > _SHORT or len(row[SOURCE] or "") > _SHORT for row in rows):
+        raise ValueError("an id is long, perhaps too long")
     return Page(rows, [], listing.lastKey or None)
 
 
@@ -225,9 +231,12 @@ def read_item(item: Any, *, careful: bool = True) -> Row:  # noqa: ANN401 - what
     parent_id, source, status, kind, automation_id, run_id = map(item.get, _TEXTS)
     if type(source) is not str:
         raise UnreadableError("no readable sourceSessionId", session_id)
+    if len(session_id) > _SHORT or len(source) > _SHORT:
+        _require_short(session_id, source)
     for value in (parent_id, status, kind, automation_id, run_id):
         if value is not None and type(value) is not str:
-            raise UnreadableError("a field that should be text is not", session_id)
+            wrong = next(field for field in _TEXTS if type(item.get(field)) not in {str, type(None)})
+            raise UnreadableError(f"{wrong} should be text and is not", session_id)
     unknown = {key: item[key] for key in item.keys() - _KNOWN} if not item.keys() <= _KNOWN else {}
     last_message_at = _time(item.get("lastMessageAt"), "lastMessageAt", unknown)
     created = _audit(item.get("Created"), "Created", unknown, session_id)
@@ -237,6 +246,12 @@ def read_item(item: Any, *, careful: bool = True) -> Row:  # noqa: ANN401 - what
         session_id, name, parent_id, source, status, kind, automation_id, run_id, last_message_at,
         *created, *updated, extra,
     )  # fmt: skip
+
+
+def _require_short(session_id: str, source: str) -> None:
+    for name, value in (("id", session_id), ("sourceSessionId", source)):
+        if (length := len(value.encode())) > LONGEST_ID:
+            raise UnreadableError(f"{name} has {length} bytes, and no more than {LONGEST_ID} can be kept", session_id)
 
 
 def _audit(block: Any, name: str, unknown: dict[str, Any], session_id: str) -> tuple[str | None, ...]:  # noqa: ANN401

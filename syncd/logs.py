@@ -27,14 +27,12 @@ def safe_text(text: str) -> str:
 
 
 def _make_safe(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    for key, value in event.items():
-        if isinstance(value, str) and key != "exception":
-            event[key] = safe_text(value)
-    return event
-
-
-def _drop_nothings(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return {key: value for key, value in event.items() if value is not None}
+    """Leave out what is None, and make texts safe."""
+    return {
+        key: safe_text(value) if isinstance(value, str) and key != "exception" else value
+        for key, value in event.items()
+        if value is not None
+    }
 
 
 def configure(*, level: str, style: str, stream: TextIO | None = None) -> FilteringBoundLogger:
@@ -66,7 +64,6 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _drop_nothings,
         _make_safe,
         *([] if console else [structlog.processors.format_exc_info]),
         render,

@@ -1,8 +1,9 @@
 """Whether Albert is down for everybody. Pure: no I/O, no clock but what is passed in.
 
-When several operations fail in a row and none succeeds in between, none of them is to blame: their attempts do not
-count, the queue asks with one operation at a time, and the pauses in between grow. The first answer that shows that
-Albert works brings everything back to full speed. One operation that fails alone, however often, is its own fault.
+When several operations fail in a row and none succeeds in between, and nobody else hears of Albert either, none of them
+is to blame: their attempts do not count, the queue asks with one operation at a time, and the pauses in between grow.
+The first answer that shows that Albert works brings everything back to full speed. Operations that fail while Albert
+answers others, or one that fails alone, come to the end of their attempts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ DISTINCT = 3
 """So many operations that fail, with no success in between, are an outage."""
 SHORTEST_PAUSE = 1.0
 """Seconds that the queue rests at least while it waits for Albert, or for credentials that Albert takes."""
+LONGEST_PAUSE = 20.0
+"""Seconds that it rests at most while it waits for Albert: the first good minute is to bring everything up to date."""
+
+
+SILENCE = 30.0
+"""Seconds without an answer to anybody, the passes included, after which a failure is Albert's."""
 
 
 @dataclass
@@ -35,6 +42,10 @@ class Pauses:
         wait = self.backoff.wait(self.count, chance=1.0, retry_after=told)
         self.until = now + max(wait, min(SHORTEST_PAUSE, self.backoff.longest))
 
+    def shorten(self) -> None:
+        """Let the pauses grow anew from the shortest; the one that is under way is served."""
+        self.count = min(self.count, 1)
+
     def end(self) -> None:
         """Begin anew."""
         self.count, self.until = 0, 0.0
@@ -50,6 +61,7 @@ class Outage:
 
     pauses: Pauses
     failing: set[int] = field(default_factory=set)
+    _heard_at: float = -SILENCE
 
     @property
     def down(self) -> bool:
@@ -61,7 +73,12 @@ class Outage:
         self.failing.add(operation_id)
         if self.down:
             self.pauses.grow(now, told=told)
-        return self.down
+        return self.down and now - self._heard_at >= SILENCE
+
+    def heard(self, now: float) -> None:
+        """Note that Albert answered somebody else: what goes on failing now does so for other reasons."""
+        self._heard_at = now
+        self.pauses.shorten()
 
     def over(self) -> bool:
         """Note that Albert works; return whether that is news."""

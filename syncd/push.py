@@ -16,7 +16,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from syncd.errors import DatabaseUnusableError
 from syncd.logs import log_link, safe_text
 from syncd.mirror import operations
 from syncd.mirror.operations import LeaseLostError, Operation
-from syncd.outage import Outage, Pauses
+from syncd.outage import LONGEST_PAUSE, Outage, Pauses
 from syncd.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown, answered
 from syncd.tasks import task_group
 from syncd.wake import Wake
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 LAST_WORDS = 2.0
 """Seconds that writing down what became of an operation gets after a cancellation."""
 NEVER = datetime.min.replace(tzinfo=UTC)
+AHEAD = 4
+"""One out of so many operations is claimed ahead of its turn, so that nobody waits for a commit between two of them."""
 LOOKS_AT_ONCE = 0.005
 """Seconds; the shortest time between two looks into the queue when nothing was found."""
 
@@ -85,7 +87,9 @@ class Push:
 
     def __post_init__(self) -> None:
         self._refusals = Pauses(self.settings.backoff)
-        self._outage = Outage(Pauses(self.settings.backoff))
+        backoff = self.settings.backoff
+        self._outage = Outage(Pauses(replace(backoff, longest=min(backoff.longest, LONGEST_PAUSE))))
+        self._room = anyio.Semaphore(self.settings.concurrency, fast_acquire=True)
 
     async def run(self) -> None:
         """Work the queue until `stop`, and what is then in flight to its end."""
@@ -103,6 +107,13 @@ class Push:
         """Claim nothing more."""
         self._stopping = True
         self.wake.ring()
+
+    def heard(self) -> None:
+        """Note that Albert answered somebody else: if all operations fail, that is not for want of Albert.
+
+        They still go one at a time, but not ever more slowly, and each comes to the end of its attempts.
+        """
+        self._outage.heard(self.clock.monotonic())
 
     async def drain(self) -> None:
         """Work the queue until nothing is due and nothing is in flight, or Albert takes nothing."""
@@ -133,8 +144,14 @@ class Push:
             self.wake.ring()
 
     @property
-    def _slots(self) -> int:
-        return 1 if self.refused or self._outage.down else self.settings.concurrency
+    def _free(self) -> int:
+        """How many more operations may be claimed: those that may ask Albert at once, and some that wait their turn.
+
+        One that is through makes room before it is written down.
+        """
+        at_once = self.settings.concurrency
+        slots = 1 if self.refused or self._outage.down else at_once + at_once // AHEAD
+        return slots - sum(not flight.through for flight in self._flying.values())
 
     def _rest_seconds(self) -> float:
         now = self.clock.monotonic()
@@ -142,7 +159,7 @@ class Push:
 
     async def _launch(self, group: TaskGroup) -> int:
         """Claim as many operations as there are free slots, and set them off."""
-        free = self._slots - len(self._flying)
+        free = self._free
         if free <= 0 or self._rest_seconds() > 0:
             return 0
         lease, self._turn = self.settings.lease, self._turn + 1
@@ -166,7 +183,7 @@ class Push:
 
     async def _idle_seconds(self) -> float | None:
         """Return how long there is nothing to do unless the bell rings."""
-        if len(self._flying) >= self._slots:
+        if self._free <= 0:
             return None
         if rest := self._rest_seconds():
             return rest
@@ -183,7 +200,12 @@ class Push:
         log = self.log.bind(operation_id=operation.id, source_session_id=operation.source_session_id)
         outcome: Outcome | None = None
         try:
-            outcome = await attempt.perform(flight)
+            outcome = await self._perform(flight)
+            if isinstance(
+                outcome, Succeeded
+            ):  # the next claim shares a commit with this one's end; see `database.write`
+                flight.through = True
+                self.wake.ring()
             await self._conclude(operation, outcome, log)
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(LAST_WORDS, shield=True):
@@ -202,6 +224,13 @@ class Push:
                 del self._flying[operation.id]
             self.wake.ring()
 
+    async def _perform(self, flight: Attempt) -> Outcome:
+        """Make the attempt when there is room; one that the queue came to rest before gives its claim back."""
+        async with self._room:
+            if self._stopping or self._rest_seconds() > 0:
+                return Retry("the queue came to rest before it was sent", counts=False)
+            return await attempt.perform(flight)
+
     async def _last_words(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
         """Write an outcome down while everything is being cancelled; what fails now is found `running` later."""
         try:
@@ -214,20 +243,15 @@ class Push:
             log.exception("operation.failed")
 
     async def _conclude(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
-        if isinstance(outcome, Retry | Unknown) and outcome.down:
-            was_down, error = self._outage.down, outcome.error
-            if self._outage.failed(operation.id, self.clock.monotonic(), told=outcome.retry_after):
-                operation, outcome = conclude.uncounted(operation, outcome)
-            if self._outage.down and not was_down:
-                log.error("queue.slowed", error=error, hint="Albert fails for everybody; no attempt counts meanwhile")
+        operation, own = self._learn(operation, outcome, log)
         now, chance = self.clock.now(), self.chance()
-        outcome = conclude.spent(operation, outcome, now=now, patience=self.settings)
+        outcome = conclude.spent(operation, own, now=now, patience=self.settings)
         written: Concluded = await self.database.write(
             lambda c: conclude.write(c, operation, outcome, now=now, patience=self.settings, chance=chance)
         )
         for link in written.links:
             log_link(log, link)
-        self._judge(written.outcome, log)
+        self._relax(own, log)  # not what was written: to be given up is no sign of life
         _report(operation, written.outcome, log)
 
     async def _break(self, operation: Operation, error: Exception, log: FilteringBoundLogger, *, sent: bool) -> None:
@@ -243,14 +267,26 @@ class Push:
         else:
             _report(operation, outcome, log)
 
-    def _judge(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
-        """Learn from an outcome whether Albert takes the credentials, and whether it is there at all."""
+    def _learn(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> tuple[Operation, Outcome]:
+        """Learn from an outcome that Albert is down or refuses the credentials, before the next in line is sent."""
         if isinstance(outcome, Refused):
             # a credential that stays refused costs no attempt of anybody: the queue rests
             if self.refused is None:
                 log.error("queue.paused", error=outcome.error, hint="mend the credentials, then: syncd doctor")
             self.refused = outcome.error
             self._refusals.grow(self.clock.monotonic())
+        if isinstance(outcome, Retry | Unknown) and outcome.down:
+            was_down, error = self._outage.down, outcome.error
+            moment = self.clock.monotonic()
+            if self._outage.failed(operation.id, moment, told=outcome.retry_after):
+                operation, outcome = conclude.uncounted(operation, outcome, self._outage.pauses.left(moment))
+            if self._outage.down and not was_down:
+                log.error("queue.slowed", error=error, hint="Albert fails for everybody; no attempt counts meanwhile")
+        return operation, outcome
+
+    def _relax(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
+        """Learn from an outcome that Albert takes the credentials again, or works again."""
+        if isinstance(outcome, Refused):
             return
         taken = outcome.status is not None and not getattr(outcome, "down", False)
         if taken and self.refused is not None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 CHUNK = 500
+FIRST_CHUNK = 3
+"""Source ids that are asked for before all others: where none of them gets an answer, no other would."""
 RECHECK = 3600.0
 """Seconds after which a missing or contradictory source id is asked for again."""
 
@@ -69,6 +71,8 @@ class Reconcile:
     clock: Clock
     log: FilteringBoundLogger
     settle: float
+    _after: str | None = None
+    """Where the next round begins: behind those that got no answer in the last one."""
 
     async def run(self) -> int:
         """Ask Albert for what the mirror cannot answer.
@@ -79,17 +83,22 @@ class Reconcile:
             The number of source ids that got no answer and will be asked for again.
         """
         await self._resolve()
-        now, after, unanswered = self.clock.now(), "", 0
-        before = now - timedelta(seconds=RECHECK)
+        before = self.clock.now() - timedelta(seconds=RECHECK)
+        after, self._after = self._after, None
+        began_at, limit, unanswered = after, FIRST_CHUNK, 0
         while True:
-            chunk = await self.database.read(partial(sources.to_ask, checked_before=before, limit=CHUNK, after=after))
-            if not chunk:
+            chunk = await self.database.read(partial(sources.to_ask, checked_before=before, limit=limit, after=after))
+            if not chunk and began_at is None:
                 return unanswered
+            if not chunk:  # the round goes on with those before the place where it began
+                after = began_at = None
+                continue
             answers = await gather(self._ask, chunk, at_once=AT_ONCE)
             await self._settle(answers)
             unanswered += sum(answer.trouble is not None for answer in answers)
-            after = chunk[-1]
+            after, limit = chunk[-1], CHUNK
             if (trouble := _hopeless(answers)) is not None:
+                self._after = after
                 self.log.warning("reconcile.stopped", error=str(trouble), unanswered=unanswered)
                 return unanswered
 

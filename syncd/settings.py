@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
@@ -122,6 +122,8 @@ class Settings(BaseModel):
                 "must be sqlite+aiosqlite:///FILE (three slashes, four before an absolute path) or "
                 "postgresql+asyncpg://USER@HOST/DATABASE"
             )
+        if url.startswith("postgresql") and (wrong := _wrong_option(url)) is not None:
+            raise ValueError(wrong)
         return SecretStr(url)
 
     @property
@@ -157,6 +159,29 @@ def _is_postgresql(url: str) -> bool:
         and bool(parts.path.strip("/"))
         and not _UNSAFE.search(url)
     )
+
+
+_SSL = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_OPTIONS = {
+    "ssl": re.compile("|".join(_SSL)),
+    "prepared_statement_cache_size": re.compile("[0-9]{1,6}"),
+    "target_session_attrs": re.compile("any|primary|standby|read-write|read-only|prefer-standby"),
+    "host": re.compile(".+"),
+    "port": re.compile("[0-9]{1,5}"),
+    "passfile": re.compile(".+"),
+}
+"""What may stand behind the `?` of a PostgreSQL URL: the driver would fail on anything else with words of its own."""
+
+
+def _wrong_option(url: str) -> str | None:
+    """Say what is wrong behind the `?` of a PostgreSQL URL; None when nothing is."""
+    for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+        if name not in _OPTIONS:
+            return f"has an option {name!r} that is not known; known are {', '.join(_OPTIONS)}"
+        if not _OPTIONS[name].fullmatch(value):
+            known = f"; it is one of {', '.join(_SSL)}" if name == "ssl" else ""
+            return f"has an option {name!r} that cannot be {value!r}{known}"
+    return None
 
 
 class Loaded(BaseModel):

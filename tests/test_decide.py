@@ -20,6 +20,7 @@ from syncd.decide import (
     listed_from,
     may_delete,
     next_lookup,
+    pass_pause,
     source_state,
     weigh,
 )
@@ -89,6 +90,12 @@ def test_a_tombstone_is_lifted_by_a_listing_only_after_the_grace(
     for content in (row("a"), row("b", 500)):
         lifted_from = None if since is None else at(since)
         assert weigh(tombstone, content, asked_at=at(asked), now=at(300), listed_from=lifted_from) is change
+
+
+def test_a_tombstone_of_after_the_clock_was_set_back_is_not_lifted_by_a_listing_that_lags() -> None:
+    tombstone = known(row("a"), deleted=3600, observed=90)  # as old as the version before it, and made just now
+    assert weigh(tombstone, row("a"), asked_at=at(100), now=at(101), listed_from=at(80)) is Change.STALE
+    assert weigh(tombstone, row("a"), asked_at=at(300), now=at(301), listed_from=at(180)) is Change.RESTORED
 
 
 @pytest.mark.parametrize(
@@ -174,7 +181,17 @@ def test_look_ups_are_spread_over_the_settle_time() -> None:
 def test_look_ups_keep_their_distance_from_each_other_when_the_clock_is_set_forward() -> None:
     late = NOON + timedelta(hours=1)
     distance = UNKNOWN_LOOKUPS[2] - UNKNOWN_LOOKUPS[1]
-    assert next_lookup(NOON, lookups=2, settle=60, now=late) == late + timedelta(seconds=60 * distance)
+    assert next_lookup(NOON, lookups=2, settle=60, now=late) == late + timedelta(seconds=60 * distance / 2)
+
+
+@pytest.mark.parametrize(
+    ("interval", "spent", "failed", "pause"),
+    [(300, 10, False, 290), (300, 400, False, 0), (300, 10, True, 45), (30, 10, True, 20), (300, 299, True, 1)],
+)
+def test_pass_that_failed_is_tried_again_before_the_first_good_minute_is_over(
+    interval: float, spent: float, failed: bool, pause: float
+) -> None:
+    assert pass_pause(interval, spent, failed=failed) == pause
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,13 @@ from syncd.health import duration, notices, problems
 UNKNOWN = "syncd operations list --state unknown"
 
 
-def overview(*, operations: dict[str, int] | None = None, conflicts: int = 0, **freshness: Any) -> dict[str, Any]:
+def overview(
+    *passes: tuple[str, str | None], operations: dict[str, int] | None = None, conflicts: int = 0, **freshness: Any
+) -> dict[str, Any]:
+    """Return an overview with these passes, newest first, each a state and an error."""
+    rows = [{"id": len(passes) - n, "state": state, "error": error} for n, (state, error) in enumerate(passes)]
     fresh = {"age_seconds": 10.0, "held_pass_id": None, "operations_dead": 0, "quarantined_items": 0, **freshness}
-    return {"freshness": fresh, "operations": operations or {}, "sources": {"conflict": conflicts}, "passes": []}
+    return {"freshness": fresh, "operations": operations or {}, "sources": {"conflict": conflicts}, "passes": rows}
 
 
 def test_mirror_in_order_needs_nobody_and_nothing_is_worth_a_look() -> None:
@@ -55,3 +59,34 @@ def test_what_is_urgent_says_what_to_type(found: dict[str, Any], said: str) -> N
 )
 def test_durations_are_short(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def urgent(*passes: tuple[str, str | None], **fresh: Any) -> list[str]:
+    return problems(overview(*passes, **fresh), pass_interval=300)
+
+
+def test_fresh_mirror_needs_nobody() -> None:
+    assert urgent(("complete", None), ("failed", "Albert was down")) == []
+    assert urgent(("running", None), ("complete", None)) == []
+
+
+@pytest.mark.parametrize("state", ["failed", "partial"])
+def test_last_pass_that_was_not_complete_is_a_problem_however_fresh_the_mirror(state: str) -> None:
+    (problem,) = urgent((state, "Albert was down"), ("complete", None))
+    assert f"pass 2 is {state}: Albert was down" in problem
+    assert urgent(("running", None), (state, "Albert was down"), ("complete", None)) == [problem]
+
+
+def test_stale_mirror_says_why_also_while_the_next_pass_runs() -> None:
+    (problem,) = urgent(("running", None), ("failed", "Albert was down"), age_seconds=4000.0)
+    assert "67 min old (pass 1 is failed: Albert was down)" in problem
+
+
+def test_rejected_hold_is_no_problem_any_more() -> None:
+    assert urgent(("held", "too many")) == []
+    assert "syncd deletions list" in urgent(("held", "too many"), held_pass_id=1)[0]
+
+
+def test_dead_operations_are_counted_in_good_english() -> None:
+    assert urgent(("complete", None), operations_dead=1)[0].startswith("1 operation is dead;")
+    assert urgent(("complete", None), operations_dead=2)[0].startswith("2 operations are dead;")

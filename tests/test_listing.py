@@ -228,6 +228,12 @@ def test_a_field_of_the_wrong_type_makes_the_item_unreadable_under_its_id(fields
     assert caught.value.reason
 
 
+def test_reason_names_the_field_of_the_wrong_type() -> None:
+    for field in ("parentId", "status", "kind", "automationId", "automationRunId"):
+        with pytest.raises(UnreadableError, match=f"^{field} should be text and is not$"):
+            read_item(ITEM | {field: ["x"]})
+
+
 def test_escaped_backslashes_are_not_taken_for_a_nul() -> None:
     (row,) = read_page(b'{"Items": [{"id": "A", "name": "a\\\\u0000b", "sourceSessionId": "s"}]}').rows
     assert row[1] == r"a\u0000b"

@@ -136,6 +136,10 @@ def test_base_url_that_a_secret_must_not_go_to_is_refused(url: str) -> None:
         ("postgres://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
         ("postgresql://u@h:5432/d", "postgresql+asyncpg://u@h:5432/d"),
         ("postgresql+asyncpg:///d?host=/run/postgresql", "postgresql+asyncpg:///d?host=/run/postgresql"),
+        (
+            "postgresql://h/d?ssl=verify-full&prepared_statement_cache_size=0",
+            "postgresql+asyncpg://h/d?ssl=verify-full&prepared_statement_cache_size=0",
+        ),
     ],
 )
 def test_database_url_may_leave_out_the_driver(given: str, taken: str) -> None:
@@ -147,6 +151,8 @@ def test_database_url_may_leave_out_the_driver(given: str, taken: str) -> None:
     [
         "x.db", "sqlite://x.db", "sqlite:///", "sqlite:///:memory:", "sqlite:///folder/", "sqlite:///x.db?mode=ro",
         "sqlite:///file:x.db", "postgresql://h", "postgresql://h:port/d", "postgresql+psycopg://h/d", "://", "sqlite",
+        "postgresql://h/d?sslmode=require", "postgresql://h/d?ssl=yes", "postgresql://h/d?pool_size=5",
+        "postgresql://h/d?prepared_statement_cache_size=none",
     ],
 )  # fmt: skip
 def test_database_url_that_cannot_be_opened_is_refused(url: str) -> None:

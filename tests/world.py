@@ -18,7 +18,7 @@ from structlog.testing import LogCapture
 
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.decide import Backoff
-from syncd.mirror import operations, schema
+from syncd.mirror import operations, schema, tables
 from syncd.mirror.database import Database
 from syncd.pull import PassOutcome, Pull, PullSettings
 from syncd.push import Push, PushSettings
@@ -176,6 +176,27 @@ class World:
     async def live(self) -> dict[str, str]:
         return {row["id"]: row["name"] for row in await self.sql("SELECT id, name FROM chat_sessions")}
 
+    async def empty(self) -> None:
+        """Take all out of a PostgreSQL that many examples of one test share."""
+        if self.database.dialect == "postgresql":
+            await self.sql(f"TRUNCATE {', '.join(tables.metadata.tables)} RESTART IDENTITY")
+
+    async def refuse(self, event: str, condition: str = "true") -> None:
+        """Let the database refuse each INSERT or UPDATE of a session, until `let`."""
+        if self.database.dialect == "sqlite":
+            body = "BEGIN SELECT RAISE(ABORT, 'the mirror refuses'); END"
+        else:
+            body = "EXECUTE FUNCTION refuse()"
+            await self.sql(
+                "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$BEGIN RAISE EXCEPTION 'the mirror refuses'; END$$"
+            )
+        await self.sql(f"CREATE TRIGGER refuses BEFORE {event} ON sessions FOR EACH ROW WHEN ({condition}) {body}")
+
+    async def let(self) -> None:
+        """End what `refuse` began."""
+        await self.sql("DROP TRIGGER refuses" + (" ON sessions" if self.database.dialect != "sqlite" else ""))
+
     def there(self) -> dict[str, str]:
         return {session_id: wire["name"] for session_id, wire in self.sandbox.live().items()}
 
@@ -206,7 +227,7 @@ async def world(
         anyio.create_task_group() as group,
     ):
         await database.write(schema.migrate)
-        for owner, name in ((database, "write"), (database, "read"), (session, "request")):
+        for owner, name in ((database, "write"), (database, "read"), (session, "ask")):
             setattr(owner, name, clock.watched(getattr(owner, name)))
         group.start_soon(clock.run)
         yield World(server, database, ChatSessionCollection(session=session), clock, LogCapture())

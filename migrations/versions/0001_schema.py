@@ -130,19 +130,23 @@ END
 )
 
 POSTGRESQL_TRIGGERS = (
+    # Whoever inserts need neither have the schema in the search_path nor any right to source_sessions. Only what another
+    # program wants done rings the bell: commits that notify wait for each other in PostgreSQL.
     """
-CREATE FUNCTION syncd_operation_inserted() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION syncd_operations_inserted() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF NEW.source_session_id IS NOT NULL THEN
-        INSERT INTO source_sessions (source_session_id) VALUES (NEW.source_session_id) ON CONFLICT DO NOTHING;
-    END IF;
+    EXECUTE format(
+        'INSERT INTO %I.source_sessions (source_session_id) SELECT DISTINCT source_session_id FROM fresh '
+        'WHERE source_session_id IS NOT NULL ORDER BY 1 ON CONFLICT DO NOTHING', TG_TABLE_SCHEMA);
+    PERFORM pg_notify('syncd', TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME);
     RETURN NULL;
 END
 $$
 """,
     """
-CREATE TRIGGER operations_name_a_source AFTER INSERT ON operations
-FOR EACH ROW EXECUTE FUNCTION syncd_operation_inserted()
+CREATE TRIGGER operations_inserted AFTER INSERT ON operations
+REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION syncd_operations_inserted()
 """,
     """
 CREATE FUNCTION syncd_operation_due() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -161,8 +165,6 @@ BEGIN
 END
 $$
 """,
-    # Only what another program wants done rings the bell: commits that notify wait for each other in PostgreSQL.
-    "CREATE TRIGGER operations_wake AFTER INSERT ON operations FOR EACH STATEMENT EXECUTE FUNCTION syncd_wake()",
     """
 CREATE TRIGGER operations_wake_again AFTER UPDATE OF state ON operations
 FOR EACH ROW WHEN (OLD.state IN ('dead', 'pending') AND NEW.state IN ('pending', 'cancelled') AND OLD.state <> NEW.state)
@@ -628,6 +630,18 @@ def upgrade() -> None:
         sqlite_where=sa.text("state <> 'linked'"),
         postgresql_where=sa.text("state <> 'linked'"),
     )
+    op.create_table(
+        "writers",
+        sa.Column(
+            "id", sa.Text(), nullable=False, comment="the process; a number of its own that it draws at its start"
+        ),
+        sa.Column("number", KEY, nullable=False, comment="its last transaction that wrote anything"),
+        sa.Column("written_at", UtcDateTime(), nullable=False, comment="when that was"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_writers")),
+        comment="on PostgreSQL, what tells whether a commit whose answer was lost has happened",
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
+    )
     # --- tables end
 
     dialect = op.get_bind().dialect.name
@@ -635,6 +649,7 @@ def upgrade() -> None:
         op.get_bind().exec_driver_sql(statement)
     if dialect == "postgresql":
         _comment_on_views()
+        op.get_bind().exec_driver_sql("COMMENT ON TABLE alembic_version IS 'the version of the schema'")
     for statement in SQLITE_TRIGGERS if dialect == "sqlite" else POSTGRESQL_TRIGGERS:
         op.get_bind().exec_driver_sql(statement)
 

@@ -10,8 +10,9 @@
 :mod:`syncd.albert.errors` says what can go wrong and what to do about it.
 """
 
-from syncd.albert.auth import AlbertClientCredentials
-from syncd.albert.chat_sessions import UNSET, ChatSessionCollection
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from syncd.albert.errors import (
     AlbertAuthError,
     AlbertClientError,
@@ -40,10 +41,14 @@ from syncd.albert.errors import (
     UnauthorizedError,
     UnsupportedMediaTypeError,
 )
-from syncd.albert.models import AuditFields, ChatSession, ChatSessionKind, Status
-from syncd.albert.pagination import AsyncAlbertPaginator, Page
 from syncd.albert.paths import segment
-from syncd.albert.session import AsyncAlbertSession
+
+if TYPE_CHECKING:
+    from syncd.albert.auth import AlbertClientCredentials
+    from syncd.albert.chat_sessions import UNSET, ChatSessionCollection
+    from syncd.albert.models import AuditFields, ChatSession, ChatSessionKind, Status
+    from syncd.albert.pagination import AsyncAlbertPaginator, Page
+    from syncd.albert.session import AsyncAlbertSession
 
 __all__ = [
     "UNSET",
@@ -84,3 +89,29 @@ __all__ = [
     "UnsupportedMediaTypeError",
     "segment",
 ]
+
+_LATER = {
+    "AlbertClientCredentials": "auth",
+    "AsyncAlbertPaginator": "pagination",
+    "AsyncAlbertSession": "session",
+    "AuditFields": "models",
+    "ChatSession": "models",
+    "ChatSessionCollection": "chat_sessions",
+    "ChatSessionKind": "models",
+    "Page": "pagination",
+    "Status": "models",
+    "UNSET": "chat_sessions",
+}
+"""What stands on httpx, aiohttp and pydantic is loaded when it is first asked for; checking an id needs none of it."""
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,12 +15,10 @@ from syncd.albert.errors import AlbertHTTPError, http_error_class
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    import httpx
+    from syncd.albert.wire import Answer
 
 WORDS_LIMIT = 500
 BODY_LIMIT = 4096
-UNREADABLE = "syncd.unreadable"
-"""The key of a response's extensions under which the transport says why a body could not be read."""
 
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
 _BEARER = re.compile(r"(?i)\b(bearer)(?:\s|%20|\+)+[^\s\"',;<>]+")
@@ -29,23 +27,17 @@ _SHORTEST_SECRET = 4
 """Anything shorter is no secret, and replacing it would garble every message."""
 
 
-def http_error(response: httpx.Response, *, secrets: Iterable[str]) -> AlbertHTTPError:
-    """Return the error for a response with a status that is not a success."""
-    hide = redactor(secrets)
-    words, body = _words(response, hide)
-    return http_error_class(response.status_code)(
+def http_error(answer: Answer, *, hide: Callable[[str], str]) -> AlbertHTTPError:
+    """Return the error for an answer with a status that is not a success; ``hide`` is a :func:`redactor`."""
+    words, body = _words(answer, hide)
+    return http_error_class(answer.status)(
         words,
-        status_code=response.status_code,
-        method=response.request.method,
-        path=wire_path(response.request),
-        retry_after=retry_after(response),
+        status_code=answer.status,
+        method=answer.request.method,
+        path=answer.request.path,
+        retry_after=retry_after(answer),
         body=body,
     )
-
-
-def wire_path(request: httpx.Request) -> str:
-    """Return the path of a request as it was sent, without the query."""
-    return request.url.raw_path.partition(b"?")[0].decode("ascii")
 
 
 def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
@@ -72,19 +64,18 @@ def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
     return hidden
 
 
-def _words(response: httpx.Response, hide: Callable[[str], str]) -> tuple[str, str]:
+def _words(answer: Answer, hide: Callable[[str], str]) -> tuple[str, str]:
     """Return the server's words and the body's text. Secrets go first, so that no cut leaves half of one."""
-    unreadable = response.extensions.get(UNREADABLE)
-    if unreadable is not None:
-        return f"({unreadable})", ""
-    text = response.content.decode("utf-8", "replace")
+    if answer.unreadable is not None:
+        return f"({answer.unreadable})", ""
+    text = answer.content.decode("utf-8", "replace")
     try:
         payload = json.loads(text)
         words = payload
         if isinstance(payload, dict):
             words = payload.get("errors") or payload.get("message") or payload
-        # Written anew, so that a secret in \u escapes is seen for what it is.
-        text = json.dumps(payload, ensure_ascii=False)
+        if "\\" in text:  # Written anew, so that a secret in \u escapes is seen for what it is.
+            text = json.dumps(payload, ensure_ascii=False)
         words = words if isinstance(words, str) else json.dumps(words, ensure_ascii=False)
     except (ValueError, RecursionError):
         words = text
@@ -98,20 +89,22 @@ def one_line(text: str, limit: int = WORDS_LIMIT) -> str:
     return escaped[:limit] + ("…" if len(text) > limit or len(escaped) > limit else "")
 
 
-def retry_after(response: httpx.Response) -> float | None:
+def retry_after(answer: Answer) -> float | None:
     """Return the seconds of a ``Retry-After``; None when there is none, or it is garbage or in the past.
 
     An HTTP date is measured against the answer's own ``Date``, so that a wrong clock on either side does not
     matter.
     """
-    value = response.headers.get("retry-after", "").strip()
+    value = answer.headers.get("retry-after", "").strip()
+    if not value:
+        return None
     if _SECONDS.fullmatch(value):
         seconds = float(value)
         return seconds if math.isfinite(seconds) else None
     until = _http_date(value)
     if until is None:
         return None
-    now = _http_date(response.headers.get("date", "")) or datetime.now(UTC)
+    now = _http_date(answer.headers.get("date", "")) or datetime.now(UTC)
     seconds = (until - now).total_seconds()
     return seconds if seconds >= 0 else None
 

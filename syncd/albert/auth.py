@@ -24,7 +24,7 @@ from syncd.albert.urls import checked_base_url
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    import httpx
+    from syncd.albert.wire import Answer
 
 TOKEN_PATH = "/api/v3/login/oauth/token"  # noqa: S105 - a path
 MARGIN = 60.0
@@ -58,7 +58,7 @@ class Token:
 class TokenRequest(Protocol):
     """Sends a request for a token."""
 
-    def __call__(self, base_url: str | None, form: bytes) -> Awaitable[httpx.Response]:
+    def __call__(self, base_url: str | None, form: bytes) -> Awaitable[Answer]:
         """Send the form to the endpoint below a base URL (None: the session's); give a 2xx or raise."""
 
 
@@ -203,8 +203,8 @@ class AlbertClientCredentials:
             "client_secret": self.secret.get_secret_value(),
         }
         asked_at = self._clock()
-        response = await ask(self.base_url, urlencode(form).encode())
-        token, lifetime = _granted(response.content)
+        answer = await ask(self.base_url, urlencode(form).encode())
+        token, lifetime = _granted(answer.content)
         self._token = token
         self._renew_at = asked_at + max(lifetime - MARGIN, lifetime / 2)
         return token

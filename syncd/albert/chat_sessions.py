@@ -133,29 +133,29 @@ class ChatSessionCollection:
         if not isinstance(parent_id, Unset):
             changes.append({"operation": "update", "attribute": "parentId", "newValue": parent_id})
         if changes:
-            await self._session.patch(self._path(id), json={"data": changes})
+            await self._session.ask("PATCH", self._path(id), json={"data": changes})
         return await self.get_by_id(id=id)
 
     async def delete(self, *, id: str) -> None:
         """Delete the session with this id; the body of the answer is ignored."""
-        await self._session.delete(self._path(id))
+        await self._session.ask("DELETE", self._path(id))
 
     async def list_raw(self, *, start_key: str | None) -> bytes:
         """Return the body of one page of the unfiltered listing."""
         params = None if start_key is None else {"startKey": start_key}
-        return (await self._session.get(self.base_path, params=params)).content
+        return (await self._session.ask("GET", self.base_path, params=params)).content
 
     async def get_raw(self, *, id: str) -> bytes:
         """Return the body of the session with this id."""
-        return (await self._session.get(self._path(id))).content
+        return (await self._session.ask("GET", self._path(id))).content
 
     async def get_raw_by_source_session_id(self, *, source_session_id: str) -> bytes:
         """Return the body of the session with this external identifier."""
-        return (await self._session.get(self._source_path(source_session_id))).content
+        return (await self._session.ask("GET", self._source_path(source_session_id))).content
 
     async def create_raw(self, *, body: Mapping[str, object]) -> bytes:
         """Create a session from its fields by alias; returns the body of the answer."""
-        return (await self._session.post(self.base_path, json=dict(body))).content
+        return (await self._session.ask("POST", self.base_path, json=dict(body))).content
 
     def _path(self, id: str) -> str:
         return f"{self.base_path}/{segment(id)}"

@@ -7,16 +7,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from syncd.albert.answers import wire_path
 from syncd.albert.errors import AlbertResponseError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    import httpx
-
     from syncd.albert.session import AsyncAlbertSession
     from syncd.albert.urls import Params
+    from syncd.albert.wire import Answer
 
 T = TypeVar("T")
 
@@ -116,7 +114,7 @@ class AsyncAlbertPaginator(AsyncIterator[T]):
         seen = {params.get("startKey")}
         left = self._max_items
         while True:
-            page = parsed_page(await self._session.get(self._path, params=params))
+            page = parsed_page(await self._session.ask("GET", self._path, params=params))
             another = page.last_key is not None and page.last_key not in seen
             if left is not None and left <= len(page.items):
                 self._has_more = another or left < len(page.items)
@@ -130,11 +128,11 @@ class AsyncAlbertPaginator(AsyncIterator[T]):
             seen.add(page.last_key)
 
 
-def parsed_page(response: httpx.Response) -> Page[object]:
+def parsed_page(answer: Answer) -> Page[object]:
     """Return the page in a 200; anything that is not a listing is an error, never an empty listing."""
     reason = "it is not JSON"
     try:
-        body = json.loads(response.content)
+        body = json.loads(answer.content)
     except (ValueError, RecursionError):
         body = None
     else:
@@ -143,8 +141,8 @@ def parsed_page(response: httpx.Response) -> Page[object]:
             return Page(items, key or None)
     raise AlbertResponseError(
         f"the answer is not a listing: {reason}",
-        method=response.request.method,
-        path=wire_path(response.request),
+        method=answer.request.method,
+        path=answer.request.path,
     )
 
 

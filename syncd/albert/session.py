@@ -17,7 +17,7 @@ import anyio
 import httpx
 from pydantic import SecretStr
 
-from syncd.albert.answers import http_error, wire_path
+from syncd.albert.answers import http_error, redactor
 from syncd.albert.auth import (
     TOKEN_PATH,
     AlbertClientCredentials,
@@ -40,6 +40,7 @@ from syncd.albert.errors import (
 )
 from syncd.albert.transport import Transport
 from syncd.albert.urls import checked_base_url, checked_path, query
+from syncd.albert.wire import Answer, Request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -56,14 +57,13 @@ _LINE_BREAK: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _OWN_HEADERS: Final = frozenset(
     {"authorization", "host", "accept-encoding", "content-length", "transfer-encoding", "connection"}
 )
-_TOKEN_HEADERS: Final = httpx.Headers(
-    {
-        "Content-Type": "application/x-www-form-urlencoded",
-        "Accept": "application/json",
-        "User-Agent": f"syncd/{_VERSION}",
-        "Accept-Encoding": ENCODINGS,
-    }
-)
+_JSON: Final = jsonlib.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_TOKEN_HEADERS: Final = {
+    "Content-Type": "application/x-www-form-urlencoded",
+    "Accept": "application/json",
+    "User-Agent": f"syncd/{_VERSION}",
+    "Accept-Encoding": ENCODINGS,
+}
 
 
 class AsyncAlbertSession:
@@ -132,6 +132,7 @@ class AsyncAlbertSession:
         self.refused = False
         """Whether Albert refuses the credentials: it did when it was last asked."""
         self._headers = _merged(headers)
+        self._hidden: tuple[list[str], Callable[[str], str]] = ([], redactor(()))
         self._transport = Transport(
             connect_timeout=min(timeout / 2, _CONNECT_SHARE),
             max_response_bytes=max_response_bytes,
@@ -150,6 +151,10 @@ class AsyncAlbertSession:
         params: Params | None = None,
         json: object = None,
     ) -> httpx.Response:
+        """Send one request and return its answer as httpx's; see :meth:`ask`."""
+        return (await self.ask(method, path, params=params, json=json)).response()
+
+    async def ask(self, method: str, path: str, *, params: Params | None = None, json: object = None) -> Answer:
         """Send one request and return its answer, the body read.
 
         Parameters
@@ -172,12 +177,12 @@ class AsyncAlbertSession:
         request = self._request(method, path, params, json)
         with anyio.move_on_after(self._timeout) as course.deadline:
             try:
-                response = await self._authorized(request, course)
+                answer = await self._authorized(request, course)
             except (AlbertAuthError, UnauthorizedError):
                 self.refused = True
                 raise
             self.refused = False
-            return response
+            return answer
         # Only the deadline comes here.
         late = AlbertTimeoutError(f"no whole answer within {self._timeout:g} seconds")
         late.not_applied = not course.sent
@@ -209,26 +214,26 @@ class AsyncAlbertSession:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _request(self, method: str, path: str, params: Params | None, json: object) -> httpx.Request:
+    def _request(self, method: str, path: str, params: Params | None, json: object) -> Request:
         """Return the request without its token; raises what is wrong with the arguments."""
         url = self.base_url + checked_path(path)
         asked = query(params) if params else ""
         content = None if json is None else _encoded(json)
-        return httpx.Request(method, f"{url}?{asked}" if asked else url, headers=self._headers, content=content)
+        return Request(method, f"{url}?{asked}" if asked else url, content)
 
-    async def _authorized(self, request: httpx.Request, course: _Course) -> httpx.Response:
+    async def _authorized(self, request: Request, course: _Course) -> Answer:
         """Send ``request`` with a token; once more with another one if that is refused."""
         token = self._credentials.at_hand() or await self._token(None, course)
-        response = await self._send(request, token, course)
-        if response.status_code == HTTPStatus.UNAUTHORIZED:
+        answer = await self._send(request, token, course)
+        if answer.status == HTTPStatus.UNAUTHORIZED:
             course.sent = False  # it was turned away at the door
             other = await self._token(token, course)
             if other is not None:
                 token = other
-                response = await self._send(request, token, course)
-        if response.is_success:
-            return response
-        raise http_error(response, secrets=self._secrets(token))
+                answer = await self._send(request, token, course)
+        if answer.is_success:
+            return answer
+        raise http_error(answer, hide=self._hide(token))
 
     async def _token(self, rejected: Token | None, course: _Course) -> Token | None:
         try:
@@ -237,32 +242,34 @@ class AsyncAlbertSession:
             error.not_applied = True
             raise
 
-    async def _ask_for_token(self, course: _Course, base_url: str | None, form: bytes) -> httpx.Response:
+    async def _ask_for_token(self, course: _Course, base_url: str | None, form: bytes) -> Answer:
         """Send ``form`` to the token endpoint.
 
         Its 4xx must not be taken for an answer to the caller's own request (a 404 there is no missing
         session), so all but 429 become an :class:`AlbertAuthError`; so does an answer that cannot be read.
         """
         url = (base_url or self.base_url) + TOKEN_PATH
-        request = httpx.Request("POST", url, headers=_TOKEN_HEADERS, content=form)
+        request = Request("POST", url, form)
         try:
-            response = await self._exchange(request, course)
-            if response.is_success:
-                return response
-            raise http_error(response, secrets=self._secrets(None))
+            answer = await self._exchange(request, _TOKEN_HEADERS, course)
+            if answer.is_success:
+                return answer
+            raise http_error(answer, hide=self._hide(None))
         except (TooManyRequestsError, AlbertServerError):
             raise
         except (AlbertHTTPError, AlbertResponseError) as error:
             refused = AlbertAuthError(f"no token: {error}")
             raise _placed(refused, request) from error
 
-    async def _send(self, request: httpx.Request, token: Token | None, course: _Course) -> httpx.Response:
+    async def _send(self, request: Request, token: Token | None, course: _Course) -> Answer:
         if token is None:
             raise AlbertAuthError("there is no token")
-        request.headers["Authorization"] = token.header
-        return await self._exchange(request, course, is_callers=True)
+        headers = {**self._headers, "Authorization": token.header}
+        return await self._exchange(request, headers, course, is_callers=True)
 
-    async def _exchange(self, request: httpx.Request, course: _Course, *, is_callers: bool = False) -> httpx.Response:
+    async def _exchange(
+        self, request: Request, headers: Mapping[str, str], course: _Course, *, is_callers: bool = False
+    ) -> Answer:
         if self._before_request is not None:
             with course.standing_still():
                 await self._before_request()
@@ -270,8 +277,8 @@ class AsyncAlbertSession:
         ended: int | BaseException = 0
         began = time.perf_counter()
         try:
-            response = await self._transport.handle_async_request(request)
-            ended = response.status_code
+            answer = await self._transport.send(request, headers)
+            ended = answer.status
         except AlbertException as error:
             ended = error
             raise _placed(error, request)  # noqa: B904 - the same error
@@ -281,11 +288,15 @@ class AsyncAlbertSession:
         finally:
             if self._after_request is not None:
                 self._after_request(request.method if is_callers else "TOKEN", ended, time.perf_counter() - began)
-        return response
+        return answer
 
-    def _secrets(self, token: Token | None) -> list[str]:
+    def _hide(self, token: Token | None) -> Callable[[str], str]:
+        """Return what replaces the secrets in a text; they seldom change, and it takes long to make."""
         used = [] if token is None else [token.secret.get_secret_value()]
-        return [*used, *self._credentials.secrets()]
+        secrets = [*used, *self._credentials.secrets()]
+        if secrets != self._hidden[0]:
+            self._hidden = (secrets, redactor(secrets))
+        return self._hidden[1]
 
 
 class _Course:
@@ -308,10 +319,10 @@ class _Course:
             self.deadline.deadline = anyio.current_time() + left
 
 
-def _placed(error: AlbertException, request: httpx.Request) -> AlbertException:
+def _placed(error: AlbertException, request: Request) -> AlbertException:
     """Return ``error`` with the request that it belongs to."""
     error.method = request.method
-    error.path = wire_path(request)
+    error.path = request.path
     return error
 
 
@@ -325,7 +336,7 @@ def _credentials(
     return StaticToken(token) if isinstance(token, str | SecretStr) else TokenReader(token)
 
 
-def _merged(headers: Mapping[str, str] | None) -> httpx.Headers:
+def _merged(headers: Mapping[str, str] | None) -> dict[str, str]:
     """Return the headers of every API request but for the token; the same set as the official SDK's."""
     merged = httpx.Headers(
         {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": f"syncd/{_VERSION}"}
@@ -336,14 +347,13 @@ def _merged(headers: Mapping[str, str] | None) -> httpx.Headers:
     for own in _OWN_HEADERS.intersection(merged):
         del merged[own]
     merged["Accept-Encoding"] = ENCODINGS
-    return merged
+    return {name.decode(merged.encoding): value.decode(merged.encoding) for name, value in merged.raw}
 
 
 def _encoded(json: object) -> bytes:
     """Return the JSON that httpx would send."""
     try:
-        text = jsonlib.dumps(json, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return text.encode()
+        return _JSON.encode(json).encode()
     except (ValueError, TypeError, RecursionError) as error:
         reason = type(error).__name__
     raise InvalidRequestError(f"the body cannot be sent as JSON ({reason})")

@@ -1,7 +1,7 @@
-"""httpx's interface over aiohttp's connections: one request, sent at most once, exactly as written.
+"""aiohttp's connections: one request, sent at most once, exactly as written.
 
 Why not httpx's own: its pool walks all of its connections for every request (at 32 at once a third of the
-rate), and a request costs 1.6 times as much. Why not the package httpx-aiohttp: it reports a disconnect as a
+rate), and a request costs three times as much. Why not the package httpx-aiohttp: it reports a disconnect as a
 failure to connect, which would have a create sent twice, and it quotes URLs anew.
 
 aiohttp resends idempotent requests by itself when a connection breaks (``ClientSession._request``, also on a
@@ -15,15 +15,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
-import httpx
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from syncd.albert.answers import UNREADABLE
 from syncd.albert.bodies import UnreadableBodyError, decoded, too_large
 from syncd.albert.errors import (
     AlbertConnectError,
@@ -31,10 +28,12 @@ from syncd.albert.errors import (
     AlbertLostError,
     AlbertResponseError,
 )
+from syncd.albert.wire import Answer, Request
 
 if TYPE_CHECKING:
     import socket
     import ssl
+    from collections.abc import Mapping
 
     from aiohttp import ClientHandlerType
     from aiohttp.abc import ResolveResult
@@ -43,11 +42,10 @@ KEEPALIVE: Final = 4.0
 """Seconds an idle connection is kept: less than the 5 after which uvicorn and Node close theirs."""
 
 _LARGE = 1 << 20  # beyond this aiohttp warns about bytes
-_CODING = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 _NEVER_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
-class Transport(httpx.AsyncBaseTransport):
+class Transport:
     """Sends one request and reads its whole body within bounds.
 
     Parameters
@@ -64,9 +62,9 @@ class Transport(httpx.AsyncBaseTransport):
     Raises
     ------
     AlbertTransportError, AlbertResponseError
-        From ``handle_async_request``, with a text that quotes nothing of the request. A body that cannot be
-        read under a status that is not a success, or in the answer to a DELETE, is no error: the status says
-        enough, and ``extensions["syncd.unreadable"]`` says why there is no body.
+        From ``send``, with a text that quotes nothing of the request. A body that cannot be read under a
+        status that is not a success, or in the answer to a DELETE, is no error: the status says enough, and
+        ``unreadable`` says why there is no body.
     """
 
     def __init__(
@@ -84,12 +82,12 @@ class Transport(httpx.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send ``request``; its URL must be encoded, its content bytes."""
+    async def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
+        """Send a request; ``Host`` and what belongs to the body are added to its headers."""
         failure: AlbertException
         cause: BaseException | None = None
         try:
-            return await self._exchange(request)
+            return await self._exchange(request, headers)
         except UnreadableBodyError as error:
             failure = AlbertResponseError(f"the body of the answer cannot be read: {error}")
         except aiohttp.ClientError as error:
@@ -99,34 +97,27 @@ class Transport(httpx.AsyncBaseTransport):
         # the token, and would stay on as the context.
         raise failure from cause
 
-    async def _exchange(self, request: httpx.Request) -> httpx.Response:
-        content: bytes | io.BytesIO | None = request.content or None
-        if content is not None and len(request.content) > _LARGE:
-            content = io.BytesIO(request.content)
+    async def _exchange(self, request: Request, headers: Mapping[str, str]) -> Answer:
+        content = request.content or None
         answer = await self._open_session().request(
             request.method,
-            URL(str(request.url), encoded=True),
-            headers=request.headers.multi_items(),
-            data=content,
+            URL(request.url, encoded=True),
+            headers=headers,
+            data=content if content is None or len(content) <= _LARGE else io.BytesIO(content),
             allow_redirects=False,
         )
         try:
-            body, unreadable = await self._body(answer), None
+            body = await self._body(answer)
         except (UnreadableBodyError, aiohttp.ClientPayloadError):
             answer.close()
-            if answer.ok and answer.status < HTTPStatus.MULTIPLE_CHOICES and request.method != "DELETE":
+            unread = Answer(request, answer.status, answer.headers, answer.raw_headers, b"", "the body cannot be read")
+            if unread.is_success and request.method != "DELETE":
                 raise
-            body, unreadable = b"", "the body cannot be read"
+            return unread
         except BaseException:
             answer.close()
             raise
-        return httpx.Response(
-            answer.status,
-            headers=[pair for pair in answer.raw_headers if pair[0].lower() not in _CODING],
-            content=body,
-            request=request,
-            extensions={} if unreadable is None else {UNREADABLE: unreadable},
-        )
+        return Answer(request, answer.status, answer.headers, answer.raw_headers, body)
 
     async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
         if (answer.content_length or 0) > self._limit:
@@ -139,8 +130,8 @@ class Transport(httpx.AsyncBaseTransport):
                 raise too_large(self._limit)
             parts.append(part)
         raw = parts[0] if len(parts) == 1 else b"".join(parts)
-        codings = answer.headers.getall("Content-Encoding", ())
-        return decoded(raw, ",".join(codings), self._limit)
+        codings = answer.headers.getall("Content-Encoding", None)
+        return decoded(raw, ",".join(codings), self._limit) if codings else raw
 
     def _open_session(self) -> aiohttp.ClientSession:
         """Return the aiohttp session, made on first use since it belongs to the running loop."""

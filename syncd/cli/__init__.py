@@ -34,6 +34,8 @@ COMMANDS = {
     "demo": "demo",
 }
 """Each command and the module of `syncd.cli` that has it."""
+SENTENCES = {"sandbox": "Run a stand-in Albert server on loopback."}
+"""What the list of commands says of one whose module takes long to import: its options are the server's own."""
 
 
 class _Commands(click.Group):
@@ -52,12 +54,16 @@ class _Commands(click.Group):
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands, each with its whole first sentence; click would cut it short."""
-        commands = {name: self.get_command(context, name) for name in COMMANDS}
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _sentence(command)) for name, command in commands.items() if command])
+            formatter.write_dl(
+                [(name, SENTENCES.get(name) or sentence(self.get_command(context, name))) for name in COMMANDS]
+            )
 
 
-def _sentence(command: click.Command) -> str:
+def sentence(command: click.Command | None) -> str:
+    """Return what the list of commands says of one."""
+    if command is None:
+        return ""
     words = command.short_help or " ".join((command.help or "").partition("\n\n")[0].split())
     return f"{words.partition('. ')[0].rstrip('.')}."
 

@@ -8,19 +8,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
 import click
 
 from syncd.cli.common import as_json_option, print_json, say, takes_settings
 from syncd.cli.common import run as run_async
 from syncd.cli.doctor import sqlite_version
 from syncd.errors import UsageError
-from syncd.opening import COMMAND_PATIENCE
+from syncd.health import dead_operations
+from syncd.logs import safe_text
 from syncd.tasks import task_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import anyio
     from structlog.typing import FilteringBoundLogger
 
     from syncd.app import Flows
@@ -84,6 +85,8 @@ def _tell_database(database: Database, log: FilteringBoundLogger) -> None:
 
 async def _unless_signalled(work: Callable[[], Awaitable[T]]) -> T | int:
     """Return what the work returns, or the number of the SIGTERM or SIGINT that ended it in good order."""
+    import anyio
+
     outcome: T | int = signal.SIGTERM
 
     async def watch(scope: anyio.CancelScope) -> None:
@@ -160,16 +163,34 @@ def once(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
     if isinstance(summary, int):
         say("interrupted; the next cycle goes on from here")
         context.exit(128 + summary)
+    found = _problems(summary)
     if as_json:
-        print_json(summary)
-    needs_person = summary["pass"]["state"] != "complete" or summary["queue_refused"] or summary["operations"]["dead"]
-    context.exit(1 if needs_person or summary["sources_unanswered"] else 0)
+        print_json({**summary, "problems": found})
+    else:
+        for problem in found:
+            say(f"error: {safe_text(problem)}")
+    context.exit(1 if found else 0)
+
+
+def _problems(summary: Mapping[str, Any]) -> list[str]:
+    """Say why a cycle was not all well, each with what to do."""
+    ended = summary["pass"]
+    way = f"see: syncd deletions show {ended['id']}" if ended["state"] == "held" else "run: syncd doctor"
+    found = [] if ended["state"] == "complete" else [f"pass {ended['id']} is {ended['state']}: {ended['error']}; {way}"]
+    if summary["queue_refused"]:
+        found.append(f"the queue rests: {summary['queue_refused']}; run: syncd doctor")
+    if dead := summary["operations"]["dead"]:
+        found.append(dead_operations(dead))
+    if unanswered := summary["sources_unanswered"]:
+        found.append(f"{unanswered} source ids got no answer from Albert; the next cycle asks again")
+    return found
 
 
 async def _once(settings: Settings, log: FilteringBoundLogger, on_page: Any) -> dict[str, Any]:  # noqa: ANN401
     from syncd.app import open_flows
-    from syncd.mirror import operations
+    from syncd.mirror import operations, views
     from syncd.mirror.leader import Replica
+    from syncd.opening import COMMAND_PATIENCE
 
     async with open_flows(settings, command="once", log=log, patience=COMMAND_PATIENCE, on_page=on_page) as flows:
         if isinstance(flows.leadership, Replica):
@@ -178,8 +199,9 @@ async def _once(settings: Settings, log: FilteringBoundLogger, on_page: Any) -> 
         outcome = await flows.pull.run()
         unanswered = await flows.reconcile.run()
         counts: Mapping[str, int] = await flows.database.read(operations.counts)
+        row = await flows.database.read(lambda connection: views.one_pass(connection, outcome.pass_id))
         return {
-            "pass": {"id": outcome.pass_id, "state": outcome.state, "error": outcome.error},
+            "pass": {**row, "state": outcome.state, "error": outcome.error},
             "operations": dict(counts),
             "queue_refused": flows.push.refused,
             "sources_unanswered": unanswered,

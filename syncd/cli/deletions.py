@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.common import ROW_ID, as_json_option, print_json, print_rows, read, takes_settings, write
+from syncd.cli.common import (
+    ROW_ID,
+    as_json_option,
+    limit_option,
+    print_json,
+    print_rows,
+    read,
+    takes_settings,
+    write,
+)
 from syncd.errors import SyncdError
 
 if TYPE_CHECKING:
@@ -33,21 +42,21 @@ def list_(loaded: Loaded, *, as_json: bool) -> None:
 
 @deletions.command("show", short_help="List the sessions that a held pass would let go.")
 @click.argument("pass_id", type=ROW_ID, metavar="PASS")
+@limit_option
 @as_json_option
 @takes_settings()
-def show(loaded: Loaded, pass_id: int, *, as_json: bool) -> None:
-    """List the sessions that would go if a held pass were approved, by name."""
+def show(loaded: Loaded, pass_id: int, limit: int, *, as_json: bool) -> None:
+    """List the sessions that a held pass would let go, before you approve or reject it."""
     from syncd.mirror import passes
 
-    def look(connection: Connection) -> list[dict[str, Any]] | None:
-        found = passes.held_rows(connection, pass_id)
-        return None if found is None else [dict(row) for row in found]
+    def look(connection: Connection) -> list[dict[str, Any]]:
+        found = passes.held_rows(connection, pass_id, limit=limit)
+        if found is None:
+            raise SyncdError(f"pass {pass_id} does not wait for a decision; see: syncd deletions list")
+        return [dict(row) for row in found]
 
-    rows = read(loaded.settings, look)
-    if rows is None:
-        raise SyncdError(f"pass {pass_id} does not wait for a decision; see: syncd deletions list")
     columns = ("id", "name", "source_session_id", "created_by_name", "last_message_at")
-    print_rows(rows, columns, as_json=as_json, empty="none of its sessions is live any more")
+    print_rows(read(loaded.settings, look), columns, as_json=as_json, empty="none of its sessions is live any more")
 
 
 @deletions.command("approve", short_help="Let the sessions of a held pass go.")

@@ -17,6 +17,8 @@ from syncd.errors import SettingsError, SyncdError
 from syncd.logs import safe_text
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from syncd.settings import Settings
 
 GOOD_SQLITE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
@@ -69,7 +71,13 @@ def sqlite_version() -> Finding:
 
 
 async def _look(settings: Settings) -> list[Finding]:
-    return [_not_made_yet(settings) or await _try("database", lambda: _database(settings)), *await _albert(settings)]
+    from syncd.opening import database_url
+
+    url = database_url(settings)
+    findings = [_not_made_yet(settings) or await _try("database", lambda: _database(settings))]
+    if url.get_backend_name() == "postgresql" and findings[0].verdict == "ok":
+        findings.append(await _sessions(url))
+    return [*findings, *await _albert(settings)]
 
 
 def _not_made_yet(settings: Settings) -> Finding | None:
@@ -118,6 +126,24 @@ async def _database(settings: Settings) -> str:
             if verdict != "ok":
                 raise SyncdError(f"the database is damaged ({verdict}); restore a backup")
     return f"{url.render_as_string(hide_password=True)}, schema {schema.HEAD}"
+
+
+async def _sessions(url: sa.URL) -> Finding:
+    """Tell whether connections are sessions of their own, which LISTEN and the leader's lock need."""
+    from syncd.mirror import leader, postgres
+
+    if postgres.is_pooled(url):
+        detail = (
+            "a connection may change its session, says the URL: the queue is polled every second, LISTEN is not used"
+        )
+        return Finding("sessions", "ok", detail)
+    try:
+        shared = await leader.shares_sessions(url)
+    except Exception as error:  # noqa: BLE001 - a doctor reports what it finds
+        return Finding("sessions", "bad", str(postgres.translated(error) or error))
+    if shared:
+        return Finding("sessions", "bad", "two connections at the same time are one session", postgres.POOLING)
+    return Finding("sessions", "ok", "each connection is one of its own")
 
 
 async def _albert(settings: Settings) -> list[Finding]:

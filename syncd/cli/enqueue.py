@@ -91,7 +91,7 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None
     """Queue a whole file, or nothing of it: CSV or JSON Lines, - for standard input.
 
     Columns: kind (create when it is not given), source_session_id, name, parent_id, id.
-    A file with a bad row is refused with the row's line and the reason.
+    A file with a bad row is refused with the row's line and the reason. A dry run judges by the mirror and the queue.
     """
     from syncd import imports
     from syncd.cli.progress import bar
@@ -99,8 +99,12 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None
     with bar("reading", total=None) as advance:
         rows = imports.read_operations(imports.open_text(file), on_row=advance)
     if dry_run:
-        plan = write(loaded.settings, lambda c: imports.plan(c, rows), make=True)
+        from syncd.mirror import views
+
+        plan, fresh = write(loaded.settings, lambda c: (imports.plan(c, rows), views.freshness(c)), make=True)
         _show_plan(plan, as_json=as_json)
+        if fresh["last_complete_pass_at"] is None:
+            say("no pass has been completed yet: what Albert has and the mirror does not is not known; run: syncd once")
         return
     with bar("queueing", total=len(rows)) as advance:
         count = write(loaded.settings, lambda c: imports.enqueue_all(c, rows, on_row=advance), make=True)

@@ -52,7 +52,8 @@ def add(loaded: Loaded, ids: tuple[str, ...], *, as_json: bool) -> None:
 def import_(loaded: Loaded, file: Path, *, as_json: bool) -> None:
     """Make a whole file of source ids known, or none of it.
 
-    CSV with the column source_session_id, or JSON Lines with that key; - for standard input.
+    CSV with the column source_session_id, or JSON Lines with that key; - for standard input. Other columns are passed
+    over.
     """
     from syncd import imports
 

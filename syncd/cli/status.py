@@ -23,7 +23,8 @@ PASSES = ("id", "state", "started_at", "pages", "seen", "inserted", "updated", "
 def status(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
     """Show freshness, counts, the last passes, the queue and what to type; exit 0 when healthy, 1 when not.
 
-    It reads the database alone, so it works whether a daemon runs or not.
+    Not healthy are a stale mirror, a last pass that was not complete, held deletions, and a dead operation. It reads
+    the database alone, so it works whether a daemon runs or not.
     """
     overview = _overview(loaded.settings)
     found = problems(overview, pass_interval=loaded.settings.syncd_pass_interval)

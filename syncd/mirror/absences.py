@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from syncd.mirror.passes import Progress
 
+CHUNK = 500
+"""Keys that one statement names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -94,10 +97,10 @@ def listed(connection: Connection, progress: Progress, limit: int) -> list[str]:
 
 def count(connection: Connection, keys: Iterable[int], progress: Progress, now: datetime) -> list[Absent]:
     """Count a 404 for sessions that are still missing: once a pass, and none where something saw them meanwhile."""
-    counted = []
-    for key in keys:
+    wanted, counted = list(keys), []
+    for first in range(0, len(wanted), CHUNK):
         still = (
-            sessions.c.key == key,
+            sessions.c.key.in_(wanted[first : first + CHUNK]),
             sessions.c.deleted_at.is_(None),
             sessions.c.missing_since.is_not(None),
             passes.not_observed(progress, now),
@@ -110,7 +113,6 @@ def count(connection: Connection, keys: Iterable[int], progress: Progress, now: 
             )
             .values(absences=sessions.c.absences + 1, absence_pass_id=progress.id)
         )
-        row = connection.execute(sa.select(sessions.c.absences, sessions.c.missing_since).where(*still)).first()
-        if row is not None:
-            counted.append(Absent(key, row.absences, row.missing_since))
+        query = sa.select(sessions.c.key, sessions.c.absences, sessions.c.missing_since).where(*still)
+        counted += [Absent(*row) for row in connection.execute(query)]
     return counted

@@ -1,8 +1,8 @@
 """One database, one writer: how a transaction gets in, and what happens when it cannot.
 
 `Database.write` takes a function of a `Connection` and runs it in a transaction. Writes that wait at the same time are
-committed together (group commit: one fsync for all of them), each inside a savepoint of its own, so that one that
-fails does not take the others along. A transaction runs in one piece, in a worker thread on SQLite and behind a shield
+committed together (`group.py`); when one of them fails, all run again, each inside a savepoint of its own, so that it
+does not take the others along. A transaction runs in one piece, in a worker thread on SQLite and behind a shield
 on PostgreSQL: cancellation comes before it or after it, never in its middle.
 
 A lock that another program holds, a full disk, or a lost connection is waited for (`patience`); a file that is
@@ -14,10 +14,11 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -28,6 +29,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
 from syncd.mirror import driver, postgres
+from syncd.mirror.group import Group, Job
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -64,17 +66,6 @@ WRITER_PRAGMAS = (
 READER_PRAGMAS = ("query_only=ON", "cache_size=-4096")
 
 
-@dataclass(eq=False, slots=True)
-class _Job:
-    """A write that waits for its transaction, and what became of it."""
-
-    work: Callable[[Connection], Any]
-    done: bool = False
-    abandoned: bool = False
-    result: Any = None
-    error: BaseException | None = None
-
-
 @dataclass(eq=False)
 class Database:
     """The mirror's database.
@@ -92,11 +83,13 @@ class Database:
     url: sa.URL
     patience: float = float("inf")
     on_wait: Callable[[str], None] | None = None
-    _pending: list[_Job] = field(default_factory=list)
-    _turn: anyio.Lock = field(default_factory=anyio.Lock)
+    _group: Group = field(default_factory=Group)
     waiting: bool = field(default=False, init=False)
     """Whether a write waits for a lock, room on the disk or a server, and tries again and again."""
-    _doubt: tuple[str, list[_Job]] | None = None
+    _doubt: tuple[int, list[Job]] | None = None
+    """The number and the work of a transaction whose commit broke off on PostgreSQL."""
+    _writer_id: str = field(default_factory=lambda: uuid.uuid4().hex, init=False)
+    _transactions: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._writer: Engine | None = None
@@ -147,9 +140,9 @@ class Database:
         """Return `sqlite` or `postgresql`."""
         return self.url.get_backend_name()
 
-    @property
+    @cached_property
     def path(self) -> Path:
-        """Return the SQLite file."""
+        """The SQLite file."""
         return Path(self.url.database or "")
 
     async def __aenter__(self) -> Self:
@@ -207,15 +200,8 @@ class Database:
         DatabaseUnusableError
             It is corrupt, read-only or not the one that was opened.
         """
-        job = _Job(work)
-        self._pending.append(job)
-        try:
-            async with self._turn:
-                if not job.done:
-                    await self._lead()
-        finally:
-            if not job.done:  # cancelled, or failed with the whole transaction: it must not run later
-                job.abandoned = True
+        job = Job(work)
+        await self._group.join(job, self._lead)
         if job.error is not None:
             raise job.error
         return job.result  # type: ignore[no-any-return]
@@ -231,6 +217,7 @@ class Database:
         DatabaseReplacedError
             The file is not the one that was opened.
         """
+        self.check_identity()
         found = self.peek("PRAGMA data_version")
         return int(found[0][0]) if found else -1
 
@@ -245,13 +232,13 @@ class Database:
         Raises
         ------
         DatabaseReplacedError
-            The file is not the one that was opened.
+            The file is not the one that was opened: told by the first look alone, the file is not looked at each time.
         """
         if self._writer is None:
             return None
-        self.check_identity()
         try:
             if self._watcher is None:
+                self.check_identity()
                 self._watcher = sqlite3.connect(self.path, timeout=0, isolation_level=None)
                 self._watcher.execute("PRAGMA query_only=ON")
             return self._watcher.execute(statement, parameters).fetchall()
@@ -263,9 +250,9 @@ class Database:
         try:
             await self._patiently(self._commit_waiting)
         except DatabaseUnusableError as reason:
-            for job in self._pending:  # all of them have waited: one try each would outlast the grace of a shutdown
-                job.error, job.done = reason, True
-            self._pending = []
+            for job in self._group.take():  # all have waited: one try each would outlast the grace of a shutdown
+                job.error = reason
+                job.end()
             raise
         finally:
             self.waiting = False
@@ -298,25 +285,25 @@ class Database:
     async def _commit_waiting(self) -> None:
         if self._doubt is not None:
             await self._settle_doubt(*self._doubt)
-        batch, self._pending = [job for job in self._pending if not job.abandoned], []
+        batch = self._group.take()
         if not batch:
             return
         try:
             await self._run(batch)
         except Exception as error:
-            self._pending[:0] = batch
+            self._group.put_back(batch)
             if isinstance(error, postgres.CommitUnknownError):
-                self._doubt = error.xid, batch
+                self._doubt = self._transactions, batch
             raise
         for job in batch:
-            job.done = True
+            job.end()
 
-    async def _settle_doubt(self, xid: str, batch: list[_Job]) -> None:
+    async def _settle_doubt(self, number: int, batch: list[Job]) -> None:
         """Find out whether a commit that broke off has happened: then its work must not run a second time."""
-        if await postgres.committed(self._reader, xid):
-            self._pending = [job for job in self._pending if job not in batch]
+        if await postgres.committed(self._reader, writer=self._writer_id, number=number):
+            self._group.put_back([job for job in self._group.take() if job not in batch])
             for job in batch:
-                job.done = True
+                job.end()
         self._doubt = None
 
     async def _checkpoint(self, mode: str) -> None:
@@ -329,22 +316,34 @@ class Database:
             with anyio.CancelScope(shield=True), suppress(sqlite3.Error):
                 await anyio.to_thread.run_sync(_checkpoint, self._writer, mode, limiter=self._thread)
 
-    async def _run(self, batch: list[_Job]) -> None:
-        if self._writer is not None:
-            self.check_identity()
-            await anyio.to_thread.run_sync(self._transact, self._writer, batch, limiter=self._thread)
-            if _room(self.path) < LOW_ROOM:
-                await self._checkpoint("PASSIVE")
-            self.check_identity()
+    async def _run(self, batch: list[Job]) -> None:
+        """Run a batch as one transaction; when a job of several fails, run it again with the jobs kept apart."""
+        try:
+            await self._transaction(partial(_run_jobs, batch=batch))
+        except Exception as error:
+            if len(batch) == 1 or translated(error) is not None:
+                raise
+        else:
             return
-        await postgres.transact(self._reader, partial(_run_jobs, batch=batch))
+        await self._transaction(partial(_run_apart, batch=batch))
 
-    def _transact(self, writer: Engine, batch: list[_Job]) -> None:
-        """Run a batch in a transaction on the writer's one connection, in its thread."""
+    async def _transaction(self, work: Callable[[Connection], None]) -> None:
+        if self._writer is None:
+            self._transactions += 1
+            await postgres.transact(self._reader, work, writer=self._writer_id, number=self._transactions)
+            return
+        self.check_identity()
+        await anyio.to_thread.run_sync(self._transact, self._writer, work, limiter=self._thread)
+        if _room(self.path) < LOW_ROOM:
+            await self._checkpoint("PASSIVE")
+        self.check_identity()
+
+    def _transact(self, writer: Engine, work: Callable[[Connection], None]) -> None:
+        """Work in a transaction on the writer's one connection, in its thread."""
         if self._connection is None:
             self._connection = writer.connect()
         with self._connection.begin():
-            _run_jobs(self._connection, batch)
+            work(self._connection)
 
     def check_identity(self) -> None:
         """Notice that the file was replaced or removed, before anyone acts on what was "committed" to it.
@@ -411,11 +410,13 @@ def _is_full(error: Exception) -> bool:
     return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
-def _run_jobs(connection: Connection, batch: list[_Job]) -> None:
-    """Run each job; what it raises is its own, unless the database itself is in trouble."""
-    if len(batch) == 1:
-        batch[0].result = batch[0].work(connection)
-        return
+def _run_jobs(connection: Connection, batch: list[Job]) -> None:
+    for job in batch:
+        job.result, job.error = job.work(connection), None
+
+
+def _run_apart(connection: Connection, batch: list[Job]) -> None:
+    """Run each job in a savepoint; what it raises is its own, unless the database itself is in trouble."""
     for job in batch:
         job.result, job.error = None, None
         savepoint = driver.savepoint(connection)

@@ -12,17 +12,18 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from syncd.clock import utc_text
+from syncd.clock import read_utc_text
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy import Connection
 
 EARLIEST, LATEST = "0001-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"
 """What `-infinity` and `infinity`, and times before and after what Python has, are read as."""
+_EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001 - UTC, as all of them are
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class ConcurrentChangeError(Exception):
@@ -38,16 +39,18 @@ def translate(statement: str) -> str:
     return listed.replace("key IN (SELECT value FROM jsonb", "key IN (SELECT value::bigint FROM jsonb")
 
 
-def read_time(text: str) -> str:
-    """Bring a `timestamptz` in PostgreSQL's words (ISO, zone UTC) to the form of `clock.utc_text`."""
-    if text.endswith("+00") and text[4] == "-":
-        return f"{text[:10]}T{text[11:19]}.{text[20:-3]:0<6}Z"
-    return EARLIEST if text == "-infinity" or text.endswith("BC") else LATEST
+def read_time(value: tuple[int]) -> str:
+    """Bring a `timestamptz`, which travels as microseconds since 2000 and has no zone, to `clock.utc_text`'s form."""
+    try:
+        return (_EPOCH + timedelta(microseconds=value[0])).isoformat(timespec="microseconds") + "Z"
+    except OverflowError:
+        return EARLIEST if value[0] < 0 else LATEST
 
 
-def write_time(value: str | datetime) -> str:
-    """Say a time in words that PostgreSQL reads."""
-    return value if isinstance(value, str) else utc_text(value)
+def write_time(value: str | datetime) -> tuple[int]:
+    """Say a time as `read_time` reads it."""
+    moment = read_utc_text(value) if isinstance(value, str) else value.astimezone(UTC)
+    return ((moment.replace(tzinfo=None) - _EPOCH) // _MICROSECOND,)
 
 
 def is_postgresql(connection: Connection) -> bool:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any, cast
 
-from syncd.mirror.dialects import is_postgresql
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -18,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def sqlite(connection: Connection) -> sqlite3.Connection:
-    """Return SQLite's own connection, in the midst of the same transaction."""
-    return cast("sqlite3.Connection", connection.connection.driver_connection)
+    """Return the writer's own connection to SQLite, in the midst of the same transaction."""
+    return cast("sqlite3.Connection", connection.connection.dbapi_connection)
 
 
 def execute(connection: Connection, statement: str, parameters: Sequence[Any] = ()) -> Any:  # noqa: ANN401
-    """Run one statement and return a cursor: SQLite's own, or on PostgreSQL SQLAlchemy's."""
-    if is_postgresql(connection):
+    """Run one statement and return a cursor: SQLite's own, or SQLAlchemy's over a driver that is async."""
+    if connection.dialect.is_async:
         return connection.exec_driver_sql(statement, tuple(parameters))
     return sqlite(connection).execute(statement, parameters)
 
@@ -48,12 +46,12 @@ class _Savepoint:
 
 def savepoint(connection: Connection) -> _Savepoint | NestedTransaction:
     """Begin a part of the transaction that can be undone by itself."""
-    return connection.begin_nested() if is_postgresql(connection) else _Savepoint(sqlite(connection))
+    return connection.begin_nested() if connection.dialect.is_async else _Savepoint(sqlite(connection))
 
 
 def executemany(connection: Connection, statement: str, rows: Iterable[Sequence[Any]]) -> None:
     """Run one statement for each row."""
-    if is_postgresql(connection):
+    if connection.dialect.is_async:
         connection.exec_driver_sql(statement, [tuple(row) for row in rows])
         return
     sqlite(connection).executemany(statement, rows)

@@ -15,13 +15,19 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 KEY_LOCKS = 0x53594E44
-"""The first half of the advisory locks that stand for keys of operations; the second is a hash of the key."""
+"""The first half of the advisory locks that stand for keys of operations; the second is a hash of the key.
+
+The schema's name is in the hash: tenants in one database have nothing to wait for from each other.
+"""
 
 _LOCK = """
-SELECT o.id FROM operations AS o
-WHERE o.id = ANY($1::bigint[])
-    AND pg_try_advisory_xact_lock($2, hashtext(coalesce('s' || o.source_session_id, 'i' || o.session_id)))
+WITH due AS MATERIALIZED (
+    SELECT o.id, current_schema() || coalesce(' s ' || o.source_session_id, ' i ' || o.session_id) AS key
+    FROM operations AS o WHERE o.id = ANY($1::bigint[])
+)
+SELECT id FROM due WHERE pg_try_advisory_xact_lock($2, hashtext(key))
 """
+# MATERIALIZED: the planner may ask the cheaper of two conditions first, and would lock the keys of the whole table
 _STILL_FREE = """
 SELECT o.id FROM operations AS o
 WHERE o.id = ANY($1::bigint[]) AND NOT EXISTS (

@@ -1,9 +1,10 @@
 """Who takes the passes: the one daemon on SQLite, one of the replicas on PostgreSQL.
 
 The leader holds an advisory lock of its own connection's session: it is free again the moment that PostgreSQL notices
-that the leader is gone, and each replica tries for it every `TRY_SECONDS`. A leader that was cut off without knowing
-it can do no harm: whoever takes up a pass raises its fence (`passes.running`), and no write of a pass goes through
-with an older one.
+that the leader is gone, and each replica tries for it every `TRY_SECONDS`. Behind a proxy that gives each transaction
+another connection there is no session; there the lock is that of a transaction, which stays open. A leader that was
+cut off without knowing it can do no harm: whoever takes up a pass raises its fence (`passes.running`), and no write of
+a pass goes through with an older one.
 
 A second lock, shared by all replicas, tells `syncd migrate-store` that somebody works here.
 """
@@ -33,6 +34,7 @@ PING_SECONDS = 1.0
 PING_TIMEOUT = 5.0
 """A leader that cannot reach PostgreSQL for so long gives up its pass before the server gives its lock away."""
 
+_TRY = "SELECT pg_backend_pid(), pg_try_advisory_{scope}lock{shared}($1, hashtext(current_schema()))"
 _HOLDER = """
 SELECT a.application_name || ' (PostgreSQL process ' || a.pid || ', since ' ||
     date_trunc('second', a.backend_start) || ')'
@@ -77,6 +79,7 @@ class Replica:
     on_change: Callable[[str], None] = field(default=lambda _: None)
     on_standby: Callable[[], None] = field(default=lambda: None)
     _connection: Any = None
+    _session: int = 0
     _leading: bool = False
 
     async def open(self) -> None:
@@ -85,16 +88,35 @@ class Replica:
         Raises
         ------
         DatabaseUnusableError
-            `syncd migrate-store` is moving the database, or it cannot be used.
+            `syncd migrate-store` is moving the database, it cannot be used, or a proxy shares its sessions out.
         """
-        connection = await postgres.connect(self.url)
-        self._connection, self._leading = connection, False
-        free = await _ask(
-            connection, "SELECT pg_try_advisory_lock_shared($1, hashtext(current_schema()))", PRESENCE_LOCK
-        )
-        if not free:
+        self._leading = False
+        if not postgres.is_pooled(self.url) and await shares_sessions(self.url):
+            raise DatabaseUnusableError(postgres.POOLING)
+        self._connection = await postgres.connect(self.url)
+        if postgres.is_pooled(self.url):
+            await self._connection.execute("BEGIN", timeout=PING_TIMEOUT)
+        self._session = await _ask(self._connection, "SELECT pg_backend_pid()")
+        if not await self._take(PRESENCE_LOCK, shared="_shared"):
             self._drop()
             raise DatabaseUnusableError("syncd migrate-store is moving this database; wait until it is done")
+
+    async def _take(self, lock: int, *, shared: str = "") -> bool:
+        """Try for a lock, for as long as the connection lives.
+
+        Raises
+        ------
+        DatabaseUnusableError
+            The lock may have been taken by a session that is not this connection's.
+        """
+        scope = "xact_" if postgres.is_pooled(self.url) else ""
+        row = await self._connection.fetchrow(_TRY.format(scope=scope, shared=shared), lock, timeout=PING_TIMEOUT)
+        self._require_same(row[0])
+        return bool(row[1])
+
+    def _require_same(self, session: int) -> None:
+        if session != self._session:
+            raise DatabaseUnusableError(postgres.POOLING)
 
     async def close(self) -> None:
         """Give the locks back."""
@@ -142,10 +164,7 @@ class Replica:
         self.on_change("leading")
 
     async def _try(self) -> bool:
-        if not self._leading:
-            self._leading = bool(
-                await _ask(self._connection, "SELECT pg_try_advisory_lock($1, hashtext(current_schema()))", LEADER_LOCK)
-            )
+        self._leading = self._leading or await self._take(LEADER_LOCK)
         return self._leading
 
     async def _lead(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -156,7 +175,7 @@ class Replica:
             try:
                 while True:
                     await self.clock.sleep(PING_SECONDS)
-                    await _ask(self._connection, "SELECT 1")
+                    self._require_same(await _ask(self._connection, "SELECT pg_backend_pid()"))
             except Exception as error:  # noqa: BLE001 - raised below, where it is told apart
                 lost.append(error)
                 group.cancel_scope.cancel()
@@ -178,24 +197,51 @@ async def _ask(connection: Any, statement: str, *parameters: object) -> Any:  # 
     return await connection.fetchval(statement, *parameters, timeout=PING_TIMEOUT)
 
 
+async def shares_sessions(url: sa.URL) -> bool:
+    """Whether two connections at the same time are one session: there is a proxy that gives it to who needs it."""
+    first, second = await postgres.connect(url), None
+    try:
+        session = await _ask(first, "SELECT pg_backend_pid()")
+        second = await postgres.connect(url)
+        return bool(await _ask(second, "SELECT pg_backend_pid()") == session)
+    finally:
+        for connection in (first, second):
+            if connection is not None:
+                with anyio.CancelScope(shield=True), suppress(Exception):
+                    await connection.close(timeout=1)
+
+
 @asynccontextmanager
-async def replica(url: sa.URL, clock: Clock) -> AsyncIterator[Replica]:
+async def replica(
+    url: sa.URL, clock: Clock, *, patience: float = 0.0, on_wait: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Replica]:
     """Be a replica of the daemon on a PostgreSQL.
+
+    Parameters
+    ----------
+    patience : float
+        Seconds that a database is waited for that takes no connection just now; `on_wait` is told why, once.
 
     Raises
     ------
     DatabaseUnusableError
         The database cannot be used, or is being moved.
     """
-    one = Replica(url, clock)
+    one, began, told = Replica(url, clock), clock.monotonic(), False
     try:
-        await one.open()
+        while True:
+            try:
+                await one.open()
+                break
+            except Exception as error:
+                reason = postgres.translated(error)
+                if not isinstance(reason, DatabaseBusyError) or clock.monotonic() - began >= patience:
+                    raise (reason or error) from error
+                if not told:
+                    on_wait(str(reason))
+                told = True
+                await clock.sleep(TRY_SECONDS)
         yield one
-    except Exception as error:
-        reason = postgres.translated(error)
-        if reason is None or reason is error:
-            raise
-        raise reason from error
     finally:
         await one.close()
 
@@ -214,7 +260,10 @@ async def nobody_else(url: sa.URL) -> AsyncIterator[None]:
     except Exception as error:
         raise postgres.translated(error) or error from error
     try:
-        if not await _ask(connection, "SELECT pg_try_advisory_lock($1, hashtext(current_schema()))", PRESENCE_LOCK):
+        await connection.execute("BEGIN", timeout=PING_TIMEOUT)  # behind a proxy too, this is one session to its end
+        if not (await connection.fetchrow(_TRY.format(scope="xact_", shared=""), PRESENCE_LOCK, timeout=PING_TIMEOUT))[
+            1
+        ]:
             holder = await _ask(connection, _HOLDER, PRESENCE_LOCK) or "another syncd"
             raise DatabaseUnusableError(f"the database is at work for {holder}; stop it first")
         yield

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from syncd.clock import Clock
     from syncd.mirror.database import Database
 
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.125
 """How often SQLite is asked whether somebody committed; a look costs microseconds and no write."""
 POLL_SECONDS = 1.0
 """How often the queue is looked at where nothing tells of changes (no LISTEN behind a transaction-pooling proxy)."""
 POLL_SECONDS_LISTENING = 10.0
 """The same while PostgreSQL tells of changes: only in case that it does not."""
+ANSWER_SECONDS = 5.0
 CHANNEL = "syncd"
 
 
@@ -73,12 +74,28 @@ class Listening:
         if self._connection is None or self._connection.is_closed():
             await self._listen()
         patience = POLL_SECONDS if self._connection is None else POLL_SECONDS_LISTENING
-        with anyio.move_on_after(patience):
+        with anyio.move_on_after(patience) as waiting:
             await self._rung.wait()
         self._rung = anyio.Event()
+        if waiting.cancelled_caught:
+            await self._make_sure()
+
+    async def _make_sure(self) -> None:
+        """Notice that nobody is there any more who could tell: a machine that is gone closes no connection."""
+        if self._connection is None:
+            return
+        try:
+            await self._connection.fetchval("SELECT 1", timeout=ANSWER_SECONDS)
+        except Exception as error:
+            if postgres.translated(error) is None:
+                raise
+            self._connection.terminate()
+            self._connection = None
 
     async def _listen(self) -> None:
         self._connection = None
+        if postgres.is_pooled(self.database.url):
+            return  # what is told would be told to whoever has the connection then
         try:
             connection = await postgres.connect(self.database.url)
         except DatabaseUnusableError:
@@ -88,7 +105,7 @@ class Listening:
                 raise
             return  # the next wait tries again, and the queue's own statements tell what is wrong
         try:
-            self._schema = await connection.fetchval("SELECT current_schema()", timeout=5)
+            self._schema = await connection.fetchval("SELECT current_schema()", timeout=ANSWER_SECONDS)
             await connection.add_listener(CHANNEL, self._hear)
             connection.add_termination_listener(lambda _: self._rung.set())
         except Exception as error:

@@ -23,16 +23,23 @@ if TYPE_CHECKING:
 
 CHUNK = 20_000
 _INDEX = "ix_sessions_live_source"
+_SOURCES = """
+SELECT source_session_id FROM sessions WHERE source_session_id {behind} ? AND deleted_at IS NULL
+ORDER BY source_session_id
+"""
+_COUNT = """
+SELECT count(*) FROM sessions WHERE source_session_id {behind} ? AND source_session_id <= ? AND deleted_at IS NULL
+"""
 _LINK = """
 INSERT INTO source_sessions (source_session_id, state, session_id, checked_at)
 SELECT source_session_id, 'linked', id, ? FROM sessions
-WHERE source_session_id > ? AND source_session_id <= ? AND deleted_at IS NULL
+WHERE source_session_id {behind} ? AND source_session_id <= ? AND deleted_at IS NULL
 ORDER BY source_session_id
 ON CONFLICT (source_session_id) DO NOTHING
 """
 _DIFFERENT = """
 SELECT DISTINCT s.source_session_id FROM sessions AS s JOIN source_sessions AS x USING (source_session_id)
-WHERE source_session_id > ? AND source_session_id <= ? AND s.deleted_at IS NULL
+WHERE source_session_id {behind} ? AND source_session_id <= ? AND s.deleted_at IS NULL
 AND NOT (x.state = 'linked' AND x.session_id = s.id)
 """
 
@@ -41,7 +48,7 @@ _UNLINKED = """
 SELECT 1 FROM sessions AS s WHERE s.deleted_at IS NULL
 AND NOT EXISTS (SELECT 1 FROM source_sessions AS x WHERE x.source_session_id = s.source_session_id) LIMIT 1
 """
-_COMPLETE = "SELECT 1 FROM passes WHERE state = 'complete' LIMIT 1"
+_COMPLETE = "SELECT 1 FROM passes WHERE state = 'complete' AND seen > 0 LIMIT 1"
 
 
 def begin(connection: Connection) -> bool:
@@ -51,6 +58,13 @@ def begin(connection: Connection) -> bool:
     if connection.exec_driver_sql("SELECT 1 FROM sessions LIMIT 1").first() is None:
         connection.exec_driver_sql(f"DROP INDEX IF EXISTS {_INDEX}")
         return True
+    return is_loading(connection)
+
+
+def is_loading(connection: Connection) -> bool:
+    """Whether a first pass has begun to load this mirror and has not ended."""
+    if connection.dialect.name != "sqlite":
+        return False
     there = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?", (_INDEX,))
     if there.first() is None:
         return True
@@ -60,9 +74,17 @@ def begin(connection: Connection) -> bool:
     return connection.exec_driver_sql(_UNLINKED).first() is not None
 
 
+def link_all(connection: Connection, at: str) -> None:
+    """Link the source ids of a mirror that was loaded in part and goes on without loading."""
+    after: str | None = ""
+    while after is not None:
+        after, _ = _link(connection, after, at)
+
+
 async def finish(database: Database, now: datetime) -> list[sources.Link]:
     """Build what was left out; return the links that were news to somebody."""
-    at, links, after = utc_text(now), [], ""
+    at, links = utc_text(now), []
+    after: str | None = None
     await database.write(_build_index)
     while True:
         last, found = await database.write(partial(_link, after=after, at=at))
@@ -78,17 +100,18 @@ def _build_index(connection: Connection) -> None:
     )
 
 
-def _link(connection: Connection, after: str, at: str) -> tuple[str | None, list[sources.Link]]:
+def _link(connection: Connection, after: str | None, at: str) -> tuple[str | None, list[sources.Link]]:
     """Link the next chunk of source ids; return the last of them, None when there are no more."""
-    bounds = connection.exec_driver_sql(
-        "SELECT count(*), max(source_session_id) FROM (SELECT source_session_id FROM sessions "
-        "WHERE source_session_id > ? AND deleted_at IS NULL ORDER BY source_session_id LIMIT ?)",
-        (after, CHUNK),
-    ).one()
-    if not bounds[0]:
+    behind = ">=" if after is None else ">"  # the first one may be empty: a session carries what it carries
+    first = after or ""
+    sources_behind = _SOURCES.format(behind=behind)
+    last = connection.exec_driver_sql(f"{sources_behind} LIMIT 1 OFFSET ?", (first, CHUNK)).scalar()
+    if last is None:  # the last chunk
+        last = connection.exec_driver_sql(f"{sources_behind} DESC LIMIT 1", (first,)).scalar()
+    if last is None:
         return None, []
-    linked = connection.exec_driver_sql(_LINK, (at, after, bounds[1])).rowcount
-    if linked == bounds[0]:
-        return bounds[1], []
-    different = connection.exec_driver_sql(_DIFFERENT, (after, bounds[1])).scalars().all()
-    return bounds[1], sources.refresh(connection, different, at)
+    there = connection.exec_driver_sql(_COUNT.format(behind=behind), (first, last)).scalar()
+    if connection.exec_driver_sql(_LINK.format(behind=behind), (at, first, last)).rowcount == there:
+        return last, []
+    different = connection.exec_driver_sql(_DIFFERENT.format(behind=behind), (first, last)).scalars().all()
+    return last, sources.refresh(connection, different, at)

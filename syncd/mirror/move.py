@@ -1,34 +1,44 @@
-"""Moving a mirror, its history and its queue, between databases: whole and verified, or not at all.
+"""Moving a mirror, its history and its queue, between databases: verified, and taken up where it was interrupted.
 
-One snapshot of the source is copied in one transaction of the target, and read back there, before it is committed: a
-move that is interrupted leaves the target as empty as it was, and is simply begun again. Each table is compared by its
-count and by the sum of its rows' hashes, which does not depend on their order.
+::
+
+    mark the target as half moved ──► copy, chunk by chunk in the order of keys ──► compare ──► unmark
+      no daemon opens it any more       each chunk is one transaction; after a        counts and hashes,
+                                        kill it goes on behind the last key           table by table
+
+The source is read in one snapshot. What an interrupted move had copied of a source that has changed since is found by
+the comparison, and copied anew.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from decimal import Decimal
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from syncd.clock import utc_text
 from syncd.errors import DatabaseUnusableError, SyncdError
-from syncd.mirror import postgres, schema
+from syncd.mirror import loading, postgres, schema
 from syncd.mirror.database import BUSY_SECONDS, READER_PRAGMAS, WRITER_PRAGMAS, prepare_sqlite, translated
-from syncd.mirror.tables import JsonText, UtcDateTime, metadata
+from syncd.mirror.dialects import is_postgresql
+from syncd.mirror.tables import JsonText, UtcDateTime, metadata, writers
+from syncd.mirror.tally import Tally
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 CHUNK = 1000
-_MODULUS = 2**128
+"""Rows that are in memory, and in one transaction of the target."""
+TABLES = tuple(table for table in metadata.sorted_tables if table is not writers)
+"""What is moved; who wrote last is a matter of each database."""
+READINGS = 3
+"""Each row is read three times: to copy it, and on both sides to compare it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,85 +50,48 @@ class Moved:
     digest: str
 
 
-class Tally:
-    """The count of some rows and the sum of their hashes; the order of the rows does not count."""
-
-    def __init__(self, table: sa.Table) -> None:
-        self._json = [place for place, column in enumerate(table.columns) if column.type is JsonText]
-        self.rows = 0
-        self._sum = 0
-
-    def add(self, row: Sequence[Any]) -> None:
-        """Count a row, given as `select` reads it."""
-        values = [value.hex() if isinstance(value, bytes) else value for value in row]
-        for place in self._json:
-            if values[place] != "{}":
-                values[place] = _canonical(values[place])
-        digest = hashlib.blake2b(json.dumps(values).encode(), digest_size=16).digest()
-        self._sum = (self._sum + int.from_bytes(digest)) % _MODULUS
-        self.rows += 1
-
-    @property
-    def digest(self) -> str:
-        """The sum, as text."""
-        return f"{self._sum:032x}"
-
-
-def _canonical(text: str) -> Any:  # noqa: ANN401 - any JSON
-    """Read JSON so that what means the same is the same: databases write numbers and the order of keys differently."""
-    value = json.loads(text, parse_float=_number, parse_int=_number)
-    return json.dumps(value, sort_keys=True)
-
-
-def _number(text: str) -> str:
-    sign, digits, exponent = Decimal(text).as_tuple()
-    significant = "".join(map(str, digits)).lstrip("0")
-    stripped = significant.rstrip("0")
-    if not stripped:
-        return "number 0"
-    return f"number {'-' * sign}{stripped}e{int(exponent) + len(significant) - len(stripped)}"
-
-
 async def move(source: sa.URL, target: sa.URL, *, on_rows: Callable[[int, int], None] | None = None) -> list[Moved]:
-    """Copy every table of one database into another that is empty.
+    """Copy every table of one database into another that is empty, or that an interrupted move has left.
 
     Parameters
     ----------
     on_rows : Callable[[int, int], None] | None
-        Told how many rows are done and how many there are; each counts twice, once copied and once read back.
+        Told how many rows are done and how many there are; each counts three times, see `READINGS`.
 
     Raises
     ------
     DatabaseUnusableError
         The source is not at head, the target is not empty, or one of them cannot be used.
     SyncdError
-        The target cannot hold a row, or does not hold afterwards what the source holds.
+        The target cannot hold a row, or does not hold afterwards what the source holds, or the source was written to
+        meanwhile.
     """
+    here, there = _engine(source, write=False), _engine(target, write=True)
     try:
-        async with _open(source, write=False) as here, _open(target, write=True) as there:
-            await here.run_sync(schema.require_head)
-            await there.run_sync(_make_ready)
-            total = 2 * await here.run_sync(_count_all)
-            return await _Move(here, there, total, on_rows).run()
+        async with _snapshot(here) as snapshot:
+            await snapshot.run_sync(schema.require_head)
+            async with there.begin() as connection:
+                resumed = await connection.run_sync(_make_ready)
+            total = await snapshot.run_sync(_count_all)
+            return await _Move(here, snapshot, there, total, on_rows).run(resumed=resumed)
     except Exception as error:
         reason = translated(error)
         if reason is None or reason is error:
             raise
         raise reason from error
+    finally:
+        await here.dispose()
+        await there.dispose()
 
 
 @asynccontextmanager
-async def _open(url: sa.URL, *, write: bool) -> AsyncIterator[AsyncConnection]:
-    """Open a connection in a transaction: one snapshot of all tables, or all of the writes or none."""
-    engine = _engine(url, write=write)
-    try:
-        async with engine.connect() as connection:
-            if not write and url.get_backend_name() == "postgresql":
-                await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            async with connection.begin():
-                yield connection
-    finally:
-        await engine.dispose()
+async def _snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open a connection that sees all tables as they are now, to its end."""
+    async with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        async with connection.begin():
+            yield connection
 
 
 def _engine(url: sa.URL, *, write: bool) -> AsyncEngine:
@@ -130,23 +103,43 @@ def _engine(url: sa.URL, *, write: bool) -> AsyncEngine:
     return engine
 
 
-def _make_ready(connection: Connection) -> None:
-    """Bring an empty target to head, and refuse one that holds anything."""
+def _make_ready(connection: Connection) -> bool:
+    """Bring an empty target to head and mark it; return whether an interrupted move is taken up instead.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        The target holds anything else.
+    """
+    if schema.is_half_moved(connection):
+        return True
     schema.migrate(connection)
-    full = [
-        table.name for table in metadata.sorted_tables if connection.execute(sa.select(1).select_from(table)).first()
-    ]
+    full = [table.name for table in TABLES if connection.execute(sa.select(1).select_from(table)).first()]
     if full:
         raise DatabaseUnusableError(
             f"the target is not empty: it has rows in {', '.join(full)}; name an empty database"
         )
+    schema.mark_half_moved(connection)
+    _put_triggers_to_sleep(connection)
+    return False
 
 
 def _count_all(connection: Connection) -> int:
-    return sum(
-        connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
-        for table in metadata.sorted_tables
-    )
+    return sum(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() for table in TABLES)
+
+
+def _keys(table: sa.Table, dialect: str) -> list[sa.ColumnElement[Any]]:
+    """Return a table's key in an order that both databases have: that of the bytes."""
+
+    def ordered(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+        return column.collate("C") if dialect == "postgresql" and isinstance(column.type, sa.Text) else column
+
+    return [ordered(column) for column in table.primary_key.columns]
+
+
+def _last_key(table: sa.Table, dialect: str) -> sa.Select[Any]:
+    keys = _keys(table, dialect)
+    return sa.select(*table.primary_key.columns).order_by(*(key.desc() for key in keys)).limit(1)
 
 
 def _select(table: sa.Table) -> sa.Select[Any]:
@@ -161,86 +154,124 @@ def _select(table: sa.Table) -> sa.Select[Any]:
 
 @dataclass
 class _Move:
-    here: AsyncConnection
-    there: AsyncConnection
-    total: int
+    here: AsyncEngine
+    snapshot: AsyncConnection
+    there: AsyncEngine
+    rows: int
     on_rows: Callable[[int, int], None] | None
     done: int = 0
 
-    async def run(self) -> list[Moved]:
-        tables = metadata.sorted_tables
-        asleep = await self.there.run_sync(_put_triggers_to_sleep)
-        read = {table.name: await self._copy(table) for table in tables}
-        await self.there.run_sync(_wake_triggers, asleep)
-        await self.there.run_sync(_continue_numbering)
-        return [await self._compare(table, read[table.name]) for table in tables]
+    async def run(self, *, resumed: bool) -> list[Moved]:
+        """Copy and compare; what was copied before the interruption and is not true any more is copied anew."""
+        for table in TABLES:
+            await self._copy(table)
+        async with _snapshot(self.there) as target:
+            moved, different = await self._compare(target)
+        async with self.there.begin() as target:
+            if not different:
+                await self._finish(target)
+                return moved
+            if not resumed:
+                raise SyncdError(different[0][1])
+            for table, _ in different:
+                await target.execute(sa.delete(table))
+        self.done = 0
+        return await self.run(resumed=False)
 
-    async def _copy(self, table: sa.Table) -> Tally:
+    async def _copy(self, table: sa.Table) -> None:
+        """Copy the rows behind the last one that the target has, in the order of their keys."""
         names = ", ".join(column.name for column in table.columns)
         marks = ", ".join("?" for _ in table.columns)
         insert = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"  # noqa: S608 - names of our own
-        tally = Tally(table)
-        async for rows in self._chunks(self.here, table, tally):
+        query = _select(table).order_by(*_keys(table, self.here.dialect.name))
+        async with self.there.connect() as target:
+            last = (await target.execute(_last_key(table, self.there.dialect.name))).first()
+            self._tell(await target.scalar(sa.select(sa.func.count()).select_from(table)) or 0)
+        if last is not None:
+            query = query.where(sa.tuple_(*_keys(table, self.here.dialect.name)) > tuple(last))
+        async for rows in self._chunks(self.snapshot, query):
             try:
-                await self.there.exec_driver_sql(insert, rows)
+                async with self.there.begin() as target:
+                    await target.exec_driver_sql(insert, rows)
             except sa.exc.DBAPIError as error:
                 if translated(error) is not None:
                     raise
-                words = f"nothing was moved: the target cannot hold a row of {table.name}: {error.orig}"
+                words = f"nothing more was moved: the target cannot hold a row of {table.name}: {error.orig}"
                 raise SyncdError(words) from error
-        return tally
 
-    async def _compare(self, table: sa.Table, read: Tally) -> Moved:
-        """Read a table back and compare it with what was read of the source."""
-        kept = Tally(table)
-        async for _ in self._chunks(self.there, table, kept):
-            pass
-        if (read.rows, read.digest) != (kept.rows, kept.digest):
-            raise SyncdError(
-                f"nothing was moved: {table.name} has {read.rows} rows ({read.digest}) in the source "
-                f"and {kept.rows} ({kept.digest}) in the target"
-            )
-        return Moved(table.name, read.rows, read.digest)
+    async def _compare(self, target: AsyncConnection) -> tuple[list[Moved], list[tuple[sa.Table, str]]]:
+        """Read each table on both sides; return what is the same, and in words what is not."""
+        moved, different = [], []
+        for table in TABLES:
+            read, kept = Tally(table), Tally(table)
+            for connection, tally in ((self.snapshot, read), (target, kept)):
+                async for rows in self._chunks(connection, _select(table)):
+                    for row in rows:
+                        tally.add(row)
+            moved.append(Moved(table.name, read.rows, read.digest))
+            if (read.rows, read.digest) != (kept.rows, kept.digest):
+                words = (
+                    f"the move is not complete: {table.name} has {read.rows} rows ({read.digest}) in the source and "
+                    f"{kept.rows} ({kept.digest}) in the target"
+                )
+                different.append((table, words))
+        return moved, different
 
-    async def _chunks(
-        self, connection: AsyncConnection, table: sa.Table, tally: Tally
-    ) -> AsyncIterator[list[tuple[Any, ...]]]:
-        result = await connection.stream(_select(table).execution_options(yield_per=CHUNK))
+    async def _chunks(self, connection: AsyncConnection, query: sa.Select[Any]) -> AsyncIterator[list[tuple[Any, ...]]]:
+        result = await connection.stream(query.execution_options(yield_per=CHUNK))
         async for partition in result.partitions(CHUNK):
             rows = [tuple(row) for row in partition]
-            for row in rows:
-                tally.add(row)
             yield rows
-            self.done += len(rows)
-            if self.on_rows is not None:
-                self.on_rows(self.done, self.total)
+            self._tell(len(rows))
+
+    def _tell(self, rows: int) -> None:
+        self.done += rows
+        if self.on_rows is not None and rows:
+            self.on_rows(self.done, READINGS * self.rows)
+
+    async def _finish(self, target: AsyncConnection) -> None:
+        """Make a database of it that a daemon may open."""
+        async with _snapshot(self.here) as later:
+            if await later.run_sync(_count_all) != self.rows:
+                raise SyncdError(
+                    "the source was written to while it was moved: stop the programs that insert there, and run the "
+                    "same command again"
+                )
+            loads = await later.run_sync(loading.is_loading)
+        await target.run_sync(_wake_triggers)
+        await target.run_sync(_continue_numbering)
+        if loads:
+            await target.run_sync(loading.link_all, utc_text(datetime.now(UTC)))
+        await target.run_sync(schema.unmark_half_moved)
 
 
-def _put_triggers_to_sleep(connection: Connection) -> list[str]:
-    """Keep the triggers from acting on rows that are not new; return the statements that wake them."""
-    if connection.dialect.name == "postgresql":
-        names = [table.name for table in metadata.sorted_tables]
-        for name in names:
-            connection.exec_driver_sql(f"ALTER TABLE {name} DISABLE TRIGGER USER")
-        return [f"ALTER TABLE {name} ENABLE TRIGGER USER" for name in names]
-    found = connection.exec_driver_sql(
-        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY rowid"
-    ).all()
-    for name, _ in found:
+def _put_triggers_to_sleep(connection: Connection) -> None:
+    """Keep the triggers from acting on rows that are not new."""
+    if is_postgresql(connection):
+        for table in TABLES:
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} DISABLE TRIGGER USER")
+        return
+    for name in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").scalars().all():
         connection.exec_driver_sql(f"DROP TRIGGER {name}")
-    return [row[1] for row in found]
 
 
-def _wake_triggers(connection: Connection, statements: list[str]) -> None:
-    for statement in statements:
-        connection.exec_driver_sql(statement)
+def _wake_triggers(connection: Connection) -> None:
+    if is_postgresql(connection):
+        for table in TABLES:
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ENABLE TRIGGER USER")
+        return
+    with sa.create_engine("sqlite://").begin() as pattern:  # a kill may have been since they were dropped
+        schema.migrate(pattern)
+        statements = pattern.exec_driver_sql("SELECT sql FROM sqlite_master WHERE type = 'trigger' ORDER BY rowid")
+        for statement in statements.scalars().all():
+            connection.exec_driver_sql(statement)
 
 
 def _continue_numbering(connection: Connection) -> None:
     """Let PostgreSQL's identity keys go on behind the moved ones; SQLite keeps count by itself."""
-    if connection.dialect.name != "postgresql":
+    if not is_postgresql(connection):
         return
-    for table in metadata.sorted_tables:
+    for table in TABLES:
         for column in table.columns:
             if column.identity is not None:
                 connection.exec_driver_sql(

@@ -60,6 +60,7 @@ class Operation:
     target_session_id: str | None
     unknown_since: datetime | None
     lookups: int
+    last_error: str | None
 
 
 _FIELDS = tuple(Operation.__dataclass_fields__)
@@ -128,7 +129,7 @@ def claim(
 
 def _read(row: Sequence[Any]) -> Operation:
     """Read a row of `_DUE`."""
-    values = [*row[:-2], moment(row[-2]), row[-1]]
+    values = [*row[:-3], moment(row[-3]), *row[-2:]]
     return Operation(*values)
 
 
@@ -240,8 +241,8 @@ def listing(connection: Connection, *, state: str | None, limit: int) -> Sequenc
 
 
 def get(connection: Connection, operation_id: int) -> sa.RowMapping | None:
-    """Return one operation."""
-    query = sa.select(operations).where(operations.c.id == operation_id)
+    """Return one operation, with the id of the one that blocks it."""
+    query = sa.select(operations, _blocker().label("blocked_by")).where(operations.c.id == operation_id)
     with lenient_text(connection):
         return connection.execute(query).mappings().first()
 

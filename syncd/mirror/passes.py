@@ -13,6 +13,7 @@ from syncd.decide import CLOCK_SLACK
 from syncd.keyset import KeySet, unpack
 from syncd.mirror import driver, loading
 from syncd.mirror import pages as page_rows
+from syncd.mirror.dialects import ConcurrentChangeError
 from syncd.mirror.tables import held_sessions, new_id, pages, passes, sessions
 
 if TYPE_CHECKING:
@@ -91,8 +92,17 @@ def state(connection: Connection, pass_id: int) -> str | None:
 
 
 def begin(connection: Connection, now: datetime) -> Progress:
-    """Begin a pass."""
-    row_id = new_id(connection.execute(sa.insert(passes).values(started_at=now)))
+    """Begin a pass.
+
+    Raises
+    ------
+    ConcurrentChangeError
+        Another replica has begun one at the same time.
+    """
+    try:
+        row_id = new_id(connection.execute(sa.insert(passes).values(started_at=now)))
+    except sa.exc.IntegrityError as error:
+        raise ConcurrentChangeError("another replica has begun a pass first") from error
     return Progress(row_id, now, resumed=False, loading=loading.begin(connection))
 
 
@@ -107,7 +117,6 @@ def checkpoint(
         The pass is not running any more: somebody else ended it.
     """
     counts = progress.counts
-    page_rows.insert(connection, progress.id, counts["pages"] - len(read) + 1, read)
     moved = driver.execute(
         connection,
         _CHECKPOINT,
@@ -119,7 +128,8 @@ def checkpoint(
             progress.fence,
         ),
     )
-    _require_held(moved.rowcount, progress)
+    _require_held(moved.rowcount, progress)  # before the rows: whoever has taken it up has rows of the same numbers
+    page_rows.insert(connection, progress.id, counts["pages"] - len(read) + 1, read)
 
 
 class PassLostError(Exception):
@@ -276,7 +286,7 @@ def open_holds(connection: Connection) -> list[sa.Row[tuple[object, ...]]]:
     return list(connection.execute(query).all())
 
 
-def held_rows(connection: Connection, pass_id: int) -> list[sa.RowMapping] | None:
+def held_rows(connection: Connection, pass_id: int, *, limit: int) -> list[sa.RowMapping] | None:
     """Return the live sessions that an open hold keeps from going, by name; None when the pass is no open hold."""
     hold = next((row for row in open_holds(connection) if row.id == pass_id), None)
     if hold is None:
@@ -290,7 +300,7 @@ def held_rows(connection: Connection, pass_id: int) -> list[sa.RowMapping] | Non
         .where(held_sessions.c.pass_id == (hold.candidates_of or hold.id), sessions.c.deleted_at.is_(None))
         .order_by(sessions.c.name, sessions.c.id)
     )  # fmt: skip
-    return list(connection.execute(query).mappings())
+    return list(connection.execute(query.limit(limit)).mappings())
 
 
 def decide(connection: Connection, pass_id: int, decision: str, now: datetime) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
@@ -26,12 +26,24 @@ COMMAND_SECONDS = 120.0
 """A statement that takes longer than this has lost its server; the longest are a sweep's, over every session."""
 
 KEEPALIVE = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
-"""Not given at the start of the connection: proxies refuse start-up parameters that they do not know."""
+"""The server notices in seconds that a process's machine is gone, and its locks, of rows too, are free.
+
+Not given at the start of the connection: proxies refuse start-up parameters that they do not know.
+"""
 
 CONFLICTS = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock: the transaction runs again at once."""
+STALE_PLAN = "InvalidCachedStatementError"
+"""The driver's word for a table that was changed under a prepared statement, by the migration of a newer release."""
 _WAITED_FOR = ("08", "53", "57", "58", "55P03", "25P03", "25P02", "XX000")
 """Connection, resources, operator intervention, system, lock_not_available, idle in a transaction for too long."""
+MISCONFIGURED = "ClientConfigurationError"
+"""The driver's word for a certificate that is not there and the like."""
+POOLED = "prepared_statement_cache_size"
+POOLING = (
+    "a proxy before PostgreSQL gives each transaction another connection (PgBouncer's pool_mode=transaction): put "
+    f"?{POOLED}=0 behind SYNCD_DATABASE_URL, or let it lead to the server itself or to a pool by session"
+)
 
 _MENDS = {
     "25006": "the PostgreSQL server is read-only (a standby, or default_transaction_read_only): "
@@ -40,7 +52,10 @@ _MENDS = {
     "3D000": "{words}; make it with: CREATE DATABASE ... ENCODING 'UTF8'",
     "3F000": "{words}; make the schema, or mend search_path",
     "42501": "{words}; an administrator mends that with: {grant}",
+    "26000": POOLING,
+    "42P05": POOLING,
 }
+"""What ends the program; the last two are of statements that were prepared on somebody else's connection."""
 GRANTS = (
     "GRANT USAGE ON SCHEMA {schema} TO {role}; "
     "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}; "
@@ -48,25 +63,35 @@ GRANTS = (
 )
 
 
-class CommitUnknownError(DatabaseBusyError):
-    """The connection broke while a transaction was being committed; `xid` tells the server which one."""
+_STAMP = """
+INSERT INTO writers (id, number, written_at)
+SELECT ?::text, ?::bigint, now() WHERE pg_current_xact_id_if_assigned() IS NOT NULL
+ON CONFLICT (id) DO UPDATE SET number = excluded.number, written_at = excluded.written_at
+"""
+_LAST = """
+INSERT INTO writers (id, number, written_at) VALUES (?, 0, now())
+ON CONFLICT (id) DO UPDATE SET written_at = excluded.written_at RETURNING number
+"""
+_FORGET = "DELETE FROM writers WHERE written_at < now() - interval '30 days'"
 
-    def __init__(self, xid: str, reason: str) -> None:
-        super().__init__(reason)
-        self.xid = xid
+
+class CommitUnknownError(DatabaseBusyError):
+    """The connection broke while a transaction was being committed."""
+
+
+def is_pooled(url: sa.URL) -> bool:
+    """Whether the URL says that a proxy gives each transaction another connection."""
+    return url.query.get(POOLED) == "0"
 
 
 def engine(url: sa.URL) -> AsyncEngine:
-    """Make the engine.
-
-    `?prepared_statement_cache_size=0` in the URL is for proxies that give each transaction another connection: then
-    nothing is prepared under a name that a second transaction could meet.
-    """
+    """Make the engine."""
     made = create_async_engine(url, pool_size=POOL, max_overflow=0, connect_args=connect_arguments(url))
+    pooled = is_pooled(url)
 
     @sa.event.listens_for(made.sync_engine, "connect")
     def _(connection: Any, _record: object) -> None:  # noqa: ANN401 - SQLAlchemy's face of asyncpg's
-        connection.run_async(_set_up)
+        connection.run_async(partial(_set_up, pooled=pooled))
 
     @sa.event.listens_for(made.sync_engine, "before_cursor_execute", retval=True)
     def _(
@@ -85,33 +110,33 @@ def engine(url: sa.URL) -> AsyncEngine:
 
 
 def connect_arguments(url: sa.URL) -> dict[str, Any]:
-    """Return what each connection is made with, besides what stands in the URL."""
+    """Return what each connection is made with, besides what stands in the URL.
+
+    Behind a proxy that gives each transaction another connection, statements are prepared without a name: a name would
+    be met by others, and would stay behind.
+    """
     arguments: dict[str, Any] = {
         "timeout": CONNECT_SECONDS,
         "command_timeout": COMMAND_SECONDS,
-        "server_settings": {"TimeZone": "UTC", "DateStyle": "ISO", "application_name": application_name()},
+        "server_settings": {"application_name": application_name()},
     }
-    if url.query.get("prepared_statement_cache_size") == "0":
+    if is_pooled(url):
         arguments["statement_cache_size"] = 0
-        arguments["prepared_statement_name_func"] = lambda: f"__syncd_{uuid.uuid4()}__"
+        arguments["prepared_statement_name_func"] = lambda: ""
     return arguments
 
 
 async def connect(url: sa.URL) -> Any:  # noqa: ANN401 - asyncpg's connection
-    """Open a connection outside of any pool, whose session is this process's for as long as it lives.
-
-    The server looks after it more closely than usual: a process whose machine is gone loses its locks in seconds.
-    """
+    """Open a connection outside of any pool, whose session is this process's for as long as it lives."""
     import asyncpg  # noqa: PLC0415 - most commands on SQLite never need it
 
     _, arguments = url.get_dialect()().create_connect_args(url)
-    arguments.pop("prepared_statement_cache_size", None)
-    settings = {"application_name": application_name()}
-    connection = await asyncpg.connect(
-        **arguments, timeout=CONNECT_SECONDS, server_settings=settings, statement_cache_size=0
-    )
+    arguments.pop(POOLED, None)
+    own = {"timeout": CONNECT_SECONDS, "server_settings": {"application_name": application_name()}}
+    connection = await asyncpg.connect(**{**arguments, **own, "statement_cache_size": 0})
     try:
-        await connection.execute(KEEPALIVE, timeout=CONNECT_SECONDS)
+        if not is_pooled(url):
+            await connection.execute(KEEPALIVE, timeout=CONNECT_SECONDS)
     except BaseException:
         connection.terminate()
         raise
@@ -123,12 +148,15 @@ def application_name() -> str:
     return f"syncd {os.uname().nodename}:{os.getpid()}"[:63]
 
 
-async def _set_up(connection: Any) -> None:  # noqa: ANN401 - asyncpg's connection
-    """Let times and JSON pass as the text that SQLite keeps."""
-    await connection.set_type_codec(
-        "timestamptz", schema="pg_catalog", format="text", encoder=write_time, decoder=read_time
-    )
-    await connection.set_type_codec("jsonb", schema="pg_catalog", format="text", encoder=str, decoder=str)
+async def _set_up(connection: Any, *, pooled: bool) -> None:  # noqa: ANN401 - asyncpg's connection
+    """Let times and JSON pass as the text that SQLite keeps, whatever the session's time zone is."""
+    async with connection.transaction():  # one, so that a proxy leaves it all to one connection
+        await connection.set_type_codec(
+            "timestamptz", schema="pg_catalog", format="tuple", encoder=write_time, decoder=read_time
+        )
+        await connection.set_type_codec("jsonb", schema="pg_catalog", format="text", encoder=str, decoder=str)
+    if not pooled:
+        await connection.execute(KEEPALIVE)
 
 
 def translated(error: Exception) -> Exception | None:
@@ -140,11 +168,19 @@ def translated(error: Exception) -> Exception | None:
     cause: BaseException = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
     state = getattr(cause, "sqlstate", None)
     words = str(cause.__cause__ or cause)
-    if state is not None:
+    kinds = {type(cause).__name__, type(cause.__cause__).__name__}
+    if MISCONFIGURED in kinds:
+        return DatabaseUnusableError(f"the database cannot be used: {words}; mend SYNCD_DATABASE_URL or what it names")
+    if state is not None and STALE_PLAN not in kinds:
         return _by_state(state, words)
     cut = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
     closed = "connection" in words and type(cause).__module__.startswith(("asyncpg", "sqlalchemy"))
-    if cut or closed or isinstance(cause, OSError | TimeoutError | EOFError | sa.exc.TimeoutError):
+    if (
+        cut
+        or closed
+        or STALE_PLAN in kinds
+        or isinstance(cause, OSError | TimeoutError | EOFError | sa.exc.TimeoutError)
+    ):
         return DatabaseBusyError(f"the database cannot be reached right now: {words or type(cause).__name__}")
     return None
 
@@ -164,7 +200,9 @@ def _by_state(state: str, words: str) -> Exception | None:
 def is_conflict(error: Exception) -> bool:
     """Whether a transaction only has to run again: nothing is wrong with the server."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    return isinstance(cause, ConcurrentChangeError) or getattr(cause, "sqlstate", None) in CONFLICTS
+    if isinstance(cause, ConcurrentChangeError) or type(cause).__name__ == STALE_PLAN:
+        return True
+    return getattr(cause, "sqlstate", None) in CONFLICTS
 
 
 async def read(made: AsyncEngine, work: Callable[[Connection], T]) -> T:
@@ -174,11 +212,16 @@ async def read(made: AsyncEngine, work: Callable[[Connection], T]) -> T:
         return await connection.run_sync(work)
 
 
-async def transact(made: AsyncEngine, work: Callable[[Connection], None]) -> None:
+async def transact(made: AsyncEngine, work: Callable[[Connection], None], *, writer: str, number: int) -> None:
     """Run a function of a connection in one transaction and commit it.
 
     READ COMMITTED: each statement sees what others have committed, and what is read before it is written is locked or
     compared where it is written.
+
+    Parameters
+    ----------
+    writer, number : str, int
+        What the transaction leaves in `writers` when it has written anything, so that `committed` can tell.
 
     Raises
     ------
@@ -189,7 +232,7 @@ async def transact(made: AsyncEngine, work: Callable[[Connection], None]) -> Non
         transaction = await connection.begin()
         try:
             await connection.run_sync(work)
-            xid = (await connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text")).scalar()
+            stamped = (await connection.exec_driver_sql(_STAMP, (writer, number))).rowcount
         except BaseException:
             if not connection.invalidated:
                 await transaction.rollback()
@@ -197,30 +240,26 @@ async def transact(made: AsyncEngine, work: Callable[[Connection], None]) -> Non
         try:
             await transaction.commit()
         except Exception as error:
-            if xid is None or not isinstance(translated(error), DatabaseBusyError) or is_conflict(error):
+            if not stamped or not isinstance(translated(error), DatabaseBusyError) or is_conflict(error):
                 raise
             await connection.invalidate()
-            raise CommitUnknownError(str(xid), f"the connection broke during a commit: {error}") from error
+            raise CommitUnknownError(f"the connection broke during a commit: {error}") from error
 
 
-async def committed(made: AsyncEngine, xid: str) -> bool:
+async def committed(made: AsyncEngine, *, writer: str, number: int) -> bool:
     """Tell whether a transaction whose commit was broken off has happened.
 
-    Raises
-    ------
-    DatabaseBusyError
-        The server does not know yet.
+    Its row in `writers` tells, and is waited for while the server has not settled the transaction yet. The number of
+    the transaction itself would not do (`pg_xact_status`): a server that crashed before it wrote it down gives the same
+    number to another one.
     """
-    async with made.connect() as connection:
-        try:
-            status = (await connection.exec_driver_sql(f"SELECT pg_xact_status('{int(xid)}'::xid8)")).scalar()
-        except sa.exc.DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) == "22023":  # a server promoted since, that never heard of it
-                return False
-            raise
-    if status == "in progress":
-        raise DatabaseBusyError("the server has not settled the last commit yet")
-    return bool(status == "committed")
+    async with made.begin() as connection:
+        return bool((await connection.exec_driver_sql(_LAST, (writer,))).scalar() == number)
+
+
+def forget_writers(connection: Connection) -> None:
+    """Drop what was kept of processes that have written nothing for long."""
+    connection.exec_driver_sql(_FORGET)
 
 
 def require_rights(connection: Connection) -> None:
@@ -250,4 +289,5 @@ def require_rights(connection: Connection) -> None:
 
 _WRITTEN = (
     "sessions", "session_versions", "passes", "pages", "held_sessions", "quarantine", "operations", "source_sessions",
+    "writers",
 )  # fmt: skip

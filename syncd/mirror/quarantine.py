@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from syncd.listing import Unreadable
 
 
+LONGEST_MARK = 500
 _ANY_OPEN = "SELECT 1 FROM quarantine WHERE resolved_at IS NULL LIMIT 1"
 
 
@@ -36,7 +37,9 @@ def put(connection: Connection, items: Sequence[Unreadable], *, now: datetime, p
 
 def _put(connection: Connection, item: Unreadable, *, now: datetime, pass_id: int) -> tuple[int, bool]:
     content = _content(item.payload)
-    mark = f"id {item.session_id}" if item.session_id is not None else f"payload {_digest(content)}"
+    mark = f"payload {_digest(content)}"
+    if item.session_id is not None:  # as it is, unless it is too long for an index
+        mark = f"id {item.session_id}" if len(item.session_id) < LONGEST_MARK else f"id {_digest(item.session_id)}"
     open_row = connection.execute(
         sa.select(quarantine.c.id, quarantine.c.payload, quarantine.c.reason)
         .where(quarantine.c.fingerprint == mark, quarantine.c.resolved_at.is_(None))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 REVISIONS = versions.REVISIONS
 HEAD = versions.HEAD
+HALF_MOVED = f"moving {HEAD}"
+"""What stands in the place of the revision while `mirror.move` fills a database."""
 MIGRATION_LOCK = 0x53594D49
 """PostgreSQL's advisory lock of whoever migrates; the second half is a hash of the schema's name."""
 
@@ -49,6 +51,11 @@ def revision(connection: Connection) -> str | None:
     rows = list(connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars())
     if not rows and tables == {"alembic_version"}:
         return None
+    if rows == [HALF_MOVED]:
+        raise DatabaseUnusableError(
+            "the database is the target of a syncd migrate-store that was interrupted; run the same command again to "
+            "end it, or begin with an empty database"
+        )
     if len(rows) != 1 or rows[0] not in REVISIONS:
         found = ", ".join(map(str, rows)) or "none"
         raise DatabaseUnusableError(
@@ -56,6 +63,23 @@ def revision(connection: Connection) -> str | None:
             "run the newer syncd that wrote it, or restore a backup"
         )
     return str(rows[0])
+
+
+def is_half_moved(connection: Connection) -> bool:
+    """Whether a move into this database was begun, by this release, and not ended."""
+    if "alembic_version" not in sa.inspect(connection).get_table_names():
+        return False
+    return list(connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars()) == [HALF_MOVED]
+
+
+def mark_half_moved(connection: Connection) -> None:
+    """Let no daemon, and no other release, open this database until the move is ended."""
+    connection.execute(sa.text("UPDATE alembic_version SET version_num = :words"), {"words": HALF_MOVED})
+
+
+def unmark_half_moved(connection: Connection) -> None:
+    """Let everybody open it again."""
+    connection.execute(sa.text("UPDATE alembic_version SET version_num = :words"), {"words": HEAD})
 
 
 def require_head(connection: Connection) -> None:

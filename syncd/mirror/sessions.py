@@ -47,6 +47,21 @@ WHERE key = ?
 _TOUCH = """
 UPDATE sessions SET observed_at = coalesce(?, observed_at), missing_since = NULL, absences = 0 WHERE key = ?
 """
+_LIVE = """
+SELECT key, id, source_session_id FROM sessions WHERE key IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL
+"""
+# A clock that was set back must not turn a version inside out.
+_BURY_ARCHIVE = f"""
+INSERT INTO session_versions (session_key, version, {_COLUMNS}, change, valid_from, valid_to, pass_id)
+SELECT key, version, {_COLUMNS}, change, valid_from, {{later}}(?, valid_from), pass_id FROM sessions
+WHERE key IN (SELECT value FROM json_each(?))
+"""  # noqa: S608 - constants
+_BURY = """
+UPDATE sessions SET version = version + 1, change = 'deleted', valid_from = {later}(?, valid_from),
+    deleted_at = {later}(?, valid_from), pass_id = ?, observed_at = coalesce(?, observed_at),
+    missing_since = coalesce(missing_since, {later}(?, valid_from))
+WHERE key IN (SELECT value FROM json_each(?))
+"""
 
 
 @dataclass(slots=True)
@@ -105,8 +120,11 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
     applied = Applied()
     # While an empty mirror is loaded nearly all sessions are new: those that are not are what the INSERT leaves out.
     keys = _insert(connection, rows, sighting, applied) if sighting.loading else {}
-    rest = [row for row in rows if row[ID] not in keys] if keys else rows
-    known = _known(connection, rest) if rest else {}
+    if len(keys) == len(rows):
+        applied.keys = list(keys.values())
+        return applied
+    rest = [row for row in rows if row[ID] not in keys]
+    known = _known(connection, rest)
     new: list[Row] = []
     changed: list[tuple[Known, Row, Change]] = []
     touched: list[Known] = []
@@ -161,7 +179,7 @@ def _insert(connection: Connection, rows: Sequence[Row], sighting: Sighting, app
     inserted = 0
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         some = rows[start : start + _ROWS_AT_ONCE]
-        bound = (sighting.now, sighting.pass_id, sighting.observed_at, *chain.from_iterable(some))
+        bound = [sighting.now, sighting.pass_id, sighting.observed_at, *chain.from_iterable(some)]
         inserted += driver.execute(connection, _inserting(len(some)), bound).rowcount
     if inserted == len(rows):
         keys = dict(zip((row[ID] for row in rows), range(first, first + inserted), strict=True))
@@ -239,28 +257,17 @@ def bury(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int 
     list[str]
         The ids of the sessions that were live until now.
     """
-    buried: list[str] = []
-    carried: set[str] = set()
-    for key in keys:
-        row = connection.execute(
-            sa.select(sessions.c.id, sessions.c.source_session_id, sa.type_coerce(sessions.c.valid_from, sa.Text))
-            .where(sessions.c.key == key, sessions.c.deleted_at.is_(None))
-            .with_for_update()
-        ).first()  # fmt: skip
-        if row is None:
-            continue
-        at = max(now, row[2])
-        connection.exec_driver_sql(_ARCHIVE, (at, key))
-        connection.exec_driver_sql(
-            "UPDATE sessions SET version = version + 1, change = 'deleted', valid_from = ?, deleted_at = ?, "
-            "pass_id = ?, observed_at = coalesce(?, observed_at), missing_since = coalesce(missing_since, ?) "
-            "WHERE key = ?",
-            (at, at, pass_id, now if pass_id is None else None, at, key),
-        )
-        buried.append(row.id)
-        carried.add(row.source_session_id)
-    sources.refresh(connection, carried, now)
-    return buried
+    postgresql = is_postgresql(connection)
+    lock, later = ("ORDER BY key FOR UPDATE", "greatest") if postgresql else ("ORDER BY key", "max")
+    live = driver.execute(connection, _LIVE + lock, (json.dumps(sorted(keys)),)).fetchall()
+    if not live:
+        return []
+    found = json.dumps([row[0] for row in live])
+    driver.execute(connection, _BURY_ARCHIVE.format(later=later), (now, found))
+    observed_at = now if pass_id is None else None
+    driver.execute(connection, _BURY.format(later=later), (now, now, pass_id, observed_at, now, found))
+    sources.refresh(connection, {row[2] for row in live}, now)
+    return [row[1] for row in live]
 
 
 def archived_from(connection: Connection, key: int, pass_id: int) -> bool:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from syncd.clock import read_utc_text
 from syncd.decide import SourceState, source_state
-from syncd.listing import SOURCE, Row
+from syncd.listing import ID, SOURCE, Row
 from syncd.mirror import driver
 from syncd.mirror.dialects import lock_sources
 from syncd.mirror.lenient import lenient_text, text_value
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
     from syncd.mirror.database import Database
 
+_LINK_ONE = """
+UPDATE source_sessions SET state = 'linked', session_id = ?, note = NULL, checked_at = ?
+WHERE source_session_id = ? AND state IN ('unresolved', 'missing') AND NOT EXISTS (
+    SELECT 1 FROM sessions AS s WHERE s.source_session_id = ? AND s.deleted_at IS NULL AND s.key <> ?)
+"""
 _LINK_NEW = """
 INSERT INTO source_sessions (source_session_id, state, session_id, checked_at)
 SELECT source_session_id, 'linked', id, ? FROM sessions WHERE key >= ?
@@ -58,8 +63,13 @@ class Link:
 def link_new(connection: Connection, rows: Sequence[Row], first_key: int, now: str) -> list[Link]:
     """Link the source ids of sessions that were just inserted with keys from `first_key` on.
 
-    Most are new to the mirror too and need one statement; only when some were known are they looked at one by one.
+    The one of a create is known, from its operation. Those of a page are mostly new to the mirror too and need one
+    statement; only when some were known are they looked at one by one.
     """
+    if len(rows) == 1 and (source_id := rows[0][SOURCE]) is not None:
+        parameters = (rows[0][ID], now, source_id, source_id, first_key)
+        if driver.execute(connection, _LINK_ONE, parameters).rowcount == 1:
+            return [Link(source_id, "linked", rows[0][ID], None)]
     inserted = driver.execute(connection, _LINK_NEW, (now, first_key)).rowcount
     if inserted == len(rows):
         return []
@@ -128,7 +138,7 @@ def checked(connection: Connection, source_id: str, checked_at: str) -> None:
     )
 
 
-def to_ask(connection: Connection, *, checked_before: datetime, limit: int, after: str = "") -> list[str]:
+def to_ask(connection: Connection, *, checked_before: datetime, limit: int, after: str | None = None) -> list[str]:
     """Return source ids that only Albert can tell about, in their order, beginning behind `after`.
 
     These are the unresolved ones, and the missing and contradictory ones that were not checked for long; one that an
@@ -145,10 +155,11 @@ def to_ask(connection: Connection, *, checked_before: datetime, limit: int, afte
     query = (
         sa.select(source_sessions.c.source_session_id)
         .where(sa.text("source_sessions.state <> 'linked'"), stale, ~busy)
-        .where(source_sessions.c.source_session_id > text_value(connection, after))
         .order_by(source_sessions.c.source_session_id)
         .limit(limit)
     )
+    if after is not None:  # not "": an empty source id is one to say something about
+        query = query.where(source_sessions.c.source_session_id > text_value(connection, after))
     with lenient_text(connection):
         return list(connection.execute(query).scalars())
 

@@ -453,6 +453,17 @@ source_sessions = sa.Table(
     comment="external ids and where they stand; any program may INSERT source_session_id",
 )
 
+writers = sa.Table(
+    "writers",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True, comment="the process; a number of its own that it draws at its start"),
+    sa.Column("number", Key, nullable=False, comment="its last transaction that wrote anything"),
+    sa.Column("written_at", UtcDateTime, nullable=False, comment="when that was"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    comment="on PostgreSQL, what tells whether a commit whose answer was lost has happened",
+)
+
 _SESSION_COMMENTS = {
     **CONTENT_COMMENTS,
     "first_seen_at": "when syncd first saw the session",

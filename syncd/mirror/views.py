@@ -34,6 +34,12 @@ def last_passes(connection: Connection, limit: int) -> list[dict[str, Any]]:
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
+def one_pass(connection: Connection, pass_id: int) -> dict[str, Any]:
+    """Return a pass."""
+    query = sa.select(*(passes_table.c[name] for name in PASS_COLUMNS)).where(passes_table.c.id == pass_id)
+    return dict(connection.execute(query).mappings().one())
+
+
 def source_counts(connection: Connection) -> dict[str, int]:
     """Return how many source ids are in each state."""
     query = sa.select(source_sessions.c.state, sa.func.count()).group_by(source_sessions.c.state)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from syncd.cli import COMMANDS, cli
+from syncd.cli import COMMANDS, SENTENCES, cli, sentence
 from syncd.cli.common import read
 from syncd.mirror import glance, views
 from syncd.settings import load
@@ -36,6 +36,14 @@ def test_list_of_commands_cuts_no_sentence_short(syncd: Call) -> None:
     for words in ([], ["enqueue"], ["sources"], ["operations"], ["deletions"], ["quarantine"]):
         shown = syncd(*words, "--help").out
         assert "..." not in shown.partition("Commands:")[2], shown
+
+
+def test_list_of_commands_says_of_each_what_the_command_says_of_itself(syncd: Call) -> None:
+    listed = " ".join(syncd("--help").out.split())
+    for name in COMMANDS:
+        said = sentence(cli.get_command(None, name))  # type: ignore[arg-type]
+        assert f" {name} {said}" in listed
+        assert SENTENCES.get(name, said) == said
 
 
 def test_enqueue_makes_the_database_and_prints_the_operation(syncd: Call) -> None:
@@ -75,7 +83,13 @@ def test_dry_run_says_what_would_become_of_each_row_and_queues_nothing(syncd: Ca
     assert shown.data["totals"] == {"created": 1, "there": 1}
     table = syncd("enqueue", "import", "-", "--dry-run", given=b"source_session_id,name\na,A\n")
     assert "LINE" in table.out
-    assert table.err == "dry run, nothing was queued: 1 created\n"
+    said, warned = table.err.splitlines()
+    assert said == "dry run, nothing was queued: 1 created"
+    assert "no pass has been completed yet" in warned
+    at = "2026-01-01T00:00:00.000000Z"
+    sql(f"INSERT INTO passes (state, started_at, finished_at) VALUES ('complete', '{at}', '{at}')")
+    again = syncd("enqueue", "import", "-", "--dry-run", given=b"source_session_id,name\na,A\n")
+    assert again.err == "dry run, nothing was queued: 1 created\n"
     assert sql("SELECT * FROM operations") == []
 
 
@@ -86,6 +100,10 @@ def test_sources_are_added_once_imported_and_listed(syncd: Call) -> None:
         "known": 1,
     }
     assert [row["source_session_id"] for row in syncd("sources", "list", "--json").data] == ["a", "b", "c"]
+    others = b'customer,source_session_id,customer\nx,b,"1, 2"\n', b'{"n": 1, "source_session_id": "c", "n": 2}\n'
+    assert [syncd("sources", "import", "-", given=given).out for given in others] == ["added 0, known already 1\n"] * 2
+    refused = syncd("sources", "import", "-", given=b"customer\nx\n")
+    assert (refused.code, refused.err.startswith("error: line 1: ")) == (2, True)
     assert syncd("sources", "list", "--state", "linked").out == "no source ids\n"
     assert len(syncd("sources", "list", "--limit", "2", "--json").data) == 2
 
@@ -98,6 +116,9 @@ def test_operations_are_listed_shown_cancelled_and_retried(syncd: Call) -> None:
     assert [row["blocked_by"] for row in syncd("operations", "list", "--json").data] == [1, None]
     shown = syncd("operations", "show", "1")
     assert "line\\nbreak \\x1b[31m" in shown.out
+    assert "blocked_by" not in shown.out
+    assert "blocked_by         1\n" in syncd("operations", "show", "2").out
+    assert syncd("operations", "show", "2", "--json").data["blocked_by"] == 1
     sql("UPDATE operations SET state = 'dead', finished_at = '2026-01-01T00:00:00.000000Z' WHERE id = 1")
     assert syncd("operations", "retry", "1").out == "operation 1 is pending again\n"
     refused = syncd("operations", "cancel", "1", "9", "--json")
@@ -161,6 +182,23 @@ def test_quarantine_and_deletions_of_a_new_mirror_are_empty(syncd: Call) -> None
     assert syncd("quarantine", "list").out == "nothing is in quarantine\n"
     assert syncd("quarantine", "replay", "--json").data == {"resolved": 0, "left": 0}
     assert syncd("deletions", "list", "--json").data == []
+
+
+def test_sessions_of_a_held_pass_are_shown_before_somebody_decides(syncd: Call) -> None:
+    syncd("migrate")
+    at = "2026-01-01T00:00:00.000000Z"
+    sql(f"INSERT INTO passes (state, started_at, finished_at, missing) VALUES ('held', '{at}', '{at}', 1)")
+    sql(
+        "INSERT INTO sessions (key, id, name, source_session_id, extra, version, change, valid_from, first_seen_at) "
+        f"VALUES (1, 'SES1', 'line\nbreak', 's-1', '{{}}', 1, 'created', '{at}', '{at}')"
+    )
+    sql("INSERT INTO held_sessions (pass_id, session_key) VALUES (1, 1)")
+    assert "line\\nbreak" in syncd("deletions", "show", "1").out
+    assert [row["id"] for row in syncd("deletions", "show", "1", "--json").data] == ["SES1"]
+    assert syncd("deletions", "reject", "1").code == 0
+    refused = syncd("deletions", "show", "1")
+    assert (refused.code, refused.out) == (1, "")
+    assert "syncd deletions list" in refused.err
 
 
 def test_json_is_ascii_so_that_no_value_can_break_a_line_or_a_terminal(syncd: Call) -> None:

@@ -128,8 +128,9 @@ async def test_lagging_look_up_of_a_sweep_does_not_bring_back_what_was_just_dele
 
 
 @pytest.mark.sqlite
+@pytest.mark.parametrize("empty_before", [False, True])
 async def test_first_pass_that_ended_while_source_ids_were_linked_links_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_before: bool
 ) -> None:
     class Killed(Exception):  # noqa: N818 - it stands for a kill
         pass
@@ -137,7 +138,11 @@ async def test_first_pass_that_ended_while_source_ids_were_linked_links_the_rest
     def kill(*_: object, **__: object) -> None:
         raise Killed
 
-    async with world(tmp_path, sessions=5) as w:
+    async with world(tmp_path) as w:
+        if empty_before:
+            assert (await w.one_pass()).state == "complete"
+        for number in range(5):
+            w.sandbox.create(source_session_id=f"s-{number}", name="n")
         with monkeypatch.context() as patch:
             patch.setattr(loading, "_link", kill)
             with pytest.raises(Killed):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 
 class Proxy:
-    """Passes bytes on; `cut_commits` connections are cut right after a COMMIT went through, before its answer."""
+    """Passes bytes on; `cut_commits` connections are cut right after a COMMIT went through, before its answer.
+
+    With `instead`, a COMMIT that is to be cut does not go through: that is done in its place.
+    """
 
     def __init__(self, port: int) -> None:
         self.target = port
         self.port = 0
         self.cut_commits = 0
         self.cuts = 0
+        self.instead: Callable[[], Awaitable[None]] | None = None
         self.tasks: set[asyncio.Task[None]] = set()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -32,10 +36,13 @@ class Proxy:
         answers = asyncio.create_task(self._answers(server_reader, writer, cutting))
         with suppress(OSError):
             while data := await reader.read(65536):
-                if b"COMMIT" in data and self.cut_commits:
+                if b"COMMIT;" in data and self.cut_commits:  # and not "READ COMMITTED"
                     self.cut_commits -= 1
                     self.cuts += 1
                     cutting.set()
+                    if self.instead is not None:
+                        await self.instead()
+                        break
                 server_writer.write(data)
                 await server_writer.drain()
                 if cutting.is_set():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
+import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -12,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import sqlalchemy as sa
@@ -46,11 +48,65 @@ async def until(look: Callable[[], Any], *, seconds: float = DEADLINE, why: str)
     raise AssertionError(f"not within {seconds} s: {why}")
 
 
+class Process(Protocol):
+    """What a test asks of a process."""
+
+    def poll(self) -> int | None: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self, timeout: float) -> int: ...
+
+
+class Child:
+    """A process that the nursery bore: nobody here can wait for it, but a file descriptor tells when it is over."""
+
+    def __init__(self, pid: int) -> None:
+        self._descriptor = os.pidfd_open(pid)
+        self._killed = False
+
+    def poll(self) -> int | None:
+        """Return how it ended; None while it runs. What it was not killed for counts as an exit of its own."""
+        if not select.select([self._descriptor], [], [], 0)[0]:
+            return None
+        return -signal.SIGKILL if self._killed else 0
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            self._killed = True
+            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+
+    def wait(self, timeout: float) -> int:
+        assert select.select([self._descriptor], [], [], timeout)[0], "it does not end"
+        return self.poll() or 0
+
+
+class Nursery:
+    """Bears daemons that have nothing left to import: see `nursery.py`."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.postgres.nursery"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+        )
+
+    def bear(self, environment: dict[str, str], out: Path) -> Child:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        line = json.dumps({"environment": environment, "out": str(out)})
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+        return Child(int(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        """End the nursery, and what it bore with it."""
+        self._process.communicate(timeout=10)
+
+
 @dataclass
 class Replica:
     """One process."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     out: Path
 
     @property
@@ -82,16 +138,23 @@ class Fleet:
     sandbox: Sandbox
     database: Database
     environment: dict[str, str]
+    nursery: Nursery | None = None
     replicas: list[Replica] = field(default_factory=list)
+    spared: int = 0
+    """Kills that were left out, because the last replica at work would have been the victim."""
 
     def start(self, **changes: str) -> Replica:
         out = self.folder / f"replica{len(self.replicas)}.log"
-        with out.open("wb") as stdout:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "syncd", "run"], stdout=stdout, stderr=stdout, env=self.environment | changes
-            )
-        self.replicas.append(Replica(process, out))
+        self.replicas.append(Replica(self._process(self.environment | changes, out), out))
         return self.replicas[-1]
+
+    def _process(self, environment: dict[str, str], out: Path) -> Process:
+        if self.nursery is not None:
+            return self.nursery.bear(environment, out)
+        with out.open("wb") as stdout:
+            return subprocess.Popen(
+                [sys.executable, "-m", "syncd", "run"], stdout=stdout, stderr=stdout, env=environment
+            )
 
     async def started(self, count: int) -> list[Replica]:
         """Start replicas and wait until they work."""
@@ -149,6 +212,8 @@ class Fleet:
             if len(at_work) > 1:
                 chance.choice(at_work).kill()
                 self.start()
+            else:
+                self.spared += 1
 
     def end(self) -> None:
         for one in self.replicas:
@@ -158,14 +223,16 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(folder: Path, sandbox: Sandbox, url: str, **changes: str) -> AsyncIterator[Fleet]:
+async def fleet(
+    folder: Path, sandbox: Sandbox, url: str, *, nursery: Nursery | None = None, **changes: str
+) -> AsyncIterator[Fleet]:
     """Have replicas that end with the test."""
     environment = bare_environment() | FAST | {
         "SYNCD_DATABASE_URL": url, "ALBERT_BASE_URL": sandbox.url, "ALBERT_TOKEN": sandbox.token,
         "PYTHONPATH": str(ROOT), "SYNCD_LOG_FORMAT": "json",
     } | changes  # fmt: skip
     async with Database.create(sa.make_url(url), patience=30) as database:
-        ships = Fleet(folder, sandbox, database, environment)
+        ships = Fleet(folder, sandbox, database, environment, nursery)
         try:
             yield ships
         finally:

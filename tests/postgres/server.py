@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,6 +116,15 @@ class PostgresServer:
         """Stop the server: SIGINT ends connections and shuts down cleanly, SIGQUIT is a crash."""
         assert self.process is not None
         self.process.send_signal(how)
+        self.process.wait(30)
+
+    def crash(self) -> None:
+        """Kill the server and each of its processes, as the kernel does when memory is short."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for pid in (self.process.pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(30)
 
     def remove(self) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 import sqlalchemy as sa
 
 from syncd.listing import Row
-from syncd.mirror import operations, passes, sessions
+from syncd.mirror import keys, operations, passes, sessions, tables
 from syncd.mirror.database import Database
 from syncd.mirror.listen import Listening
 from syncd.mirror.passes import PassLostError
 from syncd.mirror.sessions import Sighting
+from tests.world import world
 
+pytestmark = pytest.mark.sqlite  # the tests name their database themselves
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 T1, T2, T3 = (f"2026-06-01T12:00:0{second}.000000Z" for second in (1, 2, 3))
 
@@ -137,6 +141,17 @@ async def test_row_that_becomes_visible_late_does_not_run_beside_a_later_one_of_
     assert await here.write(claim) == [early]
 
 
+async def test_claim_locks_the_keys_of_what_it_claims_and_of_nothing_else(here: Database, there: Database) -> None:
+    # where no index serves, PostgreSQL looks at every row and asks the cheaper of two conditions first
+    await here.write(lambda c: operations.enqueue(c, [create(f"s{number}") for number in range(40)]))
+    count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+    async with there._reader.connect() as connection, connection.begin():
+        for way in ("indexscan", "bitmapscan", "indexonlyscan"):
+            await connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
+        assert len(await connection.run_sync(claim, 20)) == 20
+        assert (await connection.exec_driver_sql(count)).scalar() == 20
+
+
 async def test_not_before_of_any_program_is_honoured(here: Database) -> None:
     insert = "INSERT INTO operations (kind, session_id, not_before) VALUES ('delete', 'SES1', '2026-06-01T13:30:00Z')"
     await here.write(lambda c: c.exec_driver_sql(insert))
@@ -172,6 +187,25 @@ async def test_leader_that_was_cut_off_writes_nothing_to_a_pass_that_was_taken_u
     await there.write(lambda c: passes.finish(c, new, "complete", now=NOW))
 
 
+async def test_two_that_begin_a_pass_at_once_begin_one(here: Database, there: Database) -> None:
+    def take(connection: sa.Connection) -> passes.Progress:
+        return passes.running(connection) or passes.begin(connection, NOW)
+
+    taken: list[passes.Progress] = []
+
+    async def second() -> None:
+        taken.append(await here.write(take))
+
+    async with there._reader.connect() as connection:
+        transaction = await connection.begin()
+        begun = await connection.run_sync(take)
+        async with anyio.create_task_group() as group:
+            group.start_soon(second)
+            await waits_for_a_lock(there)
+            await transaction.commit()
+    assert (taken[0].id, taken[0].resumed, taken[0].fence) == (begun.id, True, begun.fence + 1)
+
+
 @pytest.mark.parametrize(
     "extra", ['{"a":1e+22,"b":-0.0}', '{"b":1.50,"aa":[1e-07,1e+300]}', '{"é":{"z":1,"y":"\\u0001"}}']
 )
@@ -201,3 +235,96 @@ async def test_insert_of_any_program_wakes_who_listens(here: Database, there: Da
                 await heard.wait()
     finally:
         await told.close()
+
+
+async def test_replicas_that_wait_for_each_other_both_go_on(here: Database, there: Database) -> None:
+    for session_id in "AB":
+        row = session(session_id, "old")
+        await here.write(lambda c, row=row: sessions.apply(c, [row], Sighting(T1, T1, 1, T1)))  # type: ignore[misc]
+    met = {one: anyio.Event() for one in "AB"}
+
+    async def rename(database: Database, first: str, second: str) -> None:
+        def one(connection: sa.Connection, key: str) -> None:
+            connection.exec_driver_sql("SET LOCAL deadlock_timeout = '20ms'")
+            connection.exec_driver_sql("UPDATE sessions SET name = name || ? WHERE id = ?", (first, key))
+
+        def both(connection: sa.Connection) -> None:
+            one(connection, first)
+            met[first].set()
+            connection.exec_driver_sql("SELECT pg_sleep(0.2)") if not met[second].is_set() else None
+            one(connection, second)
+
+        await database.write(both)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(rename, here, "A", "B")
+        group.start_soon(rename, there, "B", "A")
+    assert {"".join(sorted(name.removeprefix("old"))) for name in (await names(here)).values()} == {"AB"}
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kathmandu", "America/New_York"])
+async def test_times_are_the_same_whatever_the_zone_of_the_session(here: Database, zone: str) -> None:
+    at = "1969-12-31T23:59:59.999999Z"
+    kept = "0001-01-01T00:00:00.000000Z"
+
+    def work(connection: sa.Connection) -> tuple[Any, ...]:
+        connection.exec_driver_sql(f"SET LOCAL TimeZone = '{zone}'")
+        connection.exec_driver_sql("SET LOCAL DateStyle = 'German'")
+        connection.exec_driver_sql(
+            "INSERT INTO passes (started_at, finished_at, read_at) VALUES (?, ?, ?)", (at, kept, kept)
+        )
+        return tuple(
+            connection.exec_driver_sql("SELECT started_at, finished_at, 'infinity'::timestamptz FROM passes").one()
+        )
+
+    with pytest.raises(sa.exc.IntegrityError, match="finished"):
+        await here.write(work)
+    await here.write(lambda c: c.exec_driver_sql("ALTER TABLE passes DROP CONSTRAINT ck_passes_finished"))
+    assert await here.write(work) == (at, kept, "9999-12-31T23:59:59.999999Z")
+
+
+async def test_table_that_a_migration_changes_under_a_prepared_statement_costs_nothing(
+    here: Database, there: Database
+) -> None:
+    query = "SELECT * FROM operations"
+    for _ in range(2):
+        await here.read(lambda c: c.exec_driver_sql(query).all())
+        await here.write(lambda c: c.exec_driver_sql(query).all())
+    await there.write(lambda c: c.exec_driver_sql("ALTER TABLE operations ADD COLUMN of_the_next_release text"))
+    for ask in (here.read, here.write):
+        await ask(lambda c: c.exec_driver_sql(query).all())
+
+
+@pytest.mark.parametrize("given", ["infinity", "-infinity", "4713-01-01 BC", "294276-12-31", "2026-06-01T12:00+05:45"])
+async def test_the_queue_can_read_every_time_that_was_let_in(here: Database, given: str) -> None:
+    columns, values = "kind, session_id, not_before, requested_at", f"'delete', 's', '{given}', '{given}'"
+    insert = f"INSERT INTO operations ({columns}) VALUES ({values})"
+    await here.write(lambda c: c.exec_driver_sql(insert))
+    await here.read(lambda c: operations.next_due(c, after=NOW))
+    (row,) = await here.read(lambda c: operations.listing(c, state=None, limit=1))
+    assert row["not_before"].tzinfo is not None
+    assert len(await here.write(claim)) == (given in {"-infinity", "4713-01-01 BC", "2026-06-01T12:00+05:45"})
+
+
+async def test_claim_and_look_for_the_next_over_20000_rows_use_the_indexes(here: Database) -> None:
+    rows = [{"kind": "create", "source_session_id": f"s-{number}", "name": "n"} for number in range(20_000)]
+    await here.write(lambda c: c.execute(sa.insert(tables.operations), rows).close())
+    await here.write(lambda c: c.exec_driver_sql("ANALYZE operations"))
+
+    def work(connection: sa.Connection) -> list[str]:
+        at = "2031-01-01T00:00:00.000000Z"
+        asked = [(operations._DUE + operations._LOCKED, ("pending", at, at, 16)), (keys._STILL_FREE, ([1, 2, 3],))]
+        return [row[0] for text, values in asked for row in connection.exec_driver_sql(f"EXPLAIN {text}", values)]
+
+    assert [step for step in await here.write(work) if "Seq Scan on operations" in step] == []
+
+
+async def test_pass_that_finds_nothing_changed_touches_no_session(tmp_path: Path, postgres_url: str) -> None:
+    query = "SELECT key, xmin::text, ctid::text FROM sessions UNION SELECT 0, count(*)::text, '' FROM session_versions"
+    async with world(tmp_path, sessions=60, url=postgres_url) as w:
+        await w.one_pass()
+        before = await w.sql(query)
+        for _ in range(2):
+            w.clock.forward(300)
+            assert (await w.one_pass()).state == "complete"
+        assert await w.sql(query) == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from syncd.mirror import operations, schema
 from syncd.mirror.database import Database
 from syncd.mirror.postgres import require_rights
 from tests.postgres.faults import proxied
+from tests.postgres.replicas import ROOT, bare_environment
 from tests.postgres.server import PostgresServer, in_thread
 
 CREATE = {"kind": "create", "source_session_id": "s", "name": "n"}
@@ -42,6 +45,33 @@ async def test_commit_whose_answer_was_lost_is_not_done_twice(postgres: Postgres
             row = await database.read(lambda c: operations.get(c, operation_id))
             assert row is not None
             assert row["source_session_id"] == "s"
+
+
+async def test_commit_that_a_crash_undid_is_done_again_though_its_number_went_to_another() -> None:
+    durable = PostgresServer("wal_writer_delay=10s")  # nothing but a commit writes down which transactions there were
+    await in_thread(durable.start)
+    try:
+        url = durable.url(await in_thread(durable.fresh))
+        async with (
+            proxied(durable.port) as proxy,
+            Database.create(sa.make_url(url).set(port=proxy.port), patience=30) as database,
+            Database.create(sa.make_url(url), patience=30) as other,
+        ):
+            await other.write(lambda c: c.exec_driver_sql("CREATE TABLE noise (at timestamptz)"))
+
+            async def crash() -> None:
+                await in_thread(durable.crash)
+                await in_thread(durable.start)
+                for _ in range(20):
+                    await other.write(lambda c: c.exec_driver_sql("INSERT INTO noise VALUES (now())"))
+
+            assert await count(database) == 0
+            proxy.cut_commits, proxy.instead = 1, crash
+            await database.write(lambda c: operations.enqueue(c, [CREATE]))
+            assert proxy.cuts == 1
+            assert await count(other) == 1
+    finally:
+        await in_thread(durable.remove)
 
 
 async def test_writes_that_join_while_a_commit_is_in_doubt_are_done_once(
@@ -125,6 +155,26 @@ async def test_read_only_server_is_told_apart(postgres: PostgresServer, postgres
         with pytest.raises(DatabaseUnusableError, match="primary"):
             await database.write(lambda c: operations.enqueue(c, [CREATE]))
         assert await count(database) == 0
+
+
+async def test_standby_is_told_apart_before_anything_is_asked() -> None:
+    server = PostgresServer("hot_standby=on")
+    await in_thread(server.start)
+    try:
+        name = await in_thread(server.fresh)
+        await in_thread(server.stop)
+        (server.data / "standby.signal").touch()
+        await in_thread(server.start)
+        environment = bare_environment() | {
+            "SYNCD_DATABASE_URL": server.url(name), "ALBERT_BASE_URL": "http://127.0.0.1:9", "ALBERT_TOKEN": "t",
+            "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        command = [sys.executable, "-m", "syncd", "run"]
+        done = await in_thread(lambda: subprocess.run(command, check=False, capture_output=True, env=environment))
+        assert done.returncode == 3, done.stderr
+        assert b"point SYNCD_DATABASE_URL at the primary" in done.stderr
+    finally:
+        await in_thread(server.remove)
 
 
 async def test_role_without_rights_is_told_the_grant_that_mends_it(postgres: PostgresServer, postgres_url: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,9 +17,9 @@ import sqlalchemy as sa
 from syncd.clock import SystemClock
 from syncd.errors import DatabaseUnusableError, SyncdError
 from syncd.mirror import move as moving
+from syncd.mirror import schema
 from syncd.mirror.database import Database
 from syncd.mirror.leader import replica
-from syncd.mirror.tables import metadata
 from syncd.sandbox import Habits
 from tests.postgres.replicas import bare_environment
 from tests.postgres.server import PostgresServer, in_thread
@@ -65,7 +67,7 @@ async def tables(url: sa.URL) -> dict[str, list[Any]]:
 
     def work(connection: sa.Connection) -> dict[str, list[Any]]:
         found = {}
-        for table in metadata.sorted_tables:
+        for table in moving.TABLES:
             rows = [dict(row) for row in connection.execute(sa.select(table)).mappings()]
             for row in rows:
                 if "extra" in row:
@@ -111,18 +113,108 @@ async def test_target_that_is_not_empty_is_refused_and_not_touched(tmp_path: Pat
     assert await tables(there) == before
 
 
-async def test_interrupted_move_leaves_the_target_empty_and_can_be_begun_again(tmp_path: Path, empty_url: str) -> None:
+KILLED = """
+import os, signal, sys
+import anyio, sqlalchemy as sa
+from syncd.mirror import move
+
+def stop(done, total):
+    if done > int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+move.CHUNK = 10
+anyio.run(lambda: move.move(sa.make_url(sys.argv[1]), sa.make_url(sys.argv[2]), on_rows=stop))
+"""
+
+
+async def killed(source: sa.URL, target: sa.URL, rows: int) -> None:
+    """Begin a move in a process that is killed after so many rows."""
+    arguments = [sys.executable, "-c", KILLED, *map(str, (source, target, rows))]
+    environment = bare_environment() | {"PYTHONPATH": str(ROOT)}
+    done = await in_thread(lambda: subprocess.run(arguments, check=False, capture_output=True, env=environment))
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+
+async def resumed(source: sa.URL, target: sa.URL) -> None:
+    """End a move that was killed; make sure that it goes on where it was."""
+    environment = bare_environment() | {"PYTHONPATH": str(ROOT), "SYNCD_DATABASE_URL": str(target)}
+    refused = await in_thread(
+        lambda: subprocess.run(
+            [sys.executable, "-m", "syncd", "status"], check=False, capture_output=True, text=True, env=environment
+        )
+    )
+    assert refused.returncode == 3
+    assert "interrupted" in refused.stderr
+    there = {name: len(rows) for name, rows in (await tables(target)).items()}
+    assert 0 < there["sessions"] < 35
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr("sqlalchemy.delete")  # nothing that is there already is thrown away
+        await moving.move(source, target)
+    assert await tables(target) == await tables(source)
+
+
+async def test_move_that_was_killed_goes_on_behind_its_last_row_both_ways(tmp_path: Path, empty_url: str) -> None:
     source, there = await fill(tmp_path), sa.make_url(empty_url)
+    await killed(source, there, 30)
+    await resumed(source, there)
+    back = source.set(database=str(tmp_path / "back.db"))
+    await killed(there, back, 30)
+    await resumed(there, back)
+    assert await triggers(back) == await triggers(source)
 
-    def stop(done: int, total: int) -> None:
-        if done > total / 2:
-            raise InterruptedError
 
+async def triggers(url: sa.URL) -> list[Any]:
+    query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
+    async with Database(url, patience=5) as database:
+        return await database.read(lambda c: [tuple(row) for row in c.exec_driver_sql(query)])
+
+
+async def test_what_the_source_has_changed_since_the_kill_is_copied_anew(tmp_path: Path, empty_url: str) -> None:
+    source, there = await fill(tmp_path), sa.make_url(empty_url)
     with pytest.raises(SyncdError):
-        await moving.move(source, there, on_rows=stop)
-    async with Database(there, patience=5) as database:
-        assert await database.read(lambda c: sa.inspect(c).get_table_names()) == []
-    assert all(one.rows for one in await moving.move(source, there))
+        await moving.move(source, there, on_rows=lambda done, total: interrupt() if done > total / 2 else None)
+    async with Database(source, patience=5) as database:
+        await database.write(lambda c: c.exec_driver_sql("UPDATE sessions SET name = 'another' WHERE id = 'SES8'"))
+    await moving.move(source, there)
+    assert await tables(there) == await tables(source)
+
+
+def interrupt() -> None:
+    raise InterruptedError
+
+
+async def test_row_that_comes_while_the_source_is_moved_is_not_left_behind(tmp_path: Path, empty_url: str) -> None:
+    source, there = await fill(tmp_path), sa.make_url(empty_url)
+    late = False
+
+    def insert(done: int, total: int) -> None:
+        nonlocal late
+        if done > total / 2 and not late:
+            late = True
+            with sqlite3.connect(str(source.database)) as connection:
+                connection.execute("INSERT INTO operations (kind, session_id) VALUES ('delete', 'SES30')")
+            connection.close()
+
+    with pytest.raises(SyncdError, match="written to"):
+        await moving.move(source, there, on_rows=insert)
+    await moving.move(source, there)
+    assert await tables(there) == await tables(source)
+
+
+async def test_mirror_that_its_first_pass_has_loaded_in_part_is_linked_by_the_move(
+    tmp_path: Path, empty_url: str
+) -> None:
+    async with world(tmp_path, sessions=30, habits=Habits(page_size=10)) as w:
+        await w.one_pass()
+        source = w.database.url
+        assert await w.sql("SELECT 1 FROM sessions")
+    async with Database(source, patience=5) as database:
+        await database.write(lambda c: c.exec_driver_sql("DROP INDEX IF EXISTS ix_sessions_live_source"))
+        await database.write(lambda c: c.exec_driver_sql("DELETE FROM source_sessions"))
+    await moving.move(source, sa.make_url(empty_url))
+    found = await tables(sa.make_url(empty_url))
+    linked = {row["source_session_id"]: row["session_id"] for row in found["source_sessions"]}
+    assert linked == {row["source_session_id"]: row["id"] for row in found["sessions"]}
 
 
 async def test_row_that_the_target_does_not_hold_as_it_was_ends_the_move(
@@ -133,7 +225,9 @@ async def test_row_that_the_target_does_not_hold_as_it_was_ends_the_move(
     await in_thread(lambda: postgres.sql(rule, str(there.database)))
     with pytest.raises(SyncdError, match="held_sessions has 1 rows"):
         await moving.move(source, there)
-    assert not any((await tables(there)).values())
+    async with Database(there, patience=5) as database:
+        with pytest.raises(DatabaseUnusableError, match="interrupted"):
+            await database.read(schema.require_head)
 
 
 async def test_text_that_postgresql_cannot_hold_is_named(tmp_path: Path, empty_url: str) -> None:
@@ -159,7 +253,7 @@ async def test_command_moves_and_refuses_while_a_daemon_works_there(tmp_path: Pa
         assert "stop it first" in refused.stderr
     done = await in_thread(lambda: syncd(source, "migrate-store", "--to", empty_url, "--json"))
     assert done.returncode == 0, done.stderr
-    assert {one["table"] for one in json.loads(done.stdout)["moved"]} == set(metadata.tables)
+    assert {one["table"] for one in json.loads(done.stdout)["moved"]} == {table.name for table in moving.TABLES}
     again = await in_thread(lambda: syncd(source, "migrate-store", "--to", source))
     assert again.returncode == 2, again.stderr
     status = await in_thread(lambda: syncd(empty_url, "status", "--json"))

@@ -18,7 +18,7 @@ COMMENTS = """
 SELECT c.relname, a.attname, col_description(c.oid, a.attnum), obj_description(c.oid, 'pg_class'), t.typname,
     a.attidentity
 FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 JOIN pg_type AS t ON t.oid = a.atttypid
-WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v') AND c.relname <> 'alembic_version'
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
 """
 
 
@@ -30,8 +30,10 @@ async def test_every_table_view_and_column_has_its_comment_and_native_type(postg
         (table.name, column.name): column.comment for table in metadata.sorted_tables for column in table.columns
     }
     expected |= {(view, name): words for view, (_, names) in VIEW_COMMENTS.items() for name, words in names.items()}
+    expected |= {("alembic_version", "version_num"): None}
     assert {key: row[2] for key, row in columns.items()} == expected
     tables = {table.name: table.comment for table in metadata.sorted_tables}
+    tables |= {"alembic_version": "the version of the schema"}
     tables |= {view: words for view, (words, _) in VIEW_COMMENTS.items()}
     assert {row[0]: row[3] for row in found} == tables
     types = {name: kind for (table, name), (*_, kind, _) in columns.items() if table == "chat_session_history"}
@@ -83,7 +85,7 @@ async def test_migration_that_waits_for_a_lock_gives_way(postgres: PostgresServe
     url = sa.make_url(postgres.url(name))
     try:
         async with Database(url, patience=0) as database, Database(url, patience=5) as other:
-            await other.write(lambda c: c.exec_driver_sql("CREATE TABLE busy (one int)"))
+            await in_thread(lambda: postgres.sql("CREATE TABLE busy (one int)", name))
             async with other._reader.connect() as connection, connection.begin():
                 await connection.exec_driver_sql("SELECT * FROM busy")
                 with pytest.raises(DatabaseBusyError, match="lock timeout"):

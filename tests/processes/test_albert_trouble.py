@@ -72,6 +72,12 @@ async def test_once_with_refused_credentials_or_a_dead_operation_exits_1(syncd: 
     assert refused.code == 1
     assert refused.data["pass"]["state"] == "failed"
     assert "credentials" in refused.data["pass"]["error"]
+    assert "pass 1 is failed: Albert refuses the credentials" in refused.data["problems"][0]
+    told = await syncd.call("once", ALBERT_TOKEN="wrong")
+    assert told.code == 1
+    assert told.err.startswith("error: pass 2 is failed: Albert refuses the credentials")
+    assert "run: syncd doctor" in told.err
+    assert "credentials" in (await syncd.call("status", "--json")).data["problems"][0]
 
     assert (await syncd.call("once")).code == 0
     syncd.sandbox.script("DELETE", "/api/v3/chats/sessions/CHS1", 422)

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import anyio
+import pytest
 
 from syncd.sandbox import Faults
 from tests.processes.kit import COMMAND, SECRET, Syncd, bare_environment
@@ -35,7 +36,9 @@ async def test_once_logs_to_stdout_and_with_json_to_stderr(syncd: Syncd) -> None
     assert events == ["pass.started", *["page.mirrored"] * 3, "pass.complete"]
     assert plain.err == ""
     as_json = await syncd.call("once", "--json")
-    assert as_json.data["pass"] == {"id": 2, "state": "complete", "error": None}
+    ended = as_json.data["pass"]
+    assert (ended["id"], ended["state"], ended["error"], ended["seen"]) == (2, "complete", None, 30)
+    assert as_json.data["problems"] == []
     assert [json.loads(line)["event"] for line in as_json.err.splitlines()] == events
 
 
@@ -112,15 +115,20 @@ async def test_demo_ends_well_and_its_mirror_agrees_with_the_server(syncd: Syncd
     assert shown.err == ""
 
 
-async def test_status_of_a_healthy_mirror_loads_none_of_the_heavy_libraries(syncd: Syncd) -> None:
-    assert (await syncd.call("once")).code == 0
+@pytest.mark.parametrize(("word", "code"), [("status", 0), ("--help", 0), ("healthcheck", 1)])
+async def test_what_people_and_probes_call_all_the_time_loads_none_of_the_heavy_libraries(
+    syncd: Syncd, word: str, code: int
+) -> None:
+    if word == "status":
+        assert (await syncd.call("once")).code == 0
     program = (
-        "import sys; sys.argv = ['syncd', 'status']\n"
+        f"import sys; sys.argv = ['syncd', '{word}']\n"
         "from syncd.cli import main\n"
         "try: main()\n"
         "except SystemExit as ended: code = ended.code\n"
         "heavy = {'sqlalchemy', 'alembic', 'httpx', 'aiohttp', 'rich', 'structlog', 'anyio', 'asyncio'}\n"
         "print(code, sorted(heavy & sys.modules.keys()), file=sys.stderr)\n"
     )
-    ended = await anyio.run_process([COMMAND[0], "-c", program], env=syncd.environment, cwd=syncd.folder)
-    assert ended.stderr.decode() == "0 []\n"
+    environment = syncd.environment | {"SYNCD_STATUS_PORT": "1"}
+    ended = await anyio.run_process([COMMAND[0], "-c", program], env=environment, cwd=syncd.folder)
+    assert ended.stderr.decode().splitlines()[-1] == f"{code} []"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,22 @@ async def test_a_held_pass_deletes_nothing_marks_nothing_asks_nothing_and_keeps_
         (event,) = w.named("pass.held")
         assert (event["pass_id"], event["candidates"]) == (2, 5)
         assert w.named("pass.complete")[-1]["pass_id"] == 1
+
+
+async def test_the_sessions_that_a_held_pass_would_let_go_are_told_also_by_the_holds_that_repeat_it(
+    folder: Path,
+) -> None:
+    async with world(folder, sessions=30) as w:
+        w.guard = Guard(grace=0, confirmations=1, max_count=3, max_fraction=0.0)
+        await w.one_pass()
+        delete(w, 1, 2, 3, 4, 5)
+        for number in (2, 3):
+            assert (await w.one_pass()).pass_id == number
+            told = await w.database.read(partial(passes.held_rows, pass_id=number, limit=4))
+            assert told is not None
+            assert len(told) == 4
+            assert {row["id"] for row in told} < {"SES1", "SES2", "SES3", "SES4", "SES5"}
+            assert all(row["source_session_id"] for row in told)
 
 
 @pytest.mark.parametrize("live", [1, 5])

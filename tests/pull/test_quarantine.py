@@ -28,6 +28,7 @@ BROKEN: dict[str, Any] = {
     "lone surrogate": wire("X", name="\ud800"),
     "lone surrogate in an unknown field": wire("X", more={"deep": ["\udfff"]}),
     "lone surrogate as a key": wire("X", **{"\ud800": 1}),
+    "source id too long for an index": wire("X", sourceSessionId="".join(map(chr, range(0x4E00, 0x5200)))),
     "NUL": wire("X", name="a\0b"),
     "NUL in an unknown field": wire("X", more=[{"a\0": 1}]),
     "NaN": wire("X", more=float("nan")),
@@ -266,3 +267,14 @@ async def test_an_unreadable_item_writes_nothing_when_it_comes_again(folder: Pat
         after = await w.database.write(lambda c: c.execute(sa.text("SELECT total_changes()")).scalar_one())
         assert await dump(w) == before
         assert after - total <= 5  # the pass's own rows
+
+
+async def test_session_whose_id_no_index_can_hold_costs_the_others_nothing(folder: Path) -> None:
+    long = "".join(map(chr, range(0x4E00, 0x5400)))
+    async with world(folder) as w:
+        Listing(w, {None: page(wire("A"), wire(long), wire("C"))})
+        for _ in range(2):
+            assert (await w.one_pass()).state == "complete"
+            assert list(await w.live()) == ["A", "C"]
+        (row,) = await w.sql("SELECT session_id, reason FROM quarantine")
+        assert row == {"session_id": long, "reason": "id has 4608 bytes, and no more than 2600 can be kept"}

@@ -106,7 +106,6 @@ async def test_each_field_counts_as_a_change_and_makes_one_version(folder: Path,
         }
 
 
-@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_unknown_fields_stand_in_extra_and_it_is_an_empty_object_without_any(folder: Path) -> None:
     async with world(folder) as w:
         Listing(
@@ -114,17 +113,16 @@ async def test_unknown_fields_stand_in_extra_and_it_is_an_empty_object_without_a
         )
         await w.one_pass()
         rows = await w.sql("SELECT extra, last_message_at FROM chat_sessions ORDER BY id")
-        assert [row["extra"] for row in rows] == [
-            "{}",
-            '{"a":{"c":"ü","d":[true,null]},"z":1}',
-            '{"lastMessageAt":"soon"}',
+        assert [json.loads(row["extra"]) for row in rows] == [
+            {},
+            {"a": {"c": "ü", "d": [True, None]}, "z": 1},
+            {"lastMessageAt": "soon"},
         ]
         assert rows[2]["last_message_at"] is None
-        (found,) = await w.sql("SELECT id FROM chat_sessions WHERE json_extract(extra, '$.a.d[0]') = 1")
+        (found,) = await w.sql("SELECT id FROM chat_sessions WHERE extra -> 'a' ->> 'c' = 'ü'")
         assert found == {"id": "B"}
 
 
-@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_the_view_has_the_columns_that_the_interface_promises(folder: Path) -> None:
     content = [
         "id",
@@ -150,7 +148,8 @@ async def test_the_view_has_the_columns_that_the_interface_promises(folder: Path
     async with world(folder) as w:
 
         async def columns(name: str) -> list[str]:
-            return [row["name"] for row in await w.sql(f"SELECT name FROM pragma_table_info('{name}')")]
+            query = f"SELECT * FROM {name} LIMIT 0"
+            return await w.database.read(lambda c: list(c.exec_driver_sql(query).keys()))
 
         assert await columns("chat_sessions") == content
         assert await columns("chat_sessions_all") == [*content, "missing_since", "deleted_at"]

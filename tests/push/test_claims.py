@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from aiohttp import web
 
-from syncd.mirror import operations, tables
+from syncd.mirror import driver, operations, tables
 from syncd.wake import Wake
 from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working
 from tests.world import World, world
@@ -24,15 +23,13 @@ def claim(w: World, limit: int = 4, **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_claim_is_durable_before_the_request_leaves(tmp_path: Path, method: str) -> None:
     async with world(tmp_path, sessions=2) as w:
         seen: list[Any] = []
 
-        def look(_: web.BaseRequest) -> None:
-            other = sqlite3.connect(w.database.path)
-            seen.extend(other.execute("SELECT state, attempts, fence, lease_until > '2026' FROM operations").fetchall())
-            other.close()
+        async def look(_: web.BaseRequest) -> None:  # on a connection that sees only what is committed
+            rows = await w.sql("SELECT state, attempts, fence, lease_until > '2026-01-01' AS leased FROM operations")
+            seen.extend(tuple(row.values()) for row in rows)
 
         w.sandbox.script(method, SESSIONS, look)
         await w.enqueue(create() if method == "POST" else {"kind": "delete", "session_id": "SES1"})
@@ -98,7 +95,7 @@ async def test_abandoned_claims_become_unknown_at_the_start(tmp_path: Path) -> N
         assert row["state"] == "succeeded"
 
 
-@pytest.mark.sqlite  # it looks with SQLite's own means
+@pytest.mark.sqlite  # time goes on by hand, faster than a server answers
 async def test_heartbeat_prolongs_the_lease_of_a_long_request(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         go = anyio.Event()
@@ -136,6 +133,52 @@ async def test_stop_during_a_post_is_unknown_at_once_and_during_a_lookup_costs_n
         assert (row["state"], row["attempts"]) == (("unknown", 1) if method == "POST" else ("pending", 0))
         (row,) = await worked(w, one)
         assert (row["state"], effects(w)) == ("succeeded", ["s-1"])
+
+
+async def test_no_more_operations_ask_at_once_than_are_allowed_though_some_are_claimed_ahead(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        go, asking = anyio.Event(), set[str]()
+        most = 0
+
+        async def wait(request: web.BaseRequest) -> None:
+            nonlocal most
+            asking.add(request.path)
+            most = max(most, len(asking))
+            await go.wait()
+            asking.discard(request.path)
+
+        w.sandbox.script("GET", f"{SESSIONS}/source/", wait, times=30)
+        ids = await w.enqueue(*(create(f"s-{n}") for n in range(30)))
+        async with working(w.push(concurrency=8)):
+            await until(lambda: most == 8)
+            with anyio.fail_after(10):
+                while len(await w.sql("SELECT id FROM operations WHERE state = 'running'")) < 10:  # noqa: ASYNC110
+                    await anyio.sleep(0.002)
+            assert len(w.sandbox.requests) == 8
+            go.set()
+            await finished(w, *ids)
+        assert most == 8
+
+
+async def test_operation_claimed_ahead_gives_its_claim_back_when_the_daemon_stops(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        go = anyio.Event()
+
+        async def wait(_: web.BaseRequest) -> None:
+            await go.wait()
+
+        w.sandbox.script("GET", f"{SESSIONS}/source/", wait, times=4)
+        await w.enqueue(*(create(f"s-{n}") for n in range(6)))
+        push = w.push(concurrency=4)
+        async with working(push):
+            with anyio.fail_after(10):
+                while len(await w.sql("SELECT id FROM operations WHERE state = 'running'")) < 5:  # noqa: ASYNC110
+                    await anyio.sleep(0.002)
+            await until(lambda: len(w.sandbox.requests) == 4)
+            push.stop()
+            go.set()
+        rows = await w.sql("SELECT state, attempts FROM operations ORDER BY id")
+        assert [(row["state"], row["attempts"]) for row in rows] == [("succeeded", 1)] * 4 + [("pending", 0)] * 2
 
 
 async def test_not_before_is_honoured(tmp_path: Path) -> None:
@@ -184,20 +227,19 @@ async def test_claim_over_20000_rows_uses_the_indexes(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         rows = [{"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(20_000)]
         await w.database.write(lambda c: c.execute(sa.insert(tables.operations), rows))
-        statements: list[tuple[str, Any]] = []
+        statements: list[str] = []
 
         def work(connection: sa.Connection) -> list[str]:
-            sa.event.listen(connection, "before_cursor_execute", lambda *a: statements.append((a[2], a[3])))
+            sqlite = driver.sqlite(connection)
+            sqlite.set_trace_callback(statements.append)
             operations.claim(connection, now=w.clock.now(), owner="me", lease=60, limit=8)
             operations.next_due(connection, after=w.clock.now())
-            selects = [one for one in statements if one[0].lstrip().startswith("SELECT")]
-            return [
-                row[3] for text, values in selects
-                for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)
-            ]  # fmt: skip
+            sqlite.set_trace_callback(None)
+            selects = [one for one in statements if one.lstrip().startswith("SELECT")]
+            return [row[3] for text in selects for row in sqlite.execute(f"EXPLAIN QUERY PLAN {text}")]
 
         plan = await w.database.write(work)
-        assert plan
+        assert sum("ix_operations_state" in step for step in plan) == 4  # two looks by each
         assert [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE" in step] == []
 
 

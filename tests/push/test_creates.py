@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from syncd.mirror import loading
 from syncd.sandbox import Habits
 from tests.push.kit import SESSIONS, create, effects, finished, times, until, worked, working
 from tests.world import world
@@ -41,6 +42,16 @@ async def test_session_that_is_there_as_wanted_is_adopted_without_a_post(tmp_pat
         assert (row["state"], row["result_session_id"], row["last_error"]) == ("succeeded", there["id"], None)
         assert w.asked("POST") == []
         assert await w.live() == w.there()
+
+
+async def test_create_whose_answers_were_all_lost_is_given_up_with_the_words_of_the_last(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        (one,) = await w.enqueue(create())
+        w.sandbox.script("POST", SESSIONS, 500, times=100)
+        (row,) = await worked(w, one, max_attempts=2)
+        assert (row["state"], row["attempts"]) == ("dead", 2)
+        assert "2 attempts, each with its answer lost; the last: POST" in row["last_error"]
+        assert "scripted 500" in row["last_error"]
 
 
 @pytest.mark.parametrize(("fields", "said"), [({"name": "other"}, "name"), ({"parent_id": "FOL1"}, "folder")])
@@ -171,16 +182,13 @@ async def test_attempts_with_lost_answers_run_out(tmp_path: Path) -> None:
         assert len(times(w, "POST")) == 3
 
 
-@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_succeeded_create_is_in_the_mirror_in_the_same_transaction(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         (one,) = await w.enqueue(create())
-        await w.sql(
-            "CREATE TRIGGER no_mirror BEFORE INSERT ON sessions BEGIN SELECT RAISE(ABORT, 'the mirror refuses'); END"
-        )
+        await w.refuse("INSERT")
         await w.push().drain()
         assert (await w.operation(one))["state"] != "succeeded"
-        await w.sql("DROP TRIGGER no_mirror")
+        await w.let()
         (row,) = await worked(w, one)
         assert row["state"] == "succeeded"
         assert effects(w) == ["s-1"]
@@ -204,3 +212,14 @@ async def test_adopted_session_that_another_operation_deletes_meanwhile_is_made_
         assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
         assert rows[0]["result_session_id"] in await w.live()
         assert await w.live() == w.there()
+
+
+@pytest.mark.sqlite  # on PostgreSQL the index stays
+async def test_create_beside_a_first_pass_that_has_taken_the_index_away_is_carried_out(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.database.write(loading.begin)
+        (create_id,) = await w.enqueue(create())
+        (row,) = await worked(w, create_id)
+        assert row["state"] == "succeeded"
+        assert not w.named("operation.failed")
+        assert len(effects(w)) == 1

@@ -86,30 +86,23 @@ async def test_mirror_learns_from_a_lookup_by_source_that_finds_nothing(tmp_path
         assert await w.live() == {}
 
 
-@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_delete_and_its_tombstone_are_one_transaction(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=2) as w:
         await w.one_pass()
-        await w.sql(
-            "CREATE TRIGGER no_mirror BEFORE UPDATE ON sessions BEGIN SELECT RAISE(ABORT, 'the mirror refuses'); END"
-        )
+        await w.refuse("UPDATE")
         (one,) = await w.enqueue({"kind": "delete", "session_id": "SES1"})
         await w.push().drain()
         assert (await w.operation(one))["state"] == "pending"
-        await w.sql("DROP TRIGGER no_mirror")
+        await w.let()
         await worked(w, one)
         assert list(await w.live()) == ["SES2"]
         assert effects(w, "deleted")
 
 
-@pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_operation_on_which_syncd_itself_fails_ends_dead_and_blocks_nobody_else(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=2) as w:
         await w.one_pass()
-        await w.sql(
-            "CREATE TRIGGER no_mirror BEFORE UPDATE ON sessions WHEN OLD.id = 'SES1' "
-            "BEGIN SELECT RAISE(ABORT, 'the mirror refuses'); END"
-        )
+        await w.refuse("UPDATE", "OLD.id = 'SES1'")
         ids = await w.enqueue({"kind": "delete", "session_id": "SES1"}, {"kind": "delete", "session_id": "SES2"})
         rows = await worked(w, *ids)
         assert [row["state"] for row in rows] == ["dead", "succeeded"]

@@ -27,6 +27,7 @@ TROUBLE = st.lists(st.tuples(st.sampled_from(["GET", "POST", "DELETE"]), st.samp
 async def check_order(steps: list[tuple[str, int]], trouble: list[tuple[str, Any]], lag: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with world(Path(folder), habits=Habits(lookup_lag=lag)) as w:
+            await w.empty()
             for method, fault in trouble:
                 w.sandbox.script(method, SESSIONS, fault)
             ids = await w.enqueue(
@@ -54,7 +55,6 @@ async def check_order(steps: list[tuple[str, int]], trouble: list[tuple[str, Any
 )  # the machine's load decides how long an example takes
 @given(steps=STEPS, trouble=TROUBLE, lag=st.sampled_from([0.0, 40.0]))
 @pytest.mark.timeout(180)
-@pytest.mark.sqlite  # the examples are many, and a database each
 def test_any_operations_with_any_trouble_end_as_if_run_one_after_the_other(
     steps: list[tuple[str, int]], trouble: list[tuple[str, Any]], lag: float
 ) -> None:

@@ -11,7 +11,7 @@ from syncd.decide import Backoff
 from syncd.outage import Outage, Pauses
 from syncd.sandbox.faults import Faults
 from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working
-from tests.world import world
+from tests.world import World, world
 
 
 @pytest.mark.parametrize("kind", ["error_500", "lost_before"])
@@ -34,7 +34,47 @@ async def test_ten_minutes_of_outage_cost_little_more_than_a_try_each_and_nothin
             rows = await finished(w, *ids)
         assert {row["state"] for row in rows} == {"succeeded"}
         assert sorted(effects(w)) == sorted(f"s-{n}" for n in range(200))
-        assert max(row["attempts"] for row in rows) <= 3
+        assert max(row["attempts"] for row in rows) <= 5
+
+
+def failing_for_ever(w: World, method: str) -> list[dict[str, Any]]:
+    w.sandbox.faults = Faults(only=[method], error_500=1.0)
+    return [{"kind": "delete", "session_id": f"SES{n}"} if method == "DELETE" else create(f"s-{n}") for n in range(5)]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_operations_that_all_fail_while_albert_answers_others_come_to_the_end_of_their_attempts(
+    tmp_path: Path, method: str
+) -> None:
+    async with world(tmp_path) as w:
+        ids = await w.enqueue(*failing_for_ever(w, method))
+        push = w.push(max_attempts=3)
+
+        async def passes() -> None:
+            while True:
+                push.heard()
+                await w.clock.sleep(5)
+
+        async with working(push) as group:
+            group.start_soon(passes)
+            done = await finished(w, *ids)
+            group.cancel_scope.cancel()
+        assert {(row["state"], row["attempts"]) for row in done} == {("dead", 3)}
+        assert len(w.named("queue.slowed")) == 1
+        assert w.named("queue.resumed") == [], "to be given up is no sign of life"
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_no_attempt_counts_while_albert_answers_nobody(tmp_path: Path, method: str) -> None:
+    async with world(tmp_path) as w:
+        ids = await w.enqueue(*failing_for_ever(w, method))
+        async with working(w.push(max_attempts=3)):
+            await until(lambda: len(w.sandbox.requests) > 5 * 8)
+            states = {(await w.operation(one))["state"] for one in ids}
+            w.sandbox.faults = Faults()
+            rows = await finished(w, *ids)
+        assert states <= {"pending", "running"}
+        assert {row["state"] for row in rows} == {"succeeded"}
 
 
 async def test_single_poisonous_operation_dies_while_the_others_go_on(tmp_path: Path) -> None:
@@ -67,6 +107,19 @@ def test_pauses_of_an_outage_grow_to_the_longest_and_no_further() -> None:
     assert pauses[2:] == sorted(pauses[2:])
     assert pauses[-1] == 300
     assert min(pauses[2:]) >= 1
+
+
+def test_pauses_grow_anew_when_albert_answers_somebody_else_and_what_it_asked_for_is_waited() -> None:
+    pauses, now = Pauses(Backoff(0.5, 300)), 0.0
+    for _ in range(12):
+        pauses.grow(now)
+        now += pauses.left(now)
+    pauses.grow(now, told=40)
+    pauses.shorten()
+    assert pauses.left(now) == 40
+    now += 40
+    pauses.grow(now)
+    assert pauses.left(now) == 1
 
 
 def test_failures_in_flight_together_are_one_step_of_the_pause() -> None:

@@ -74,6 +74,15 @@ async def test_source_that_a_program_inserts_is_resolved_by_the_mirror_without_a
         assert len(w.sandbox.requests) == before
 
 
+@pytest.mark.parametrize("page_size", [1, 500])
+async def test_empty_source_that_a_session_carries_is_a_row_like_any_other(tmp_path: Path, page_size: int) -> None:
+    async with world(tmp_path, sessions=3, habits=Habits(page_size=page_size)) as w:
+        there = w.sandbox.create(source_session_id="", name="made by hand")
+        await w.one_pass()
+        found = await source(w, "")
+        assert (found["state"], found["session_id"]) == ("linked", there["id"])
+
+
 async def test_source_inserted_before_its_session_is_linked_by_the_pass(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await insert(w, "s-1")
@@ -130,7 +139,7 @@ async def test_error_decides_nothing_and_the_source_is_asked_for_again(tmp_path:
         assert (await source(w, "s-1"))["state"] == "linked"
 
 
-@pytest.mark.parametrize("value", [".", "..", "a\nb", "a\x00b", "x" * 2000])
+@pytest.mark.parametrize("value", ["", ".", "..", "a\nb", "a\x00b", "x" * 2000])
 @pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_source_that_cannot_be_sent_gets_a_note_and_is_never_on_the_wire(tmp_path: Path, value: str) -> None:
     async with world(tmp_path) as w:
@@ -172,3 +181,16 @@ async def test_question_what_to_ask_uses_the_indexes(tmp_path: Path) -> None:
         plan = await w.database.write(work)
         assert any("ix_operations_active_source" in step for step in plan)
         assert [step for step in plan if step.startswith("SCAN operations")] == []
+
+
+async def test_where_nobody_answers_a_round_asks_for_a_few_and_the_next_one_begins_behind_them(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await insert(w, *(f"s-{number}" for number in range(8)))
+        for number in range(3):
+            w.sandbox.script("GET", f"{SESSIONS}/source/s-{number}", 500, times=100)
+        reconcile = w.reconcile()
+        assert await reconcile.run() == 3
+        assert len(w.asked("GET")) == 3
+        assert await reconcile.run() == 3
+        states = [(await source(w, f"s-{number}"))["state"] for number in range(8)]
+        assert states == ["unresolved"] * 3 + ["missing"] * 5

@@ -1,0 +1,87 @@
+"""Group commit: writes that wait at the same time share one transaction, and so one fsync.
+
+The first that comes leads: it commits all that waits by then. Who comes meanwhile waits, and one of those leads next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from anyio.lowlevel import checkpoint_if_cancelled
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A write that waits for its transaction, and what became of it."""
+
+    work: Callable[[Connection], Any]
+    done: bool = False
+    abandoned: bool = False
+    result: Any = None
+    error: BaseException | None = None
+    _bell: asyncio.Future[None] | None = None
+
+    def end(self) -> None:
+        """Note that it is over, and tell who waits for it."""
+        self.done = True
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake who waits for it."""
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
+
+    async def rung(self) -> None:
+        """Wait for the bell."""
+        self._bell = asyncio.get_running_loop().create_future()
+        await self._bell
+
+
+class Group:
+    """The jobs that wait for a transaction."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Job] = []
+        self._led = False
+
+    async def join(self, job: Job, lead: Callable[[], Awaitable[None]]) -> None:
+        """Wait until a job is done; `lead` does all that wait, this one with them, and is called when nobody does it.
+
+        A job whose caller is cancelled, or whose `lead` failed, before it is done is never done later.
+        """
+        self._waiting.append(job)
+        try:
+            while self._led and not job.done:
+                await job.rung()
+            if not job.done:
+                await checkpoint_if_cancelled()
+                await self._lead(lead)
+        finally:
+            job.abandoned = not job.done
+            if not self._led and (heir := next(self._alive(), None)):
+                heir.ring()
+
+    async def _lead(self, lead: Callable[[], Awaitable[None]]) -> None:
+        self._led = True
+        try:
+            await lead()
+        finally:
+            self._led = False
+
+    def take(self) -> list[Job]:
+        """Take all that wait."""
+        taken, self._waiting = list(self._alive()), []
+        return taken
+
+    def put_back(self, jobs: list[Job]) -> None:
+        """Let jobs that were taken wait again, before all others."""
+        self._waiting[:0] = jobs
+
+    def _alive(self) -> Iterator[Job]:
+        return (job for job in self._waiting if not job.abandoned)

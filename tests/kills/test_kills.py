@@ -1,0 +1,125 @@
+"""A killed syncd, restarted, has lost nothing and doubled nothing; a sample here, every place by `make soak`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.kills.mirrors import Mirrors, PostgresMirrors, SqliteMirrors
+from tests.kills.rig import ROOT, STAGES, case, kill_at, make_templates, places
+
+pytestmark = pytest.mark.timeout(300)  # processes of a busy machine take their time
+SEED = 20261125
+SAMPLE = 2
+RECORDED = ("pull", "push", "reconcile", "sweep", "attempt", "mirror.loading", "opening")
+"""The modules that commit while the daemon works."""
+NOT_PASSED = {
+    "pull.Pull._end": "passes that fail; the model kills them there",
+    "push.Push._break": "writes that syncd itself failed on an operation, which no run should",
+    "push.Push._renew": "the heartbeat of a lease, which a run of a second does not live to; the model kills it there",
+    "reconcile.Reconcile._resolve": "source ids that somebody inserted while their session was mirrored",
+}
+OTHERWISE = {
+    "sqlite": {"opening.open_database": "looks whether this role may write, on PostgreSQL alone"},
+    "postgresql": dict.fromkeys(("mirror.loading._link", "mirror.loading.finish"), "loads SQLite alone"),
+}
+"""Where something is committed and a sample of runs does not come, and who sees to it."""
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def mirrors(request: pytest.FixtureRequest) -> Mirrors:
+    """Run over both databases."""
+    if request.param == "sqlite":
+        return SqliteMirrors()
+    return PostgresMirrors(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture(scope="module")
+async def templates(tmp_path_factory: pytest.TempPathFactory, mirrors: Mirrors) -> Path:
+    folder = tmp_path_factory.mktemp("templates")
+    await make_templates(folder, mirrors)
+    return folder
+
+
+@pytest.fixture(scope="module")
+async def found(templates: Path, mirrors: Mirrors, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Record every place, in each stage."""
+    folder = tmp_path_factory.mktemp("record")
+    return {stage: await places(folder / stage, templates, mirrors, stage, seed=3) for stage in STAGES}
+
+
+async def test_killed_anywhere_and_restarted_it_has_one_effect_for_each_operation(
+    tmp_path: Path, templates: Path, mirrors: Mirrors, found: dict[str, list[str]]
+) -> None:
+    chance, wrong = Random(SEED), {}  # noqa: S311 - not for secrets
+    for stage, passed in found.items():
+        after_the_post = [number for number, place in enumerate(passed, 1) if place == "after request: POST list"]
+        sample = SAMPLE if isinstance(mirrors, SqliteMirrors) else 1
+        for number in sorted({*after_the_post[:1], *chance.sample(range(1, len(passed) + 1), sample)}):
+            folder = tmp_path / f"{stage} {number}"
+            problems = await kill_at(number, folder, templates, mirrors, stage, seed=3)
+            if problems:
+                wrong[f"{stage} {number} {passed[number - 1]}"] = problems
+    assert wrong == {}
+
+
+async def test_places_cover_every_commit_and_every_kind_of_request(
+    mirrors: Mirrors, found: dict[str, list[str]]
+) -> None:
+    database = "sqlite" if isinstance(mirrors, SqliteMirrors) else "postgresql"
+    passed = {place for stage in STAGES for place in found[stage]}
+    commits = {name for place in passed if "commit: " in place for name in place.split(": ")[1].split(", ")}
+    written = set(_writers())
+    assert written - commits == set(NOT_PASSED | OTHERWISE[database]), (
+        "a new place where something is committed: cover or explain it"
+    )
+    for request in ("GET list", "GET item", "GET source", "POST list", "DELETE item"):
+        assert {f"before request: {request}", f"after request: {request}"} <= passed
+
+
+def _writers() -> Iterator[str]:
+    """Name every function of the flows that calls `write` of a database, by the work that it hands over."""
+    for module in RECORDED:
+        tree = ast.parse((ROOT / "syncd" / f"{module.replace('.', '/')}.py").read_text())
+        for function, name in _functions(tree, f"{module}."):
+            for call in ast.walk(function):
+                if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("database.write"):
+                    yield _work(call, name)
+
+
+def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[ast.AST, str]]:
+    """Yield functions and methods with their names; what is nested in a function belongs to it."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child, prefix + child.name
+        elif isinstance(child, ast.ClassDef):
+            yield from _functions(child, f"{prefix}{child.name}.")
+
+
+def _work(call: ast.Call, name: str) -> str:
+    """Name the work as `victim.commit_name` does: a function of another place by that place."""
+    work = call.args[0]
+    if isinstance(work, ast.Call):  # partial(work, ...)
+        work = work.args[0]
+    named = ast.unparse(work)
+    if isinstance(work, ast.Lambda) or named == "work":
+        return name
+    return {"_link": "mirror.loading._link", "schema.migrate": "mirror.schema.migrate"}.get(named, name)
+
+
+async def test_places_are_not_there_unless_they_are_asked_for(
+    tmp_path: Path, templates: Path, mirrors: Mirrors
+) -> None:
+    async with case(tmp_path / "one", templates, mirrors, STAGES[1], seed=1) as one:
+        done = await one.syncd(PLACE="nonsense=1")
+        assert done.returncode == 0
+        assert await one.check() == []

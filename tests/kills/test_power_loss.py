@@ -1,0 +1,81 @@
+"""Power loss: whatever prefix of the WAL is on the disk, it opens and holds every commit acknowledged by then.
+
+SQLite's WAL is a header of 32 bytes and frames of 24 bytes and a page. The file and each prefix of its WAL are copied
+aside, cut at every frame and in the middle of frames, with garbage behind the cut, and opened.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+import sqlalchemy as sa
+
+from syncd.mirror import operations, schema
+from syncd.mirror.database import WRITER_PRAGMAS, Database
+
+HEADER, FRAME = 32, 24
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+CLAIMS = 12
+
+
+async def _claims(folder: Path) -> list[tuple[int, int]]:
+    """Make claims one by one; return the WAL's size when each was acknowledged, and the operation."""
+    acknowledged = []
+    async with Database.create(sa.make_url(f"sqlite+aiosqlite:///{folder / 'syncd.db'}"), patience=5) as database:
+        await database.write(schema.migrate)
+        rows = [{"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(CLAIMS)]
+        await database.write(lambda c: operations.enqueue(c, rows))
+        for _ in range(CLAIMS):
+            (one,) = await database.write(lambda c: operations.claim(c, now=NOW, owner="me", lease=60, limit=1))
+            acknowledged.append(((folder / "syncd.db-wal").stat().st_size, one.id))
+        for name in ("syncd.db", "syncd.db-wal"):
+            shutil.copy(folder / name, folder / f"kept-{name}")
+    return acknowledged
+
+
+def _opened(folder: Path, main: Path, wal: bytes) -> set[int]:
+    """Open what the disk held, and return the operations that are claimed in it."""
+    folder.mkdir()
+    shutil.copy(main, folder / "syncd.db")
+    (folder / "syncd.db-wal").write_bytes(wal)
+    with closing(sqlite3.connect(folder / "syncd.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'operations'").fetchone():
+            return set()
+        return {row[0] for row in connection.execute("SELECT id FROM operations WHERE state = 'running'")}
+
+
+async def test_every_prefix_of_the_wal_opens_and_keeps_the_claims_acknowledged_by_then(tmp_path: Path) -> None:
+    acknowledged = await _claims(tmp_path)
+    wal = (tmp_path / "kept-syncd.db-wal").read_bytes()
+    main = tmp_path / "kept-syncd.db"
+    with closing(sqlite3.connect(main)) as connection:
+        page = connection.execute("PRAGMA page_size").fetchone()[0]
+    chance = Random(7)  # noqa: S311 - garbage
+    cuts = [*range(HEADER, len(wal) + 1, FRAME + page)]
+    assert len(cuts) > CLAIMS
+    for number, cut in enumerate(cuts):
+        whole = {one for size, one in acknowledged if size <= cut}
+        torn = cut + chance.randrange(1, FRAME + page)
+        for kind, content in (
+            ("cut", wal[:cut]),
+            ("torn", wal[:torn]),
+            ("garbage", wal[:cut] + chance.randbytes(2 * 512)),
+            ("zeros", wal[:cut] + bytes(FRAME + page)),
+        ):
+            found = _opened(tmp_path / f"{number}-{kind}", main, content)
+            assert whole <= found, (cut, kind)
+
+
+async def test_writer_is_fully_synchronous(tmp_path: Path) -> None:
+    assert "synchronous=FULL" in WRITER_PRAGMAS
+    async with Database.create(sa.make_url(f"sqlite+aiosqlite:///{tmp_path / 'syncd.db'}")) as database:
+        values = await database.write(
+            lambda c: [c.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("synchronous", "journal_mode")]
+        )
+    assert values == [2, "wal"]

@@ -1,0 +1,282 @@
+"""An Albert in this process: the sandbox's store and rules, without sockets, with every way to lose an answer."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from syncd.albert import ChatSessionCollection
+from syncd.albert.errors import (
+    AlbertConnectError,
+    AlbertException,
+    AlbertLostError,
+    AlbertResponseError,
+    AlbertTimeoutError,
+    http_error_class,
+)
+from syncd.albert.paths import segment
+from syncd.listing import Row, UnreadableError, read_item
+from syncd.sandbox.api import Api
+from syncd.sandbox.habits import Habits
+from syncd.sandbox.session import Session, Wire, render
+from syncd.sandbox.store import Store
+from syncd.sandbox.tokens import Tokens
+from syncd.sandbox.wire import SESSIONS, route_of
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+BEFORE = ("connect", "lost", "timeout", "e500", "e503", "e503told", "e429", "e403", "e408", "e302", "e401", "auth")
+AFTER = ("lost_after", "timeout_after", "e500_after", "e502_after", "e408_after", "cut", "html", "empty", "late")
+STATUS = {
+    "e500": 500, "e503": 503, "e503told": 503, "e429": 429, "e403": 403, "e408": 408, "e302": 302, "e401": 401,
+    "e500_after": 500, "e502_after": 502, "e408_after": 408,
+}  # fmt: skip
+
+
+class KilledError(BaseException):
+    """The process is dead: nothing it does has an effect any more."""
+
+
+@dataclass
+class Weather:
+    """How bad things are: the chance that a request meets a fault, and which ones may strike."""
+
+    chance: float = 0.0
+    kinds: tuple[str, ...] = BEFORE + AFTER
+    refused: bool = False
+    outage: bool = False
+    broken: float = 0.0
+
+
+@dataclass
+class Served:
+    """What the API has said and done, for the invariants."""
+
+    rows: dict[str, dict[Row, int]] = field(default_factory=lambda: defaultdict(dict))
+    """For each session the versions that there ever were, in their order."""
+    said: dict[str, set[Row]] = field(default_factory=lambda: defaultdict(set))
+    """For each session the versions that were served."""
+    pages: dict[str | None, list[set[str]]] = field(default_factory=lambda: defaultdict(list))
+    """The ids on the pages served, by the key that the page gave."""
+    absences: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """When a GET by id was answered by 404 or 410."""
+    foreign: set[str] = field(default_factory=set)
+    """Source ids that others have created or changed."""
+    doubled: list[str] = field(default_factory=list)
+    """Source ids that got a second session by a POST of ours."""
+    log: list[str] = field(default_factory=list)
+
+
+class Tenant:
+    """The server's side; it outlives every client."""
+
+    def __init__(self, chance: Random, habits: Habits, now: Callable[[], float]) -> None:
+        self.chance = chance
+        self.habits = habits
+        self.now = now
+        self.weather = Weather()
+        self.served = Served()
+        self.store = Store([], lambda: 1_780_000_000.0 + now())
+        self.api = Api(self.store, Tokens("t", now, chance), self._issued_at)
+        self.late: TaskGroup | None = None
+        self.latest_late = 6.0
+
+    def _issued_at(self) -> float:
+        """Return the time in page keys: none but where they expire, so that an unchanged page is the same bytes."""
+        return 0.0 if self.habits.cursor_ttl is None else self.now()
+
+    def row(self, session: Session) -> Row:
+        """Return a session as the mirror must hold it."""
+        return read_item(json.loads(render(session, extra_fields=self.habits.extra_fields)))
+
+    def note(self, session: Session) -> None:
+        """Note a version."""
+        versions, number = self.served.rows[session.id], len(self.served.rows[session.id])
+        versions[self.row(session)] = number
+        versions[read_item(session.wire())] = number  # the answer to a create has no unknown fields
+
+    def truth(self) -> dict[str, Row]:
+        """Return what there really is."""
+        return {one.id: self.row(one) for one in self.store.truth.by_id.values()}
+
+    def create(self, wire: Wire) -> Session:
+        """Create as a colleague would."""
+        self.served.foreign.add(wire["sourceSessionId"])
+        session = self.store.create(wire, ("USR1", "A colleague"))
+        self.note(session)
+        return session
+
+    def update(self, id: str, changes: Wire) -> None:
+        """Change as a colleague would."""
+        before = self.store.truth.by_id[id].source
+        session = self.store.update(id, changes, ("USR1", "A colleague"))
+        if session.source != before:
+            self.served.foreign |= {session.source, before}
+        self.note(session)
+
+    def apply(self, method: str, path: str, query: str, body: bytes) -> tuple[int, bytes]:
+        """Do a request and return its answer."""
+        self.store.catch_up(self.habits.listing_lag, self.habits.lookup_lag)
+        before = len(self.store.effects)
+        if method == "POST":
+            source = json.loads(body)["sourceSessionId"]
+            if self.store.truth.of_source(source) is not None and self.habits.duplicate_create == "duplicate":
+                self.served.doubled.append(source)
+        request: Any = SimpleNamespace(method=method, raw_path=f"{path}?{query}" if query else path)
+        response = self.api._route(request, route_of(path), body, self.habits)
+        for effect in self.store.effects[before:]:
+            if effect.kind != "deleted":
+                self.note(self.store.truth.by_id[effect.session_id])
+        payload = response.body
+        return response.status, payload if isinstance(payload, bytes) else b""
+
+
+class Client(ChatSessionCollection):
+    """The client of one life of the daemon: the collection's raw calls, straight to the tenant.
+
+    Parameters
+    ----------
+    on_change : Callable[[str, str, bytes], None]
+        Called when a request that changes Albert leaves, before anything of it is done.
+    """
+
+    def __init__(self, tenant: Tenant, timeout: float, on_change: Callable[[str, str, bytes], None]) -> None:
+        self.base_path = SESSIONS
+        self.tenant = tenant
+        self.timeout = timeout
+        self.on_change = on_change
+        self.dead = False
+
+    async def list_raw(self, *, start_key: str | None) -> bytes:
+        query = "" if start_key is None else f"startKey={start_key}"
+        body = await self._exchange("GET", SESSIONS, query=query)
+        return self._note_page(body)
+
+    async def get_raw(self, *, id: str) -> bytes:
+        return await self._exchange("GET", f"{SESSIONS}/{segment(id)}", item=id)
+
+    async def get_raw_by_source_session_id(self, *, source_session_id: str) -> bytes:
+        return await self._exchange("GET", f"{SESSIONS}/source/{segment(source_session_id)}")
+
+    async def create_raw(self, *, body: Mapping[str, object]) -> bytes:
+        return await self._exchange("POST", SESSIONS, body=json.dumps(dict(body)).encode())
+
+    async def delete(self, *, id: str) -> None:
+        await self._exchange("DELETE", f"{SESSIONS}/{segment(id)}", item=id)
+
+    def _alive(self) -> None:
+        if self.dead:
+            raise KilledError
+
+    async def _pause(self, longest: float) -> None:
+        chance = self.tenant.chance
+        await anyio.sleep(chance.choice((0.0, 0.0, 0.01, 0.3)) if longest > 1 else 0.0)
+        self._alive()
+
+    async def _exchange(
+        self, method: str, path: str, *, query: str = "", body: bytes = b"", item: str | None = None
+    ) -> bytes:
+        self._alive()
+        tenant = self.tenant
+        if method != "GET":
+            self.on_change(method, item or "", body)
+        tenant.served.log.append(f"{tenant.now():.2f} {method} {path}")
+        await self._pause(self.timeout)
+        fault = self._fault(method)
+        if fault in BEFORE:
+            await self._fail(fault)
+        if fault == "late" and tenant.late is not None:
+            tenant.late.start_soon(self._later, method, path, query, body)
+            await self._fail("timeout_after")
+        status, payload = tenant.apply(method, path, query, body)
+        await self._pause(self.timeout)
+        if fault is not None:
+            payload = await self._spoil(fault, payload)
+        elif status >= 300:
+            if status in {404, 410} and item is not None and method == "GET":
+                tenant.served.absences[item].append(tenant.now())
+            raise http_error_class(status)("no", status_code=status, method=method, path=path)
+        if method != "DELETE":
+            self._note_session(payload)
+        return payload
+
+    def _fault(self, method: str) -> str | None:
+        weather, chance = self.tenant.weather, self.tenant.chance
+        if weather.refused:
+            return "e401"
+        if weather.outage:
+            return "e500"
+        if chance.random() >= weather.chance:
+            return None
+        fault = chance.choice(weather.kinds)
+        return None if fault == "late" and method == "GET" else fault
+
+    async def _later(self, method: str, path: str, query: str, body: bytes) -> None:
+        """Do it after the client has given up."""
+        await anyio.sleep(self.tenant.chance.random() * self.tenant.latest_late)
+        self.tenant.apply(method, path, query, body)
+
+    async def _fail(self, fault: str) -> None:
+        told = {"e503told": self.tenant.chance.choice((0.5, 3.0)), "e429": self.tenant.chance.choice((None, 1.0, 4.0))}
+        error: AlbertException
+        if fault == "connect":
+            error = AlbertConnectError("no connection")
+        elif fault in {"lost", "lost_after"}:
+            error = AlbertLostError("the connection broke")
+        elif fault in {"timeout", "timeout_after"}:
+            await anyio.sleep(self.timeout)
+            error = AlbertTimeoutError("no whole answer")
+        elif fault == "auth":
+            error = http_error_class(401)("no", status_code=401)
+        else:
+            status = STATUS[fault]
+            error = http_error_class(status)("no", status_code=status, retry_after=told.get(fault))
+        self._alive()
+        raise error
+
+    async def _spoil(self, fault: str, payload: bytes) -> bytes:
+        if fault == "cut":
+            raise AlbertResponseError("the answer was cut")
+        if fault == "html":
+            return b"<!DOCTYPE html><p>One moment please"
+        if fault == "empty":
+            return self.tenant.chance.choice((b"", b"{}", b"[]", b'{"Items":null}', payload[: len(payload) // 2]))
+        await self._fail(fault)
+        return payload
+
+    def _note_session(self, body: bytes) -> None:
+        try:
+            row = read_item(json.loads(body))
+        except (ValueError, UnreadableError):
+            return
+        self.tenant.served.said[row[0] or ""].add(row)
+
+    def _note_page(self, body: bytes) -> bytes:
+        """Note what a page says; now and then one of its items is spoilt first."""
+        try:
+            page = json.loads(body)
+            items = page["Items"]
+            assert isinstance(items, list)
+        except (ValueError, KeyError, TypeError, AssertionError):
+            return body
+        chance, broken = self.tenant.chance, self.tenant.weather.broken
+        if items and broken and chance.random() < broken:
+            victim = chance.choice(items)
+            victim.pop("id" if chance.random() < 0.2 else "name")
+            body = json.dumps(page).encode()
+        ids = set()
+        for item in items:
+            if "id" in item:
+                ids.add(item["id"])
+            if "id" in item and "name" in item:
+                self.tenant.served.said[item["id"]].add(read_item(item))
+        self.tenant.served.pages[page.get("lastKey") or None].append(ids)
+        return body

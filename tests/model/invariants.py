@@ -1,0 +1,312 @@
+"""The ten invariants of the design, as questions to the database file after every commit.
+
+The checker looks through a connection of its own, so it sees what is committed and nothing else. Number 10 (secrets)
+is a matter of processes: see `tests/security`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from datetime import datetime
+from typing import Any
+
+from syncd.decide import guard_limit
+from syncd.keyset import unpack
+from syncd.sweep import Guard
+from tests.model.albert import Tenant
+from tests.model.store import Store, Values
+
+CONTENT = (
+    "id", "name", "parent_id", "source_session_id", "status", "kind", "automation_id", "automation_run_id",
+    "last_message_at", "created_by", "created_by_name", "created_at", "updated_by", "updated_by_name", "updated_at",
+    "extra",
+)  # fmt: skip
+FINAL = frozenset({"succeeded", "dead", "cancelled"})
+ACTIVE = ("pending", "running", "unknown", "dead")
+COUNTS = ("inserted", "updated", "unchanged", "restored")
+
+State = dict[Any, dict[str, Any]]
+
+
+class _Table:
+    """A table's rows by their key; those that are as they were when it was last read are the same objects."""
+
+    def __init__(self, store: Store, name: str, key: str = "id") -> None:
+        self._store = store
+        self._columns = store.columns(name)
+        self._key = self._columns.index(key)
+        self._statement = f"SELECT * FROM {name}"
+        self._known: dict[Values, dict[str, Any]] = {}
+
+    def read(self) -> State:
+        known, self._known, rows = self._known, {}, {}
+        for values in self._store.ask(self._statement):
+            row = known.get(values)
+            if row is None:
+                row = dict(zip(self._columns, values, strict=True))
+            self._known[values] = row
+            rows[values[self._key]] = row
+        return rows
+
+
+class BrokenError(BaseException):
+    """An invariant does not hold; no code of the product may catch that."""
+
+
+class Checker:
+    """Looks at the database after every commit and compares it with how it was before."""
+
+    def __init__(self, store: Store, tenant: Tenant, guard: Guard) -> None:
+        self._store = store
+        self.tenant = tenant
+        self.guard = guard
+        self.operator: set[int] = set()
+        """Operations that the operator has just decided on."""
+        self.commits = 0
+        self._claims: dict[int, float] = {}
+        self._gone: dict[str, float] = {}
+        self._tables = {name: _Table(store, name) for name in ("sessions", "operations", "passes")}
+        self._sessions: State = {}
+        self._operations: State = {}
+        self._passes: State = {}
+        self._pages: set[tuple[int, int]] = set()
+        self._live = 0
+        """The most sessions that were live since the running pass began: the guard counts them once, in its middle."""
+
+    def look(self) -> None:
+        """Check everything that can be seen after a commit."""
+        self.commits += 1
+        sessions, operations, passes = (table.read() for table in self._tables.values())
+        running = [row for row in passes.values() if row["state"] == "running"]
+        pages = []
+        if running:
+            pages = self._store.ask(
+                "SELECT pass_id, number, next_key, session_keys FROM pages "
+                f"WHERE pass_id = {running[0]['id']} ORDER BY number"
+            )
+        self._checkpoints(sessions, running, pages)
+        self._values(sessions)
+        self._tombstones(sessions, passes)
+        self._queue(operations, sessions)
+        self._counts(passes)
+        self._sessions, self._operations, self._passes = sessions, operations, passes
+        self.operator = set()
+
+    def _checkpoints(self, sessions: State, running: list[dict[str, Any]], pages: list[Values]) -> None:
+        """1: a committed checkpoint implies that the rows of all earlier pages of that pass are committed."""
+        for place, (pass_id, number, next_key, keys) in enumerate(pages, 1):
+            if place != number:
+                raise BrokenError(f"1: page {place} of pass {pass_id} is not there")
+            if (pass_id, number) not in self._pages:
+                self._pages.add((pass_id, number))
+                self._page(sessions, f"{number} of pass {pass_id}", next_key, unpack(keys))
+        last = pages[-1][2] if pages else None
+        for row in running:
+            if row["page_key"] != last:
+                raise BrokenError(f"1: the checkpoint of pass {row['id']} is not that of its last page")
+
+    def _page(self, sessions: State, name: str, next_key: str | None, keys: array[int]) -> None:
+        by_key = {row["key"]: row for row in sessions.values()}
+        ids = {by_key[key]["id"] for key in keys if key in by_key}
+        if len(ids) != len(set(keys)):
+            raise BrokenError(f"1: page {name} names sessions that are not there")
+        for one in ids:
+            if sessions[one]["missing_since"] is not None and sessions[one]["deleted_at"] is None:
+                raise BrokenError(f"4: {one} was listed on page {name} and is still missing")
+        if not any(ids <= said for said in self.tenant.served.pages[next_key]):
+            raise BrokenError(f"1: page {name} is not one that was served: {ids}")
+
+    def _values(self, sessions: State) -> None:
+        """2 and 3: every value was once served, and no row goes back to an older version."""
+        for one, row in sessions.items():
+            before = self._sessions.get(one)
+            if before is row:
+                continue
+            content = tuple(row[name] for name in CONTENT)
+            if before is not None and tuple(before[name] for name in CONTENT) == content:
+                continue
+            if content not in self.tenant.served.said[one]:
+                raise BrokenError(f"2: {one} holds what was never served: {content}")
+            versions = self.tenant.served.rows[one]
+            if before is not None:
+                old = versions[tuple(before[name] for name in CONTENT)]
+                if versions[content] < old:
+                    raise BrokenError(f"3: {one} went back from version {old} to {versions[content]}")
+        for one, row in self._sessions.items():
+            if one not in sessions:
+                raise BrokenError(f"2: the row of {one} is gone")
+            if sessions[one]["version"] < row["version"]:
+                raise BrokenError(f"3: the version of {one} went back")
+
+    def _tombstones(self, sessions: State, passes: State) -> None:
+        """4: tombstones only with 404s, from complete passes, and within the guard unless approved."""
+        fresh: dict[int, int] = {}
+        for one, row in sessions.items():
+            before = self._sessions.get(one)
+            if before is row or row["deleted_at"] is None or before is None or before["deleted_at"] is not None:
+                continue
+            if row["pass_id"] is None:
+                continue  # an operation deleted it, or found it gone
+            if passes[row["pass_id"]]["state"] != "complete":
+                raise BrokenError(f"4: {one} was deleted by a pass that is {passes[row['pass_id']]['state']}")
+            approved = any(one["decision"] == "approved" for one in passes.values())
+            said = len(self.tenant.served.absences[one])
+            if said < (1 if approved else self.guard.confirmations):
+                raise BrokenError(f"4: {one} was deleted after {said} answers of 404")
+            gone = (_time(row["deleted_at"]) - _time(before["missing_since"] or row["missing_since"])).total_seconds()
+            if not approved and gone < self.guard.grace:
+                raise BrokenError(f"4: {one} was deleted after {gone} seconds")
+            if not approved:
+                fresh[row["pass_id"]] = fresh.get(row["pass_id"], 0) + 1
+        limit = guard_limit(self._live, max_count=self.guard.max_count, max_fraction=self.guard.max_fraction)
+        if any(count > limit for count in fresh.values()):
+            raise BrokenError(f"4: {fresh} of {self._live} were deleted, the guard allows {limit}")
+        live = sum(row["deleted_at"] is None for row in sessions.values())
+        goes_on = any(row["state"] == "running" for row in passes.values())
+        self._live = max(self._live, live) if goes_on else live
+
+    def claimed(self, method: str, item: str, source: str | None) -> None:
+        """5: every request that changes Albert has an earlier durable claim."""
+        for row in self._operations.values():
+            if row["state"] != "running" or row["lease_owner"] is None:
+                continue
+            if method == "POST" and row["kind"] == "create" and row["source_session_id"] == source:
+                return
+            if (
+                method == "DELETE"
+                and row["kind"] == "delete"
+                and item
+                in {
+                    row["session_id"],
+                    row["target_session_id"],
+                }
+            ):
+                return
+        raise BrokenError(f"5: {method} {item or source} was sent without a claim")
+
+    def _queue(self, operations: State, sessions: State) -> None:  # noqa: C901 - one rule after the other
+        """7 and 8: what a finished operation says is so, final states stay, one at a time for a key."""
+        busy: set[tuple[str, str]] = set()
+        for number, row in operations.items():
+            before = self._operations.get(number)
+            if row["state"] in {"running", "unknown"}:
+                for name in ("source_session_id", "session_id"):
+                    if row[name] is not None and (name, row[name]) in busy:
+                        raise BrokenError(f"8: two operations on {row[name]} are running or unknown")
+                    busy.add((name, row[name] or f"none {number}"))
+            if before is None or before is row:
+                continue
+            if row["fence"] > before["fence"]:
+                self._claims[number] = self.tenant.now()
+            if row["fence"] < before["fence"]:
+                raise BrokenError(f"8: the fence of operation {number} went back")
+            if before["state"] in FINAL and row["state"] != before["state"] and number not in self.operator:
+                raise BrokenError(f"8: operation {number} went from {before['state']} to {row['state']}")
+            if row["state"] == "running" and row["lease_until"] is None:
+                raise BrokenError(f"8: operation {number} runs without a lease")
+            if row["state"] == "succeeded" and before["state"] != "succeeded":
+                self._succeeded(row, sessions)
+
+    def _succeeded(self, row: dict[str, Any], sessions: State) -> None:
+        number, session_id = row["id"], row["result_session_id"]
+        result = sessions.get(session_id)
+        if row["kind"] == "delete":
+            # one that the mirror had never seen leaves no tombstone, and what was under way may bring it: see the docs
+            if session_id in self._sessions:
+                self._gone[session_id] = self.tenant.now()
+                if sessions[session_id]["deleted_at"] is None:
+                    raise BrokenError(f"7: operation {number} deleted {session_id}, which is still live")
+            return
+        if result is None:
+            raise BrokenError(f"7: operation {number} names {session_id}, which is not there")
+        if result["source_session_id"] != row["source_session_id"]:
+            raise BrokenError(f"7: operation {number} names a session of another source")
+        ours = row["source_session_id"] not in self.tenant.served.foreign
+        there = session_id in self.tenant.store.truth.by_id
+        if ours and not there and self._gone.get(session_id, float("inf")) < self._claims[number]:
+            raise BrokenError(f"7: operation {number} names a session that syncd had deleted before")
+
+    def _counts(self, passes: State) -> None:
+        for number, row in passes.items():
+            before = self._passes.get(number)
+            if before is row:
+                continue
+            if before is not None and before["state"] != "running" and before["state"] != row["state"]:
+                raise BrokenError(f"8: pass {number} went from {before['state']} to {row['state']}")
+            with_id = row["quarantined"] - row["without_id"]
+            if sum(row[name] for name in COUNTS) + with_id != row["seen"] or min(row[name] for name in COUNTS) < 0:
+                raise BrokenError(f"the counts of pass {number} do not add up: {row}")
+
+    def duplicates(self, lag: float, settle: float) -> None:
+        """6: a source id gets at most one session while look-ups lag by less than the settle time."""
+        if lag >= settle:
+            return
+        doubled = [source for source in self.tenant.served.doubled if source not in self.tenant.served.foreign]
+        if doubled:
+            raise BrokenError(f"6: {doubled} got a second session")
+
+    def converged(self) -> None:
+        """9: the mirror equals the API, and every operation is final or visibly blocked."""
+        truth = self.tenant.truth()
+        mirror = {
+            one: tuple(row[name] for name in CONTENT)
+            for one, row in self._sessions.items()
+            if row["deleted_at"] is None
+        }
+        if mirror != truth:
+            wrong = {one for one in truth.keys() | mirror.keys() if truth.get(one) != mirror.get(one)}
+            words = [
+                f"{one}: there {truth.get(one)}, here {mirror.get(one)}, {self._sessions.get(one)}" for one in wrong
+            ]
+            raise BrokenError("9: the mirror is not the API: " + "; ".join(words))
+        dead = [row for row in self._operations.values() if row["state"] == "dead"]
+        for row in self._operations.values():
+            if row["state"] in FINAL:
+                continue
+            blocked = any(
+                other["id"] < row["id"] and other[name] == row[name] is not None
+                for other in dead
+                for name in ("source_session_id", "session_id")
+            )
+            if not blocked:
+                raise BrokenError(f"9: operation {row['id']} is {row['state']} and nothing blocks it: {row}")
+        self._history()
+        self._sources(truth)
+
+    def _history(self) -> None:
+        last: dict[str, Any] = {}
+        for session_id, valid_from, valid_to, change in self._store.ask(
+            "SELECT session_id, valid_from, valid_to, change FROM chat_session_history "
+            "ORDER BY session_id, valid_from, coalesce(valid_to, '9999-12-31T23:59:59.999999Z'), change <> 'created'"
+        ):
+            if session_id in last and last[session_id] != valid_from:
+                raise BrokenError(f"9: the history of {session_id} has a gap at {valid_from}")
+            if (session_id not in last) != (change == "created"):
+                raise BrokenError(f"9: the history of {session_id} begins with {change}")
+            last[session_id] = valid_to
+        if len(last) != len(self._sessions):
+            raise BrokenError("9: a session has no history")
+
+    def _sources(self, truth: dict[str, Any]) -> None:
+        known = _Table(self._store, "source_sessions", "source_session_id").read()
+        carriers: dict[str, set[str]] = {}
+        for one, row in truth.items():
+            carriers.setdefault(row[3], set()).add(one)
+        for source, ids in carriers.items():
+            row = known.get(source)
+            want = "linked" if len(ids) == 1 else "conflict"
+            if row is None or row["state"] != want or (want == "linked" and row["session_id"] not in ids):
+                raise BrokenError(f"9: the source id {source} of {ids} is {row}")
+        busy = {row["source_session_id"] for row in self._operations.values() if row["state"] in {"pending", "unknown"}}
+        for source, row in known.items():
+            settled = (
+                row["state"] == "missing"
+                or "cannot be sent" in (row["note"] or "")
+                or "too long" in (row["note"] or "")
+            )
+            if source not in carriers and source not in busy and not settled:
+                raise BrokenError(f"9: the source id {source}, which nobody carries, is {row}")
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,292 @@
+"""One schedule from one integer: the real flows on a real database, against everything that can happen.
+
+::
+
+    for each life of the daemon:   recover, then at once: passes, the queue (one owner or two), reconciliation
+      meanwhile:                   others create, change, move, delete; programs enqueue; the operator decides;
+                                   the clock jumps; the weather (faults) changes
+      at some turn of the loop:    stopped (cancelled) or killed (nothing it does has an effect any more)
+    then the faults stop:          two passes and the grace, and the mirror must equal the API
+
+`python -m tests.model.simulation SEED` runs one and prints what was asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any
+
+import anyio
+import sqlalchemy as sa
+
+from syncd.decide import CLOCK_SLACK
+from syncd.mirror import operations, passes
+from syncd.push import Push
+from tests.model.albert import AFTER, BEFORE, KilledError, Tenant
+from tests.model.daemon import Life, ModelClock, ModelDatabase
+from tests.model.invariants import BrokenError, Checker
+from tests.model.loop import VirtualLoop, run
+from tests.model.plan import plan
+from tests.model.store import SqliteStore, Store
+
+SOURCES = tuple(f"src-{number}" for number in range(3))
+HOSTILE = ("..", "a/../../../users/USR1", "nul\u0001", "ü?#&", "x" * 2000)
+
+
+class Simulation:
+    """One schedule."""
+
+    def __init__(self, seed: int, store: Store, loop: VirtualLoop) -> None:
+        self.chance = Random(seed)  # noqa: S311 - not for secrets
+        self.plan = plan(self.chance)
+        self.store = store
+        self.loop = loop
+        self.clock = ModelClock(loop)
+        self.tenant = Tenant(self.chance, self.plan.habits, loop.time)
+        self.tenant.latest_late = self.plan.late
+        self.checker = Checker(store, self.tenant, self.plan.guard)
+        self.events: list[str] = []
+        self.life: Life | None = None
+        self.born = 0
+
+    async def run(self) -> None:
+        """Run the schedule; raises BrokenError where an invariant does not hold."""
+        for number in range(self.plan.begin_with):
+            self.tenant.create({"sourceSessionId": f"old-{number}", "name": f"session {number}"})
+        async with anyio.create_task_group() as group:
+            self.tenant.late = group
+            world = anyio.CancelScope()
+            group.start_soon(self._world, world)
+            for _ in range(self.plan.lives):
+                await self._live()
+            world.cancel()
+        await self._converge()
+
+    def _new_life(self, scope: anyio.CancelScope) -> Life:
+        database = ModelDatabase(self.store, self.checker)
+        self.born += 1
+        self.life = Life.begin(self.born, self.plan, self.clock, self.chance, self.events, database, self.tenant, scope)
+        return self.life
+
+    async def _live(self) -> None:
+        """Let a daemon live until it is stopped or killed."""
+        with anyio.CancelScope() as scope:
+            life = self._new_life(scope)
+            end = life.kill if self.chance.random() < 0.6 else life.end
+            strike = self.loop.strike_in(int(self.chance.expovariate(1 / 250)), end)
+            try:
+                with anyio.move_on_after(self.chance.choice((1.0, 5.0, 20.0, 60.0))):
+                    await life.run()
+            except BaseException as error:
+                if not _only_killed(error):
+                    raise
+            self.loop.strikes.pop(strike, None)
+        self.checker.look()
+
+    async def _world(self, scope: anyio.CancelScope) -> None:
+        actions = (
+            self._create, self._create, self._change, self._change, self._move, self._delete, self._recreate,
+            *[self._enqueue] * 5, self._operate, self._decide, self._storm, self._storm, self._know, self._jump,
+        )  # fmt: skip
+        with scope:
+            while True:
+                await anyio.sleep(self.chance.choice((0.0, 0.01, 0.3, 1.0, 4.0)))
+                for _ in range(self.chance.choice((1, 2, 4))):
+                    self.chance.choice(actions)()
+
+    def _some(self) -> str | None:
+        there = list(self.tenant.store.truth.by_id)
+        return self.chance.choice(there) if there else None
+
+    def _name(self) -> str:
+        return f"name {self.loop.turns} {self.chance.random()}"
+
+    def _create(self) -> None:
+        new = f"new-{self.loop.turns}"
+        source = self.chance.choice(SOURCES) if self.chance.random() < 0.1 else new
+        self.tenant.create({"sourceSessionId": source, "name": self._name()})
+
+    def _change(self) -> None:
+        if (one := self._some()) is not None:
+            self.tenant.update(one, {"name": self._name()})
+
+    def _move(self) -> None:
+        if (one := self._some()) is not None:
+            self.tenant.update(one, {"parentId": self.chance.choice(("FOL1", "FOL2", None)), "name": self._name()})
+
+    def _delete(self) -> None:
+        if (one := self._some()) is not None:
+            self.tenant.served.foreign.add(self.tenant.store.truth.by_id[one].source)
+            self.tenant.store.delete(one)
+
+    def _recreate(self) -> None:
+        if (one := self._some()) is not None:
+            source = self.tenant.store.truth.by_id[one].source
+            self.tenant.store.delete(one)
+            wire = {"sourceSessionId": source, "name": self._name()}
+            self.tenant.create(wire | ({"id": one} if self.chance.random() < 0.3 else {}))
+
+    def _write(self, work: Any) -> Any:
+        """Write to the database as another program does."""
+        result = self.store.write(work)
+        self.checker.look()
+        if self.life is not None:
+            self.life.ring()
+        return result
+
+    def _enqueue(self) -> None:
+        draw = self.chance.random()
+        source = self.chance.choice(SOURCES if draw < 0.95 else HOSTILE[1:])
+        row: tuple[str, str | None, str | None, str] = ("create", source, None, f"ours {self.loop.turns}")
+        if draw < 0.2:
+            row = ("delete", source, None, "")
+        elif draw < 0.4 and (one := self._some()) is not None:
+            row = ("delete", None, one, "")
+        insert = (
+            "INSERT INTO operations (kind, source_session_id, session_id, name) VALUES (?, ?, ?, nullif(?, '')) "
+            "RETURNING id"
+        )
+        self._write(lambda c: c.exec_driver_sql(insert, row).scalar())
+
+    def _operate(self) -> None:
+        decision = self.chance.choice((operations.revive, operations.cancel))
+        number = self.chance.randint(1, 12)
+        self.checker.operator = {number}
+        self._write(lambda c: decision(c, number, self.clock.now()))
+
+    def _decide(self) -> None:
+        """Approve or reject what is held; the operator looks into Albert first."""
+
+        def work(connection: sa.Connection) -> None:
+            gone = self.chance.random() < 0.5
+            for held in passes.open_holds(connection):
+                query = (
+                    "SELECT s.id FROM held_sessions AS h JOIN sessions AS s ON s.key = h.session_key "
+                    "JOIN passes AS p ON h.pass_id = coalesce(p.candidates_of, p.id) WHERE p.id = ?"
+                )
+                ids = connection.exec_driver_sql(query, (held.id,)).scalars()
+                gone = gone and not any(one in self.tenant.store.truth.by_id for one in ids)
+            for held in passes.open_holds(connection):
+                passes.decide(connection, int(held.id), "approved" if gone else "rejected", self.clock.now())
+
+        self._write(work)
+
+    def _know(self) -> None:
+        source = self.chance.choice((*SOURCES, "stranger-1", "stranger-2"))
+        statement = "INSERT INTO source_sessions (source_session_id) VALUES (?) ON CONFLICT DO NOTHING"
+        self._write(lambda c: c.exec_driver_sql(statement, (source,)))
+
+    def _jump(self) -> None:
+        self.clock.offset, self.plan.jump = self.clock.offset + self.plan.jump, 0.0  # one to a schedule
+
+    def _storm(self) -> None:
+        weather = self.tenant.weather
+        weather.chance = self.chance.choice((0.0, 0.05, 0.3, 0.7))
+        weather.kinds = self.chance.choice((BEFORE, AFTER, BEFORE + AFTER, (self.chance.choice(BEFORE + AFTER),)))
+        weather.refused = self.chance.random() < 0.05
+        weather.outage = self.chance.random() < 0.05
+        weather.broken = self.chance.choice((0.0, 0.0, 0.1))
+
+    async def _converge(self) -> None:
+        """Stop the faults; then two passes and the grace must do."""
+        weather, habits = self.tenant.weather, self.tenant.habits
+        weather.chance, weather.broken, weather.refused, weather.outage = 0.0, 0.0, False, False
+        # a clock that was set back by less than clocks may differ is waited for
+        set_back = CLOCK_SLACK.total_seconds() if self.clock.offset < 0 else 0.0
+        await anyio.sleep(max(habits.listing_lag, habits.lookup_lag, set_back) + 0.1)
+        habits.listing_lag = habits.lookup_lag = 0.0
+        habits.cursor_ttl = None
+        self.checker.duplicates(self.plan.lag, self.plan.push.settle)
+        with anyio.CancelScope() as scope:
+            life = self._new_life(scope)
+            push, pull, reconcile = life.pushes[0], life.pull(), life.reconcile()
+            if not self.store.alone:
+                await self.clock.sleep(self.plan.push.lease + 0.1)  # what the dead have claimed is theirs until then
+            await push.recover(abandoned=self.store.alone)
+            await self._settle(push)
+            if await self._running(life):
+                await pull.run()  # the pass that the faults interrupted
+            left = 2
+            for _ in range(5):
+                outcome = await pull.run()
+                left -= outcome.state != "held"
+                if outcome.state == "held":  # the operator's answer costs a pass of its own
+                    self._approve(outcome.pass_id)
+                elif outcome.state != "complete":
+                    raise BrokenError(f"9: a pass without faults is {outcome}")
+                if not left:
+                    break
+                await self.clock.sleep(self.plan.guard.grace + 1)
+            self._write(lambda c: c.exec_driver_sql("UPDATE source_sessions SET checked_at = NULL"))
+            for _ in range(2):
+                if await reconcile.run():
+                    raise BrokenError("9: source ids without an answer, without faults")
+        self.checker.look()
+        self.checker.duplicates(self.plan.lag, self.plan.push.settle)
+        self.checker.converged()
+
+    def _approve(self, pass_id: int) -> None:
+        self._write(lambda c: passes.decide(c, pass_id, "approved", self.clock.now()))
+
+    async def _running(self, life: Life) -> bool:
+        query = "SELECT count(*) FROM passes WHERE state = 'running'"
+        return bool(await life.database.read(lambda c: c.exec_driver_sql(query).scalar()))
+
+    async def _settle(self, push: Push) -> None:
+        """Work the queue until nothing in it waits for a time."""
+        for _ in range(200):
+            await push.drain()
+            now = self.clock.now()
+            due = await push.database.read(partial(operations.next_due, after=now))
+            if due is None:
+                return
+            await self.clock.sleep(max((due - now).total_seconds(), 0.0) + 0.001)
+            if self.life is not None and self.loop.moment > 100_000:
+                break
+        raise BrokenError("9: the queue does not come to its end")
+
+
+def _only_killed(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_only_killed, error.exceptions))
+    return isinstance(error, KilledError)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a schedule was: commits looked at, requests, turns of the loop, virtual seconds, and its trace."""
+
+    seed: int
+    commits: int
+    requests: int
+    turns: int
+    seconds: float
+    events: list[str]
+    log: list[str]
+
+
+def simulate(seed: int, store: Store) -> Report:
+    """Run the schedule of a seed."""
+    store.begin()
+
+    async def main(loop: VirtualLoop) -> Report:
+        simulation = Simulation(seed, store, loop)
+        await simulation.run()
+        log = simulation.tenant.served.log
+        return Report(seed, simulation.checker.commits, len(log), loop.turns, loop.moment, simulation.events, log)
+
+    result: Report = run(main)
+    return result
+
+
+if __name__ == "__main__":
+    warm = SqliteStore()
+    try:
+        for text in sys.argv[1:]:
+            found = simulate(int(text), warm)
+            sys.stdout.write("\n".join(found.log[-200:]) + f"\n{found.commits} commits, {found.turns} turns\n")
+    finally:
+        warm.remove()

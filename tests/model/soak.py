@@ -1,0 +1,135 @@
+"""As many schedules as there is time for: `python -m tests.model.soak --seconds 600 --first 1 --jobs 2`.
+
+Prints what ran so far, each seed that failed with what it broke, and at the end how many ran and how fast; exits 1 when
+one failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import gc
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tests.model.postgres_store import PostgresStore
+from tests.model.simulation import simulate
+from tests.model.store import SqliteStore, Store
+from tests.postgres.server import FAST, PostgresServer
+
+BATCH = 50
+
+
+@dataclass
+class Tally:
+    """What some schedules came to; `failures` are seeds with what they broke."""
+
+    ran: int = 0
+    commits: int = 0
+    requests: int = 0
+    cpu: float = 0.0
+    failures: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        """Count those of another tally too."""
+        self.ran, self.commits = self.ran + other.ran, self.commits + other.commits
+        self.requests, self.cpu = self.requests + other.requests, self.cpu + other.cpu
+        self.failures += other.failures
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return (
+            f"{self.ran} schedules, {len(self.failures)} failed, {self.commits} commits looked at, {self.requests} "
+            f"requests, {self.cpu:.0f} s of CPU"
+        )
+
+
+def run_batch(first: int, count: int = BATCH, url: str | None = None) -> Tally:
+    """Run some seeds that follow each other, over SQLite or the PostgreSQL of a URL."""
+    store: Store = SqliteStore() if url is None else PostgresStore(url)
+    tally, began = Tally(), time.process_time()
+    gc.disable()  # a schedule leaves little behind, and looking for it all the time costs a tenth
+    try:
+        for seed in range(first, first + count):
+            tally.ran += 1
+            try:
+                report = simulate(seed, store)
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                tally.failures.append((seed, _words(error)))
+            else:
+                tally.commits, tally.requests = tally.commits + report.commits, tally.requests + report.requests
+    finally:
+        gc.enable()
+        gc.collect()
+        store.remove()
+    tally.cpu = time.process_time() - began
+    return tally
+
+
+def _words(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
+
+
+def _firsts(first: int, until: float, count: int) -> Iterator[int]:
+    last = first + count
+    while time.monotonic() < until and first < last:
+        yield first
+        first += BATCH
+
+
+def main() -> int:
+    """Run until the time is over, or as many as were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--count", type=int, default=sys.maxsize)
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--postgres", action="store_true", help="over a PostgreSQL of its own")
+    options = parser.parse_args()
+    server = PostgresServer(*FAST) if options.postgres else None
+    try:
+        if server is not None:
+            server.start()
+        return _soak(options, server)
+    finally:
+        if server is not None:
+            server.remove()
+
+
+def _soak(options: argparse.Namespace, server: PostgresServer | None) -> int:
+    def url() -> str | None:
+        return None if server is None else server.url(server.fresh())
+
+    began, total, told = time.monotonic(), Tally(), time.monotonic()
+    firsts = _firsts(options.first, began + options.seconds, options.count)
+    with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+        running = collections.deque(
+            pool.apply_async(run_batch, (first, BATCH, url()))
+            for _, first in zip(range(options.jobs), firsts, strict=False)
+        )
+        while running:
+            done: Tally = running.popleft().get()
+            total.add(done)
+            for seed, words in done.failures:
+                sys.stdout.write(f"seed {seed}: {words[:600]}\n")
+            if time.monotonic() - told > 60:
+                told = time.monotonic()
+                sys.stdout.write(f"so far, from seed {options.first} on: {total}\n")
+            sys.stdout.flush()
+            following = next(firsts, None)
+            if following is not None:
+                running.append(pool.apply_async(run_batch, (following, BATCH, url())))
+    spent = time.monotonic() - began
+    sys.stdout.write(f"seeds {options.first} to {options.first + total.ran - 1}: {total}, {spent:.0f} s\n")
+    return 1 if total.failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

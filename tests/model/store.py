@@ -1,0 +1,126 @@
+"""The database under the model: real, without threads, and begun anew for every schedule.
+
+`Store` is all that the model asks of a database, so that the same schedules can run over another one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from syncd.mirror import database as database_module
+from syncd.mirror import schema
+
+Values = tuple[Any, ...]
+PRAGMAS = (
+    "locking_mode=EXCLUSIVE",
+    *("synchronous=OFF" if p.startswith("synchronous") else p for p in database_module.WRITER_PRAGMAS),
+)
+
+
+class Store(Protocol):
+    """A database that schedules run over."""
+
+    url: sa.URL
+    alone: bool
+    """Whether a daemon that begins knows that no other is there."""
+
+    def begin(self) -> None:
+        """Put an empty mirror in place."""
+
+    def transact(self, work: Callable[[sa.Connection], None]) -> bool:
+        """Work in one write transaction; return whether that changed anything."""
+
+    def write(self, work: Any) -> Any:
+        """Write as another program does."""
+
+    def read(self, work: Any) -> Any:
+        """Run a function of a connection in a read transaction."""
+
+    def peek(self, statement: str, parameters: Sequence[Any]) -> list[Values] | None:
+        """Answer `Database.peek`."""
+
+    def columns(self, table: str) -> tuple[str, ...]:
+        """Return the names of a table's columns."""
+
+    def ask(self, statement: str) -> list[Values]:
+        """Return what is committed, when no transaction is open; times as text, as in SQLite."""
+
+    def remove(self) -> None:
+        """Leave nothing behind."""
+
+
+class SqliteStore:
+    """One file that every schedule of this process begins anew, and one connection that is kept warm on it.
+
+    A transaction is one step of the model, so that whoever asks between two steps sees what is committed, through the
+    same connection too: more of them would only cost time. The file is in memory where the machine has such a place:
+    what a power cut does to it is another test's matter.
+    """
+
+    alone = True
+
+    def __init__(self) -> None:
+        base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a temporary directory in it
+        self.folder = Path(tempfile.mkdtemp(prefix="syncd-model-", dir=base))
+        self.url = sa.make_url(f"sqlite+aiosqlite:///{self.folder / 'model.db'}")
+        self._engine = sa.create_engine(self.url.set(drivername="sqlite"), poolclass=sa.pool.StaticPool)
+        database_module.prepare_sqlite(self._engine, PRAGMAS, begin="BEGIN")  # nobody else is there
+        self._connection = self._engine.connect()
+        with self._connection.begin():
+            schema.migrate(self._connection)
+        raw: Any = self._connection.connection.driver_connection
+        self._raw: sqlite3.Connection = raw
+        self._template = sqlite3.connect(":memory:")
+        self._raw.backup(self._template)
+        self._changes = 0
+
+    def begin(self) -> None:
+        self._template.backup(self._raw)
+
+    def transact(self, work: Callable[[sa.Connection], None]) -> bool:
+        with self._connection.begin():
+            work(self._connection)
+        return self._changed()
+
+    def write(self, work: Any) -> Any:
+        with self._connection.begin():
+            return work(self._connection)
+
+    def read(self, work: Any) -> Any:
+        self._raw.execute("PRAGMA query_only=ON")
+        try:
+            with self._connection.begin():
+                return work(self._connection)
+        finally:
+            self._raw.execute("PRAGMA query_only=OFF")
+
+    def peek(self, statement: str, parameters: Sequence[Any]) -> list[Values] | None:
+        try:
+            return self._raw.execute(statement, parameters).fetchall()
+        except sqlite3.OperationalError:
+            return None
+
+    def columns(self, table: str) -> tuple[str, ...]:
+        return tuple(row[1] for row in self._raw.execute(f"PRAGMA table_info({table})"))
+
+    def ask(self, statement: str) -> list[Values]:
+        assert not self._raw.in_transaction
+        return self._raw.execute(statement).fetchall()
+
+    def remove(self) -> None:
+        self._template.close()
+        self._connection.close()
+        self._engine.dispose()
+        shutil.rmtree(self.folder)
+
+    def _changed(self) -> bool:
+        before, self._changes = self._changes, self._raw.total_changes
+        return self._changes != before
