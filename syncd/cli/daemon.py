@@ -16,7 +16,6 @@ from syncd.cli.doctor import sqlite_version
 from syncd.errors import UsageError
 from syncd.health import dead_operations
 from syncd.logs import safe_text
-from syncd.tasks import task_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,6 +85,8 @@ def _tell_database(database: Database, log: FilteringBoundLogger) -> None:
 async def _unless_signalled(work: Callable[[], Awaitable[T]]) -> T | int:
     """Return what the work returns, or the number of the SIGTERM or SIGINT that ended it in good order."""
     import anyio
+
+    from syncd.tasks import task_group
 
     outcome: T | int = signal.SIGTERM
 
