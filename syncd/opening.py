@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror import schema
 from syncd.mirror.database import Database
-from syncd.mirror.postgres import forget_writers, require_rights
+from syncd.mirror.postgres import require_rights
 
 if TYPE_CHECKING:
     from syncd.settings import Settings
@@ -58,7 +58,6 @@ async def open_database(
             await database.read(schema.require_head)
         if make and database.dialect == "postgresql":
             await database.write(require_rights)
-            await database.write(forget_writers)
         yield database
 
 

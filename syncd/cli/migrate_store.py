@@ -22,15 +22,21 @@ if TYPE_CHECKING:
 
 
 @click.command("migrate-store")
-@click.option("--to", "target", required=True, metavar="URL", help="The empty database to move to.")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="URL",
+    help="The database to move to: empty, or left by an interrupted move.",
+)
 @as_json_option
 @takes_settings()
 def migrate_store(loaded: Loaded, target: str, *, as_json: bool) -> None:
     """Move everything from the database of SYNCD_DATABASE_URL into an empty one, SQLite or PostgreSQL.
 
-    All of it goes over, history, queue and the running pass included, and is read back and compared table by table
-    before it is committed: an interrupted move leaves the target empty, to be begun again. The source stays as it is.
-    Refuses while a daemon works on either; point SYNCD_DATABASE_URL at the target afterwards.
+    All of it goes over, history, queue and the running pass included, and is compared table by table in the end. After
+    an interruption the same command goes on where it was; no daemon opens the target before it is done. The source
+    stays as it is. Refuses while a daemon works on either; point SYNCD_DATABASE_URL at the target afterwards.
     """
     from syncd.cli.progress import bar
     from syncd.opening import database_url, require_file

@@ -34,6 +34,8 @@ PING_SECONDS = 1.0
 PING_TIMEOUT = 5.0
 """A leader that cannot reach PostgreSQL for so long gives up its pass before the server gives its lock away."""
 
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+"""Between its statements such a transaction holds no snapshot, so that VACUUM need not wait for it."""
 _TRY = "SELECT pg_backend_pid(), pg_try_advisory_{scope}lock{shared}($1, hashtext(current_schema()))"
 _HOLDER = """
 SELECT a.application_name || ' (PostgreSQL process ' || a.pid || ', since ' ||
@@ -95,7 +97,7 @@ class Replica:
             raise DatabaseUnusableError(postgres.POOLING)
         self._connection = await postgres.connect(self.url)
         if postgres.is_pooled(self.url):
-            await self._connection.execute("BEGIN", timeout=PING_TIMEOUT)
+            await self._connection.execute(_BEGIN, timeout=PING_TIMEOUT)
         self._session = await _ask(self._connection, "SELECT pg_backend_pid()")
         if not await self._take(PRESENCE_LOCK, shared="_shared"):
             self._drop()
@@ -260,7 +262,7 @@ async def nobody_else(url: sa.URL) -> AsyncIterator[None]:
     except Exception as error:
         raise postgres.translated(error) or error from error
     try:
-        await connection.execute("BEGIN", timeout=PING_TIMEOUT)  # behind a proxy too, this is one session to its end
+        await connection.execute(_BEGIN, timeout=PING_TIMEOUT)  # behind a proxy too, this is one session to its end
         if not (await connection.fetchrow(_TRY.format(scope="xact_", shared=""), PRESENCE_LOCK, timeout=PING_TIMEOUT))[
             1
         ]:

@@ -76,7 +76,7 @@ def is_loading(connection: Connection) -> bool:
 
 def link_all(connection: Connection, at: str) -> None:
     """Link the source ids of a mirror that was loaded in part and goes on without loading."""
-    after: str | None = ""
+    after, _ = _link(connection, None, at)
     while after is not None:
         after, _ = _link(connection, after, at)
 

@@ -96,7 +96,7 @@ async def _snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 def _engine(url: sa.URL, *, write: bool) -> AsyncEngine:
     if url.get_backend_name() == "postgresql":
-        return postgres.engine(url)
+        return postgres.engine(url, command_seconds=None)  # a large table takes its time to sort
     engine = create_async_engine(url, connect_args={"timeout": BUSY_SECONDS})
     begin = "BEGIN IMMEDIATE" if write else "BEGIN"
     prepare_sqlite(engine.sync_engine, WRITER_PRAGMAS if write else READER_PRAGMAS, begin=begin)

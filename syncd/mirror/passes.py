@@ -13,7 +13,8 @@ from syncd.decide import CLOCK_SLACK
 from syncd.keyset import KeySet, unpack
 from syncd.mirror import driver, loading
 from syncd.mirror import pages as page_rows
-from syncd.mirror.dialects import ConcurrentChangeError
+from syncd.mirror.dialects import ConcurrentChangeError, is_postgresql
+from syncd.mirror.postgres import forget_writers
 from syncd.mirror.tables import held_sessions, new_id, pages, passes, sessions
 
 if TYPE_CHECKING:
@@ -175,6 +176,8 @@ def finish(
         connection.execute(sa.delete(pages).where(pages.c.pass_id != progress.id))
         decided = sa.select(passes.c.id).where(passes.c.decision == "approved")
         connection.execute(sa.delete(held_sessions).where(held_sessions.c.pass_id.not_in(decided)))
+        if is_postgresql(connection):
+            forget_writers(connection)
     else:
         connection.execute(sa.delete(pages).where(pages.c.pass_id == progress.id))
 

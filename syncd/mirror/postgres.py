@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 POOL = 4
 """Connections of a process besides the two that lead and listen: one writes, the others read."""
+OLDEST = 130000
+"""As PostgreSQL counts its versions; 12 has no `pg_current_xact_id_if_assigned`, and no support any more."""
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 120.0
 """A statement that takes longer than this has lost its server; the longest are a sweep's, over every session."""
@@ -84,9 +86,10 @@ def is_pooled(url: sa.URL) -> bool:
     return url.query.get(POOLED) == "0"
 
 
-def engine(url: sa.URL) -> AsyncEngine:
-    """Make the engine."""
-    made = create_async_engine(url, pool_size=POOL, max_overflow=0, connect_args=connect_arguments(url))
+def engine(url: sa.URL, *, command_seconds: float | None = COMMAND_SECONDS) -> AsyncEngine:
+    """Make the engine; `command_seconds` is how long one statement may take."""
+    arguments = connect_arguments(url) | {"command_timeout": command_seconds}
+    made = create_async_engine(url, pool_size=POOL, max_overflow=0, connect_args=arguments)
     pooled = is_pooled(url)
 
     @sa.event.listens_for(made.sync_engine, "connect")
@@ -117,7 +120,6 @@ def connect_arguments(url: sa.URL) -> dict[str, Any]:
     """
     arguments: dict[str, Any] = {
         "timeout": CONNECT_SECONDS,
-        "command_timeout": COMMAND_SECONDS,
         "server_settings": {"application_name": application_name()},
     }
     if is_pooled(url):
@@ -268,8 +270,9 @@ def require_rights(connection: Connection) -> None:
     Raises
     ------
     DatabaseUnusableError
-        The server is read-only, or rights are missing; the message has the statements that give them.
+        The server is old, not UTF-8 or read-only, or rights are missing; the message says how to mend it.
     """
+    require_fit(connection)
     if connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "on":
         raise DatabaseUnusableError("the database cannot be used: " + _MENDS["25006"])
     role, schema = connection.exec_driver_sql("SELECT quote_ident(current_user), quote_ident(current_schema())").one()
@@ -285,6 +288,32 @@ def require_rights(connection: Connection) -> None:
             f"the database cannot be used: the role {role} may not write {', '.join(lacking)}; "
             f"an administrator mends that with: {GRANTS.format(schema=schema, role=role)}"
         )
+
+
+def require_fit(connection: Connection) -> None:
+    """Make sure that this is a PostgreSQL that syncd can live in.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        It is too old, or cannot hold every text.
+    """
+    version, encoding = connection.exec_driver_sql(
+        "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
+    ).one()
+    if (unfit := _unfit(version, encoding)) is not None:
+        raise DatabaseUnusableError(f"the database cannot be used: {unfit}")
+
+
+def _unfit(version: int, encoding: str) -> str | None:
+    if version < OLDEST:
+        return f"PostgreSQL {version // 10000} is too old; syncd needs {OLDEST // 10000} or newer"
+    if encoding != "UTF8":
+        return (
+            f"its encoding is {encoding}, which cannot hold every text; make one with: "
+            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+        )
+    return None
 
 
 _WRITTEN = (

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror import versions
 from syncd.mirror.dialects import is_postgresql
+from syncd.mirror.postgres import require_fit
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -103,6 +104,7 @@ def _take_turns(connection: Connection) -> None:
     A migration waits for its locks no longer than `lock_timeout`: whoever came behind it in the queue for a lock would
     wait as long.
     """
+    require_fit(connection)
     may = connection.exec_driver_sql("SELECT has_schema_privilege(current_schema(), 'CREATE')").scalar()
     if not may:
         role, schema = connection.exec_driver_sql(

@@ -21,7 +21,7 @@ SAMPLE = 2
 NOT_PASSED = {
     "pull.Pull._end": "passes that fail; the model kills them there",
     "push.Push._break": "writes that syncd itself failed on an operation, which no run should",
-    "mirror.operations.renew": "the heartbeat of a lease, which no run here lives to; the model kills it there",
+    "mirror.operations.renew": "the heartbeat of a lease, which a run of a second does not see; the model does",
     "mirror.sources.resolve": "source ids that somebody inserted while their session was mirrored",
 }
 OTHERWISE = {

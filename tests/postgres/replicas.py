@@ -62,22 +62,31 @@ class Child:
     """A process that the nursery bore: nobody here can wait for it, but a file descriptor tells when it is over."""
 
     def __init__(self, pid: int) -> None:
-        self._descriptor = os.pidfd_open(pid)
+        self._descriptor: int | None = os.pidfd_open(pid)
         self._killed = False
 
     def poll(self) -> int | None:
         """Return how it ended; None while it runs. What it was not killed for counts as an exit of its own."""
-        if not select.select([self._descriptor], [], [], 0)[0]:
-            return None
-        return -signal.SIGKILL if self._killed else 0
+        return None if self._runs(0) else -signal.SIGKILL if self._killed else 0
+
+    def _runs(self, seconds: float) -> bool:
+        if self._descriptor is None:
+            return False
+        over = select.poll()
+        over.register(self._descriptor, select.POLLIN)
+        if not over.poll(1000 * seconds):
+            return True
+        os.close(self._descriptor)  # there will be many of them
+        self._descriptor = None
+        return False
 
     def kill(self) -> None:
-        if self.poll() is None:
+        if self._runs(0) and self._descriptor is not None:
             self._killed = True
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def wait(self, timeout: float) -> int:
-        assert select.select([self._descriptor], [], [], timeout)[0], "it does not end"
+        assert not self._runs(timeout), "it does not end"
         return self.poll() or 0
 
 

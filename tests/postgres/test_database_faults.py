@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror import operations, schema
 from syncd.mirror.database import Database
-from syncd.mirror.postgres import require_rights
+from syncd.mirror.postgres import _unfit, require_rights
 from tests.postgres.faults import proxied
 from tests.postgres.replicas import ROOT, bare_environment
 from tests.postgres.server import PostgresServer, in_thread
@@ -175,6 +175,22 @@ async def test_standby_is_told_apart_before_anything_is_asked() -> None:
         assert b"point SYNCD_DATABASE_URL at the primary" in done.stderr
     finally:
         await in_thread(server.remove)
+
+
+async def test_database_that_cannot_hold_every_text_is_refused(postgres: PostgresServer) -> None:
+    await in_thread(lambda: postgres.sql("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0"))
+    try:
+        async with Database.create(sa.make_url(postgres.url("latin")), patience=10) as database:
+            with pytest.raises(DatabaseUnusableError, match="ENCODING 'UTF8'"):
+                await database.write(schema.migrate)
+            assert await database.read(schema.revision) is None
+    finally:
+        await in_thread(lambda: postgres.drop("latin"))
+
+
+def test_server_that_is_too_old_is_refused() -> None:
+    assert "13 or newer" in (_unfit(120022, "UTF8") or "")
+    assert _unfit(130000, "UTF8") is None
 
 
 async def test_role_without_rights_is_told_the_grant_that_mends_it(postgres: PostgresServer, postgres_url: str) -> None:
