@@ -40,7 +40,8 @@ async def test_refused_credentials_pause_the_daemon_and_burn_no_attempt(syncd: S
     await syncd.call("enqueue", "create", "--source-session-id", "a", "--name", "A")
     assert "credentials" in (await daemon.event("queue.paused"))["hint"]
     assert "credentials" in (await daemon.event("pass.failed"))["error"]
-    assert syncd.sql("SELECT state, attempts FROM operations") == [{"state": "pending", "attempts": 0}]
+    rests = [{"state": "pending", "attempts": 0}]  # between the looks whether the credentials are taken again
+    await eventually(lambda: syncd.sql("SELECT state, attempts FROM operations") == rests)
     refusing[0] = False
     await daemon.event("operation.succeeded")
     await daemon.event("queue.resumed")
