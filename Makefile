@@ -45,6 +45,13 @@ docs: .venv/dev ## write what is made from the code: docs/commands.md, docs/sche
 	$(BIN)/python docs/generate.py
 .PHONY: docs
 
+# Seeds from SEED on for so many SECONDS; every kill with three seeds; a lock of 30 s and a queue of a million operations.
+soak: .venv/dev ## the reliability tests in their long form: make soak SECONDS=3600 SEED=1000000
+	$(BIN)/python -m tests.model.soak --seconds $(or $(SECONDS),600) --first $(or $(SEED),1) --jobs $(or $(JOBS),2)
+	$(BIN)/python -m tests.kills --seeds 3 --jobs $(or $(JOBS),2)
+	LOCKED_SECONDS=30 QUEUED=1000000 $(BIN)/python -m pytest -q tests/hostile/test_hostile_machine.py
+.PHONY: soak
+
 soak-pg: .venv/dev ## four replicas on PostgreSQL that lose one every second under 10,000 operations (minutes)
 	SOAK_PG_OPERATIONS=$${SOAK_PG_OPERATIONS:-10000} $(BIN)/python -m pytest -q -s tests/postgres -k soak $(ARGS)
 .PHONY: soak-pg

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from types import ModuleType
 
 import pytest
 
 from tests.kills.mirrors import Mirrors, PostgresMirrors, SqliteMirrors
 from tests.kills.rig import ROOT, STAGES, case, kill_at, make_templates, places
+from tests.kills.victim import function_name
 
 pytestmark = pytest.mark.timeout(300)  # processes of a busy machine take their time
 SEED = 20261125
 SAMPLE = 2
-RECORDED = ("pull", "push", "reconcile", "sweep", "attempt", "mirror.loading", "opening")
-"""The modules that commit while the daemon works."""
 NOT_PASSED = {
     "pull.Pull._end": "passes that fail; the model kills them there",
     "push.Push._break": "writes that syncd itself failed on an operation, which no run should",
-    "push.Push._renew": "the heartbeat of a lease, which a run of a second does not live to; the model kills it there",
-    "reconcile.Reconcile._resolve": "source ids that somebody inserted while their session was mirrored",
+    "mirror.operations.renew": "the heartbeat of a lease, which a run of a second does not live to; the model kills it there",
+    "mirror.sources.resolve": "source ids that somebody inserted while their session was mirrored",
 }
 OTHERWISE = {
-    "sqlite": {"opening.open_database": "looks whether this role may write, on PostgreSQL alone"},
-    "postgresql": dict.fromkeys(("mirror.loading._link", "mirror.loading.finish"), "loads SQLite alone"),
+    "sqlite": dict.fromkeys(
+        ("mirror.postgres.require_rights", "mirror.postgres.forget_writers"), "looks after PostgreSQL alone"
+    ),
+    "postgresql": dict.fromkeys(("mirror.loading._link", "mirror.loading._build_index"), "loads SQLite alone"),
 }
 """Where something is committed and a sample of runs does not come, and who sees to it."""
 
@@ -87,13 +90,16 @@ async def test_places_cover_every_commit_and_every_kind_of_request(
 
 
 def _writers() -> Iterator[str]:
-    """Name every function of the flows that calls `write` of a database, by the work that it hands over."""
-    for module in RECORDED:
-        tree = ast.parse((ROOT / "syncd" / f"{module.replace('.', '/')}.py").read_text())
-        for function, name in _functions(tree, f"{module}."):
+    """Name every function, but for those of the commands, that calls `write` of a database, by what it hands over."""
+    package = ROOT / "syncd"
+    for file in package.rglob("*.py"):
+        name = ".".join(file.relative_to(package).with_suffix("").parts)
+        if name.startswith("cli."):
+            continue
+        for function, called in _functions(ast.parse(file.read_text()), f"{name}."):
             for call in ast.walk(function):
                 if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("database.write"):
-                    yield _work(call, name)
+                    yield _work(call, called, importlib.import_module(f"syncd.{name}"))
 
 
 def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[ast.AST, str]]:
@@ -105,15 +111,15 @@ def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[ast.AST, str]]:
             yield from _functions(child, f"{prefix}{child.name}.")
 
 
-def _work(call: ast.Call, name: str) -> str:
-    """Name the work as `victim.commit_name` does: a function of another place by that place."""
+def _work(call: ast.Call, name: str, module: ModuleType) -> str:
+    """Name the work as `victim.commit_name` does: a function by itself, and one that is nested by what it stands in."""
     work = call.args[0]
     if isinstance(work, ast.Call):  # partial(work, ...)
         work = work.args[0]
-    named = ast.unparse(work)
-    if isinstance(work, ast.Lambda) or named == "work":
-        return name
-    return {"_link": "mirror.loading._link", "schema.migrate": "mirror.schema.migrate"}.get(named, name)
+    found: object = module
+    for part in ast.unparse(work).split("."):
+        found = getattr(found, part, None)
+    return function_name(found) if callable(found) else name
 
 
 async def test_places_are_not_there_unless_they_are_asked_for(

@@ -1,9 +1,9 @@
 """syncd, with places at which a test can end it by SIGKILL: `python -m tests.kills.victim once`.
 
-Every commit goes through `Database._run` and every request through `Transport.handle_async_request`; a place stands
-before and behind each. It is named by what stands there: a commit by the function whose work it is, a request by its
-method and what its path points at. Nobody has to list them: a recording run finds them all, those that are added later
-too, and the program itself knows nothing of it.
+Every commit goes through `Database._run` and every request through `Transport.send`; a place stands before and behind
+each. It is named by what stands there: a commit by the function whose work it is, a request by its method and what its
+path points at. Nobody has to list them: a recording run finds them all, those that are added later too, and the program
+itself knows nothing of it.
 
 The environment variable `PLACE` says what to do: `record=FILE` appends a line for each place passed, `kill=N` ends the
 process at the N-th.
@@ -17,9 +17,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from syncd.albert.transport import Transport
+from syncd.albert.wire import Request
 from syncd.mirror.database import Database
 
 
@@ -40,11 +39,11 @@ class Places:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def around(self, call: Callable[..., Awaitable[Any]], name: Callable[[Any], str]) -> Callable[..., Awaitable[Any]]:
-        """Put a place before and behind a method with one argument."""
+        """Put a place before and behind a method that is named by its first argument."""
 
-        async def between(owner: Any, argument: Any) -> Any:
+        async def between(owner: Any, argument: Any, *others: Any) -> Any:
             self.passed(f"before {name(argument)}")
-            result = await call(owner, argument)
+            result = await call(owner, argument, *others)
             self.passed(f"after {name(argument)}")
             return result
 
@@ -53,14 +52,17 @@ class Places:
 
 def commit_name(batch: list[Any]) -> str:
     """Name a commit by the functions whose work it is."""
-    works = [getattr(job.work, "func", job.work) for job in batch]
-    names = (f"{work.__module__.removeprefix('syncd.')}.{work.__qualname__.split('.<locals>')[0]}" for work in works)
-    return "commit: " + ", ".join(names)
+    return "commit: " + ", ".join(function_name(getattr(job.work, "func", job.work)) for job in batch)
 
 
-def request_name(request: httpx.Request) -> str:
+def function_name(function: Any) -> str:
+    """Name a function; one that is nested in another by that."""
+    return f"{function.__module__.removeprefix('syncd.')}.{function.__qualname__.split('.<locals>')[0]}"
+
+
+def request_name(request: Request) -> str:
     """Name a request by its method and what its path points at."""
-    path = request.url.path
+    path = request.path
     kind = "source" if "/source/" in path else "list" if path.endswith("/sessions") else "item"
     return f"request: {request.method} {kind}"
 
@@ -72,7 +74,7 @@ def main() -> None:
     places = Places(os.environ.get("PLACE", ""))
     for owner, method, name in (
         (Database, "_run", commit_name),
-        (Transport, "handle_async_request", request_name),
+        (Transport, "send", request_name),
     ):
         setattr(owner, method, places.around(getattr(owner, method), name))
     syncd()

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -14,7 +13,6 @@ import anyio
 import anyio.lowlevel
 import sqlalchemy as sa
 
-from syncd.mirror import database as database_module
 from syncd.mirror.database import Database
 from syncd.pull import Pull
 from syncd.push import Push
@@ -69,9 +67,6 @@ class ModelDatabase(Database):
 
     def __post_init__(self) -> None:
         """Open nothing: the store has it open."""
-
-    async def _run(self, batch: list[Any]) -> None:
-        await self._transaction(partial(database_module._run_jobs, batch=batch))
 
     async def _transaction(self, work: Callable[[sa.Connection], None]) -> None:
         await anyio.lowlevel.checkpoint()

@@ -1,0 +1,150 @@
+"""A machine that is against it, where other tests do not play it already.
+
+Locks, full disks, files that are replaced, foreign, newer or damaged, and two daemons: `tests/mirror/test_database.py`,
+`tests/status/test_full_disk.py`, `tests/processes/test_database_trouble.py` and `test_kill_and_resume.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import pytest
+import sqlalchemy as sa
+
+from syncd.errors import DatabaseReplacedError, DatabaseUnusableError
+from syncd.mirror import database as database_module
+from syncd.mirror import operations, schema
+from syncd.mirror.database import Database
+from syncd.sandbox import Sandbox, serve
+from tests.kills.rig import syncd
+from tests.world import world
+
+pytestmark = [pytest.mark.sqlite, pytest.mark.timeout(300)]  # processes of a busy machine take their time
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def _url(folder: Path) -> sa.URL:
+    return sa.make_url(f"sqlite+aiosqlite:///{folder / 'syncd.db'}")
+
+
+@contextmanager
+def _plain(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Open the file as another program does."""
+    with closing(sqlite3.connect(folder / "syncd.db", isolation_level=None, check_same_thread=False)) as connection:
+        yield connection
+
+
+async def test_pass_waits_for_a_lock_that_another_program_holds_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.05)
+    held = float(os.environ.get("LOCKED_SECONDS", "1.5"))  # 30 in the long form
+    async with world(tmp_path, sessions=15) as w:
+        told: list[str] = []
+        w.database.on_wait, w.database.patience = told.append, 60
+        with _plain(tmp_path) as other:
+            other.execute("BEGIN IMMEDIATE")
+            letting_go = threading.Timer(held, other.rollback)
+            letting_go.start()
+            try:
+                assert (await w.one_pass()).state == "complete"
+            finally:
+                letting_go.join()
+        assert len(told) == 1
+        assert await w.live() == w.there()
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+async def test_file_replaced_or_removed_under_several_operations_is_noticed_before_a_request_that_changes_albert(
+    tmp_path: Path, how: str
+) -> None:
+    async with world(tmp_path, sessions=5) as w:
+        await w.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(4)))
+
+        def strike(_request: object) -> None:
+            if how == "replaced":
+                shutil.copy(tmp_path / "syncd.db", tmp_path / "copy.db")
+                (tmp_path / "copy.db").replace(tmp_path / "syncd.db")
+            else:
+                (tmp_path / "syncd.db").unlink()
+
+        w.sandbox.script("GET", "/api/v3/chats/sessions/source/", strike)
+        with pytest.raises(DatabaseReplacedError):  # one error, in no group: it ends the program with exit 3
+            await w.push().drain()
+        assert w.asked("POST") == []
+        assert w.sandbox.effects == []
+
+
+async def test_file_of_no_bytes_is_an_empty_mirror(tmp_path: Path) -> None:
+    (tmp_path / "syncd.db").touch()
+    async with serve(Sandbox(3)) as sandbox:
+        assert (await syncd("once", tmp_path, _url(tmp_path).render_as_string(), sandbox.url)).returncode == 0
+    with _plain(tmp_path) as other:
+        assert other.execute("SELECT count(*) FROM chat_sessions").fetchone() == (3,)
+
+
+async def test_shared_memory_file_of_somebody_else_is_told_at_once_and_mended_by_its_removal(tmp_path: Path) -> None:
+    """Another user's `-shm` can be read and not written. A directory in its place is the same to SQLite, root's too."""
+    async with Database.create(_url(tmp_path)) as database:
+        await database.write(schema.migrate)
+    foreign = tmp_path / "syncd.db-shm"
+    foreign.mkdir()
+    async with Database(_url(tmp_path), patience=60) as database:
+        with pytest.raises(DatabaseUnusableError, match="readonly"), anyio.fail_after(10):
+            await database.write(operations.counts)
+    foreign.rmdir()
+    async with Database(_url(tmp_path), patience=60) as database:
+        assert (await database.write(operations.counts))["pending"] == 0
+
+
+async def test_read_only_database_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    async with Database.create(_url(tmp_path), patience=60) as database:
+        await database.write(schema.migrate)
+
+        def read_only(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("PRAGMA query_only=ON")
+            connection.exec_driver_sql("DELETE FROM operations")
+
+        with pytest.raises(DatabaseUnusableError), anyio.fail_after(10):
+            await database.write(read_only)
+
+
+async def test_analyst_who_never_ends_a_read_transaction_stops_nobody(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=30) as w:
+        assert (await w.one_pass()).state == "complete"
+        with _plain(tmp_path) as analyst:
+            analyst.execute("BEGIN")
+            before = analyst.execute("SELECT count(*) FROM chat_sessions").fetchone()
+            for number in range(5):
+                w.sandbox.create(source_session_id=f"new-{number}", name="n")
+                await w.enqueue({"kind": "create", "source_session_id": f"q-{number}", "name": "n"})
+                await w.push().drain()
+                assert (await w.one_pass()).state == "complete"
+            assert analyst.execute("SELECT count(*) FROM chat_sessions").fetchone() == before
+            assert await w.live() == w.there()
+            analyst.rollback()
+
+
+async def test_full_queue_is_claimed_without_looking_at_all_of_it(tmp_path: Path) -> None:
+    count = int(os.environ.get("QUEUED", "50000"))  # a million in the long form
+    async with Database.create(_url(tmp_path), patience=5) as database:
+        await database.write(schema.migrate)
+        with _plain(tmp_path) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.executemany(
+                "INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, 'n')",
+                ((f"s-{number}",) for number in range(count)),
+            )
+            other.execute("COMMIT")
+        with anyio.fail_after(5):  # ten claims of a full queue: milliseconds each, not a look at all
+            for _ in range(10):
+                claimed = await database.write(lambda c: operations.claim(c, now=NOW, owner="me", lease=60, limit=16))
+                assert len(claimed) == 16
