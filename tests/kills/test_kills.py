@@ -81,7 +81,7 @@ async def test_places_cover_every_commit_and_every_kind_of_request(
     passed = {place for stage in STAGES for place in found[stage]}
     commits = {name for place in passed if "commit: " in place for name in place.split(": ")[1].split(", ")}
     written = set(_writers())
-    assert written - commits == set(NOT_PASSED | OTHERWISE[database]), (
+    assert written - commits - SOMETIMES == set(NOT_PASSED | OTHERWISE[database]), (
         "a new place where something is committed: cover or explain it"
     )
     for request in ("GET list", "GET item", "GET source", "POST list", "DELETE item"):
