@@ -39,7 +39,7 @@ class Scale:
     concurrency: int = 32
     rounds: int = 5
     inserts: int = 200
-    idle_seconds: float = 10.0
+    idle_seconds: float = 30.0
     starts: int = 10
 
 
@@ -233,6 +233,7 @@ def queue(bench: Bench) -> None:
         taken = bench.rounds(count, {"raw": raw, "syncd": ours})
         sent = bench.server.counts()
         assert sent["lookups"] == sent["posts"] == operations * 2 * count, sent
+        assert sent["connections"] <= at_once * 2 * count, sent  # both keep their connections
         rates = {name: [operations / one for one in _each(took, "wall")] for name, took in taken.items()}
         title = f"queue of {operations:,} creates, {at_once} at once, {latency * 1000:.0f} ms a request, throughput"
         key = f"queue-{latency * 1000:.0f}"

@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, unquote
 from benchmarks.machine import SERVER_CORE, pin
 
 LISTING = "/api/v3/chats/sessions"
+LOOK_UP = f"GET {LISTING}/source/".encode()
 AT = "2025-%02d-%02dT%02d:%02d:%02d.%03dZ"
 PREBUILT = 200_000
 """Listings of up to so many sessions are made before they are asked for, and kept."""
@@ -64,6 +65,8 @@ class Served:
     lookups: int = 0
     posts: int = 0
     other: int = 0
+    connections: int = 0
+    """Those over which a look-up came."""
     arrivals: dict[str, float] = field(default_factory=dict)
 
 
@@ -163,6 +166,7 @@ class Protocol(asyncio.Protocol):
     def __init__(self, server: Server) -> None:
         self.server = server
         self.buffer = b""
+        self.looked_up_for: Served | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -182,6 +186,9 @@ class Protocol(asyncio.Protocol):
                 return
             body, self.buffer = self.buffer[end + 4 : end + 4 + length], self.buffer[end + 4 + length :]
             answer = self.server.answer(head, body)
+            if head.startswith(LOOK_UP) and self.looked_up_for is not self.server.served:
+                self.looked_up_for = self.server.served
+                self.server.served.connections += 1
             if self.server.listing.latency:
                 asyncio.get_running_loop().call_later(self.server.listing.latency, self._write, answer)
             else:

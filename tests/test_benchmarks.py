@@ -53,6 +53,7 @@ def test_contender_looks_up_and_posts_each_create_once(server: ServerHandle, tmp
     contend(name, server.url, tmp_path / "q.db", operations=20, concurrency=4)
     counts = server.counts()
     assert (counts["lookups"], counts["posts"]) == (20, 20)
+    assert 1 <= counts["connections"] <= 4
     assert len(server.arrivals()) == 20
     if name == "syncd-queue":
         verify.queue(tmp_path / "q.db", 20)

@@ -1,7 +1,7 @@
 """aiohttp's connections: one request, sent at most once, exactly as written.
 
 Why not httpx's own: its pool walks all of its connections for every request (at 32 at once a third of the
-rate), and a request costs three times as much. Why not the package httpx-aiohttp: it reports a disconnect as a
+rate), and a request costs four times as much. Why not the package httpx-aiohttp: it reports a disconnect as a
 failure to connect, which would have a create sent twice, and it quotes URLs anew.
 
 aiohttp resends idempotent requests by itself when a connection breaks (``ClientSession._request``, also on a

@@ -188,6 +188,31 @@ async def test_a_write_that_fails_does_not_take_its_company_along(folder: Path) 
         assert await database.read(run("SELECT group_concat(x) FROM (SELECT x FROM t ORDER BY x)")) == "1,2"
 
 
+async def test_a_write_is_judged_by_the_run_that_was_committed(folder: Path) -> None:
+    async with opened(folder) as database:
+        await database.write(run("CREATE TABLE t (x)"))
+        runs = {"fails": 0, "locked": 0}
+
+        def fails_twice(connection: sa.Connection) -> str:
+            runs["fails"] += 1
+            if runs["fails"] <= 2:  # with its company, and then in a savepoint of its own
+                raise KeyError("its own fault")
+            connection.exec_driver_sql("INSERT INTO t VALUES (2)")
+            return "written"
+
+        def locked_once(_: sa.Connection) -> None:
+            runs["locked"] += 1
+            if runs["locked"] == 1:  # then all of it is done again
+                busy = sqlite3.OperationalError("database is locked")
+                busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise busy
+
+        works = [run("INSERT INTO t VALUES (1)"), fails_twice, locked_once]
+        assert await _behind_a_busy_writer(database, works) == [None, "written", None]
+        assert runs == {"fails": 3, "locked": 2}
+        assert await database.read(run("SELECT group_concat(x) FROM t")) == "1,2"
+
+
 async def test_a_write_alone_that_fails_leaves_nothing(folder: Path) -> None:
     async with opened(folder) as database:
         await database.write(run("CREATE TABLE t (x)"))
