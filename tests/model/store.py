@@ -80,15 +80,15 @@ class SqliteStore:
         self._raw: sqlite3.Connection = raw
         self._template = sqlite3.connect(":memory:")
         self._raw.backup(self._template)
-        self._changes = 0
 
     def begin(self) -> None:
         self._template.backup(self._raw)
 
     def transact(self, work: Callable[[sa.Connection], None]) -> bool:
+        before = self._raw.total_changes
         with self._connection.begin():
             work(self._connection)
-        return self._changed()
+        return self._raw.total_changes != before
 
     def write(self, work: Any) -> Any:
         with self._connection.begin():
@@ -120,7 +120,3 @@ class SqliteStore:
         self._connection.close()
         self._engine.dispose()
         shutil.rmtree(self.folder)
-
-    def _changed(self) -> bool:
-        before, self._changes = self._changes, self._raw.total_changes
-        return self._changes != before
