@@ -84,6 +84,7 @@ class SqliteStore:
 
     def begin(self) -> None:
         self._template.backup(self._raw)
+        self._changes = self._raw.total_changes
 
     def transact(self, work: Callable[[sa.Connection], None]) -> bool:
         with self._connection.begin():
