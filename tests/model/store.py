@@ -83,6 +83,7 @@ class SqliteStore:
 
     def begin(self) -> None:
         self._template.backup(self._raw)
+        self._changes = self._raw.total_changes
 
     def transact(self, work: Callable[[sa.Connection], None]) -> bool:
         before = self._raw.total_changes
