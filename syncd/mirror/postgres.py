@@ -37,6 +37,8 @@ CONFLICTS = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock: the transaction runs again at once."""
 STALE_PLAN = "InvalidCachedStatementError"
 """The driver's word for a table that was changed under a prepared statement, by the migration of a newer release."""
+CLOSED_UNDER_IT = "InternalClientError"
+"""The driver's word for a connection that was closed between its making and its first statement."""
 _WAITED_FOR = ("08", "53", "57", "58", "55P03", "25P03", "25P02", "XX000")
 """Connection, resources, operator intervention, system, lock_not_available, idle in a transaction for too long."""
 MISCONFIGURED = "ClientConfigurationError"
@@ -180,7 +182,7 @@ def translated(error: Exception) -> Exception | None:
     if (
         cut
         or closed
-        or STALE_PLAN in kinds
+        or kinds & {STALE_PLAN, CLOSED_UNDER_IT}
         or isinstance(cause, OSError | TimeoutError | EOFError | sa.exc.TimeoutError)
     ):
         return DatabaseBusyError(f"the database cannot be reached right now: {words or type(cause).__name__}")

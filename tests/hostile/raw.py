@@ -58,14 +58,19 @@ class RawServer:
     by_line: Callable[[str], Answer] | None = None
     url: str = ""
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    handlers: list[asyncio.Task[None]] = field(default_factory=list)
 
     def asked(self, method: str) -> int:
         """Return how many requests of a method came."""
         return sum(line.startswith(f"{method} ") for line, _ in self.requests)
 
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take a connection; one that nobody has begun to handle yet is known too."""
+        self.writers.append(writer)
+        self.handlers.append(asyncio.create_task(self.handle(reader, writer)))
+
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read one request, answer it, and close."""
-        self.writers.append(writer)
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             line = head.split(b"\r\n")[0].decode()
@@ -92,7 +97,7 @@ class RawServer:
 async def serve_raw(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
     """Serve on loopback."""
     raw = RawServer(list(answers))
-    server = await asyncio.start_server(raw.handle, "127.0.0.1", 0, ssl=tls, limit=1 << 22)
+    server = await asyncio.start_server(raw.accept, "127.0.0.1", 0, ssl=tls, limit=1 << 22)
     port = server.sockets[0].getsockname()[1]
     raw.url = f"http{'s' if tls else ''}://127.0.0.1:{port}"
     try:
@@ -101,6 +106,9 @@ async def serve_raw(*answers: Answer, tls: ssl.SSLContext | None = None) -> Asyn
         server.close()
         for writer in raw.writers:
             writer.transport.abort()
+        for handler in raw.handlers:
+            handler.cancel()
+        await asyncio.gather(*raw.handlers, return_exceptions=True)
         await asyncio.sleep(0)
 
 

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import asyncpg
 import pytest
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror import operations, schema
+from syncd.mirror import postgres as postgres_module
 from syncd.mirror.database import Database
 from syncd.mirror.postgres import _unfit, require_rights
 from tests.postgres.faults import proxied
@@ -105,6 +107,21 @@ async def test_connection_cut_in_the_middle_of_a_transaction_runs_it_again_as_a_
     await database.write(work)
     assert runs == 2
     assert await count(database) == 1
+
+
+async def test_connection_that_is_cut_before_its_first_statement_is_waited_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver finds the connection closed when it wants to send, and has words of its own for that."""
+    real, cuts = postgres_module._set_up, iter([True])
+
+    async def cut(connection: Any, *, pooled: bool) -> None:
+        if next(cuts, False):
+            raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
+        await real(connection, pooled=pooled)
+
+    monkeypatch.setattr(postgres_module, "_set_up", cut)
+    assert await database.write(lambda c: operations.enqueue(c, [CREATE])) == [1]
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "57P01", "53300"])
