@@ -137,10 +137,10 @@ def _read_plain(listing: _Listing) -> Page:
         )
         for item in listing.Items
     ]  # fmt: skip
-    ids = {row[ID] for row in rows}
+    ids = {item.id for item in listing.Items}
     if len(ids) != len(rows) or "" in ids:
         raise ValueError("an id is empty, or there twice")
-    if any(len(row[ID] or "") > _SHORT or len(row[SOURCE] or "") > _SHORT for row in rows):
+    if rows and max(max(map(len, ids)), max(len(item.sourceSessionId) for item in listing.Items)) > _SHORT:
         raise ValueError("an id is long, perhaps too long")
     return Page(rows, [], listing.lastKey or None)
 
