@@ -140,7 +140,8 @@ def _read_plain(listing: _Listing) -> Page:
     ids = {item.id for item in listing.Items}
     if len(ids) != len(rows) or "" in ids:
         raise ValueError("an id is empty, or there twice")
-    if rows and max(max(map(len, ids)), max(len(item.sourceSessionId) for item in listing.Items)) > _SHORT:
+    longest = max(map(len, ids), default=0), max((len(item.sourceSessionId) for item in listing.Items), default=0)
+    if max(longest) > _SHORT:
         raise ValueError("an id is long, perhaps too long")
     return Page(rows, [], listing.lastKey or None)
 
