@@ -177,7 +177,7 @@ def _see(folder: Path, address: str, settings: dict[str, str]) -> None:
         page.on("pageerror", lambda error: noise.append(str(error)))
         page.goto(address)
         page.get_by_role("link", name="Who creates sessions?").click()
-        page.locator("svg.syncd-chart rect").last.wait_for(state="attached")
+        page.wait_for_url("**/sessions_per_creator**")
         assert page.locator("svg.syncd-chart rect").count() == page.locator("table.rows-and-columns tbody tr").count()
         page.goto(f"{address}/chat_sessions")
         assert "when syncd first saw the session" in page.locator("dl.column-descriptions").inner_text()
