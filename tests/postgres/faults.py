@@ -34,23 +34,25 @@ class Proxy:
             return
         cutting = asyncio.Event()
         answers = asyncio.create_task(self._answers(server_reader, writer, cutting))
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                if b"COMMIT;" in data and self.cut_commits:  # and not "READ COMMITTED"
-                    self.cut_commits -= 1
-                    self.cuts += 1
-                    cutting.set()
-                    if self.instead is not None:
-                        await self.instead()
+        try:
+            with suppress(OSError):
+                while data := await reader.read(65536):
+                    if b"COMMIT;" in data and self.cut_commits:  # and not "READ COMMITTED"
+                        self.cut_commits -= 1
+                        self.cuts += 1
+                        cutting.set()
+                        if self.instead is not None:
+                            await self.instead()
+                            break
+                    server_writer.write(data)
+                    await server_writer.drain()
+                    if cutting.is_set():
+                        await answers
                         break
-                server_writer.write(data)
-                await server_writer.drain()
-                if cutting.is_set():
-                    await answers
-                    break
-        answers.cancel()
-        writer.transport.abort()
-        server_writer.transport.abort()
+        finally:  # also of one that is cancelled when the test is over
+            answers.cancel()
+            writer.transport.abort()
+            server_writer.transport.abort()
 
     async def _answers(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cutting: asyncio.Event
