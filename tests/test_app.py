@@ -1,0 +1,35 @@
+"""The composition root: what one flow learns, another one hears."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+from structlog.testing import LogCapture
+
+from syncd.app import open_flows
+from syncd.outage import DISTINCT
+from syncd.sandbox import Sandbox, serve
+from syncd.settings import load
+
+
+async def test_a_mirrored_page_tells_the_queue_that_albert_is_there(tmp_path: Path) -> None:
+    sandbox = Sandbox(3)
+    async with serve(sandbox):
+        given = {
+            "ALBERT_BASE_URL": sandbox.url, "ALBERT_TOKEN": sandbox.token,
+            "SYNCD_DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'syncd.db'}",
+        }  # fmt: skip
+        log = structlog.wrap_logger(None, processors=[LogCapture()])
+        counts: list[int] = []
+        async with open_flows(
+            load(given).settings, command="test", log=log, patience=5, on_page=lambda now: counts.append(now["seen"])
+        ) as flows:
+            outage = flows.push._outage
+            moment = flows.clock.monotonic()
+            for operation in range(DISTINCT):
+                alone = outage.failed(operation, moment)
+            assert alone, "nobody has heard of Albert"
+            assert (await flows.pull.run()).state == "complete"
+            assert not outage.failed(DISTINCT, flows.clock.monotonic())
+        assert counts[-1] == 3
