@@ -74,6 +74,7 @@ WHERE state = ? AND (next_attempt_at IS NULL OR next_attempt_at <= ?) AND (lease
     AND NOT EXISTS (SELECT 1 FROM operations AS e WHERE e.session_id = o.session_id AND e.id < o.id AND e.{_ACTIVE})
 ORDER BY next_attempt_at, id LIMIT ?
 """  # noqa: S608 - constants
+_NEXT_DUE = "SELECT min(next_attempt_at) FROM operations WHERE state = ? AND next_attempt_at > ?"
 _LOCKED = " FOR UPDATE OF o SKIP LOCKED"
 _CLAIM = "UPDATE operations SET state = ?, attempts = ?, fence = ?, lease_until = ?, lease_owner = ? WHERE id = ?"
 
@@ -215,13 +216,10 @@ def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[i
 
 def next_due(connection: Connection, *, after: datetime) -> datetime | None:
     """Return when the next operation becomes due after a moment; None when none waits for a time."""
-    firsts = sa.func.min(operations.c.next_attempt_at)
-    found = []
+    at = utc_text(after)
     with lenient_text(connection):
-        for state in ("pending", "unknown"):
-            query = sa.select(firsts).where(operations.c.state == state, operations.c.next_attempt_at > after)
-            found.append(connection.execute(query).scalar())
-    return min((first for first in found if first is not None), default=None)
+        firsts = [driver.execute(connection, _NEXT_DUE, (state, at)).fetchone()[0] for state in ("pending", "unknown")]
+    return min((first for first in map(moment, firsts) if first is not None), default=None)
 
 
 def counts(connection: Connection) -> dict[str, int]:
