@@ -120,8 +120,9 @@ class Push:
         async with task_group() as group:
             group.start_soon(self._hold_leases)
             while True:
+                idle = not self._flying  # what ends while the queue is looked at may have been in the way of others
                 claimed = 0 if self.refused else await self._launch(group)
-                if not claimed and not self._flying:
+                if not claimed and idle:
                     break
                 if not claimed:
                     await self.wake.wait()

@@ -20,6 +20,7 @@ FOUND = (
     72, 130, 379, 403, 594,  # a create right after a delete adopted the session that was gone: look-ups lag
     272, 449, 552,  # the clock was set back, and what had been learned "later" was believed
     100156,  # a tombstone of after the clock was set back was lifted by a listing that lagged
+    7441,  # a drain ended while what the last one had blocked was due
     124, 525, 865,  # a first pass that was killed while it linked source ids left the rest without a link
 )  # fmt: skip
 # A killed process closes nothing.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from syncd.mirror import operations
 from syncd.sandbox import Habits
-from tests.push.kit import SESSIONS, create, effects, finished, worked, working
+from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working
 from tests.world import world
 
 FAULTS = ("lost_before", "lost_after", "error_500", "error_500_after", "cut", "garbled", 429, 403)
@@ -122,3 +122,23 @@ async def test_operator_cancels_what_is_pending_and_nothing_that_is_over(tmp_pat
         assert effects(w) == ["other"]
         for over in (one, two):
             assert await w.database.write(partial(operations.cancel, operation_id=over, now=w.clock.now()))
+
+
+async def test_drain_goes_on_with_what_was_blocked_while_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        await w.enqueue(create("s"), {"kind": "delete", "source_session_id": "s"})
+        push = w.push()
+        launch = push._launch
+
+        async def late(group: Any) -> int:
+            claimed = await launch(group)
+            if not claimed:  # what was in the way ends after the look and before its answer
+                await until(lambda: not push._flying)
+            return claimed
+
+        monkeypatch.setattr(push, "_launch", late)
+        await push.drain()
+        assert effects(w) == ["s"]
+        assert effects(w, "deleted") == ["s"]
