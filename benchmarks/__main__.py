@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--full] [--only NAME...]`: take all figures, print the table, write results and docs."""
+"""`python -m benchmarks [--full] [--only NAME...] [--on STORE...]`: take all figures, print them, write them down."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import daemon, measures, report
-from benchmarks.machine import ROOT, SERVER_CORE, describe, load_average, pin, serving
-from benchmarks.measures import FULL, Bench, Scale
+from benchmarks.machine import ROOT, SERVER_CORE, ServerHandle, describe, load_average, pin, serving
+from benchmarks.measures import FULL, FULL_POSTGRES, POSTGRES, Bench, Scale
+from benchmarks.stores import SqliteStore, Store, postgres
 
 STEPS: dict[str, Callable[[Bench], None]] = {
     "first": measures.first_mirror,
@@ -40,21 +42,25 @@ NEEDED = {
 }
 
 
-def run(scale: Scale, steps: list[str], folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Take the figures of some steps; return all that came out."""
-    begun, load = time.monotonic(), load_average()
-    with serving() as server:
-        bench = Bench(scale, server, folder, say)
-        for number, name in enumerate(steps, 1):
-            about = (STEPS[name].__doc__ or name).splitlines()[0]
-            say(f"[{number}/{len(steps)}, {time.monotonic() - begun:.0f} s] {about}")
-            STEPS[name](bench)
+SQLITE_ONLY = {"stages"}
+"""What would say nothing new of PostgreSQL."""
+
+
+def run(scale: Scale, steps: list[str], server: ServerHandle, store: Store, say: Callable[[str], None]) -> Bench:
+    """Take the figures of some steps on one kind of database."""
+    bench, begun = Bench(scale, server, store, say), time.monotonic()
+    for number, name in enumerate(steps, 1):
+        about = (STEPS[name].__doc__ or name).splitlines()[0]
+        say(f"[{store.title} {number}/{len(steps)}, {time.monotonic() - begun:.0f} s] {about}")
+        STEPS[name](bench)
+    return bench
+
+
+def told(bench: Bench) -> dict[str, Any]:
+    """Return all that came out of a run."""
     return {
-        "taken_at": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "seconds": round(time.monotonic() - begun),
-        "machine": describe(folder),
-        "load_average": {"before": load, "after": load_average()},
-        "scale": asdict(scale),
+        "database": bench.store.version(),
+        "scale": asdict(bench.scale),
         "figures": [{**asdict(figure), "met": figure.met} for figure in bench.figures],
         **bench.facts,
     }
@@ -65,22 +71,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--full", action="store_true", help="more rounds, longer queues and more sizes; takes hours")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=[], help="these steps and what they need")
+    parser.add_argument("--on", nargs="+", choices=report.STORES, default=report.STORES, help="these databases only")
     parser.add_argument("--rounds", type=int, help="rounds to take medians of")
     options = parser.parse_args()
     wanted = set(options.only).union(*(NEEDED.get(name, set()) for name in options.only)) or set(STEPS)
-    scale = FULL if options.full else Scale()
-    if options.rounds:
-        scale = Scale(**{**asdict(scale), "rounds": options.rounds})
+    scales = dict(zip(report.STORES, (FULL, FULL_POSTGRES) if options.full else (Scale(), POSTGRES), strict=True))
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
     pin(SERVER_CORE)
+    begun, load, results = time.monotonic(), load_average(), {}
     with tempfile.TemporaryDirectory(prefix="syncd-bench-") as folder:
-        results = run(scale, [name for name in STEPS if name in wanted], Path(folder), say)
-    print(report.table(results["figures"]))
-    if wanted == set(STEPS):
-        report.RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        machine = describe(Path(folder))
+        for name in options.on:
+            scale = replace(scales[name], **({"rounds": options.rounds} if options.rounds else {}))
+            steps = [step for step in STEPS if step in wanted and not (name != "sqlite" and step in SQLITE_ONLY)]
+            with ExitStack() as stack:
+                server = stack.enter_context(serving())
+                store = SqliteStore(Path(folder)) if name == "sqlite" else stack.enter_context(postgres())
+                results[name] = told(run(scale, steps, server, store, say))
+            print(f"{results[name]['database']}\n\n{report.table(results[name]['figures'])}\n")
+    if wanted == set(STEPS) and set(options.on) == set(report.STORES):
+        about = {
+            "taken_at": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "seconds": round(time.monotonic() - begun),
+            "machine": machine,
+            "load_average": {"before": load, "after": load_average()},
+        }
+        report.RESULTS.write_text(json.dumps({**about, **results}, indent=1) + "\n")
         report.write()
         print(f"written: {', '.join(str(one.relative_to(ROOT)) for one in report.WRITTEN)}")
 

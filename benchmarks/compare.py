@@ -35,7 +35,7 @@ def one(name: str, server: ServerHandle, listing: Listing, python: str) -> dict[
     """Run one contender on a new file and verify what it left behind."""
     interpreter = python if name in PEERS else sys.executable
     with tempfile.TemporaryDirectory(prefix="syncd-peers-") as folder:
-        file = Path(folder) / "mirror.db"
+        file = str(Path(folder) / "mirror.db")
         took = contend(name, server.url, file, python=interpreter)
         held = verify.mirrored(file, columns=DLT_COLUMNS) if name == "dlt" else verify.mirrored(file)
         assert held == verify.served(listing), f"{name} holds {held}"

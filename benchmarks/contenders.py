@@ -1,4 +1,4 @@
-"""One contender in a process of its own: `python -m benchmarks.contenders NAME URL FILE [OPTION=NUMBER...]`.
+"""One contender in a process of its own: `python -m benchmarks.contenders NAME URL WHERE [OPTION=NUMBER...]`.
 
 Prints one line of JSON. What a contender imports is loaded before its timer starts.
 """
@@ -9,7 +9,6 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import CLIENT_CORE, pin
@@ -17,6 +16,7 @@ from benchmarks.timer import Timer
 
 CONTENDERS = {
     "floor": ("benchmarks.floor", "floor"),
+    "floor-pg": ("benchmarks.floor", "floor_postgres"),
     "floor-stages": ("benchmarks.floor", "floor_stages"),
     "fetch": ("benchmarks.floor", "fetch"),
     "raw-queue": ("benchmarks.floor", "raw_queue"),
@@ -37,19 +37,19 @@ def load(name: str) -> Callable[..., None]:
     return contender
 
 
-def run(name: str, url: str, file: Path, **options: int) -> dict[str, Any]:
+def run(name: str, url: str, where: str, **options: int) -> dict[str, Any]:
     """Run a contender here and now."""
     timer = Timer()
-    load(name)(timer, url, file, **options)
+    load(name)(timer, url, where, **options)
     return timer.result()
 
 
 def main() -> None:
     """Run one contender and print what it took."""
-    name, url, file, *words = sys.argv[1:]
+    name, url, where, *words = sys.argv[1:]
     pin(CLIENT_CORE)
     options = {key: int(value) for key, _, value in (word.partition("=") for word in words)}
-    print(json.dumps(run(name, url, Path(file), **options)))
+    print(json.dumps(run(name, url, where, **options)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,17 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.floor import operation
-from benchmarks.machine import CLIENT_CORE, ROOT, environment, remove
+from benchmarks.machine import CLIENT_CORE, ROOT, environment
 from benchmarks.ours import settings
 from benchmarks.results import alone, percentile
 from benchmarks.server import Listing
+from benchmarks.stores import Connection, connect, is_postgresql
+from benchmarks.timer import server_seconds
 
 if TYPE_CHECKING:
     from benchmarks.measures import Bench
 
 SESSIONS = 10_000
 PATIENCE = 120.0
-SETTLE = 2.0
 NEVER = "86400"
 
 
@@ -33,10 +33,10 @@ def watched(bench: Bench) -> None:
     """Watch idle CPU and writes of a running daemon, and how soon it sends what another program inserts."""
     sessions = min(SESSIONS, bench.scale.sessions)
     bench.serve(Listing(sessions, 1000))
-    file = remove(bench.file("daemon"))
-    with _running(bench.server.url, file) as process, contextlib.closing(_first_pass(file, process)) as db:
-        time.sleep(SETTLE)
-        cpu, written = _idle(process.pid, file, db, bench.scale.idle_seconds)
+    where = bench.store.empty("daemon")
+    with _running(bench.server.url, where) as process, contextlib.closing(_first_pass(where, process)) as db:
+        time.sleep(bench.store.settle)
+        cpu, written = _idle(process.pid, where, db, bench.scale.idle_seconds)
         bench.say(f"  idle: {cpu:.2f}% of a core, {written} writes")
         begun = _insert(db, bench.scale.inserts)
         arrivals = _arrivals(bench, len(begun))
@@ -54,11 +54,11 @@ def watched(bench: Bench) -> None:
 
 
 @contextmanager
-def _running(url: str, file: Path) -> Iterator[subprocess.Popen[Any]]:
+def _running(url: str, where: str) -> Iterator[subprocess.Popen[Any]]:
     command = [sys.executable, "-m", "syncd", "run"]
     if sys.platform == "linux":
         command = ["taskset", "-c", str(CLIENT_CORE), *command]
-    given = {**settings(url, file), "SYNCD_PASS_INTERVAL": NEVER}
+    given = {**settings(url, where), "SYNCD_PASS_INTERVAL": NEVER}
     with subprocess.Popen(command, cwd=ROOT, env=environment(**given), stdout=subprocess.DEVNULL) as process:
         try:
             yield process
@@ -69,39 +69,47 @@ def _running(url: str, file: Path) -> Iterator[subprocess.Popen[Any]]:
             process.kill()
 
 
-def _first_pass(file: Path, process: subprocess.Popen[Any]) -> sqlite3.Connection:
+def _first_pass(where: str, process: subprocess.Popen[Any]) -> Connection:
     """Wait for the daemon's first pass to end; return a connection to its database."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and process.poll() is None:
         time.sleep(0.1)
-        with contextlib.suppress(sqlite3.OperationalError):
-            db = sqlite3.connect(f"file:{file}?mode=rw", uri=True, isolation_level=None, timeout=30)
-            if db.execute("SELECT count(*) FROM passes WHERE state = 'complete'").fetchone()[0]:
-                return db
+        with contextlib.suppress(Exception):  # it is being made
+            db = connect(where)
+            try:
+                if db.execute("SELECT count(*) FROM passes WHERE state = 'complete'")[0][0]:
+                    return db
+            except Exception:
+                db.close()
+                raise
             db.close()
     raise RuntimeError("the daemon did not come up")
 
 
-def _idle(pid: int, file: Path, db: sqlite3.Connection, seconds: float) -> tuple[float, int]:
-    """Return the percentage of a core that a process used while idle, and the commits and changed files meanwhile."""
-
-    def files() -> list[tuple[int, int]]:
-        found = [Path(f"{file}{suffix}") for suffix in ("", "-wal")]
-        return [(one.stat().st_mtime_ns, one.stat().st_size) for one in found if one.exists()]
-
-    def version() -> int:
-        return int(db.execute("PRAGMA data_version").fetchone()[0])
-
+def _idle(pid: int, where: str, db: Connection, seconds: float) -> tuple[float, int]:
+    """Return the percentage of a core that a process and its server used while idle, and what was written meanwhile."""
     clock = (~pid << 3) | 2  # clock_getcpuclockid(3): the CPU clock of another process, in nanoseconds
-    before, used, begun = (version(), files()), time.clock_gettime(clock), time.monotonic()
+
+    def cpu() -> float:
+        return time.clock_gettime(clock) + server_seconds()
+
+    before, used, begun = written(where, db), cpu(), time.monotonic()
     time.sleep(seconds)
-    used, passed = time.clock_gettime(clock) - used, time.monotonic() - begun
-    after = (version(), files())
-    changed = sum(one != other for one, other in zip(before[1], after[1], strict=True))
-    return 100 * used / passed, after[0] - before[0] + changed
+    used, passed = cpu() - used, time.monotonic() - begun
+    after = written(where, db)
+    return 100 * used / passed, sum(one != other for one, other in zip(before, after, strict=True))
 
 
-def _insert(db: sqlite3.Connection, count: int) -> dict[str, float]:
+def written(where: str, db: Connection) -> list[Any]:
+    """Return what changes with each write: commits, sizes and times of files; on PostgreSQL rows, table by table."""
+    if is_postgresql(where):
+        return db.execute("SELECT relname, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables ORDER BY 1")
+    version = db.execute("PRAGMA data_version")  # first: it makes the log's file when there is none
+    files = [Path(f"{where}{suffix}") for suffix in ("", "-wal")]
+    return [*version, *((one.stat().st_mtime_ns, one.stat().st_size) for one in files if one.exists())]
+
+
+def _insert(db: Connection, count: int) -> dict[str, float]:
     """Queue creates one by one at odd moments; return when each INSERT began, by its source id."""
     chance = random.Random(1)  # noqa: S311 - moments, not secrets
     begun = {}

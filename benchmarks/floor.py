@@ -1,4 +1,4 @@
-"""The floors: the least code that does the same work, as plain and as fast as it can be written on httpx and sqlite3.
+"""The floors: the least code that does the same work, as plain as it can be, on httpx and sqlite3 or asyncpg.
 
 No validation, no history, no checkpoint, no quarantine, no guard, no retries: what syncd does beyond them is what its
 ratio pays for. `sniffio` is installed, without which httpcore is a quarter slower.
@@ -10,19 +10,19 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import TOKEN
 from benchmarks.server import LISTING, source_id
 from benchmarks.timer import Timer
+from syncd.mirror.dialects import translate
 
 COLUMNS = (
     "id, name, parent_id, source_session_id, last_message_at, status, kind, created_by, created_by_name, created_at, "
     "updated_by, updated_by_name, updated_at, extra"
 )
 NAMES = COLUMNS.split(", ")
-TABLE = f"CREATE TABLE IF NOT EXISTS sessions ({COLUMNS.replace('id,', 'id TEXT PRIMARY KEY,', 1)})"
+TABLE = f"CREATE TABLE IF NOT EXISTS sessions ({', '.join(f'{name} TEXT' for name in NAMES)}, PRIMARY KEY (id))"
 UPSERT = (
     f"INSERT INTO sessions ({COLUMNS}) VALUES ({', '.join('?' * len(NAMES))}) ON CONFLICT (id) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in NAMES[1:])
@@ -30,7 +30,7 @@ UPSERT = (
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
 
-def floor(timer: Timer, url: str, file: Path) -> None:
+def floor(timer: Timer, url: str, file: str) -> None:
     """Mirror the listing: httpx, orjson, `executemany` of one upsert, a transaction a page, `synchronous=FULL`."""
     import httpx
     import orjson
@@ -66,7 +66,32 @@ def _rows(page: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401 - JSON
     return rows
 
 
-def floor_stages(timer: Timer, url: str, file: Path) -> None:
+def floor_postgres(timer: Timer, url: str, where: str) -> None:
+    """Mirror the listing into PostgreSQL: httpx, orjson, `executemany` of one upsert, a transaction a page."""
+    asyncio.run(_floor_postgres(timer, url, where))
+
+
+async def _floor_postgres(timer: Timer, url: str, where: str) -> None:
+    import asyncpg
+    import httpx
+    import orjson
+
+    db = await asyncpg.connect(where.replace("+asyncpg", ""))
+    await db.execute(TABLE)
+    upsert = translate(UPSERT)
+    async with httpx.AsyncClient(base_url=url, headers=HEADERS, trust_env=False) as client:
+        timer.start()
+        key: str | None = None
+        while True:
+            page = orjson.loads((await client.get(LISTING, params={"startKey": key} if key else None)).content)
+            await db.executemany(upsert, _rows(page))  # one transaction
+            if not (key := page.get("lastKey")):
+                break
+        await db.close()
+        timer.stop()
+
+
+def floor_stages(timer: Timer, url: str, file: str) -> None:
     """Mirror as `floor` does, with the CPU of each of its stages taken; the clocks cost it a little."""
     import httpx
     import orjson
@@ -99,7 +124,7 @@ def floor_stages(timer: Timer, url: str, file: Path) -> None:
     timer.facts["stages"] = stages
 
 
-def fetch(timer: Timer, url: str, _file: Path) -> None:
+def fetch(timer: Timer, url: str, _file: str) -> None:
     """Fetch the same pages one after the other; nothing is parsed, only the key is looked for."""
     import httpx
 
@@ -117,7 +142,7 @@ def operation(number: int) -> dict[str, str]:
     return {"name": f"Migrated session {number}", "sourceSessionId": source_id(number)}
 
 
-def raw_queue(timer: Timer, url: str, _file: Path, *, operations: int, concurrency: int) -> None:
+def raw_queue(timer: Timer, url: str, _file: str, *, operations: int, concurrency: int) -> None:
     """Send what the queue sends, look-up and POST for each create: bare httpx, a client a worker, no database."""
     asyncio.run(_raw_queue(timer, url, iter(range(operations)), concurrency))
 

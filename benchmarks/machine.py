@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -122,7 +121,7 @@ def serving() -> Iterator[ServerHandle]:
 def contend(
     name: str,
     url: str,
-    file: Path,
+    where: str,
     *,
     python: str = sys.executable,
     module: str = "benchmarks.contenders",
@@ -136,24 +135,10 @@ def contend(
         `cpu` and `wall` in seconds, `rss` (peak) in MB, and what else the contender tells.
     """
     words = [f"{key}={value}" for key, value in options.items()]
-    command = [python, "-m", module, name, url, str(file), *words]
+    command = [python, "-m", module, name, url, where, *words]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment(), timeout=LONGEST_RUN
     )
     if done.returncode:
         raise RuntimeError(f"{name} failed:\n{done.stderr[-4000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def copy(file: Path, to: Path) -> Path:
-    """Copy a database that nobody has open."""
-    remove(to)
-    shutil.copyfile(file, to)
-    return to
-
-
-def remove(file: Path) -> Path:
-    """Remove a database and what belongs to it."""
-    for suffix in ("", "-wal", "-shm", ".lock"):
-        Path(f"{file}{suffix}").unlink(missing_ok=True)
-    return file

@@ -8,20 +8,22 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from benchmarks import verify
-from benchmarks.machine import CLIENT_CORE, ROOT, ServerHandle, contend, copy, environment, remove
+from benchmarks.machine import CLIENT_CORE, ROOT, ServerHandle, contend, environment
 from benchmarks.ours import settings
 from benchmarks.results import Figure, against, alone, exponent
 from benchmarks.server import Listing
+from benchmarks.stores import Store
 
 PAGES = (100, 1000)
 FIRST = {100: 1.15, 1000: 1.25}
 UNCHANGED = {100: 0.6, 1000: 0.35}
 LATENCY = 0.02
 MB_MORE = 20.0
+TAKEN = ("cpu", "server", "wall", "rss")
+"""What is kept of a run."""
 LINEAR = 1.05
 """The exponent up to which growth counts as linear: what a fit over a few sizes cannot tell from 1."""
 
@@ -48,26 +50,34 @@ FULL = Scale(
     inserts=1_000, idle_seconds=60.0,
 )  # fmt: skip
 
+POSTGRES = Scale(
+    sessions=30_000, many=100_000, sizes=(10_000,), slow_sessions=10_000, queue_sizes=(1_000, 4_000), rounds=3,
+    inserts=100, idle_seconds=15.0, starts=5,
+)  # fmt: skip
+FULL_POSTGRES = Scale(
+    sizes=(10_000, 30_000, 300_000),
+    slow_sessions=100_000,
+    queue_sizes=(1_000, 10_000, 100_000),
+    inserts=1_000,
+    idle_seconds=60.0,
+)
+
 
 @dataclass
 class Bench:
-    """A run: where it keeps its files, what serves it, and what came out so far."""
+    """A run: where it keeps its mirrors, what serves it, and what came out so far."""
 
     scale: Scale
     server: ServerHandle
-    folder: Path
+    store: Store
     say: Callable[[str], None]
     figures: list[Figure] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def file(self, name: str) -> Path:
-        """Return a database of the run."""
-        return self.folder / f"{name}.db"
-
-    def mirror(self, name: str, listing: Listing, file: Path) -> dict[str, Any]:
+    def mirror(self, name: str, listing: Listing, where: str) -> dict[str, Any]:
         """Run a contender over a listing that is already served, and verify what it left behind."""
-        took = contend(name, self.server.url, file)
-        held, wanted = verify.mirrored(file), verify.served(listing)
+        took = contend(name, self.server.url, where)
+        held, wanted = verify.mirrored(where), verify.served(listing)
         assert held == wanted, f"{name} holds {held}, served was {wanted}"
         return took
 
@@ -82,8 +92,11 @@ class Bench:
         for number in range(count):
             for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
                 taken[name].append(runs[name]())
-            last = ", ".join(f"{name} {took[-1]['cpu']:.2f}/{took[-1]['wall']:.2f}" for name, took in taken.items())
-            self.say(f"  round {number + 1} of {count}: {last} s CPU/wall")
+            last = ", ".join(
+                f"{name} {took[-1]['cpu']:.2f}/{took[-1]['server']:.2f}/{took[-1]['wall']:.2f}"
+                for name, took in taken.items()
+            )
+            self.say(f"  round {number + 1} of {count}: {last} s CPU/CPU of the database's server/wall")
         return taken
 
 
@@ -91,22 +104,28 @@ def _each(taken: Sequence[dict[str, Any]], key: str) -> list[float]:
     return [one[key] for one in taken]
 
 
+def _cpu(taken: Sequence[dict[str, Any]]) -> list[float]:
+    """Return the CPU seconds of each run, those of the database's server too where there is one."""
+    return [one["cpu"] + one["server"] for one in taken]
+
+
 def first_mirror(bench: Bench) -> None:
-    """Measure a first mirror into an empty file, against the floor."""
+    """Measure a first mirror into an empty database, against the floor."""
+    store = bench.store
     for page in PAGES:
         listing = bench.serve(Listing(bench.scale.sessions, page))
-        floor, ours = bench.file(f"floor-{page}"), bench.file(f"syncd-{page}")
+        floor, ours = f"floor-{page}", f"syncd-{page}"
         taken = bench.rounds(
             bench.scale.rounds,
             {
-                "floor": lambda f=floor, w=listing: bench.mirror("floor", w, remove(f)),  # type: ignore[misc]
-                "syncd": lambda f=ours, w=listing: bench.mirror("syncd", w, remove(f)),  # type: ignore[misc]
+                "floor": lambda f=floor, w=listing: bench.mirror(store.floor, w, store.empty(f)),  # type: ignore[misc]
+                "syncd": lambda f=ours, w=listing: bench.mirror("syncd", w, store.empty(f)),  # type: ignore[misc]
             },
         )
         bench.figures.append(
             against(
                 f"first-{page}", f"first mirror, pages of {page}, CPU", "s",
-                _each(taken["syncd"], "cpu"), _each(taken["floor"], "cpu"), sense="≤", target=FIRST[page],
+                _cpu(taken["syncd"]), _cpu(taken["floor"]), sense="≤", target=FIRST[page],
             )
         )  # fmt: skip
         bench.facts[f"first-{page}"] = taken
@@ -114,25 +133,26 @@ def first_mirror(bench: Bench) -> None:
 
 def unchanged_pass(bench: Bench) -> None:
     """Measure a pass in which nothing changed, against the floor's second pass, which writes each row anew."""
+    store = bench.store
     for page in PAGES:
         listing = bench.serve(Listing(bench.scale.sessions, page))
-        floor, ours = bench.file(f"floor-{page}"), bench.file(f"syncd-{page}")
+        floor, ours = store.at(f"floor-{page}"), store.at(f"syncd-{page}")
         bench.mirror("syncd", listing, ours)
         taken = bench.rounds(
             bench.scale.rounds,
             {
-                "floor": lambda f=floor, w=listing: bench.mirror("floor", w, f),  # type: ignore[misc]
+                "floor": lambda f=floor, w=listing: bench.mirror(store.floor, w, f),  # type: ignore[misc]
                 "syncd": lambda f=ours, w=listing: bench.mirror("syncd", w, f),  # type: ignore[misc]
             },
         )
         bench.figures.append(
             against(
                 f"unchanged-{page}", f"unchanged pass, pages of {page}, CPU", "s",
-                _each(taken["syncd"], "cpu"), _each(taken["floor"], "cpu"), sense="≤", target=UNCHANGED[page],
+                _cpu(taken["syncd"]), _cpu(taken["floor"]), sense="≤", target=UNCHANGED[page],
             )
         )  # fmt: skip
         bench.facts[f"unchanged-{page}"] = taken
-        watched = copy(ours, bench.file("watched"))
+        watched = store.copy(f"syncd-{page}", "watched")
         writes = verify.Writes(watched)
         bench.mirror("syncd", listing, watched)
         title = f"unchanged pass, pages of {page}: rows of sessions, versions and sources written"
@@ -142,12 +162,12 @@ def unchanged_pass(bench: Bench) -> None:
 def slow_network(bench: Bench) -> None:
     """Measure a first mirror with 20 ms a request, against the bare sequential fetch of the same pages."""
     listing = bench.serve(Listing(bench.scale.slow_sessions, 100, latency=LATENCY))
-    file = bench.file("slow")
+    where = bench.store.empty("slow")
     taken = bench.rounds(
         max(bench.scale.rounds - 2, 1),
         {
-            "fetch": lambda: contend("fetch", bench.server.url, file),
-            "syncd": lambda: bench.mirror("syncd", listing, remove(file)),
+            "fetch": lambda: contend("fetch", bench.server.url, where),
+            "syncd": lambda: bench.mirror("syncd", listing, bench.store.empty("slow")),
         },
     )
     title = f"first mirror, 20 ms a request, wall ({listing.sessions:,} sessions)"
@@ -161,10 +181,10 @@ def slow_network(bench: Bench) -> None:
 def changed_pass(bench: Bench) -> None:
     """Measure a pass in which 1% changed: spread over all pages, the worst case, and together, as the newest are."""
     sessions, few = bench.scale.sessions, max(bench.scale.sessions // 100, 1)
-    base, small, file = bench.file("syncd-100"), bench.file("small"), bench.file("changed")
+    base, small = "syncd-100", "small"
     bench.serve(Listing(few, 100))
-    bench.mirror("syncd", Listing(few, 100), remove(small))
-    bench.mirror("syncd", Listing(few, 100), small)
+    bench.mirror("syncd", Listing(few, 100), bench.store.empty(small))
+    bench.mirror("syncd", Listing(few, 100), bench.store.at(small))
     cases = {
         "unchanged": (base, Listing(sessions, 100)),
         "alone": (small, Listing(few, 100, every=1)),
@@ -172,11 +192,11 @@ def changed_pass(bench: Bench) -> None:
         "together": (base, Listing(sessions, 100, changed_from=sessions - few)),
     }
 
-    def case(source: Path, listing: Listing) -> Callable[[], dict[str, Any]]:
-        return lambda: bench.mirror("syncd", bench.serve(listing), copy(source, file))
+    def case(source: str, listing: Listing) -> Callable[[], dict[str, Any]]:
+        return lambda: bench.mirror("syncd", bench.serve(listing), bench.store.copy(source, "changed"))
 
     taken = bench.rounds(max(bench.scale.rounds - 2, 1), {name: case(*given) for name, given in cases.items()})
-    cpu = {name: _each(took, "cpu") for name, took in taken.items()}
+    cpu = {name: _cpu(took) for name, took in taken.items()}
     for name in ("together", "spread"):
         rounds = list(zip(cpu[name], cpu["alone"], cpu["unchanged"], strict=True))
         ratios = [(value - changed) / unchanged for value, changed, unchanged in rounds]
@@ -193,22 +213,22 @@ def growth(bench: Bench) -> None:
     points: dict[str, list[tuple[int, dict[str, Any]]]] = {"first": [], "unchanged": []}
     for kind, key in (("first", "first-1000"), ("unchanged", "unchanged-1000")):
         taken = bench.facts[key]["syncd"]
-        median = {name: statistics.median(_each(taken, name)) for name in ("cpu", "wall", "rss")}
+        median = {name: statistics.median(_each(taken, name)) for name in TAKEN}
         points[kind].append((bench.scale.sessions, median))
     for size in (*bench.scale.sizes, bench.scale.many):
-        listing, file = bench.serve(Listing(size, 1000)), remove(bench.file("grown"))
+        listing, where = bench.serve(Listing(size, 1000)), bench.store.empty("grown")
         for kind, line in points.items():
-            took = bench.mirror("syncd", listing, file)
-            line.append((size, {name: took[name] for name in ("cpu", "wall", "rss")}))
+            took = bench.mirror("syncd", listing, where)
+            line.append((size, {name: took[name] for name in TAKEN}))
             bench.say(f"  {kind} pass, {size:,} sessions: {took['cpu']:.2f} s CPU, {took['rss']:.0f} MB")
-        remove(file)
+        bench.store.empty("grown")
     for kind, taken in points.items():
         taken.sort(key=lambda point: point[0])
         peaks = {size: took["rss"] for size, took in taken}
         more = peaks[bench.scale.many] - peaks[bench.scale.sessions]
         title = f"{kind} pass, peak RSS over {bench.scale.many:,} sessions, more than over {bench.scale.sessions:,}"
         bench.figures.append(alone(f"memory-{kind}", title, "MB", [more], sense="≤", target=MB_MORE))
-        slope = exponent([(size, took["cpu"]) for size, took in taken])
+        slope = exponent([(size, took["cpu"] + took["server"]) for size, took in taken])
         title = f"{kind} pass, growth of CPU from {taken[0][0]:,} to {bench.scale.many:,} sessions"
         bench.figures.append(alone(f"growth-{kind}", title, "exponent", [slope], sense="≤", target=LINEAR))
     bench.facts["growth"] = points
@@ -217,15 +237,15 @@ def growth(bench: Bench) -> None:
 def queue(bench: Bench) -> None:
     """Measure a queue of creates, look-up and POST each, against bare httpx that sends the same requests."""
     operations, at_once = bench.scale.operations, bench.scale.concurrency
-    file = bench.file("queue")
 
     def ours() -> dict[str, Any]:
-        took = contend("syncd-queue", bench.server.url, remove(file), operations=operations, concurrency=at_once)
-        verify.queue(file, operations)
+        where = bench.store.empty("queue")
+        took = contend("syncd-queue", bench.server.url, where, operations=operations, concurrency=at_once)
+        verify.queue(where, operations)
         return took
 
     def raw() -> dict[str, Any]:
-        return contend("raw-queue", bench.server.url, file, operations=operations, concurrency=at_once)
+        return contend("raw-queue", bench.server.url, "", operations=operations, concurrency=at_once)
 
     for latency, target in ((0.0, 1.2), (LATENCY, 0.97)):
         bench.serve(Listing(latency=latency))
@@ -246,12 +266,12 @@ def queue_growth(bench: Bench) -> None:
     bench.serve(Listing())
     points = []
     for size in bench.scale.queue_sizes:
-        file, at_once = remove(bench.file("queue")), bench.scale.concurrency
-        took = contend("syncd-queue", bench.server.url, file, operations=size, concurrency=at_once)
-        verify.queue(file, size)
-        points.append((size, {name: took[name] for name in ("cpu", "wall", "rss")}))
+        where, at_once = bench.store.empty("queue"), bench.scale.concurrency
+        took = contend("syncd-queue", bench.server.url, where, operations=size, concurrency=at_once)
+        verify.queue(where, size)
+        points.append((size, {name: took[name] for name in TAKEN}))
         bench.say(f"  {size:,} creates: {took['cpu']:.2f} s CPU, {size / took['wall']:.0f} creates/s")
-    slope = exponent([(size, took["cpu"]) for size, took in points])
+    slope = exponent([(size, took["cpu"] + took["server"]) for size, took in points])
     title = f"queue, growth of CPU from {points[0][0]:,} to {points[-1][0]:,} creates"
     bench.figures.append(alone("growth-queue", title, "exponent", [slope], sense="≤", target=LINEAR))
     bench.facts["growth"]["queue"] = points
@@ -260,8 +280,8 @@ def queue_growth(bench: Bench) -> None:
 def reconciling(bench: Bench) -> None:
     """Measure a round over source ids that are all linked."""
     bench.serve(Listing())
-    file = bench.file("syncd-100")
-    taken = [contend("syncd-reconcile", bench.server.url, file) for _ in range(bench.scale.rounds)]
+    where = bench.store.at("syncd-100")
+    taken = [contend("syncd-reconcile", bench.server.url, where) for _ in range(bench.scale.rounds)]
     asked = sum(bench.server.counts().values())
     what = f"reconciling {bench.scale.sessions:,} linked sources"
     bench.figures.append(alone("reconcile-requests", f"{what}, requests", "requests", [asked], sense="=", target=0))
@@ -270,14 +290,14 @@ def reconciling(bench: Bench) -> None:
 
 def start_up(bench: Bench) -> None:
     """Time `syncd status` over the mirror, from the shell's point of view."""
-    file, taken = bench.file("syncd-100"), []
+    where, taken = bench.store.at("syncd-100"), []
     command = [sys.executable, "-m", "syncd", "status"]
     if sys.platform == "linux":
         command = ["taskset", "-c", str(CLIENT_CORE), *command]
     for _ in range(bench.scale.starts):
         begun = time.perf_counter()
         done = subprocess.run(
-            command, cwd=ROOT, env=environment(**settings(bench.server.url, file)), capture_output=True, check=False
+            command, cwd=ROOT, env=environment(**settings(bench.server.url, where)), capture_output=True, check=False
         )
         taken.append(time.perf_counter() - begun)
         assert done.returncode == 0, done.stderr.decode()
@@ -289,11 +309,11 @@ def stages(bench: Bench) -> None:
     split = {}
     for page in PAGES:
         listing = bench.serve(Listing(bench.scale.sessions, page))
-        ours, floor = bench.file("stages"), bench.file("floor-stages")
-        for name, contender, file in (
-            ("floor", "floor-stages", remove(floor)),
-            ("first pass", "syncd-stages", remove(ours)),
+        floor, ours = bench.store.empty("floor-stages"), bench.store.empty("stages")
+        for name, contender, where in (
+            ("floor", "floor-stages", floor),
+            ("first pass", "syncd-stages", ours),
             ("unchanged pass", "syncd-stages", ours),
         ):
-            split[f"{name}, pages of {page}"] = bench.mirror(contender, listing, file)["stages"]
+            split[f"{name}, pages of {page}"] = bench.mirror(contender, listing, where)["stages"]
     bench.facts["stages"] = split

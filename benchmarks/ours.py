@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import sqlite3
 import sys
 import threading
 import time
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.floor import operation
 from benchmarks.machine import TOKEN
+from benchmarks.stores import connect, is_postgresql
 from benchmarks.timer import Timer, thread_seconds
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 Work = Callable[["Flows"], Awaitable[None]]
 
 
-def settings(url: str, file: Path) -> dict[str, str]:
+def settings(url: str, where: str) -> dict[str, str]:
     """Return the settings of a benchmark: the defaults, but for where things are."""
     return {
         "ALBERT_BASE_URL": url,
         "ALBERT_TOKEN": TOKEN,
-        "SYNCD_DATABASE_URL": f"sqlite+aiosqlite:///{file}",
+        "SYNCD_DATABASE_URL": where if is_postgresql(where) else f"sqlite+aiosqlite:///{where}",
         "SYNCD_STATUS_PORT": "0",
     }
 
@@ -51,12 +52,12 @@ async def _one_pass(flows: Flows) -> None:
     assert outcome.state == "complete", outcome
 
 
-def mirror(timer: Timer, url: str, file: Path) -> None:
+def mirror(timer: Timer, url: str, where: str) -> None:
     """Make one pass, first or later."""
-    asyncio.run(_with_flows(timer, settings(url, file), _one_pass))
+    asyncio.run(_with_flows(timer, settings(url, where), _one_pass))
 
 
-def mirror_stages(timer: Timer, url: str, file: Path) -> None:
+def mirror_stages(timer: Timer, url: str, where: str) -> None:
     """Make one pass, with the CPU of each stage taken: by thread, and reading pages apart."""
     read = _watched_reading()
 
@@ -68,7 +69,7 @@ def mirror_stages(timer: Timer, url: str, file: Path) -> None:
         timer.facts["threads"] = {"event loop": loop, **spent}
         timer.facts["stages"] = {"fetch": loop - read[0], "parse": read[0], "database": sum(spent.values())}
 
-    asyncio.run(_with_flows(timer, settings(url, file), work))
+    asyncio.run(_with_flows(timer, settings(url, where), work))
 
 
 def _watched_reading() -> list[float]:
@@ -91,33 +92,29 @@ def _watched_reading() -> list[float]:
     return spent
 
 
-def queue(timer: Timer, url: str, file: Path, *, operations: int, concurrency: int) -> None:
+def queue(timer: Timer, url: str, where: str, *, operations: int, concurrency: int) -> None:
     """Work a queue of creates to its end."""
 
     async def work(flows: Flows) -> None:
-        enqueue(file, range(operations))
+        await asyncio.to_thread(enqueue, where, range(operations))
         timer.start()
         await flows.push.drain()
 
-    given = {**settings(url, file), "SYNCD_OPERATIONS_CONCURRENCY": str(concurrency)}
+    given = {**settings(url, where), "SYNCD_OPERATIONS_CONCURRENCY": str(concurrency)}
     asyncio.run(_with_flows(timer, given, work))
 
 
-def enqueue(file: Path, numbers: range) -> None:
+def enqueue(where: str, numbers: range) -> None:
     """Queue creates as another program would."""
-    db = sqlite3.connect(file, timeout=30)
-    with db:
-        db.executemany(
-            "INSERT INTO operations (kind, source_session_id, name) VALUES ('create', :sourceSessionId, :name)",
-            map(operation, numbers),
-        )
-    db.close()
+    with contextlib.closing(connect(where)) as db:
+        rows = [(body["sourceSessionId"], body["name"]) for body in map(operation, numbers)]
+        db.executemany("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, ?)", rows)
 
 
-def reconcile(timer: Timer, url: str, file: Path) -> None:
+def reconcile(timer: Timer, url: str, where: str) -> None:
     """Make one round over all source ids."""
 
     async def work(flows: Flows) -> None:
         timer.facts["unanswered"] = await flows.reconcile.run()
 
-    asyncio.run(_with_flows(timer, settings(url, file), work))
+    asyncio.run(_with_flows(timer, settings(url, where), work))

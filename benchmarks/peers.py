@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from benchmarks.floor import NAMES
@@ -22,12 +21,12 @@ CHUNK = 1000
 """Sessions that the SDK's iterator gives before they are written: it hides the pages."""
 
 
-def sdk_core(timer: Timer, url: str, file: Path) -> None:
+def sdk_core(timer: Timer, url: str, file: str) -> None:
     """Mirror by the official SDK's iterator and SQLAlchemy Core's upsert, a transaction for each 1,000 sessions."""
     asyncio.run(_sdk_core(timer, url, file))
 
 
-async def _sdk_core(timer: Timer, url: str, file: Path) -> None:
+async def _sdk_core(timer: Timer, url: str, file: str) -> None:
     import sqlalchemy as sa
     from albert import AsyncAlbert
     from sqlalchemy.dialects.sqlite import insert
@@ -76,7 +75,7 @@ def row(item: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def dlt_merge(timer: Timer, url: str, file: Path) -> None:
+def dlt_merge(timer: Timer, url: str, file: str) -> None:
     """Mirror by dlt: its REST source, its sqlalchemy destination, write disposition `merge`."""
     os.environ |= {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR"}
     import dlt
@@ -97,7 +96,7 @@ def dlt_merge(timer: Timer, url: str, file: Path) -> None:
     })  # fmt: skip
     pipeline = dlt.pipeline(
         pipeline_name="bench",
-        pipelines_dir=str(file.with_suffix(".dlt")),
+        pipelines_dir=f"{file}.dlt",
         destination=dlt.destinations.sqlalchemy(f"sqlite:///{file}"),
         dataset_name="main",
     )
@@ -106,13 +105,13 @@ def dlt_merge(timer: Timer, url: str, file: Path) -> None:
     timer.stop()
 
 
-def singer(timer: Timer, url: str, file: Path) -> None:
+def singer(timer: Timer, url: str, file: str) -> None:
     """Mirror by the Singer SDK: a tap's REST stream, piped into an SQL target; the CPU of both without their start."""
     command = [sys.executable, "-m", "benchmarks.singer"]
     timer.start()
     with (
         subprocess.Popen([*command, "tap", url], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tap,
-        subprocess.Popen([*command, "target", str(file)], stdin=tap.stdout, stderr=subprocess.PIPE) as target,
+        subprocess.Popen([*command, "target", file], stdin=tap.stdout, stderr=subprocess.PIPE) as target,
     ):
         assert tap.stdout is not None
         assert tap.stderr is not None

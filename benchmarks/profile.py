@@ -97,12 +97,12 @@ def _short(file: str) -> str:
     return "/".join(Path(file).parts[-2:])
 
 
-def _child(name: str, url: str, file: Path, options: dict[str, int]) -> None:
+def _child(name: str, url: str, where: str, options: dict[str, int]) -> None:
     from benchmarks.contenders import load
 
     pin(CLIENT_CORE)
     timer = Profiler()
-    load(name)(timer, url, file, **options)
+    load(name)(timer, url, where, **options)
     print(json.dumps(timer.result()))
 
 
@@ -132,7 +132,7 @@ def profile(case: str, page: int, scale: Scale) -> str:
     """Run one contender under the profiler and write its profile."""
     queued = case.endswith("queue")
     with serving() as server, tempfile.TemporaryDirectory(prefix="syncd-profile-") as folder:
-        file = Path(folder) / "p.db"
+        file = str(Path(folder) / "p.db")
         server.set(**(Listing() if queued else Listing(scale.sessions, page)).__dict__)
         if case == "unchanged":
             for _ in range(2):
@@ -172,6 +172,6 @@ def main() -> None:
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] in CASES.values() and len(sys.argv) > 3:
         words = (word.partition("=") for word in sys.argv[4:])
-        _child(sys.argv[1], sys.argv[2], Path(sys.argv[3]), {key: int(value) for key, _, value in words})
+        _child(sys.argv[1], sys.argv[2], sys.argv[3], {key: int(value) for key, _, value in words})
     else:
         main()

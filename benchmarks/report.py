@@ -19,6 +19,7 @@ PEERS = ROOT / "benchmarks" / "peers.json"
 DOCS = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "plots"
 WRITTEN = (RESULTS, DOCS, PLOTS)
+STORES = ("sqlite", "postgresql")
 HEAD = ("what", "value", "floor", "ratio (spread)", "target", "met")
 
 
@@ -56,14 +57,22 @@ def machine(results: Mapping[str, Any]) -> str:
     """Describe where and when the figures were taken."""
     on, load = results["machine"], results["load_average"]
     packages = ", ".join(f"{name} {version}" for name, version in on["packages"].items() if version)
-    scale = results["scale"]
     return (
-        f"{scale['sessions']:,} sessions where the table does not say otherwise, {scale['rounds']} rounds, taken "
-        f"{results['taken_at']} in {results['seconds']} s on {on['cores']} cores ({on['processor']}), "
+        f"Taken {results['taken_at']} in {results['seconds']} s on {on['cores']} cores ({on['processor']}), "
         f"{on['memory_mb'] / 1024:.0f} GB, {on['system']}, {on['filesystem']}; Python {on['python']}, "
-        f"SQLite {on['sqlite']}, {packages}. Load average before {load['before']}, after {load['after']}: a load "
-        "above 2 before the run says that the machine was not quiet, and that wall times say little."
+        f"{packages}. Load average before {load['before']}, after {load['after']}: a load above 2 before the run says "
+        "that the machine was not quiet, and that wall times say little."
     )
+
+
+def section(results: Mapping[str, Any]) -> str:
+    """Write the table of one kind of database."""
+    scale = results["scale"]
+    about = (
+        f"{results['database']}; {scale['sessions']:,} sessions where the table does not say otherwise, "
+        f"{scale['rounds']} rounds."
+    )
+    return f"{about}\n\n{table(results['figures'])}"
 
 
 def peers(results: Mapping[str, Any]) -> str:
@@ -89,19 +98,25 @@ def peers(results: Mapping[str, Any]) -> str:
 
 def draw(results: Mapping[str, Any]) -> dict[str, str]:
     """Draw the plots: name to SVG."""
-    points: Mapping[str, Any] = results["growth"]
-    passes = {kind: points[kind] for kind in ("first", "unchanged")}
-    rate = {f"{kind} pass": [(n, n / took["wall"]) for n, took in taken] for kind, taken in passes.items()}
-    cpu = {}
-    for kind, taken in points.items():
-        line = [(n, took["cpu"]) for n, took in taken]
-        cpu[f"{kind}: exponent {exponent(line):.2f}"] = line
-    return {
-        "throughput": plots.lines("Sessions a second by size (pages of 1,000)", rate, "sessions", "sessions / s"),
-        "growth": plots.lines("CPU by size, with the fitted exponent", cpu, "sessions or creates", "s of CPU"),
-        "stages": plots.bars("CPU by stage", results["stages"], "s of CPU"),
-        "latency": plots.histogram("From INSERT to the request on the wire", results["wire_ms"], "ms"),
+    rate = {
+        f"{kind} pass, {title}": [(n, n / took["wall"]) for n, took in results[name]["growth"][kind]]
+        for name, title in zip(STORES, ("SQLite", "PostgreSQL"), strict=True)
+        for kind in ("first", "unchanged")
     }
+    drawn = {
+        "throughput": plots.lines("Sessions a second by size (pages of 1,000)", rate, "sessions", "sessions / s"),
+        "stages": plots.bars("CPU by stage", results["sqlite"]["stages"], "s of CPU"),
+    }
+    for name, suffix in zip(STORES, ("", "-postgresql"), strict=True):
+        database, cpu = results[name]["database"], {}
+        for kind, taken in results[name]["growth"].items():
+            line = [(n, took["cpu"] + took["server"]) for n, took in taken]
+            cpu[f"{kind}: exponent {exponent(line):.2f}"] = line
+        title = f"CPU by size, with the fitted exponent, {database}"
+        drawn[f"growth{suffix}"] = plots.lines(title, cpu, "sessions or creates", "s of CPU")
+        title = f"From INSERT to the request on the wire, {database}"
+        drawn[f"latency{suffix}"] = plots.histogram(title, results[name]["wire_ms"], "ms")
+    return drawn
 
 
 def replace(text: str, name: str, body: str) -> str:
@@ -129,7 +144,8 @@ def write() -> None:
         for name, svg in draw(results).items():
             (PLOTS / f"{name}.svg").write_text(svg)
         text = replace(text, "machine", machine(results))
-        text = replace(text, "table", table(results["figures"]))
+        for name in STORES:
+            text = replace(text, name, section(results[name]))
     if PEERS.exists():
         text = replace(text, "peers", peers(json.loads(PEERS.read_text())))
     DOCS.write_text(text)

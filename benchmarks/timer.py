@@ -1,16 +1,20 @@
-"""What a contender took: CPU of all its threads, wall, peak memory."""
+"""What a contender took: CPU of all its threads and of the database server that it used, wall, peak memory."""
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 RSS_UNIT = 1024 if sys.platform == "linux" else 1024 * 1024
 """`ru_maxrss` in an MB: it counts kilobytes on Linux, bytes on macOS."""
+WATCHED = "BENCH_POSTMASTER"
+"""The environment's name for the process of the PostgreSQL that contenders use."""
 
 
 @dataclass
@@ -19,20 +23,44 @@ class Timer:
 
     facts: dict[str, Any] = field(default_factory=dict)
     cpu: float = 0.0
+    server: float = 0.0
     wall: float = 0.0
 
     def start(self) -> None:
         """Begin."""
+        self.server = server_seconds()
         self.cpu, self.wall = time.process_time(), time.perf_counter()
 
     def stop(self) -> None:
         """End."""
         self.cpu, self.wall = time.process_time() - self.cpu, time.perf_counter() - self.wall
+        self.server = server_seconds() - self.server
 
     def result(self) -> dict[str, Any]:
         """Return all of it: seconds, and MB."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / RSS_UNIT
-        return {"cpu": self.cpu, "wall": self.wall, "rss": peak, **self.facts}
+        return {"cpu": self.cpu, "wall": self.wall, "rss": peak, "server": self.server, **self.facts}
+
+
+def server_seconds() -> float:
+    """Return the CPU seconds of the PostgreSQL that is watched, with all of its processes; 0 when there is none."""
+    if WATCHED not in os.environ:
+        return 0.0
+    parent = int(os.environ[WATCHED])
+    # its own, those of processes that have ended, and those of the others: utime, stime, cutime, cstime of proc(5)
+    ticks = sum(_ticks(parent)) + sum(sum(_ticks(child)[:2]) for child in _children(parent))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]]
+    except OSError:  # it has just ended
+        return [0]
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def thread_seconds() -> dict[str, float]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import sqlite3
 import zlib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from benchmarks.server import Listing, session
+from benchmarks.stores import connect, is_postgresql
 
 Content = tuple[int, int]
 """How many sessions, and the sum of their checksums (CRC-32), which no order changes."""
@@ -44,32 +44,28 @@ def served(listing: Listing) -> Content:
     return _sum(map(row, range(listing.sessions)))
 
 
-def mirrored(file: Path, table: str = "sessions", columns: tuple[str, ...] = COLUMNS) -> Content:
+def mirrored(where: str, table: str = "sessions", columns: tuple[str, ...] = COLUMNS) -> Content:
     """Return what a mirror holds; times are compared to the millisecond, as they are served, in whatever form."""
-    by = ", ".join(
-        f"substr(substr({name}, 1, 10) || 'T' || substr(rtrim({name}, 'Z'), 12) || '.000', 1, 23) || 'Z'"
-        if ours in _TIMES
-        else name
-        for ours, name in zip(COLUMNS, columns, strict=True)
+    time = (
+        """to_char({0}::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
+        if is_postgresql(where)
+        else "substr(substr({0}, 1, 10) || 'T' || substr(rtrim({0}, 'Z'), 12) || '.000', 1, 23) || 'Z'"
     )
-    db = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-    try:
+    by = ", ".join(time.format(name) if ours in _TIMES else name for ours, name in zip(COLUMNS, columns, strict=True))
+    with contextlib.closing(connect(where)) as db:
         return _sum(db.execute(f"SELECT {by} FROM {table}"))
-    finally:
-        db.close()
 
 
-def queue(file: Path, operations: int) -> None:
+def queue(where: str, operations: int) -> None:
     """Make sure that each create has succeeded and its session is in the mirror."""
-    db = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-    states = dict(db.execute("SELECT state, count(*) FROM operations GROUP BY state"))
-    assert states == {"succeeded": operations}, states
-    found = db.execute(
-        "SELECT count(*), count(DISTINCT s.id) FROM operations AS o JOIN chat_sessions AS s "
-        "ON s.id = o.result_session_id AND s.source_session_id = o.source_session_id AND s.name = o.name"
-    ).fetchone()
-    assert found == (operations, operations), found
-    db.close()
+    with contextlib.closing(connect(where)) as db:
+        states = dict(db.execute("SELECT state, count(*) FROM operations GROUP BY state"))  # type: ignore[arg-type]
+        assert states == {"succeeded": operations}, states
+        found = db.execute(
+            "SELECT count(*), count(DISTINCT s.id) FROM operations AS o JOIN chat_sessions AS s "
+            "ON s.id = o.result_session_id AND s.source_session_id = o.source_session_id AND s.name = o.name"
+        )
+        assert found == [(operations, operations)], found
 
 
 class Writes:
@@ -77,22 +73,33 @@ class Writes:
 
     TABLES = ("sessions", "session_versions", "source_sessions")
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        db = sqlite3.connect(file, isolation_level=None)
-        db.execute("CREATE TABLE bench_writes (of TEXT)")
+    def __init__(self, where: str) -> None:
+        self._where = where
+        with contextlib.closing(connect(where)) as db:
+            db.execute("CREATE TABLE bench_writes (of_table TEXT)")
+            for statement in self._postgres() if is_postgresql(where) else self._sqlite():
+                db.execute(statement)
+
+    def _sqlite(self) -> Iterable[str]:
         for table in self.TABLES:
             for event in ("INSERT", "UPDATE", "DELETE"):
-                db.execute(
+                yield (
                     f"CREATE TRIGGER bench_{table}_{event} AFTER {event} ON {table} "
                     f"BEGIN INSERT INTO bench_writes VALUES ('{table}'); END"
                 )
-        db.close()
+
+    def _postgres(self) -> Iterable[str]:
+        yield (
+            "CREATE FUNCTION bench_write() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN INSERT INTO bench_writes VALUES (TG_TABLE_NAME); RETURN NULL; END $$"
+        )
+        for table in self.TABLES:
+            yield (
+                f"CREATE TRIGGER bench_{table} AFTER INSERT OR UPDATE OR DELETE ON {table} "
+                "FOR EACH ROW EXECUTE FUNCTION bench_write()"
+            )
 
     def count(self) -> int:
         """Return the number of rows that were written since."""
-        db = sqlite3.connect(self.file)
-        try:
-            return int(db.execute("SELECT count(*) FROM bench_writes").fetchone()[0])
-        finally:
-            db.close()
+        with contextlib.closing(connect(self._where)) as db:
+            return int(db.execute("SELECT count(*) FROM bench_writes")[0][0])

@@ -189,7 +189,7 @@ def _effect(
     written: set[str | None] = set()
     linked = False
     lags_from = None if outcome.made else listed_from(now, patience.settle)
-    sighting = sessions.Sighting(outcome.asked_at, utc_text(now), listed_from=lags_from)
+    sighting = sessions.Sighting(outcome.asked_at, utc_text(now), listed_from=lags_from, new=outcome.made)
     for row in outcome.rows:
         applied = sessions.apply(connection, [row], sighting)
         links += applied.sources

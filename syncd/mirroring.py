@@ -141,9 +141,12 @@ class _Writing:
             utc_text(self.now),
             self.progress.id,
             listed_from(self.now, self.grace),
-            self.progress.loading,
+            new=self.progress.loading or self.progress.filling,
+            loading=self.progress.loading,
         )
         applied = sessions.apply(self.connection, page.rows, sighting)
+        inserted = list(applied.changes.values()).count("inserted")
+        self.progress.filling = inserted == len(page.rows) > 0
         self._count(applied.keys, applied.changes, self._recovered(page, applied.keys))
         unreadable = _Unreadable()
         if page.unreadable:

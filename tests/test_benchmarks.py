@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks import measures, plots, report, verify
+from benchmarks import daemon, measures, plots, report, verify
 from benchmarks.__main__ import STEPS
 from benchmarks.contenders import CONTENDERS
 from benchmarks.machine import ServerHandle, contend, serving
 from benchmarks.results import against, alone, exponent
 from benchmarks.server import Listing, session
+from benchmarks.stores import PostgresStore, SqliteStore, Store, connect
+from benchmarks.timer import WATCHED, server_seconds
+from tests.postgres.server import PostgresServer
 
 PEERS = {"sdk-core", "dlt", "singer"}
 """Contenders with an environment of their own; each of their runs is verified by `benchmarks.compare`."""
 MIRRORS = ("floor", "floor-stages", "syncd", "syncd-stages")
+ON_POSTGRES = ("floor-pg", "syncd")
 
 
 @pytest.fixture(scope="module")
@@ -34,44 +40,94 @@ def serve(server: ServerHandle, listing: Listing) -> Listing:
 @pytest.mark.parametrize("name", MIRRORS)
 def test_contender_mirrors_all_that_is_served(server: ServerHandle, tmp_path: Path, name: str) -> None:
     listing = serve(server, Listing(sessions=95, page=10))
-    took = contend(name, server.url, tmp_path / "m.db")
-    assert verify.mirrored(tmp_path / "m.db") == verify.served(listing)
+    where = SqliteStore(tmp_path).empty("m")
+    took = contend(name, server.url, where)
+    assert verify.mirrored(where) == verify.served(listing)
     assert server.counts()["pages"] == 10
     assert took["cpu"] > 0
     assert took["rss"] > 0
+    assert took["server"] == 0
+
+
+@pytest.mark.parametrize("name", ON_POSTGRES)
+def test_contender_mirrors_all_that_is_served_into_postgresql(
+    server: ServerHandle, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert postgres.process is not None
+    monkeypatch.setenv(WATCHED, str(postgres.process.pid))
+    listing = serve(server, Listing(sessions=95, page=10))
+    store = PostgresStore(postgres)
+    where = store.empty("m")
+    took = contend(name, server.url, where)
+    assert verify.mirrored(where) == verify.served(listing)
+    assert took["server"] >= 0
+    assert server_seconds() > 0
+    changed = serve(server, Listing(sessions=95, page=10, changed_from=90))
+    copied = store.copy("m", "n")
+    contend(name, server.url, copied)
+    assert verify.mirrored(copied) == verify.served(changed)
+    assert verify.mirrored(where) == verify.served(listing)
 
 
 def test_fetch_reads_each_page_once(server: ServerHandle, tmp_path: Path) -> None:
     serve(server, Listing(sessions=95, page=10))
-    contend("fetch", server.url, tmp_path / "none.db")
+    contend("fetch", server.url, str(tmp_path / "none.db"))
     assert server.counts()["pages"] == 10
 
 
 @pytest.mark.parametrize("name", ["raw-queue", "syncd-queue"])
 def test_contender_looks_up_and_posts_each_create_once(server: ServerHandle, tmp_path: Path, name: str) -> None:
     serve(server, Listing())
-    contend(name, server.url, tmp_path / "q.db", operations=20, concurrency=4)
+    where = str(tmp_path / "q.db")
+    contend(name, server.url, where, operations=20, concurrency=4)
     counts = server.counts()
     assert (counts["lookups"], counts["posts"]) == (20, 20)
     assert 1 <= counts["connections"] <= 4
     assert len(server.arrivals()) == 20
     if name == "syncd-queue":
-        verify.queue(tmp_path / "q.db", 20)
+        verify.queue(where, 20)
 
 
-def test_only_changed_rows_are_written_and_reconciling_asks_for_nothing(server: ServerHandle, tmp_path: Path) -> None:
-    file = tmp_path / "m.db"
-    contend("syncd", serve_at(server, Listing(sessions=40, page=10)), file)
-    writes = verify.Writes(file)
-    contend("syncd", server.url, file)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "sqlite":
+        return SqliteStore(tmp_path)
+    return PostgresStore(request.getfixturevalue("postgres"))
+
+
+def test_only_changed_rows_are_written_and_reconciling_asks_for_nothing(server: ServerHandle, store: Store) -> None:
+    where = store.empty("m")
+    contend("syncd", serve_at(server, Listing(sessions=40, page=10)), where)
+    writes = verify.Writes(where)
+    contend("syncd", server.url, where)
     assert writes.count() == 0
     changed = serve(server, Listing(sessions=40, page=10, changed_from=39))
-    contend("syncd", server.url, file)
-    assert verify.mirrored(file) == verify.served(changed)
+    contend("syncd", server.url, where)
+    assert verify.mirrored(where) == verify.served(changed)
     assert writes.count() == 2  # the session, and its past version
     serve(server, Listing())
-    assert contend("syncd-reconcile", server.url, file)["unanswered"] == 0
+    assert contend("syncd-reconcile", server.url, where)["unanswered"] == 0
     assert not any(server.counts().values())
+
+
+def test_queue_is_worked_on_either_database(server: ServerHandle, store: Store) -> None:
+    serve(server, Listing())
+    where = store.empty("q")
+    contend("syncd-queue", server.url, where, operations=20, concurrency=4)
+    verify.queue(where, 20)
+
+
+def test_idle_database_is_told_from_one_that_is_written_to(server: ServerHandle, store: Store) -> None:
+    where = store.empty("m")
+    contend("syncd", serve_at(server, Listing(sessions=5, page=10)), where)
+    with contextlib.closing(connect(where)) as db:
+        before = daemon.written(where, db)
+        assert daemon.written(where, db) == before
+        with contextlib.closing(connect(where)) as other:
+            other.execute("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, 'n')", ("s",))
+        deadline = time.monotonic() + 20
+        while daemon.written(where, db) == before:  # PostgreSQL tells a little later
+            assert time.monotonic() < deadline
 
 
 def serve_at(server: ServerHandle, listing: Listing) -> str:
@@ -80,13 +136,14 @@ def serve_at(server: ServerHandle, listing: Listing) -> str:
 
 
 def test_every_contender_is_tested_but_those_with_an_environment_of_their_own() -> None:
-    tested = {*MIRRORS, "fetch", "raw-queue", "syncd-queue", "syncd-reconcile"}
+    tested = {*MIRRORS, "fetch", "raw-queue", "syncd-queue", "syncd-reconcile", *ON_POSTGRES}
     assert tested | PEERS == set(CONTENDERS)
 
 
 def test_verification_tells_a_wrong_value_and_a_missing_row(tmp_path: Path) -> None:
     listing = Listing(sessions=3)
-    db = sqlite3.connect(tmp_path / "m.db")
+    where = str(tmp_path / "m.db")
+    db = sqlite3.connect(where)
     db.execute(f"CREATE TABLE sessions ({', '.join(verify.COLUMNS)})")
     for number in range(3):
         one = session(number)
@@ -94,13 +151,13 @@ def test_verification_tells_a_wrong_value_and_a_missing_row(tmp_path: Path) -> N
         texts = [one[key] for key in ("id", "name", "parentId", "sourceSessionId", "lastMessageAt", "status", "kind")]
         db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*texts, *blocks))
     db.commit()
-    assert verify.mirrored(tmp_path / "m.db") == verify.served(listing)
+    assert verify.mirrored(where) == verify.served(listing)
     db.execute("UPDATE sessions SET status = 'inactive' WHERE id = 'SES1'")
     db.commit()
-    assert verify.mirrored(tmp_path / "m.db") != verify.served(listing)
+    assert verify.mirrored(where) != verify.served(listing)
     db.execute("DELETE FROM sessions WHERE id = 'SES1'")
     db.commit()
-    assert verify.mirrored(tmp_path / "m.db")[0] == 2
+    assert verify.mirrored(where)[0] == 2
     db.close()
 
 
@@ -128,7 +185,7 @@ def test_generated_part_replaces_what_stood_between_its_markers_and_nothing_else
 
 def test_the_docs_have_a_place_for_each_generated_part() -> None:
     text = report.DOCS.read_text()
-    for name in ("machine", "table", "profiles", "peers"):
+    for name in ("machine", *report.STORES, "profiles", "peers"):
         assert report.replace(text, name, "x") != text
 
 

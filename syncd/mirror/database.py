@@ -187,6 +187,12 @@ class Database:
             raise reason from error
         return result
 
+    async def ask(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement that reads, outside of any transaction where that costs less; raises what `read` does."""
+        if self.dialect == "postgresql":
+            return await self._patiently(partial(postgres.ask, self._reader, statement, parameters))
+        return await self.read(lambda connection: driver.execute(connection, statement, parameters).fetchall())
+
     async def write(self, work: Work[T]) -> T:
         """Run a function of a connection in a write transaction and return what it returned, once that is durable.
 

@@ -56,22 +56,3 @@ def write_time(value: str | datetime) -> tuple[int]:
 def is_postgresql(connection: Connection) -> bool:
     """Whether a connection speaks to PostgreSQL."""
     return connection.dialect.name == "postgresql"
-
-
-def lock_sources(connection: Connection, wanted: str) -> None:
-    """Keep other replicas from deciding where source ids (`wanted`, as JSON) stand until this transaction ends.
-
-    What is read after this sees all that they have committed. SQLite has one writer and needs none of it.
-    """
-    if not is_postgresql(connection):
-        return
-    connection.exec_driver_sql(
-        "INSERT INTO source_sessions (source_session_id) SELECT value FROM json_each(?) ORDER BY 1 "
-        "ON CONFLICT DO NOTHING",
-        (wanted,),
-    )
-    connection.exec_driver_sql(
-        "SELECT 1 FROM source_sessions WHERE source_session_id IN (SELECT value FROM json_each(?)) "
-        "ORDER BY source_session_id FOR UPDATE",
-        (wanted,),
-    )

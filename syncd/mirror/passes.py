@@ -41,13 +41,15 @@ class Progress:
     `page_key` is the checkpoint; `keys` are the page keys that were given before the pass was taken up; `seen` are
     sessions, `met` rows of the quarantine (those with an id are sessions too, and count as seen; with a minus where the
     session had been counted before, as one that could be read). `loading` tells that this pass fills an empty mirror:
-    see `mirror.loading`. `fence` tells this holder of the pass from every later one.
+    see `mirror.loading`; `filling` that the last page brought nothing but new sessions, so that the next one may, too.
+    `fence` tells this holder of the pass from every later one.
     """
 
     id: int
     started_at: datetime
     resumed: bool
     loading: bool = False
+    filling: bool = False
     page_key: str | None = None
     read: bool = False
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
@@ -63,6 +65,7 @@ class Progress:
     def adopt(self, later: Progress) -> None:
         """Go on where a copy has come to."""
         self.page_key, self.counts, self.seen, self.met = later.page_key, later.counts, later.seen, later.met
+        self.filling = later.filling
 
 
 def running(connection: Connection) -> Progress | None:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from syncd.decide import Change, Known, weigh
 from syncd.listing import ID, SOURCE, Row
 from syncd.mirror import bulk, driver, sources
-from syncd.mirror.dialects import is_postgresql
+from syncd.mirror.dialects import ConcurrentChangeError, is_postgresql
 from syncd.mirror.tables import CONTENT, session_versions, sessions
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ class Sighting:
         The pass whose page it was; None for an operation or a look-up, which also are believed over listings.
     listed_from : str | None
         See `decide.weigh`.
+    new : bool
+        Most of what the answer tells of is new to the mirror: it is inserted, and what was left out is looked up then.
     loading : bool
         The source ids of new sessions are linked later, all at once: see `mirror.loading`.
     """
@@ -101,6 +103,7 @@ class Sighting:
     now: str
     pass_id: int | None = None
     listed_from: str | None = None
+    new: bool = False
     loading: bool = False
 
     @property
@@ -118,8 +121,7 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
         Each id at most once.
     """
     applied = Applied()
-    # While an empty mirror is loaded nearly all sessions are new: those that are not are what the INSERT leaves out.
-    keys = _insert(connection, rows, sighting, applied) if sighting.loading else {}
+    keys = _insert(connection, rows, sighting, applied) if sighting.new and rows else {}
     if len(keys) == len(rows):
         applied.keys = list(keys.values())
         return applied
@@ -181,6 +183,8 @@ def _insert(connection: Connection, rows: Sequence[Row], sighting: Sighting, app
         some = rows[start : start + _ROWS_AT_ONCE]
         bound = [sighting.now, sighting.pass_id, sighting.observed_at, *chain.from_iterable(some)]
         inserted += driver.execute(connection, _inserting(len(some)), bound).rowcount
+    if not inserted:
+        return {}
     if inserted == len(rows):
         keys = dict(zip((row[ID] for row in rows), range(first, first + inserted), strict=True))
     else:
@@ -209,11 +213,14 @@ def _inserting(count: int) -> str:
 def _insert_bulk(
     connection: Connection, rows: Sequence[Row], sighting: Sighting, applied: Applied
 ) -> dict[str | None, int]:
-    keys = bulk.insert(connection, rows, now=sighting.now, pass_id=sighting.pass_id, observed_at=sighting.observed_at)
+    keys, links, others = bulk.insert(
+        connection, rows, now=sighting.now, pass_id=sighting.pass_id, observed_at=sighting.observed_at
+    )
+    if len(keys) != len(rows) and not sighting.new:
+        raise ConcurrentChangeError("another replica has written one of these sessions first")
     applied.changes.update(dict.fromkeys(keys.values(), "inserted"))
-    applied.versions += len(rows)
-    if bulk.link_new(connection, rows, sighting.now) != len(rows):
-        applied.sources += sources.refresh(connection, {row[SOURCE] or "" for row in rows}, sighting.now)
+    applied.versions += len(keys)
+    applied.sources += links + sources.refresh(connection, set(others), sighting.now)
     return keys
 
 
@@ -257,9 +264,12 @@ def bury(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int 
     list[str]
         The ids of the sessions that were live until now.
     """
+    doomed = sorted(keys)
+    if not doomed:
+        return []
     postgresql = is_postgresql(connection)
     lock, later = ("ORDER BY key FOR UPDATE", "greatest") if postgresql else ("ORDER BY key", "max")
-    live = driver.execute(connection, _LIVE + lock, (json.dumps(sorted(keys)),)).fetchall()
+    live = driver.execute(connection, _LIVE + lock, (json.dumps(doomed),)).fetchall()
     if not live:
         return []
     found = json.dumps([row[0] for row in live])

@@ -12,7 +12,7 @@ from syncd.clock import read_utc_text
 from syncd.decide import SourceState, source_state
 from syncd.listing import ID, SOURCE, Row
 from syncd.mirror import driver
-from syncd.mirror.dialects import lock_sources
+from syncd.mirror.dialects import is_postgresql
 from syncd.mirror.lenient import lenient_text, text_value
 from syncd.mirror.tables import moment, operations, sessions, source_sessions
 
@@ -47,6 +47,13 @@ ON CONFLICT (source_session_id) DO UPDATE SET state = excluded.state, session_id
     note = excluded.note, checked_at = excluded.checked_at
 """
 
+_LOCK = """
+SELECT 1 FROM source_sessions WHERE source_session_id IN (SELECT value FROM json_each(?))
+ORDER BY source_session_id FOR UPDATE
+"""
+_MAKE = """
+INSERT INTO source_sessions (source_session_id) SELECT value FROM json_each(?) ORDER BY 1 ON CONFLICT DO NOTHING
+"""
 _CARRIERS = "SELECT id, observed_at FROM sessions {by} WHERE source_session_id = ? AND deleted_at IS NULL"
 
 
@@ -76,6 +83,19 @@ def link_new(connection: Connection, rows: Sequence[Row], first_key: int, now: s
     return refresh(connection, {row[SOURCE] or "" for row in rows}, now)
 
 
+def _lock(connection: Connection, source_ids: Sequence[str]) -> None:
+    """Keep other replicas from deciding where some source ids, in their order, stand until this transaction ends.
+
+    What is read after this sees all that they have committed. SQLite has one writer and needs none of it.
+    """
+    if not is_postgresql(connection):
+        return
+    wanted = json.dumps(source_ids)
+    if len(driver.execute(connection, _LOCK, (wanted,)).fetchall()) < len(source_ids):  # there is no row to lock yet
+        driver.execute(connection, _MAKE, (wanted,))
+        driver.execute(connection, _LOCK, (wanted,))
+
+
 def refresh(connection: Connection, source_ids: Iterable[str], now: str, *, albert: str | None = None) -> list[Link]:
     """Bring the state of source ids in line with the live sessions that carry them.
 
@@ -86,12 +106,12 @@ def refresh(connection: Connection, source_ids: Iterable[str], now: str, *, albe
     list[Link]
         Those whose state or session changed.
     """
-    wanted = json.dumps(sorted(source_ids))
-    if wanted == "[]":
+    wanted = sorted(source_ids)
+    if not wanted:
         return []
-    lock_sources(connection, wanted)
+    _lock(connection, wanted)
     with lenient_text(connection):
-        found = driver.execute(connection, _STANDING, (wanted,)).fetchall()
+        found = driver.execute(connection, _STANDING, (json.dumps(wanted),)).fetchall()
     carriers: dict[str, list[tuple[str, bool]]] = {}
     before: dict[str, tuple[str | None, str | None, str | None]] = {}
     for source_id, state, session_id, note, carrier, missing in found:
@@ -224,7 +244,7 @@ async def look_for_carriers(database: Database, source_id: str) -> list[tuple[st
     # not while a first pass loads the mirror: then the index is not there, and SQLite refuses the statement
     found = database.peek(_CARRIERS.format(by="INDEXED BY ix_sessions_live_source"), (source_id,))
     if found is None:
-        return await database.read(lambda connection: carriers(connection, source_id))
+        found = await database.ask(_CARRIERS.format(by=""), (source_id,))
     return [(session_id, moment(observed_at)) for session_id, observed_at in found]
 
 

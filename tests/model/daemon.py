@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 import sqlalchemy as sa
 
+from syncd.mirror import driver
 from syncd.mirror.database import Database
 from syncd.pull import Pull
 from syncd.push import Push
@@ -80,6 +81,10 @@ class ModelDatabase(Database):
         await anyio.lowlevel.checkpoint()
         self._alive()
         return self.store.read(work)
+
+    async def ask(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = await self.read(lambda c: driver.execute(c, statement, parameters).fetchall())
+        return found
 
     def peek(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]] | None:
         self._alive()

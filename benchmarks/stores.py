@@ -1,0 +1,181 @@
+"""Where a contender keeps its mirror: a SQLite file, or a database of a PostgreSQL of the benchmark's own.
+
+Both are durable. A place is named by what is handed to contenders: the file's path, or the database's URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from benchmarks.timer import WATCHED
+from syncd.mirror.dialects import translate
+
+if TYPE_CHECKING:
+    from tests.postgres.server import PostgresServer
+
+POSTGRES = ("shared_buffers=256MB", "max_wal_size=2GB")
+"""What differs from PostgreSQL's defaults, as on any server that is meant for work; `fsync` and all that stay on."""
+
+
+def is_postgresql(where: str) -> bool:
+    """Whether a place is a database of PostgreSQL."""
+    return where.startswith("postgresql")
+
+
+class Connection(Protocol):
+    """Another program's look into a mirror, each statement a transaction."""
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement, with `?` for its parameters, and return its rows."""
+
+    def executemany(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement for each row, all in one transaction."""
+
+    def close(self) -> None:
+        """Leave."""
+
+
+class _Sqlite:
+    def __init__(self, where: str) -> None:
+        self._db = sqlite3.connect(f"file:{where}?mode=rw", uri=True, isolation_level=None, timeout=30)
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._db.execute(statement, parameters).fetchall()
+
+    def executemany(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.executemany(statement, rows)
+        self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class _Postgres:
+    def __init__(self, where: str) -> None:
+        import asyncpg
+
+        self._runner = asyncio.Runner()
+        self._db = self._runner.run(asyncpg.connect(where.replace("+asyncpg", "")))
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in self._runner.run(self._db.fetch(translate(statement), *parameters))]
+
+    def executemany(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._runner.run(self._db.executemany(translate(statement), rows))
+
+    def close(self) -> None:
+        self._runner.run(self._db.close())
+        self._runner.close()
+
+
+def connect(where: str) -> Connection:
+    """Open a place that is there."""
+    return _Postgres(where) if is_postgresql(where) else _Sqlite(where)
+
+
+class Store(Protocol):
+    """Places by their names."""
+
+    title: str
+    floor: str
+    """The contender that is the floor."""
+    settle: float
+    """Seconds until what was done before is no longer counted among what is done now."""
+
+    def at(self, name: str) -> str:
+        """Return a place."""
+
+    def empty(self, name: str) -> str:
+        """Return a place with nothing in it."""
+
+    def copy(self, name: str, to: str) -> str:
+        """Return a place with all that is in another one, which nobody has open."""
+
+    def version(self) -> str:
+        """Return what it is."""
+
+
+class SqliteStore:
+    """Files in a folder."""
+
+    title, floor, settle = "SQLite", "floor", 2.0
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def at(self, name: str) -> str:
+        """Return a place."""
+        return str(self._folder / f"{name}.db")
+
+    def empty(self, name: str) -> str:
+        """Return a place with nothing in it."""
+        where = self.at(name)
+        for suffix in ("", "-wal", "-shm", ".lock"):
+            Path(f"{where}{suffix}").unlink(missing_ok=True)
+        return where
+
+    def copy(self, name: str, to: str) -> str:
+        """Return a place with all that is in another one."""
+        shutil.copyfile(self.at(name), self.empty(to))
+        return self.at(to)
+
+    def version(self) -> str:
+        """Return what it is."""
+        return f"SQLite {sqlite3.sqlite_version}"
+
+
+class PostgresStore:
+    """Databases of a server; statistics of what was written are late by up to ten seconds."""
+
+    title, floor, settle = "PostgreSQL", "floor-pg", 12.0
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+
+    @staticmethod
+    def _name(name: str) -> str:
+        return f"bench_{name.replace('-', '_')}"
+
+    def at(self, name: str) -> str:
+        """Return a place."""
+        return self._server.url(self._name(name))
+
+    def empty(self, name: str) -> str:
+        """Return a place with nothing in it."""
+        self._server.drop(self._name(name))
+        self._server.sql(f"CREATE DATABASE {self._name(name)}")
+        return self.at(name)
+
+    def copy(self, name: str, to: str) -> str:
+        """Return a place with all that is in another one."""
+        self._server.drop(self._name(to))
+        self._server.sql(f"CREATE DATABASE {self._name(to)} TEMPLATE {self._name(name)}")
+        return self.at(to)
+
+    def version(self) -> str:
+        """Return what it is."""
+        return f"PostgreSQL {self._server.sql('SHOW server_version')}"
+
+
+@contextmanager
+def postgres() -> Iterator[PostgresStore]:
+    """Run a PostgreSQL until the block ends; contenders take its CPU too."""
+    from tests.postgres.server import PostgresServer  # contenders need none of it
+
+    server = PostgresServer(*POSTGRES)
+    try:
+        server.start()
+        assert server.process is not None
+        os.environ[WATCHED] = str(server.process.pid)
+        yield PostgresStore(server)
+    finally:
+        os.environ.pop(WATCHED, None)
+        server.remove()
