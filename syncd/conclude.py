@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from syncd.clock import utc_text
 from syncd.decide import Backoff, lag_wait, listed_from, next_lookup
-from syncd.listing import ID
-from syncd.mirror import operations, sessions, sources
+from syncd.listing import ID, SOURCE
+from syncd.mirror import bulk, operations, sessions, sources
+from syncd.mirror.dialects import is_postgresql
 from syncd.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
     from syncd.mirror.operations import Operation
@@ -30,6 +33,17 @@ class Patience:
     max_attempts: int
     backoff: Backoff
     settle: float
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What is to be written of an operation; `chance` is from 0 to 1, for the jitter of a wait."""
+
+    operation: Operation
+    outcome: Outcome
+    now: datetime
+    patience: Patience
+    chance: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +77,52 @@ def uncounted(operation: Operation, outcome: Outcome, rest: float) -> tuple[Oper
     return operation, outcome
 
 
-def write(
-    connection: Connection, operation: Operation, outcome: Outcome, *, now: datetime, patience: Patience, chance: float
-) -> Concluded:
-    """Write an outcome.
+def write_all(connection: Connection, conclusions: Sequence[Conclusion]) -> list[Concluded]:
+    """Write what became of some attempts, each of an operation of its own: see `write`.
 
-    Parameters
-    ----------
-    chance : float
-        From 0 to 1, for the jitter of a wait.
+    On PostgreSQL the sessions that were made are written together; SQLite has no round trips to save.
+    """
+    done = _write_made(connection, conclusions) if is_postgresql(connection) and len(conclusions) > 1 else {}
+    return [done.get(one.operation.id) or write(connection, one) for one in conclusions]
+
+
+def _write_made(connection: Connection, conclusions: Sequence[Conclusion]) -> dict[int, Concluded]:
+    """Write what creates have made, where it is new to the mirror, as it nearly always is; return those written."""
+    made = {}
+    for one in conclusions:
+        outcome = one.outcome
+        if (
+            isinstance(outcome, Succeeded)
+            and outcome.made
+            and outcome.rows[0][SOURCE] == one.operation.source_session_id
+        ):
+            made[outcome.rows[0][ID]] = one.operation, outcome, one.now
+    if not made:
+        return {}
+    rows = [outcome.rows[0] for _, outcome, _ in made.values()]
+    now = utc_text(max(one.now for one in conclusions))
+    keys, links, others = bulk.insert(connection, rows, now=now, pass_id=None, observed_at=now)
+    links += sources.refresh(connection, set(others), now)
+    written = [made[session_id] for session_id in keys]
+    bulk.finish(connection, [(operation, outcome, utc_text(at)) for operation, outcome, at in written])
+    return {
+        operation.id: Concluded(
+            outcome, [link for link in links if link.source_session_id == operation.source_session_id]
+        )
+        for operation, outcome, _ in written
+    }
+
+
+def write(connection: Connection, conclusion: Conclusion) -> Concluded:
+    """Write an outcome.
 
     Raises
     ------
     LeaseLostError
         The claim is not good any more.
     """
+    operation, outcome, now = conclusion.operation, conclusion.outcome, conclusion.now
+    patience, chance = conclusion.patience, conclusion.chance
     match outcome:
         case Succeeded():
             links, written = _effect(connection, operation, outcome, now, patience)

@@ -49,7 +49,7 @@ class Known:
     content: Row
 
 
-def weigh(known: Known, row: Row, *, asked_at: str, now: str, listed_from: str | None) -> Change:
+def weigh(known: Known, row: Row, *, asked_at: str, now: str, listed_from: str | None, paged: bool = False) -> Change:
     """Weigh what an answer says of a session against what is known of it: a row never goes back.
 
     Parameters
@@ -65,17 +65,21 @@ def weigh(known: Known, row: Row, *, asked_at: str, now: str, listed_from: str |
     listed_from : str | None
         A tombstone of this moment or later is not lifted, since answers lag: listings by the grace, look-ups by the
         settle time. None for an answer that cannot lag.
+    paged : bool
+        It is a page of a listing. Pages are written in the order in which they were asked for; any other answer may be
+        older than what a listing has brought while it was under way.
     """
     learned_later = _after(known.observed_at, asked_at, now)
+    written_meanwhile = not paged and _after(known.valid_from, asked_at, now)
     if known.deleted_at is not None:
         # a tombstone is not older than the version before it, so that after a clock was set back it may be of "later"
         buried = (known.deleted_at, known.observed_at)
         lags = listed_from is not None and any(_after(moment, listed_from, now) for moment in buried)
-        return Change.STALE if learned_later or lags else Change.RESTORED
+        return Change.STALE if learned_later or written_meanwhile or lags else Change.RESTORED
     if known.content == row:
         return Change.UNCHANGED
     before, after = known.content[UPDATED_AT], row[UPDATED_AT]
-    older = before is not None and after is not None and after < before
+    older = written_meanwhile if before is None or after is None or before == after else after < before
     return Change.STALE if learned_later or older else Change.UPDATED
 
 

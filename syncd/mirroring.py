@@ -120,6 +120,11 @@ class _Writing:
     mirrored: list[Mirrored] = field(default_factory=list)
     new: int = 0
     """Sessions, and items without an id, that the last page was the first of this pass to bring."""
+    suspect: bool = field(init=False)
+    """Whether something may be in quarantine."""
+
+    def __post_init__(self) -> None:
+        self.suspect = quarantine.any_open(self.connection)
 
     def write(self, fetched: Fetched) -> None:
         self.progress.counts["pages"] += 1
@@ -131,8 +136,7 @@ class _Writing:
             self._mirror(fetched, fetched.page or read_page(fetched.body))
 
     def _unchanged(self, known: ReadPage) -> bool:
-        quarantined = quarantine.any_open(self.connection)
-        suspects = quarantine.open_keys(self.connection) if quarantined else frozenset()
+        suspects = quarantine.open_keys(self.connection) if self.suspect else frozenset()
         return pages.unchanged(self.connection, known, suspects)
 
     def _mirror(self, fetched: Fetched, page: Page) -> None:
@@ -190,7 +194,7 @@ class _Writing:
 
     def _recovered(self, page: Page, keys: Sequence[int]) -> frozenset[int]:
         """Resolve what was in quarantine of a page's sessions; return those that this pass counted as unreadable."""
-        if not quarantine.any_open(self.connection):
+        if not self.suspect:
             return frozenset()
         met = self.progress.met
         unreadable = {item.session_id for item in page.unreadable}
@@ -203,6 +207,7 @@ class _Writing:
         """Put items into quarantine and count them; `met` has those with a minus that count as sessions already."""
         found = _Unreadable()
         counts, met = self.progress.counts, self.progress.met
+        self.suspect = True
         put = quarantine.put(self.connection, items, now=self.now, pass_id=self.progress.id)
         for item, (row_id, is_new) in zip(items, put, strict=True):
             if is_new:

@@ -25,7 +25,7 @@ import anyio
 
 from syncd import attempt, conclude
 from syncd.attempt import Attempt
-from syncd.conclude import Concluded, Patience
+from syncd.conclude import Concluded, Conclusion, Patience
 from syncd.errors import DatabaseUnusableError
 from syncd.logs import log_link, safe_text
 from syncd.mirror import operations
@@ -247,9 +247,8 @@ class Push:
         operation, own = self._learn(operation, outcome, log)
         now, chance = self.clock.now(), self.chance()
         outcome = conclude.spent(operation, own, now=now, patience=self.settings)
-        written: Concluded = await self.database.write(
-            lambda c: conclude.write(c, operation, outcome, now=now, patience=self.settings, chance=chance)
-        )
+        conclusion = Conclusion(operation, outcome, now, self.settings, chance)
+        written: Concluded = await self.database.write_each(conclude.write_all, conclusion)
         for link in written.links:
             log_link(log, link)
         self._relax(own, log)  # not what was written: to be given up is no sign of life

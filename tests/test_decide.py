@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -115,6 +116,27 @@ def test_what_was_learned_before_the_clock_was_set_back_does_not_outweigh_what_i
     buried = known(row("a"), deleted=3600, observed=3600)
     restored = {Change.UPDATED: Change.RESTORED}.get(change, change)
     assert weigh(buried, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is restored
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "paged", "change"),
+    [
+        (row("a", 2), row("b", 2), False, Change.STALE),  # changed twice in one millisecond: the later one was listed
+        (row("a"), row("b"), False, Change.STALE),
+        (row("a", 2), row("b"), False, Change.STALE),
+        (row("a", 2), row("b", 3), False, Change.UPDATED),
+        (row("a", 2), row("b", 2), True, Change.UPDATED),
+    ],
+)
+def test_an_answer_that_was_under_way_while_a_listing_brought_a_version_decides_only_by_its_date(
+    before: Row, now: Row, paged: bool, change: Change
+) -> None:
+    listed = replace(known(before), valid_from=at(20))
+    assert weigh(listed, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is change
+    assert weigh(listed, now, asked_at=at(20), now=at(30), listed_from=None, paged=paged) is Change.UPDATED
+    buried = replace(listed, deleted_at=at(20))
+    after = Change.RESTORED if paged else Change.STALE
+    assert weigh(buried, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is after
 
 
 def test_the_grace_counts_back_from_now() -> None:

@@ -227,7 +227,13 @@ async def world(
         anyio.create_task_group() as group,
     ):
         await database.write(schema.migrate)
-        for owner, name in ((database, "write"), (database, "read"), (session, "ask")):
+        for owner, name in (
+            (database, "write"),
+            (database, "write_each"),
+            (database, "read"),
+            (database, "ask"),
+            (session, "ask"),
+        ):
             setattr(owner, name, clock.watched(getattr(owner, name)))
         group.start_soon(clock.run)
         yield World(server, database, ChatSessionCollection(session=session), clock, LogCapture())

@@ -17,8 +17,10 @@ from syncd.decide import Known
 from syncd.listing import ID, Row
 from syncd.mirror import driver
 from syncd.mirror.dialects import ConcurrentChangeError
+from syncd.mirror.operations import LONGEST_ERROR, LeaseLostError, Operation
 from syncd.mirror.sources import Link
 from syncd.mirror.tables import CONTENT
+from syncd.outcomes import Succeeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,6 +95,13 @@ UPDATE sessions AS s SET {", ".join(f"{name} = {_native(name)}" for name in CONT
 FROM {_rows(3, "key", "change", "at", *CONTENT)}
 WHERE s.key = r.key::bigint
 """  # noqa: S608 - constants
+_FINISH = f"""
+UPDATE operations AS o SET state = 'succeeded', result_session_id = r.session_id, finished_at = r.at::timestamptz,
+    last_error = r.note, last_status = r.status::int, next_attempt_at = NULL, unknown_since = NULL,
+    lease_until = NULL, lease_owner = NULL
+FROM {_rows(1, "id", "fence", "session_id", "at", "note", "status")}
+WHERE o.id = r.id::bigint AND o.fence = r.fence::bigint AND o.state IN ('running', 'unknown')
+"""  # noqa: S608 - constants
 _TOUCH = """
 UPDATE sessions SET observed_at = coalesce($1, observed_at), missing_since = NULL, absences = 0
 WHERE key = ANY($2::bigint[]) AND deleted_at IS NULL
@@ -156,3 +165,28 @@ def update(
 def touch(connection: Connection, keys: list[int], observed_at: str | None) -> None:
     """Note that live sessions were seen."""
     driver.execute(connection, _TOUCH, (observed_at, keys))
+
+
+def finish(connection: Connection, finished: Sequence[tuple[Operation, Succeeded, str]]) -> None:
+    """Write that claimed operations have succeeded, each with its time.
+
+    Raises
+    ------
+    LeaseLostError
+        The claim of one of them is not good any more.
+    """
+    if not finished:
+        return
+    done = [
+        (
+            operation.id,
+            operation.fence,
+            outcome.session_id,
+            at,
+            outcome.note and outcome.note[:LONGEST_ERROR],
+            outcome.status,
+        )
+        for operation, outcome, at in finished
+    ]
+    if driver.execute(connection, _FINISH, _lists(zip(*done, strict=True))).rowcount != len(done):
+        raise LeaseLostError("one of these operations was claimed by somebody else")

@@ -28,8 +28,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
-from syncd.mirror import driver, postgres
-from syncd.mirror.group import Group, Job
+from syncd.mirror import driver, group, postgres
+from syncd.mirror.group import Each, Group, Job
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -84,6 +84,7 @@ class Database:
     patience: float = float("inf")
     on_wait: Callable[[str], None] | None = None
     _group: Group = field(default_factory=Group)
+    _asking: Group = field(default_factory=Group)
     waiting: bool = field(default=False, init=False)
     """Whether a write waits for a lock, room on the disk or a server, and tries again and again."""
     _doubt: tuple[int, list[Job]] | None = None
@@ -187,11 +188,26 @@ class Database:
             raise reason from error
         return result
 
-    async def ask(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run one statement that reads, outside of any transaction where that costs less; raises what `read` does."""
-        if self.dialect == "postgresql":
-            return await self._patiently(partial(postgres.ask, self._reader, statement, parameters))
-        return await self.read(lambda connection: driver.execute(connection, statement, parameters).fetchall())
+    async def ask(self, work: Each, item: Any) -> Any:  # noqa: ANN401 - the work's
+        """Ask about an item, by one statement for all that are asked about at the same time; raises what `read` does.
+
+        On PostgreSQL outside of any transaction, which would be two round trips more.
+        """
+        if self.dialect == "sqlite":
+            return (await self.read(lambda connection: work(connection, [item])))[0]
+        job = Job(work, item)
+        await self._asking.join(job, partial(self._patiently, self._ask_waiting))
+        return job.result
+
+    async def _ask_waiting(self) -> None:
+        batch = self._asking.take()
+        try:
+            await postgres.ask(self._reader, partial(group.run, jobs=batch))
+        except Exception:
+            self._asking.put_back(batch)
+            raise
+        for job in batch:
+            job.end()
 
     async def write(self, work: Work[T]) -> T:
         """Run a function of a connection in a write transaction and return what it returned, once that is durable.
@@ -206,11 +222,21 @@ class Database:
         DatabaseUnusableError
             It is corrupt, read-only or not the one that was opened.
         """
-        job = Job(work)
+        result: T = await self._write(Job(lambda connection, _: [work(connection)]))
+        return result
+
+    async def write_each(self, work: Each, item: Any) -> Any:  # noqa: ANN401 - the work's
+        """Do what `write` does with an item, together with others that wait for the same work: see `group.run`.
+
+        The work is one and the same function for all of them. When it fails it runs again with each item by itself.
+        """
+        return await self._write(Job(work, item))
+
+    async def _write(self, job: Job) -> Any:  # noqa: ANN401 - the work's
         await self._group.join(job, self._lead)
         if job.error is not None:
             raise job.error
-        return job.result  # type: ignore[no-any-return]
+        return job.result
 
     def data_version(self) -> int:
         """Return a number that changes when any connection, of this or another program, has committed.
@@ -325,7 +351,7 @@ class Database:
     async def _run(self, batch: list[Job]) -> None:
         """Run a batch as one transaction; when a job of several fails, run it again with the jobs kept apart."""
         try:
-            await self._transaction(partial(_run_jobs, batch=batch))
+            await self._transaction(partial(group.run, jobs=batch))
         except Exception as error:
             if len(batch) == 1 or translated(error) is not None:
                 raise
@@ -416,18 +442,13 @@ def _is_full(error: Exception) -> bool:
     return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
-def _run_jobs(connection: Connection, batch: list[Job]) -> None:
-    for job in batch:
-        job.result, job.error = job.work(connection), None
-
-
 def _run_apart(connection: Connection, batch: list[Job]) -> None:
     """Run each job in a savepoint; what it raises is its own, unless the database itself is in trouble."""
     for job in batch:
         job.result, job.error = None, None
         savepoint = driver.savepoint(connection)
         try:
-            job.result = job.work(connection)
+            (job.result,) = job.work(connection, [job.item])
         except Exception as error:
             if translated(error) is not None:
                 raise

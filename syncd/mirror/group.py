@@ -1,12 +1,13 @@
 """Group commit: writes that wait at the same time share one transaction, and so one fsync.
 
 The first that comes leads: it commits all that waits by then. Who comes meanwhile waits, and one of those leads next.
+Jobs of one kind may also share their statements: their work takes the items of all of them at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
+Each = Callable[["Connection", list[Any]], list[Any]]
+"""Work on some items, with a result for each in their order."""
+
+
 @dataclass(eq=False, slots=True)
 class Job:
-    """A write that waits for its transaction, and what became of it."""
+    """Work that waits for its transaction, and what became of it; `item` is what it is about, of its kind of work."""
 
-    work: Callable[[Connection], Any]
+    work: Each
+    item: Any = None
     done: bool = False
     abandoned: bool = False
     result: Any = None
@@ -41,6 +47,16 @@ class Job:
         """Wait for the bell."""
         self._bell = asyncio.get_running_loop().create_future()
         await self._bell
+
+
+def run(connection: Connection, jobs: Iterable[Job]) -> None:
+    """Run jobs, those of one kind together, in the place of the first of them."""
+    kinds: dict[Each, list[Job]] = {}
+    for job in jobs:
+        kinds.setdefault(job.work, []).append(job)
+    for work, same in kinds.items():
+        for job, result in zip(same, work(connection, [job.item for job in same]), strict=True):
+            job.result, job.error = result, None
 
 
 class Group:

@@ -10,11 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
-from syncd.mirror import driver
 from syncd.mirror.dialects import ConcurrentChangeError, read_time, translate, write_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -217,12 +216,11 @@ async def read(made: AsyncEngine, work: Callable[[Connection], T]) -> T:
         return await connection.run_sync(work)
 
 
-async def ask(made: AsyncEngine, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Run one statement by itself: a transaction around it would be two round trips more."""
+async def ask(made: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    """Run a function of a connection that makes one statement, which is a transaction by itself."""
     async with made.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        rows = await connection.run_sync(lambda plain: driver.execute(plain, statement, parameters).fetchall())
-        return [tuple(row) for row in rows]
+        return await connection.run_sync(work)
 
 
 async def transact(made: AsyncEngine, work: Callable[[Connection], None], *, writer: str, number: int) -> None:

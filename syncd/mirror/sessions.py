@@ -140,7 +140,10 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
             applied.versions += found[1]  # as it was, neither missing nor deleted: what most rows are
             continue
         before = _read_known(found)
-        change = weigh(before, row, asked_at=sighting.asked_at, now=sighting.now, listed_from=sighting.listed_from)
+        change = weigh(
+            before, row, asked_at=sighting.asked_at, now=sighting.now, listed_from=sighting.listed_from,
+            paged=sighting.pass_id is not None,
+        )  # fmt: skip
         if change in {Change.UPDATED, Change.RESTORED}:
             changed.append((before, row, change))
             continue

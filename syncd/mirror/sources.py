@@ -54,7 +54,14 @@ ORDER BY source_session_id FOR UPDATE
 _MAKE = """
 INSERT INTO source_sessions (source_session_id) SELECT value FROM json_each(?) ORDER BY 1 ON CONFLICT DO NOTHING
 """
-_CARRIERS = "SELECT id, observed_at FROM sessions {by} WHERE source_session_id = ? AND deleted_at IS NULL"
+_CARRIERS = """
+SELECT id, observed_at FROM sessions INDEXED BY ix_sessions_live_source
+WHERE source_session_id = ? AND deleted_at IS NULL
+"""
+_CARRIERS_OF = """
+SELECT w.value, s.id, s.observed_at FROM json_each(?) AS w
+JOIN sessions AS s ON s.source_session_id = w.value AND s.deleted_at IS NULL
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,16 +242,24 @@ def add(connection: Connection, source_ids: Iterable[str]) -> int:
 
 def carriers(connection: Connection, source_id: str) -> list[tuple[str, datetime | None]]:
     """Return the live sessions that carry a source id, each with when something other than a listing showed it."""
-    found = driver.execute(connection, _CARRIERS.format(by=""), (source_id,)).fetchall()
-    return [(session_id, moment(observed_at)) for session_id, observed_at in found]
+    return carriers_of(connection, [source_id])[0]
+
+
+def carriers_of(connection: Connection, source_ids: Sequence[str]) -> list[list[tuple[str, datetime | None]]]:
+    """Return what `carriers` does for each of some source ids."""
+    found: dict[str, list[tuple[str, datetime | None]]] = {source_id: [] for source_id in source_ids}
+    for source_id, session_id, observed_at in driver.execute(connection, _CARRIERS_OF, (json.dumps([*found]),)):
+        found[source_id].append((session_id, moment(observed_at)))
+    return [found[source_id] for source_id in source_ids]
 
 
 async def look_for_carriers(database: Database, source_id: str) -> list[tuple[str, datetime | None]]:
     """Return what `carriers` does, as of now and outside of any transaction: every create asks for it."""
     # not while a first pass loads the mirror: then the index is not there, and SQLite refuses the statement
-    found = database.peek(_CARRIERS.format(by="INDEXED BY ix_sessions_live_source"), (source_id,))
+    found = database.peek(_CARRIERS, (source_id,))
     if found is None:
-        found = await database.ask(_CARRIERS.format(by=""), (source_id,))
+        carried: list[tuple[str, datetime | None]] = await database.ask(carriers_of, source_id)
+        return carried
     return [(session_id, moment(observed_at)) for session_id, observed_at in found]
 
 

@@ -13,7 +13,6 @@ import anyio
 import anyio.lowlevel
 import sqlalchemy as sa
 
-from syncd.mirror import driver
 from syncd.mirror.database import Database
 from syncd.pull import Pull
 from syncd.push import Push
@@ -82,9 +81,8 @@ class ModelDatabase(Database):
         self._alive()
         return self.store.read(work)
 
-    async def ask(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = await self.read(lambda c: driver.execute(c, statement, parameters).fetchall())
-        return found
+    async def ask(self, work: Any, item: Any) -> Any:
+        return (await self.read(lambda connection: work(connection, [item])))[0]
 
     def peek(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]] | None:
         self._alive()

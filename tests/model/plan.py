@@ -44,7 +44,7 @@ def plan(chance: Random) -> Plan:
     habits = Habits(
         page_size=chance.choice((1, 2, 3, 7)),
         duplicate_create=chance.choice(("duplicate", "duplicate", "conflict", "bad_request", "first")),
-        listing_lag=chance.choice((0.0, 0.0, min(2.0, grace / 2), grace * 0.9)),
+        listing_lag=chance.choice((0.0, 0.0, min(2.0, grace / 2), grace * 0.9)) * (jump <= 0),  # and of listings
         lookup_lag=min(chance.choice((0.0, 0.0, 0.5, room)), room),
         order=chance.choice(("created", "updated", "id", "newest")),
         gone_status=chance.choice((404, 410)),

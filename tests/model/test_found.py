@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -150,3 +151,21 @@ async def test_first_pass_that_ended_while_source_ids_were_linked_links_the_rest
         assert (await w.one_pass()).state == "complete"
         linked = await w.sql("SELECT session_id FROM source_sessions WHERE state = 'linked'")
         assert {row["session_id"] for row in linked} == set(w.there())
+
+
+async def test_answer_to_a_create_does_not_undo_what_was_listed_while_it_was_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        create = w.albert.create_raw
+
+        async def slow(*, body: Mapping[str, object]) -> bytes:
+            answer = await create(body=body)
+            w.sandbox.update(w.sandbox.effects[-1].session_id, name="changed by others")  # in the same millisecond
+            w.clock.forward(1)
+            assert (await w.one_pass()).state == "complete"
+            return answer
+
+        monkeypatch.setattr(w.albert, "create_raw", slow)
+        await _created(w, "s")
+        assert list((await w.live()).values()) == ["changed by others"]

@@ -20,7 +20,8 @@ FOUND = (
     72, 130, 379, 403, 594,  # a create right after a delete adopted the session that was gone: look-ups lag
     272, 449, 552,  # the clock was set back, and what had been learned "later" was believed
     100156,  # a tombstone of after the clock was set back was lifted by a listing that lagged
-    7441,  # a drain ended while what the last one had blocked was due
+    7441, 28416, 36292, 40734,  # a drain ended while what the last one had blocked was due
+    37245,  # the answer to a create, older than what had been listed meanwhile in the same millisecond
     124, 525, 865,  # a first pass that was killed while it linked source ids left the rest without a link
 )  # fmt: skip
 # A killed process closes nothing.
