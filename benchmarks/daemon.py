@@ -19,7 +19,6 @@ from benchmarks.ours import settings
 from benchmarks.results import alone, percentile
 from benchmarks.server import Listing
 from benchmarks.stores import Connection, connect, is_postgresql
-from benchmarks.timer import server_seconds
 
 if TYPE_CHECKING:
     from benchmarks.measures import Bench
@@ -87,15 +86,11 @@ def _first_pass(where: str, process: subprocess.Popen[Any]) -> Connection:
 
 
 def _idle(pid: int, where: str, db: Connection, seconds: float) -> tuple[float, int]:
-    """Return the percentage of a core that a process and its server used while idle, and what was written meanwhile."""
+    """Return the percentage of a core that a process used while idle, and what was written meanwhile."""
     clock = (~pid << 3) | 2  # clock_getcpuclockid(3): the CPU clock of another process, in nanoseconds
-
-    def cpu() -> float:
-        return time.clock_gettime(clock) + server_seconds()
-
-    before, used, begun = written(where, db), cpu(), time.monotonic()
+    before, used, begun = written(where, db), time.clock_gettime(clock), time.monotonic()
     time.sleep(seconds)
-    used, passed = cpu() - used, time.monotonic() - begun
+    used, passed = time.clock_gettime(clock) - used, time.monotonic() - begun
     after = written(where, db)
     return 100 * used / passed, sum(one != other for one, other in zip(before, after, strict=True))
 

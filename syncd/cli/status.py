@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,8 +37,7 @@ def status(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
 def _overview(settings: Settings) -> dict[str, Any]:
     from syncd.mirror import glance
 
-    scheme, _, path = settings.syncd_database_url.get_secret_value().partition(":///")
-    if scheme.startswith("sqlite") and (overview := glance.overview(Path(path))) is not None:
+    if (overview := glance.overview(settings.syncd_database_url.get_secret_value())) is not None:
         return overview
     from syncd.mirror import views
 

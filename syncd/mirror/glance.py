@@ -1,4 +1,4 @@
-"""A glance at a SQLite mirror with nothing but the driver, for a command that people and probes call all the time.
+"""A glance at a mirror with nothing but the driver, for a command that people and probes call all the time.
 
 `syncd status` would spend most of its time on importing SQLAlchemy. What it shows is the same as `views.overview`
 (a test holds the two together); whatever is out of the ordinary is left to the long way, which has the words for it.
@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -20,11 +21,29 @@ PASS_COLUMNS = (
 )  # fmt: skip
 OPERATION_STATES = ("pending", "running", "unknown", "succeeded", "dead", "cancelled")
 SOURCE_STATES = ("unresolved", "linked", "missing", "conflict")
+PASSES_SHOWN = 5
+CONNECT_SECONDS, COMMAND_SECONDS = 5.0, 30.0
+Rows = Sequence[Any]
 _TIMES = ("last_complete_pass_at", "started_at", "finished_at")
 
 
-def overview(path: Path, *, passes_shown: int = 5) -> dict[str, Any] | None:
-    """Return what `views.overview` returns; None when the file is not a mirror with its schema at head."""
+_VERSION = "SELECT version_num FROM alembic_version"
+_FRESHNESS = "SELECT * FROM mirror_freshness"
+_COUNTS = "SELECT state, count(*) FROM {} GROUP BY state"
+_PASSES = f"SELECT {', '.join(PASS_COLUMNS)} FROM passes ORDER BY id DESC LIMIT {PASSES_SHOWN}"  # noqa: S608 - constants
+
+
+def overview(url: str) -> dict[str, Any] | None:
+    """Return what `views.overview` returns; None when the database is not a mirror with its schema at head."""
+    scheme, _, path = url.partition(":///")
+    if scheme.startswith("sqlite"):
+        return of_sqlite(Path(path))
+    # what may stand behind the ? is SQLAlchemy's to understand
+    return None if "?" in url else of_postgresql(url.replace("+asyncpg", "", 1))
+
+
+def of_sqlite(path: Path) -> dict[str, Any] | None:
+    """Glance at a file."""
     if not path.is_file():
         return None
     try:
@@ -32,32 +51,50 @@ def overview(path: Path, *, passes_shown: int = 5) -> dict[str, Any] | None:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA query_only=ON")
             connection.execute("BEGIN")
-            if [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")] != [HEAD]:
-                return None
-            freshness = connection.execute("SELECT * FROM mirror_freshness").fetchone()
-            columns = ", ".join(PASS_COLUMNS)
-            last = connection.execute(
-                f"SELECT {columns} FROM passes ORDER BY id DESC LIMIT ?",  # noqa: S608 - constants
-                (passes_shown,),
-            )
-            return {
-                "freshness": _plain(freshness),
-                "operations": _counts(connection, "operations", OPERATION_STATES),
-                "sources": _counts(connection, "source_sessions", SOURCE_STATES),
-                "passes": [_plain(row) for row in last],
-            }
+            asked = (_VERSION, _FRESHNESS, *map(_COUNTS.format, ("operations", "source_sessions")), _PASSES)
+            return _told(*(connection.execute(statement).fetchall() for statement in asked))
     except sqlite3.Error:
         return None
 
 
-def _counts(connection: sqlite3.Connection, table: str, states: tuple[str, ...]) -> dict[str, int]:
-    found = dict(connection.execute(f"SELECT state, count(*) FROM {table} GROUP BY state").fetchall())  # noqa: S608
-    return {state: found.get(state, 0) for state in states}
+def of_postgresql(dsn: str) -> dict[str, Any] | None:
+    """Glance at a database of PostgreSQL."""
+    import asyncio  # noqa: PLC0415 - who has a SQLite file needs none of it
+
+    import asyncpg  # noqa: PLC0415
+
+    try:
+        return asyncio.run(_ask(dsn))
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return None
 
 
-def _plain(row: sqlite3.Row) -> dict[str, Any]:
-    values = {name: row[name] for name in row.keys()}  # noqa: SIM118 - iterating a Row gives its values
+async def _ask(dsn: str) -> dict[str, Any] | None:
+    import asyncpg  # noqa: PLC0415
+
+    connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            asked = (_VERSION, _FRESHNESS, *map(_COUNTS.format, ("operations", "source_sessions")), _PASSES)
+            return _told(*[await connection.fetch(statement) for statement in asked])
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)
+
+
+def _told(version: Rows, freshness: Rows, operations: Rows, sources: Rows, passes: Rows) -> dict[str, Any] | None:
+    if [row[0] for row in version] != [HEAD]:
+        return None
+    return {
+        "freshness": _plain(freshness[0]),
+        "operations": dict.fromkeys(OPERATION_STATES, 0) | dict(map(tuple, operations)),
+        "sources": dict.fromkeys(SOURCE_STATES, 0) | dict(map(tuple, sources)),
+        "passes": [_plain(row) for row in passes],
+    }
+
+
+def _plain(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a row of either driver
+    values = {name: row[name] for name in row.keys()}  # noqa: SIM118 - iterating a row gives its values
     for name in _TIMES:
-        if values.get(name) is not None:
+        if isinstance(values.get(name), str):
             values[name] = datetime.fromisoformat(values[name])
     return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 
 from syncd.cli import COMMANDS, SENTENCES, cli, sentence
-from syncd.cli.common import read
+from syncd.cli.common import read, write
 from syncd.mirror import glance, views
 from syncd.settings import load
 from tests.cli.conftest import Call
+from tests.postgres.server import free_port
 
 
 def sql(statement: str) -> list[Any]:
@@ -143,7 +145,7 @@ def test_glance_of_status_sees_what_the_long_way_sees(syncd: Call) -> None:
         "INSERT INTO passes (state, started_at, finished_at, seen) VALUES "
         "('complete', '2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:01.500000Z', 3)"
     )
-    long, short = read(load({}).settings, views.overview), glance.overview(Path("syncd.db"))
+    long, short = read(load({}).settings, views.overview), glance.overview("sqlite+aiosqlite:///syncd.db")
     assert short is not None
     for overview in (long, short):
         assert overview["freshness"].pop("age_seconds") > 0
@@ -152,9 +154,22 @@ def test_glance_of_status_sees_what_the_long_way_sees(syncd: Call) -> None:
 
 
 def test_glance_leaves_what_it_does_not_know_to_the_long_way(tmp_path: Path) -> None:
-    assert glance.overview(tmp_path / "none.db") is None
+    assert glance.overview(f"sqlite+aiosqlite:///{tmp_path}/none.db") is None
     (tmp_path / "text.db").write_text("no database")
-    assert glance.overview(tmp_path / "text.db") is None
+    assert glance.overview(f"sqlite+aiosqlite:///{tmp_path}/text.db") is None
+    assert glance.overview(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/none") is None
+
+
+def test_glance_at_postgresql_sees_what_the_long_way_sees(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNCD_DATABASE_URL", postgres_url)
+    add = "INSERT INTO passes (state, started_at, finished_at, seen) VALUES ('complete', now(), now(), 3)"
+    write(load(dict(os.environ)).settings, lambda connection: connection.exec_driver_sql(add))
+    long, short = read(load(dict(os.environ)).settings, views.overview), glance.overview(postgres_url)
+    assert short is not None
+    for overview in (long, short):
+        assert overview["freshness"].pop("age_seconds") >= 0
+    assert short == long
+    assert glance.overview(f"{postgres_url}?prepared_statement_cache_size=0") is None
 
 
 def test_config_shows_what_is_in_force_and_where_it_came_from_but_no_secret(
