@@ -1,7 +1,4 @@
-"""A page's statements on PostgreSQL: one round trip for all of its sessions, each column as a list in JSON.
-
-asyncpg looks at every value of an array from Python, which costs as much as all the rest of a page's statement; a list
-in JSON is one text to it.
+"""Statements on PostgreSQL for many rows: one round trip for all sessions of a page, or for all claims of a moment.
 
 What was read before it is written is compared again where it is written, so that two replicas cannot undo each other's
 work: a transaction that comes too late raises `ConcurrentChangeError` and runs again.
@@ -11,19 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from syncd.decide import Known
 from syncd.listing import ID, Row
 from syncd.mirror import driver
-from syncd.mirror.dialects import ConcurrentChangeError
+from syncd.mirror.dialects import ConcurrentChangeError, as_lists, listed
 from syncd.mirror.operations import LONGEST_ERROR, LeaseLostError, Operation
 from syncd.mirror.sources import Link
 from syncd.mirror.tables import CONTENT
 from syncd.outcomes import Succeeded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
@@ -38,23 +33,12 @@ def _native(name: str) -> str:
     return "r.extra::jsonb" if name == "extra" else f"r.{name}"
 
 
-def _rows(first: int, *names: str) -> str:
-    """Write the parameters from `first` on, each a list in JSON, as the columns of a table of text."""
-    lists = (f"json_array_elements_text(${number}::text::json)" for number in range(first, first + len(names)))
-    return f"ROWS FROM ({', '.join(lists)}) AS r({', '.join(names)})"
-
-
-def _lists(columns: Iterable[Sequence[Any]]) -> list[str]:
-    """Write columns as `_rows` reads them."""
-    return [msgspec.json.encode(column).decode() for column in columns]
-
-
 _COLUMNS = ", ".join(CONTENT)
 _KNOWN = f"""
 SELECT s.key, s.version, s.valid_from, s.pass_id, s.observed_at, s.missing_since, s.deleted_at,
     {", ".join(f"s.{name}" for name in CONTENT[:EXTRA])},
     CASE WHEN s.extra = r.extra::jsonb THEN r.extra ELSE s.extra::text END
-FROM {_rows(1, "id", "extra")} JOIN sessions AS s ON s.id = r.id
+FROM {listed(1, "id", "extra")} CROSS JOIN LATERAL (SELECT * FROM sessions WHERE id = r.id OFFSET 0) AS s
 """  # noqa: S608 - constants
 # Whoever adds a carrier of a source id also changes its row, in the same transaction, from these two states to another:
 # the row as it is when this statement has its lock tells what the snapshot of the statement does not.
@@ -62,7 +46,7 @@ _INSERT = f"""
 WITH made AS (
     INSERT INTO sessions ({_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at)
     SELECT {", ".join(map(_native, CONTENT))}, 1, 'created', $1, $2, $1, $3
-    FROM {_rows(4, *CONTENT)}
+    FROM {listed(4, *CONTENT)}
     ON CONFLICT (id) DO NOTHING RETURNING id, key, source_session_id
 ), linked AS (
     INSERT INTO source_sessions AS x (source_session_id, state, session_id, checked_at)
@@ -78,29 +62,32 @@ SELECT made.id, made.key, made.source_session_id, linked.known
 FROM made LEFT JOIN linked ON linked.session_id = made.id
 """  # noqa: S608 - constants
 _LOCK = f"""
-SELECT s.key FROM {_rows(1, "key", "version", "observed_at")} JOIN sessions AS s ON s.key = r.key::bigint
-WHERE s.version = r.version::int AND s.observed_at IS NOT DISTINCT FROM r.observed_at::timestamptz
+SELECT s.key FROM {listed(1, "key", "version", "observed_at")} JOIN sessions AS s ON s.key = r.key::bigint
+WHERE s.key = ANY($4::bigint[]) AND s.version = r.version::int
+    AND s.observed_at IS NOT DISTINCT FROM r.observed_at::timestamptz
 ORDER BY s.key FOR UPDATE OF s
 """  # noqa: S608 - constants
 _ARCHIVE = f"""
 INSERT INTO session_versions (session_key, version, {_COLUMNS}, change, valid_from, valid_to, pass_id)
 SELECT s.key, s.version, {", ".join(f"s.{name}" for name in CONTENT)}, s.change, s.valid_from,
     r.at::timestamptz, s.pass_id
-FROM {_rows(1, "key", "at")} JOIN sessions AS s ON s.key = r.key::bigint
+FROM {listed(1, "key", "at")} JOIN sessions AS s ON s.key = r.key::bigint
+WHERE s.key = ANY($3::bigint[])
 """  # noqa: S608 - constants
 _UPDATE = f"""
 UPDATE sessions AS s SET {", ".join(f"{name} = {_native(name)}" for name in CONTENT)},
     version = s.version + 1, change = r.change, valid_from = r.at::timestamptz, pass_id = $1,
     observed_at = coalesce($2, s.observed_at), missing_since = NULL, absences = 0, deleted_at = NULL
-FROM {_rows(3, "key", "change", "at", *CONTENT)}
-WHERE s.key = r.key::bigint
+FROM {listed(4, "key", "change", "at", *CONTENT)}
+WHERE s.key = r.key::bigint AND s.key = ANY($3::bigint[])
 """  # noqa: S608 - constants
 _FINISH = f"""
 UPDATE operations AS o SET state = 'succeeded', result_session_id = r.session_id, finished_at = r.at::timestamptz,
     last_error = r.note, last_status = r.status::int, next_attempt_at = NULL, unknown_since = NULL,
     lease_until = NULL, lease_owner = NULL
-FROM {_rows(1, "id", "fence", "session_id", "at", "note", "status")}
-WHERE o.id = r.id::bigint AND o.fence = r.fence::bigint AND o.state IN ('running', 'unknown')
+FROM {listed(1, "id", "fence", "session_id", "at", "note", "status")}
+WHERE o.id = r.id::bigint AND o.id = ANY($7::bigint[]) AND o.fence = r.fence::bigint
+    AND o.state IN ('running', 'unknown')
 """  # noqa: S608 - constants
 _TOUCH = """
 UPDATE sessions SET observed_at = coalesce($1, observed_at), missing_since = NULL, absences = 0
@@ -110,7 +97,7 @@ WHERE key = ANY($2::bigint[]) AND deleted_at IS NULL
 
 def known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, tuple[Any, ...]]:
     """Return the rows of these sessions; an `extra` that means the same comes back in the row's own words."""
-    parameters = _lists(([row[ID] for row in rows], [row[EXTRA] for row in rows]))
+    parameters = as_lists(([row[ID] for row in rows], [row[EXTRA] for row in rows]))
     return {row[7]: tuple(row) for row in driver.execute(connection, _KNOWN, parameters)}
 
 
@@ -125,7 +112,7 @@ def insert(
         The key of each, in the order of the rows; the links of source ids that were known before; and the source ids
         that are not simply linked to one of them, because others carry them or they stand otherwise.
     """
-    columns = _lists(zip(*rows, strict=True))
+    columns = as_lists(zip(*rows, strict=True))
     found = driver.execute(connection, _INSERT, (now, pass_id, observed_at, *columns)).fetchall()
     keys = {row[0]: row[1] for row in found}
     links = [Link(source_id, "linked", session_id, None) for session_id, _, source_id, known in found if known]
@@ -153,12 +140,12 @@ def update(
         Another replica has changed one of them since it was looked up.
     """
     known, rows, changes, times = zip(*changed, strict=True)
-    keys, at = _lists(([before.key for before in known], times))
-    versions = _lists(([before.version for before in known], [before.observed_at for before in known]))
-    if len(driver.execute(connection, _LOCK, (keys, *versions)).fetchall()) != len(changed):
+    keys = [before.key for before in known]
+    versions = as_lists((keys, [before.version for before in known], [before.observed_at for before in known]))
+    if len(driver.execute(connection, _LOCK, (*versions, keys)).fetchall()) != len(changed):
         raise ConcurrentChangeError("another replica has changed one of these sessions first")
-    driver.execute(connection, _ARCHIVE, (keys, at))
-    columns = _lists((changes, times, *zip(*rows, strict=True)))
+    driver.execute(connection, _ARCHIVE, (*as_lists((keys, times)), keys))
+    columns = as_lists((keys, changes, times, *zip(*rows, strict=True)))
     driver.execute(connection, _UPDATE, (pass_id, observed_at, keys, *columns))
 
 
@@ -188,5 +175,6 @@ def finish(connection: Connection, finished: Sequence[tuple[Operation, Succeeded
         )
         for operation, outcome, at in finished
     ]
-    if driver.execute(connection, _FINISH, _lists(zip(*done, strict=True))).rowcount != len(done):
+    parameters = (*as_lists(zip(*done, strict=True)), [row[0] for row in done])
+    if driver.execute(connection, _FINISH, parameters).rowcount != len(done):
         raise LeaseLostError("one of these operations was claimed by somebody else")

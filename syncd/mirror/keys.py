@@ -2,17 +2,13 @@
 
 Rows that a claim has found are locked (`FOR UPDATE SKIP LOCKED`), which keeps two replicas from claiming one operation.
 It does not keep them from claiming two operations of one key: an INSERT with a lower id may become visible after a
-higher one was claimed. So each claim also takes a lock on the key, for its transaction, and looks again under it.
+higher one was claimed. So each claim also takes a lock on the key, for its transaction, and looks again under it, in
+the statement that claims.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import Connection
+from syncd.mirror.dialects import listed
 
 KEY_LOCKS = 0x53594E44
 """The first half of the advisory locks that stand for keys of operations; the second is a hash of the key.
@@ -20,31 +16,30 @@ KEY_LOCKS = 0x53594E44
 The schema's name is in the hash: tenants in one database have nothing to wait for from each other.
 """
 
-_LOCK = """
-WITH due AS MATERIALIZED (
-    SELECT o.id, current_schema() || coalesce(' s ' || o.source_session_id, ' i ' || o.session_id) AS key
-    FROM operations AS o WHERE o.id = ANY($1::bigint[])
-)
-SELECT id FROM due WHERE pg_try_advisory_xact_lock($2, hashtext(key))
-"""
 # MATERIALIZED: the planner may ask the cheaper of two conditions first, and would lock the keys of the whole table
-_STILL_FREE = """
-SELECT o.id FROM operations AS o
-WHERE o.id = ANY($1::bigint[]) AND NOT EXISTS (
+_FREE = """
+WITH due AS MATERIALIZED ({due} FOR UPDATE OF o SKIP LOCKED)
+SELECT due.* FROM due WHERE pg_try_advisory_xact_lock(
+    {locks}, hashtext(current_schema() || coalesce(' s ' || source_session_id, ' i ' || session_id)))
+"""
+CLAIM = f"""
+UPDATE operations AS o SET state = r.state, attempts = r.attempts::int, fence = r.fence::bigint, lease_until = $1,
+    lease_owner = $2
+FROM {listed(3, "id", "state", "attempts", "fence")}
+WHERE o.id = r.id::bigint AND o.id = ANY($7::bigint[]) AND NOT EXISTS (
     SELECT 1 FROM operations AS other
     WHERE (other.source_session_id = o.source_session_id OR other.session_id = o.session_id) AND other.id <> o.id
         AND other.state IN ('pending', 'running', 'unknown', 'dead')
         AND (other.id < o.id OR other.state = 'running')
 )
-"""
+RETURNING o.id
+"""  # noqa: S608 - constants
+"""Claims those of some locked operations that nobody else can claim an operation of the same key beside."""
 
 
-def claimable(connection: Connection, ids: Sequence[int]) -> set[int]:
-    """Return those of some locked operations that nobody else can claim an operation of the same key beside.
+def free(due: str) -> str:
+    """Make a statement for due operations find those alone whose key no other replica is claiming.
 
     A key whose lock another replica holds is left to that replica; it is not waited for.
     """
-    locked = list(connection.exec_driver_sql(_LOCK, (list(ids), KEY_LOCKS)).scalars())
-    if not locked:
-        return set()
-    return set(connection.exec_driver_sql(_STILL_FREE, (locked,)).scalars())
+    return _FREE.format(due=due, locks=KEY_LOCKS)

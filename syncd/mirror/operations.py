@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from syncd.clock import utc_text
-from syncd.mirror import driver
-from syncd.mirror.dialects import is_postgresql
-from syncd.mirror.keys import claimable
+from syncd.mirror import driver, keys
+from syncd.mirror.dialects import as_lists, is_postgresql
 from syncd.mirror.lenient import lenient_text
 from syncd.mirror.tables import moment, new_id, operations
 
@@ -75,7 +74,7 @@ WHERE state = ? AND (next_attempt_at IS NULL OR next_attempt_at <= ?) AND (lease
 ORDER BY next_attempt_at, id LIMIT ?
 """  # noqa: S608 - constants
 _NEXT_DUE = "SELECT min(next_attempt_at) FROM operations WHERE state = ? AND next_attempt_at > ?"
-_LOCKED = " FOR UPDATE OF o SKIP LOCKED"
+_DUE_AND_FREE = keys.free(_DUE)
 _CLAIM = "UPDATE operations SET state = ?, attempts = ?, fence = ?, lease_until = ?, lease_owner = ? WHERE id = ?"
 
 
@@ -112,18 +111,21 @@ def claim(
         Which of both gets the slots when there are not enough; who calls takes turns, so that neither starves.
     """
     at, until = utc_text(now), utc_text(now + timedelta(seconds=lease))
-    due = _DUE + _LOCKED if is_postgresql(connection) else _DUE
+    postgresql = is_postgresql(connection)
+    due = _DUE_AND_FREE if postgresql else _DUE
     found: list[Operation] = []
     for state in ("unknown", "pending") if lookups_first else ("pending", "unknown"):
         if len(found) < limit:
             with lenient_text(connection):
                 rows = driver.execute(connection, due, (state, at, at, limit - len(found))).fetchall()
             found += [_read(row) for row in rows]
-    if found and is_postgresql(connection):
-        free_ids = claimable(connection, [operation.id for operation in found])
-        found = [operation for operation in found if operation.id in free_ids]
     claimed = [_take(operation) for operation in found]
-    if claimed:
+    if claimed and postgresql:
+        columns = as_lists(zip(*((o.id, o.state, o.attempts, o.fence) for o in claimed), strict=True))
+        ids = [operation.id for operation in claimed]
+        free = {row[0] for row in driver.execute(connection, keys.CLAIM, (until, owner, *columns, ids))}
+        claimed = [operation for operation in claimed if operation.id in free]
+    elif claimed:
         driver.executemany(connection, _CLAIM, [(o.state, o.attempts, o.fence, until, owner, o.id) for o in claimed])
     return claimed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.listing import Row
-from syncd.mirror import keys, operations, passes, sessions, tables
+from syncd.mirror import bulk, keys, operations, pages, passes, sessions, tables
 from syncd.mirror.database import Database
 from syncd.mirror.listen import Listening
 from syncd.mirror.passes import PassLostError
@@ -313,10 +314,40 @@ async def test_claim_and_look_for_the_next_over_20000_rows_use_the_indexes(here:
 
     def work(connection: sa.Connection) -> list[str]:
         at = "2031-01-01T00:00:00.000000Z"
-        asked = [(operations._DUE + operations._LOCKED, ("pending", at, at, 16)), (keys._STILL_FREE, ([1, 2, 3],))]
+        held = [json.dumps([value] * 3) for value in ("1", "running", "1", "1")]
+        asked = [(operations._DUE_AND_FREE, ("pending", at, at, 16)), (keys.CLAIM, (at, "me", *held, [1, 2, 3]))]
         return [row[0] for text, values in asked for row in connection.exec_driver_sql(f"EXPLAIN {text}", values)]
 
     assert [step for step in await here.write(work) if "Seq Scan on operations" in step] == []
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_page_of_a_mirror_of_8000_is_looked_up_by_its_indexes(here: Database, analyzed: bool) -> None:
+    columns = "id, name, source_session_id, extra, version, change, valid_from, first_seen_at"
+    fill = (
+        f"INSERT INTO sessions ({columns}) SELECT 'SES' || n, 'n', 'src-' || n, '{{}}', 1, 'created', now(), now() "
+        "FROM generate_series(1, 8000) AS n"
+    )
+    await here.write(lambda c: c.exec_driver_sql(fill))
+    if analyzed:
+        await here.write(lambda c: c.exec_driver_sql("ANALYZE sessions"))
+
+    def work(connection: sa.Connection) -> list[str]:
+        at, keys = "2031-01-01T00:00:00.000000Z", [1, 2, 3]
+        texts = [json.dumps([value] * 3) for value in ("1", "1", at)]
+        content = [json.dumps([value] * 3) for value in ("1", "updated", at, *[None] * (len(tables.CONTENT) - 1), "{}")]
+        asked = [
+            (bulk._KNOWN, (json.dumps(["SES1"] * 100), json.dumps(["{}"] * 100))),
+            (bulk._LOCK, (*texts, keys)),
+            (bulk._ARCHIVE, (texts[0], texts[2], keys)),
+            (bulk._UPDATE, (None, None, keys, *content)),
+            (pages._IN_RANGE, (1, 100)),
+        ]
+        return [row[0] for text, values in asked for row in connection.exec_driver_sql(f"EXPLAIN {text}", values)]
+
+    plan = await here.write(work)
+    wrong = ("Seq Scan on sessions", "ix_sessions_live_source")
+    assert [step for step in plan if any(words in step for words in wrong)] == []
 
 
 async def test_pass_that_finds_nothing_changed_touches_no_session(tmp_path: Path, postgres_url: str) -> None:
