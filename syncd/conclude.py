@@ -239,7 +239,7 @@ def _effect(
         applied = sessions.apply(connection, [row], sighting)
         links += applied.sources
         linked = "inserted" in applied.changes.values()
-        if applied.changes:
+        if applied.changes and not applied.buried:
             written.add(row[ID])
     gone = [sessions.key_of(connection, session_id) for session_id in outcome.gone]
     sessions.bury(connection, [key for key in gone if key is not None], now=utc_text(now))

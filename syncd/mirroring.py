@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from syncd.clock import utc_text
 from syncd.decide import listed_from
 from syncd.listing import ID, Page, Unreadable, read_page
-from syncd.mirror import absences, pages, passes, quarantine, sessions
+from syncd.mirror import absences, operations, pages, passes, quarantine, sessions
 from syncd.mirror.pages import ReadPage
 from syncd.mirror.passes import Progress
 
@@ -122,9 +122,14 @@ class _Writing:
     """Sessions, and items without an id, that the last page was the first of this pass to bring."""
     suspect: bool = field(init=False)
     """Whether something may be in quarantine."""
+    since: str = field(init=False)
+    """From when on deletions may not be listed yet; `deletions` tells whether there are any."""
+    deletions: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.suspect = quarantine.any_open(self.connection)
+        self.since = listed_from(self.now, self.grace)
+        self.deletions = operations.any_deleted_since(self.connection, self.since)
 
     def write(self, fetched: Fetched) -> None:
         self.progress.counts["pages"] += 1
@@ -144,7 +149,8 @@ class _Writing:
             utc_text(fetched.asked_at),
             utc_text(self.now),
             self.progress.id,
-            listed_from(self.now, self.grace),
+            self.since,
+            deletions=self.deletions,
             new=self.progress.loading or self.progress.filling,
             loading=self.progress.loading,
         )

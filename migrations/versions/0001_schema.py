@@ -297,6 +297,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("state IN ('pending', 'running', 'unknown', 'dead')"),
     )
     op.create_index("ix_operations_state", "operations", ["state", "next_attempt_at", "id"], unique=False)
+    op.create_index(
+        "ix_operations_deleted",
+        "operations",
+        ["finished_at", "result_session_id"],
+        unique=False,
+        sqlite_where=sa.text("kind = 'delete' AND state = 'succeeded'"),
+        postgresql_where=sa.text("kind = 'delete' AND state = 'succeeded'"),
+    )
     op.create_table(
         "pages",
         sa.Column("pass_id", KEY, autoincrement=False, nullable=False, comment="the pass that read the page"),

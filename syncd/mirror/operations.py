@@ -14,6 +14,7 @@ running, unknown or dead blocks those behind it.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -73,6 +74,13 @@ WHERE state = ? AND (next_attempt_at IS NULL OR next_attempt_at <= ?) AND (lease
     AND NOT EXISTS (SELECT 1 FROM operations AS e WHERE e.session_id = o.session_id AND e.id < o.id AND e.{_ACTIVE})
 ORDER BY next_attempt_at, id LIMIT ?
 """  # noqa: S608 - constants
+_DELETED_SINCE = """
+SELECT DISTINCT result_session_id FROM operations WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ?
+    AND result_session_id IN (SELECT value FROM json_each(?))
+"""
+_ANY_DELETED_SINCE = """
+SELECT 1 FROM operations WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ? LIMIT 1
+"""
 _NEXT_DUE = "SELECT min(next_attempt_at) FROM operations WHERE state = ? AND next_attempt_at > ?"
 _DUE_AND_FREE = keys.free(_DUE)
 _CLAIM = "UPDATE operations SET state = ?, attempts = ?, fence = ?, lease_until = ?, lease_owner = ? WHERE id = ?"
@@ -222,6 +230,17 @@ def next_due(connection: Connection, *, after: datetime) -> datetime | None:
     with lenient_text(connection):
         firsts = [driver.execute(connection, _NEXT_DUE, (state, at)).fetchone()[0] for state in ("pending", "unknown")]
     return min((first for first in map(moment, firsts) if first is not None), default=None)
+
+
+def any_deleted_since(connection: Connection, moment: str) -> bool:
+    """Whether an operation has deleted a session since a moment, written as `clock.utc_text` does."""
+    return driver.execute(connection, _ANY_DELETED_SINCE, (moment,)).fetchone() is not None
+
+
+def deleted_since(connection: Connection, session_ids: Iterable[str | None], moment: str) -> set[str]:
+    """Return those of some sessions that an operation has deleted since a moment."""
+    found = driver.execute(connection, _DELETED_SINCE, (moment, json.dumps([*session_ids]))).fetchall()
+    return {row[0] for row in found}
 
 
 def counts(connection: Connection) -> dict[str, int]:

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 
 from syncd.decide import Change, Known, weigh
 from syncd.listing import ID, SOURCE, Row
-from syncd.mirror import bulk, driver, sources
-from syncd.mirror.dialects import ConcurrentChangeError, is_postgresql
+from syncd.mirror import bulk, driver, operations, sources
+from syncd.mirror.dialects import EARLIEST, ConcurrentChangeError, is_postgresql
 from syncd.mirror.tables import CONTENT, session_versions, sessions
 
 if TYPE_CHECKING:
@@ -68,12 +68,14 @@ WHERE key IN (SELECT value FROM json_each(?))
 class Applied:
     """What an answer did to the mirror.
 
-    `keys` holds the key of each session in it, in its order; `changes` what became of those that changed; `clean` tells
+    `keys` holds the key of each session in it, in its order; `changes` what became of those that changed; `buried` are
+    those that were new and that an operation had deleted before the answer could know it; `clean` tells
     that the mirror now holds just what the answer says; `versions` is the sum of their versions; `sources` are the
     links that changed.
     """
 
     keys: list[int] = field(default_factory=list)
+    buried: list[str] = field(default_factory=list)
     changes: dict[int, str] = field(default_factory=dict)
     restored: list[str] = field(default_factory=list)
     clean: bool = True
@@ -95,6 +97,8 @@ class Sighting:
         See `decide.weigh`.
     new : bool
         Most of what the answer tells of is new to the mirror: it is inserted, and what was left out is looked up then.
+    deletions : bool
+        Operations may have deleted sessions of which the answer does not know it yet, nor does the mirror.
     loading : bool
         The source ids of new sessions are linked later, all at once: see `mirror.loading`.
     """
@@ -104,6 +108,7 @@ class Sighting:
     pass_id: int | None = None
     listed_from: str | None = None
     new: bool = False
+    deletions: bool = True
     loading: bool = False
 
     @property
@@ -124,6 +129,7 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
     keys = _insert(connection, rows, sighting, applied) if sighting.new and rows else {}
     if len(keys) == len(rows):
         applied.keys = list(keys.values())
+        _bury_deleted(connection, keys, sighting, applied)
         return applied
     rest = [row for row in rows if row[ID] not in keys]
     known = _known(connection, rest)
@@ -160,7 +166,18 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
         moved = {before.content[SOURCE] or "" for before in touched if before.missing_since}
         applied.sources += sources.refresh(connection, moved, sighting.now)
     applied.keys = [keys[row[ID]] for row in rows]
+    _bury_deleted(connection, keys, sighting, applied)
     return applied
+
+
+def _bury_deleted(connection: Connection, keys: dict[str | None, int], sighting: Sighting, applied: Applied) -> None:
+    """Make tombstones of new sessions that an operation has deleted since the answer may have been true."""
+    new = {session_id: key for session_id, key in keys.items() if applied.changes.get(key) == "inserted"}
+    if not new or sighting.listed_from is None or not sighting.deletions:
+        return
+    gone = operations.deleted_since(connection, new, sighting.listed_from or EARLIEST)
+    applied.buried = bury(connection, [new[session_id] for session_id in gone], now=sighting.now)
+    applied.clean &= not gone
 
 
 def _known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, tuple[Any, ...]]:

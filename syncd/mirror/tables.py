@@ -323,6 +323,7 @@ quarantine = sa.Table(
     comment="listed items that could not be read",
 )
 
+_DELETED = "kind = 'delete' AND state = 'succeeded'"
 _ACTIVE = "state IN ('pending', 'running', 'unknown', 'dead')"
 
 operations = sa.Table(
@@ -414,6 +415,13 @@ operations = sa.Table(
         postgresql_where=sa.text(_ACTIVE),
     ),
     sa.Index("ix_operations_state", "state", "next_attempt_at", "id"),
+    sa.Index(
+        "ix_operations_deleted",
+        "finished_at",
+        "result_session_id",
+        sqlite_where=sa.text(_DELETED),
+        postgresql_where=sa.text(_DELETED),
+    ),
     sqlite_strict=True,
     sqlite_autoincrement=True,
     comment="the queue; any program may INSERT kind, what the kind needs, requested_by, requested_at and not_before",

@@ -211,7 +211,7 @@ class Checker:
         number, session_id = row["id"], row["result_session_id"]
         result = sessions.get(session_id)
         if row["kind"] == "delete":
-            # one that the mirror had never seen leaves no tombstone, and what was under way may bring it: see the docs
+            # one that the mirror had never seen leaves a tombstone only when an answer that lags brings it
             if session_id in self._sessions:
                 self._gone[session_id] = self.tenant.now()
                 if sessions[session_id]["deleted_at"] is None:

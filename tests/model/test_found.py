@@ -169,3 +169,37 @@ async def test_answer_to_a_create_does_not_undo_what_was_listed_while_it_was_und
         monkeypatch.setattr(w.albert, "create_raw", slow)
         await _created(w, "s")
         assert list((await w.live()).values()) == ["changed by others"]
+
+
+async def test_listing_that_lags_does_not_bring_what_an_operation_deleted_before_the_mirror_ever_saw_it(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        w.guard = type(w.guard)(grace=60, confirmations=2, max_count=25, max_fraction=0.05)
+        w.sandbox.store.catch_up(0, 0)
+        w.sandbox.habits.listing_lag = LONG
+        await w.enqueue({"kind": "delete", "session_id": "SES1"})
+        await _until_final(w)
+        for _ in range(2):
+            assert (await w.one_pass()).state == "complete"
+            assert await w.live() == w.there()
+        (tombstone,) = await w.sql("SELECT change, pass_id FROM sessions WHERE deleted_at IS NOT NULL")
+        assert tombstone == {"change": "deleted", "pass_id": None}
+        (counts,) = await w.sql("SELECT seen, inserted FROM passes WHERE id = 1")
+        assert counts == {"seen": 3, "inserted": 3}
+
+
+async def test_look_up_that_was_under_way_does_not_bring_what_an_operation_deleted_before_the_mirror_ever_saw_it(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as w:
+        session = w.sandbox.create(source_session_id="s", name="by others")["id"]
+        w.sandbox.store.catch_up(0, 0)
+        w.sandbox.habits.lookup_lag = 5.0
+        await w.enqueue({"kind": "delete", "session_id": session})
+        await w.push().drain()
+        await w.enqueue({"kind": "create", "source_session_id": "s", "name": "anew"})
+        await _until_final(w)
+        assert _effects(w)[-2:] == ["deleted", "created"]
+        assert await w.live() == w.there()
+        assert list(w.there().values()) == ["anew"]
