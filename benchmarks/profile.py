@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from benchmarks import report
 from benchmarks.machine import CLIENT_CORE, SERVER_CORE, contend, load_average, pin, serving
 from benchmarks.measures import Scale
 from benchmarks.server import Listing
+from benchmarks.stores import SqliteStore, postgres
 from benchmarks.timer import Timer
 
 SHOWN = 12
@@ -34,11 +36,13 @@ CASES = {
 
 
 DOCUMENTED = (
-    ("First mirror, pages of 100", "first", 100),
-    ("First mirror, pages of 1,000", "first", 1000),
-    ("Unchanged pass, pages of 100", "unchanged", 100),
-    ("Unchanged pass, pages of 1,000", "unchanged", 1000),
-    ("The queue, 32 at once", "queue", 100),
+    ("First mirror, pages of 100", "first", 100, "sqlite"),
+    ("First mirror, pages of 1,000", "first", 1000, "sqlite"),
+    ("Unchanged pass, pages of 100", "unchanged", 100, "sqlite"),
+    ("Unchanged pass, pages of 1,000", "unchanged", 1000, "sqlite"),
+    ("The queue, 32 at once", "queue", 100, "sqlite"),
+    ("First mirror into PostgreSQL, pages of 1,000", "first", 1000, "postgresql"),
+    ("The queue on PostgreSQL, 32 at once", "queue", 100, "postgresql"),
 )
 
 
@@ -128,26 +132,29 @@ def show(profile: dict[str, list[tuple[float, float, int, str, str]]]) -> str:
     return "\n".join(lines)
 
 
-def profile(case: str, page: int, scale: Scale) -> str:
+def profile(case: str, page: int, scale: Scale, on: str) -> str:
     """Run one contender under the profiler and write its profile."""
     queued = case.endswith("queue")
-    with serving() as server, tempfile.TemporaryDirectory(prefix="syncd-profile-") as folder:
-        file = str(Path(folder) / "p.db")
+    with ExitStack() as stack:
+        server = stack.enter_context(serving())
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="syncd-profile-"))
+        store = SqliteStore(Path(folder)) if on == "sqlite" else stack.enter_context(postgres())
+        where = store.empty("profile")
         server.set(**(Listing() if queued else Listing(scale.sessions, page)).__dict__)
         if case == "unchanged":
             for _ in range(2):
-                contend("syncd", server.url, file)
+                contend("syncd", server.url, where)
         more: dict[str, Any] = {"operations": scale.operations, "concurrency": scale.concurrency} if queued else {}
-        took = contend(CASES[case], server.url, file, module="benchmarks.profile", **more)
+        took = contend(CASES[case], server.url, where, module="benchmarks.profile", **more)
     return show(took["profile"])
 
 
 def documented(scale: Scale) -> str:
     """Write the profiles that the docs show."""
     parts = []
-    for title, case, page in DOCUMENTED:
+    for title, case, page, on in DOCUMENTED:
         print(f"{title} ...", file=sys.stderr, flush=True)
-        parts.append(f"### {title}\n\n```text\n{profile(case, page, scale).strip()}\n```")
+        parts.append(f"### {title}\n\n```text\n{profile(case, page, scale, on).strip()}\n```")
     about = f"{scale.sessions:,} sessions, {scale.operations:,} creates; load average before {load_average()[0]}."
     return "\n\n".join([about, *parts])
 
@@ -156,6 +163,7 @@ def main() -> None:
     """Profile one contender, or those that the docs show."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile")
     parser.add_argument("case", choices=[*CASES, "docs"], help="docs: all that docs/performance.md shows")
+    parser.add_argument("--on", choices=report.STORES, default="sqlite")
     parser.add_argument("--page", type=int, default=100)
     parser.add_argument("--sessions", type=int, default=100_000)
     parser.add_argument("--operations", type=int, default=2_000)
@@ -166,7 +174,7 @@ def main() -> None:
         text = report.replace(report.DOCS.read_text(), "profiles", documented(scale))
         report.DOCS.write_text(text)
     else:
-        print(profile(options.case, options.page, scale))
+        print(profile(options.case, options.page, scale, options.on))
 
 
 if __name__ == "__main__":

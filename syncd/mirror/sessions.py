@@ -172,8 +172,10 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
 
 def _bury_deleted(connection: Connection, keys: dict[str | None, int], sighting: Sighting, applied: Applied) -> None:
     """Make tombstones of new sessions that an operation has deleted since the answer may have been true."""
+    if sighting.listed_from is None or not sighting.deletions:
+        return
     new = {session_id: key for session_id, key in keys.items() if applied.changes.get(key) == "inserted"}
-    if not new or sighting.listed_from is None or not sighting.deletions:
+    if not new:
         return
     gone = operations.deleted_since(connection, new, sighting.listed_from or EARLIEST)
     applied.buried = bury(connection, [new[session_id] for session_id in gone], now=sighting.now)
