@@ -233,7 +233,7 @@ def _effect(
     links: list[Link] = []
     written: set[str | None] = set()
     linked = False
-    lags_from = None if outcome.made else listed_from(now, patience.settle)
+    lags_from = None if outcome.made or not outcome.rows else listed_from(outcome.asked_at, now, patience.settle)
     sighting = sessions.Sighting(outcome.asked_at, utc_text(now), listed_from=lags_from, new=outcome.made)
     for row in outcome.rows:
         applied = sessions.apply(connection, [row], sighting)

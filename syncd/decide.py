@@ -200,6 +200,11 @@ def source_state(carriers: Sequence[tuple[str, bool]], albert: str | None = None
     return SourceState("linked", ids[0], None)
 
 
-def listed_from(now: datetime, grace: float) -> str:
-    """Return the moment from which on a tombstone outweighs an answer that may lag by so many seconds."""
-    return utc_text(now - timedelta(seconds=grace))
+def listed_from(asked_at: str | datetime, now: datetime, lag: float) -> str:
+    """Return the moment from which on a tombstone outweighs an answer that may lag by so many seconds.
+
+    An answer may wait for its turn to be written: it lags behind the moment when it was asked for, which is later than
+    `now` where the clock was set back meanwhile.
+    """
+    asked = read_utc_text(asked_at) if isinstance(asked_at, str) else asked_at
+    return utc_text(min(asked, now) - timedelta(seconds=lag))

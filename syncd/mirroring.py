@@ -87,7 +87,7 @@ def mirror(
     PassLostError
         The pass is not this holder's any more.
     """
-    writing = _Writing(connection, before.copy(), now, grace)
+    writing = _Writing(connection, before.copy(), fetched[0].asked_at, now, grace)
     for one in fetched:
         writing.write(one)
     last, progress = fetched[-1], writing.progress
@@ -114,6 +114,8 @@ class _Writing:
 
     connection: Connection
     progress: Progress
+    asked_at: datetime
+    """When the first of the pages was asked for."""
     now: datetime
     grace: float
     read: list[ReadPage] = field(default_factory=list)
@@ -122,14 +124,13 @@ class _Writing:
     """Sessions, and items without an id, that the last page was the first of this pass to bring."""
     suspect: bool = field(init=False)
     """Whether something may be in quarantine."""
-    since: str = field(init=False)
-    """From when on deletions may not be listed yet; `deletions` tells whether there are any."""
     deletions: bool = field(init=False)
+    """Whether operations have deleted anything that may not be listed yet."""
 
     def __post_init__(self) -> None:
         self.suspect = quarantine.any_open(self.connection)
-        self.since = listed_from(self.now, self.grace)
-        self.deletions = operations.any_deleted_since(self.connection, self.since)
+        since = listed_from(self.asked_at, self.now, self.grace)
+        self.deletions = operations.any_deleted_since(self.connection, since)
 
     def write(self, fetched: Fetched) -> None:
         self.progress.counts["pages"] += 1
@@ -149,7 +150,7 @@ class _Writing:
             utc_text(fetched.asked_at),
             utc_text(self.now),
             self.progress.id,
-            self.since,
+            listed_from(fetched.asked_at, self.now, self.grace),
             deletions=self.deletions,
             new=self.progress.loading or self.progress.filling,
             loading=self.progress.loading,

@@ -145,7 +145,7 @@ def _write(connection: Connection, answer: _Answer, now: datetime, settle: float
         return []
     links: list[Link] = []
     if answer.row is not None:
-        sighting = sessions.Sighting(answer.asked_at, at, listed_from=listed_from(now, settle))
+        sighting = sessions.Sighting(answer.asked_at, at, listed_from=listed_from(answer.asked_at, now, settle))
         links += sessions.apply(connection, [answer.row], sighting).sources
         links += sources.refresh(connection, {source_id}, at, albert=answer.row[0])
     elif sources.carriers(connection, source_id):

@@ -139,9 +139,10 @@ def test_an_answer_that_was_under_way_while_a_listing_brought_a_version_decides_
     assert weigh(buried, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is after
 
 
-def test_the_grace_counts_back_from_now() -> None:
-    assert listed_from(NOON, 120) == "2026-06-01T11:58:00.000000Z"
-    assert listed_from(NOON, 0.5) == "2026-06-01T11:59:59.500000Z"
+def test_the_grace_counts_back_from_when_it_was_asked_and_from_now_where_the_clock_was_set_back() -> None:
+    assert listed_from(NOON, NOON + timedelta(hours=1), 120) == "2026-06-01T11:58:00.000000Z"
+    assert listed_from(utc_text(NOON), NOON, 0.5) == "2026-06-01T11:59:59.500000Z"
+    assert listed_from(at(3600), NOON, 120) == "2026-06-01T11:58:00.000000Z"
 
 
 @pytest.mark.parametrize(

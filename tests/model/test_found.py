@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -203,3 +204,28 @@ async def test_look_up_that_was_under_way_does_not_bring_what_an_operation_delet
         assert _effects(w)[-2:] == ["deleted", "created"]
         assert await w.live() == w.there()
         assert list(w.there().values()) == ["anew"]
+
+
+@pytest.mark.parametrize("method", ["list_raw", "get_raw_by_source_session_id"])
+async def test_answer_that_waits_to_be_written_lags_behind_the_moment_when_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    async with world(tmp_path) as w:
+        lag = w.push_settings.settle
+        w.guard = type(w.guard)(grace=lag, confirmations=2, max_count=25, max_fraction=0.05)
+        await _created(w, "s")
+        w.sandbox.store.catch_up(0, 0)
+        w.sandbox.habits.listing_lag = w.sandbox.habits.lookup_lag = LONG
+        await w.enqueue({"kind": "delete", "source_session_id": "s"})
+        await _until_final(w)
+        ask = getattr(w.albert, method)
+
+        async def slow(**asked: Any) -> bytes:
+            answer: bytes = await ask(**asked)
+            w.clock.forward(lag / 2)
+            return answer
+
+        monkeypatch.setattr(w.albert, method, slow)
+        w.clock.forward(lag * 0.75)
+        await (w.one_pass() if method == "list_raw" else w.reconcile().run())
+        assert await w.live() == {}

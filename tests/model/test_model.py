@@ -22,6 +22,7 @@ FOUND = (
     100156,  # a tombstone of after the clock was set back was lifted by a listing that lagged
     7441, 28416, 36292, 40734,  # a drain ended while what the last one had blocked was due
     37245,  # the answer to a create, older than what had been listed meanwhile in the same millisecond
+    88168,  # an answer that waited to be written was believed as if it had been asked for then
     52226,  # a look-up brought what an operation had deleted before the mirror ever saw it
     124, 525, 865,  # a first pass that was killed while it linked source ids left the rest without a link
 )  # fmt: skip
