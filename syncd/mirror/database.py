@@ -222,7 +222,7 @@ class Database:
         DatabaseUnusableError
             It is corrupt, read-only or not the one that was opened.
         """
-        result: T = await self._write(Job(lambda connection, _: [work(connection)]))
+        result: T = await self._write(Job(group.one_by_one, work))
         return result
 
     async def write_each(self, work: Each, item: Any) -> Any:  # noqa: ANN401 - the work's

@@ -49,6 +49,11 @@ class Job:
         await self._bell
 
 
+def one_by_one(connection: Connection, works: list[Callable[[Connection], Any]]) -> list[Any]:
+    """Do work that has nothing to share: the items are functions of the connection."""
+    return [work(connection) for work in works]
+
+
 def run(connection: Connection, jobs: Iterable[Job]) -> None:
     """Run jobs, those of one kind together, in the place of the first of them."""
     kinds: dict[Each, list[Job]] = {}

@@ -97,7 +97,9 @@ def _writers() -> Iterator[str]:
             continue
         for function, called in _functions(ast.parse(file.read_text()), f"{name}."):
             for call in ast.walk(function):
-                if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("database.write"):
+                if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(
+                    ("database.write", "database.write_each")
+                ):
                     yield _work(call, called, importlib.import_module(f"syncd.{name}"))
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from syncd.albert.transport import Transport
 from syncd.albert.wire import Request
 from syncd.mirror.database import Database
+from syncd.mirror.group import one_by_one
 
 
 class Places:
@@ -52,7 +53,8 @@ class Places:
 
 def commit_name(batch: list[Any]) -> str:
     """Name a commit by the functions whose work it is."""
-    return "commit: " + ", ".join(function_name(getattr(job.work, "func", job.work)) for job in batch)
+    works = [job.item if job.work is one_by_one else job.work for job in batch]
+    return "commit: " + ", ".join(function_name(getattr(work, "func", work)) for work in works)
 
 
 def function_name(function: Any) -> str:
