@@ -35,6 +35,9 @@ class Connection(Protocol):
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement, with `?` for its parameters, and return its rows."""
 
+    def stream(self, statement: str) -> Iterator[tuple[Any, ...]]:
+        """Run a statement and yield its rows: a million of them have no place in memory."""
+
     def executemany(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run a statement for each row, all in one transaction."""
 
@@ -48,6 +51,9 @@ class _Sqlite:
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._db.execute(statement, parameters).fetchall()
+
+    def stream(self, statement: str) -> Iterator[tuple[Any, ...]]:
+        return iter(self._db.execute(statement))
 
     def executemany(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
@@ -67,6 +73,13 @@ class _Postgres:
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in self._runner.run(self._db.fetch(translate(statement), *parameters))]
+
+    def stream(self, statement: str) -> Iterator[tuple[Any, ...]]:
+        self._runner.run(self._db.execute("BEGIN"))
+        self._runner.run(self._db.execute(f"DECLARE streamed NO SCROLL CURSOR FOR {statement}"))
+        while rows := self._runner.run(self._db.fetch("FETCH 5000 FROM streamed")):
+            yield from map(tuple, rows)
+        self._runner.run(self._db.execute("COMMIT"))
 
     def executemany(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         self._runner.run(self._db.executemany(translate(statement), rows))

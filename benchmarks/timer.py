@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-RSS_UNIT = 1024 if sys.platform == "linux" else 1024 * 1024
-"""`ru_maxrss` in an MB: it counts kilobytes on Linux, bytes on macOS."""
 WATCHED = "BENCH_POSTMASTER"
 """The environment's name for the process of the PostgreSQL that contenders use."""
 
@@ -38,8 +36,15 @@ class Timer:
 
     def result(self) -> dict[str, Any]:
         """Return all of it: seconds, and MB."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / RSS_UNIT
-        return {"cpu": self.cpu, "wall": self.wall, "rss": peak, "server": self.server, **self.facts}
+        return {"cpu": self.cpu, "wall": self.wall, "rss": peak_rss(), "server": self.server, **self.facts}
+
+
+def peak_rss() -> float:
+    """Return the most memory that this process had at once, in MB."""
+    if sys.platform == "linux":  # ru_maxrss would be at least what the parent had when it started this process
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / 1024
 
 
 def server_seconds() -> float:

@@ -53,7 +53,7 @@ def mirrored(where: str, table: str = "sessions", columns: tuple[str, ...] = COL
     )
     by = ", ".join(time.format(name) if ours in _TIMES else name for ours, name in zip(COLUMNS, columns, strict=True))
     with contextlib.closing(connect(where)) as db:
-        return _sum(db.execute(f"SELECT {by} FROM {table}"))
+        return _sum(db.stream(f"SELECT {by} FROM {table}"))
 
 
 def queue(where: str, operations: int) -> None:
