@@ -41,7 +41,8 @@ SELECT s.key, s.version, s.valid_from, s.pass_id, s.observed_at, s.missing_since
 FROM {listed(1, "id", "extra")} CROSS JOIN LATERAL (SELECT * FROM sessions WHERE id = r.id OFFSET 0) AS s
 """  # noqa: S608 - constants
 # Whoever adds a carrier of a source id also changes its row, in the same transaction, from these two states to another:
-# the row as it is when this statement has its lock tells what the snapshot of the statement does not.
+# the row as it is when this statement has its lock tells what the snapshot of the statement does not. OFFSET 0 keeps
+# the planner from gathering all live sessions first, where it expects to look for a hundred.
 _INSERT = f"""
 WITH made AS (
     INSERT INTO sessions ({_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at)
@@ -55,7 +56,7 @@ WITH made AS (
     ON CONFLICT (source_session_id) DO UPDATE SET state = 'linked', session_id = excluded.session_id, note = NULL,
         checked_at = excluded.checked_at
     WHERE x.state IN ('unresolved', 'missing') AND NOT EXISTS (
-        SELECT 1 FROM sessions AS s WHERE s.source_session_id = x.source_session_id AND s.deleted_at IS NULL)
+        SELECT 1 FROM sessions AS s WHERE s.source_session_id = x.source_session_id AND s.deleted_at IS NULL OFFSET 0)
     RETURNING session_id, xmax <> 0 AS known
 )
 SELECT made.id, made.key, made.source_session_id, linked.known

@@ -68,7 +68,7 @@ _ACTIVE = "state IN ('pending', 'running', 'unknown', 'dead')"
 """As it stands in the partial indexes, so that SQLite sees that those serve."""
 _DUE = f"""
 SELECT {", ".join(_FIELDS)} FROM operations AS o
-WHERE state = ? AND (next_attempt_at IS NULL OR next_attempt_at <= ?) AND (lease_until IS NULL OR lease_until < ?)
+WHERE state = ? AND {{when}} AND (lease_until IS NULL OR lease_until < ?)
     AND NOT EXISTS (SELECT 1 FROM operations AS e WHERE e.source_session_id = o.source_session_id AND e.id < o.id
         AND e.{_ACTIVE})
     AND NOT EXISTS (SELECT 1 FROM operations AS e WHERE e.session_id = o.session_id AND e.id < o.id AND e.{_ACTIVE})
@@ -82,7 +82,9 @@ _ANY_DELETED_SINCE = """
 SELECT 1 FROM operations WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ? LIMIT 1
 """
 _NEXT_DUE = "SELECT min(next_attempt_at) FROM operations WHERE state = ? AND next_attempt_at > ?"
-_DUE_AND_FREE = keys.free(_DUE)
+_WAITED, _FRESH = "next_attempt_at <= ?", "next_attempt_at IS NULL"
+_DUE_NOW = _DUE.format(when=f"({_FRESH} OR {_WAITED})")
+_DUE_AND_FREE = keys.free(*(_DUE.format(when=when) for when in (_WAITED, _FRESH)))
 _CLAIM = "UPDATE operations SET state = ?, attempts = ?, fence = ?, lease_until = ?, lease_owner = ? WHERE id = ?"
 
 
@@ -120,12 +122,13 @@ def claim(
     """
     at, until = utc_text(now), utc_text(now + timedelta(seconds=lease))
     postgresql = is_postgresql(connection)
-    due = _DUE_AND_FREE if postgresql else _DUE
     found: list[Operation] = []
     for state in ("unknown", "pending") if lookups_first else ("pending", "unknown"):
         if len(found) < limit:
             with lenient_text(connection):
-                rows = driver.execute(connection, due, (state, at, at, limit - len(found))).fetchall()
+                left = limit - len(found)
+                parameters = (state, at, at, left, state, at, left, left) if postgresql else (state, at, at, left)
+                rows = driver.execute(connection, _DUE_AND_FREE if postgresql else _DUE_NOW, parameters).fetchall()
             found += [_read(row) for row in rows]
     claimed = [_take(operation) for operation in found]
     if claimed and postgresql:

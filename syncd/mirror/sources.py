@@ -12,7 +12,7 @@ from syncd.clock import read_utc_text
 from syncd.decide import SourceState, source_state
 from syncd.listing import ID, SOURCE, Row
 from syncd.mirror import driver
-from syncd.mirror.dialects import is_postgresql
+from syncd.mirror.dialects import is_postgresql, listed
 from syncd.mirror.lenient import lenient_text, text_value
 from syncd.mirror.tables import moment, operations, sessions, source_sessions
 
@@ -62,6 +62,11 @@ _CARRIERS_OF = """
 SELECT w.value, s.id, s.observed_at FROM json_each(?) AS w
 JOIN sessions AS s ON s.source_session_id = w.value AND s.deleted_at IS NULL
 """
+_CARRIERS_OF_EACH = f"""
+SELECT r.source_id, s.id, s.observed_at FROM {listed(1, "source_id")} CROSS JOIN LATERAL (
+    SELECT id, observed_at FROM sessions WHERE source_session_id = r.source_id AND deleted_at IS NULL OFFSET 0) AS s
+"""  # noqa: S608 - constants
+"""The same where PostgreSQL must not read the whole table for it: see `dialects.listed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +253,8 @@ def carriers(connection: Connection, source_id: str) -> list[tuple[str, datetime
 def carriers_of(connection: Connection, source_ids: Sequence[str]) -> list[list[tuple[str, datetime | None]]]:
     """Return what `carriers` does for each of some source ids."""
     found: dict[str, list[tuple[str, datetime | None]]] = {source_id: [] for source_id in source_ids}
-    for source_id, session_id, observed_at in driver.execute(connection, _CARRIERS_OF, (json.dumps([*found]),)):
+    asked = _CARRIERS_OF_EACH if is_postgresql(connection) else _CARRIERS_OF
+    for source_id, session_id, observed_at in driver.execute(connection, asked, (json.dumps([*found]),)):
         found[source_id].append((session_id, moment(observed_at)))
     return [found[source_id] for source_id in source_ids]
 
