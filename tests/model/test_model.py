@@ -20,7 +20,7 @@ FOUND = (
     72, 130, 379, 403, 594,  # a create right after a delete adopted the session that was gone: look-ups lag
     272, 449, 552,  # the clock was set back, and what had been learned "later" was believed
     100156,  # a tombstone of after the clock was set back was lifted by a listing that lagged
-    7441, 28416, 36292, 40734,  # a drain ended while what the last one had blocked was due
+    7441, 28416, 36292, 40734, 43502, 49757, 54008, 55262, 62187,  # a drain left what the last one had blocked
     37245,  # the answer to a create, older than what had been listed meanwhile in the same millisecond
     88168,  # an answer that waited to be written was believed as if it had been asked for then
     52226,  # a look-up brought what an operation had deleted before the mirror ever saw it
