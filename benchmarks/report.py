@@ -99,12 +99,12 @@ def peers(results: Mapping[str, Any]) -> str:
 def draw(results: Mapping[str, Any]) -> dict[str, str]:
     """Draw the plots: name to SVG."""
     rate = {
-        f"{kind} pass, {title}": [(n, n / took["wall"]) for n, took in results[name]["growth"][kind]]
+        f"{kind}, {title}": [(n, n / took["wall"]) for n, took in results[name]["growth"][kind]]
         for name, title in zip(STORES, ("SQLite", "PostgreSQL"), strict=True)
         for kind in ("first", "unchanged")
     }
     drawn = {
-        "throughput": plots.lines("Sessions a second by size (pages of 1,000)", rate, "sessions", "sessions / s"),
+        "throughput": plots.lines("Sessions a second by size of a pass (pages of 1,000)", rate, "sessions", "sessions / s"),
         "stages": plots.bars("CPU by stage", results["sqlite"]["stages"], "s of CPU"),
     }
     for name, suffix in zip(STORES, ("", "-postgresql"), strict=True):
