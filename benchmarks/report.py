@@ -104,7 +104,9 @@ def draw(results: Mapping[str, Any]) -> dict[str, str]:
         for kind in ("first", "unchanged")
     }
     drawn = {
-        "throughput": plots.lines("Sessions a second by size of a pass (pages of 1,000)", rate, "sessions", "sessions / s"),
+        "throughput": plots.lines(
+            "Sessions a second by size of a pass (pages of 1,000)", rate, "sessions", "sessions / s"
+        ),
         "stages": plots.bars("CPU by stage", results["sqlite"]["stages"], "s of CPU"),
     }
     for name, suffix in zip(STORES, ("", "-postgresql"), strict=True):
