@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror import schema
 from syncd.mirror.database import Database
-from syncd.mirror.postgres import require_rights
+from syncd.mirror.rights import require_rights
 
 if TYPE_CHECKING:
     from syncd.settings import Settings

@@ -109,7 +109,7 @@ async def _try(check: str, look: Callable[[], Awaitable[str]], mend: str | None 
 async def _database(settings: Settings) -> str:
     from syncd.mirror import schema
     from syncd.mirror.database import Database
-    from syncd.mirror.postgres import require_rights
+    from syncd.mirror.rights import require_rights
     from syncd.opening import database_url, require_file
 
     url = database_url(settings)

@@ -11,59 +11,52 @@ corrupt, foreign or not the one that was opened ends the program (`DatabaseUnusa
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import anyio
-import anyio.to_thread
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
-from syncd.mirror import driver, group, postgres
+from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.mirror import driver, group, postgres, sqlite
 from syncd.mirror.group import Each, Group, Job
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
 
 T = TypeVar("T")
 Work = Callable[["Connection"], T]
 
-_WAITED_FOR = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_NOMEM,
-    }
-)
-_FATAL = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
-BUSY_SECONDS = 1.0
-"""How long one try for SQLite's lock lasts inside the driver, where nothing can cancel it."""
 LONGEST_PAUSE = 2.0
 CONFLICT_SECONDS = 0.02
 """At most so long after a deadlock or a lost race the transaction runs again."""
-LOW_ROOM = 16 * 1024 * 1024
-"""Bytes left on the disk below which the write-ahead log is emptied after every transaction."""
-WRITER_PRAGMAS = (
-    "journal_mode=WAL",
-    "synchronous=FULL",
-    "foreign_keys=ON",
-    "cache_size=-16384",
-    "journal_size_limit=16777216",
-)
-READER_PRAGMAS = ("query_only=ON", "cache_size=-4096")
+
+
+class Store(Protocol):
+    """What a database does when `Database` says so: `sqlite.Store` or `postgres.Store`."""
+
+    async def read(self, work: Work[T], /) -> T:
+        """Run a function of a connection in a transaction that sees one snapshot and writes nothing."""
+
+    async def ask(self, work: Work[T], /) -> T:
+        """Run a function of a connection that reads by one statement."""
+
+    async def transact(self, work: Work[None], /) -> None:
+        """Run a function of a connection in one transaction and commit it."""
+
+    def peek(self, statement: str, parameters: Sequence[Any], /) -> list[tuple[Any, ...]] | None:
+        """Look at what an index answers at once; None where there is no looking."""
+
+    def check_identity(self) -> None:
+        """Raise `DatabaseReplacedError` when another database stands in the place of the one that is open."""
+
+    async def aclose(self) -> None:
+        """Close every connection."""
 
 
 @dataclass(eq=False)
@@ -83,35 +76,15 @@ class Database:
     url: sa.URL
     patience: float = float("inf")
     on_wait: Callable[[str], None] | None = None
-    _group: Group = field(default_factory=Group)
-    _asking: Group = field(default_factory=Group)
     waiting: bool = field(default=False, init=False)
     """Whether a write waits for a lock, room on the disk or a server, and tries again and again."""
-    _doubt: tuple[int, list[Job]] | None = None
-    """The number and the work of a transaction whose commit broke off on PostgreSQL."""
-    _writer_id: str = field(default_factory=lambda: uuid.uuid4().hex, init=False)
-    _transactions: int = field(default=0, init=False)
+    _group: Group = field(default_factory=Group, init=False)
+    _asking: Group = field(default_factory=Group, init=False)
+    _doubt: tuple[postgres.CommitUnknownError, list[Job]] | None = field(default=None, init=False)
+    """A commit that broke off, and its work."""
 
     def __post_init__(self) -> None:
-        self._writer: Engine | None = None
-        self._connection: Connection | None = None
-        self._watcher: sqlite3.Connection | None = None
-        if self.dialect == "sqlite":
-            self._identity = _identity(self.path)
-            # What is sorted beyond the page cache goes into files beside the database, the one place that is surely
-            # writable: an index over a million sessions took 80 MB of memory.
-            os.environ.setdefault("SQLITE_TMPDIR", str(self.path.parent))
-            self._reader = create_async_engine(self.url, connect_args={"timeout": BUSY_SECONDS})
-            self._writer = sa.create_engine(
-                self.url.set(drivername="sqlite"),
-                poolclass=sa.pool.StaticPool,
-                connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
-            )
-            prepare_sqlite(self._writer, WRITER_PRAGMAS, begin="BEGIN IMMEDIATE")
-            prepare_sqlite(self._reader.sync_engine, READER_PRAGMAS, begin="BEGIN")
-        else:
-            self._reader = postgres.engine(self.url)
-        self._thread = anyio.CapacityLimiter(1)
+        self.store: Store = (sqlite if self.dialect == "sqlite" else postgres).Store(self.url)
 
     @classmethod
     def create(cls, url: sa.URL, **options: Any) -> Self:  # noqa: ANN401 - the class's own
@@ -120,20 +93,10 @@ class Database:
         Raises
         ------
         DatabaseUnusableError
-            The file cannot be made.
+            The file cannot be made, or used.
         """
         if url.get_backend_name() == "sqlite":
-            path = url.database or ""
-            try:
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            except FileExistsError:  # and not opened: closing a descriptor of it would drop SQLite's locks on it
-                if os.path.isdir(path) or not os.access(path, os.R_OK | os.W_OK):  # noqa: PTH112 - it is text
-                    raise DatabaseUnusableError(
-                        f"the database {path} is a directory, or this user may not read and write it; "
-                        "SYNCD_DATABASE_URL names the file"
-                    ) from None
-            except OSError as error:
-                raise DatabaseUnusableError(f"cannot open the database {path}: {error.strerror}") from error
+            sqlite.make_file(url)
         return cls(url, **options)
 
     @property
@@ -153,18 +116,9 @@ class Database:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection; the last one to leave a SQLite file takes its WAL along."""
+        """Close every connection."""
         with anyio.CancelScope(shield=True):
-            if self._watcher is not None:
-                self._watcher.close()
-            await self._reader.dispose()
-            if self._writer is not None:
-                await anyio.to_thread.run_sync(self._close_writer, self._writer, limiter=self._thread)
-
-    def _close_writer(self, writer: Engine) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        writer.dispose()
+            await self.store.aclose()
 
     async def read(self, work: Work[T]) -> T:
         """Run a function of a connection in a read transaction: one snapshot, nothing written.
@@ -175,26 +129,20 @@ class Database:
             The SQLite file is not the one that was opened; opening it again would make an empty one.
         """
         if self.dialect == "postgresql":
-            return await self._patiently(partial(postgres.read, self._reader, work))
-        self.check_identity()
+            return await self._patiently(partial(self.store.read, work))
         try:
-            with anyio.CancelScope(shield=True):
-                async with self._reader.connect() as connection:
-                    result = await connection.run_sync(work)
+            return await self.store.read(work)
         except Exception as error:
             reason = translated(error)
             if reason is None:
                 raise
             raise reason from error
-        return result
 
     async def ask(self, work: Each, item: Any) -> Any:  # noqa: ANN401 - the work's
         """Ask about an item, by one statement for all that are asked about at the same time; raises what `read` does.
 
         On PostgreSQL outside of any transaction, which would be two round trips more.
         """
-        if self.dialect == "sqlite":
-            return (await self.read(lambda connection: work(connection, [item])))[0]
         job = Job(work, item)
         await self._asking.join(job, partial(self._patiently, self._ask_waiting))
         return job.result
@@ -202,7 +150,7 @@ class Database:
     async def _ask_waiting(self) -> None:
         batch = self._asking.take()
         try:
-            await postgres.ask(self._reader, partial(group.run, jobs=batch))
+            await self.store.ask(partial(group.run, jobs=batch))
         except Exception:
             self._asking.put_back(batch)
             raise
@@ -266,16 +214,17 @@ class Database:
         DatabaseReplacedError
             The file is not the one that was opened: told by the first look alone, the file is not looked at each time.
         """
-        if self._writer is None:
-            return None
-        try:
-            if self._watcher is None:
-                self.check_identity()
-                self._watcher = sqlite3.connect(self.path, timeout=0, isolation_level=None)
-                self._watcher.execute("PRAGMA query_only=ON")
-            return self._watcher.execute(statement, parameters).fetchall()
-        except sqlite3.OperationalError:
-            return None
+        return self.store.peek(statement, parameters)
+
+    def check_identity(self) -> None:
+        """Notice that the file was replaced or removed, before anyone acts on what was "committed" to it.
+
+        Raises
+        ------
+        DatabaseReplacedError
+            Another file, or none, stands in the place of the one that is open.
+        """
+        self.store.check_identity()
 
     async def _lead(self) -> None:
         """Commit all that waits, this caller's work and that of those behind it, in one transaction."""
@@ -309,8 +258,6 @@ class Database:
                     self.on_wait(str(reason))
                     told = True
                 self.waiting = True
-                if _is_full(error):
-                    await self._checkpoint("TRUNCATE")
                 await anyio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -325,121 +272,29 @@ class Database:
         except Exception as error:
             self._group.put_back(batch)
             if isinstance(error, postgres.CommitUnknownError):
-                self._doubt = self._transactions, batch
+                self._doubt = error, batch
             raise
         for job in batch:
             job.end()
 
-    async def _settle_doubt(self, number: int, batch: list[Job]) -> None:
+    async def _settle_doubt(self, commit: postgres.CommitUnknownError, batch: list[Job]) -> None:
         """Find out whether a commit that broke off has happened: then its work must not run a second time."""
-        if await postgres.committed(self._reader, writer=self._writer_id, number=number):
+        if await commit.has_happened():
             self._group.put_back([job for job in self._group.take() if job not in batch])
             for job in batch:
                 job.end()
         self._doubt = None
 
-    async def _checkpoint(self, mode: str) -> None:
-        """Move the write-ahead log into the database, as far as readers and the disk allow.
-
-        On a disk that is nearly full it must not be left to grow: the move itself needs room for the pages that the
-        database does not have yet, and a log that has taken the last of it can neither grow nor be moved.
-        """
-        if self._writer is not None:
-            with anyio.CancelScope(shield=True), suppress(sqlite3.Error):
-                await anyio.to_thread.run_sync(_checkpoint, self._writer, mode, limiter=self._thread)
-
     async def _run(self, batch: list[Job]) -> None:
         """Run a batch as one transaction; when a job of several fails, run it again with the jobs kept apart."""
         try:
-            await self._transaction(partial(group.run, jobs=batch))
+            await self.store.transact(partial(group.run, jobs=batch))
         except Exception as error:
             if len(batch) == 1 or translated(error) is not None:
                 raise
         else:
             return
-        await self._transaction(partial(_run_apart, batch=batch))
-
-    async def _transaction(self, work: Callable[[Connection], None]) -> None:
-        if self._writer is None:
-            self._transactions += 1
-            await postgres.transact(self._reader, work, writer=self._writer_id, number=self._transactions)
-            return
-        self.check_identity()
-        await anyio.to_thread.run_sync(self._transact, self._writer, work, limiter=self._thread)
-        if _room(self.path) < LOW_ROOM:
-            await self._checkpoint("PASSIVE")
-        self.check_identity()
-
-    def _transact(self, writer: Engine, work: Callable[[Connection], None]) -> None:
-        """Work in a transaction on the writer's one connection, in its thread."""
-        if self._connection is None:
-            self._connection = writer.connect()
-        with self._connection.begin():
-            work(self._connection)
-
-    def check_identity(self) -> None:
-        """Notice that the file was replaced or removed, before anyone acts on what was "committed" to it.
-
-        Raises
-        ------
-        DatabaseReplacedError
-            Another file, or none, stands in the place of the one that is open.
-        """
-        if self._writer is None:
-            return
-        identity = _identity(self.path)
-        if identity != self._identity:
-            raise DatabaseReplacedError(
-                f"{self.path} was replaced or removed while syncd had it open; nothing more is sent to Albert. "
-                "Put the file back, or start syncd anew on the file that is there"
-            )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - on the hot path
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def prepare_sqlite(engine: Engine, pragmas: tuple[str, ...], *, begin: str) -> None:
-    """Set a SQLite engine's connections up as `semantics.md` says.
-
-    The driver's own transaction handling is switched off: it begins transactions late and DEFERRED, which loses
-    read-modify-writes.
-    """
-
-    @sa.event.listens_for(engine, "connect")
-    def _(connection: Any, _record: object) -> None:  # noqa: ANN401 - pysqlite's or aiosqlite's
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @sa.event.listens_for(engine, "begin")
-    def _(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-
-def _checkpoint(engine: Engine, mode: str) -> None:
-    with closing(engine.raw_connection()) as connection:
-        connection.driver_connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()  # type: ignore[union-attr]
-
-
-def _room(path: Path) -> int:
-    """Return the bytes that are left on a file's disk."""
-    try:
-        room = os.statvfs(path.parent)
-    except OSError:
-        return LOW_ROOM
-    return room.f_bavail * room.f_frsize
-
-
-def _is_full(error: Exception) -> bool:
-    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        await self.store.transact(partial(_run_apart, batch=batch))
 
 
 def _run_apart(connection: Connection, batch: list[Job]) -> None:
@@ -461,14 +316,4 @@ def _run_apart(connection: Connection, batch: list[Job]) -> None:
 def translated(error: Exception) -> Exception | None:
     """Say what an error means for the database; None when the error is about the work and not the database."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    if isinstance(cause, sqlite3.Error):
-        code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
-        if code in _WAITED_FOR:
-            return DatabaseBusyError(f"the database cannot be used right now: {cause}")
-        if code in _FATAL:
-            return DatabaseUnusableError(
-                f"the database cannot be used: {cause}; restore a backup or point SYNCD_DATABASE_URL elsewhere. "
-                "syncd does not repair or replace it"
-            )
-        return None
-    return postgres.translated(error)
+    return sqlite.translated(cause) if isinstance(cause, sqlite3.Error) else postgres.translated(error)

@@ -19,12 +19,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from syncd.clock import utc_text
 from syncd.errors import DatabaseUnusableError, SyncdError
-from syncd.mirror import loading, postgres, schema
-from syncd.mirror.database import BUSY_SECONDS, READER_PRAGMAS, WRITER_PRAGMAS, prepare_sqlite, translated
+from syncd.mirror import loading, postgres, schema, sqlite
+from syncd.mirror.database import translated
 from syncd.mirror.dialects import is_postgresql
 from syncd.mirror.tables import JsonText, UtcDateTime, metadata, writers
 from syncd.mirror.tally import Tally
@@ -97,10 +96,7 @@ async def _snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 def _engine(url: sa.URL, *, write: bool) -> AsyncEngine:
     if url.get_backend_name() == "postgresql":
         return postgres.engine(url, command_seconds=None)  # a large table takes its time to sort
-    engine = create_async_engine(url, connect_args={"timeout": BUSY_SECONDS})
-    begin = "BEGIN IMMEDIATE" if write else "BEGIN"
-    prepare_sqlite(engine.sync_engine, WRITER_PRAGMAS if write else READER_PRAGMAS, begin=begin)
-    return engine
+    return sqlite.engine(url, write=write)
 
 
 def _make_ready(connection: Connection) -> bool:

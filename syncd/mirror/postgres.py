@@ -1,8 +1,9 @@
-"""PostgreSQL's side of `Database`: the engine, what an error means, and whether a broken-off commit happened."""
+"""PostgreSQL's side of `Database`: its connections, what an error means, and whether a broken-off commit happened."""
 
 from __future__ import annotations
 
 import os
+import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +14,7 @@ from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.dialects import ConcurrentChangeError, read_time, translate, write_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 POOL = 4
 """Connections of a process besides the two that lead and listen: one writes, the others read."""
-OLDEST = 130000
-"""As PostgreSQL counts its versions; 12 has no `pg_current_xact_id_if_assigned`, and no support any more."""
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 120.0
 """A statement that takes longer than this has lost its server; the longest are a sweep's, over every session."""
@@ -49,7 +48,7 @@ POOLING = (
     f"?{POOLED}=0 behind SYNCD_DATABASE_URL, or let it lead to the server itself or to a pool by session"
 )
 
-_MENDS = {
+MENDS = {
     "25006": "the PostgreSQL server is read-only (a standby, or default_transaction_read_only): "
     "point SYNCD_DATABASE_URL at the primary",
     "28": "PostgreSQL refuses the login: {words}; mend the user or the password in SYNCD_DATABASE_URL, or pg_hba.conf",
@@ -80,7 +79,11 @@ _FORGET = "DELETE FROM writers WHERE written_at < now() - interval '30 days'"
 
 
 class CommitUnknownError(DatabaseBusyError):
-    """The connection broke while a transaction was being committed."""
+    """The connection broke while a transaction was being committed; `has_happened` tells what became of it."""
+
+    def __init__(self, error: Exception, has_happened: Callable[[], Awaitable[bool]]) -> None:
+        super().__init__(f"the connection broke during a commit: {error}")
+        self.has_happened = has_happened
 
 
 def is_pooled(url: sa.URL) -> bool:
@@ -192,7 +195,7 @@ def translated(error: Exception) -> Exception | None:
 def _by_state(state: str, words: str) -> Exception | None:
     if state in CONFLICTS:
         return DatabaseBusyError(f"two transactions were in each other's way: {words}")
-    for code, mend in _MENDS.items():
+    for code, mend in MENDS.items():
         if state.startswith(code):
             grant = GRANTS.format(schema="...", role="...")
             return DatabaseUnusableError("the database cannot be used: " + mend.format(words=words, grant=grant))
@@ -209,123 +212,77 @@ def is_conflict(error: Exception) -> bool:
     return getattr(cause, "sqlstate", None) in CONFLICTS
 
 
-async def read(made: AsyncEngine, work: Callable[[Connection], T]) -> T:
-    """Run a function of a connection in a read-only transaction that sees one snapshot."""
-    async with made.connect() as connection:
-        await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        return await connection.run_sync(work)
+class Store:
+    """The connections to a server."""
 
+    def __init__(self, url: sa.URL) -> None:
+        self.engine = engine(url)
+        self._writer_id = uuid.uuid4().hex
+        self._transactions = 0
 
-async def ask(made: AsyncEngine, work: Callable[[Connection], T]) -> T:
-    """Run a function of a connection that makes one statement, which is a transaction by itself."""
-    async with made.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        return await connection.run_sync(work)
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
 
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run a function of a connection in a read-only transaction that sees one snapshot."""
+        async with self.engine.connect() as connection:
+            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            return await connection.run_sync(work)
 
-async def transact(made: AsyncEngine, work: Callable[[Connection], None], *, writer: str, number: int) -> None:
-    """Run a function of a connection in one transaction and commit it.
+    async def ask(self, work: Callable[[Connection], T]) -> T:
+        """Run a function of a connection that makes one statement, which is a transaction by itself."""
+        async with self.engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            return await connection.run_sync(work)
 
-    READ COMMITTED: each statement sees what others have committed, and what is read before it is written is locked or
-    compared where it is written.
+    async def transact(self, work: Callable[[Connection], None]) -> None:
+        """Run a function of a connection in one transaction and commit it.
 
-    Parameters
-    ----------
-    writer, number : str, int
-        What the transaction leaves in `writers` when it has written anything, so that `committed` can tell.
+        READ COMMITTED: each statement sees what others have committed, and what is read before it is written is locked
+        or compared where it is written. A transaction that has written anything leaves its number in `writers`, so that
+        it can be told whether it happened.
 
-    Raises
-    ------
-    CommitUnknownError
-        The connection broke during the commit; `committed` tells what became of it.
-    """
-    async with made.connect() as connection:
-        transaction = await connection.begin()
-        try:
-            await connection.run_sync(work)
-            stamped = (await connection.exec_driver_sql(_STAMP, (writer, number))).rowcount
-        except BaseException:
-            if not connection.invalidated:
-                await transaction.rollback()
-            raise
-        try:
-            await transaction.commit()
-        except Exception as error:
-            if not stamped or not isinstance(translated(error), DatabaseBusyError) or is_conflict(error):
+        Raises
+        ------
+        CommitUnknownError
+            The connection broke during the commit.
+        """
+        self._transactions = number = self._transactions + 1
+        async with self.engine.connect() as connection:
+            transaction = await connection.begin()
+            try:
+                await connection.run_sync(work)
+                stamp = await connection.exec_driver_sql(_STAMP, (self._writer_id, number))
+            except BaseException:
+                if not connection.invalidated:
+                    await transaction.rollback()
                 raise
-            await connection.invalidate()
-            raise CommitUnknownError(f"the connection broke during a commit: {error}") from error
+            try:
+                await transaction.commit()
+            except Exception as error:
+                if not stamp.rowcount or not isinstance(translated(error), DatabaseBusyError) or is_conflict(error):
+                    raise
+                await connection.invalidate()
+                raise CommitUnknownError(error, partial(self._committed, number)) from error
 
+    async def _committed(self, number: int) -> bool:
+        """Tell whether a transaction whose commit was broken off has happened.
 
-async def committed(made: AsyncEngine, *, writer: str, number: int) -> bool:
-    """Tell whether a transaction whose commit was broken off has happened.
+        Its row in `writers` tells, and is waited for while the server has not settled the transaction yet. The number
+        of the transaction itself would not do (`pg_xact_status`): a server that crashed before it wrote it down gives
+        the same number to another one.
+        """
+        async with self.engine.begin() as connection:
+            return bool((await connection.exec_driver_sql(_LAST, (self._writer_id,))).scalar() == number)
 
-    Its row in `writers` tells, and is waited for while the server has not settled the transaction yet. The number of
-    the transaction itself would not do (`pg_xact_status`): a server that crashed before it wrote it down gives the same
-    number to another one.
-    """
-    async with made.begin() as connection:
-        return bool((await connection.exec_driver_sql(_LAST, (writer,))).scalar() == number)
+    def peek(self, _statement: str, _parameters: Sequence[Any]) -> None:
+        """Return None: a look takes a round trip."""
+
+    def check_identity(self) -> None:
+        """Return: nobody puts another server in the place of one that is connected to."""
 
 
 def forget_writers(connection: Connection) -> None:
     """Drop what was kept of processes that have written nothing for long."""
     connection.exec_driver_sql(_FORGET)
-
-
-def require_rights(connection: Connection) -> None:
-    """Make sure, before anything is asked of Albert, that this role can write what syncd writes.
-
-    Raises
-    ------
-    DatabaseUnusableError
-        The server is old, not UTF-8 or read-only, or rights are missing; the message says how to mend it.
-    """
-    require_fit(connection)
-    if connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "on":
-        raise DatabaseUnusableError("the database cannot be used: " + _MENDS["25006"])
-    role, schema = connection.exec_driver_sql("SELECT quote_ident(current_user), quote_ident(current_schema())").one()
-    lacking = connection.exec_driver_sql(
-        "SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = current_schema()::regnamespace AND ("
-        "c.relkind = 'r' AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') "
-        "AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')) AND c.relname = ANY($1) "
-        "OR c.relkind = 'S' AND NOT has_sequence_privilege(c.oid, 'USAGE')) ORDER BY 1",
-        (list(_WRITTEN),),
-    ).scalars().all()  # fmt: skip
-    if lacking:
-        raise DatabaseUnusableError(
-            f"the database cannot be used: the role {role} may not write {', '.join(lacking)}; "
-            f"an administrator mends that with: {GRANTS.format(schema=schema, role=role)}"
-        )
-
-
-def require_fit(connection: Connection) -> None:
-    """Make sure that this is a PostgreSQL that syncd can live in.
-
-    Raises
-    ------
-    DatabaseUnusableError
-        It is too old, or cannot hold every text.
-    """
-    version, encoding = connection.exec_driver_sql(
-        "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
-    ).one()
-    if (unfit := _unfit(version, encoding)) is not None:
-        raise DatabaseUnusableError(f"the database cannot be used: {unfit}")
-
-
-def _unfit(version: int, encoding: str) -> str | None:
-    if version < OLDEST:
-        return f"PostgreSQL {version // 10000} is too old; syncd needs {OLDEST // 10000} or newer"
-    if encoding != "UTF8":
-        return (
-            f"its encoding is {encoding}, which cannot hold every text; make one with: "
-            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
-        )
-    return None
-
-
-_WRITTEN = (
-    "sessions", "session_versions", "passes", "pages", "held_sessions", "quarantine", "operations", "source_sessions",
-    "writers",
-)  # fmt: skip

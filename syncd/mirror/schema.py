@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror import versions
 from syncd.mirror.dialects import is_postgresql
-from syncd.mirror.postgres import require_fit
+from syncd.mirror.rights import require_fit
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -20,8 +20,7 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseReplacedError, DatabaseUnusableError
-from syncd.mirror import database as database_module
-from syncd.mirror import operations, schema
+from syncd.mirror import operations, schema, sqlite
 from syncd.mirror.database import Database
 from syncd.sandbox import Sandbox, serve
 from tests.kills.rig import syncd
@@ -45,7 +44,7 @@ def _plain(folder: Path) -> Iterator[sqlite3.Connection]:
 async def test_pass_waits_for_a_lock_that_another_program_holds_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     held = float(os.environ.get("LOCKED_SECONDS", "1.5"))  # 30 in the long form
     async with world(tmp_path, sessions=15) as w:
         told: list[str] = []

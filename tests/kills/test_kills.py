@@ -26,7 +26,7 @@ NOT_PASSED = {
 SOMETIMES = {"mirror.operations.renew"}
 """The heartbeat of a lease, which only a run on a slow machine lives to; the model kills it there."""
 OTHERWISE = {
-    "sqlite": {"mirror.postgres.require_rights": "looks after PostgreSQL alone"},
+    "sqlite": {"mirror.rights.require_rights": "looks after PostgreSQL alone"},
     "postgresql": dict.fromkeys(("mirror.loading._link", "mirror.loading._build_index"), "loads SQLite alone"),
 }
 """Where something is committed and a sample of runs does not come, and who sees to it."""

@@ -16,7 +16,8 @@ from random import Random
 import sqlalchemy as sa
 
 from syncd.mirror import operations, schema
-from syncd.mirror.database import WRITER_PRAGMAS, Database
+from syncd.mirror.database import Database
+from syncd.mirror.sqlite import WRITER_PRAGMAS
 
 HEADER, FRAME = 32, 24
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
-from syncd.mirror import database as module
+from syncd.mirror import sqlite
 from syncd.mirror.database import Database
 
 
@@ -34,7 +34,7 @@ async def opened(folder: Path, **options: Any) -> AsyncIterator[Database]:
 
 @pytest.fixture(autouse=True)
 def short_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BUSY_SECONDS", 0.02)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.02)
 
 
 def files(folder: Path) -> list[Path]:
@@ -152,10 +152,14 @@ async def _behind_a_busy_writer(database: Database, works: list[Callable[[sa.Con
     return results
 
 
+def writer_of(database: Database) -> sa.Engine:
+    assert isinstance(database.store, sqlite.Store)
+    return database.store.writer
+
+
 def count_commits(database: Database) -> list[str]:
     commits: list[str] = []
-    assert database._writer is not None
-    sa.event.listen(database._writer, "commit", lambda _: commits.append("commit"))
+    sa.event.listen(writer_of(database), "commit", lambda _: commits.append("commit"))
     return commits
 
 
@@ -319,9 +323,8 @@ async def test_a_full_disk_is_waited_for_and_the_work_goes_on(folder: Path) -> N
         await database.write(run("CREATE TABLE t (x)"))
         pages = await database.write(run("PRAGMA page_count"))
         room = [pages + 2]
-        assert database._writer is not None
 
-        @sa.event.listens_for(database._writer, "begin")
+        @sa.event.listens_for(writer_of(database), "begin")
         def _(connection: sa.Connection) -> None:
             connection.connection.cursor().execute(f"PRAGMA max_page_count = {room[0]}")
 

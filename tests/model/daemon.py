@@ -58,42 +58,48 @@ class ModelClock:
         await anyio.sleep(max(seconds, 0.0))
 
 
-class ModelDatabase(Database):
-    """The real database without threads: each transaction in one step of the loop, and a kill before or after it."""
+class StepStore:
+    """A store without threads: each transaction in one step of the loop, and a kill before or after it."""
 
-    def __init__(self, store: Store, checker: Checker) -> None:
-        self.store, self.checker, self.dead = store, checker, False
-        super().__init__(store.url)
+    def __init__(self, kept: Store, checker: Checker) -> None:
+        self.kept, self.checker, self.dead = kept, checker, False
 
-    def __post_init__(self) -> None:
-        """Open nothing: the store has it open."""
-
-    async def _transaction(self, work: Callable[[sa.Connection], None]) -> None:
+    async def transact(self, work: Callable[[sa.Connection], None]) -> None:
         await anyio.lowlevel.checkpoint()
-        self._alive()
-        if self.store.transact(work):
+        self.check_identity()
+        if self.kept.transact(work):
             self.checker.look()
         await anyio.lowlevel.checkpoint()
-        self._alive()
+        self.check_identity()
 
     async def read(self, work: Any) -> Any:
         await anyio.lowlevel.checkpoint()
-        self._alive()
-        return self.store.read(work)
+        self.check_identity()
+        return self.kept.read(work)
 
-    async def ask(self, work: Any, item: Any) -> Any:
-        return (await self.read(lambda connection: work(connection, [item])))[0]
+    ask = read
 
-    def peek(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]] | None:
-        self._alive()
-        return self.store.peek(statement, parameters)
+    def peek(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]] | None:
+        self.check_identity()
+        return self.kept.peek(statement, parameters)
 
     def check_identity(self) -> None:
-        self._alive()
-
-    def _alive(self) -> None:
         if self.dead:
             raise KilledError
+
+    async def aclose(self) -> None:
+        """Close nothing: the schedules share it."""
+
+
+class ModelDatabase(Database):
+    """The real database over such a store."""
+
+    def __init__(self, kept: Store, checker: Checker) -> None:
+        super().__init__(kept.url)
+        self.steps = self.store = StepStore(kept, checker)
+
+    def __post_init__(self) -> None:
+        """Open nothing: the store has it open."""
 
 
 @dataclass
@@ -117,7 +123,9 @@ class Life:
         """Start the so-manieth daemon."""
 
         def leaves(method: str, item: str, body: bytes) -> None:
-            database.checker.claimed(method, item, json.loads(body)["sourceSessionId"] if method == "POST" else None)
+            database.steps.checker.claimed(
+                method, item, json.loads(body)["sourceSessionId"] if method == "POST" else None
+            )
 
         life = cls(plan, clock, chance, events, database, Client(tenant, plan.timeout, leaves), scope)
         life.pushes = [life._push(f"daemon {number} {owner}") for owner in range(plan.owners)]
@@ -126,8 +134,8 @@ class Life:
     async def run(self) -> None:
         """Do all that a daemon does at once, until somebody ends it."""
         async with anyio.create_task_group() as group:
-            await self.pushes[0].recover(abandoned=self.database.store.alone)
-            for _ in range(1 if self.database.store.alone else self.plan.owners):
+            await self.pushes[0].recover(abandoned=self.database.steps.kept.alone)
+            for _ in range(1 if self.database.steps.kept.alone else self.plan.owners):
                 group.start_soon(self._passes)  # two of them: one that was cut off and does not know it yet
             group.start_soon(self._rounds)
             for push in self.pushes:
@@ -140,7 +148,7 @@ class Life:
 
     def kill(self) -> None:
         """End the process: nothing it does has an effect any more."""
-        self.database.dead = self.client.dead = True
+        self.database.steps.dead = self.client.dead = True
         self.scope.cancel()
 
     def end(self) -> None:

@@ -15,13 +15,12 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from syncd.mirror import database as database_module
-from syncd.mirror import schema
+from syncd.mirror import schema, sqlite
 
 Values = tuple[Any, ...]
 PRAGMAS = (
     "locking_mode=EXCLUSIVE",
-    *("synchronous=OFF" if p.startswith("synchronous") else p for p in database_module.WRITER_PRAGMAS),
+    *("synchronous=OFF" if p.startswith("synchronous") else p for p in sqlite.WRITER_PRAGMAS),
 )
 
 
@@ -72,7 +71,7 @@ class SqliteStore:
         self.folder = Path(tempfile.mkdtemp(prefix="syncd-model-", dir=base))
         self.url = sa.make_url(f"sqlite+aiosqlite:///{self.folder / 'model.db'}")
         self._engine = sa.create_engine(self.url.set(drivername="sqlite"), poolclass=sa.pool.StaticPool)
-        database_module.prepare_sqlite(self._engine, PRAGMAS, begin="BEGIN")  # nobody else is there
+        sqlite.prepare(self._engine, PRAGMAS, begin="BEGIN")  # nobody else is there
         self._connection = self._engine.connect()
         with self._connection.begin():
             schema.migrate(self._connection)

@@ -21,10 +21,15 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 import pytest
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from syncd.mirror.database import Database
 
 T = TypeVar("T")
 PR_SET_PDEATHSIG = 1
@@ -179,6 +184,13 @@ async def _migrate(url: str) -> None:
 
     async with Database.create(sa.make_url(url), patience=10) as database:
         await database.write(schema.migrate)
+
+
+def engine_of(database: Database) -> AsyncEngine:
+    """Return the engine below a database, to do by hand what another program might."""
+    store: Any = database.store
+    engine: AsyncEngine = store.engine
+    return engine
 
 
 def in_thread(work: Callable[[], T]) -> Awaitable[T]:

@@ -18,6 +18,7 @@ from syncd.mirror.database import Database
 from syncd.mirror.listen import Listening
 from syncd.mirror.passes import PassLostError
 from syncd.mirror.sessions import Sighting
+from tests.postgres.server import engine_of
 from tests.world import world
 
 pytestmark = pytest.mark.sqlite  # the tests name their database themselves
@@ -58,7 +59,7 @@ async def test_what_a_look_up_has_learned_is_not_undone_by_a_page_that_was_read_
         return sessions.apply(connection, [session("A", "of the page")], Sighting(T1, T2, 1, T1))
 
     # The page has looked the row up, and the look-up commits before the page writes.
-    async with there._reader.connect() as connection:
+    async with engine_of(there).connect() as connection:
         transaction = await connection.begin()
         await connection.run_sync(lambda c: sessions.apply(c, [session("A", "of the look-up")], Sighting(T2, T2)))
         async with anyio.create_task_group() as group:
@@ -70,7 +71,7 @@ async def test_what_a_look_up_has_learned_is_not_undone_by_a_page_that_was_read_
 
 
 async def test_session_that_two_replicas_see_first_is_one_row(here: Database, there: Database) -> None:
-    async with there._reader.connect() as connection:
+    async with engine_of(there).connect() as connection:
         transaction = await connection.begin()
         await connection.run_sync(lambda c: sessions.apply(c, [session("A", "of one")], Sighting(T2, T2)))
         async with anyio.create_task_group() as group:
@@ -84,7 +85,7 @@ async def test_session_that_two_replicas_see_first_is_one_row(here: Database, th
 
 
 async def test_source_id_that_two_replicas_link_at_once_is_in_conflict(here: Database, there: Database) -> None:
-    async with there._reader.connect() as connection:
+    async with engine_of(there).connect() as connection:
         transaction = await connection.begin()
         await connection.run_sync(lambda c: sessions.apply(c, [session("A", "a", source="s")], Sighting(T2, T2)))
         async with anyio.create_task_group() as group:
@@ -116,7 +117,7 @@ def create(source: str) -> dict[str, str]:
 
 async def test_two_claims_at_once_share_the_queue_without_waiting(here: Database, there: Database) -> None:
     ids = await here.write(lambda c: operations.enqueue(c, [create(f"s{number}") for number in range(6)]))
-    async with there._reader.connect() as connection, connection.begin():
+    async with engine_of(there).connect() as connection, connection.begin():
         theirs = await connection.run_sync(claim, 3)
         ours = await here.write(claim)
     assert (theirs, ours) == (ids[:3], ids[3:])
@@ -125,7 +126,7 @@ async def test_two_claims_at_once_share_the_queue_without_waiting(here: Database
 async def test_row_that_becomes_visible_late_does_not_run_beside_a_later_one_of_its_key(
     here: Database, there: Database
 ) -> None:
-    async with there._reader.connect() as connection:
+    async with engine_of(there).connect() as connection:
         transaction = await connection.begin()
         (early,) = await connection.run_sync(lambda c: operations.enqueue(c, [create("s")]))
         # the trigger's row of source_sessions is taken by the first: the second program names no source
@@ -146,7 +147,7 @@ async def test_claim_locks_the_keys_of_what_it_claims_and_of_nothing_else(here: 
     # where no index serves, PostgreSQL looks at every row and asks the cheaper of two conditions first
     await here.write(lambda c: operations.enqueue(c, [create(f"s{number}") for number in range(40)]))
     count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
-    async with there._reader.connect() as connection, connection.begin():
+    async with engine_of(there).connect() as connection, connection.begin():
         for way in ("indexscan", "bitmapscan", "indexonlyscan"):
             await connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
         assert len(await connection.run_sync(claim, 20)) == 20
@@ -166,7 +167,7 @@ async def test_not_before_of_any_program_is_honoured(here: Database) -> None:
 
 async def test_claims_of_one_key_at_once_get_one_of_its_operations(here: Database, there: Database) -> None:
     first, second = await here.write(lambda c: operations.enqueue(c, [create("s"), create("other")]))
-    async with there._reader.connect() as connection, connection.begin():
+    async with engine_of(there).connect() as connection, connection.begin():
         assert await connection.run_sync(claim, 1) == [first]
         await here.write(
             lambda c: c.exec_driver_sql("UPDATE operations SET source_session_id = 's' WHERE id = ?", (second,))
@@ -197,7 +198,7 @@ async def test_two_that_begin_a_pass_at_once_begin_one(here: Database, there: Da
     async def second() -> None:
         taken.append(await here.write(take))
 
-    async with there._reader.connect() as connection:
+    async with engine_of(there).connect() as connection:
         transaction = await connection.begin()
         begun = await connection.run_sync(take)
         async with anyio.create_task_group() as group:

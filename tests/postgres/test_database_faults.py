@@ -16,7 +16,7 @@ from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror import operations, schema
 from syncd.mirror import postgres as postgres_module
 from syncd.mirror.database import Database
-from syncd.mirror.postgres import _unfit, require_rights
+from syncd.mirror.rights import _unfit, require_rights
 from tests.postgres.faults import proxied
 from tests.postgres.replicas import ROOT, bare_environment
 from tests.postgres.server import PostgresServer, in_thread

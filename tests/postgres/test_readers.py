@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from syncd.mirror import operations
 from syncd.mirror.database import Database
-from syncd.mirror.postgres import require_rights
+from syncd.mirror.rights import require_rights
 from tests.postgres.server import PostgresServer, binaries, in_thread
 
 ROOT = Path(__file__).resolve().parents[2]

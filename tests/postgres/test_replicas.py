@@ -17,7 +17,7 @@ from syncd.mirror import passes
 from syncd.mirror.database import Database
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.postgres.replicas import Nursery, fleet, until
-from tests.postgres.server import PostgresServer, in_thread
+from tests.postgres.server import PostgresServer, engine_of, in_thread
 
 
 async def test_replicas_that_are_killed_leave_each_operation_exactly_one_effect_in_order(
@@ -81,7 +81,7 @@ async def test_replica_waits_at_its_start_for_a_server_without_a_connection_to_s
     try:
         several = url.set(username=role).render_as_string(hide_password=False)
         async with serve(server), fleet(tmp_path, server, several) as ships:
-            async with ships.database._reader.connect():  # one of the two
+            async with engine_of(ships.database).connect():  # one of the two
                 one = ships.start()
                 await until(lambda: one.saw("database.waiting"), why="it says so")
                 assert one.process.poll() is None

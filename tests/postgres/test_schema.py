@@ -12,7 +12,7 @@ from syncd.errors import DatabaseBusyError
 from syncd.mirror import schema
 from syncd.mirror.database import Database
 from syncd.mirror.tables import VIEW_COMMENTS, JsonText, metadata
-from tests.postgres.server import PostgresServer, in_thread
+from tests.postgres.server import PostgresServer, engine_of, in_thread
 
 COMMENTS = """
 SELECT c.relname, a.attname, col_description(c.oid, a.attnum), obj_description(c.oid, 'pg_class'), t.typname,
@@ -86,7 +86,7 @@ async def test_migration_that_waits_for_a_lock_gives_way(postgres: PostgresServe
     try:
         async with Database(url, patience=0) as database, Database(url, patience=5) as other:
             await in_thread(lambda: postgres.sql("CREATE TABLE busy (one int)", name))
-            async with other._reader.connect() as connection, connection.begin():
+            async with engine_of(other).connect() as connection, connection.begin():
                 await connection.exec_driver_sql("SELECT * FROM busy")
                 with pytest.raises(DatabaseBusyError, match="lock timeout"):
                     await database.write(impatient)

@@ -15,8 +15,8 @@ from syncd.clock import SystemClock
 from syncd.mirror import leader, operations, schema
 from syncd.mirror.database import Database
 from syncd.mirror.listen import Listening
-from syncd.mirror.postgres import require_rights
-from tests.postgres.server import PostgresServer, in_thread
+from syncd.mirror.rights import require_rights
+from tests.postgres.server import PostgresServer, engine_of, in_thread
 
 NOW = datetime(2031, 6, 1, 12, 0, tzinfo=UTC)
 CREATE = {"kind": "create", "source_session_id": "s", "name": "n"}
@@ -60,7 +60,7 @@ async def test_each_tenant_has_a_leader_and_a_queue_of_its_own(tenants: tuple[sa
     async with Database(tenants[0], patience=10) as a, Database(tenants[1], patience=10) as b:
         for database in (a, b):
             await database.write(lambda c: operations.enqueue(c, [CREATE]))
-        async with a._reader.connect() as connection, connection.begin():
+        async with engine_of(a).connect() as connection, connection.begin():
             assert await connection.run_sync(claim) == ["s"]
             assert await b.write(claim) == ["s"]
         assert await b.read(operations.counts) == dict.fromkeys(operations.STATES, 0) | {"running": 1}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.mirror import database
+from syncd.mirror import sqlite
 from tests.world import world
 
 pytestmark = pytest.mark.sqlite  # SQLite's log and disk
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.sqlite  # SQLite's log and disk
 async def test_log_is_emptied_after_each_transaction_only_where_room_is_low(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low_room: int, *, moved: bool
 ) -> None:
-    monkeypatch.setattr(database, "LOW_ROOM", low_room)
+    monkeypatch.setattr(sqlite, "LOW_ROOM", low_room)
     async with world(tmp_path, sessions=30) as w:
         await w.one_pass()
         size = (tmp_path / "syncd.db").stat().st_size
@@ -28,7 +28,7 @@ async def test_log_is_emptied_after_each_transaction_only_where_room_is_low(
 async def test_low_room_and_a_reader_that_stays_do_not_stop_the_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "LOW_ROOM", 2**62)
+    monkeypatch.setattr(sqlite, "LOW_ROOM", 2**62)
     async with world(tmp_path, sessions=30) as w:
         with closing(sqlite3.connect(tmp_path / "syncd.db", isolation_level=None)) as reader:
             reader.execute("BEGIN")
