@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from syncd.clock import utc_text
 from syncd.errors import SyncdError, UsageError, how_to_install
 from syncd.mirror import catalogue
-from syncd.mirror.tables import UtcDateTime
+from syncd.mirror.columns import UtcDateTime
 
 if TYPE_CHECKING:
     from types import ModuleType

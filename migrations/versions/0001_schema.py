@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from syncd.mirror.tables import VIEW_COMMENTS, UtcDateTime, utc_now
+from syncd.mirror.columns import UtcDateTime, utc_now
 
 revision = "0001"
 down_revision = None
@@ -656,19 +656,6 @@ def upgrade() -> None:
     for statement in (*VIEWS, FRESHNESS.format(age=AGE[dialect])):
         op.get_bind().exec_driver_sql(statement)
     if dialect == "postgresql":
-        _comment_on_views()
         op.get_bind().exec_driver_sql("COMMENT ON TABLE alembic_version IS 'the version of the schema'")
     for statement in SQLITE_TRIGGERS if dialect == "sqlite" else POSTGRESQL_TRIGGERS:
         op.get_bind().exec_driver_sql(statement)
-
-
-def _comment_on_views() -> None:
-    """Give the views the words of `tables.py`: theirs, and of each column that they pass through."""
-    for view, (words, columns) in VIEW_COMMENTS.items():
-        op.get_bind().exec_driver_sql(f"COMMENT ON VIEW {view} IS {_quoted(words)}")
-        for column, comment in columns.items():
-            op.get_bind().exec_driver_sql(f"COMMENT ON COLUMN {view}.{column} IS {_quoted(comment)}")
-
-
-def _quoted(words: str) -> str:
-    return "'" + words.replace("'", "''") + "'"

@@ -10,12 +10,58 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from syncd.mirror import tables, views
-from syncd.mirror.tables import VIEW_COMMENTS, JsonText, Key, UtcDateTime
+from syncd.mirror.columns import JsonText, Key, UtcDateTime
+from syncd.mirror.tables import CONTENT_COMMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
+
+_SESSION_COMMENTS = {
+    **CONTENT_COMMENTS,
+    "first_seen_at": "when syncd first saw the session",
+    "changed_at": "when syncd last saw it changed; where its current version begins",
+}
+VIEW_COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
+    "chat_sessions": ("the sessions that are live in Albert, missing ones included, one row each", _SESSION_COMMENTS),
+    "chat_sessions_all": (
+        "every session ever seen, deleted ones included, one row each",
+        {
+            **_SESSION_COMMENTS,
+            "missing_since": "since when complete passes have missed it; null while listed",
+            "deleted_at": "when the session was found deleted; null while it is live",
+        },
+    ),
+    "chat_session_history": (
+        "one row a version of a session: what it said, from when to when",
+        {
+            "session_id": "Albert's id of the session; the same as id",
+            "change": "what made this version: created, updated, deleted, restored",
+            "valid_from": "when syncd wrote this version",
+            "valid_to": "when the next version took its place; null for the current one",
+            "pass_id": "the pass that wrote this version; null when an operation or a look-up did",
+            **_SESSION_COMMENTS,
+            "changed_at": "the same as valid_from",
+        },
+    ),
+    "mirror_freshness": (
+        "one row: how fresh the mirror is and what needs a person",
+        {
+            "last_complete_pass_at": "when the last complete pass ended; null before the first",
+            "age_seconds": "seconds since then",
+            "live_sessions": "sessions that are live, missing ones included",
+            "deleted_sessions": "sessions that were found deleted",
+            "missing_sessions": "live sessions that complete passes have missed",
+            "quarantined_items": "listed items that cannot be read",
+            "operations_pending": "operations that wait for their turn",
+            "operations_unknown": "operations whose answer was lost and is being looked up",
+            "operations_dead": "operations that failed for good and need a person",
+            "held_pass_id": "the pass that holds deletions for an operator's decision; null when none does",
+        },
+    ),
+}
+"""Each view, and each of its columns in their order: PostgreSQL's COMMENTs and the text of `docs/schema.md`."""
 
 _VIEW_TYPES: dict[str, Any] = {"valid_to": UtcDateTime(), "age_seconds": sa.Double(), "extra": JsonText}
 _NAMES_OF_TIMES = ("_at", "_from", "_since")

@@ -23,9 +23,10 @@ import sqlalchemy as sa
 from syncd.clock import utc_text
 from syncd.errors import DatabaseUnusableError, SyncdError
 from syncd.mirror import loading, postgres, schema, sqlite
+from syncd.mirror.columns import JsonText, UtcDateTime
 from syncd.mirror.database import translated
 from syncd.mirror.dialects import is_postgresql
-from syncd.mirror.tables import JsonText, UtcDateTime, metadata, writers
+from syncd.mirror.tables import metadata, writers
 from syncd.mirror.tally import Tally
 
 if TYPE_CHECKING:

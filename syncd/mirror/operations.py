@@ -24,9 +24,10 @@ import sqlalchemy as sa
 
 from syncd.clock import utc_text
 from syncd.mirror import driver, keys
+from syncd.mirror.columns import moment, new_id
 from syncd.mirror.dialects import as_lists, is_postgresql
 from syncd.mirror.lenient import lenient_text
-from syncd.mirror.tables import moment, new_id, operations
+from syncd.mirror.tables import operations
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

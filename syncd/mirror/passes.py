@@ -13,9 +13,10 @@ from syncd.decide import CLOCK_SLACK
 from syncd.keyset import KeySet, unpack
 from syncd.mirror import driver, loading
 from syncd.mirror import pages as page_rows
+from syncd.mirror.columns import new_id
 from syncd.mirror.dialects import ConcurrentChangeError, is_postgresql
 from syncd.mirror.postgres import forget_writers
-from syncd.mirror.tables import held_sessions, new_id, pages, passes, sessions
+from syncd.mirror.tables import held_sessions, pages, passes, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.mirror import driver
-from syncd.mirror.tables import new_id, quarantine, sessions
+from syncd.mirror.columns import new_id
+from syncd.mirror.tables import quarantine, sessions
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -119,6 +119,20 @@ def _take_turns(connection: Connection) -> None:
     connection.exec_driver_sql("SET LOCAL statement_timeout = '100s'")
 
 
+def _comment_on_views(connection: Connection) -> None:
+    """Give the views, as they are at head, this release's words."""
+    from syncd.mirror.catalogue import VIEW_COMMENTS  # noqa: PLC0415 - see the module's docstring
+
+    def comment(on: str, words: str) -> None:
+        quoted = words.replace("'", "''")
+        connection.exec_driver_sql(f"COMMENT ON {on} IS '{quoted}'")
+
+    for view, (words, columns) in VIEW_COMMENTS.items():
+        comment(f"VIEW {view}", words)
+        for name, meaning in columns.items():
+            comment(f"COLUMN {view}.{name}", meaning)
+
+
 def migrate(connection: Connection) -> tuple[str | None, str]:
     """Bring the schema to head inside the caller's transaction, so that it is there whole or not at all.
 
@@ -139,4 +153,6 @@ def migrate(connection: Connection) -> tuple[str | None, str]:
         config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        if is_postgresql(connection):
+            _comment_on_views(connection)
     return before, HEAD

@@ -12,9 +12,10 @@ from syncd.clock import read_utc_text
 from syncd.decide import SourceState, source_state
 from syncd.listing import ID, SOURCE, Row
 from syncd.mirror import driver
+from syncd.mirror.columns import moment
 from syncd.mirror.dialects import is_postgresql, listed
 from syncd.mirror.lenient import lenient_text, text_value
-from syncd.mirror.tables import moment, operations, sessions, source_sessions
+from syncd.mirror.tables import operations, sessions, source_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The schema, once: types, tables, and what each column means.
+"""The schema, once: tables, and what each column means.
 
 The comments are PostgreSQL's COMMENTs and the text of `docs/schema.md`. The analysts' views are in
 `migrations/versions`; `tests/mirror/test_migrations.py` holds this file and the migrations together.
@@ -6,81 +6,11 @@ The comments are PostgreSQL's COMMENTs and the text of `docs/schema.md`. The ana
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
 
-from syncd.clock import read_utc_text, utc_text
-
-
-def moment(text: str | None) -> datetime | None:
-    """Read a time as it is stored; text that some program put there and that is no time is none."""
-    try:
-        return None if text is None else read_utc_text(text)
-    except ValueError:
-        return None
-
-
-class UtcDateTime(sa.types.TypeDecorator[datetime]):
-    """A moment: `timestamptz` on PostgreSQL, sortable ISO text with `Z` on SQLite; naive values are refused."""
-
-    impl = sa.Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
-        """Use the native type where there is one."""
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
-        return dialect.type_descriptor(sa.Text())
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:  # noqa: ANN401, ARG002
-        """Refuse what has no zone; text it is on PostgreSQL too, see `dialects`."""
-        return None if value is None else utc_text(value)
-
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401, ARG002
-        """Give an aware moment back."""
-        return moment(value)
-
-
-class utc_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
-    """The database's clock, as a default for rows that other programs insert."""
-
-    inherit_cache = True
-    type = UtcDateTime()
-
-
-@compiles(utc_now)
-def _(_element: utc_now, _compiler: Any, **_: Any) -> str:  # noqa: ANN401 - SQLAlchemy's hook
-    return "now()"
-
-
-@compiles(utc_now, "sqlite")
-def _(_element: utc_now, _compiler: Any, **_: Any) -> str:  # noqa: ANN401 - SQLAlchemy's hook
-    return "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')"
-
-
-def new_id(result: sa.CursorResult[Any]) -> int:
-    """Return the id that the database gave to a row that was just inserted."""
-    key = result.inserted_primary_key
-    return int(key[0]) if key is not None else 0
-
-
-class _Jsonb(sa.types.UserDefinedType[str]):
-    """PostgreSQL's `jsonb`, given and taken as text."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: Any) -> str:  # noqa: ANN401 - SQLAlchemy's hook
-        """Return the type's name."""
-        return "JSONB"
-
-
-JsonText = sa.Text().with_variant(_Jsonb(), "postgresql")
-Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+from syncd.mirror.columns import JsonText, Key, UtcDateTime, utc_now
 
 metadata = sa.MetaData(
     naming_convention={
@@ -146,6 +76,12 @@ def _content() -> list[sa.Column[Any]]:
     return [column(name) for name in CONTENT]
 
 
+def _some(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
+    """Make an index of those rows that a condition names."""
+    condition = sa.text(where)
+    return sa.Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+
+
 sessions = sa.Table(
     "sessions",
     metadata,
@@ -177,25 +113,9 @@ sessions = sa.Table(
     ),
     sa.CheckConstraint("(change = 'deleted') = (deleted_at IS NOT NULL)", name="deleted"),
     sa.Index("uq_sessions_id", "id", unique=True),
-    sa.Index(
-        "ix_sessions_live_source",
-        "source_session_id",
-        "id",
-        sqlite_where=sa.text("deleted_at IS NULL"),
-        postgresql_where=sa.text("deleted_at IS NULL"),
-    ),
-    sa.Index(
-        "ix_sessions_missing",
-        "missing_since",
-        sqlite_where=sa.text("missing_since IS NOT NULL"),
-        postgresql_where=sa.text("missing_since IS NOT NULL"),
-    ),
-    sa.Index(
-        "ix_sessions_deleted",
-        "deleted_at",
-        sqlite_where=sa.text("deleted_at IS NOT NULL"),
-        postgresql_where=sa.text("deleted_at IS NOT NULL"),
-    ),
+    _some("ix_sessions_live_source", "source_session_id", "id", where="deleted_at IS NULL"),
+    _some("ix_sessions_missing", "missing_since", where="missing_since IS NOT NULL"),
+    _some("ix_sessions_deleted", "deleted_at", where="deleted_at IS NOT NULL"),
     sqlite_strict=True,
     comment="every session ever seen, with its current version; read the views chat_sessions and chat_sessions_all",
 )
@@ -259,13 +179,7 @@ passes = sa.Table(
     sa.CheckConstraint("state IN ('running', 'complete', 'partial', 'failed', 'held')", name="state"),
     sa.CheckConstraint("decision IN ('approved', 'rejected')", name="decision"),
     sa.CheckConstraint("(state = 'running') = (finished_at IS NULL)", name="finished"),
-    sa.Index(
-        "uq_passes_running",
-        "state",
-        unique=True,
-        sqlite_where=sa.text("state = 'running'"),
-        postgresql_where=sa.text("state = 'running'"),
-    ),
+    _some("uq_passes_running", "state", where="state = 'running'", unique=True),
     sqlite_strict=True,
     sqlite_autoincrement=True,
     comment="one row a pass: one logical listing of every session, which may span restarts",
@@ -311,13 +225,7 @@ quarantine = sa.Table(
     sa.Column("seen_at", UtcDateTime, nullable=False, comment="when it was first met"),
     sa.Column("resolved_at", UtcDateTime, comment="when a good version came, or the item went"),
     sa.Column("fingerprint", sa.Text, nullable=False, comment="tells the same item again"),
-    sa.Index(
-        "uq_quarantine_open",
-        "fingerprint",
-        unique=True,
-        sqlite_where=sa.text("resolved_at IS NULL"),
-        postgresql_where=sa.text("resolved_at IS NULL"),
-    ),
+    _some("uq_quarantine_open", "fingerprint", where="resolved_at IS NULL", unique=True),
     sqlite_strict=True,
     sqlite_autoincrement=True,
     comment="listed items that could not be read",
@@ -400,28 +308,10 @@ operations = sa.Table(
     sa.CheckConstraint("name <> ''", name="name"),
     sa.CheckConstraint("attempts >= 0", name="attempts"),
     sa.CheckConstraint("(state IN ('succeeded', 'dead', 'cancelled')) = (finished_at IS NOT NULL)", name="finished"),
-    sa.Index(
-        "ix_operations_active_source",
-        "source_session_id",
-        "id",
-        sqlite_where=sa.text(_ACTIVE),
-        postgresql_where=sa.text(_ACTIVE),
-    ),
-    sa.Index(
-        "ix_operations_active_session",
-        "session_id",
-        "id",
-        sqlite_where=sa.text(_ACTIVE),
-        postgresql_where=sa.text(_ACTIVE),
-    ),
+    _some("ix_operations_active_source", "source_session_id", "id", where=_ACTIVE),
+    _some("ix_operations_active_session", "session_id", "id", where=_ACTIVE),
     sa.Index("ix_operations_state", "state", "next_attempt_at", "id"),
-    sa.Index(
-        "ix_operations_deleted",
-        "finished_at",
-        "result_session_id",
-        sqlite_where=sa.text(_DELETED),
-        postgresql_where=sa.text(_DELETED),
-    ),
+    _some("ix_operations_deleted", "finished_at", "result_session_id", where=_DELETED),
     sqlite_strict=True,
     sqlite_autoincrement=True,
     comment="the queue; any program may INSERT kind, what the kind needs, requested_by, requested_at and not_before",
@@ -449,13 +339,7 @@ source_sessions = sa.Table(
         "state = 'linked' OR state = 'unresolved' OR state = 'missing' OR state = 'conflict'", name="state"
     ),
     sa.CheckConstraint("state <> 'linked' OR session_id IS NOT NULL", name="linked"),
-    sa.Index(
-        "ix_source_sessions_unlinked",
-        "state",
-        "checked_at",
-        sqlite_where=sa.text("state <> 'linked'"),
-        postgresql_where=sa.text("state <> 'linked'"),
-    ),
+    _some("ix_source_sessions_unlinked", "state", "checked_at", where="state <> 'linked'"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
     comment="external ids and where they stand; any program may INSERT source_session_id",
@@ -471,48 +355,3 @@ writers = sa.Table(
     sqlite_with_rowid=False,
     comment="on PostgreSQL, what tells whether a commit whose answer was lost has happened",
 )
-
-_SESSION_COMMENTS = {
-    **CONTENT_COMMENTS,
-    "first_seen_at": "when syncd first saw the session",
-    "changed_at": "when syncd last saw it changed; where its current version begins",
-}
-VIEW_COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
-    "chat_sessions": ("the sessions that are live in Albert, missing ones included, one row each", _SESSION_COMMENTS),
-    "chat_sessions_all": (
-        "every session ever seen, deleted ones included, one row each",
-        {
-            **_SESSION_COMMENTS,
-            "missing_since": "since when complete passes have missed it; null while listed",
-            "deleted_at": "when the session was found deleted; null while it is live",
-        },
-    ),
-    "chat_session_history": (
-        "one row a version of a session: what it said, from when to when",
-        {
-            "session_id": "Albert's id of the session; the same as id",
-            "change": "what made this version: created, updated, deleted, restored",
-            "valid_from": "when syncd wrote this version",
-            "valid_to": "when the next version took its place; null for the current one",
-            "pass_id": "the pass that wrote this version; null when an operation or a look-up did",
-            **_SESSION_COMMENTS,
-            "changed_at": "the same as valid_from",
-        },
-    ),
-    "mirror_freshness": (
-        "one row: how fresh the mirror is and what needs a person",
-        {
-            "last_complete_pass_at": "when the last complete pass ended; null before the first",
-            "age_seconds": "seconds since then",
-            "live_sessions": "sessions that are live, missing ones included",
-            "deleted_sessions": "sessions that were found deleted",
-            "missing_sessions": "live sessions that complete passes have missed",
-            "quarantined_items": "listed items that cannot be read",
-            "operations_pending": "operations that wait for their turn",
-            "operations_unknown": "operations whose answer was lost and is being looked up",
-            "operations_dead": "operations that failed for good and need a person",
-            "held_pass_id": "the pass that holds deletions for an operator's decision; null when none does",
-        },
-    ),
-}
-"""Each view, and each of its columns in their order: PostgreSQL's COMMENTs and the text of `docs/schema.md`."""

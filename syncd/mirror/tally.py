@@ -7,7 +7,7 @@ import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from syncd.mirror.tables import JsonText
+from syncd.mirror.columns import JsonText
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from syncd.mirror import operations
-from syncd.mirror.tables import UtcDateTime, source_sessions
+from syncd.mirror.columns import UtcDateTime
 from syncd.mirror.tables import passes as passes_table
+from syncd.mirror.tables import source_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

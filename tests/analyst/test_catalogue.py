@@ -7,7 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from syncd.mirror import catalogue
-from syncd.mirror.tables import UtcDateTime
+from syncd.mirror.columns import UtcDateTime
 from tests.world import world
 
 

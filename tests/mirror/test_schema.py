@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror import schema, tables
-from syncd.mirror.tables import UtcDateTime
+from syncd.mirror.columns import UtcDateTime
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ from alembic.migration import MigrationContext
 
 from syncd.errors import DatabaseBusyError
 from syncd.mirror import schema
+from syncd.mirror.catalogue import VIEW_COMMENTS
+from syncd.mirror.columns import JsonText
 from syncd.mirror.database import Database
-from syncd.mirror.tables import VIEW_COMMENTS, JsonText, metadata
+from syncd.mirror.tables import metadata
 from tests.postgres.server import PostgresServer, engine_of, in_thread
 
 COMMENTS = """

@@ -1,0 +1,79 @@
+"""The types of the tables' columns on both databases, and how a value of one is read where no table reads it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from syncd.clock import read_utc_text, utc_text
+
+
+def moment(text: str | None) -> datetime | None:
+    """Read a time as it is stored; text that some program put there and that is no time is none."""
+    try:
+        return None if text is None else read_utc_text(text)
+    except ValueError:
+        return None
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """A moment: `timestamptz` on PostgreSQL, sortable ISO text with `Z` on SQLite; naive values are refused."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        """Use the native type where there is one."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(sa.Text())
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:  # noqa: ANN401, ARG002
+        """Refuse what has no zone; text it is on PostgreSQL too, see `dialects`."""
+        return None if value is None else utc_text(value)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401, ARG002
+        """Give an aware moment back."""
+        return moment(value)
+
+
+class utc_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
+    """The database's clock, as a default for rows that other programs insert."""
+
+    inherit_cache = True
+    type = UtcDateTime()
+
+
+@compiles(utc_now)
+def _(_element: utc_now, _compiler: Any, **_: Any) -> str:  # noqa: ANN401 - SQLAlchemy's hook
+    return "now()"
+
+
+@compiles(utc_now, "sqlite")
+def _(_element: utc_now, _compiler: Any, **_: Any) -> str:  # noqa: ANN401 - SQLAlchemy's hook
+    return "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')"
+
+
+def new_id(result: sa.CursorResult[Any]) -> int:
+    """Return the id that the database gave to a row that was just inserted."""
+    key = result.inserted_primary_key
+    return int(key[0]) if key is not None else 0
+
+
+class _Jsonb(sa.types.UserDefinedType[str]):
+    """PostgreSQL's `jsonb`, given and taken as text."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:  # noqa: ANN401 - SQLAlchemy's hook
+        """Return the type's name."""
+        return "JSONB"
+
+
+JsonText = sa.Text().with_variant(_Jsonb(), "postgresql")
+Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
