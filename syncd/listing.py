@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -76,7 +77,7 @@ def read_page(body: bytes) -> Page:
     GarbledError
         The body is not `{"Items": [...], "lastKey": ...}`.
     """
-    if _NUL not in body:
+    if b"\\" not in body or _NUL not in body:  # one byte is looked for forty times faster than six
         try:
             return _read_plain(_PLAIN.decode(body))
         except (msgspec.MsgspecError, ValueError):
@@ -126,7 +127,7 @@ def _read_plain(listing: _Listing) -> Page:
     ValueError
         There is a surprise: a time that cannot be read, an empty id, the same id twice.
     """
-    times = _Times()
+    times = _plain_times(listing.Items)
     rows: list[Row] = [
         (
             item.id, item.name, item.parentId, item.sourceSessionId, item.status, item.kind, item.automationId,
@@ -146,21 +147,42 @@ def _read_plain(listing: _Listing) -> Page:
     return Page(rows, [], listing.lastKey or None)
 
 
-class _Times(dict[str | None, str | None]):
-    """The times of a page in the mirror's form; those of one session are often the same."""
+def _plain_times(items: list[_Session]) -> dict[str | None, str | None]:
+    """Return the times of a page in the mirror's form; those of one length are looked at all at once.
 
-    def __missing__(self, text: str | None) -> str | None:
-        moment = self[text] = _plain_time(text)
-        return moment
+    Raises
+    ------
+    ValueError
+        One of them is no time.
+    """
+    given = {item.lastMessageAt for item in items}
+    given.update([item.Created.at for item in items if item.Created])
+    given.update([item.Updated.at for item in items if item.Updated])
+    texts = [text for text in given if text is not None]
+    times: dict[str | None, str | None] = {None: None}
+    for length in set(map(len, texts)):
+        same = [text for text in texts if len(text) == length]
+        if _in_form(same, length):
+            deque(map(datetime.fromisoformat, same), maxlen=0)  # they may look like times and be none
+            times |= {text: text[:-1] + _FRACTION[length] for text in same}
+        else:
+            times |= {text: _require_time(text) for text in same}
+    return times
 
 
-def _plain_time(text: str | None) -> str | None:
+def _in_form(texts: list[str], length: int) -> bool:
+    """Whether texts of one length are in the mirror's form but for their fraction, as far as their marks tell."""
+    joined = "".join(texts)
+    marks = (*zip(range(4, 20, 3), _SHAPE[length == 20], strict=True), (length - 1, "Z"))  # noqa: PLR2004
+    return (
+        length in _FRACTION
+        and all(joined[place::length] == mark * len(texts) for place, mark in marks)
+        and "T24" not in joined
+    )
+
+
+def _require_time(text: str) -> str:
     """Bring a time to the mirror's form, or raise ValueError."""
-    if text is None:
-        return None
-    if text[-1:] == "Z" and text[4:17:3] == "--T::" and (rest := _FRACTION.get(len(text))) is not None:
-        datetime.fromisoformat(text)  # it may look like a time and be none
-        return text[:-1] + rest
     moment = read_time(text)
     if moment is None:
         raise ValueError("not a time")
@@ -285,15 +307,15 @@ def read_time(text: str) -> str | None:
     """Bring an ISO 8601 time to the mirror's form; a time without a zone is taken as UTC; None for anything else."""
     try:
         moment = datetime.fromisoformat(text)
-        if text[-1] == "Z" and text[4:20:3] in _SHAPES and len(text) in _FRACTION and text[11:13] != "24":
+        if text[-1] == "Z" and text[4:20:3] in _SHAPE and len(text) in _FRACTION and text[11:13] != "24":
             return text[:-1] + _FRACTION[len(text)]
         return utc_text(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     except (ValueError, OverflowError):
         return None
 
 
-_SHAPES = frozenset({"--T::Z", "--T::."})
-"""Every third character, from the fifth on, of a time that is all but in the mirror's form."""
+_SHAPE = ("--T::.", "--T::Z")
+"""Every third character, from the fifth on, of a time that is all but in the mirror's form, with a fraction or not."""
 _FRACTION = {20: ".000000Z", 24: "000Z", 27: "Z"}
 """What a UTC time of that length lacks to be in the mirror's form."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -54,36 +55,38 @@ def test_empty_text_is_text() -> None:
     assert (row["name"], row["source_session_id"], row["parent_id"]) == ("", "", "")
 
 
-@pytest.mark.parametrize(
-    ("text", "stored"),
-    [
-        ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00.000000Z"),
-        ("2026-01-31T12:00:00.123Z", "2026-01-31T12:00:00.123000Z"),
-        ("2026-01-31T12:00:00.123456Z", "2026-01-31T12:00:00.123456Z"),
-        ("2026-01-31T12:00:00.1Z", "2026-01-31T12:00:00.100000Z"),
-        ("2026-01-31T12:00:00.1234567Z", "2026-01-31T12:00:00.123456Z"),
-        ("2026-01-31T12:00:00,123Z", "2026-01-31T12:00:00.123000Z"),
-        ("2026-01-31t12:00:00z", "2026-01-31T12:00:00.000000Z"),
-        ("2026-01-31 12:00:00Z", "2026-01-31T12:00:00.000000Z"),
-        ("2026-01-31T12:00:00+05:00", "2026-01-31T07:00:00.000000Z"),
-        ("2026-01-31T12:00:00.500-08:00", "2026-01-31T20:00:00.500000Z"),
-        ("2026-01-31T12:00:00", "2026-01-31T12:00:00.000000Z"),
-        ("20260131T120000Z", "2026-01-31T12:00:00.000000Z"),
-        ("2026-01-31", "2026-01-31T00:00:00.000000Z"),
-        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000000Z"),
-        ("", None),
-        ("yesterday", None),
-        ("2026-02-30T00:00:00Z", None),
-        ("2026-01-31T25:00:00Z", None),
-        ("0001-01-01T00:00:00+05:00", None),
-        ("9999-12-31T23:59:59-05:00", None),
-        ("٢٠٢٦-01-31T12:00:00Z", None),
-        ("1767225600", None),
-    ],
-)
+TIMES = [
+    ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00.000000Z"),
+    ("2026-01-31T12:00:00.123Z", "2026-01-31T12:00:00.123000Z"),
+    ("2026-01-31T12:00:00.123456Z", "2026-01-31T12:00:00.123456Z"),
+    ("2026-01-31T12:00:00.1Z", "2026-01-31T12:00:00.100000Z"),
+    ("2026-01-31T12:00:00.1234567Z", "2026-01-31T12:00:00.123456Z"),
+    ("2026-01-31T12:00:00,123Z", "2026-01-31T12:00:00.123000Z"),
+    ("2026-01-31t12:00:00z", "2026-01-31T12:00:00.000000Z"),
+    ("2026-01-31 12:00:00Z", "2026-01-31T12:00:00.000000Z"),
+    ("2026-01-31T12:00:00+05:00", "2026-01-31T07:00:00.000000Z"),
+    ("2026-01-31T12:00:00.500-08:00", "2026-01-31T20:00:00.500000Z"),
+    ("2026-01-31T12:00:00", "2026-01-31T12:00:00.000000Z"),
+    ("20260131T120000Z", "2026-01-31T12:00:00.000000Z"),
+    ("2026-01-31", "2026-01-31T00:00:00.000000Z"),
+    ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000000Z"),
+    ("", None),
+    ("yesterday", None),
+    ("2026-02-30T00:00:00Z", None),
+    ("2026-01-31T25:00:00Z", None),
+    ("0001-01-01T00:00:00+05:00", None),
+    ("9999-12-31T23:59:59-05:00", None),
+    ("٢٠٢٦-01-31T12:00:00Z", None),
+    ("1767225600", None),
+]
+
+
+@pytest.mark.parametrize(("text", "stored"), TIMES)
 def test_a_time_is_stored_in_the_one_form_that_sorts(text: str, stored: str | None) -> None:
     found = read_time(text)
     assert found == stored or (text == "2026-01-31t12:00:00z" and found is None)
+    item = ITEM | {"lastMessageAt": text}
+    assert read_page(json.dumps({"Items": [item]}).encode()).rows == [read_item(item)]
 
 
 @given(st.datetimes(timezones=st.timezones()), st.sampled_from(["auto", "seconds", "milliseconds", "microseconds"]))
@@ -111,6 +114,30 @@ def test_unknown_fields_are_kept_in_canonical_json() -> None:
     assert extra(z=1, a={"y": [1.0, None], "x": "ü\u2028"}) == '{"a":{"x":"ü\u2028","y":[1.0,null]},"z":1}'
     assert extra(n=2**70) == f'{{"n":{2**70}}}'
     assert extra(Created={"by": "U", "role": "admin"}) == '{"Created":{"role":"admin"}}'
+
+
+moments = st.datetimes(timezones=st.just(UTC)).map(lambda moment: moment.isoformat().replace("+00:00", "Z"))
+times = st.one_of(
+    st.none(),
+    moments,
+    st.sampled_from([text for text, _ in TIMES] + ["2026-01-31T24:00:00Z"]),
+    st.text("0:-TZ.24", max_size=27),
+)
+
+
+@given(st.lists(st.tuples(times, times, times), max_size=4))
+def test_a_page_without_surprises_is_read_like_its_items_one_by_one(of_items: list[tuple[str | None, ...]]) -> None:
+    items = [
+        ITEM
+        | {
+            "id": f"S{n}",
+            "lastMessageAt": last,
+            "Created": {"at": created},
+            "Updated": None if updated is None else {"at": updated},
+        }
+        for n, (last, created, updated) in enumerate(of_items)
+    ]
+    assert read_page(json.dumps({"Items": items}).encode()).rows == [read_item(item) for item in items]
 
 
 json_values = st.recursive(
