@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import importlib.util
 import re
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import asyncpg
 import click
 import pytest
 from pydantic import SecretStr
@@ -156,13 +158,33 @@ def parse(words: list[str]) -> None:
         command.make_context(command.name, words, parent=context)
 
 
+def statements() -> list[str]:
+    found = [one for block in blocks("README.md", "sql") for one in block.split(";") if one.strip()]
+    assert len(found) >= 10
+    return found
+
+
 def test_sql_of_the_readme_runs_on_a_new_mirror(syncd: Call) -> None:
     assert syncd("migrate").code == 0
-    statements = [one for block in blocks("README.md", "sql") for one in block.split(";") if one.strip()]
-    assert len(statements) >= 10
     with closing(sqlite3.connect("syncd.db")) as connection:
-        for statement in statements:
+        for statement in statements():
             connection.execute(statement)
+
+
+async def test_sql_of_the_readme_runs_on_postgresql_as_it_stands(postgres_url: str) -> None:
+    connection = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+    try:
+        for statement in statements():
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def test_unit_of_the_readme_is_one_that_systemd_can_enable() -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.read_string(*blocks("README.md", "ini"))
+    assert unit["Install"]["WantedBy"] == "multi-user.target"
+    assert unit["Service"]["WorkingDirectory"] == f"/var/lib/{unit['Service']['StateDirectory']}"
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/library.md"])

@@ -161,8 +161,8 @@ def test_blocks_of_the_readme_run_from_top_to_bottom_in_an_empty_folder(
         words = shlex.split(line, comments=True)
         if words[0] == "export":
             monkeypatch.setenv(words[1].partition("=")[0], "sandbox-token")
-        elif words[0] == "cp":
-            shutil.copy(words[1], words[2])
+        elif words[0] == "install":
+            shutil.copy(words[-2], words[-1])
         elif words[:2] != ["make", "demo"]:  # the gate runs it as it stands
             assert Path(words[0]).name == "syncd", line
             said[" ".join(words[1:])] = (
