@@ -158,6 +158,14 @@ def parse(words: list[str]) -> None:
         command.make_context(command.name, words, parent=context)
 
 
+def test_page_of_the_architecture_names_every_module_and_no_other() -> None:
+    page = text("docs/architecture.md").partition("## One pass")[0]
+    rows = re.findall(r"^\| (`.*?) \|", page, flags=re.MULTILINE)
+    named = {name.removesuffix(".py").removesuffix("/") for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    there = {path.stem for folder in ("syncd", "syncd/mirror") for path in (ROOT / folder).iterdir()}
+    assert named == {name for name in there if not name.startswith("__") and name != "py"}
+
+
 def statements() -> list[str]:
     found = [one for block in blocks("README.md", "sql") for one in block.split(";") if one.strip()]
     assert len(found) >= 10

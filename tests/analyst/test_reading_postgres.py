@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests import world as worlds
+from tests.analyst.programs import ROOT
 from tests.analyst.test_reading import BLOCKS
 
 
@@ -18,6 +20,17 @@ def url(request: pytest.FixtureRequest) -> str:
         return str(request.getfixturevalue("postgres_url"))
     except pytest.FixtureLookupError:
         pytest.skip("no PostgreSQL to test with")
+
+
+def granted(sql: str) -> set[str]:
+    lists = re.findall(r"GRANT SELECT ON\s+(.*?)\s+TO ", sql, re.DOTALL)
+    return {name.strip().removeprefix(':"schema".') for names in lists for name in names.split(",")}
+
+
+def test_page_and_script_grant_the_same() -> None:
+    (block,) = (text for language, text in BLOCKS if language == "sql")
+    script = (ROOT / "config/postgresql-readers.sql").read_text(encoding="utf-8")
+    assert granted(block) == granted(script) > {"chat_sessions"}
 
 
 async def test_role_of_the_page_reads_the_views_and_cannot_write(tmp_path: Path, url: str) -> None:
