@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -41,9 +40,9 @@ class Timer:
 
 def peak_rss() -> float:
     """Return the most memory that this process had at once, in MB."""
-    if sys.platform == "linux":  # ru_maxrss would be at least what the parent had when it started this process
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would be at least what the parent had when it started this process
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / 1024
 
 

@@ -59,7 +59,7 @@ def mirrored(where: str, table: str = "sessions", columns: tuple[str, ...] = COL
 def queue(where: str, operations: int) -> None:
     """Make sure that each create has succeeded and its session is in the mirror."""
     with contextlib.closing(connect(where)) as db:
-        states = dict(db.execute("SELECT state, count(*) FROM operations GROUP BY state"))  # type: ignore[arg-type]
+        states = dict(db.execute("SELECT state, count(*) FROM operations GROUP BY state"))
         assert states == {"succeeded": operations}, states
         found = db.execute(
             "SELECT count(*), count(DISTINCT s.id) FROM operations AS o JOIN chat_sessions AS s "
