@@ -53,6 +53,11 @@ CASES: list[tuple[str, int, dict[str, str], dict[str, str]]] = [
     ("SyncdAlbertFailing", 40, {FAILED: "0+30x90", TAKEN: "0+70x90"}, {FAILED: "0+10x90", TAKEN: "0+90x90"}),
 ]
 """An alert, the minute at which it fires, the series that it is for, and series of a syncd that needs nobody."""
+TOLD_BY_ALL = {
+    "SyncdMirrorStale", "SyncdPassHeld", "SyncdOperationsDead", "SyncdOperationsUnknown", "SyncdQueueStuck",
+    "SyncdQuarantine", "SyncdSourceConflicts",
+}  # fmt: skip
+"""What each replica reads from the one database; of the rest each speaks for itself."""
 pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="no promtool; on Debian it is in the package prometheus")
 
 
@@ -60,9 +65,9 @@ def promtool(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(PROMTOOL), *words], input=given, capture_output=True, text=True, check=False)
 
 
-def played(alert: str, minute: int, series: dict[str, str], *, fires: bool) -> dict[str, Any]:
+def played(alert: str, minute: int, series: dict[str, str], *, fires: int) -> dict[str, Any]:
     firing = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
-    expected = [{"labels": "{}", "value": int(fires)}]
+    expected = [{"labels": "{}", "value": fires}]
     return {
         "interval": "1m",
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
@@ -73,9 +78,29 @@ def played(alert: str, minute: int, series: dict[str, str], *, fires: bool) -> d
 def test_each_alert_fires_for_what_it_is_for_and_not_when_all_is_well(tmp_path: Path) -> None:
     named = {rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
     assert {alert for alert, *_ in CASES} == named
-    tests = [played(alert, minute, bad, fires=True) for alert, minute, bad, _ in CASES]
-    tests += [played(alert, minute, well, fires=False) for alert, minute, _, well in CASES]
-    file = tmp_path / "tests.yaml"
+    tests = [played(alert, minute, bad, fires=1) for alert, minute, bad, _ in CASES]
+    tests += [played(alert, minute, well, fires=0) for alert, minute, _, well in CASES]
+    play(tests, tmp_path)
+
+
+def test_what_all_replicas_tell_fires_once_and_what_one_tells_of_itself_once_for_each(tmp_path: Path) -> None:
+    tests = []
+    for alert, minute, bad, _ in CASES:
+        (name, values), *more = bad.items()
+        if more:
+            continue  # a sum over all of them
+        name, _, labels = name.rstrip("}").partition("{")
+        of = {
+            f'{name}{{{labels}{"," * bool(labels)}tenant="{tenant}",instance="{tenant}{number}"}}': values
+            for tenant in "ab"
+            for number in "123"
+        }
+        tests.append(played(alert, minute, of, fires=2 if alert in TOLD_BY_ALL else 6))
+    play(tests, tmp_path)
+
+
+def play(tests: list[dict[str, Any]], folder: Path) -> None:
+    file = folder / "tests.yaml"
     file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
     done = promtool("test", "rules", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
