@@ -8,6 +8,7 @@ import importlib.util
 import re
 import shlex
 import sqlite3
+import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -186,6 +187,15 @@ async def test_sql_of_the_readme_runs_on_postgresql_as_it_stands(postgres_url: s
             await connection.execute(statement)
     finally:
         await connection.close()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no checkout")
+def test_file_that_the_readme_has_people_put_a_token_into_stays_out_of_git() -> None:
+    (line,) = [line for block in blocks("README.md", "sh") for line in block.splitlines() if "config/syncd.env" in line]
+    source, target = shlex.split(line, comments=True)[-2:]
+    ignored = ["git", "check-ignore", "--quiet", "--no-index"]
+    assert subprocess.run([*ignored, target], cwd=ROOT, check=False).returncode == 0
+    assert subprocess.run([*ignored, source], cwd=ROOT, check=False).returncode == 1
 
 
 def test_unit_of_the_readme_is_one_that_systemd_can_enable() -> None:
