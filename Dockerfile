@@ -1,4 +1,5 @@
 # syncd's image. Builds with or without BuildKit:
+#   make image        (tags it with the version of pyproject.toml too)
 #   docker build -t syncd .
 # The base is pinned by its tag; pin it further with --build-arg BASE_IMAGE=python:3.12-slim-trixie@sha256:...
 # Any Debian image with a python3 of 3.11 or newer and its venv module serves as BASE_IMAGE (glibc 2.38 or newer).
@@ -34,7 +35,6 @@ RUN /opt/syncd/bin/python -m pip install --quiet --require-hashes --no-deps -r r
     && python3 -m venv --system-site-packages /opt/builder \
     && /opt/builder/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
-COPY config config
 COPY migrations migrations
 COPY syncd syncd
 RUN /opt/builder/bin/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir /wheel . \
@@ -45,7 +45,7 @@ RUN /opt/builder/bin/python -m pip wheel --quiet --no-build-isolation --no-deps 
 
 # --- What runs.
 FROM ${BASE_IMAGE}
-ARG VERSION=0.1.0
+ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="syncd" \
       org.opencontainers.image.description="Mirrors Albert chat sessions into a local SQL database" \

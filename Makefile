@@ -66,8 +66,10 @@ format: .venv/dev ## format and mend what can be mended
 .PHONY: format
 
 IMAGE ?= syncd
-image: ## build the container image
-	docker build --tag $(IMAGE) --build-arg REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) .
+VERSION = $(shell sed -nE 's/^version = "(.+)"$$/\1/p' pyproject.toml)
+image: ## build the container image, as syncd and as syncd:VERSION
+	docker build --tag $(IMAGE) --tag $(IMAGE):$(VERSION) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) $(OPTIONS) .
 .PHONY: image
 
 image-test: .venv/dev ## build the image and run it for real, in an engine of its own (root, docker.io, debootstrap)
@@ -91,10 +93,10 @@ bench-peers: .venv/dev .venv-peers/ready ## measure dlt, the official SDK and th
 	$(BIN)/python -m benchmarks.compare .venv-peers/bin/python $(ARGS)
 .PHONY: bench-peers
 
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links
 lock: ## write the hashed requirements anew
-	$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv
+	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade uv
 	$(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --group build -c requirements/runtime.txt -o requirements/build.txt
 	$(LOCK) requirements/peers.in -o requirements/peers.txt

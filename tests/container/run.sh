@@ -38,14 +38,19 @@ for _ in $(seq 120); do
     sleep 0.5
 done
 
-build() { # name folder
-    docker build --network host --tag "$1" "$2" > "$work/build-$1.log" 2>&1 || { tail -n 30 "$work/build-$1.log"; exit 1; }
+build() { # name command
+    "${@:2}" > "$work/build-$1.log" 2>&1 || { tail -n 30 "$work/build-$1.log"; exit 1; }
 }
 # under the names that the Dockerfile and compose.yaml ask for, in an engine that can pull nothing
 tests/container/base_image.sh "$work/root" python:3.12-slim-trixie || skip "no base image could be made of Debian's packages"
 based=$SECONDS
-if command -v docker-compose > /dev/null; then build postgres:17 tests/container/postgres & postgres=$!; else postgres=; fi
-build syncd .
+if command -v docker-compose > /dev/null; then
+    build postgres docker build --network host --tag postgres:17 tests/container/postgres &
+    postgres=$!
+else
+    postgres=
+fi
+build syncd make image OPTIONS='--network host'
 [ -z "$postgres" ] || wait "$postgres"
 echo "base image: $based s; images: $((SECONDS - based)) s;" \
     "syncd's own: $(docker history --format '{{.Size}}' syncd | head -n -1 | grep -v '^0B' | paste -sd' ')"

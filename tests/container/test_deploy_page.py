@@ -1,7 +1,7 @@
 """Each command of `docs/deploy.md`, run as it stands there: in an empty folder, against a sandbox inside the container.
 
-The image is built by `run.sh` with the page's first command and one more option: the engine here has no network of its
-own. The images that Compose asks for are this one, and a stand-in for PostgreSQL's.
+The image is built by `run.sh` with the page's first command and one more option: the engine has no network of its own.
+The images that Compose asks for are this one, and a stand-in for PostgreSQL's.
 """
 
 from __future__ import annotations

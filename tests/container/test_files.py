@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,15 @@ def test_image_builds_from_what_dockerignore_lets_through() -> None:
     assert {word.partition("/")[0] for word in copied} <= let
 
 
+def test_version_of_the_manifest_and_of_the_page_is_that_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert _pod()["containers"][0]["image"] == f"syncd:{version}"
+    assert set(re.findall(r"syncd:(\d[\w.]*)", PAGE)) == {version}
+    said = subprocess.run(["make", "--dry-run", "image"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"--tag syncd --tag syncd:{version} --build-arg VERSION={version} " in said
+
+
 def test_deploy_page_has_no_commands_but_those_that_are_run_in_an_engine() -> None:
-    assert BUILD == ["docker build -t syncd ."]
-    assert [line.split()[0] for line in KUBERNETES] == ["kubectl", "kubectl"]
+    assert BUILD == ["make image"]
+    assert [line.split()[0] for line in KUBERNETES] == ["docker", "docker", "kubectl", "kubectl"]
     assert re.findall(r"`((?:docker|kubectl) [^`]+)`", FENCED.sub("", PAGE)) == []
