@@ -151,7 +151,7 @@ class Database:
         batch = self._asking.take()
         try:
             await self.store.ask(partial(group.run, jobs=batch))
-        except Exception:
+        except BaseException:
             self._asking.put_back(batch)
             raise
         for job in batch:
@@ -269,7 +269,7 @@ class Database:
             return
         try:
             await self._run(batch)
-        except Exception as error:
+        except BaseException as error:
             self._group.put_back(batch)
             if isinstance(error, postgres.CommitUnknownError):
                 self._doubt = error, batch

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ class Job:
 
     work: Each
     item: Any = None
+    begun: bool = False
     done: bool = False
     abandoned: bool = False
     result: Any = None
     error: BaseException | None = None
     _bell: asyncio.Future[None] | None = None
+    _wait: anyio.CancelScope | None = None
 
     def end(self) -> None:
         """Note that it is over, and tell who waits for it."""
@@ -44,9 +47,21 @@ class Job:
             self._bell.set_result(None)
 
     async def rung(self) -> None:
-        """Wait for the bell."""
+        """Wait for the bell; cancellation does not end the wait while somebody works on the job."""
         self._bell = asyncio.get_running_loop().create_future()
-        await self._bell
+        with anyio.CancelScope(shield=self.begun) as self._wait:
+            await self._bell
+
+    @property
+    def alive(self) -> bool:
+        """Whether anybody still waits for it."""
+        return not self.abandoned and (self._bell is None or not self._bell.cancelled())
+
+    def begin(self, *, begun: bool = True) -> None:
+        """Note that it is worked on, or no more: who waits for it learns what became of it, cancelled or not."""
+        self.begun = begun
+        if self._wait is not None:
+            self._wait.shield = begun
 
 
 def one_by_one(connection: Connection, works: list[Callable[[Connection], Any]]) -> list[Any]:
@@ -74,7 +89,8 @@ class Group:
     async def join(self, job: Job, lead: Callable[[], Awaitable[None]]) -> None:
         """Wait until a job is done; `lead` does all that wait, this one with them, and is called when nobody does it.
 
-        A job whose caller is cancelled, or whose `lead` failed, before it is done is never done later.
+        A job whose caller is cancelled, or whose `lead` failed, before it is done is never done later: cancellation
+        waits while the job is worked on.
         """
         self._waiting.append(job)
         try:
@@ -96,13 +112,17 @@ class Group:
             self._led = False
 
     def take(self) -> list[Job]:
-        """Take all that wait."""
+        """Take all that wait, to work on them."""
         taken, self._waiting = list(self._alive()), []
+        for job in taken:
+            job.begin()
         return taken
 
     def put_back(self, jobs: list[Job]) -> None:
         """Let jobs that were taken wait again, before all others."""
         self._waiting[:0] = jobs
+        for job in jobs:
+            job.begin(begun=False)
 
     def _alive(self) -> Iterator[Job]:
-        return (job for job in self._waiting if not job.abandoned)
+        return (job for job in self._waiting if job.alive)

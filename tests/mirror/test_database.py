@@ -8,6 +8,7 @@ import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,34 @@ async def test_a_write_cancelled_while_it_waits_its_turn_never_runs(folder: Path
             go.set()
         await database.write(run("INSERT INTO t VALUES (2)"))
         assert await database.read(run("SELECT group_concat(x) FROM t")) == "2"
+
+
+async def test_a_write_cancelled_while_another_commits_it_along_is_told_what_became_of_it(folder: Path) -> None:
+    async with opened(folder) as database:
+        await database.write(run("CREATE TABLE t (x)"))
+        began, go, scope, told = anyio.Event(), anyio.Event(), anyio.CancelScope(), []
+
+        def slow(_: sa.Connection) -> None:
+            anyio.from_thread.run_sync(began.set)
+            anyio.from_thread.run(go.wait)
+
+        def lead(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+            anyio.from_thread.run_sync(scope.cancel)
+
+        async def follow() -> None:
+            with scope:
+                told.append(await database.write(run("INSERT INTO t VALUES (2) RETURNING x")))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(database.write, slow)
+            await began.wait()
+            for work in (partial(database.write, lead), follow):
+                group.start_soon(work)
+                await anyio.wait_all_tasks_blocked()
+            go.set()
+        assert told == [2]
+        assert await database.read(run("SELECT group_concat(x) FROM t")) == "1,2"
 
 
 async def test_a_lock_of_another_program_is_waited_for_and_the_work_goes_on(folder: Path) -> None:
