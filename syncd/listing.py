@@ -113,9 +113,9 @@ class _Listing(msgspec.Struct, gc=False):
 _PLAIN = msgspec.json.Decoder(_Listing)
 _NUL = b"\\u0000"
 _NOBODY = _Audit()
-LONGEST_ID = 2600
-"""Bytes of an id, or a source id: PostgreSQL finds nothing longer by an index, and refuses the row."""
-_SHORT = LONGEST_ID // 4
+LONGEST_IDS = 2600
+"""Bytes of an id and its source id: PostgreSQL finds nothing longer by an index over both, and refuses the row."""
+_SHORT = LONGEST_IDS // 4
 """Characters that are never more bytes than that."""
 
 
@@ -141,9 +141,9 @@ def _read_plain(listing: _Listing) -> Page:
     ids = {item.id for item in listing.Items}
     if len(ids) != len(rows) or "" in ids:
         raise ValueError("an id is empty, or there twice")
-    longest = max(map(len, ids), default=0), max((len(item.sourceSessionId) for item in listing.Items), default=0)
-    if max(longest) > _SHORT:
-        raise ValueError("an id is long, perhaps too long")
+    longest = max(map(len, ids), default=0) + max((len(item.sourceSessionId) for item in listing.Items), default=0)
+    if longest > _SHORT:
+        raise ValueError("ids are long, perhaps too long")
     return Page(rows, [], listing.lastKey or None)
 
 
@@ -254,7 +254,7 @@ def read_item(item: Any, *, careful: bool = True) -> Row:  # noqa: ANN401 - what
     parent_id, source, status, kind, automation_id, run_id = map(item.get, _TEXTS)
     if type(source) is not str:
         raise UnreadableError("no readable sourceSessionId", session_id)
-    if len(session_id) > _SHORT or len(source) > _SHORT:
+    if len(session_id) + len(source) > _SHORT:
         _require_short(session_id, source)
     for value in (parent_id, status, kind, automation_id, run_id):
         if value is not None and type(value) is not str:
@@ -272,9 +272,9 @@ def read_item(item: Any, *, careful: bool = True) -> Row:  # noqa: ANN401 - what
 
 
 def _require_short(session_id: str, source: str) -> None:
-    for name, value in (("id", session_id), ("sourceSessionId", source)):
-        if (length := len(value.encode())) > LONGEST_ID:
-            raise UnreadableError(f"{name} has {length} bytes, and no more than {LONGEST_ID} can be kept", session_id)
+    if (length := len(session_id.encode()) + len(source.encode())) > LONGEST_IDS:
+        words = f"id and sourceSessionId have {length} bytes together, and no more than {LONGEST_IDS} can be kept"
+        raise UnreadableError(words, session_id)
 
 
 def _audit(block: Any, name: str, unknown: dict[str, Any], session_id: str) -> tuple[str | None, ...]:  # noqa: ANN401

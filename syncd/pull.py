@@ -115,7 +115,7 @@ class Pull:
 
         def work(connection: Connection) -> tuple[Progress, Progress | None]:
             progress = passes.running(connection)
-            if progress is None or progress.read or (ceiling := self._ceiling(progress, 0)) is None:
+            if progress is None or (ceiling := self._ceiling(progress, 0)) is None:
                 return progress or passes.begin(connection, now), None
             passes.finish(connection, progress, "partial", now=now, error=f"{ceiling}: its checkpoint is too old")
             return passes.begin(connection, now), progress

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -80,6 +81,8 @@ class Push:
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     refused: str | None = None
     """Why the queue rests, while Albert refuses the credentials."""
+    _limited: dict[int, int] = field(default_factory=dict)
+    """How often in a row each operation was answered 429 with no word of how long to wait."""
     _flying: dict[int, Attempt] = field(default_factory=dict)
     _looked_at: datetime = NEVER
     _turn: int = 0
@@ -131,14 +134,15 @@ class Push:
     async def recover(self, *, abandoned: bool) -> None:
         """Make operations whose holder is gone `unknown`."""
 
-        def work(connection: Any) -> list[int]:  # noqa: ANN401 - a Connection
+        def work(connection: Any) -> list[tuple[int, str | None]]:  # noqa: ANN401 - a Connection
             return operations.recover(connection, now=self.clock.now(), abandoned=abandoned)
 
         found = await self.database.write(work)
-        for operation_id in found:
+        for operation_id, source_id in found:
             self.log.warning(
                 "operation.unknown",
                 operation_id=operation_id,
+                source_session_id=source_id,
                 error="its daemon stopped before the answer was known",
             )
         if found:
@@ -246,6 +250,7 @@ class Push:
     async def _conclude(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
         operation, own = self._learn(operation, outcome, log)
         now, chance = self.clock.now(), self.chance()
+        own = self._slow_down(operation, own, chance)
         outcome = conclude.spent(operation, own, now=now, patience=self.settings)
         conclusion = Conclusion(operation, outcome, now, self.settings, chance)
         written: Concluded = await self.database.write_each(conclude.write_all, conclusion)
@@ -283,6 +288,14 @@ class Push:
             if self._outage.down and not was_down:
                 log.error("queue.slowed", error=error, hint="Albert fails for everybody; no attempt counts meanwhile")
         return operation, outcome
+
+    def _slow_down(self, operation: Operation, outcome: Outcome, chance: float) -> Outcome:
+        """Wait ever longer for a server that says "too many" and not until when: such an attempt is not counted."""
+        if not isinstance(outcome, Retry) or outcome.status != HTTPStatus.TOO_MANY_REQUESTS or outcome.retry_after:
+            self._limited.pop(operation.id, None)
+            return outcome
+        self._limited[operation.id] = count = self._limited.get(operation.id, 0) + 1
+        return replace(outcome, retry_after=self.settings.backoff.wait(count, chance=chance))
 
     def _relax(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
         """Learn from an outcome that Albert takes the credentials again, or works again."""

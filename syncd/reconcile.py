@@ -24,7 +24,7 @@ from syncd.clock import utc_text
 from syncd.decide import GONE, listed_from
 from syncd.listing import SOURCE, GarbledError, Row, read_session
 from syncd.logs import log_link
-from syncd.mirror import sessions, sources
+from syncd.mirror import loading, sessions, sources
 from syncd.mirror.sources import Link
 from syncd.tasks import gather
 
@@ -82,6 +82,8 @@ class Reconcile:
         int
             The number of source ids that got no answer and will be asked for again.
         """
+        if not await self.database.read(loading.has_index):
+            return 0  # the end of the first pass links all at once; until then each look would go through all sessions
         await self._resolve()
         before = self.clock.now() - timedelta(seconds=RECHECK)
         after, self._after = self._after, None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from syncd.albert import AlbertException, AlbertHTTPError
@@ -98,10 +99,14 @@ class _Sweep:
             keys = array("q", passes.unseen(connection, progress, now))  # all there are when the listing was empty
             approved = passes.approved(connection)
             live = passes.live_count(connection)
-            held = self._too_many(live, len(keys), sum(key not in approved for key in keys))
+            doubtful = [key for key in keys if key not in approved]
+            if len(doubtful) > self._limit(live) and progress.counts["seen"]:
+                # a listing may lag behind our own creates, and none of them can go before the grace is over
+                unlisted = passes.never_listed(connection, now - timedelta(seconds=self.guard.grace))
+                doubtful = [key for key in doubtful if key not in unlisted]
+            held = self._too_many(live, len(keys), len(doubtful))
             if held is not None:
                 passes.hold(connection, progress, keys, now=now, error=held)
-                passes.forget_approved(connection, (key for key in approved if key in progress.seen))
                 return [], len(keys), held, approved, []
             candidates, newly = absences.mark(connection, list(keys), now)
             return candidates, len(keys), None, approved, newly
@@ -117,10 +122,12 @@ class _Sweep:
             return None
         if not self.progress.counts["seen"]:
             return f"the listing was empty, and {live} sessions are live in the mirror"
-        limit = guard_limit(live, max_count=self.guard.max_count, max_fraction=self.guard.max_fraction)
-        if unapproved > limit:
+        if unapproved > (limit := self._limit(live)):
             return f"{missed} of {live} live sessions are not listed any more, and at most {limit} may go at once"
         return None
+
+    def _limit(self, live: int) -> int:
+        return guard_limit(live, max_count=self.guard.max_count, max_fraction=self.guard.max_fraction)
 
     async def _witness(self) -> bool:
         """See one session that was just listed answer 200, so that a wrong tenant or a broken route deletes nothing.
@@ -161,7 +168,7 @@ class _Sweep:
             return _Evidence("gone" if error.status_code in GONE else None)
         except (AlbertException, GarbledError):
             return _Evidence(None)
-        return _Evidence("alive" if row[ID] == session_id else None, row, asked_at)
+        return _Evidence("alive", row, asked_at) if row[ID] == session_id else _Evidence(None)
 
     async def _conclude(self, candidates: list[Candidate], evidence: list[_Evidence]) -> int:
         """Write what was learned and end the pass as complete, in one transaction."""

@@ -9,6 +9,8 @@ from syncd.albert.errors import InvalidIdError
 
 MAX_LENGTH = 1024
 """Characters of an id; longer ones meet the request-line limits of servers (8 KB) once encoded."""
+MAX_BYTES = 2000
+"""Bytes of an id, which leave room for the other one of a session; see `listing.LONGEST_IDS`."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -23,8 +25,8 @@ def segment(value: str) -> str:
     Raises
     ------
     InvalidIdError
-        ``value`` is not text, is empty, ``.`` or ``..``, is longer than 1,024 characters, or holds a control
-        character (C0, DEL, C1) or a lone surrogate.
+        ``value`` is not text, is empty, ``.`` or ``..``, is longer than 1,024 characters or 2,000 bytes, or holds a
+        control character (C0, DEL, C1) or a lone surrogate.
     """
     if not isinstance(value, str):
         raise InvalidIdError(f"an id is text, not {type(value).__name__}")
@@ -35,7 +37,9 @@ def segment(value: str) -> str:
     if _CONTROL.search(value):
         raise InvalidIdError(f"an id with a control character cannot be sent: {value[:80]!a}")
     try:
-        return quote(value, safe="")
+        size = len(value.encode())
     except UnicodeEncodeError:
-        pass
-    raise InvalidIdError(f"an id with a lone surrogate cannot be sent: {value[:80]!a}")
+        raise InvalidIdError(f"an id with a lone surrogate cannot be sent: {value[:80]!a}") from None
+    if size > MAX_BYTES:
+        raise InvalidIdError(f"an id of {size} bytes is too long, the limit is {MAX_BYTES}")
+    return quote(value, safe="")

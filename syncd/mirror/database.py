@@ -128,15 +128,7 @@ class Database:
         DatabaseReplacedError
             The SQLite file is not the one that was opened; opening it again would make an empty one.
         """
-        if self.dialect == "postgresql":
-            return await self._patiently(partial(self.store.read, work))
-        try:
-            return await self.store.read(work)
-        except Exception as error:
-            reason = translated(error)
-            if reason is None:
-                raise
-            raise reason from error
+        return await self._patiently(partial(self.store.read, work))
 
     async def ask(self, work: Each, item: Any) -> Any:  # noqa: ANN401 - the work's
         """Ask about an item, by one statement for all that are asked about at the same time; raises what `read` does.

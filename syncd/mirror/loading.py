@@ -65,13 +65,20 @@ def is_loading(connection: Connection) -> bool:
     """Whether a first pass has begun to load this mirror and has not ended."""
     if connection.dialect.name != "sqlite":
         return False
-    there = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?", (_INDEX,))
-    if there.first() is None:
+    if not has_index(connection):
         return True
     if connection.exec_driver_sql(_COMPLETE).first() is not None:
         return False
     # with the index, a process that ended before the last source id was linked is still loading
     return connection.exec_driver_sql(_UNLINKED).first() is not None
+
+
+def has_index(connection: Connection) -> bool:
+    """Whether the carriers of a source id can be found without a look at all sessions."""
+    if connection.dialect.name != "sqlite":
+        return True
+    there = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?", (_INDEX,))
+    return there.first() is not None
 
 
 def link_all(connection: Connection, at: str) -> None:

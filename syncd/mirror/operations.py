@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 STATES = ("pending", "running", "unknown", "succeeded", "dead", "cancelled")
 LONGEST_ERROR = 2000
-_KEYS = ("source_session_id", "session_id")
 
 
 class LeaseLostError(Exception):
@@ -67,14 +66,48 @@ class Operation:
 _FIELDS = tuple(Operation.__dataclass_fields__)
 _ACTIVE = "state IN ('pending', 'running', 'unknown', 'dead')"
 """As it stands in the partial indexes, so that SQLite sees that those serve."""
-_DUE = f"""
+
+
+def _earlier(what: str, this: str, *, at_once: bool = False) -> tuple[str, ...]:
+    """Write queries for the earlier operations on the same key that are not over.
+
+    An operation is on the source id or the session id that it names, and on that of the session which the mirror knows
+    to belong to it: a delete by id must neither overtake the create of its session, nor be overtaken by the next one.
+
+    Parameters
+    ----------
+    at_once : bool
+        Keep PostgreSQL from a join with all operations, as long as it knows nothing of the rows.
+    """
+    own = f"s.id = {this}.session_id"
+    carriers = f"s.source_session_id = {this}.source_session_id AND s.deleted_at IS NULL"
+    alone, known = "operations AS e WHERE", "sessions AS s JOIN operations AS e ON"
+    same = (
+        f"{alone} e.source_session_id = {this}.source_session_id",
+        f"{alone} e.session_id = {this}.session_id",
+        *(
+            f"{alone} e.{name} = ANY (ARRAY(SELECT s.{key} FROM sessions AS s WHERE {those}))"  # noqa: S608
+            if at_once
+            else f"{known} e.{name} = s.{key} WHERE e.{name} IS NOT NULL AND {those}"
+            for name, key, those in (
+                ("source_session_id", "source_session_id", own),
+                ("session_id", "id", carriers),
+            )
+        ),
+    )
+    return tuple(f"SELECT {what} FROM {one} AND e.id < {this}.id AND e.{_ACTIVE}" for one in same)  # noqa: S608
+
+
+def _due(when: str, *, at_once: bool = False) -> str:
+    """Write the query for the operations that are due and that nothing blocks, the first of them first."""
+    return f"""
 SELECT {", ".join(_FIELDS)} FROM operations AS o
-WHERE state = ? AND {{when}} AND (lease_until IS NULL OR lease_until < ?)
-    AND NOT EXISTS (SELECT 1 FROM operations AS e WHERE e.source_session_id = o.source_session_id AND e.id < o.id
-        AND e.{_ACTIVE})
-    AND NOT EXISTS (SELECT 1 FROM operations AS e WHERE e.session_id = o.session_id AND e.id < o.id AND e.{_ACTIVE})
+WHERE state = ? AND {when} AND (lease_until IS NULL OR lease_until < ?)
+    {" ".join(f"AND NOT EXISTS ({query})" for query in _earlier("1", "o", at_once=at_once))}
 ORDER BY next_attempt_at, id LIMIT ?
 """  # noqa: S608 - constants
+
+
 _DELETED_SINCE = """
 SELECT DISTINCT result_session_id FROM operations WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ?
     AND result_session_id IN (SELECT value FROM json_each(?))
@@ -84,24 +117,15 @@ SELECT 1 FROM operations WHERE kind = 'delete' AND state = 'succeeded' AND finis
 """
 _NEXT_DUE = "SELECT min(next_attempt_at) FROM operations WHERE state = ? AND next_attempt_at > ?"
 _WAITED, _FRESH = "next_attempt_at <= ?", "next_attempt_at IS NULL"
-_DUE_NOW = _DUE.format(when=f"({_FRESH} OR {_WAITED})")
-_DUE_AND_FREE = keys.free(*(_DUE.format(when=when) for when in (_WAITED, _FRESH)))
+_DUE_NOW = _due(f"({_FRESH} OR {_WAITED})")
+_DUE_AND_FREE = keys.free(*(_due(when, at_once=True) for when in (_WAITED, _FRESH)))
 _CLAIM = "UPDATE operations SET state = ?, attempts = ?, fence = ?, lease_until = ?, lease_owner = ? WHERE id = ?"
 
 
-def _earlier(name: str) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
-    """Match the earlier operations on the same key that are not over."""
-    earlier = operations.alias(f"earlier_{name}")
-    active = sa.text(f"{earlier.name}.{_ACTIVE}")
-    return earlier, sa.and_(earlier.c[name] == operations.c[name], earlier.c.id < operations.c.id, active)
-
-
-def _blocker() -> sa.ColumnElement[int]:
-    """Return the first operation that blocks this one."""
-    firsts = [
-        sa.select(sa.func.min(earlier.c.id)).where(same).scalar_subquery() for earlier, same in map(_earlier, _KEYS)
-    ]
-    return sa.func.coalesce(*firsts)
+_BLOCKER: sa.ColumnElement[int] = sa.func.coalesce(
+    *(sa.literal_column(f"({query})") for query in _earlier("min(e.id)", "operations"))
+)
+"""The first operation that blocks one."""
 
 
 def enqueue(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -143,7 +167,7 @@ def claim(
 
 
 def _read(row: Sequence[Any]) -> Operation:
-    """Read a row of `_DUE`."""
+    """Read a row of `_due`."""
     values = [*row[:-3], moment(row[-3]), *row[-2:]]
     return Operation(*values)
 
@@ -192,7 +216,7 @@ def release(connection: Connection, operation: Operation, state: str, **values: 
     write(connection, operation, state=state, lease_until=None, lease_owner=None, **values)
 
 
-def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[int]:
+def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[tuple[int, str | None]]:
     """Make operations whose holder is gone `unknown`: their request may have been applied.
 
     Parameters
@@ -203,14 +227,14 @@ def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[i
 
     Returns
     -------
-    list[int]
-        The operations that became unknown.
+    list[tuple[int, str | None]]
+        The operations that became unknown, with their source ids.
     """
     late = sa.or_(operations.c.lease_until.is_(None), operations.c.lease_until < now)
     lost = sa.true() if abandoned else late
-    query = sa.select(operations.c.id).where(operations.c.state == "running", lost).with_for_update(skip_locked=True)
-    rows = connection.execute(query).scalars().all()
-    for row_id in rows:
+    query = sa.select(operations.c.id, operations.c.source_session_id).where(operations.c.state == "running", lost)
+    rows = [(row.id, row.source_session_id) for row in connection.execute(query.with_for_update(skip_locked=True))]
+    for row_id, _ in rows:
         connection.execute(
             sa.update(operations)
             .where(operations.c.id == row_id)
@@ -225,7 +249,7 @@ def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[i
             .where(operations.c.state == "unknown", operations.c.lease_until.is_not(None))
             .values(lease_until=None, lease_owner=None, fence=operations.c.fence + 1)
         )
-    return list(rows)
+    return rows
 
 
 def next_due(connection: Connection, *, after: datetime) -> datetime | None:
@@ -256,7 +280,7 @@ def counts(connection: Connection) -> dict[str, int]:
 
 def listing(connection: Connection, *, state: str | None, limit: int) -> Sequence[sa.RowMapping]:
     """Return operations, newest first, each with the id of the one that blocks it."""
-    query = sa.select(operations, _blocker().label("blocked_by")).order_by(operations.c.id.desc())
+    query = sa.select(operations, _BLOCKER.label("blocked_by")).order_by(operations.c.id.desc())
     if state is not None:
         query = query.where(operations.c.state == state)
     with lenient_text(connection):
@@ -265,7 +289,7 @@ def listing(connection: Connection, *, state: str | None, limit: int) -> Sequenc
 
 def get(connection: Connection, operation_id: int) -> sa.RowMapping | None:
     """Return one operation, with the id of the one that blocks it."""
-    query = sa.select(operations, _blocker().label("blocked_by")).where(operations.c.id == operation_id)
+    query = sa.select(operations, _BLOCKER.label("blocked_by")).where(operations.c.id == operation_id)
     with lenient_text(connection):
         return connection.execute(query).mappings().first()
 

@@ -184,6 +184,8 @@ def finish(
             forget_writers(connection)
     else:
         connection.execute(sa.delete(pages).where(pages.c.pass_id == progress.id))
+        # an approval is for those that had gone: who came back meanwhile is not meant when it goes again
+        forget_approved(connection, (key for key in approved(connection) if key in progress.seen))
 
 
 def live_count(connection: Connection) -> int:
@@ -204,6 +206,14 @@ def not_observed(progress: Progress, now: datetime) -> sa.ColumnElement[bool]:
     """Match sessions that nothing but a listing saw since a pass began; see `decide.CLOCK_SLACK`."""
     observed_at = sessions.c.observed_at
     return sa.or_(observed_at.is_(None), observed_at < progress.started_at, observed_at > now + CLOCK_SLACK)
+
+
+def never_listed(connection: Connection, moment: datetime) -> set[int]:
+    """Return the sessions that are known since a moment and that no listing has brought; looks at all sessions."""
+    query = sa.select(sessions.c.key).where(
+        sessions.c.change == "created", sessions.c.pass_id.is_(None), sessions.c.first_seen_at >= moment
+    )
+    return set(connection.execute(query).scalars())
 
 
 def unseen(connection: Connection, progress: Progress, now: datetime) -> Iterator[int]:

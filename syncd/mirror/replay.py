@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from syncd.clock import utc_text
-from syncd.listing import UnreadableError, read_item
+from syncd.listing import ID, UnreadableError, read_item
 from syncd.mirror import quarantine, sessions
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def replay(connection: Connection, now: datetime) -> tuple[int, int]:
                 left += 1
                 continue
             seen = utc_text(item.seen_at)
-            sessions.apply(connection, [row], sessions.Sighting(seen, utc_text(now), item.pass_id, listed_from=seen))
+            # one that is new counts as seen now: the running pass has seen it as an item, and not as a session
+            pass_id = None if sessions.key_of(connection, row[ID] or "") is None else item.pass_id
+            sessions.apply(connection, [row], sessions.Sighting(seen, utc_text(now), pass_id, listed_from=seen))
             quarantine.resolve(connection, item.id, now)
             resolved += 1
     return resolved, left

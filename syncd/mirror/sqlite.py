@@ -87,10 +87,8 @@ class Store:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run a function of a connection in a transaction that sees one snapshot and writes nothing."""
         self.check_identity()
-        with anyio.CancelScope(shield=True):
-            async with self._reader.connect() as connection:
-                result = await connection.run_sync(work)
-        return result
+        async with self._reader.connect() as connection:
+            return await connection.run_sync(work)
 
     async def ask(self, work: Callable[[Connection], T]) -> T:
         """Do what `read` does: a transaction costs nothing here."""

@@ -63,7 +63,9 @@ async def test_holder_that_lost_its_fence_cannot_finish(tmp_path: Path) -> None:
         await w.enqueue(create())
         (mine,) = await claim(w)
         w.clock.forward(61)
-        assert await w.database.write(lambda c: operations.recover(c, now=w.clock.now(), abandoned=False)) == [mine.id]
+        assert await w.database.write(lambda c: operations.recover(c, now=w.clock.now(), abandoned=False)) == [
+            (mine.id, "s-1")
+        ]
         with pytest.raises(operations.LeaseLostError):
             await w.database.write(lambda c: operations.release(c, mine, "dead", finished_at=w.clock.now()))
         assert (await w.operation(mine.id))["state"] == "unknown"

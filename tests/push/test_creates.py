@@ -195,25 +195,6 @@ async def test_succeeded_create_is_in_the_mirror_in_the_same_transaction(tmp_pat
         assert row["result_session_id"] in await w.live()
 
 
-async def test_adopted_session_that_another_operation_deletes_meanwhile_is_made_anew(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        there = w.sandbox.create(source_session_id="s-1", name="wanted")
-        await w.one_pass()
-        (one, two) = await w.enqueue(create(), {"kind": "delete", "session_id": there["id"]})
-
-        async def late(request: web.BaseRequest) -> web.Response:
-            answer = await w.sandbox.api.answer(request, w.sandbox.habits)
-            w.clock.forward(1)
-            await finished(w, two)
-            return answer
-
-        w.sandbox.script("GET", f"{SESSIONS}/source/s-1", late)
-        rows = await worked(w, one, two)
-        assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
-        assert rows[0]["result_session_id"] in await w.live()
-        assert await w.live() == w.there()
-
-
 @pytest.mark.sqlite  # on PostgreSQL the index stays
 async def test_create_beside_a_first_pass_that_has_taken_the_index_away_is_carried_out(tmp_path: Path) -> None:
     async with world(tmp_path) as w:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from syncd.mirror import operations
 from syncd.sandbox import Habits
+from syncd.sandbox.faults import Faults
 from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working
 from tests.world import world
 
@@ -97,6 +98,37 @@ async def test_dead_and_unknown_operations_block_their_own_key_and_say_so(tmp_pa
             "dead", "unknown", "pending", "pending", "succeeded", "pending",
         ]  # fmt: skip
         assert [listed[one]["blocked_by"] for one in (dead, lost, *behind)] == [None, None, dead, lost, None, dead]
+
+
+async def test_delete_by_id_does_not_overtake_the_create_whose_answer_was_lost(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.faults = Faults(only=["POST"], lost_after=1.0)
+        (one,) = await w.enqueue(create())
+        await w.push().drain()
+        w.sandbox.faults = Faults()
+        await w.one_pass()
+        (there,) = await w.live()
+        (two,) = await w.enqueue({"kind": "delete", "session_id": there})
+        assert (await w.database.read(lambda c: operations.get(c, two)))["blocked_by"] == one
+        w.sandbox.habits.lookup_lag = 2.0
+        rows = await worked(w, one, two)
+        assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
+        assert effects(w) == ["s-1"]
+        assert await w.live() == w.there() == {}
+
+
+async def test_create_does_not_overtake_the_delete_by_id_of_the_session_that_carries_its_source_id(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as w:
+        there = w.sandbox.create(source_session_id="s-1", name="wanted")["id"]
+        await w.one_pass()
+        ids = await w.enqueue({"kind": "delete", "session_id": there}, create())
+        assert (await w.database.read(lambda c: operations.get(c, ids[1])))["blocked_by"] == ids[0]
+        rows = await worked(w, *ids)
+        assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
+        assert rows[1]["result_session_id"] != there
+        assert await w.live() == w.there() == {rows[1]["result_session_id"]: "wanted"}
 
 
 async def test_operator_retries_what_is_dead_with_all_attempts_before_it(tmp_path: Path) -> None:
