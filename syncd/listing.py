@@ -31,7 +31,14 @@ _AUDIT = frozenset({"by", "byName", "at"})
 
 
 class GarbledError(Exception):
-    """A success that cannot be read: the server's words are not what the call answers with."""
+    """A success that cannot be read: the server's words are not what the call answers with.
+
+    `session_id` is there when the answer is a session of which that much could be read.
+    """
+
+    def __init__(self, words: str, session_id: str | None = None) -> None:
+        super().__init__(words)
+        self.session_id = session_id
 
 
 class UnreadableError(Exception):
@@ -223,7 +230,7 @@ def read_session(body: bytes) -> Row:
     try:
         return read_item(data, careful=careful)
     except UnreadableError as error:
-        raise GarbledError(f"the answer is not a session: {error.reason}") from error
+        raise GarbledError(f"the answer is not a session: {error.reason}", error.session_id) from error
 
 
 def read_item(item: Any, *, careful: bool = True) -> Row:  # noqa: ANN401 - whatever the server sent

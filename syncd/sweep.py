@@ -166,7 +166,9 @@ class _Sweep:
             row = read_session(await self.albert.get_raw(id=session_id))
         except AlbertHTTPError as error:
             return _Evidence("gone" if error.status_code in GONE else None)
-        except (AlbertException, GarbledError):
+        except GarbledError as error:  # a session that cannot be read is there all the same, as in a listing
+            return _Evidence("alive" if error.session_id == session_id else None)
+        except AlbertException:
             return _Evidence(None)
         return _Evidence("alive", row, asked_at) if row[ID] == session_id else _Evidence(None)
 
@@ -184,6 +186,8 @@ class _Sweep:
                     one = sessions.apply(connection, [found.row], sighting)
                     applied.sources += one.sources
                     applied.restored += one.restored
+            unread = [one.key for one, found in pairs if found.verdict == "alive" and found.row is None]
+            absences.clear(connection, unread, now)
             gone = [candidate.key for candidate, found in pairs if found.verdict == "gone"]
             counted = absences.count(connection, gone, progress, now)
             doomed = [one.key for one in counted if self._may_go(one, now)]

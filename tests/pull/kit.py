@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import anyio
 from aiohttp import web
 
 from tests.world import World
@@ -99,3 +100,16 @@ async def counted(w: World) -> dict[str, Any]:
     assert min(row[name] for name in (*CHANGES, "seen", "quarantined", "without_id")) >= 0, row
     assert with_id >= 0, row
     return row
+
+
+async def run_until(w: World, *, pages: int) -> None:
+    """Run a pass and cancel it when so many pages have been written."""
+    with anyio.CancelScope() as scope:
+
+        def on_page(counts: Mapping[str, int]) -> None:
+            if counts["pages"] == pages:
+                scope.cancel()
+
+        pull = w.pull()
+        pull.on_page = on_page
+        await pull.run()

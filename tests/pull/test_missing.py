@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -292,3 +293,24 @@ async def test_an_id_that_cannot_be_sent_is_kept_and_never_asked_for(folder: Pat
             assert (await w.one_pass()).state == "complete"
         assert ".." in await w.live()
         assert all(".." not in path for path in w.asked("GET"))
+
+
+@pytest.mark.parametrize(("answer", "counted"), [({"name": None}, 0), ({"id": "SES2"}, 1), (b"<html>", 1)])
+async def test_a_missing_session_that_answers_200_is_there_even_when_it_cannot_be_read(
+    folder: Path, answer: Any, counted: int
+) -> None:
+    async with world(folder, sessions=5) as w:
+        w.guard = Guard(grace=0, confirmations=3, max_count=5, max_fraction=0.0)
+        await w.one_pass()
+        listed = all_but(w, "SES1")
+        Listing(w, {None: listed})
+        there = w.sandbox.live()["SES1"]
+        for path in (f"{BASE}/SES1", f"{BASE}/source/"):
+            w.sandbox.script("GET", path, 404)
+        await w.one_pass()
+        assert (await session(w, "SES1"))["absences"] == 1
+        body = answer if isinstance(answer, bytes) else json.dumps(there | answer).encode()
+        w.sandbox.script("GET", f"{BASE}/SES1", lambda _: web.Response(body=body))
+        await w.one_pass()
+        row = await session(w, "SES1")
+        assert (row["absences"], row["missing_since"] is None) == (counted, counted == 0)

@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.mirror.replay import replay
-from tests.pull.kit import Listing, counted, dump, page, session, wire
+from syncd.sweep import Guard
+from tests.pull.kit import Listing, counted, dump, page, run_until, session, wire
 from tests.world import World, world
 
 GOOD = [wire("A"), wire("B")]
@@ -282,3 +283,21 @@ async def test_session_whose_id_no_index_can_hold_costs_the_others_nothing(folde
             "and no more than 2600 can be kept"
         )
         assert row == {"session_id": long, "reason": reason}
+
+
+@pytest.mark.usefixtures("_a_page_at_a_time")
+async def test_an_item_replayed_in_the_middle_of_a_pass_is_not_missed_by_it(folder: Path) -> None:
+    async with world(folder) as w:
+        items = [wire(f"X{n}", name=None) for n in range(5)]
+        listing = Listing(w, {None: page(*GOOD, *items, key="k"), "k": page()})
+        w.guard = Guard(grace=120, confirmations=2, max_count=0, max_fraction=0.0)
+
+        async def repaired() -> None:
+            await w.sql("UPDATE quarantine SET payload = replace(payload, 'null', '\"n\"')")
+            await w.database.write(lambda c: replay(c, w.clock.now()))
+
+        await run_until(w, pages=1)
+        await repaired()
+        assert (await w.one_pass()).state == "complete"
+        assert listing.asked
+        assert {row["missing_since"] for row in await w.sql("SELECT missing_since FROM sessions")} == {None}

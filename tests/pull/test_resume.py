@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,13 @@ import pytest
 
 from syncd.errors import DatabaseReplacedError
 from syncd.mirror import passes
-from tests.pull.kit import BASE, Listing, counted, dump, page, session, wire
-from tests.world import World, world
+from tests.pull.kit import BASE, Listing, counted, dump, page, run_until, session, wire
+from tests.world import world
 
 PAGES = 5
 
 
 pytestmark = pytest.mark.usefixtures("_a_page_at_a_time")
-
-
-async def run_until(w: World, *, pages: int) -> None:
-    """Run a pass and cancel it when so many pages have been written."""
-    with anyio.CancelScope() as scope:
-
-        def on_page(counts: Mapping[str, int]) -> None:
-            if counts["pages"] == pages:
-                scope.cancel()
-
-        pull = w.pull()
-        pull.on_page = on_page
-        await pull.run()
 
 
 @pytest.mark.parametrize("boundary", range(1, PAGES + 1))

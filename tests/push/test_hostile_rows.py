@@ -11,7 +11,7 @@ from tests.push.kit import create, finished, working
 from tests.world import world
 
 on_sqlite = pytest.mark.sqlite  # PostgreSQL refuses such text at the INSERT
-HOSTILE = ("a\nb", "\x7f", "a\x85b", "x" * 2000)
+HOSTILE = ("a\nb", "\x7f", "a\x85b", "x" * 2000, "日" * 700)
 AWKWARD = (
     "a/../../../users/USR1", "%2e%2e", "%2F", "a b", "a?b#c", "häß/çø", "日本語", "..;/x", "~", "a%", "...", "+&=",
     "'\"",

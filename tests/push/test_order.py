@@ -18,7 +18,7 @@ from syncd.mirror import operations
 from syncd.sandbox import Habits
 from syncd.sandbox.faults import Faults
 from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working
-from tests.world import world
+from tests.world import World, world
 
 FAULTS = ("lost_before", "lost_after", "error_500", "error_500_after", "cut", "garbled", 429, 403)
 STEPS = st.lists(st.tuples(st.sampled_from(["create", "delete"]), st.integers(0, 2)), min_size=2, max_size=7)
@@ -100,6 +100,11 @@ async def test_dead_and_unknown_operations_block_their_own_key_and_say_so(tmp_pa
         assert [listed[one]["blocked_by"] for one in (dead, lost, *behind)] == [None, None, dead, lost, None, dead]
 
 
+async def blocker(w: World, operation_id: int) -> int | None:
+    row = await w.database.read(lambda c: operations.get(c, operation_id))
+    return None if row is None else row["blocked_by"]
+
+
 async def test_delete_by_id_does_not_overtake_the_create_whose_answer_was_lost(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.sandbox.faults = Faults(only=["POST"], lost_after=1.0)
@@ -109,7 +114,7 @@ async def test_delete_by_id_does_not_overtake_the_create_whose_answer_was_lost(t
         await w.one_pass()
         (there,) = await w.live()
         (two,) = await w.enqueue({"kind": "delete", "session_id": there})
-        assert (await w.database.read(lambda c: operations.get(c, two)))["blocked_by"] == one
+        assert await blocker(w, two) == one
         w.sandbox.habits.lookup_lag = 2.0
         rows = await worked(w, one, two)
         assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
@@ -124,7 +129,7 @@ async def test_create_does_not_overtake_the_delete_by_id_of_the_session_that_car
         there = w.sandbox.create(source_session_id="s-1", name="wanted")["id"]
         await w.one_pass()
         ids = await w.enqueue({"kind": "delete", "session_id": there}, create())
-        assert (await w.database.read(lambda c: operations.get(c, ids[1])))["blocked_by"] == ids[0]
+        assert await blocker(w, ids[1]) == ids[0]
         rows = await worked(w, *ids)
         assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
         assert rows[1]["result_session_id"] != there

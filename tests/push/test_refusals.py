@@ -83,6 +83,20 @@ async def test_retry_after_is_waited_for_and_counts_no_attempt(
         assert at[2] - at[1] >= 90
 
 
+async def test_429_that_says_no_time_is_waited_for_ever_longer_and_counts_no_attempt(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("POST", SESSIONS, 429, times=8)
+        (one,) = await w.enqueue(create())
+        push = w.push()
+        push.chance = lambda: 1.0
+        async with working(push):
+            (row,) = await finished(w, one)
+        assert (row["state"], row["attempts"]) == ("succeeded", 1)
+        at = times(w, "POST")
+        waits = [later - earlier for earlier, later in itertools.pairwise(at)]
+        assert all(longer >= 1.5 * shorter for shorter, longer in itertools.pairwise(waits))
+
+
 async def test_503_with_retry_after_on_a_post_is_unknown_and_waited_for(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         told = web.Response(status=503, headers={"Retry-After": "100"})
