@@ -30,7 +30,7 @@ from syncd.unfinished import names
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from sqlalchemy import Connection
+    from syncd.mirror.database import Connection
 
 Format = Literal["parquet", "csv", "jsonl"]
 MANIFEST = "syncd-export.json"

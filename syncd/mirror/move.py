@@ -272,8 +272,7 @@ def _wake_triggers(connection: Connection) -> None:
         for table in TABLES:
             connection.exec_driver_sql(f"ALTER TABLE {table.name} ENABLE TRIGGER USER")
         return
-    with sa.create_engine("sqlite://").begin() as pattern:  # a kill may have been since they were dropped
-        schema.migrate(pattern)
+    with schema.empty_mirror() as pattern:  # a kill may have been since they were dropped
         statements = pattern.exec_driver_sql("SELECT sql FROM sqlite_master WHERE type = 'trigger' ORDER BY rowid")
         for statement in statements.scalars().all():
             connection.exec_driver_sql(statement)
