@@ -73,7 +73,7 @@ async def read_before_it_is_made(settings: Settings, work: Callable[[Connection]
         The database is not at head, or not to be used.
     """
     url = database_url(settings)
-    if url.get_backend_name() != "sqlite" or _is_there(url):
+    if url.get_backend_name() != "sqlite" or is_there(url):
         async with Database(url, patience=COMMAND_PATIENCE) as database:
             if await database.read(schema.revision) is not None:
                 await database.read(schema.require_head)
@@ -110,14 +110,14 @@ def require_file(url: sa.URL) -> None:
     DatabaseUnusableError
         There is no such file.
     """
-    if not _is_there(url):
+    if not is_there(url):
         raise DatabaseUnusableError(
             f"there is no database {url.database}; syncd once, syncd run or syncd migrate makes it "
             "(SYNCD_DATABASE_URL says where)"
         )
 
 
-def _is_there(url: sa.URL) -> bool:
+def is_there(url: sa.URL) -> bool:
     """Whether the SQLite file has been made.
 
     Raises
