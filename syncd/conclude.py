@@ -20,8 +20,7 @@ from syncd.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unk
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection
-
+    from syncd.mirror.database import Connection
     from syncd.mirror.operations import Operation
     from syncd.mirror.sources import Link
 

@@ -1,18 +1,19 @@
-"""Files for other tools: each view and table in one file, all of one moment, there whole or not at all.
+"""Files for other tools: each view and table in one file, all of one moment, each there whole or not at all.
 
-A file is written under a temporary name and renamed when all of them are complete. `syncd-export.json` beside them
-says what syncd wrote: a file that it does not name is somebody else's and is never overwritten. Files are for their
-owner alone (0600), as the mirror is.
+A file is written under a temporary name and renamed when all of them are complete. No step renames several files: a
+reader, or a kill, between the renames finds new files beside old ones. `syncd-export.json` is renamed last: it says
+what syncd wrote, and its `bytes` and `exported_at` are of files that are all in their places. A file that it does not
+name is somebody else's and is never overwritten. Files are for their owner alone (0600), as the mirror is.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,14 +25,14 @@ from syncd.clock import utc_text
 from syncd.errors import SyncdError, UsageError, how_to_install
 from syncd.mirror import catalogue
 from syncd.mirror.columns import UtcDateTime
+from syncd.unfinished import names
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from sqlalchemy import Connection
+    from syncd.mirror.database import Connection
 
 Format = Literal["parquet", "csv", "jsonl"]
-FORMATS: tuple[Format, ...] = ("parquet", "csv", "jsonl")
 MANIFEST = "syncd-export.json"
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 """What makes a spreadsheet take a cell for a formula."""
@@ -129,7 +130,7 @@ def export(
     Raises
     ------
     SyncdError
-        The disk is full, or the directory went away; nothing was put in place.
+        The disk is full, or the directory went away: nothing was put in place, or the message says otherwise.
     """
     freshness = catalogue.freeze(connection)
     begin(sum(catalogue.count(connection, name) for name in catalogue.EXPORTED))
@@ -140,7 +141,7 @@ def export(
         "files": [],
     }
     try:
-        with _all_or_nothing(plan.directory) as temporary:
+        with names(plan.directory, "syncd-export") as temporary:
             done = 0
             for name in catalogue.EXPORTED:
                 made = temporary(plan.file(name))
@@ -151,6 +152,7 @@ def export(
                 size = made.stat().st_size
                 summary["files"].append({"file": plan.file(name), "rows": rows, "bytes": size})
             _write_manifest(temporary(MANIFEST), plan, summary)
+            _put_in_place(plan.directory, [*map(plan.file, catalogue.EXPORTED), MANIFEST], temporary)
     except OSError as error:
         raise SyncdError(
             f"the export to {plan.directory} failed: {error.strerror}; the files of the last one are as they were"
@@ -158,24 +160,26 @@ def export(
     return summary
 
 
-@contextmanager
-def _all_or_nothing(directory: Path) -> Iterator[Callable[[str], Path]]:
-    """Hand out temporary names; rename all of them at the end, or remove them when something fails."""
-    made: dict[str, Path] = {}
-    mark = secrets.token_hex(4)  # and not the process id, which is the same in each run of a container
+def _put_in_place(directory: Path, files: Sequence[str], temporary: Callable[[str], Path]) -> None:
+    """Rename all files, the manifest last.
 
-    def temporary(name: str) -> Path:
-        made[name] = directory / f".{name}.{mark}.tmp"
-        return made[name]
-
-    try:
-        yield temporary
-        for name, path in made.items():
-            path.replace(directory / name)
-    finally:
-        for path in made.values():
-            with suppress(OSError):
-                path.unlink()
+    Raises
+    ------
+    OSError
+        The first could not be renamed.
+    SyncdError
+        One behind it could not.
+    """
+    for number, file in enumerate(files):
+        try:
+            temporary(file).replace(directory / file)
+        except OSError as error:
+            if number == 0:
+                raise
+            raise SyncdError(
+                f"the export to {directory} failed at {file}: {error.strerror}; "
+                f"{number} of {len(files)} files are new, the others are those of the last one"
+            ) from error
 
 
 def _write_manifest(path: Path, plan: Plan, summary: Mapping[str, Any]) -> None:
@@ -222,7 +226,7 @@ class Csv:
 
     def __init__(self, file: IO[bytes], columns: Sequence[sa.Column[Any]], *, escape_formulas: bool) -> None:
         self._escape = escape_formulas
-        self._text = _Encoded(file)
+        self._text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         self._csv = csv.writer(self._text)
         self._csv.writerow([column.name for column in columns])
 
@@ -231,21 +235,12 @@ class Csv:
         self._csv.writerows([map(self._safe, row) for row in rows] if self._escape else rows)
 
     def finish(self) -> None:
-        """Write nothing more."""
+        """Write nothing more; the file stays its owner's to close."""
+        self._text.detach()
 
     @staticmethod
     def _safe(value: Any) -> Any:  # noqa: ANN401 - a value of a row
         return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_SIGNS) else value
-
-
-class _Encoded:
-    """A text file for `csv` over a binary one, which stays its owner's to close."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def write(self, text: str) -> int:
-        return self._file.write(text.encode())
 
 
 class JsonLines:

@@ -19,8 +19,7 @@ from syncd.mirror.pages import ReadPage
 from syncd.mirror.passes import Progress
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
+    from syncd.mirror.database import Connection
     from syncd.mirror.sources import Link
 
 

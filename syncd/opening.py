@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
 
@@ -15,8 +16,10 @@ from syncd.mirror.database import Database
 from syncd.mirror.rights import require_rights
 
 if TYPE_CHECKING:
+    from syncd.mirror.database import Connection
     from syncd.settings import Settings
 
+T = TypeVar("T")
 COMMAND_PATIENCE = 30.0
 """Seconds that a command waits for a database that another program holds; the daemon waits for as long as it takes."""
 
@@ -61,6 +64,24 @@ async def open_database(
         yield database
 
 
+async def read_before_it_is_made(settings: Settings, work: Callable[[Connection], T]) -> T:
+    """Read the mirror as it is; when it has not been made yet, read an empty one, and make none.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        The database is not at head, or not to be used.
+    """
+    url = database_url(settings)
+    if url.get_backend_name() != "sqlite" or is_there(url):
+        async with Database(url, patience=COMMAND_PATIENCE) as database:
+            if await database.read(schema.revision) is not None:
+                await database.read(schema.require_head)
+                return await database.read(work)
+    with schema.empty_mirror() as connection:
+        return work(connection)
+
+
 async def bring_to_head(database: Database) -> tuple[str | None, str]:
     """Migrate where that is needed; return the revision before and the one after.
 
@@ -89,8 +110,28 @@ def require_file(url: sa.URL) -> None:
     DatabaseUnusableError
         There is no such file.
     """
-    if not Path(url.database or "").is_file():
+    if not is_there(url):
         raise DatabaseUnusableError(
             f"there is no database {url.database}; syncd once, syncd run or syncd migrate makes it "
             "(SYNCD_DATABASE_URL says where)"
         )
+
+
+def is_there(url: sa.URL) -> bool:
+    """Whether the SQLite file has been made.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        It cannot be looked at, or is no file.
+    """
+    path = Path(url.database or "")
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise DatabaseUnusableError(f"cannot open the database {path}: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise DatabaseUnusableError(f"the database {path} is not a file; SYNCD_DATABASE_URL names the file")
+    return True

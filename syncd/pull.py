@@ -34,10 +34,9 @@ from syncd.tasks import task_group
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Connection
     from structlog.typing import FilteringBoundLogger
 
-    from syncd.mirror.database import Database
+    from syncd.mirror.database import Connection, Database
 
 REFUSED_KEYS = 2
 """Passes begun anew in one cycle because the server refused a page key."""

@@ -29,12 +29,11 @@ from syncd.mirror.sources import Link
 from syncd.tasks import gather
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
     from structlog.typing import FilteringBoundLogger
 
     from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
-    from syncd.mirror.database import Database
+    from syncd.mirror.database import Connection, Database
 
 AT_ONCE = 8
 CHUNK = 500

@@ -8,7 +8,6 @@ test.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
 from syncd.errors import SettingsError
+from syncd.hosts import base_url_problem, is_host
 
 LONGEST = 1e9
 """Seconds, about 31 years: what is longer cannot be added to a date."""
@@ -95,14 +95,16 @@ class Settings(BaseModel):
     @pydantic.field_validator("albert_base_url")
     @classmethod
     def _origin(cls, value: str) -> str:
-        parts = _split(value)
-        if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname or _UNSAFE.search(value):
-            raise ValueError("must be a URL such as https://app.albertinvent.com")
-        if "@" in parts.netloc or "?" in value or "#" in value:
-            raise ValueError("must have no user, query or fragment")
-        if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise ValueError("must be https: a token is not sent in the clear, except to loopback")
+        if (problem := base_url_problem(value)) is not None:
+            raise ValueError(problem)
         return value.rstrip("/")
+
+    @pydantic.field_validator("syncd_status_host")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        if not is_host(value):
+            raise ValueError("must be a host name or an IP address, such as 127.0.0.1")
+        return value
 
     @pydantic.field_validator("albert_token", "albert_client_id", "albert_client_secret")
     @classmethod
@@ -189,16 +191,6 @@ class Loaded(BaseModel):
 
     settings: Settings
     origins: dict[str, str]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def load(environment: Mapping[str, str], files: Sequence[Path] = (), *, credentials: bool = False) -> Loaded:

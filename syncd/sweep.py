@@ -23,13 +23,12 @@ from syncd.tasks import gather
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import Connection
     from structlog.typing import FilteringBoundLogger
 
     from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
     from syncd.mirror.absences import Candidate
-    from syncd.mirror.database import Database
+    from syncd.mirror.database import Connection, Database
     from syncd.mirror.passes import Progress
 
 AT_ONCE = 8

@@ -10,6 +10,7 @@ import pytest
 
 from syncd import imports
 from syncd.errors import UsageError
+from syncd.mirror import plan
 from tests.push.kit import create
 from tests.world import world
 
@@ -97,16 +98,16 @@ async def test_dry_run_says_what_would_become_of_each_row(tmp_path: Path) -> Non
             "kind,source_session_id,name\ncreate,new,n\ncreate,same,same\ncreate,other,changed\ncreate,queued,n\n"
             "create,new,again\ndelete,new,\ndelete,nobody,\ndelete,same,\ncreate,same,same\n"
         )
-        plan = await w.database.read(lambda c: imports.plan(c, asked))
-        assert [one["outcome"] for one in plan] == [
+        planned = await w.database.read(lambda c: plan.plan(c, asked))
+        assert [one["outcome"] for one in planned] == [
             "created", "there", "adopted", "there", "there", "deleted", "absent", "deleted", "created",
         ]  # fmt: skip
-        assert [one["line"] for one in plan] == list(range(2, 11))
+        assert [one["line"] for one in planned] == list(range(2, 11))
 
 
 async def test_whole_file_is_queued_in_its_order(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         asked = rows("source_session_id,name\n" + "".join(f"s-{n},n\n" for n in range(2500)))
-        assert await w.database.write(lambda c: imports.enqueue_all(c, asked)) == 2500
+        assert await w.database.write(lambda c: plan.enqueue_all(c, asked)) == 2500
         found = await w.sql("SELECT source_session_id AS s FROM operations ORDER BY id")
         assert [row["s"] for row in found] == [f"s-{n}" for n in range(2500)]

@@ -19,8 +19,7 @@ from syncd.cli.common import (
 from syncd.errors import SyncdError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
+    from syncd.mirror.database import Connection
     from syncd.settings import Loaded
 
 

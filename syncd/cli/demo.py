@@ -16,9 +16,8 @@ from syncd.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sqlalchemy import Connection
-
     from syncd.app import Flows
+    from syncd.mirror.database import Connection
     from syncd.sandbox import Sandbox
 
 DATABASE = "syncd-demo.db"
@@ -130,10 +129,8 @@ def _prepare(connection: Connection, rows: list[dict[str, Any]]) -> None:
 
 
 async def _show(flows: Flows, server: Sandbox, database: Path) -> bool:
-    import sqlalchemy as sa
-
     def ask(sql: str) -> Callable[[Connection], list[Mapping[str, Any]]]:
-        return lambda connection: [dict(row) for row in connection.execute(sa.text(sql)).mappings()]
+        return lambda connection: [dict(row) for row in connection.exec_driver_sql(sql).mappings()]
 
     for title, sql in QUERIES:
         rows = await flows.database.read(ask(sql))

@@ -13,7 +13,7 @@ import click
 
 from syncd import settings as settings_module
 from syncd.cli.common import as_json_option, env_file_option, print_json, run
-from syncd.errors import SettingsError, SyncdError
+from syncd.errors import DatabaseUnusableError, SettingsError, SyncdError
 from syncd.logs import safe_text
 
 if TYPE_CHECKING:
@@ -82,11 +82,14 @@ async def _look(settings: Settings) -> list[Finding]:
 
 def _not_made_yet(settings: Settings) -> Finding | None:
     """Judge a SQLite file that is not there: on the first day that is as it should be, if it can be made."""
-    from syncd.opening import database_url
+    from syncd.opening import database_url, is_there
 
     url = database_url(settings)
-    if url.get_backend_name() != "sqlite" or os.path.lexists(url.database or ""):
-        return None
+    try:
+        if url.get_backend_name() != "sqlite" or is_there(url) or os.path.lexists(url.database or ""):
+            return None
+    except DatabaseUnusableError as error:
+        return Finding("database", "bad", str(error))
     file = Path(url.database or "").absolute()
     if not os.access(file.parent, os.W_OK | os.X_OK):
         mend = "make the folder, or give it to this user; SYNCD_DATABASE_URL says where it is"

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.common import as_json_option, print_json, print_rows, say, takes_settings, write
+from syncd.cli.common import as_json_option, print_json, print_rows, run, say, takes_settings, write
 from syncd.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from syncd.mirror.database import Connection
     from syncd.settings import Loaded
 
 
@@ -95,23 +98,32 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None
     """
     from syncd import imports
     from syncd.cli.progress import bar
+    from syncd.mirror.plan import enqueue_all
 
     with bar("reading", total=None) as advance:
         rows = imports.read_operations(imports.open_text(file), on_row=advance)
     if dry_run:
-        from syncd.mirror import views
-
-        plan, fresh = write(loaded.settings, lambda c: (imports.plan(c, rows), views.freshness(c)), make=True)
-        _show_plan(plan, as_json=as_json)
-        if fresh["last_complete_pass_at"] is None:
-            say("no pass has been completed yet: what Albert has and the mirror does not is not known; run: syncd once")
+        _plan(loaded, rows, as_json=as_json)
         return
     with bar("queueing", total=len(rows)) as advance:
-        count = write(loaded.settings, lambda c: imports.enqueue_all(c, rows, on_row=advance), make=True)
+        count = write(loaded.settings, lambda c: enqueue_all(c, rows, on_row=advance), make=True)
     if as_json:
         print_json({"queued": count})
     else:
         click.echo(f"queued {count} operations")
+
+
+def _plan(loaded: Loaded, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    from syncd.mirror import plan, views
+    from syncd.opening import read_before_it_is_made
+
+    def work(connection: Connection) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
+        return plan.plan(connection, rows), views.freshness(connection)
+
+    planned, fresh = run(lambda: read_before_it_is_made(loaded.settings, work))
+    _show_plan(planned, as_json=as_json)
+    if fresh["last_complete_pass_at"] is None:
+        say("no pass has been completed yet: what Albert has and the mirror does not is not known; run: syncd once")
 
 
 def _show_plan(plan: list[dict[str, Any]], *, as_json: bool) -> None:

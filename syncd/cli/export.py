@@ -13,8 +13,7 @@ from syncd.cli.common import as_json_option, print_json, read, say, takes_settin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Connection
-
+    from syncd.mirror.database import Connection
     from syncd.settings import Loaded
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from syncd.errors import DatabaseUnusableError, SyncdError, UsageError
 from syncd.mirror.tables import metadata
+from syncd.unfinished import names
 
 BUSY_SECONDS = 30.0
 COUNTED = ("sessions", "session_versions", "passes", "operations", "source_sessions", "quarantine")
@@ -43,38 +44,32 @@ def copy(database: Path, target: Path) -> Copied:
     """
     _refuse_the_mirror_itself(database, target)
     began = time.monotonic()
-    partial = target.with_name(f"{target.name}.partial")
     try:
-        _make_empty(partial)
-        rows = _copy_snapshot(database, partial)
-        _verify(partial, rows)
-        _sync(partial)
-        partial.replace(target)
-        _sync(target.parent)
+        with names(target.parent, "syncd-backup") as name:  # another backup of the same file must not meet this one
+            partial = name("copy")
+            _make_empty(partial)
+            rows = _copy_snapshot(database, partial)
+            _verify(partial, rows)
+            _sync(partial)
+            partial.replace(target)
+            _sync(target.parent)
     except sqlite3.Error as error:
         raise DatabaseUnusableError(f"no backup was made: {error}") from error
     except OSError as error:
-        raise SyncdError(f"no backup was made: {error.filename or target}: {error.strerror}") from error
-    finally:
-        for left in (partial, Path(f"{partial}-journal")):
-            with suppress(OSError):
-                left.unlink()
+        raise SyncdError(f"no backup was made: {target}: {error.strerror}") from error
     return Copied(target.stat().st_size, rows, time.monotonic() - began)
 
 
 def _refuse_the_mirror_itself(database: Path, target: Path) -> None:
     real = os.path.realpath(database)
     parts = {real, *(f"{real}{suffix}" for suffix in ("-wal", "-shm", "-journal", ".lock"))}
-    places = {os.path.realpath(target), os.path.realpath(f"{target}.partial")}
     same = target.exists() and target.samefile(database)
-    if same or parts & places:
+    if same or os.path.realpath(target) in parts:
         raise UsageError(f"{target} is the mirror itself; name another file")
 
 
 def _make_empty(partial: Path) -> None:
     """Make the file with its mode before anything is in it; SQLite takes an empty one for a new database."""
-    with suppress(FileNotFoundError):
-        partial.unlink()
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 

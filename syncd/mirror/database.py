@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import anyio
 import sqlalchemy as sa
@@ -26,11 +26,10 @@ from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror import driver, group, postgres, sqlite
 from syncd.mirror.group import Each, Group, Job
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
+Connection: TypeAlias = sa.Connection
+"""A transaction, as it is given to what reads and writes in it."""
 T = TypeVar("T")
-Work = Callable[["Connection"], T]
+Work = Callable[[Connection], T]
 
 LONGEST_PAUSE = 2.0
 CONFLICT_SECONDS = 0.02

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -44,7 +45,7 @@ def overview(url: str) -> dict[str, Any] | None:
 
 def of_sqlite(path: Path) -> dict[str, Any] | None:
     """Glance at a file."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - which also holds for a name that no file can have
         return None
     try:
         with closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as connection:

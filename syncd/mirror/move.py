@@ -6,8 +6,9 @@
       no daemon opens it any more       each chunk is one transaction; after a        counts and hashes,
                                         kill it goes on behind the last key           table by table
 
-The source is read in one snapshot. What an interrupted move had copied of a source that has changed since is found by
-the comparison, and copied anew.
+The source is read in one snapshot, and once more, as it is by then, in the end: a row that was added, changed or taken
+away meanwhile fails the move. What an interrupted move had copied of a source that has changed since is found by the
+comparison, and copied anew.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ CHUNK = 1000
 """Rows that are in memory, and in one transaction of the target."""
 TABLES = tuple(table for table in metadata.sorted_tables if table is not writers)
 """What is moved; who wrote last is a matter of each database."""
-READINGS = 3
-"""Each row is read three times: to copy it, and on both sides to compare it."""
+READINGS = 4
+"""Each row is read four times: to copy it, on both sides to compare it, and to see that it is still so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ async def move(source: sa.URL, target: sa.URL, *, on_rows: Callable[[int, int], 
     Parameters
     ----------
     on_rows : Callable[[int, int], None] | None
-        Told how many rows are done and how many there are; each counts three times, see `READINGS`.
+        Told how many rows are done and how many there are; each counts `READINGS` times.
 
     Raises
     ------
@@ -164,12 +165,13 @@ class _Move:
             await self._copy(table)
         async with _snapshot(self.there) as target:
             moved, different = await self._compare(target)
+        if not different:
+            await self._require_unchanged(moved)
+            await self._finish()
+            return moved
+        if not resumed:
+            raise SyncdError(different[0][1])
         async with self.there.begin() as target:
-            if not different:
-                await self._finish(target)
-                return moved
-            if not resumed:
-                raise SyncdError(different[0][1])
             for table, _ in different:
                 await target.execute(sa.delete(table))
         self.done = 0
@@ -200,11 +202,7 @@ class _Move:
         """Read each table on both sides; return what is the same, and in words what is not."""
         moved, different = [], []
         for table in TABLES:
-            read, kept = Tally(table), Tally(table)
-            for connection, tally in ((self.snapshot, read), (target, kept)):
-                async for rows in self._chunks(connection, _select(table)):
-                    for row in rows:
-                        tally.add(row)
+            read, kept = await self._tally(self.snapshot, table), await self._tally(target, table)
             moved.append(Moved(table.name, read.rows, read.digest))
             if (read.rows, read.digest) != (kept.rows, kept.digest):
                 words = (
@@ -213,6 +211,13 @@ class _Move:
                 )
                 different.append((table, words))
         return moved, different
+
+    async def _tally(self, connection: AsyncConnection, table: sa.Table) -> Tally:
+        tally = Tally(table)
+        async for rows in self._chunks(connection, _select(table)):
+            for row in rows:
+                tally.add(row)
+        return tally
 
     async def _chunks(self, connection: AsyncConnection, query: sa.Select[Any]) -> AsyncIterator[list[tuple[Any, ...]]]:
         result = await connection.stream(query.execution_options(yield_per=CHUNK))
@@ -226,20 +231,30 @@ class _Move:
         if self.on_rows is not None and rows:
             self.on_rows(self.done, READINGS * self.rows)
 
-    async def _finish(self, target: AsyncConnection) -> None:
-        """Make a database of it that a daemon may open."""
-        async with _snapshot(self.here) as later:
-            if await later.run_sync(_count_all) != self.rows:
+    async def _require_unchanged(self, moved: list[Moved]) -> None:
+        """Notice what others wrote to the source meanwhile: an operator's decision must not stay behind.
+
+        Each table is read as it is when its turn comes, and the largest first: little time is left between the look at
+        the small ones, where people's decisions are, and the end.
+        """
+        for one in sorted(moved, key=lambda one: -one.rows):
+            async with _snapshot(self.here) as later:
+                now = await self._tally(later, metadata.tables[one.table])
+            if (now.rows, now.digest) != (one.rows, one.digest):
                 raise SyncdError(
-                    "the source was written to while it was moved: stop the programs that insert there, and run the "
-                    "same command again"
+                    f"the source was written to while it was moved (its {one.table}): stop the programs that write "
+                    "there, and run the same command again"
                 )
-            loads = await later.run_sync(loading.is_loading)
-        await target.run_sync(_wake_triggers)
-        await target.run_sync(_continue_numbering)
-        if loads:
-            await target.run_sync(loading.link_all, utc_text(datetime.now(UTC)))
-        await target.run_sync(schema.unmark_half_moved)
+
+    async def _finish(self) -> None:
+        """Make a database of it that a daemon may open."""
+        loads = await self.snapshot.run_sync(loading.is_loading)
+        async with self.there.begin() as target:
+            await target.run_sync(_wake_triggers)
+            await target.run_sync(_continue_numbering)
+            if loads:
+                await target.run_sync(loading.link_all, utc_text(datetime.now(UTC)))
+            await target.run_sync(schema.unmark_half_moved)
 
 
 def _put_triggers_to_sleep(connection: Connection) -> None:
@@ -257,8 +272,7 @@ def _wake_triggers(connection: Connection) -> None:
         for table in TABLES:
             connection.exec_driver_sql(f"ALTER TABLE {table.name} ENABLE TRIGGER USER")
         return
-    with sa.create_engine("sqlite://").begin() as pattern:  # a kill may have been since they were dropped
-        schema.migrate(pattern)
+    with schema.empty_mirror() as pattern:  # a kill may have been since they were dropped
         statements = pattern.exec_driver_sql("SELECT sql FROM sqlite_master WHERE type = 'trigger' ORDER BY rowid")
         for statement in statements.scalars().all():
             connection.exec_driver_sql(statement)

@@ -6,6 +6,8 @@ schema at head.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,3 +158,15 @@ def migrate(connection: Connection) -> tuple[str | None, str]:
         if is_postgresql(connection):
             _comment_on_views(connection)
     return before, HEAD
+
+
+@contextmanager
+def empty_mirror() -> Iterator[Connection]:
+    """Give an empty mirror at head that is in memory alone."""
+    engine = sa.create_engine("sqlite://")
+    try:
+        with engine.begin() as connection:
+            migrate(connection)
+            yield connection
+    finally:
+        engine.dispose()

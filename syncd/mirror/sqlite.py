@@ -160,13 +160,21 @@ def make_file(url: sa.URL) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileExistsError:  # and not opened: closing a descriptor of it would drop SQLite's locks on it
-        if os.path.isdir(path) or not os.access(path, os.R_OK | os.W_OK):  # noqa: PTH112 - it is text
-            raise DatabaseUnusableError(
-                f"the database {path} is a directory, or this user may not read and write it; "
-                "SYNCD_DATABASE_URL names the file"
-            ) from None
+        if (problem := _problem(path)) is not None:
+            raise DatabaseUnusableError(f"the database {path} {problem}") from None
     except OSError as error:
         raise DatabaseUnusableError(f"cannot open the database {path}: {error.strerror}") from error
+
+
+def _problem(path: str) -> str | None:
+    """Say why what stands in the place of the file cannot be used; None when it can."""
+    if os.path.isdir(path):  # noqa: PTH112 - it is text
+        return "is a directory; SYNCD_DATABASE_URL names the file"
+    if not os.path.exists(path):  # noqa: PTH110
+        return f"is a link to {os.path.realpath(path)}, which is not there; is its disk mounted?"
+    if not os.access(path, os.R_OK | os.W_OK):
+        return "may not be read and written by this user; mend its owner or mode"
+    return None
 
 
 def engine(url: sa.URL, *, write: bool) -> AsyncEngine:

@@ -4,11 +4,11 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
 from typing import get_args
 
 from aiohttp import web
 
+from syncd.hosts import is_loopback
 from syncd.sandbox import answers, control
 from syncd.sandbox.faults import Action, FaultName
 from syncd.sandbox.sandbox import Request, Sandbox
@@ -28,7 +28,7 @@ async def serve(sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0) -> 
     OSError
         When the port is taken.
     """
-    if host != "localhost" and not _is_loopback(host):
+    if not is_loopback(host):
         raise ValueError(f"the sandbox serves on loopback only, not on {host!r}")
     server = web.Server(Front(sandbox).handle, access_log=None)
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
@@ -41,13 +41,6 @@ async def serve(sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0) -> 
     finally:
         sandbox.url = None
         await runner.cleanup()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Front:

@@ -6,10 +6,13 @@ import csv
 import errno
 import json
 import os
+import signal
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import anyio
 import duckdb
 import pyarrow as pa
 import pytest
@@ -17,12 +20,14 @@ import sqlalchemy as sa
 from pyarrow import parquet
 
 from syncd.errors import SyncdError, UsageError
-from syncd.export import FORMATS, MANIFEST, Format, export, plan
+from syncd.export import MANIFEST, Format, export, plan
 from syncd.mirror import catalogue
 from syncd.sandbox import Habits
+from tests.analyst.programs import environment
 from tests.analyst.scene import HOSTILE, moment, play
 from tests.world import World, world
 
+FORMATS: tuple[Format, ...] = get_args(Format)
 NAMES = tuple(catalogue.EXPORTED)
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -162,6 +167,39 @@ async def test_full_disk_leaves_the_last_export_as_it_was(
         with pytest.raises(SyncdError, match="No space left on device"):
             await write(w, tmp_path / "out", format)
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+async def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    die = (
+        "import os, signal\nfrom syncd import export\n"
+        "export._write_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from syncd.cli import main\nmain()"
+    )
+    async with world(tmp_path, sessions=5) as w:
+        await w.one_pass()
+        await write(w, tmp_path / "out", "csv")
+        before = {path.name for path in (tmp_path / "out").iterdir()}
+        command = [sys.executable, "-c", die, "export", str(tmp_path / "out"), "--format", "csv"]
+        more = environment(tmp_path, SYNCD_DATABASE_URL=str(w.database.url))
+        done = await anyio.run_process(command, check=False, env=more)
+        assert done.returncode == -signal.SIGKILL
+        assert {path.name for path in (tmp_path / "out").iterdir()} > before
+        await write(w, tmp_path / "out", "csv")
+        assert {path.name for path in (tmp_path / "out").iterdir()} == before
+
+
+async def test_rename_that_fails_says_how_many_files_are_new(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=5) as w:
+        await w.one_pass()
+        out = tmp_path / "out"
+        await write(w, out, "csv")
+        (out / "chat_session_history.csv").unlink()
+        (out / "chat_session_history.csv").mkdir()
+        manifest = (out / MANIFEST).read_bytes()
+        with pytest.raises(SyncdError, match=r"at chat_session_history\.csv: Is a directory; [1-6] of 7 files are new"):
+            await write(w, out, "csv")
+        assert (out / MANIFEST).read_bytes() == manifest  # it speaks of what was there before
+        assert {path.name for path in out.iterdir()} == {*(f"{name}.csv" for name in NAMES), MANIFEST}
 
 
 async def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:

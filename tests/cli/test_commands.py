@@ -88,11 +88,30 @@ def test_dry_run_says_what_would_become_of_each_row_and_queues_nothing(syncd: Ca
     said, warned = table.err.splitlines()
     assert said == "dry run, nothing was queued: 1 created"
     assert "no pass has been completed yet" in warned
+    assert not Path("syncd.db").exists()
+    syncd("migrate")
     at = "2026-01-01T00:00:00.000000Z"
     sql(f"INSERT INTO passes (state, started_at, finished_at) VALUES ('complete', '{at}', '{at}')")
     again = syncd("enqueue", "import", "-", "--dry-run", given=b"source_session_id,name\na,A\n")
     assert again.err == "dry run, nothing was queued: 1 created\n"
     assert sql("SELECT * FROM operations") == []
+
+
+def test_dry_run_needs_nobody_to_stop_writing_and_changes_no_byte(syncd: Call) -> None:
+    syncd("enqueue", "create", "--source-session-id", "a", "--name", "A")
+    before = Path("syncd.db").read_bytes()
+    with closing(sqlite3.connect("syncd.db", isolation_level=None)) as daemon:
+        daemon.execute("BEGIN IMMEDIATE")
+        shown = syncd("enqueue", "import", "-", "--dry-run", "--json", given=b"source_session_id,name\na,A\nb,B\n")
+        daemon.execute("ROLLBACK")
+    assert shown.data["totals"] == {"there": 1, "created": 1}
+    assert Path("syncd.db").read_bytes() == before
+
+
+def test_dry_run_makes_no_mirror_of_an_empty_file(syncd: Call) -> None:
+    Path("syncd.db").touch()
+    assert syncd("enqueue", "import", "-", "--dry-run", given=b"source_session_id,name\na,A\n").code == 0
+    assert Path("syncd.db").read_bytes() == b""
 
 
 def test_sources_are_added_once_imported_and_listed(syncd: Call) -> None:

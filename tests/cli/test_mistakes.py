@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,30 @@ def test_command_that_reads_makes_no_database_and_says_what_does(syncd: Call, wo
     assert "there is no database" in refused.err
     assert "syncd once" in refused.err
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["status"], ["export", "out", "--format", "csv"], ["doctor"]], ids=" ".join)
+def test_name_that_no_file_can_have_is_said_to_be_too_long(
+    syncd: Call, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("SYNCD_DATABASE_URL", f"sqlite+aiosqlite:///{'n' * 300}.db")
+    monkeypatch.setenv("ALBERT_TOKEN", "t")
+    monkeypatch.setenv("ALBERT_BASE_URL", "http://127.0.0.1:9")
+    refused = syncd(*words)
+    assert refused.code == (1 if words == ["doctor"] else 3)
+    assert "File name too long" in refused.err + refused.out
+
+
+def test_each_thing_in_the_place_of_the_file_is_called_what_it_is(syncd: Call) -> None:
+    Path("syncd.db").symlink_to("unmounted.db")
+    refused = syncd("migrate")
+    assert refused.code == 3
+    assert re.search(r"syncd\.db is a link to /.*/unmounted\.db, which is not there", refused.err)
+    assert not Path("unmounted.db").exists()
+    Path("syncd.db").unlink()
+    Path("syncd.db").mkdir()
+    assert "syncd.db is a directory" in syncd("migrate").err
+    assert "syncd.db is not a file" in syncd("sources", "list").err
 
 
 @pytest.mark.parametrize("words", USAGE, ids=ascii)

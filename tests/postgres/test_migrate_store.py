@@ -183,20 +183,31 @@ def interrupt() -> None:
     raise InterruptedError
 
 
-async def test_row_that_comes_while_the_source_is_moved_is_not_left_behind(tmp_path: Path, empty_url: str) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO operations (kind, session_id) VALUES ('delete', 'SES30')",
+        "UPDATE operations SET state = 'cancelled', finished_at = next_attempt_at WHERE name = 'later'",
+        "UPDATE sessions SET name = 'another' WHERE id = 'SES8'",
+        "DELETE FROM source_sessions WHERE source_session_id = 'zzz'",
+    ],
+)
+async def test_what_is_written_while_the_source_is_moved_is_not_left_behind(
+    tmp_path: Path, empty_url: str, statement: str
+) -> None:
     source, there = await fill(tmp_path), sa.make_url(empty_url)
     late = False
 
-    def insert(done: int, total: int) -> None:
+    def write(done: int, total: int) -> None:
         nonlocal late
         if done > total / 2 and not late:
             late = True
             with sqlite3.connect(str(source.database)) as connection:
-                connection.execute("INSERT INTO operations (kind, session_id) VALUES ('delete', 'SES30')")
+                assert connection.execute(statement).rowcount == 1
             connection.close()
 
     with pytest.raises(SyncdError, match="written to"):
-        await moving.move(source, there, on_rows=insert)
+        await moving.move(source, there, on_rows=write)
     await moving.move(source, there)
     assert await tables(there) == await tables(source)
 

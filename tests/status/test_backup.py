@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -143,7 +146,7 @@ def test_copy_that_fails_leaves_the_old_one_and_nothing_half_made(
     with pytest.raises(DatabaseUnusableError, match="does not hold what was read"):
         copy(mirror, target)
     assert target.read_bytes() == before
-    assert not (tmp_path / "copy.db.partial").exists()
+    assert {one.name for one in tmp_path.iterdir()} <= {"copy.db", "syncd.db", "syncd.db-wal", "syncd.db-shm"}
 
 
 def test_damaged_mirror_makes_no_backup(mirror: Path, tmp_path: Path) -> None:
@@ -167,3 +170,41 @@ def test_postgresql_is_left_to_its_own_tool(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["backup", str(tmp_path / "x.db")], env=environment)
     assert isinstance(done.exception, UsageError)
     assert "pg_dump" in str(done.exception)
+
+
+def test_two_backups_to_one_file_at_once_are_both_whole(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "copies" / "copy.db"
+    target.parent.mkdir()
+    real = backup._sync
+    during: list[Path] = []
+
+    def sync(path: Path) -> None:
+        if not during:  # the first one's copy is verified; another begins, and fails, before it is in its place
+            during.append(path)
+            with monkeypatch.context() as patch:
+                patch.setattr(backup, "_copy_snapshot", lambda *_: {})
+                with pytest.raises(DatabaseUnusableError):
+                    copy(mirror, target)
+        real(path)
+
+    monkeypatch.setattr(backup, "_sync", sync)
+    copy(mirror, target)
+    assert rows(target) == 200
+    assert [one.name for one in target.parent.iterdir()] == ["copy.db"]
+
+
+def test_what_a_killed_backup_left_is_removed_by_the_next(mirror: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    die = (
+        "import os, pathlib, signal, sys\nfrom syncd.mirror import backup\n"
+        "backup._verify = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "backup.copy(*map(pathlib.Path, sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", die, mirror, folder / "monday.db"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert sum(one.stat().st_size for one in folder.iterdir()) > 0
+    copy(mirror, folder / "tuesday.db")
+    assert [one.name for one in folder.iterdir()] == ["tuesday.db"]
