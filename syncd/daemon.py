@@ -12,7 +12,7 @@ that cannot be used ends the daemon (exit 3). SIGTERM and SIGINT: no new work, w
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -66,26 +66,25 @@ class Daemon:
     beats: dict[str, float] = field(default_factory=dict)
     _reconcile_bell: Wake = field(default_factory=Wake)
 
-    async def run(self) -> None:
-        """Run until SIGTERM or SIGINT."""
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with task_group() as group:
-                stoppable = anyio.CancelScope()
-                drained = anyio.Event()
-                group.start_soon(self._until_cancelled, stoppable)
-                group.start_soon(self._push, drained)
-                self.log.info("daemon.started", pass_interval=self.rhythm.pass_interval)
-                async for number in signals:
-                    self.log.info("daemon.stopping", signal=signal.Signals(number).name)
-                    break
-                stoppable.cancel()
-                self.flows.push.stop()
-                grace = self.rhythm.shutdown_grace
-                with anyio.move_on_after(max(grace - SECONDS_TO_WRITE, grace * 0.3)):
-                    await drained.wait()
-                # From here on a database that somebody else holds is not waited for: recovery finds what was in flight.
-                self.flows.database.patience = 0.0
-                group.cancel_scope.cancel()
+    async def run(self, signals: AsyncIterator[signal.Signals]) -> None:
+        """Run until a signal comes; one that came before counts."""
+        async with task_group() as group:
+            stoppable = anyio.CancelScope()
+            drained = anyio.Event()
+            group.start_soon(self._until_cancelled, stoppable)
+            group.start_soon(self._push, drained)
+            self.log.info("daemon.started", pass_interval=self.rhythm.pass_interval)
+            async for number in signals:
+                self.log.info("daemon.stopping", signal=signal.Signals(number).name)
+                break
+            stoppable.cancel()
+            self.flows.push.stop()
+            grace = self.rhythm.shutdown_grace
+            with anyio.move_on_after(max(grace - SECONDS_TO_WRITE, grace * 0.3)):
+                await drained.wait()
+            # From here on a database that somebody else holds is not waited for: recovery finds what was in flight.
+            self.flows.database.patience = 0.0
+            group.cancel_scope.cancel()
         self.log.info("daemon.stopped")
 
     async def _until_cancelled(self, scope: anyio.CancelScope) -> None:
