@@ -22,7 +22,6 @@ from syncd.decide import PASS_AGAIN, Backoff, pass_pause
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.leader import Replica
 from syncd.mirror.listen import POLL_SECONDS_LISTENING, changes
-from syncd.mirror.passes import PassLostError
 from syncd.status.pulse import BeatingClock
 from syncd.tasks import task_group
 from syncd.wake import Wake
@@ -159,11 +158,7 @@ class Daemon:
         while True:
             began = clock.monotonic()
             self._beat("passes")
-            state = "running"
-            try:
-                state = (await self.flows.pull.run()).state
-            except PassLostError as error:
-                self.log.warning("pass.lost", reason=str(error))
+            state = (await self.flows.pull.run()).state
             self._reconcile_bell.ring()
             self._beat("passes")
             spent = clock.monotonic() - began
