@@ -11,6 +11,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from syncd.health import duration, notices, problems
+from syncd.mirroring import KEY_TWICE, WITHOUT_ID
 from syncd.status import plots
 from syncd.status.style import STYLE
 
@@ -24,9 +25,10 @@ KINDS = (
     ("gave up on a page", "a page could not be had"),
     ("the listing was empty", "the listing was empty"),
     ("not listed any more", "too many sessions are not listed any more"),
-    ("without a readable id", "an item had no readable id"),
+    (KEY_TWICE, "the server gave a page key twice"),
+    (WITHOUT_ID, "an item had no readable id"),
 )
-"""Parts of the reasons that `pull` and `sweep` write, and what the page says instead."""
+"""Parts of the reasons that `pull`, `fetching`, `mirroring` and `sweep` write, and what the page says instead."""
 OTHERWISE = "see the log"
 LAST_SHOWN = 6
 

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,6 +16,7 @@ from syncd.albert.auth import StaticToken
 from syncd.errors import UsageError
 from syncd.status import server
 from syncd.status.server import allowed_hosts, listen
+from tests.pull.kit import Listing, page, wire
 from tests.status.kit import raw, served
 
 
@@ -225,6 +227,21 @@ async def test_page_shows_no_name_and_no_words_of_albert(tmp_path: Path) -> None
         assert nonce not in (await s.ask("/")).text
         assert "http://" not in reply.text
         assert "https://" not in reply.text
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ([wire("B"), {"name": "no id"}], "partial (an item had no readable id)"),
+        ([wire("B")], "partial (the server gave a page key twice)"),
+    ],
+)
+async def test_page_tells_the_kind_of_why_a_listing_was_not_whole(tmp_path: Path, last: list[Any], told: str) -> None:
+    async with served(tmp_path) as s:
+        twice = None if len(last) > 1 else "1"
+        Listing(s.world, {None: page(wire("A"), key="1"), "1": page(*last, key=twice)})
+        assert (await s.world.one_pass()).state == "partial"
+        assert told in (await s.fresh("/")).text
 
 
 async def test_page_of_a_mirror_whose_passes_fail_says_why_and_what_to_type(tmp_path: Path) -> None:
