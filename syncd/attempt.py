@@ -67,7 +67,7 @@ class Attempt:
         """Tell what a cancellation in the middle of the attempt means."""
         if self.sent:
             return Unknown("the daemon was stopped while the answer was under way")
-        return Retry("the daemon was stopped", counts=False)
+        return Retry("the daemon was stopped", counts=False, returned=True)
 
     def check(self) -> None:
         """Make sure, right before a request that changes Albert, that the claim is still good and still there.

@@ -229,7 +229,7 @@ class Push:
         """Make the attempt when there is room; one that the queue came to rest before gives its claim back."""
         async with self._room:
             if self._stopping or self._rest_seconds() > 0:
-                return Retry("the queue came to rest before it was sent", counts=False)
+                return Retry("the queue came to rest before it was sent", counts=False, returned=True)
             return await attempt.perform(flight)
 
     async def _last_words(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
@@ -321,6 +321,8 @@ def _report(operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -
     match outcome:
         case Succeeded():
             log.info("operation.succeeded", session_id=outcome.session_id, note=outcome.note, **facts)
+        case Retry(returned=True):
+            log.debug("operation.returned", reason=outcome.error, **facts)
         case Retry():
             log.warning("operation.retrying", error=outcome.error, **facts)
         case Unknown():
