@@ -1,4 +1,4 @@
-"""What the status server reads of the mirror: one snapshot for a scrape, a readiness probe and the page alike."""
+"""What the status server reads of the mirror: one snapshot for a scrape and the page alike."""
 
 from __future__ import annotations
 

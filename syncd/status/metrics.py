@@ -78,7 +78,7 @@ async def exposition(metrics: Metrics, readings: Readings) -> bytes:
     NotReadError
         The database cannot be read: a scrape that fails is better than one that says nothing is wrong.
     """
-    snapshot = await readings.latest()
+    snapshot = await readings.snapshot.latest()
     registry = CollectorRegistry()
     registry.register(
         _Collected([*_mirror(snapshot, readings.totals), *_queue(snapshot), *_daemon(readings, snapshot)])
