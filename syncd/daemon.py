@@ -54,15 +54,13 @@ class Rhythm:
 class Daemon:
     """The loops of a running syncd.
 
-    `beats` says when each loop last made progress, in seconds of the clock's `monotonic`; the flows' `pulse` says
-    whether one is wedged. `others` are loops besides the flows, each by its name.
+    The flows' `pulse` says whether one is wedged. `others` are loops besides the flows, each by its name.
     """
 
     flows: Flows
     log: FilteringBoundLogger
     rhythm: Rhythm
     others: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
-    beats: dict[str, float] = field(default_factory=dict)
     _reconcile_bell: Wake = field(default_factory=Wake)
 
     async def run(self, signals: AsyncIterator[signal.Signals]) -> None:
@@ -118,7 +116,7 @@ class Daemon:
 
     def _stand_by(self) -> None:
         for name in ("passes", "reconcile"):
-            self._beat(name)
+            self.flows.pulse.beat(name)
 
     async def _push(self, drained: anyio.Event) -> None:
         self.flows.push.wake = _Bell(self.flows.pulse, "push")
@@ -144,10 +142,6 @@ class Daemon:
             failures = 1 if self.flows.clock.monotonic() - began > RESTARTS.longest else failures + 1
             await self._sleep(name, RESTARTS.wait(failures, chance=1.0))
 
-    def _beat(self, name: str, waits: float = 0.0) -> None:
-        self.beats[name] = self.flows.clock.monotonic()
-        self.flows.pulse.beat(name, waits)
-
     async def _sleep(self, name: str, seconds: float) -> None:
         self.flows.pulse.beat(name, seconds)
         await self.flows.clock.sleep(seconds)
@@ -157,10 +151,10 @@ class Daemon:
         clock = self.flows.clock
         while True:
             began = clock.monotonic()
-            self._beat("passes")
+            self.flows.pulse.beat("passes")
             state = (await self.flows.pull.run()).state
             self._reconcile_bell.ring()
-            self._beat("passes")
+            self.flows.pulse.beat("passes")
             spent = clock.monotonic() - began
             rest = pass_pause(self.rhythm.pass_interval, spent, failed=state == "failed")
             if state == "running":  # another replica took it up; if this one leads still, it takes it back
@@ -170,7 +164,7 @@ class Daemon:
     async def _reconcile(self) -> None:
         failures = 0
         while True:
-            self._beat("reconcile")
+            self.flows.pulse.beat("reconcile")
             unanswered = await self.flows.reconcile.run()
             failures = failures + 1 if unanswered else 0
             if unanswered:
@@ -178,7 +172,7 @@ class Daemon:
                 rest = min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval, PASS_AGAIN)
                 await self._sleep("reconcile", rest)
             await self._sleep("reconcile", min(RECONCILE_GAP, self.rhythm.reconcile_interval))
-            self._beat("reconcile", self.rhythm.reconcile_interval)
+            self.flows.pulse.beat("reconcile", self.rhythm.reconcile_interval)
             await self._reconcile_bell.wait(self.rhythm.reconcile_interval)
 
     async def _watch(self) -> None:
@@ -188,7 +182,7 @@ class Daemon:
             while True:
                 self.flows.pulse.beat("watch", POLL_SECONDS_LISTENING)
                 await told.wait()
-                self._beat("watch")
+                self.flows.pulse.beat("watch")
                 self.flows.push.wake.ring()
                 self._reconcile_bell.ring()
         finally:

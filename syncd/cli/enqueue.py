@@ -107,11 +107,11 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None
             say("no pass has been completed yet: what Albert has and the mirror does not is not known; run: syncd once")
         return
     with bar("queueing", total=len(rows)) as advance:
-        count = write(loaded.settings, lambda c: imports.enqueue_all(c, rows, on_row=advance), make=True)
+        write(loaded.settings, lambda c: imports.enqueue_all(c, rows, on_row=advance), make=True)
     if as_json:
-        print_json({"queued": count})
+        print_json({"queued": len(rows)})
     else:
-        click.echo(f"queued {count} operations")
+        click.echo(f"queued {len(rows)} operations")
 
 
 def _show_plan(plan: list[dict[str, Any]], *, as_json: bool) -> None:

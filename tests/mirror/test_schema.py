@@ -16,6 +16,7 @@ from alembic.migration import MigrationContext
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror import schema, tables
 from syncd.mirror.columns import UtcDateTime
+from syncd.mirror.versions import HEAD, REVISIONS
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
 def test_the_schema_comes_up_from_empty_and_a_second_time_changes_nothing(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         assert schema.revision(connection) is None
-        assert schema.migrate(connection) == (None, schema.HEAD)
+        assert schema.migrate(connection) == (None, HEAD)
         before = connection.exec_driver_sql("SELECT * FROM sqlite_master").all()
-        assert schema.migrate(connection) == (schema.HEAD, schema.HEAD)
+        assert schema.migrate(connection) == (HEAD, HEAD)
         assert connection.exec_driver_sql("SELECT * FROM sqlite_master").all() == before
         schema.require_head(connection)
 
@@ -90,7 +91,7 @@ def test_the_known_revisions_are_those_of_the_files() -> None:
     chain: list[str] = []
     while (following := found.get(chain[-1] if chain else None)) is not None:
         chain.append(following)
-    assert tuple(chain) == schema.REVISIONS
+    assert tuple(chain) == REVISIONS
     assert len(chain) == len(found)
 
 

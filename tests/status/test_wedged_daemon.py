@@ -45,7 +45,7 @@ async def test_loops_that_wait_for_a_long_time_are_alive(tmp_path: Path) -> None
                 await anyio.sleep(0.001)
                 wedged += pulse.wedged()
         assert wedged == []
-        assert set(daemon.beats) == {"passes", "reconcile", "watch"}
+        assert set(pulse._quiet_until) == {"passes", "reconcile", "watch"}
         group.cancel_scope.cancel()
 
 
@@ -60,7 +60,7 @@ async def test_loop_that_hangs_is_found(tmp_path: Path, loop: str, monkeypatch: 
             monkeypatch.setattr(flow, "_launch" if loop == "push" else "run", lambda *_: anyio.sleep_forever())
             run = daemon._push if loop == "push" else None
         if loop == "watch":
-            daemon._beat("watch")  # and then never again
+            pulse.beat("watch")  # and then never again
         elif run is not None:
             group.start_soon(run, anyio.Event())
         else:
