@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from syncd.errors import DatabaseUnusableError
-from syncd.mirror import schema, tables
+from syncd.mirror import schema, states, tables
 from syncd.mirror.columns import UtcDateTime
 from syncd.mirror.versions import HEAD, REVISIONS
 
@@ -158,3 +158,15 @@ def test_a_naive_time_is_refused_and_an_aware_one_is_stored_in_utc(engine: sa.En
         assert stored == ["2026-01-01T06:30:00.000000Z", None]
         back = connection.execute(sa.select(table.c.at).order_by(table.c.at.is_(None))).scalars().all()
         assert back == [datetime(2026, 1, 1, 6, 30, tzinfo=UTC), None]
+
+
+def test_states_that_are_shown_are_those_that_the_tables_allow() -> None:
+    for table, known in (
+        (tables.operations, states.OPERATIONS),
+        (tables.source_sessions, states.SOURCES),
+        (tables.passes, ("running", *states.ENDED)),
+    ):
+        (check,) = (
+            c for c in table.constraints if isinstance(c, sa.CheckConstraint) and str(c.name).endswith("_state")
+        )
+        assert sorted(re.findall("'([a-z]+)'", str(check.sqltext))) == sorted(known)

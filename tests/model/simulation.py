@@ -152,7 +152,7 @@ class Simulation:
         self._write(lambda c: c.exec_driver_sql(insert, row).scalar())
 
     def _operate(self) -> None:
-        decision = self.chance.choice((operations.revive, operations.cancel))
+        decision = self.chance.choice((operations.retry, operations.cancel))
         number = self.chance.randint(1, 12)
         self.checker.operator = {number}
         self._write(lambda c: decision(c, number, self.clock.now()))
