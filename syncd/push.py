@@ -166,9 +166,8 @@ class Push:
         lease, self._turn = self.settings.lease, self._turn + 1
 
         def work(connection: Any) -> tuple[datetime, list[Operation]]:  # noqa: ANN401 - a Connection
-            now = (
-                self.clock.now()
-            )  # in the transaction, which may have waited long for its turn: the lease runs from here
+            # the clock is read in the transaction, which may have waited long for its turn: the lease runs from here
+            now = self.clock.now()
             found = operations.claim(
                 connection, now=now, owner=self.owner, lease=lease, limit=free, lookups_first=self._turn % 2 == 0
             )
@@ -202,9 +201,8 @@ class Push:
         outcome: Outcome | None = None
         try:
             outcome = await self._perform(flight)
-            if isinstance(
-                outcome, Succeeded
-            ):  # the next claim shares a commit with this one's end; see `database.write`
+            if isinstance(outcome, Succeeded):
+                # the next claim shares a commit with this one's end; see `database.write`
                 flight.through = True
                 self.wake.ring()
             await self._conclude(operation, outcome, log)

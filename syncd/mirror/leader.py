@@ -263,9 +263,8 @@ async def nobody_else(url: sa.URL) -> AsyncIterator[None]:
         raise postgres.translated(error) or error from error
     try:
         await connection.execute(_BEGIN, timeout=PING_TIMEOUT)  # behind a proxy too, this is one session to its end
-        if not (await connection.fetchrow(_TRY.format(scope="xact_", shared=""), PRESENCE_LOCK, timeout=PING_TIMEOUT))[
-            1
-        ]:
+        taken = await connection.fetchrow(_TRY.format(scope="xact_", shared=""), PRESENCE_LOCK, timeout=PING_TIMEOUT)
+        if not taken[1]:
             holder = await _ask(connection, _HOLDER, PRESENCE_LOCK) or "another syncd"
             raise DatabaseUnusableError(f"the database is at work for {holder}; stop it first")
         yield
