@@ -20,7 +20,6 @@ import anyio
 
 from syncd.decide import PASS_AGAIN, Backoff, pass_pause
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
-from syncd.mirror.leader import Replica
 from syncd.mirror.listen import POLL_SECONDS_LISTENING, changes
 from syncd.status.pulse import BeatingClock
 from syncd.tasks import task_group
@@ -43,11 +42,12 @@ RESTARTS = Backoff(1.0, 60.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Rhythm:
-    """The daemon's periods, in seconds."""
+    """The daemon's periods, in seconds; `backoff` is between rounds of reconciliation that Albert does not answer."""
 
     pass_interval: float
     reconcile_interval: float
     shutdown_grace: float
+    backoff: Backoff
 
 
 @dataclass(kw_only=True)
@@ -95,11 +95,7 @@ class Daemon:
 
     async def _lead(self) -> None:
         """Take passes and reconcile, on PostgreSQL only while this is the replica that leads."""
-        leadership = self.flows.leadership
-        if isinstance(leadership, Replica):
-            leadership.on_change = self._report_leadership
-            leadership.on_standby = self._stand_by
-        await leadership.run(self._led)
+        await self.flows.leadership.run(self._led, on_change=self._report_leadership, on_standby=self._stand_by)
 
     async def _led(self) -> None:
         async with task_group() as group:
@@ -168,8 +164,8 @@ class Daemon:
             unanswered = await self.flows.reconcile.run()
             failures = failures + 1 if unanswered else 0
             if unanswered:
-                waits = self.flows.push.settings.backoff
-                rest = min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval, PASS_AGAIN)
+                wait = self.rhythm.backoff.wait(failures, chance=1.0)
+                rest = min(wait, self.rhythm.reconcile_interval, PASS_AGAIN)
                 await self._sleep("reconcile", rest)
             await self._sleep("reconcile", min(RECONCILE_GAP, self.rhythm.reconcile_interval))
             self.flows.pulse.beat("reconcile", self.rhythm.reconcile_interval)

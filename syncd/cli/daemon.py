@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.app import Flows
+    from syncd.daemon import Rhythm
     from syncd.mirror.database import Database
     from syncd.settings import Loaded, Settings
     from syncd.status.metrics import Metrics
@@ -42,7 +43,7 @@ def run(loaded: Loaded) -> None:
     queue of operations. Logs go to standard output, one JSON object a line (SYNCD_LOG_FORMAT).
     """
     from syncd.app import open_flows
-    from syncd.daemon import Daemon, Rhythm
+    from syncd.daemon import Daemon
     from syncd.logs import configure
     from syncd.status.metrics import Metrics
     from syncd.status.wal import WalWatch
@@ -67,15 +68,22 @@ def run(loaded: Loaded) -> None:
                 wal = WalWatch(database=flows.database, clock=flows.clock, log=log)
                 if listener is not None:
                     await stack.enter_async_context(_status_server(settings, flows, wal, metrics, listener, log))
-                rhythm = Rhythm(
-                    pass_interval=settings.syncd_pass_interval,
-                    reconcile_interval=settings.syncd_reconcile_interval,
-                    shutdown_grace=settings.syncd_shutdown_grace,
-                )
                 others = {"wal": lambda: wal.run(flows.pulse)}
-                await Daemon(flows=flows, log=log, rhythm=rhythm, others=others).run(signals)
+                await Daemon(flows=flows, log=log, rhythm=_rhythm(settings), others=others).run(signals)
 
     run_async(main)
+
+
+def _rhythm(settings: Settings) -> Rhythm:
+    from syncd.app import backoff
+    from syncd.daemon import Rhythm
+
+    return Rhythm(
+        pass_interval=settings.syncd_pass_interval,
+        reconcile_interval=settings.syncd_reconcile_interval,
+        shutdown_grace=settings.syncd_shutdown_grace,
+        backoff=backoff(settings),
+    )
 
 
 def _tell_database(database: Database, log: FilteringBoundLogger) -> None:
@@ -211,12 +219,10 @@ def _problems(summary: Mapping[str, Any]) -> list[str]:
 async def _once(settings: Settings, log: FilteringBoundLogger, on_page: Any) -> dict[str, Any]:  # noqa: ANN401
     from syncd.app import open_flows
     from syncd.mirror import operations, views
-    from syncd.mirror.leader import Replica
     from syncd.opening import COMMAND_PATIENCE
 
     async with open_flows(settings, command="once", log=log, patience=COMMAND_PATIENCE, on_page=on_page) as flows:
-        if isinstance(flows.leadership, Replica):
-            await flows.leadership.require()
+        await flows.leadership.require()
         await flows.push.drain()
         outcome = await flows.pull.run()
         unanswered = await flows.reconcile.run()

@@ -28,7 +28,7 @@ def _daemon(w: World) -> Daemon:
         w.database, albert, w.clock, w.pull(), w.push(), w.reconcile(), albert._session,
         Pulse(w.clock, 100.0, lambda: False),
     )  # fmt: skip
-    rhythm = Rhythm(pass_interval=300, reconcile_interval=300, shutdown_grace=1)
+    rhythm = Rhythm(pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=w.push_settings.backoff)
     return Daemon(flows=flows, log=flows.pull.log, rhythm=rhythm)
 
 
