@@ -53,11 +53,12 @@ LOOKS_AT_ONCE = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
-class PushSettings(Patience):
+class PushSettings:
     """How the queue is worked; `lease` is in seconds."""
 
     concurrency: int
     lease: float
+    patience: Patience
 
 
 @dataclass(kw_only=True)
@@ -86,8 +87,8 @@ class Push:
     _stopping: bool = False
 
     def __post_init__(self) -> None:
-        self._refusals = Pauses(self.settings.backoff)
-        backoff = self.settings.backoff
+        backoff = self.settings.patience.backoff
+        self._refusals = Pauses(backoff)
         self._outage = Outage(Pauses(replace(backoff, longest=min(backoff.longest, LONGEST_PAUSE))))
         self._room = anyio.Semaphore(self.settings.concurrency, fast_acquire=True)
 
@@ -176,7 +177,7 @@ class Push:
         self._looked_at, claimed = await self.database.write(work)
         until = self._looked_at + timedelta(seconds=lease)
         for operation in claimed:
-            flight = Attempt(operation, self.albert, self.clock, until, self.database, self.settings.settle)
+            flight = Attempt(operation, self.albert, self.clock, until, self.database, self.settings.patience.settle)
             self._flying[operation.id] = flight
             group.start_soon(self._fly, flight)
         return len(claimed)
@@ -244,8 +245,8 @@ class Push:
     async def _conclude(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
         operation, own = self._learn(operation, outcome, log)
         now, chance = self.clock.now(), self.chance()
-        outcome = conclude.spent(operation, own, now=now, patience=self.settings)
-        conclusion = Conclusion(operation, outcome, now, self.settings, chance)
+        outcome = conclude.spent(operation, own, now=now, patience=self.settings.patience)
+        conclusion = Conclusion(operation, outcome, now, self.settings.patience, chance)
         written: Concluded = await self.database.write_each(conclude.write_all, conclusion)
         for link in written.links:
             log_link(log, link)
@@ -258,7 +259,9 @@ class Push:
         now = self.clock.now()
         try:
             outcome = await self.database.write(
-                lambda c: conclude.write_broken(c, operation, words, sent=sent, now=now, patience=self.settings)
+                lambda c: conclude.write_broken(
+                    c, operation, words, sent=sent, now=now, patience=self.settings.patience
+                )
             )
         except LeaseLostError as lost:
             log.warning("operation.fenced", error=str(lost))

@@ -29,7 +29,9 @@ def daemon_of(w: World, pulse: Pulse) -> Daemon:
         pulse=pulse,
         leadership=Alone(),
     )
-    rhythm = Rhythm(pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=w.push_settings.backoff)
+    rhythm = Rhythm(
+        pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=w.push_settings.patience.backoff
+    )
     return Daemon(flows=cast("Any", flows), log=structlog.wrap_logger(None, processors=[w.log]), rhythm=rhythm)
 
 
