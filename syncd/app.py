@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import Clock, SystemClock
+from syncd.conclude import Patience
 from syncd.decide import Backoff
 from syncd.limits import RateLimit
 from syncd.mirror.database import Database
@@ -107,10 +108,12 @@ def push_settings(settings: Settings) -> PushSettings:
     """Return how the queue is worked."""
     return PushSettings(
         concurrency=settings.syncd_operations_concurrency,
-        max_attempts=settings.syncd_operations_max_attempts,
-        backoff=backoff(settings),
-        settle=settings.syncd_unknown_settle,
         lease=settings.syncd_lease,
+        patience=Patience(
+            max_attempts=settings.syncd_operations_max_attempts,
+            backoff=backoff(settings),
+            settle=settings.syncd_unknown_settle,
+        ),
     )
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from syncd.albert import (
     AlbertAuthError,
-    AlbertClientError,
     AlbertException,
     AlbertHTTPError,
     BadRequestError,
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from syncd.clock import Clock
     from syncd.mirror.database import Database
 
-REQUEST_TIMEOUT = 408
 SERVICE_UNAVAILABLE = 503
 
 
@@ -67,7 +65,7 @@ class Attempt:
         """Tell what a cancellation in the middle of the attempt means."""
         if self.sent:
             return Unknown("the daemon was stopped while the answer was under way")
-        return Retry("the daemon was stopped", counts=False)
+        return Retry("the daemon was stopped", counts=False, returned=True)
 
     def check(self) -> None:
         """Make sure, right before a request that changes Albert, that the claim is still good and still there.
@@ -270,8 +268,8 @@ async def _already_gone(attempt: Attempt, status: int) -> Outcome | str:
 
 def _surely_not_applied(error: AlbertException | GarbledError) -> bool:
     """Whether a POST that failed so was not applied: it never left, or the server refused it."""
-    if isinstance(error, AlbertClientError | RedirectError):
-        return error.status_code != REQUEST_TIMEOUT
+    if isinstance(error, AlbertHTTPError) and error.judged:
+        return True
     return isinstance(error, AlbertException) and error.not_applied
 
 
@@ -287,6 +285,6 @@ def _failed(error: AlbertException | GarbledError) -> Outcome:
         return Retry(text, status, told, counts=False, down=True)
     if isinstance(error, RedirectError):
         return Dead(f"Albert answered with a redirect, which is never followed: {text}", status)
-    if isinstance(error, AlbertClientError) and status != REQUEST_TIMEOUT:
+    if error.judged:
         return Retry(text, status, told) if isinstance(error, ForbiddenError) else Dead(text, status)
     return Retry(text, status, told, down=True)

@@ -12,7 +12,7 @@ that cannot be used ends the daemon (exit 3). SIGTERM and SIGINT: no new work, w
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,7 @@ import anyio
 
 from syncd.decide import PASS_AGAIN, Backoff, pass_pause
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
-from syncd.mirror.leader import Replica
 from syncd.mirror.listen import POLL_SECONDS_LISTENING, changes
-from syncd.mirror.passes import PassLostError
 from syncd.status.pulse import BeatingClock
 from syncd.tasks import task_group
 from syncd.wake import Wake
@@ -44,48 +42,46 @@ RESTARTS = Backoff(1.0, 60.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Rhythm:
-    """The daemon's periods, in seconds."""
+    """The daemon's periods, in seconds; `backoff` is between rounds of reconciliation that Albert does not answer."""
 
     pass_interval: float
     reconcile_interval: float
     shutdown_grace: float
+    backoff: Backoff
 
 
 @dataclass(kw_only=True)
 class Daemon:
     """The loops of a running syncd.
 
-    `beats` says when each loop last made progress, in seconds of the clock's `monotonic`; the flows' `pulse` says
-    whether one is wedged. `others` are loops besides the flows, each by its name.
+    The flows' `pulse` says whether one is wedged. `others` are loops besides the flows, each by its name.
     """
 
     flows: Flows
     log: FilteringBoundLogger
     rhythm: Rhythm
     others: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
-    beats: dict[str, float] = field(default_factory=dict)
     _reconcile_bell: Wake = field(default_factory=Wake)
 
-    async def run(self) -> None:
-        """Run until SIGTERM or SIGINT."""
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with task_group() as group:
-                stoppable = anyio.CancelScope()
-                drained = anyio.Event()
-                group.start_soon(self._until_cancelled, stoppable)
-                group.start_soon(self._push, drained)
-                self.log.info("daemon.started", pass_interval=self.rhythm.pass_interval)
-                async for number in signals:
-                    self.log.info("daemon.stopping", signal=signal.Signals(number).name)
-                    break
-                stoppable.cancel()
-                self.flows.push.stop()
-                grace = self.rhythm.shutdown_grace
-                with anyio.move_on_after(max(grace - SECONDS_TO_WRITE, grace * 0.3)):
-                    await drained.wait()
-                # From here on a database that somebody else holds is not waited for: recovery finds what was in flight.
-                self.flows.database.patience = 0.0
-                group.cancel_scope.cancel()
+    async def run(self, signals: AsyncIterator[signal.Signals]) -> None:
+        """Run until a signal comes; one that came before counts."""
+        async with task_group() as group:
+            stoppable = anyio.CancelScope()
+            drained = anyio.Event()
+            group.start_soon(self._until_cancelled, stoppable)
+            group.start_soon(self._push, drained)
+            self.log.info("daemon.started", pass_interval=self.rhythm.pass_interval)
+            async for number in signals:
+                self.log.info("daemon.stopping", signal=signal.Signals(number).name)
+                break
+            stoppable.cancel()
+            self.flows.push.stop()
+            grace = self.rhythm.shutdown_grace
+            with anyio.move_on_after(max(grace - SECONDS_TO_WRITE, grace * 0.3)):
+                await drained.wait()
+            # From here on a database that somebody else holds is not waited for: recovery finds what was in flight.
+            self.flows.database.patience = 0.0
+            group.cancel_scope.cancel()
         self.log.info("daemon.stopped")
 
     async def _until_cancelled(self, scope: anyio.CancelScope) -> None:
@@ -99,11 +95,7 @@ class Daemon:
 
     async def _lead(self) -> None:
         """Take passes and reconcile, on PostgreSQL only while this is the replica that leads."""
-        leadership = self.flows.leadership
-        if isinstance(leadership, Replica):
-            leadership.on_change = self._report_leadership
-            leadership.on_standby = self._stand_by
-        await leadership.run(self._led)
+        await self.flows.leadership.run(self._led, on_change=self._report_leadership, on_standby=self._stand_by)
 
     async def _led(self) -> None:
         async with task_group() as group:
@@ -120,7 +112,7 @@ class Daemon:
 
     def _stand_by(self) -> None:
         for name in ("passes", "reconcile"):
-            self._beat(name)
+            self.flows.pulse.beat(name)
 
     async def _push(self, drained: anyio.Event) -> None:
         self.flows.push.wake = _Bell(self.flows.pulse, "push")
@@ -146,10 +138,6 @@ class Daemon:
             failures = 1 if self.flows.clock.monotonic() - began > RESTARTS.longest else failures + 1
             await self._sleep(name, RESTARTS.wait(failures, chance=1.0))
 
-    def _beat(self, name: str, waits: float = 0.0) -> None:
-        self.beats[name] = self.flows.clock.monotonic()
-        self.flows.pulse.beat(name, waits)
-
     async def _sleep(self, name: str, seconds: float) -> None:
         self.flows.pulse.beat(name, seconds)
         await self.flows.clock.sleep(seconds)
@@ -159,14 +147,10 @@ class Daemon:
         clock = self.flows.clock
         while True:
             began = clock.monotonic()
-            self._beat("passes")
-            state = "running"
-            try:
-                state = (await self.flows.pull.run()).state
-            except PassLostError as error:
-                self.log.warning("pass.lost", reason=str(error))
+            self.flows.pulse.beat("passes")
+            state = (await self.flows.pull.run()).state
             self._reconcile_bell.ring()
-            self._beat("passes")
+            self.flows.pulse.beat("passes")
             spent = clock.monotonic() - began
             rest = pass_pause(self.rhythm.pass_interval, spent, failed=state == "failed")
             if state == "running":  # another replica took it up; if this one leads still, it takes it back
@@ -176,15 +160,15 @@ class Daemon:
     async def _reconcile(self) -> None:
         failures = 0
         while True:
-            self._beat("reconcile")
+            self.flows.pulse.beat("reconcile")
             unanswered = await self.flows.reconcile.run()
             failures = failures + 1 if unanswered else 0
             if unanswered:
-                waits = self.flows.push.settings.backoff
-                rest = min(waits.wait(failures, chance=1.0), self.rhythm.reconcile_interval, PASS_AGAIN)
+                wait = self.rhythm.backoff.wait(failures, chance=1.0)
+                rest = min(wait, self.rhythm.reconcile_interval, PASS_AGAIN)
                 await self._sleep("reconcile", rest)
             await self._sleep("reconcile", min(RECONCILE_GAP, self.rhythm.reconcile_interval))
-            self._beat("reconcile", self.rhythm.reconcile_interval)
+            self.flows.pulse.beat("reconcile", self.rhythm.reconcile_interval)
             await self._reconcile_bell.wait(self.rhythm.reconcile_interval)
 
     async def _watch(self) -> None:
@@ -194,7 +178,7 @@ class Daemon:
             while True:
                 self.flows.pulse.beat("watch", POLL_SECONDS_LISTENING)
                 await told.wait()
-                self._beat("watch")
+                self.flows.pulse.beat("watch")
                 self.flows.push.wake.ring()
                 self._reconcile_bell.ring()
         finally:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from syncd.clock import read_utc_text, utc_text
-from syncd.listing import UPDATED_AT, Row
+from syncd.listing import NAME, PARENT_ID, UPDATED_AT, Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +159,7 @@ def lag_wait(settle: float) -> float:
 
 def difference(row: Row, *, name: str, parent_id: str | None) -> str | None:
     """Say in what an adopted session is not as the operation asked; None when it is."""
-    wanted = {"name": (row[1], name), "folder": (row[2], parent_id)}
+    wanted = {"name": (row[NAME], name), "folder": (row[PARENT_ID], parent_id)}
     parts = [f"{what} is {has!r} and not {asked!r}" for what, (has, asked) in wanted.items() if has != asked]
     return "adopted as it is: " + ", ".join(parts) if parts else None
 

@@ -20,7 +20,6 @@ import anyio
 
 from syncd.albert import (
     AlbertAuthError,
-    AlbertClientError,
     AlbertException,
     AlbertHTTPError,
     ChatSessionCollection,
@@ -39,7 +38,6 @@ PAGE_ATTEMPTS = 5
 """Failed tries of one page before the pass fails; the next pass comes anyway."""
 PAGE_WAITS = 60
 """Times that one page may be told to wait (429) before the pass fails."""
-REQUEST_TIMEOUT_STATUS = 408
 LINGER = 0.02
 """Seconds that a page waits for others to be written with it; a fast server gives some in that time."""
 KNOWN_LINGER = 1.0
@@ -222,6 +220,5 @@ def _is_final(error: Exception) -> bool:
     if isinstance(error, ForbiddenError | TooManyRequestsError):
         return False  # Albert's 403 is sometimes transient
     if isinstance(error, AlbertHTTPError):
-        client = isinstance(error, AlbertClientError) and error.status_code != REQUEST_TIMEOUT_STATUS
-        return client or error.status_code < 400  # noqa: PLR2004 - a redirect
+        return error.judged
     return False

@@ -6,10 +6,13 @@ neither break a line nor paint the terminal.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
 import sys
+from collections.abc import Callable
+from io import StringIO
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -33,6 +36,55 @@ def _make_safe(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
         for key, value in event.items()
         if value is not None
     }
+
+
+class Lines:
+    """A stream of lines which a full disk neither ends nor garbles: what there is no room for is dropped, and counted.
+
+    A line that could be written in part only stays in the stream's own buffer, and none follows it before it is out.
+    The reader of a pipe who has gone is another matter: BrokenPipeError comes as ever.
+
+    Parameters
+    ----------
+    notice : Callable[[int], str]
+        The line that tells how many were dropped, once there is room again.
+    """
+
+    def __init__(self, out: TextIO, notice: Callable[[int], str]) -> None:
+        self._out, self._notice = out, notice
+        self._dropped = 0
+
+    def write(self, line: str) -> None:
+        """Write a whole line, behind the notice of those that were dropped before it."""
+        try:
+            self._out.flush()
+            if self._dropped:
+                self._out.write(self._notice(self._dropped))
+                self._dropped = 0
+            self._out.write(line)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            self._dropped += 1
+
+    def flush(self) -> None:
+        """Send out what was written, as far as there is room; the next write tries again."""
+        try:
+            self._out.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            pass
+
+    def let_go(self) -> None:
+        """Forget what there was no room for to the end: the interpreter flushes too, and would exit with 120 for it."""
+        try:
+            self._out.flush()
+        except (BrokenPipeError, ValueError):
+            pass  # as ever; ValueError is a stream that has been closed
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._out.fileno())
 
 
 def configure(*, level: str, style: str, stream: TextIO | None = None) -> FilteringBoundLogger:
@@ -68,17 +120,29 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
         *([] if console else [structlog.processors.format_exc_info]),
         render,
     ]
+    lines = Lines(out, lambda dropped: _notice(processors, dropped))
+    atexit.register(lines.let_go)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(out),
+        logger_factory=structlog.WriteLoggerFactory(lines),  # type: ignore[arg-type]  # all it does is to write and to flush
         cache_logger_on_first_use=False,
     )
-    _lead_library_logs_here(processors, out)
+    _lead_library_logs_here(processors, lines)
     return structlog.get_logger()  # type: ignore[no-any-return]
 
 
-def _lead_library_logs_here(processors: list[Any], out: TextIO) -> None:
+def _notice(processors: list[Any], dropped: int) -> str:
+    """Return the line that tells of dropped ones: to log it as others are would be to wait for this very line."""
+    import structlog  # noqa: PLC0415 - as above
+
+    told = StringIO()
+    log = structlog.wrap_logger(structlog.WriteLogger(told), processors=processors)
+    log.error("log.dropped", lines=dropped, hint="the log could not be written; see: df -h")
+    return told.getvalue()
+
+
+def _lead_library_logs_here(processors: list[Any], out: Lines) -> None:
     """Send the warnings of libraries through the same processors, so that the output stays one event a line."""
     import structlog  # noqa: PLC0415 - as above
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from syncd.mirror.database import Connection
     from syncd.mirror.sources import Link
 
+KEY_TWICE = "the server gave a page key twice"
+WITHOUT_ID = "had no readable id"
+"""What the reasons say why a listing is not whole; the status page tells their kinds by it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
@@ -101,9 +105,9 @@ def mirror(
 def _verdict(last: Fetched, progress: Progress, new: int) -> str | None:
     """Say why the listing that ended with this page, of so many new sessions, is not whole; None when it is."""
     if last.repeated and new:
-        return "the server gave a page key twice, on a page with sessions that were new: the listing may go on"
+        return f"{KEY_TWICE}, on a page with sessions that were new: the listing may go on"
     if progress.counts["without_id"]:
-        return f"{progress.counts['without_id']} items had no readable id: nobody can tell which sessions they are"
+        return f"{progress.counts['without_id']} items {WITHOUT_ID}: nobody can tell which sessions they are"
     return None
 
 

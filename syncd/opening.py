@@ -14,6 +14,7 @@ from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror import schema
 from syncd.mirror.database import Database
 from syncd.mirror.rights import require_rights
+from syncd.mirror.versions import HEAD
 
 if TYPE_CHECKING:
     from syncd.mirror.database import Connection
@@ -97,7 +98,7 @@ async def bring_to_head(database: Database) -> tuple[str | None, str]:
         found = await database.read(schema.revision)
     except DatabaseBusyError:
         found = None  # the write waits for as long as it may
-    if found == schema.HEAD:
+    if found == HEAD:
         return found, found
     return await database.write(schema.migrate)
 

@@ -28,7 +28,8 @@ class Retry:
     """Not applied, and may go better later.
 
     `counts` tells whether it was an attempt, `retry_after` is in seconds, `down` tells that Albert may be down for
-    everybody: no answer, one that cannot be read, a 5xx or a 429.
+    everybody: no answer, one that cannot be read, a 5xx or a 429. `returned` tells that nothing failed: the
+    claim is given back because the queue came to rest or the daemon stops.
     """
 
     error: str
@@ -36,6 +37,7 @@ class Retry:
     retry_after: float | None = None
     counts: bool = True
     down: bool = False
+    returned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

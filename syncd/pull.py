@@ -128,7 +128,7 @@ class Pull:
     async def _lost(self, progress: Progress, error: PassLostError) -> PassOutcome:
         """Tell how a pass ended that somebody else ended."""
         state = await self.database.read(lambda c: passes.state(c, progress.id)) or "failed"
-        self.log.warning("pass.failed", pass_id=progress.id, state=state, error=str(error))
+        self.log.warning("pass.lost", pass_id=progress.id, state=state, reason=str(error))
         return PassOutcome(progress.id, state, str(error))
 
     async def _run(self, progress: Progress) -> PassOutcome:

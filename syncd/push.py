@@ -54,11 +54,12 @@ LOOKS_AT_ONCE = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
-class PushSettings(Patience):
+class PushSettings:
     """How the queue is worked; `lease` is in seconds."""
 
     concurrency: int
     lease: float
+    patience: Patience
 
 
 @dataclass(kw_only=True)
@@ -89,8 +90,8 @@ class Push:
     _stopping: bool = False
 
     def __post_init__(self) -> None:
-        self._refusals = Pauses(self.settings.backoff)
-        backoff = self.settings.backoff
+        backoff = self.settings.patience.backoff
+        self._refusals = Pauses(backoff)
         self._outage = Outage(Pauses(replace(backoff, longest=min(backoff.longest, LONGEST_PAUSE))))
         self._room = anyio.Semaphore(self.settings.concurrency, fast_acquire=True)
 
@@ -170,9 +171,8 @@ class Push:
         lease, self._turn = self.settings.lease, self._turn + 1
 
         def work(connection: Any) -> tuple[datetime, list[Operation]]:  # noqa: ANN401 - a Connection
-            now = (
-                self.clock.now()
-            )  # in the transaction, which may have waited long for its turn: the lease runs from here
+            # the clock is read in the transaction, which may have waited long for its turn: the lease runs from here
+            now = self.clock.now()
             found = operations.claim(
                 connection, now=now, owner=self.owner, lease=lease, limit=free, lookups_first=self._turn % 2 == 0
             )
@@ -181,7 +181,7 @@ class Push:
         self._looked_at, claimed = await self.database.write(work)
         until = self._looked_at + timedelta(seconds=lease)
         for operation in claimed:
-            flight = Attempt(operation, self.albert, self.clock, until, self.database, self.settings.settle)
+            flight = Attempt(operation, self.albert, self.clock, until, self.database, self.settings.patience.settle)
             self._flying[operation.id] = flight
             group.start_soon(self._fly, flight)
         return len(claimed)
@@ -206,9 +206,8 @@ class Push:
         outcome: Outcome | None = None
         try:
             outcome = await self._perform(flight)
-            if isinstance(
-                outcome, Succeeded
-            ):  # the next claim shares a commit with this one's end; see `database.write`
+            if isinstance(outcome, Succeeded):
+                # the next claim shares a commit with this one's end; see `database.write`
                 flight.through = True
                 self.wake.ring()
             await self._conclude(operation, outcome, log)
@@ -233,7 +232,7 @@ class Push:
         """Make the attempt when there is room; one that the queue came to rest before gives its claim back."""
         async with self._room:
             if self._stopping or self._rest_seconds() > 0:
-                return Retry("the queue came to rest before it was sent", counts=False)
+                return Retry("the queue came to rest before it was sent", counts=False, returned=True)
             return await attempt.perform(flight)
 
     async def _last_words(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
@@ -251,8 +250,8 @@ class Push:
         operation, own = self._learn(operation, outcome, log)
         now, chance = self.clock.now(), self.chance()
         own = self._slow_down(operation, own, chance)
-        outcome = conclude.spent(operation, own, now=now, patience=self.settings)
-        conclusion = Conclusion(operation, outcome, now, self.settings, chance)
+        outcome = conclude.spent(operation, own, now=now, patience=self.settings.patience)
+        conclusion = Conclusion(operation, outcome, now, self.settings.patience, chance)
         written: Concluded = await self.database.write_each(conclude.write_all, conclusion)
         for link in written.links:
             log_link(log, link)
@@ -265,7 +264,9 @@ class Push:
         now = self.clock.now()
         try:
             outcome = await self.database.write(
-                lambda c: conclude.write_broken(c, operation, words, sent=sent, now=now, patience=self.settings)
+                lambda c: conclude.write_broken(
+                    c, operation, words, sent=sent, now=now, patience=self.settings.patience
+                )
             )
         except LeaseLostError as lost:
             log.warning("operation.fenced", error=str(lost))
@@ -295,7 +296,7 @@ class Push:
             self._limited.pop(operation.id, None)
             return outcome
         self._limited[operation.id] = count = self._limited.get(operation.id, 0) + 1
-        return replace(outcome, retry_after=self.settings.backoff.wait(count, chance=chance))
+        return replace(outcome, retry_after=self.settings.patience.backoff.wait(count, chance=chance))
 
     def _relax(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
         """Learn from an outcome that Albert takes the credentials again, or works again."""
@@ -334,6 +335,8 @@ def _report(operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -
     match outcome:
         case Succeeded():
             log.info("operation.succeeded", session_id=outcome.session_id, note=outcome.note, **facts)
+        case Retry(returned=True):
+            log.debug("operation.returned", reason=outcome.error, **facts)
         case Retry():
             log.warning("operation.retrying", error=outcome.error, **facts)
         case Unknown():

@@ -128,13 +128,6 @@ class Settings(BaseModel):
             raise ValueError(wrong)
         return SecretStr(url)
 
-    @property
-    def has_credentials(self) -> bool:
-        """Whether Albert can be talked to."""
-        return self.albert_token is not None or (
-            self.albert_client_id is not None and self.albert_client_secret is not None
-        )
-
 
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 _SENDABLE = re.compile(r"[\x21-\x7e]+")

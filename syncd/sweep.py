@@ -152,8 +152,7 @@ class _Sweep:
             other = read_session(body)
         except (AlbertException, GarbledError) as error:
             absent = isinstance(error, AlbertHTTPError) and error.status_code in GONE
-            unknown = isinstance(error, AlbertHTTPError) and not absent
-            self.log.debug("sweep.asked", session_id=candidate.session_id, error=str(error), unknown=unknown)
+            self.log.debug("sweep.asked", session_id=candidate.session_id, error=str(error), unknown=not absent)
             return _Evidence("gone" if trusted else None)
         if other[ID] == candidate.session_id:
             return _Evidence(None)  # gone by its id, there by its source id: that decides nothing

@@ -15,13 +15,14 @@ R = TypeVar("R")
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[TaskGroup]:
-    """Open a task group that raises a task's error as it is, not in a group; of several alike, the first."""
+    """Open a task group that raises a task's error as it is, not in a group; of several of one family, the first."""
     try:
         async with anyio.create_task_group() as group:
             yield group
     except BaseExceptionGroup as error:
         errors = list(_leaves(error))
-        if len({type(one) for one in errors}) > 1:
+        family = set.intersection(*(set(type(one).__mro__) for one in errors)) - {Exception, BaseException, object}
+        if not family:
             raise
         raise errors[0] from errors[0].__cause__
 

@@ -32,9 +32,8 @@ class Wake:
                 group.start_soon(_alarm, sleep, seconds, group.cancel_scope)
                 await event.wait()
                 group.cancel_scope.cancel()
-        if (
-            event.is_set() and self._event is event
-        ):  # another who waits may have hung up a new one, and it may have rung
+        # another who waits may have hung up a new one, and it may have rung
+        if event.is_set() and self._event is event:
             self._event = anyio.Event()
 
 

@@ -108,6 +108,6 @@ async def test_dry_run_says_what_would_become_of_each_row(tmp_path: Path) -> Non
 async def test_whole_file_is_queued_in_its_order(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         asked = rows("source_session_id,name\n" + "".join(f"s-{n},n\n" for n in range(2500)))
-        assert await w.database.write(lambda c: plan.enqueue_all(c, asked)) == 2500
+        await w.database.write(lambda c: plan.enqueue_all(c, asked))
         found = await w.sql("SELECT source_session_id AS s FROM operations ORDER BY id")
         assert [row["s"] for row in found] == [f"s-{n}" for n in range(2500)]

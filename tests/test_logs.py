@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,24 @@ def root_logger() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = handlers, level
+
+
+class Disk(io.RawIOBase):
+    """A file on a disk with so much room."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.kept = room, b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        taken = bytes(data[: self.room])
+        if not taken:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.kept += taken
+        self.room -= len(taken)
+        return len(taken)
 
 
 class Terminal(io.StringIO):
@@ -77,6 +98,34 @@ def test_terminal_gets_the_readable_form_and_a_pipe_gets_json() -> None:
     assert "pass.complete" in plain
     assert "seen=3" in plain
     assert json.loads(pipe.getvalue())["seen"] == 3
+
+
+@pytest.mark.parametrize("room", [0, 30, 200])
+def test_full_disk_under_the_log_costs_lines_and_their_number_is_told_when_there_is_room(room: int) -> None:
+    disk = Disk(room)
+    out = io.TextIOWrapper(io.BufferedWriter(disk))
+    log = configure(level="info", style="json", stream=out)
+    for number in range(100):
+        log.info("event", number=number)
+        logging.getLogger("some.library").warning("trouble %s", number)
+    disk.room = 100_000
+    log.info("room")
+    out.flush()
+    events = [json.loads(line) for line in disk.kept.splitlines()]
+    *whole, notice, last = events
+    assert (notice["event"], notice["level"], last["event"]) == ("log.dropped", "error", "room")
+    assert len(whole) + notice["lines"] == 200
+    log.info("event")
+    assert len(disk.kept.splitlines()) == len(events) + 1
+
+
+def test_reader_of_the_log_who_has_gone_is_an_error() -> None:
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        configure(level="info", style="json", stream=Gone()).info("event")
 
 
 def test_warnings_of_libraries_come_in_the_same_form() -> None:

@@ -79,9 +79,9 @@ def test_missing_credentials_matter_to_commands_that_talk_to_albert_alone() -> N
     assert problems({}, credentials=True) == [
         "no credentials: set ALBERT_TOKEN, or ALBERT_CLIENT_ID and ALBERT_CLIENT_SECRET (or NAME_FILE of them)"
     ]
-    assert load({"ALBERT_TOKEN": "t"}, credentials=True).settings.has_credentials
+    assert load({"ALBERT_TOKEN": "t"}, credentials=True).settings.albert_token is not None
     pair = {"ALBERT_CLIENT_ID": "i", "ALBERT_CLIENT_SECRET": "s"}
-    assert load(pair, credentials=True).settings.has_credentials
+    assert load(pair, credentials=True).settings.albert_client_secret is not None
 
 
 @pytest.mark.parametrize(

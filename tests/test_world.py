@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
 
 from tests.world import world
 
@@ -25,3 +29,15 @@ async def test_mirror_and_server_agree_after_a_pass_a_queue_and_another_pass(tmp
 async def test_each_database_is_the_one_that_the_world_uses(tmp_path: Path, each_database: str) -> None:
     async with world(tmp_path) as w:
         assert w.database.dialect == each_database
+
+
+async def test_error_of_a_statement_does_not_tell_what_it_was_given(tmp_path: Path) -> None:
+    statement = sa.text("SELECT * FROM no_such_table WHERE name = :name")
+    given = {"name": "Contract Smith"}
+    async with world(tmp_path) as w:
+        for use in (w.database.read, w.database.write):
+            with pytest.raises(sa.exc.DBAPIError) as raised:
+                await use(lambda c: c.execute(statement, given))
+            told = "".join(traceback.format_exception(raised.value))
+            assert "no_such_table" in told
+            assert "Smith" not in told

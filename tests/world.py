@@ -17,6 +17,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
+from syncd.conclude import Patience
 from syncd.decide import Backoff
 from syncd.mirror import operations, schema, tables
 from syncd.mirror.database import Database
@@ -106,7 +107,9 @@ class World:
     guard: Guard = field(default=Guard(grace=0, confirmations=1, max_count=25, max_fraction=0.05))
     pull_settings: PullSettings | None = None
     push_settings: PushSettings = field(
-        default=PushSettings(concurrency=4, max_attempts=8, backoff=Backoff(0.5, 300), settle=60, lease=60)
+        default=PushSettings(
+            concurrency=4, lease=60, patience=Patience(max_attempts=8, backoff=Backoff(0.5, 300), settle=60)
+        )
     )
 
     @property
@@ -130,6 +133,8 @@ class World:
         )
 
     def push(self, **changes: Any) -> Push:
+        patience = {name: changes.pop(name) for name in list(changes) if name in Patience.__dataclass_fields__}
+        changes["patience"] = replace(self.push_settings.patience, **patience)
         return Push(
             database=self.database,
             albert=self.albert,
@@ -141,7 +146,7 @@ class World:
 
     def reconcile(self) -> Reconcile:
         return Reconcile(
-            settle=self.push_settings.settle,
+            settle=self.push_settings.patience.settle,
             database=self.database,
             albert=self.albert,
             clock=self.clock,

@@ -36,6 +36,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+_REQUEST_TIMEOUT = 408
+
 
 class AlbertException(Exception):  # noqa: N818 - the official SDK's name
     """The base of everything that this library raises on its own account.
@@ -130,6 +132,8 @@ class AlbertHTTPError(AlbertException):
         The server's words, one line of up to 500 characters with control characters escaped; may be empty.
     body : str
         The body as text, up to 4,096 characters; secrets are replaced as in ``message``.
+    judged : bool
+        The server turned the request down, and surely did not act on it.
     retry_after : float | None
         Seconds that the server asked to wait for, as it said them (not capped), or None.
     """
@@ -148,6 +152,14 @@ class AlbertHTTPError(AlbertException):
         self.status_code = status_code
         self.retry_after = retry_after
         self.body = body
+
+    @property
+    def judged(self) -> bool:
+        """Whether the server judged the request and turned it down: a 3xx, or a 4xx but 408, which had not all of it.
+
+        It was not applied then; whether to send it again is another question (403 and 429).
+        """
+        return self.status_code // 100 in {3, 4} and self.status_code != _REQUEST_TIMEOUT
 
     def __str__(self) -> str:
         request = f"{self.method} {_shortened(self.path or '')} " if self.method else ""

@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from syncd.mirror.database import Connection
     from syncd.settings import Settings
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 ROW_ID = click.IntRange(1, 2**63 - 1)

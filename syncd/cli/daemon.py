@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,11 +20,13 @@ from syncd.logs import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from socket import socket
 
     import anyio
     from structlog.typing import FilteringBoundLogger
 
     from syncd.app import Flows
+    from syncd.daemon import Rhythm
     from syncd.mirror.database import Database
     from syncd.settings import Loaded, Settings
     from syncd.status.metrics import Metrics
@@ -41,34 +44,47 @@ def run(loaded: Loaded) -> None:
     queue of operations. Logs go to standard output, one JSON object a line (SYNCD_LOG_FORMAT).
     """
     from syncd.app import open_flows
-    from syncd.daemon import Daemon, Rhythm
+    from syncd.daemon import Daemon
     from syncd.logs import configure
     from syncd.status.metrics import Metrics
+    from syncd.status.wal import WalWatch
 
     settings = loaded.settings
     log = configure(level=settings.syncd_log_level, style=settings.syncd_log_format)
     metrics = Metrics()
 
     async def main() -> None:
-        async with AsyncExitStack() as stack:
-            opening = open_flows(
-                settings, command="run", log=log, patience=float("inf"), after_request=metrics.observe_request
-            )
-            flows = await _unless_signalled(lambda: stack.enter_async_context(opening))
-            if isinstance(flows, int):
-                log.info("daemon.stopped")
-                return
-            _tell_database(flows.database, log)
-            wal = await stack.enter_async_context(status_server(loaded, flows, metrics, log))
-            rhythm = Rhythm(
-                pass_interval=settings.syncd_pass_interval,
-                reconcile_interval=settings.syncd_reconcile_interval,
-                shutdown_grace=settings.syncd_shutdown_grace,
-            )
-            others = {"wal": lambda: wal.run(flows.pulse)}
-            await Daemon(flows=flows, log=log, rhythm=rhythm, others=others).run()
+        # one receiver from here to the end: between two there would be a moment at which a signal kills
+        with _signals() as signals:
+            async with AsyncExitStack() as stack:
+                listener = stack.enter_context(status_port(loaded, log))
+                opening = open_flows(
+                    settings, command="run", log=log, patience=float("inf"), after_request=metrics.observe_request
+                )
+                flows = await _unless_signalled(signals, lambda: stack.enter_async_context(opening))
+                if isinstance(flows, int):
+                    log.info("daemon.stopped")
+                    return
+                _tell_database(flows.database, log)
+                wal = WalWatch(database=flows.database, clock=flows.clock, log=log)
+                if listener is not None:
+                    await stack.enter_async_context(_status_server(settings, flows, wal, metrics, listener, log))
+                others = {"wal": lambda: wal.run(flows.pulse)}
+                await Daemon(flows=flows, log=log, rhythm=_rhythm(settings), others=others).run(signals)
 
     run_async(main)
+
+
+def _rhythm(settings: Settings) -> Rhythm:
+    from syncd.app import backoff
+    from syncd.daemon import Rhythm
+
+    return Rhythm(
+        pass_interval=settings.syncd_pass_interval,
+        reconcile_interval=settings.syncd_reconcile_interval,
+        shutdown_grace=settings.syncd_shutdown_grace,
+        backoff=backoff(settings),
+    )
 
 
 def _tell_database(database: Database, log: FilteringBoundLogger) -> None:
@@ -82,34 +98,36 @@ def _tell_database(database: Database, log: FilteringBoundLogger) -> None:
     tell("database.opened", database=shown, sqlite=finding.detail, hint=finding.mend)
 
 
-async def _unless_signalled(work: Callable[[], Awaitable[T]]) -> T | int:
-    """Return what the work returns, or the number of the SIGTERM or SIGINT that ended it in good order."""
+def _signals() -> AbstractContextManager[AsyncIterator[signal.Signals]]:
+    """Receive SIGTERM and SIGINT, each of which otherwise ends the process where it stands."""
     import anyio
 
+    return anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)
+
+
+async def _unless_signalled(signals: AsyncIterator[signal.Signals], work: Callable[[], Awaitable[T]]) -> T | int:
+    """Return what the work returns, or the number of the signal that ended it in good order."""
     from syncd.tasks import task_group
 
-    outcome: T | int = signal.SIGTERM
+    outcome: T | None = None
+    received: list[int] = []
 
     async def watch(scope: anyio.CancelScope) -> None:
-        nonlocal outcome
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for number in signals:
-                outcome = int(number)
-                scope.cancel()
-                return
+        async for number in signals:
+            received.append(int(number))
+            scope.cancel()
+            return
 
     async with task_group() as group:
         group.start_soon(watch, group.cancel_scope)
         outcome = await work()
         group.cancel_scope.cancel()
-    return outcome
+    return received[0] if received else outcome
 
 
-@asynccontextmanager
-async def status_server(
-    loaded: Loaded, flows: Flows, metrics: Metrics, log: FilteringBoundLogger
-) -> AsyncIterator[WalWatch]:
-    """Serve the status of the flows, where the settings ask for it; gives the watch over the write-ahead log.
+@contextmanager
+def status_port(loaded: Loaded, log: FilteringBoundLogger) -> Iterator[socket | None]:
+    """Have the status server's port, before anything is contacted; None where there is to be no server.
 
     A port that somebody chose must be had; the default one may be somebody else's, and the mirror goes on without.
 
@@ -117,31 +135,47 @@ async def status_server(
     ------
     UsageError
         The chosen port cannot be had.
+    DatabaseUnusableError
+        It cannot, and another daemon holds the database.
     """
-    from syncd.status.readings import Readings
-    from syncd.status.server import listen, serve
-    from syncd.status.wal import WalWatch
+    from syncd.mirror.lock import require_free
+    from syncd.opening import database_url
+    from syncd.status.server import listen
 
     settings = loaded.settings
-    wal = WalWatch(database=flows.database, clock=flows.clock, log=log)
     if settings.syncd_status_port == 0:
-        yield wal
+        yield None
         return
     try:
         listener = listen(settings.syncd_status_host, settings.syncd_status_port)
     except UsageError as error:
         if loaded.origins["syncd_status_port"] != "default":
+            url = database_url(settings)
+            if url.get_backend_name() == "sqlite":
+                require_free(
+                    Path(url.database or "")
+                )  # it is the daemon of this database that has the port, most likely
             raise
         log.warning("status.unavailable", error=str(error), hint="set SYNCD_STATUS_PORT")
-        yield wal
+        yield None
         return
+    with listener:
+        yield listener
+
+
+def _status_server(
+    settings: Settings, flows: Flows, wal: WalWatch, metrics: Metrics, listener: socket, log: FilteringBoundLogger
+) -> AbstractAsyncContextManager[str]:
+    """Serve the status of the flows on a port."""
+    from syncd.status.readings import Readings
+    from syncd.status.server import serve
+
     readings = Readings(
         database=flows.database, clock=flows.clock, pulse=flows.pulse, wal=wal,
         refused=lambda: flows.session.refused or flows.push.refused is not None,
         pass_interval=settings.syncd_pass_interval,
     )  # fmt: skip
-    async with serve(readings, metrics, listener, settings.syncd_status_host, log):
-        yield wal
+    return serve(readings, metrics, listener, settings.syncd_status_host, log)
 
 
 @click.command(short_help="Do one cycle to its end, and exit.")
@@ -160,7 +194,12 @@ def once(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
     with page_progress() as on_page:
         stream = sys.stderr if as_json else sys.stdout
         log = configure(level=settings.syncd_log_level, style=settings.syncd_log_format, stream=stream)
-        summary = run_async(lambda: _unless_signalled(lambda: _once(settings, log, on_page)))
+
+        async def main() -> dict[str, Any] | int:
+            with _signals() as signals:
+                return await _unless_signalled(signals, lambda: _once(settings, log, on_page))
+
+        summary = run_async(main)
     if isinstance(summary, int):
         say("interrupted; the next cycle goes on from here")
         context.exit(128 + summary)
@@ -190,12 +229,10 @@ def _problems(summary: Mapping[str, Any]) -> list[str]:
 async def _once(settings: Settings, log: FilteringBoundLogger, on_page: Any) -> dict[str, Any]:  # noqa: ANN401
     from syncd.app import open_flows
     from syncd.mirror import operations, views
-    from syncd.mirror.leader import Replica
     from syncd.opening import COMMAND_PATIENCE
 
     async with open_flows(settings, command="once", log=log, patience=COMMAND_PATIENCE, on_page=on_page) as flows:
-        if isinstance(flows.leadership, Replica):
-            await flows.leadership.require()
+        await flows.leadership.require()
         await flows.push.drain()
         outcome = await flows.pull.run()
         unanswered = await flows.reconcile.run()

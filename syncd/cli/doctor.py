@@ -113,6 +113,7 @@ async def _database(settings: Settings) -> str:
     from syncd.mirror import schema
     from syncd.mirror.database import Database
     from syncd.mirror.rights import require_rights
+    from syncd.mirror.versions import HEAD
     from syncd.opening import database_url, require_file
 
     url = database_url(settings)
@@ -128,7 +129,7 @@ async def _database(settings: Settings) -> str:
             verdict = await database.read(lambda c: c.exec_driver_sql("PRAGMA quick_check(1)").scalar())
             if verdict != "ok":
                 raise SyncdError(f"the database is damaged ({verdict}); restore a backup")
-    return f"{url.render_as_string(hide_password=True)}, schema {schema.HEAD}"
+    return f"{url.render_as_string(hide_password=True)}, schema {HEAD}"
 
 
 async def _sessions(url: sa.URL) -> Finding:

@@ -106,11 +106,11 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None
         _plan(loaded, rows, as_json=as_json)
         return
     with bar("queueing", total=len(rows)) as advance:
-        count = write(loaded.settings, lambda c: enqueue_all(c, rows, on_row=advance), make=True)
+        write(loaded.settings, lambda c: enqueue_all(c, rows, on_row=advance), make=True)
     if as_json:
-        print_json({"queued": count})
+        print_json({"queued": len(rows)})
     else:
-        click.echo(f"queued {count} operations")
+        click.echo(f"queued {len(rows)} operations")
 
 
 def _plan(loaded: Loaded, rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -19,13 +19,12 @@ from syncd.cli.common import (
 )
 from syncd.errors import SyncdError
 from syncd.logs import safe_text
+from syncd.mirror import states
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from syncd.settings import Loaded
-
-STATES = ("pending", "running", "unknown", "succeeded", "dead", "cancelled")
 
 
 @click.group()
@@ -34,7 +33,7 @@ def operations() -> None:
 
 
 @operations.command("list", short_help="List operations, newest first.")
-@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
+@click.option("--state", type=click.Choice(states.OPERATIONS), help="Only those in this state.")
 @limit_option
 @as_json_option
 @takes_settings()
@@ -82,7 +81,7 @@ def retry(loaded: Loaded, ids: tuple[int, ...], *, as_json: bool) -> None:
     """Make dead operations pending again, with all of their attempts before them."""
     from syncd.mirror import operations as mirror
 
-    _decide(loaded, ids, mirror.revive, "pending again", as_json=as_json)
+    _decide(loaded, ids, mirror.retry, "pending again", as_json=as_json)
 
 
 @operations.command("cancel", short_help="Cancel pending operations, or give up dead ones.")

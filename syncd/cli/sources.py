@@ -9,11 +9,10 @@ import click
 
 from syncd.cli.common import as_json_option, limit_option, print_json, print_rows, read, takes_settings, write
 from syncd.errors import UsageError
+from syncd.mirror import states
 
 if TYPE_CHECKING:
     from syncd.settings import Loaded
-
-STATES = ("unresolved", "linked", "missing", "conflict")
 
 
 @click.group()
@@ -61,7 +60,7 @@ def import_(loaded: Loaded, file: Path, *, as_json: bool) -> None:
 
 
 @sources.command("list")
-@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
+@click.option("--state", type=click.Choice(states.SOURCES), help="Only those in this state.")
 @limit_option
 @as_json_option
 @takes_settings()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from syncd.mirror import tables, views
+from syncd.mirror import states, tables, views
 from syncd.mirror.columns import JsonText, Key, UtcDateTime
 from syncd.mirror.tables import CONTENT_COMMENTS
 
@@ -100,7 +100,7 @@ OPERATION_COLUMNS = (
     "state", "attempts", "next_attempt_at", "last_error", "last_status", "result_session_id", "finished_at",
 )  # fmt: skip
 PROMISED = {
-    "passes": views.PASS_COLUMNS,
+    "passes": states.PASS_COLUMNS,
     "operations": OPERATION_COLUMNS,
     "source_sessions": tuple(tables.source_sessions.c.keys()),
     "quarantine": ("id", "pass_id", "session_id", "reason", "payload", "seen_at", "resolved_at"),

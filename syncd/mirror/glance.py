@@ -14,14 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from syncd.mirror import states
 from syncd.mirror.versions import HEAD
 
-PASS_COLUMNS = (
-    "id", "state", "started_at", "finished_at", "pages", "seen", "inserted", "updated", "unchanged", "restored",
-    "missing", "deleted", "quarantined", "error",
-)  # fmt: skip
-OPERATION_STATES = ("pending", "running", "unknown", "succeeded", "dead", "cancelled")
-SOURCE_STATES = ("unresolved", "linked", "missing", "conflict")
 PASSES_SHOWN = 5
 CONNECT_SECONDS, COMMAND_SECONDS = 5.0, 30.0
 Rows = Sequence[Any]
@@ -31,7 +26,7 @@ _TIMES = ("last_complete_pass_at", "started_at", "finished_at")
 _VERSION = "SELECT version_num FROM alembic_version"
 _FRESHNESS = "SELECT * FROM mirror_freshness"
 _COUNTS = "SELECT state, count(*) FROM {} GROUP BY state"
-_PASSES = f"SELECT {', '.join(PASS_COLUMNS)} FROM passes ORDER BY id DESC LIMIT {PASSES_SHOWN}"  # noqa: S608 - constants
+_PASSES = f"SELECT {', '.join(states.PASS_COLUMNS)} FROM passes ORDER BY id DESC LIMIT {PASSES_SHOWN}"  # noqa: S608 - constants
 
 
 def overview(url: str) -> dict[str, Any] | None:
@@ -87,8 +82,8 @@ def _told(version: Rows, freshness: Rows, operations: Rows, sources: Rows, passe
         return None
     return {
         "freshness": _plain(freshness[0]),
-        "operations": dict.fromkeys(OPERATION_STATES, 0) | dict(map(tuple, operations)),
-        "sources": dict.fromkeys(SOURCE_STATES, 0) | dict(map(tuple, sources)),
+        "operations": dict.fromkeys(states.OPERATIONS, 0) | dict(map(tuple, operations)),
+        "sources": dict.fromkeys(states.SOURCES, 0) | dict(map(tuple, sources)),
         "passes": [_plain(row) for row in passes],
     }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -51,35 +51,54 @@ ORDER BY a.backend_start LIMIT 1
 class Leadership(Protocol):
     """The right to take passes."""
 
-    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` whenever this process leads, and cancel it when it does not any more."""
+    async def run(
+        self, work: Callable[[], Awaitable[None]], *, on_change: Callable[[str], None], on_standby: Callable[[], None]
+    ) -> None:
+        """Run `work` whenever this process leads, and cancel it when it does not any more.
+
+        Parameters
+        ----------
+        on_change : Callable[[str], None]
+            Told `leading`, `standby` or why the leadership was lost.
+        on_standby : Callable[[], None]
+            Called at each try while another process leads.
+        """
+        ...
+
+    async def require(self) -> None:
+        """Lead now, for a command that takes one pass.
+
+        Raises
+        ------
+        DatabaseUnusableError
+            Another process leads; the message names it.
+        """
         ...
 
 
 class Alone:
-    """The leadership of the one daemon that there is."""
+    """The leadership of the one daemon that there is: nothing ever changes, and nobody need be told."""
 
-    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def run(
+        self,
+        work: Callable[[], Awaitable[None]],
+        *,
+        on_change: Callable[[str], None],  # noqa: ARG002 - see above
+        on_standby: Callable[[], None],  # noqa: ARG002
+    ) -> None:
         """Run `work`."""
         await work()
+
+    async def require(self) -> None:
+        """Lead, as ever."""
 
 
 @dataclass
 class Replica:
-    """One of several replicas on one PostgreSQL.
-
-    Parameters
-    ----------
-    on_change : Callable[[str], None]
-        Told `leading`, `standby` or why the leadership was lost.
-    on_standby : Callable[[], None]
-        Called at each try while another replica leads.
-    """
+    """One of several replicas on one PostgreSQL."""
 
     url: sa.URL
     clock: Clock
-    on_change: Callable[[str], None] = field(default=lambda _: None)
-    on_standby: Callable[[], None] = field(default=lambda: None)
     _connection: Any = None
     _session: int = 0
     _leading: bool = False
@@ -139,31 +158,33 @@ class Replica:
             holder = await _ask(self._connection, _HOLDER, LEADER_LOCK) or "another syncd"
             raise DatabaseUnusableError(f"the passes of this database are taken by {holder}; stop it first")
 
-    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def run(
+        self, work: Callable[[], Awaitable[None]], *, on_change: Callable[[str], None], on_standby: Callable[[], None]
+    ) -> None:
         """Run `work` whenever this replica leads, and cancel it when the lock is lost."""
         while True:
             try:
                 if self._connection is None:
                     await self.open()
-                await self._stand_by()
+                await self._stand_by(on_change, on_standby)
                 return await self._lead(work)
             except Exception as error:
                 reason = postgres.translated(error)
                 if not isinstance(reason, DatabaseBusyError):
                     raise
-                self.on_change(str(reason))
+                on_change(str(reason))
                 self._drop()
                 await self.clock.sleep(TRY_SECONDS)
 
-    async def _stand_by(self) -> None:
+    async def _stand_by(self, on_change: Callable[[str], None], on_standby: Callable[[], None]) -> None:
         told = False
         while not await self._try():
             if not told:
-                self.on_change("standby")
+                on_change("standby")
                 told = True
-            self.on_standby()
+            on_standby()
             await self.clock.sleep(TRY_SECONDS)
-        self.on_change("leading")
+        on_change("leading")
 
     async def _try(self) -> bool:
         self._leading = self._leading or await self._take(LEADER_LOCK)
@@ -263,9 +284,8 @@ async def nobody_else(url: sa.URL) -> AsyncIterator[None]:
         raise postgres.translated(error) or error from error
     try:
         await connection.execute(_BEGIN, timeout=PING_TIMEOUT)  # behind a proxy too, this is one session to its end
-        if not (await connection.fetchrow(_TRY.format(scope="xact_", shared=""), PRESENCE_LOCK, timeout=PING_TIMEOUT))[
-            1
-        ]:
+        taken = await connection.fetchrow(_TRY.format(scope="xact_", shared=""), PRESENCE_LOCK, timeout=PING_TIMEOUT)
+        if not taken[1]:
             holder = await _ask(connection, _HOLDER, PRESENCE_LOCK) or "another syncd"
             raise DatabaseUnusableError(f"the database is at work for {holder}; stop it first")
         yield

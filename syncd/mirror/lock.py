@@ -27,11 +27,7 @@ def only_daemon(path: Path, command: str) -> Iterator[None]:
     except OSError as error:
         raise DatabaseUnusableError(f"cannot make the lock file {lock}: {error.strerror}") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another syncd"
-            raise DatabaseUnusableError(f"{path} is held by {holder}; stop it first") from None
+        _hold(descriptor, path)
         os.ftruncate(descriptor, 0)
         os.pwrite(
             descriptor,
@@ -44,3 +40,29 @@ def only_daemon(path: Path, command: str) -> Iterator[None]:
             os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def require_free(path: Path) -> None:
+    """Make sure that no daemon holds the database file; nothing is made or written.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        A daemon holds it; the message names it.
+    """
+    try:
+        descriptor = os.open(f"{os.path.realpath(path)}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        _hold(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def _hold(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another syncd"
+        raise DatabaseUnusableError(f"{path} is held by {holder}; stop it first") from None

@@ -1,4 +1,4 @@
-"""What the status server reads of the mirror: one snapshot for a scrape, a readiness probe and the page alike."""
+"""What the status server reads of the mirror: one snapshot for a scrape and the page alike."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from syncd.mirror import schema, views
+from syncd.mirror.states import CHANGES, ENDED
 from syncd.mirror.tables import operations, passes
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
     from syncd.mirror.database import Database
 
-FINAL = ("complete", "partial", "failed", "held")
-"""The states that a pass ends in."""
-CHANGES = ("inserted", "updated", "restored", "deleted")
 PASSES_SHOWN = 60
 
 
@@ -42,7 +40,7 @@ class PassTotals:
     def read(self, connection: Connection) -> None:
         """Add what has ended since the last call."""
         columns = [passes.c[name] for name in ("id", "state", "started_at", "finished_at", "pages", *CHANGES)]
-        query = sa.select(*columns).where(passes.c.id > self.upto, passes.c.state.in_(FINAL)).order_by(passes.c.id)
+        query = sa.select(*columns).where(passes.c.id > self.upto, passes.c.state.in_(ENDED)).order_by(passes.c.id)
         for row in connection.execute(query.execution_options(yield_per=1000)).mappings():
             self.upto = row["id"]
             self.ended[row["state"]] += 1

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from syncd.clock import utc_text
-from syncd.mirror import driver, keys
+from syncd.mirror import driver, keys, states
 from syncd.mirror.columns import moment, new_id
 from syncd.mirror.dialects import as_lists, is_postgresql
 from syncd.mirror.lenient import lenient_text
@@ -32,7 +32,6 @@ from syncd.mirror.tables import operations
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-STATES = ("pending", "running", "unknown", "succeeded", "dead", "cancelled")
 LONGEST_ERROR = 2000
 
 
@@ -275,7 +274,7 @@ def counts(connection: Connection) -> dict[str, int]:
     """Return how many operations are in each state."""
     query = sa.select(operations.c.state, sa.func.count()).group_by(operations.c.state)
     found = {row[0]: row[1] for row in connection.execute(query)}
-    return {state: found.get(state, 0) for state in STATES}
+    return {state: found.get(state, 0) for state in states.OPERATIONS}
 
 
 def listing(connection: Connection, *, state: str | None, limit: int) -> Sequence[sa.RowMapping]:
@@ -294,7 +293,7 @@ def get(connection: Connection, operation_id: int) -> sa.RowMapping | None:
         return connection.execute(query).mappings().first()
 
 
-def revive(connection: Connection, operation_id: int, now: datetime) -> str | None:
+def retry(connection: Connection, operation_id: int, now: datetime) -> str | None:
     """Make a dead operation pending again; return what is wrong with that, None when nothing is."""
     return _decide(connection, operation_id, {"dead"}, {
         "state": "pending", "attempts": 0, "finished_at": None, "next_attempt_at": now,

@@ -1,7 +1,7 @@
 """The pages of passes: the checkpoint's trail, and the means not to read again what has not changed.
 
 A page whose bytes are those of a page of the last complete pass, and whose sessions have not changed since in the
-mirror, says nothing new: it need not even be parsed. `Known` is what is kept of such a page.
+mirror, says nothing new: it need not even be parsed. `ReadPage` is what is kept of such a page.
 """
 
 from __future__ import annotations

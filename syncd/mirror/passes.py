@@ -138,7 +138,7 @@ def checkpoint(
 
 
 class PassLostError(Exception):
-    """The pass was ended by somebody else."""
+    """The pass was ended, or taken up, by somebody else."""
 
 
 def _update(connection: Connection, progress: Progress, **values: object) -> None:

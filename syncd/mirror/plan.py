@@ -16,15 +16,14 @@ if TYPE_CHECKING:
 
 def enqueue_all(
     connection: Connection, rows: list[dict[str, Any]], *, on_row: Callable[[int], None] | None = None
-) -> int:
-    """Queue every row in the caller's transaction; return how many."""
+) -> None:
+    """Queue every row in the caller's transaction."""
     names = ("kind", "source_session_id", "session_id", "name", "parent_id")
     for start in range(0, len(rows), 1000):
         chunk = [{name: row[name] for name in names} for row in rows[start : start + 1000]]
         connection.execute(sa.insert(operations), chunk)
         if on_row is not None:
             on_row(start + len(chunk))
-    return len(rows)
 
 
 def plan(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -94,7 +94,7 @@ def is_pooled(url: sa.URL) -> bool:
 def engine(url: sa.URL, *, command_seconds: float | None = COMMAND_SECONDS) -> AsyncEngine:
     """Make the engine; `command_seconds` is how long one statement may take."""
     arguments = connect_arguments(url) | {"command_timeout": command_seconds}
-    made = create_async_engine(url, pool_size=POOL, max_overflow=0, connect_args=arguments)
+    made = create_async_engine(url, pool_size=POOL, max_overflow=0, connect_args=arguments, hide_parameters=True)
     pooled = is_pooled(url)
 
     @sa.event.listens_for(made.sync_engine, "connect")

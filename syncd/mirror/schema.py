@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseUnusableError
-from syncd.mirror import versions
 from syncd.mirror.dialects import is_postgresql
 from syncd.mirror.rights import require_fit
+from syncd.mirror.versions import HEAD, REVISIONS
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-REVISIONS = versions.REVISIONS
-HEAD = versions.HEAD
 HALF_MOVED = f"moving {HEAD}"
 """What stands in the place of the revision while `mirror.move` fills a database."""
 MIGRATION_LOCK = 0x53594D49

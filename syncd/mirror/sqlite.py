@@ -65,6 +65,7 @@ class Store:
         self.writer = sa.create_engine(
             url.set(drivername="sqlite"),
             poolclass=sa.pool.StaticPool,
+            hide_parameters=True,  # names of sessions are in them, and tracebacks go to the log
             connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
         )
         prepare(self.writer, WRITER_PRAGMAS, begin="BEGIN IMMEDIATE")
@@ -179,7 +180,7 @@ def _problem(path: str) -> str | None:
 
 def engine(url: sa.URL, *, write: bool) -> AsyncEngine:
     """Make an engine of connections that are not the daemon's writer."""
-    made = create_async_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    made = create_async_engine(url, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True)
     begin = "BEGIN IMMEDIATE" if write else "BEGIN"
     prepare(made.sync_engine, WRITER_PRAGMAS if write else READER_PRAGMAS, begin=begin)
     return made

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from syncd.mirror import operations
+from syncd.mirror import operations, states
 from syncd.mirror.columns import UtcDateTime
 from syncd.mirror.tables import passes as passes_table
 from syncd.mirror.tables import source_sessions
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 FRESHNESS = sa.text("SELECT * FROM mirror_freshness").columns(last_complete_pass_at=UtcDateTime())
-PASS_COLUMNS = (
-    "id", "state", "started_at", "finished_at", "pages", "seen", "inserted", "updated", "unchanged", "restored",
-    "missing", "deleted", "quarantined", "error",
-)  # fmt: skip
 
 
 def freshness(connection: Connection) -> Mapping[str, Any]:
@@ -30,14 +26,14 @@ def freshness(connection: Connection) -> Mapping[str, Any]:
 
 def last_passes(connection: Connection, limit: int) -> list[dict[str, Any]]:
     """Return the last passes, newest first."""
-    columns = [passes_table.c[name] for name in PASS_COLUMNS]
+    columns = [passes_table.c[name] for name in states.PASS_COLUMNS]
     query = sa.select(*columns).order_by(passes_table.c.id.desc()).limit(limit)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def one_pass(connection: Connection, pass_id: int) -> dict[str, Any]:
     """Return a pass."""
-    query = sa.select(*(passes_table.c[name] for name in PASS_COLUMNS)).where(passes_table.c.id == pass_id)
+    query = sa.select(*(passes_table.c[name] for name in states.PASS_COLUMNS)).where(passes_table.c.id == pass_id)
     return dict(connection.execute(query).mappings().one())
 
 
@@ -45,7 +41,7 @@ def source_counts(connection: Connection) -> dict[str, int]:
     """Return how many source ids are in each state."""
     query = sa.select(source_sessions.c.state, sa.func.count()).group_by(source_sessions.c.state)
     found = {row[0]: row[1] for row in connection.execute(query)}
-    return {state: found.get(state, 0) for state in ("unresolved", "linked", "missing", "conflict")}
+    return {state: found.get(state, 0) for state in states.SOURCES}
 
 
 def overview(connection: Connection, *, passes_shown: int = 5) -> dict[str, Any]:

@@ -5,6 +5,7 @@
     pulse ◄── the daemon's loops            metrics ◄── every request to Albert
       │                                        │
       └──► server: /livez  /readyz  /metrics  / ◄── readings ◄── mirror.measures (one snapshot, cached)
+                             (the schema's version alone)
 
 It reads; nothing that it is asked changes anything.
 """

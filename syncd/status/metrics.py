@@ -19,7 +19,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from syncd.albert import AlbertConnectError, AlbertLostError, AlbertResponseError, AlbertTimeoutError
-from syncd.mirror.measures import CHANGES, FINAL, PassTotals, Snapshot
+from syncd.mirror.measures import PassTotals, Snapshot
+from syncd.mirror.states import CHANGES, ENDED
 
 if TYPE_CHECKING:
     from syncd.status.readings import Readings
@@ -78,7 +79,7 @@ async def exposition(metrics: Metrics, readings: Readings) -> bytes:
     NotReadError
         The database cannot be read: a scrape that fails is better than one that says nothing is wrong.
     """
-    snapshot = await readings.latest()
+    snapshot = await readings.snapshot.latest()
     registry = CollectorRegistry()
     registry.register(
         _Collected([*_mirror(snapshot, readings.totals), *_queue(snapshot), *_daemon(readings, snapshot)])
@@ -113,7 +114,7 @@ def _mirror(snapshot: Snapshot, totals: PassTotals) -> Iterator[Metric]:
     yield _gauge("syncd_quarantined_items", "Items that could not be read and wait.", fresh["quarantined_items"])
     yield _gauge("syncd_pass_held", "1 while a pass holds deletions for a decision.", fresh["held_pass_id"] is not None)
     seconds = SummaryMetricFamily("syncd_pass_seconds", "Passes that have ended and their seconds.", labels=["state"])
-    for state in FINAL:
+    for state in ENDED:
         seconds.add_metric([state], totals.ended[state], totals.seconds[state] / 1000)
     yield seconds
     yield _gauge("syncd_last_pass_seconds", "Seconds of the last pass that has ended.", _last_pass(snapshot))

@@ -11,6 +11,8 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from syncd.health import duration, notices, problems
+from syncd.mirror import states
+from syncd.mirroring import KEY_TWICE, WITHOUT_ID
 from syncd.status import plots
 from syncd.status.style import STYLE
 
@@ -24,9 +26,10 @@ KINDS = (
     ("gave up on a page", "a page could not be had"),
     ("the listing was empty", "the listing was empty"),
     ("not listed any more", "too many sessions are not listed any more"),
-    ("without a readable id", "an item had no readable id"),
+    (KEY_TWICE, "the server gave a page key twice"),
+    (WITHOUT_ID, "an item had no readable id"),
 )
-"""Parts of the reasons that `pull` and `sweep` write, and what the page says instead."""
+"""Parts of the reasons that `pull`, `fetching`, `mirroring` and `sweep` write, and what the page says instead."""
 OTHERWISE = "see the log"
 LAST_SHOWN = 6
 
@@ -174,8 +177,8 @@ def _body(overview: Mapping[str, Any]) -> str:
             f'<section class="wide"><h2>Sessions</h2><dl class="facts">{_facts(facts)}</dl></section>',
             _plot("Duration of the last passes", plots.durations(ended)),
             _plot("What they changed", plots.changes(ended)),
-            _plot("Queue", plots.states(overview["operations"], plots.QUEUE)),
-            _plot("Source ids", plots.states(overview["sources"], plots.SOURCES)),
+            _plot("Queue", plots.states(overview["operations"], states.OPERATIONS)),
+            _plot("Source ids", plots.states(overview["sources"], states.SOURCES)),
             f'<section class="wide"><h2>Last passes</h2>{_table(overview["passes"][:LAST_SHOWN])}</section>',
         )
     )
@@ -196,7 +199,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         ended = row["finished_at"]
         took = "…" if ended is None else plots.seconds((ended - row["started_at"]).total_seconds())
-        changed = sum(row[name] for name in plots.CHANGES)
+        changed = sum(row[name] for name in states.CHANGES)
         why = f"<br><small>{escape(row['error'])}</small>" if row["error"] else ""
         lines.append(
             f"<tr><td>{row['id']}</td><td>{row['started_at']:%m-%d %H:%M}</td>"

@@ -8,12 +8,10 @@ from html import escape
 from typing import Any
 
 from syncd.health import duration
+from syncd.mirror.states import CHANGES, ENDED
 
 WIDTH, HEIGHT, BASE, TOP = 480, 130, 112, 18
 BARS = 48
-CHANGES = ("inserted", "updated", "restored", "deleted")
-QUEUE = ("pending", "running", "unknown", "dead", "succeeded", "cancelled")
-SOURCES = ("linked", "unresolved", "missing", "conflict")
 LABEL, COUNT = 102, 70
 
 
@@ -28,7 +26,7 @@ def durations(passes: Sequence[Mapping[str, Any]]) -> str:
     values = [(row["finished_at"] - row["started_at"]).total_seconds() for row in shown]
     bars = [[(row["state"], value)] for row, value in zip(shown, values, strict=True)]
     titles = [f"pass {row['id']}: {seconds(value)}, {row['state']}" for row, value in zip(shown, values, strict=True)]
-    names = [name for name in ("complete", "partial", "held", "failed") if any(row["state"] == name for row in shown)]
+    names = [name for name in ENDED if any(row["state"] == name for row in shown)]
     return _bars(bars, titles, "longest", seconds) + _legend(names)
 
 

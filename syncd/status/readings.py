@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from syncd.errors import SyncdError
-from syncd.mirror import measures
-from syncd.mirror.measures import PassTotals, Snapshot
+from syncd.mirror import measures, schema
+from syncd.mirror.measures import PassTotals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from syncd.clock import Clock
-    from syncd.mirror.database import Database
+    from syncd.mirror.database import Connection, Database
     from syncd.status.pulse import Pulse
     from syncd.status.wal import WalWatch
+
+T = TypeVar("T")
 
 FRESH_SECONDS = 1.0
 PATIENCE = 4.0
@@ -25,42 +27,27 @@ PATIENCE = 4.0
 
 
 class NotReadError(SyncdError):
-    """The database did not give a snapshot."""
+    """The database did not answer."""
 
 
-@dataclass
-class Readings:
-    """The daemon's measures: a cached snapshot of the mirror, and what the daemon itself knows.
+class Shared(Generic[T]):
+    """Something that is read of the database, for all who ask within a second, and by one of them at a time."""
 
-    Parameters
-    ----------
-    refused : Callable[[], bool]
-        Whether Albert refuses the credentials.
-    pass_interval : float
-        Seconds between the starts of passes.
-    """
+    def __init__(self, database: Database, clock: Clock, work: Callable[[Connection], T]) -> None:
+        self._database, self._clock, self._work = database, clock, work
+        self._kept: tuple[float, T] | None = None
+        self._reading: asyncio.Task[T] | None = None
 
-    database: Database
-    clock: Clock
-    pulse: Pulse
-    wal: WalWatch
-    refused: Callable[[], bool]
-    pass_interval: float
-    totals: PassTotals = field(default_factory=PassTotals)
-    _last: Snapshot | None = None
-    _read_at: float = float("-inf")
-    _reading: asyncio.Task[Snapshot] | None = None
-
-    async def latest(self) -> Snapshot:
-        """Return a snapshot that is a second old at most.
+    async def latest(self) -> T:
+        """Return what was read a second ago at most.
 
         Raises
         ------
         NotReadError
             The database cannot be read, its schema is not at head, or it takes too long.
         """
-        if self._last is not None and self.clock.monotonic() - self._read_at < FRESH_SECONDS:
-            return self._last
+        if self._kept is not None and self._clock.monotonic() - self._kept[0] < FRESH_SECONDS:
+            return self._kept[1]
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
             # its error is for whoever still waits; when all have gone, for nobody
@@ -77,17 +64,49 @@ class Readings:
         except Exception as error:  # a bug, or a database in a state that nobody foresaw: not ready
             raise NotReadError(f"the database cannot be read ({type(error).__name__})") from error
 
+    async def _read(self) -> T:
+        found = await self._database.read(self._work)
+        self._kept = self._clock.monotonic(), found
+        return found
+
     async def aclose(self) -> None:
         """Wait for a read that is under way."""
         if self._reading is not None:
             with suppress(Exception):
                 await self._reading
 
-    async def _read(self) -> Snapshot:
-        now = self.clock.now()
-        self._last = await self.database.read(lambda connection: measures.snapshot(connection, self.totals, now))
-        self._read_at = self.clock.monotonic()
-        return self._last
+
+@dataclass
+class Readings:
+    """The daemon's measures: what it reads of the mirror, and what it knows itself.
+
+    Parameters
+    ----------
+    refused : Callable[[], bool]
+        Whether Albert refuses the credentials.
+    pass_interval : float
+        Seconds between the starts of passes.
+    """
+
+    database: Database
+    clock: Clock
+    pulse: Pulse
+    wal: WalWatch
+    refused: Callable[[], bool]
+    pass_interval: float
+    totals: PassTotals = field(default_factory=PassTotals)
+
+    def __post_init__(self) -> None:
+        self.snapshot = Shared(
+            self.database, self.clock, lambda connection: measures.snapshot(connection, self.totals, self.clock.now())
+        )
+        # a probe comes every few seconds, and a snapshot counts every row of a large mirror
+        self.at_head = Shared(self.database, self.clock, schema.require_head)
+
+    async def aclose(self) -> None:
+        """Wait for the reads that are under way."""
+        await self.snapshot.aclose()
+        await self.at_head.aclose()
 
     def wal_bytes(self) -> int | None:
         """Return the size of the write-ahead log; None where there is none."""

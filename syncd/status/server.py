@@ -174,7 +174,7 @@ class Front:
 
     async def _readyz(self) -> web.Response:
         try:
-            await self._readings.latest()
+            await self._readings.at_head.latest()
         except NotReadError as error:
             return _text(503, str(error))
         if self._readings.refused():
@@ -196,7 +196,7 @@ class Front:
         )
         trouble = None
         try:
-            snapshot = await self._readings.latest()
+            snapshot = await self._readings.snapshot.latest()
         except NotReadError:
             snapshot, trouble = None, "the database cannot be read; run: syncd doctor"
         wedged = self._readings.pulse.wedged()

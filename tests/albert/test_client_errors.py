@@ -65,6 +65,16 @@ STATUSES = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("status", "judged"),
+    [(302, True), (400, True), (403, True), (408, False), (409, True), (429, True), (500, False), (503, False)],
+)
+def test_server_that_turns_a_request_down_has_judged_it_but_for_one_that_it_did_not_wait_for(
+    status: int, *, judged: bool
+) -> None:
+    assert AlbertHTTPError(status_code=status).judged is judged
+
+
 def everything_shown(error: BaseException) -> str:
     """Collect all that a log, a traceback or a crash report could show of an error."""
     shown, todo, met = [], [error], set()

@@ -134,7 +134,7 @@ async def a_little(s: Served) -> None:
 
 async def test_verdict_is_seen_and_the_page_fits_in_light_and_dark_narrow_and_wide(tmp_path: Path) -> None:
     async def look(verdict: str, *commands: str) -> None:
-        s.readings._read_at = float("-inf")
+        s.readings.snapshot._kept = None
         for scheme, width in LOOKS:
             async with seen(browser, s.url, scheme, width) as found:
                 heading = found.page.get_by_role("heading", level=1)
@@ -169,7 +169,7 @@ async def test_empty_mirror_and_unreadable_database_have_a_page_too(tmp_path: Pa
             await keep(found.page, "empty-light-360")
             await check(found, s.url, 360)
         await s.world.sql("DROP TABLE alembic_version")
-        s.readings._read_at = float("-inf")
+        s.readings.snapshot._kept = None
         async with seen(browser, s.url, "dark", 1280) as found:
             assert await found.page.get_by_role("heading", level=1).inner_text() == "Needs you"
             assert await found.page.locator(".todo code").all_inner_texts() == ["syncd doctor"]

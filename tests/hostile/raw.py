@@ -17,6 +17,7 @@ from structlog.testing import LogCapture
 
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import SystemClock
+from syncd.conclude import Patience
 from syncd.decide import Backoff
 from syncd.mirror import operations, schema
 from syncd.mirror.database import Database
@@ -136,7 +137,9 @@ class Rig:
         """Queue a create, work the queue once, and return the operation."""
         row = {"kind": "create", "source_session_id": "s", "name": "n"}
         (number,) = await self.database.write(lambda c: operations.enqueue(c, [row]))
-        settings = PushSettings(concurrency=1, max_attempts=3, backoff=Backoff(3600, 3600), settle=3600, lease=60)
+        settings = PushSettings(
+            concurrency=1, lease=60, patience=Patience(max_attempts=3, backoff=Backoff(3600, 3600), settle=3600)
+        )
         await Push(
             database=self.database, albert=self.albert, clock=SystemClock(), settings=settings, chance=lambda: 1.0,
             log=structlog.wrap_logger(None, processors=[self.log]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,6 @@ import pytest
 
 from syncd.app import Flows
 from syncd.daemon import Daemon, Rhythm
-from syncd.decide import Backoff
-from syncd.push import PushSettings
 from syncd.sandbox import Faults
 from syncd.status.pulse import Pulse
 from tests.world import World, world
@@ -28,7 +27,9 @@ def _daemon(w: World) -> Daemon:
         w.database, albert, w.clock, w.pull(), w.push(), w.reconcile(), albert._session,
         Pulse(w.clock, 100.0, lambda: False),
     )  # fmt: skip
-    rhythm = Rhythm(pass_interval=300, reconcile_interval=300, shutdown_grace=1)
+    rhythm = Rhythm(
+        pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=w.push_settings.patience.backoff
+    )
     return Daemon(flows=flows, log=flows.pull.log, rhythm=rhythm)
 
 
@@ -38,7 +39,7 @@ async def test_outage_of_ten_minutes_costs_hardly_a_request_more_and_is_over_in_
     tmp_path: Path, kind: str
 ) -> None:
     async with world(tmp_path, sessions=20) as w:
-        w.push_settings = PushSettings(concurrency=16, max_attempts=8, backoff=Backoff(0.5, 300), settle=60, lease=60)
+        w.push_settings = replace(w.push_settings, concurrency=16)
         assert (await w.one_pass()).state == "complete"
         daemon = _daemon(w)
         async with anyio.create_task_group() as group:

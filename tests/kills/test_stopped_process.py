@@ -19,6 +19,7 @@ import structlog
 
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import SystemClock
+from syncd.conclude import Patience
 from syncd.decide import Backoff
 from syncd.mirror import operations, schema
 from syncd.mirror.database import Database
@@ -30,13 +31,15 @@ SLEEPER = """
 import sys, anyio, sqlalchemy as sa
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import SystemClock
+from syncd.conclude import Patience
 from syncd.decide import Backoff
 from syncd.logs import configure
 from syncd.mirror.database import Database
 from syncd.push import Push, PushSettings
 
 async def main(file, url):
-    settings = PushSettings(concurrency=1, max_attempts=8, backoff=Backoff(0, 1), settle=0, lease=0.6)
+    patience = Patience(max_attempts=8, backoff=Backoff(0, 1), settle=0)
+    settings = PushSettings(concurrency=1, lease=0.6, patience=patience)
     async with Database(sa.make_url(f"sqlite+aiosqlite:///{file}"), patience=5) as database:
         async with AsyncAlbertSession(base_url=url, token="sandbox-token", timeout=20) as session:
             log = configure(level="debug", style="json")
@@ -50,7 +53,7 @@ anyio.run(main, *sys.argv[1:])
 
 async def _take_over(database: Database, sandbox: Sandbox) -> None:
     """Do what a second daemon does: find the lease run out, look up, and see the operation to its end."""
-    settings = PushSettings(concurrency=1, max_attempts=8, backoff=Backoff(0, 1), settle=0, lease=60)
+    settings = PushSettings(concurrency=1, lease=60, patience=Patience(max_attempts=8, backoff=Backoff(0, 1), settle=0))
     async with AsyncAlbertSession(base_url=sandbox.url, token=sandbox.token) as session:
         push = Push(
             database=database, albert=ChatSessionCollection(session=session), clock=SystemClock(),

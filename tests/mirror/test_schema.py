@@ -14,8 +14,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from syncd.errors import DatabaseUnusableError
-from syncd.mirror import schema, tables
+from syncd.mirror import schema, states, tables
 from syncd.mirror.columns import UtcDateTime
+from syncd.mirror.versions import HEAD, REVISIONS
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
 def test_the_schema_comes_up_from_empty_and_a_second_time_changes_nothing(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         assert schema.revision(connection) is None
-        assert schema.migrate(connection) == (None, schema.HEAD)
+        assert schema.migrate(connection) == (None, HEAD)
         before = connection.exec_driver_sql("SELECT * FROM sqlite_master").all()
-        assert schema.migrate(connection) == (schema.HEAD, schema.HEAD)
+        assert schema.migrate(connection) == (HEAD, HEAD)
         assert connection.exec_driver_sql("SELECT * FROM sqlite_master").all() == before
         schema.require_head(connection)
 
@@ -90,7 +91,7 @@ def test_the_known_revisions_are_those_of_the_files() -> None:
     chain: list[str] = []
     while (following := found.get(chain[-1] if chain else None)) is not None:
         chain.append(following)
-    assert tuple(chain) == schema.REVISIONS
+    assert tuple(chain) == REVISIONS
     assert len(chain) == len(found)
 
 
@@ -157,3 +158,15 @@ def test_a_naive_time_is_refused_and_an_aware_one_is_stored_in_utc(engine: sa.En
         assert stored == ["2026-01-01T06:30:00.000000Z", None]
         back = connection.execute(sa.select(table.c.at).order_by(table.c.at.is_(None))).scalars().all()
         assert back == [datetime(2026, 1, 1, 6, 30, tzinfo=UTC), None]
+
+
+def test_states_that_are_shown_are_those_that_the_tables_allow() -> None:
+    for table, known in (
+        (tables.operations, states.OPERATIONS),
+        (tables.source_sessions, states.SOURCES),
+        (tables.passes, ("running", *states.ENDED)),
+    ):
+        (check,) = (
+            c for c in table.constraints if isinstance(c, sa.CheckConstraint) and str(c.name).endswith("_state")
+        )
+        assert sorted(re.findall("'([a-z]+)'", str(check.sqltext))) == sorted(known)

@@ -161,7 +161,7 @@ class Life:
 
     def reconcile(self) -> Reconcile:
         """Make the flow of source ids."""
-        return Reconcile(settle=self.plan.push.settle, **self._parts())
+        return Reconcile(settle=self.plan.push.patience.settle, **self._parts())
 
     def _push(self, owner: str) -> Push:
         return Push(settings=self.plan.push, chance=self.chance.random, owner=owner, **self._parts())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from syncd.conclude import Patience
 from syncd.decide import Backoff
 from syncd.pull import PullSettings
 from syncd.push import PushSettings
@@ -61,8 +62,8 @@ def plan(chance: Random) -> Plan:
         guard=guard,
         pull=PullSettings(max_pages=500, max_seconds=chance.choice((20.0, 600.0)), backoff=backoff, guard=guard),
         push=PushSettings(
-            concurrency=chance.choice((1, 3, 8)), max_attempts=chance.choice((2, 4, 8)), backoff=backoff,
-            settle=settle, lease=10.0,
+            concurrency=chance.choice((1, 3, 8)), lease=10.0,
+            patience=Patience(max_attempts=chance.choice((2, 4, 8)), backoff=backoff, settle=settle),
         ),
         timeout=4.0,
         begin_with=chance.choice((0, 1, 3, 6)),

@@ -152,7 +152,7 @@ class Simulation:
         self._write(lambda c: c.exec_driver_sql(insert, row).scalar())
 
     def _operate(self) -> None:
-        decision = self.chance.choice((operations.revive, operations.cancel))
+        decision = self.chance.choice((operations.retry, operations.cancel))
         number = self.chance.randint(1, 12)
         self.checker.operator = {number}
         self._write(lambda c: decision(c, number, self.clock.now()))
@@ -199,7 +199,7 @@ class Simulation:
         await anyio.sleep(max(habits.listing_lag, habits.lookup_lag, set_back) + 0.1)
         habits.listing_lag = habits.lookup_lag = 0.0
         habits.cursor_ttl = None
-        self.checker.duplicates(self.plan.lag, self.plan.push.settle)
+        self.checker.duplicates(self.plan.lag, self.plan.push.patience.settle)
         with anyio.CancelScope() as scope:
             life = self._new_life(scope)
             push, pull, reconcile = life.pushes[0], life.pull(), life.reconcile()
@@ -225,7 +225,7 @@ class Simulation:
                 if await reconcile.run():
                     raise BrokenError("9: source ids without an answer, without faults")
         self.checker.look()
-        self.checker.duplicates(self.plan.lag, self.plan.push.settle)
+        self.checker.duplicates(self.plan.lag, self.plan.push.patience.settle)
         self.checker.converged()
 
     def _approve(self, pass_id: int) -> None:

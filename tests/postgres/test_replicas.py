@@ -67,7 +67,7 @@ async def test_leader_takes_a_pass_back_that_was_taken_from_it(tmp_path: Path, p
         (leader,) = await ships.started(1)
         await until(lambda: leader.saw("page.mirrored"), why="a page")
         assert await ships.database.write(passes.running) is not None  # as one does that was cut off and came late
-        await until(lambda: leader.saw("pass.failed"), why="the loss")
+        await until(lambda: leader.saw("pass.lost"), why="the loss")
         await until(lambda: leader.saw("pass.complete"), why="the pass", seconds=15)
 
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from syncd.mirror import schema
 from syncd.mirror.database import Database
+from syncd.mirror.versions import HEAD, REVISIONS
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.postgres.replicas import ROOT, Fleet, fleet, until
 from tests.postgres.server import PostgresServer, in_thread
@@ -77,14 +78,13 @@ async def test_daemon_goes_on_under_the_migration_of_the_next_release(
         query = "SELECT pg_get_viewdef('mirror_freshness'::regclass)"
         freshness = await ships.database.read(lambda c: c.exec_driver_sql(query).scalar_one())
         shutil.copytree(schema.scripts(), tmp_path / "migrations")
-        made_up = MADE_UP.format(head=schema.HEAD, freshness=freshness.strip().rstrip(";").replace("\n", " "))
+        made_up = MADE_UP.format(head=HEAD, freshness=freshness.strip().rstrip(";").replace("\n", " "))
         (tmp_path / "migrations/versions/9999_made_up.py").write_text(made_up)
-        head = schema.HEAD
         monkeypatch.setattr(schema, "scripts", lambda: tmp_path / "migrations")
-        monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "9999"))
+        monkeypatch.setattr(schema, "REVISIONS", (*REVISIONS, "9999"))
         monkeypatch.setattr(schema, "HEAD", "9999")
         async with Database(sa.make_url(postgres_url), patience=30) as database:
-            assert await database.write(schema.migrate) == (head, "9999")
+            assert await database.write(schema.migrate) == (HEAD, "9999")
         await goes_on(ships, postgres_url)
 
 

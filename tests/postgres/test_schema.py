@@ -14,6 +14,7 @@ from syncd.mirror.catalogue import VIEW_COMMENTS
 from syncd.mirror.columns import JsonText
 from syncd.mirror.database import Database
 from syncd.mirror.tables import metadata
+from syncd.mirror.versions import HEAD
 from tests.postgres.server import PostgresServer, engine_of, in_thread
 
 COMMENTS = """
@@ -69,7 +70,7 @@ async def test_replicas_that_start_at_once_migrate_once(postgres: PostgresServer
         async with anyio.create_task_group() as group:
             for _ in range(4):
                 group.start_soon(start)
-        assert sorted(came, key=str) == [schema.HEAD] * 3 + [None]
+        assert sorted(came, key=str) == [HEAD] * 3 + [None]
     finally:
         await in_thread(lambda: postgres.drop(name))
 

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.clock import SystemClock
-from syncd.mirror import leader, operations, schema
+from syncd.mirror import leader, operations, schema, states
 from syncd.mirror.database import Database
 from syncd.mirror.listen import Listening
 from syncd.mirror.rights import require_rights
@@ -63,7 +63,7 @@ async def test_each_tenant_has_a_leader_and_a_queue_of_its_own(tenants: tuple[sa
         async with engine_of(a).connect() as connection, connection.begin():
             assert await connection.run_sync(claim) == ["s"]
             assert await b.write(claim) == ["s"]
-        assert await b.read(operations.counts) == dict.fromkeys(operations.STATES, 0) | {"running": 1}
+        assert await b.read(operations.counts) == dict.fromkeys(states.OPERATIONS, 0) | {"running": 1}
 
 
 async def test_what_one_tenant_inserts_wakes_that_tenant_alone(tenants: tuple[sa.URL, sa.URL]) -> None:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from syncd.sandbox import Faults
-from tests.processes.kit import COMMAND, SECRET, Syncd, bare_environment
+from tests.processes.kit import COMMAND, SECRET, Syncd, bare_environment, eventually
 
 
 async def test_bad_settings_exit_2_before_albert_is_asked_or_a_database_made(syncd: Syncd) -> None:
@@ -83,6 +83,26 @@ async def test_reader_that_goes_away_ends_a_command_without_a_word(syncd: Syncd)
             head, [*COMMAND, "sources", "list", "--limit", "20000", *option], syncd.environment, syncd.folder
         )
         assert ended == b""
+
+
+async def test_log_that_cannot_be_written_ends_neither_the_daemon_nor_a_command(syncd: Syncd) -> None:
+    with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - opens at once
+        once = await anyio.run_process(
+            [*COMMAND, "once"], stdout=full, env=syncd.environment, cwd=syncd.folder, check=False
+        )
+        assert (once.returncode, once.stderr) == (0, b"")
+        process = await anyio.open_process([*COMMAND, "run"], stdout=full, env=syncd.environment, cwd=syncd.folder)
+        async with process:
+            assert process.stderr is not None
+            try:
+                await eventually(lambda: len(syncd.rows("SELECT 1 FROM passes WHERE state = 'complete'")) > 2)
+                process.terminate()
+                assert await process.wait() == 0
+            finally:
+                if process.returncode is None:
+                    process.kill()
+            with pytest.raises(anyio.EndOfStream):
+                await process.stderr.receive()
 
 
 def head(command: list[str], environment: dict[str, str], folder: Path) -> bytes:

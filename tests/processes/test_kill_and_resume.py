@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from syncd.sandbox import Habits, Sandbox, serve
+from tests.postgres.server import free_port
 from tests.processes.kit import SECRET, Syncd, at_work, eventually
 
 LAST_PASS = "SELECT id, state, pages, seen, inserted FROM passes ORDER BY id DESC LIMIT 1"
@@ -74,6 +75,7 @@ async def test_killed_daemon_leaves_no_stale_lock(syncd: Syncd) -> None:
 
 
 async def test_second_daemon_and_once_are_refused_while_one_runs_and_told_which(syncd: Syncd) -> None:
+    syncd.environment["SYNCD_STATUS_PORT"] = str(free_port())  # the same for all of them
     daemon = await syncd.run(SYNCD_PASS_INTERVAL="600")
     await daemon.event("pass.complete")
     asked = len(syncd.sandbox.requests)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import time
 from contextlib import closing
 
+import anyio
 import pytest
 
-from tests.processes.kit import Syncd, eventually
+from tests.processes.kit import COMMAND, Syncd, eventually
 
 GRACE = 3.0
+BETWEEN = """\
+import os, signal, sys
+from syncd.cli import daemon, main
+tell = daemon._tell_database
+def told(*given):
+    tell(*given)
+    os.kill(os.getpid(), signal.{name})
+daemon._tell_database = told
+sys.argv = ["syncd", "run"]
+main()
+"""
+"""The daemon, which gets a signal when the database is open and no loop runs yet."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -22,6 +36,16 @@ async def test_signal_ends_the_daemon_with_exit_0(syncd: Syncd, number: signal.S
     assert await daemon.code(seconds=10) == 0
     assert daemon.events()[-1]["event"] == "daemon.stopped"
     assert sorted(path.name for path in syncd.folder.glob("syncd.db*")) == ["syncd.db", "syncd.db.lock"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+async def test_signal_between_the_opening_and_the_loops_ends_the_daemon_with_exit_0(syncd: Syncd, name: str) -> None:
+    program = [COMMAND[0], "-c", BETWEEN.format(name=name)]
+    ended = await anyio.run_process(program, env=syncd.environment, cwd=syncd.folder, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    events = [json.loads(line)["event"] for line in ended.stdout.splitlines()]
+    assert events[0] == "database.opened"
+    assert events[-1] == "daemon.stopped"
 
 
 async def test_sigterm_while_requests_hang_ends_within_the_grace(syncd: Syncd) -> None:

@@ -154,6 +154,18 @@ async def test_no_404_counts_when_no_listed_session_answers_200(folder: Path, st
         assert len(await w.live()) == 30
 
 
+@pytest.mark.parametrize(("answer", "unknown"), [(404, False), (500, True), ("hang_before", True), ("garbled", True)])
+async def test_what_albert_says_of_a_missing_sessions_source_id_is_unknown_but_for_a_404(
+    folder: Path, answer: Any, *, unknown: bool
+) -> None:
+    async with world(folder, sessions=25, request_timeout=0.2) as w:
+        await w.one_pass()
+        w.sandbox.delete("SES7")
+        w.sandbox.script("GET", f"{BASE}/source/", answer)
+        await w.one_pass()
+        assert [event["unknown"] for event in w.named("sweep.asked")] == [unknown]
+
+
 async def test_one_witness_among_the_first_few_is_enough(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         await w.one_pass()

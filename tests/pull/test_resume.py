@@ -75,6 +75,26 @@ async def test_changes_between_the_two_halves_of_a_pass_are_counted_once(folder:
         assert await w.live() == w.there()
 
 
+async def test_a_pass_that_another_replica_takes_up_is_lost_and_not_failed(folder: Path) -> None:
+    async with world(folder, sessions=45) as w:
+        pull = w.pull()
+        real, asked = w.albert.list_raw, iter(range(1, PAGES + 1))
+
+        async def taken_up(**given: Any) -> bytes:
+            if next(asked) == 3:
+                await w.database.write(passes.running)  # what the other replica does first
+            return await real(**given)
+
+        w.albert.list_raw = taken_up  # type: ignore[method-assign]
+        outcome = await pull.run()
+        assert outcome.state == "running"
+        assert not w.named("pass.failed")
+        (lost,) = w.named("pass.lost")
+        assert (lost["pass_id"], lost["state"], lost["log_level"]) == (1, "running", "warning")
+        w.albert.list_raw = real  # type: ignore[method-assign]
+        assert (await w.one_pass()).pass_id == 1
+
+
 def _cancel(scope: anyio.CancelScope, _: object) -> None:
     scope.cancel()
 

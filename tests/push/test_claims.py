@@ -135,6 +135,7 @@ async def test_stop_during_a_post_is_unknown_at_once_and_during_a_lookup_costs_n
             group.cancel_scope.cancel()
         row = await w.operation(one)
         assert (row["state"], row["attempts"]) == (("unknown", 1) if method == "POST" else ("pending", 0))
+        assert not w.named("operation.retrying")
         (row,) = await worked(w, one)
         assert (row["state"], effects(w)) == ("succeeded", ["s-1"])
 
@@ -183,6 +184,8 @@ async def test_operation_claimed_ahead_gives_its_claim_back_when_the_daemon_stop
             go.set()
         rows = await w.sql("SELECT state, attempts FROM operations ORDER BY id")
         assert [(row["state"], row["attempts"]) for row in rows] == [("succeeded", 1)] * 4 + [("pending", 0)] * 2
+        assert not w.named("operation.retrying")
+        assert [event["log_level"] for event in w.named("operation.returned")] == ["debug"]
 
 
 async def test_not_before_is_honoured(tmp_path: Path) -> None:

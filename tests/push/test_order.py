@@ -141,10 +141,10 @@ async def test_operator_retries_what_is_dead_with_all_attempts_before_it(tmp_pat
         w.sandbox.script("POST", SESSIONS, 422)
         ids = await w.enqueue(create("a"), create("a", "later"))
         await w.push().drain()
-        assert await w.database.write(lambda c: operations.revive(c, ids[0], w.clock.now())) is None
+        assert await w.database.write(lambda c: operations.retry(c, ids[0], w.clock.now())) is None
         rows = await worked(w, *ids)
         assert [(row["state"], row["attempts"]) for row in rows] == [("succeeded", 1), ("succeeded", 1)]
-        assert await w.database.write(lambda c: operations.revive(c, ids[0], w.clock.now()))
+        assert await w.database.write(lambda c: operations.retry(c, ids[0], w.clock.now()))
 
 
 async def test_operator_cancels_what_is_pending_and_nothing_that_is_over(tmp_path: Path) -> None:

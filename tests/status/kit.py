@@ -51,7 +51,8 @@ class Served:
 
     async def fresh(self, path: str) -> Reply:
         """Ask past the cache."""
-        self.readings._read_at = float("-inf")
+        self.readings.snapshot._kept = None
+        self.readings.at_head._kept = None
         return await self.ask(path)
 
 

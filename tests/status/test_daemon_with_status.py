@@ -118,13 +118,14 @@ async def test_refused_credentials_are_not_ready_and_alive(tmp_path: Path) -> No
         assert "syncd_credentials_refused 1.0" in (await program.get("/metrics")).text
 
 
-async def test_chosen_port_that_is_taken_ends_the_daemon_with_2(tmp_path: Path) -> None:
+async def test_chosen_port_that_is_taken_ends_the_daemon_with_2_before_a_database_is_made(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         async with serve(Sandbox(3)) as server, running(tmp_path, server, port) as program:
             with anyio.fail_after(30):
                 assert await program.process.wait() == 2
             assert not server.requests
+            assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("port", ["0"])

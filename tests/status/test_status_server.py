@@ -7,14 +7,17 @@ import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
 from syncd.albert.auth import StaticToken
 from syncd.errors import UsageError
 from syncd.status import server
 from syncd.status.server import allowed_hosts, listen
+from tests.pull.kit import Listing, page, wire
 from tests.status.kit import raw, served
 
 
@@ -196,12 +199,28 @@ async def test_scrapes_share_one_snapshot_a_second(tmp_path: Path) -> None:
 
         s.world.database.read = counted  # type: ignore[method-assign,assignment]
         s.world.clock.working += 1  # time stands still
-        await asyncio.gather(*(s.ask(path) for path in ("/metrics", "/readyz", "/", "/metrics", "/metrics")))
+        await asyncio.gather(*(s.ask(path) for path in ("/metrics", "/", "/metrics", "/metrics")))
         assert reads == 1
         s.world.clock.forward(1.1)
         await s.ask("/metrics")
         assert reads == 2
         s.world.clock.working -= 1
+
+
+async def test_readiness_counts_no_row_and_many_probes_share_one_look_a_second(tmp_path: Path) -> None:
+    async with served(tmp_path, sessions=5) as s:
+        asked: list[str] = []
+
+        def listen_to(connection: sa.Connection) -> None:
+            @sa.event.listens_for(connection.engine, "before_cursor_execute")
+            def _(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+                asked.append(statement)
+
+        await s.world.database.read(listen_to)
+        await asyncio.gather(*(s.ask("/readyz") for _ in range(5)))
+        told = " ".join(asked)
+        assert told.count("FROM alembic_version") == 1
+        assert not any(name in told for name in ("mirror_freshness", "FROM operations", "FROM passes", "count("))
 
 
 async def test_page_shows_no_name_and_no_words_of_albert(tmp_path: Path) -> None:
@@ -225,6 +244,21 @@ async def test_page_shows_no_name_and_no_words_of_albert(tmp_path: Path) -> None
         assert nonce not in (await s.ask("/")).text
         assert "http://" not in reply.text
         assert "https://" not in reply.text
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ([wire("B"), {"name": "no id"}], "partial (an item had no readable id)"),
+        ([wire("B")], "partial (the server gave a page key twice)"),
+    ],
+)
+async def test_page_tells_the_kind_of_why_a_listing_was_not_whole(tmp_path: Path, last: list[Any], told: str) -> None:
+    async with served(tmp_path) as s:
+        twice = None if len(last) > 1 else "1"
+        Listing(s.world, {None: page(wire("A"), key="1"), "1": page(*last, key=twice)})
+        assert (await s.world.one_pass()).state == "partial"
+        assert told in (await s.fresh("/")).text
 
 
 async def test_page_of_a_mirror_whose_passes_fail_says_why_and_what_to_type(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ def daemon_of(w: World, pulse: Pulse) -> Daemon:
         pulse=pulse,
         leadership=Alone(),
     )
-    rhythm = Rhythm(pass_interval=300, reconcile_interval=300, shutdown_grace=1)
+    rhythm = Rhythm(
+        pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=w.push_settings.patience.backoff
+    )
     return Daemon(flows=cast("Any", flows), log=structlog.wrap_logger(None, processors=[w.log]), rhythm=rhythm)
 
 
@@ -45,7 +47,7 @@ async def test_loops_that_wait_for_a_long_time_are_alive(tmp_path: Path) -> None
                 await anyio.sleep(0.001)
                 wedged += pulse.wedged()
         assert wedged == []
-        assert set(daemon.beats) == {"passes", "reconcile", "watch"}
+        assert set(pulse._quiet_until) == {"passes", "reconcile", "watch"}
         group.cancel_scope.cancel()
 
 
@@ -60,7 +62,7 @@ async def test_loop_that_hangs_is_found(tmp_path: Path, loop: str, monkeypatch: 
             monkeypatch.setattr(flow, "_launch" if loop == "push" else "run", lambda *_: anyio.sleep_forever())
             run = daemon._push if loop == "push" else None
         if loop == "watch":
-            daemon._beat("watch")  # and then never again
+            pulse.beat("watch")  # and then never again
         elif run is not None:
             group.start_soon(run, anyio.Event())
         else:

@@ -1,0 +1,16 @@
+"""The words of the schema that more than one file needs; no SQLAlchemy, so that the command line can have them at once.
+
+The order is that in which they are shown. A test holds the states to what the tables allow.
+"""
+
+OPERATIONS = ("pending", "running", "unknown", "succeeded", "dead", "cancelled")
+SOURCES = ("unresolved", "linked", "missing", "conflict")
+ENDED = ("complete", "partial", "failed", "held")
+"""The states that a pass ends in."""
+CHANGES = ("inserted", "updated", "restored", "deleted")
+"""The counts of a pass that tell what it changed."""
+PASS_COLUMNS = (
+    "id", "state", "started_at", "finished_at", "pages", "seen", "inserted", "updated", "unchanged", "restored",
+    "missing", "deleted", "quarantined", "error",
+)  # fmt: skip
+"""What is shown of a pass."""
