@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 RECONCILE_GAP = 0.5
 """Seconds between rounds of reconciliation, however often the bell rings."""
-SECONDS_TO_WRITE = 3.0
-"""What is kept of the grace, 0.7 of it at the most, to write down what became of the requests in flight."""
+SECONDS_TO_WRITE = 2.0
+"""What is kept of the grace, 0.4 of it at the most, to write down what became of the requests in flight."""
 TAKE_BACK_SECONDS = 3.0
 """After a pass was lost to another replica: longer than one that was cut off takes to notice that it leads no more."""
 RESTARTS = Backoff(1.0, 60.0)
@@ -77,7 +77,7 @@ class Daemon:
             stoppable.cancel()
             self.flows.push.stop()
             grace = self.rhythm.shutdown_grace
-            with anyio.move_on_after(max(grace - SECONDS_TO_WRITE, grace * 0.3)):
+            with anyio.move_on_after(max(grace - SECONDS_TO_WRITE, grace * 0.6)):
                 await drained.wait()
             # From here on a database that somebody else holds is not waited for: recovery finds what was in flight.
             self.flows.database.patience = 0.0

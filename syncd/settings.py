@@ -24,7 +24,8 @@ LONGEST = 1e9
 """Seconds, about 31 years: what is longer cannot be added to a date."""
 Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
 Period = Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+Concurrency = Annotated[int, Field(ge=1, le=1000)]
 
 FROM_FILES = ("ALBERT_TOKEN", "ALBERT_CLIENT_ID", "ALBERT_CLIENT_SECRET", "SYNCD_DATABASE_URL")
 """The settings that may be given as `NAME_FILE`."""
@@ -46,7 +47,7 @@ class Settings(BaseModel):
     syncd_auto_migrate: bool = Field(default=True, description="bring the schema to head at the start of run and once")
     syncd_pass_interval: Period = Field(300, description="seconds between the starts of passes")
     syncd_reconcile_interval: Period = Field(300, description="seconds between rounds over the source ids")
-    syncd_operations_concurrency: Count = Field(16, description="operations in flight at once")
+    syncd_operations_concurrency: Concurrency = Field(16, description="operations in flight at once")
     syncd_operations_max_attempts: Count = Field(8, description="attempts at an operation before it is dead")
     syncd_retry_base: Seconds = Field(0.5, description="seconds; the first wait is drawn from nothing to this")
     syncd_retry_max: Seconds = Field(300, description="seconds; the longest wait, but for a Retry-After")

@@ -90,15 +90,17 @@ END
 def _sqlite_time(column: str, also: str = "") -> tuple[str, str]:
     """Refuse what is no time, and bring what is into the one form that sorts.
 
-    Without the modifier SQLite gives a 30th of February and an hour 24 back as they are; years before 1 are times to
-    SQLite and to nobody else here.
+    Without the modifier SQLite gives a 30th of February and an hour 24 back as they are, and with it as the day after;
+    years before 1 are times to SQLite and to nobody else here.
     """
     read = f"strftime('%Y-%m-%dT%H:%M:%f', NEW.{column}, '+0 days')"
+    day = f"substr(NEW.{column}, 1, 10)"  # all of it: SQLite takes "now", a time without a day and a Julian day, too
+    no_day = f"{day} <> coalesce(strftime('%Y-%m-%d', {day}, '+0 days'), '')"
     utc = f"CASE WHEN {_sqlite_canonical(column)} THEN NEW.{column} ELSE {read} || '000Z' END"
     return (
         f"""
 CREATE TRIGGER operations_{column}_is_a_time BEFORE INSERT ON operations
-WHEN NEW.{column} IS NOT NULL AND coalesce({read}, '') < '0001'
+WHEN NEW.{column} IS NOT NULL AND (coalesce({read}, '') < '0001' OR {no_day})
 BEGIN
     SELECT RAISE(ABORT, '{column} is not a time such as 2026-01-31T12:00:00Z');
 END

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
@@ -55,7 +57,8 @@ def run(loaded: Loaded) -> None:
 
     async def main() -> None:
         # one receiver from here to the end: between two there would be a moment at which a signal kills
-        with _signals() as signals:
+        with _signals() as received:
+            signals = _Ending(received, settings.syncd_shutdown_grace, log)
             async with AsyncExitStack() as stack:
                 listener = stack.enter_context(status_port(loaded, log))
                 opening = open_flows(
@@ -103,6 +106,31 @@ def _signals() -> AbstractContextManager[AsyncIterator[signal.Signals]]:
     import anyio
 
     return anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)
+
+
+class _Ending:
+    """Signals as they come; the first of them ends the process when the grace is over, whatever it waits for then.
+
+    A database that hangs would be waited for for minutes. As after a kill, recovery finds what was in flight.
+    """
+
+    def __init__(self, signals: AsyncIterator[signal.Signals], grace: float, log: FilteringBoundLogger) -> None:
+        self._signals, self._log = signals, log
+        self._timer = threading.Timer(grace, self._end)
+        self._timer.daemon = True  # it is no reason to live on
+
+    def __aiter__(self) -> AsyncIterator[signal.Signals]:
+        return self
+
+    async def __anext__(self) -> signal.Signals:
+        number = await anext(self._signals)
+        if not self._timer.is_alive():
+            self._timer.start()
+        return number
+
+    def _end(self) -> None:
+        self._log.warning("daemon.stopped", reason="the grace was over, and something still hung")
+        os._exit(0)
 
 
 async def _unless_signalled(signals: AsyncIterator[signal.Signals], work: Callable[[], Awaitable[T]]) -> T | int:

@@ -47,6 +47,8 @@ def ask(host: str, port: int) -> str:
         raise SyncdError(f"the daemon does not answer on {host}:{port} ({error}); is syncd run alive?") from error
     finally:
         connection.close()
+    if answer.getheader("Server") != "syncd":
+        raise SyncdError(f"{host}:{port} is not syncd's: another program has the port; is syncd run alive?")
     if answer.status != 200:  # noqa: PLR2004 - OK
         raise SyncdError(f"the daemon answers {answer.status}: {words}")
     return words

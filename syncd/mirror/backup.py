@@ -18,6 +18,7 @@ from syncd.mirror.tables import metadata
 from syncd.unfinished import names
 
 BUSY_SECONDS = 30.0
+MAGIC = b"SQLite format 3\0"
 COUNTED = ("sessions", "session_versions", "passes", "operations", "source_sessions", "quarantine")
 
 
@@ -36,15 +37,15 @@ def copy(database: Path, target: Path) -> Copied:
     Raises
     ------
     UsageError
-        The file is the mirror itself, or a part of it.
+        The file is the mirror itself, a part of it, or anything else that is no SQLite database.
     DatabaseUnusableError
         The mirror cannot be read, or what was read is damaged.
     SyncdError
         The copy cannot be written.
     """
-    _refuse_the_mirror_itself(database, target)
     began = time.monotonic()
     try:
+        target = _require_replaceable(database, target)
         with names(target.parent, "syncd-backup") as name:  # another backup of the same file must not meet this one
             partial = name("copy")
             _make_empty(partial)
@@ -58,6 +59,21 @@ def copy(database: Path, target: Path) -> Copied:
     except OSError as error:
         raise SyncdError(f"no backup was made: {target}: {error.strerror}") from error
     return Copied(target.stat().st_size, rows, time.monotonic() - began)
+
+
+def _require_replaceable(database: Path, target: Path) -> Path:
+    """Return where the copy goes, links followed; what is no database is somebody's, and a device the machine's."""
+    _refuse_the_mirror_itself(database, target)
+    if not target.name:
+        raise UsageError("name the file to write")
+    target = Path(os.path.realpath(target))
+    if target.exists():
+        if not target.is_file():
+            raise UsageError(f"{target} is not a regular file; name another")
+        with target.open("rb") as there:
+            if there.read(len(MAGIC)) not in {MAGIC, b""}:
+                raise UsageError(f"{target} is no SQLite database, and would be lost; name another file")
+    return target
 
 
 def _refuse_the_mirror_itself(database: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from syncd.errors import UsageError
 from syncd.status import page
@@ -73,6 +75,7 @@ async def serve(
     server = web.Server(
         front.handle,
         access_log=None,
+        logger=_log(),
         keepalive_timeout=KEEPALIVE,
         lingering_time=0.0,
         max_line_size=LINE_BYTES,
@@ -90,6 +93,19 @@ async def serve(
         gate.close()
         await server.shutdown(0.2)
         await readings.aclose()
+
+
+class _Ours(logging.Filter):
+    """All but what a caller sent wrong: it would bring his headers, and as many lines as he likes, into the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+def _log() -> logging.Logger:
+    log = logging.getLogger("syncd.status.http")
+    log.filters = [_Ours()]
+    return log
 
 
 def _bounded(server: web.Server, loop: asyncio.AbstractEventLoop) -> asyncio.BaseProtocol:

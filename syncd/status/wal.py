@@ -18,12 +18,14 @@ THRESHOLD = 64 * 1024 * 1024
 """Bytes; the log is checkpointed at 4 MB, and a large transaction of syncd's own stays far below this."""
 PATIENCE = 180.0
 """Seconds that the log must have been above the threshold, and have gone on growing."""
-LOOK_SECONDS = 60.0
+HUGE = 16
+"""Times the threshold; a log of that size that still grows is told of without patience."""
+LOOK_SECONDS = 15.0
 
 
 @dataclass(kw_only=True)
 class WalWatch:
-    """Looks at the size of the log, once a minute; nothing is written, and no lock is taken.
+    """Looks at the size of the log, four times a minute; nothing is written, and no lock is taken.
 
     SQLite does not tell how old the oldest reader is. It is at least as old as the growth that it causes: that is
     `growing_seconds`.
@@ -57,7 +59,7 @@ class WalWatch:
         elif size < self.threshold:
             self._size_then = 0
         self._size = size
-        if not self._told and self.growing_seconds() >= PATIENCE:
+        if not self._told and self.growing_seconds() >= (PATIENCE if size < HUGE * self.threshold else LOOK_SECONDS):
             self._told = True
             self.log.warning(
                 "database.wal_growing",

@@ -259,19 +259,23 @@ class Checker:
                 f"{one}: there {truth.get(one)}, here {mirror.get(one)}, {self._sessions.get(one)}" for one in wrong
             ]
             raise BrokenError("9: the mirror is not the API: " + "; ".join(words))
-        dead = [row for row in self._operations.values() if row["state"] == "dead"]
-        for row in self._operations.values():
-            if row["state"] in FINAL:
-                continue
-            blocked = any(
-                other["id"] < row["id"] and other[name] == row[name] is not None
-                for other in dead
-                for name in ("source_session_id", "session_id")
-            )
-            if not blocked:
+        stuck: list[dict[str, Any]] = []
+        for _, row in sorted(self._operations.items()):
+            if row["state"] == "dead" or (row["state"] not in FINAL and any(self._alike(row, one) for one in stuck)):
+                stuck.append(row)
+            elif row["state"] not in FINAL:
                 raise BrokenError(f"9: operation {row['id']} is {row['state']} and nothing blocks it: {row}")
         self._history()
         self._sources(truth)
+
+    def _alike(self, row: dict[str, Any], earlier: dict[str, Any]) -> bool:
+        """Whether two operations are on one key, as far as the mirror knows which session a source id belongs to."""
+        own, its = self._sessions.get(row["session_id"]), self._sessions.get(earlier["session_id"])
+        return (
+            any(earlier[name] == row[name] is not None for name in ("source_session_id", "session_id"))
+            or (own is not None and own["source_session_id"] == earlier["source_session_id"])
+            or (its is not None and its["source_session_id"] == row["source_session_id"] and its["deleted_at"] is None)
+        )
 
     def _history(self) -> None:
         last: dict[str, Any] = {}

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager, suppress
 class Proxy:
     """Passes bytes on; `cut_commits` connections are cut right after a COMMIT went through, before its answer.
 
-    With `instead`, a COMMIT that is to be cut does not go through: that is done in its place.
+    With `instead`, a COMMIT that is to be cut does not go through: that is done in its place. While `hears` is not set
+    nothing passes, and `held` tells that something would have.
     """
 
     def __init__(self, port: int) -> None:
@@ -19,6 +20,8 @@ class Proxy:
         self.cut_commits = 0
         self.cuts = 0
         self.instead: Callable[[], Awaitable[None]] | None = None
+        self.hears, self.held = asyncio.Event(), asyncio.Event()
+        self.hears.set()
         self.tasks: set[asyncio.Task[None]] = set()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,6 +40,9 @@ class Proxy:
         try:
             with suppress(OSError):
                 while data := await reader.read(65536):
+                    if not self.hears.is_set():
+                        self.held.set()
+                        await self.hears.wait()
                     if b"COMMIT;" in data and self.cut_commits:  # and not "READ COMMITTED"
                         self.cut_commits -= 1
                         self.cuts += 1

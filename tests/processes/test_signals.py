@@ -10,7 +10,10 @@ from contextlib import closing
 
 import anyio
 import pytest
+import sqlalchemy as sa
 
+from tests.postgres.faults import proxied
+from tests.postgres.server import PostgresServer
 from tests.processes.kit import COMMAND, Syncd, eventually
 
 GRACE = 3.0
@@ -62,6 +65,20 @@ async def test_sigterm_while_requests_hang_ends_within_the_grace(syncd: Syncd) -
     assert time.monotonic() - began < GRACE + 0.5
     assert daemon.events()[-1]["event"] == "daemon.stopped"
     assert syncd.sql("SELECT state FROM operations WHERE state = 'running'") == []
+
+
+async def test_database_that_hangs_does_not_keep_the_daemon_beyond_the_grace(
+    syncd: Syncd, postgres: PostgresServer, postgres_url: str
+) -> None:
+    async with proxied(postgres.port) as proxy:
+        url = sa.make_url(postgres_url).set(port=proxy.port).render_as_string(hide_password=False)
+        daemon = await syncd.run(SYNCD_DATABASE_URL=url, SYNCD_SHUTDOWN_GRACE="1")
+        await daemon.event("pass.complete")
+        proxy.hears.clear()
+        with anyio.fail_after(30):
+            await proxy.held.wait()
+        assert await daemon.stop(seconds=20) == 0
+        assert daemon.events()[-1]["reason"] == "the grace was over, and something still hung"
 
 
 async def test_answer_that_comes_within_the_grace_is_written_down(syncd: Syncd) -> None:

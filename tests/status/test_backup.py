@@ -208,3 +208,25 @@ def test_what_a_killed_backup_left_is_removed_by_the_next(mirror: Path, tmp_path
     assert sum(one.stat().st_size for one in folder.iterdir()) > 0
     copy(mirror, folder / "tuesday.db")
     assert [one.name for one in folder.iterdir()] == ["tuesday.db"]
+
+
+def test_what_is_no_database_is_not_replaced(mirror: Path, tmp_path: Path) -> None:
+    notes, pipe = tmp_path / "notes.txt", tmp_path / "pipe"
+    notes.write_text("mine")
+    os.mkfifo(pipe)
+    for target in (notes, pipe, tmp_path, Path()):
+        with pytest.raises(UsageError):
+            copy(mirror, target)
+    assert notes.read_text() == "mine"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    with pytest.raises(SyncdError, match="name too long"):
+        copy(mirror, tmp_path / ("x" * 300))
+
+
+def test_a_link_is_followed(mirror: Path, tmp_path: Path) -> None:
+    link, real = tmp_path / "latest.db", tmp_path / "monday.db"
+    link.symlink_to(real)
+    for _ in range(2):
+        copy(mirror, link)
+        assert link.is_symlink()
+        assert rows(real) == 200

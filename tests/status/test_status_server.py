@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import sqlite3
 from contextlib import closing
@@ -269,3 +270,13 @@ async def test_page_of_a_mirror_whose_passes_fail_says_why_and_what_to_type(tmp_
         page = (await s.fresh("/")).text
         assert "no pass has been completed yet: pass 1 is failed (Albert refuses the credentials)" in page
         assert "<code>syncd doctor</code>" in page
+
+
+async def test_request_that_no_http_is_leaves_nothing_of_it_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(tmp_path) as s:
+        for hostile in (b"Authorization : Bearer MYSECRET", b"X: a\0b", b"\x16\x03\x01"):
+            request = b"GET / HTTP/1.1\r\nHost: localhost\r\n" + hostile + b"\r\n\r\n"
+            assert (await raw(s.port, request)).status == 400
+    assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
