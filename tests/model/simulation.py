@@ -220,6 +220,7 @@ class Simulation:
                 if not left:
                     break
                 await self.clock.sleep(self.plan.guard.grace + 1)
+            await self._settle(push)  # what a dead operation on a session blocked, until that was found deleted
             self._write(lambda c: c.exec_driver_sql("UPDATE source_sessions SET checked_at = NULL"))
             for _ in range(2):
                 if await reconcile.run():
