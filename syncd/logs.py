@@ -101,7 +101,7 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
     """
     import structlog  # noqa: PLC0415 - a tenth of a second, and most commands log nothing
 
-    out = stream or sys.stdout
+    out = stream or sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115 - nobody listens; it ends with the process
     console = style == "console" or (style == "auto" and out.isatty())
     render: Any = (
         structlog.dev.ConsoleRenderer(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
 
-from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.errors import DatabaseUnusableError
 from syncd.mirror import schema
 from syncd.mirror.database import Database
 from syncd.mirror.rights import require_rights
@@ -94,10 +94,7 @@ async def bring_to_head(database: Database) -> tuple[str | None, str]:
     DatabaseUnusableError
         The database is not syncd's, or a newer syncd's.
     """
-    try:
-        found = await database.read(schema.revision)
-    except DatabaseBusyError:
-        found = None  # the write waits for as long as it may
+    found = await database.read(schema.revision)
     if found == HEAD:
         return found, found
     return await database.write(schema.migrate)

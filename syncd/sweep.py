@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from syncd.albert import AlbertException, AlbertHTTPError
@@ -98,12 +97,7 @@ class _Sweep:
             keys = array("q", passes.unseen(connection, progress, now))  # all there are when the listing was empty
             approved = passes.approved(connection)
             live = passes.live_count(connection)
-            doubtful = [key for key in keys if key not in approved]
-            if len(doubtful) > self._limit(live) and progress.counts["seen"]:
-                # a listing may lag behind our own creates, and none of them can go before the grace is over
-                unlisted = passes.never_listed(connection, now - timedelta(seconds=self.guard.grace))
-                doubtful = [key for key in doubtful if key not in unlisted]
-            held = self._too_many(live, len(keys), len(doubtful))
+            held = self._too_many(live, len(keys), sum(key not in approved for key in keys))
             if held is not None:
                 passes.hold(connection, progress, keys, now=now, error=held)
                 return [], len(keys), held, approved, []
@@ -121,12 +115,10 @@ class _Sweep:
             return None
         if not self.progress.counts["seen"]:
             return f"the listing was empty, and {live} sessions are live in the mirror"
-        if unapproved > (limit := self._limit(live)):
+        limit = guard_limit(live, max_count=self.guard.max_count, max_fraction=self.guard.max_fraction)
+        if unapproved > limit:
             return f"{missed} of {live} live sessions are not listed any more, and at most {limit} may go at once"
         return None
-
-    def _limit(self, live: int) -> int:
-        return guard_limit(live, max_count=self.guard.max_count, max_fraction=self.guard.max_fraction)
 
     async def _witness(self) -> bool:
         """See one session that was just listed answer 200, so that a wrong tenant or a broken route deletes nothing.

@@ -208,14 +208,6 @@ def not_observed(progress: Progress, now: datetime) -> sa.ColumnElement[bool]:
     return sa.or_(observed_at.is_(None), observed_at < progress.started_at, observed_at > now + CLOCK_SLACK)
 
 
-def never_listed(connection: Connection, moment: datetime) -> set[int]:
-    """Return the sessions that are known since a moment and that no listing has brought; looks at all sessions."""
-    query = sa.select(sessions.c.key).where(
-        sessions.c.change == "created", sessions.c.pass_id.is_(None), sessions.c.first_seen_at >= moment
-    )
-    return set(connection.execute(query).scalars())
-
-
 def unseen(connection: Connection, progress: Progress, now: datetime) -> Iterator[int]:
     """Yield the live sessions that a pass did not see and that nothing else saw since it began."""
     if _all_seen(connection, progress):

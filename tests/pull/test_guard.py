@@ -331,18 +331,3 @@ async def test_an_approval_is_void_for_a_session_that_a_pass_listed_again_howeve
         listing.pages = {None: all_but(w)}
         assert (await w.one_pass()).state == "held"
         assert {"SES1", "SES2", "SES3"} <= set(await w.live())
-
-
-async def test_creates_that_the_listing_does_not_show_yet_hold_no_sweep(folder: Path) -> None:
-    async with world(folder, sessions=30) as w:
-        w.guard = Guard(grace=120, confirmations=2, max_count=2, max_fraction=0.0)
-        await w.one_pass()
-        w.sandbox.habits.listing_lag = 30
-        await w.enqueue(*({"kind": "create", "source_session_id": f"own-{n}", "name": "n"} for n in range(5)))
-        await w.push().drain()
-        assert len(await w.live()) == 35
-        assert (await w.one_pass()).state == "complete"
-        assert await w.live() == w.there()
-        w.clock.forward(121)
-        Listing(w, {None: all_but(w, *(one for one, wire in w.sandbox.live().items() if wire["name"] == "n"))})
-        assert (await w.one_pass()).state == "held", "a listing does not lag for so long"
