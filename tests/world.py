@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -119,6 +120,11 @@ class World:
     def named(self, event: str) -> list[Mapping[str, Any]]:
         return [entry for entry in self.log.entries if entry["event"] == event]
 
+    def _logger(self) -> Any:
+        """Return a logger that keeps every event, whatever a command in this process has configured."""
+        every = structlog.make_filtering_bound_logger(logging.DEBUG)
+        return structlog.wrap_logger(None, processors=[self.log], wrapper_class=every)
+
     def pull(self, **changes: Any) -> Pull:
         settings = self.pull_settings or PullSettings(
             max_pages=10_000, max_seconds=21_600, backoff=Backoff(0.5, 300), guard=self.guard
@@ -127,7 +133,7 @@ class World:
             database=self.database,
             albert=self.albert,
             clock=self.clock,
-            log=structlog.wrap_logger(None, processors=[self.log]),
+            log=self._logger(),
             settings=replace(settings, **changes),
             chance=lambda: 1.0,
         )
@@ -139,7 +145,7 @@ class World:
             database=self.database,
             albert=self.albert,
             clock=self.clock,
-            log=structlog.wrap_logger(None, processors=[self.log]),
+            log=self._logger(),
             settings=replace(self.push_settings, **changes),
             chance=lambda: 1.0,
         )
@@ -150,7 +156,7 @@ class World:
             database=self.database,
             albert=self.albert,
             clock=self.clock,
-            log=structlog.wrap_logger(None, processors=[self.log]),
+            log=self._logger(),
         )
 
     async def one_pass(self, **changes: Any) -> PassOutcome:
