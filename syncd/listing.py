@@ -6,18 +6,15 @@ never an empty listing.
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from pydantic_core import from_json
 
 from syncd.clock import utc_text
+from syncd.hostile_json import NUL, canonical, parse, payload, sendable, storable
 
 Row = tuple[str | None, ...]
 """A session's content as text, in the order of `mirror.tables.CONTENT`; times as `clock.utc_text` writes them."""
@@ -84,7 +81,7 @@ def read_page(body: bytes) -> Page:
     GarbledError
         The body is not `{"Items": [...], "lastKey": ...}`.
     """
-    if b"\\" not in body or _NUL not in body:  # one byte is looked for forty times faster than six
+    if b"\\" not in body or NUL not in body:  # one byte is looked for forty times faster than six
         try:
             return _read_plain(_PLAIN.decode(body))
         except (msgspec.MsgspecError, ValueError):
@@ -118,7 +115,6 @@ class _Listing(msgspec.Struct, gc=False):
 
 
 _PLAIN = msgspec.json.Decoder(_Listing)
-_NUL = b"\\u0000"
 _NOBODY = _Audit()
 LONGEST_IDS = 2600
 """Bytes of an id and its source id: PostgreSQL finds nothing longer by an index over both, and refuses the row."""
@@ -198,11 +194,11 @@ def _require_time(text: str) -> str:
 
 def _read_any(body: bytes) -> Page:
     """Read a page item by item, so that one that cannot be read costs itself and not its page."""
-    data, careful = _read_json(body)
+    data, careful = _parse(body)
     if not isinstance(data, dict) or not isinstance(items := data.get("Items"), list):
         raise GarbledError('the answer is not a listing: it has no "Items"')
     next_key = data.get("lastKey")
-    if next_key is not None and (not isinstance(next_key, str) or not _sendable(next_key)):
+    if next_key is not None and (not isinstance(next_key, str) or not sendable(next_key)):
         raise GarbledError('the answer is not a listing: its "lastKey" is not text')
     rows: dict[str | None, Row] = {}
     unreadable = []
@@ -210,12 +206,19 @@ def _read_any(body: bytes) -> Page:
         try:
             row = read_item(item, careful=careful)
         except UnreadableError as error:
-            unreadable.append(Unreadable(error.session_id, error.reason, _payload(item)))
+            unreadable.append(Unreadable(error.session_id, error.reason, payload(item)))
             continue
         other = rows.get(row[ID])
         if other is None or (row[UPDATED_AT] or "") >= (other[UPDATED_AT] or ""):
             rows[row[ID]] = row
     return Page(list(rows.values()), unreadable, next_key or None)
+
+
+def _parse(body: bytes) -> tuple[Any, bool]:
+    try:
+        return parse(body)
+    except ValueError as error:
+        raise GarbledError(str(error)) from None
 
 
 def read_session(body: bytes) -> Row:
@@ -226,7 +229,7 @@ def read_session(body: bytes) -> Row:
     GarbledError
         The body is not a session.
     """
-    data, careful = _read_json(body)
+    data, careful = _parse(body)
     try:
         return read_item(data, careful=careful)
     except UnreadableError as error:
@@ -251,9 +254,9 @@ def read_item(item: Any, *, careful: bool = True) -> Row:  # noqa: ANN401 - what
     if type(item) is not dict:
         raise UnreadableError("not an object")
     session_id = item.get("id")
-    if type(session_id) is not str or not session_id or not _sendable(session_id):
+    if type(session_id) is not str or not session_id or not sendable(session_id):
         raise UnreadableError("no readable id")
-    if careful and not _storable(item):
+    if careful and not storable(item):
         raise UnreadableError("text that no database can hold (NUL or half a surrogate pair)", session_id)
     name = item.get("name")
     if type(name) is not str:
@@ -271,7 +274,10 @@ def read_item(item: Any, *, careful: bool = True) -> Row:  # noqa: ANN401 - what
     last_message_at = _time(item.get("lastMessageAt"), "lastMessageAt", unknown)
     created = _audit(item.get("Created"), "Created", unknown, session_id)
     updated = _audit(item.get("Updated"), "Updated", unknown, session_id)
-    extra = _canonical(unknown, session_id) if unknown else "{}"
+    try:
+        extra = canonical(unknown) if unknown else "{}"
+    except ValueError:
+        raise UnreadableError("a field that JSON cannot hold (NaN, or a number without end)", session_id) from None
     return (
         session_id, name, parent_id, source, status, kind, automation_id, run_id, last_message_at,
         *created, *updated, extra,
@@ -325,100 +331,3 @@ _SHAPE = ("--T::.", "--T::Z")
 """Every third character, from the fifth on, of a time that is all but in the mirror's form, with a fraction or not."""
 _FRACTION = {20: ".000000Z", 24: "000Z", 27: "Z"}
 """What a UTC time of that length lacks to be in the mirror's form."""
-
-
-def _read_json(body: bytes) -> tuple[Any, bool]:
-    """Parse a body; the second value tells whether its text may hold what a database cannot."""
-    try:
-        return from_json(body, allow_inf_nan=False), _NUL in body
-    except ValueError:
-        pass  # NaN, half surrogate pairs and the like are an item's fault: the slower parser lets them be judged
-    try:
-        try:
-            return _lenient(body), True
-        except RecursionError:
-            return _lenient(_shallow(body)), True
-    except (ValueError, RecursionError) as error:
-        raise GarbledError(f"the answer is not JSON: {type(error).__name__}") from None
-
-
-def _lenient(body: bytes) -> Any:  # noqa: ANN401 - any JSON
-    """Parse a body in which an item may hold what nobody can: bytes that are no text become half surrogate pairs."""
-    return json.loads(body.decode("utf-8-sig", "surrogateescape"), parse_int=_integer)
-
-
-def _integer(digits: str) -> int | float:
-    """Read a whole number; one of thousands of digits is as good as none."""
-    try:
-        return int(digits)
-    except ValueError:
-        return math.nan
-
-
-def _shallow(body: bytes) -> bytes:
-    """Put NaN in the place of what no parser can follow down, so that it costs its own item and not the page."""
-    parts, kept, depth = [], 0, 0
-    for token in _BRACKETS.finditer(body):
-        match token.group():
-            case b"[" | b"{":
-                depth += 1
-                if depth == DEEPEST + 1:
-                    parts.append(body[kept : token.start()])
-            case b"]" | b"}":
-                depth -= 1
-                if depth == DEEPEST:
-                    parts.append(b"NaN")
-                    kept = token.end()
-    return b"".join((*parts, body[kept:]))
-
-
-DEEPEST = 200
-_BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
-"""Strings, so that what is in them is passed over, and brackets."""
-
-
-def _sendable(text: str) -> bool:
-    """Whether text can be sent in a URL and stored."""
-    return "\0" not in text and _encodable(text)
-
-
-def _encodable(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _storable(value: Any) -> bool:  # noqa: ANN401 - any JSON
-    """Whether every text in a JSON value, keys included, can be stored."""
-    stack = [value]
-    while stack:
-        top = stack.pop()
-        if isinstance(top, str):
-            if not _sendable(top):
-                return False
-        elif isinstance(top, dict):
-            stack.extend(top.keys())
-            stack.extend(top.values())
-        elif isinstance(top, list):
-            stack.extend(top)
-    return True
-
-
-def _canonical(unknown: dict[str, Any], session_id: str) -> str:
-    """Write the unknown fields so that the order of keys does not count."""
-    try:
-        return json.dumps(unknown, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except (ValueError, RecursionError):
-        raise UnreadableError("a field that JSON cannot hold (NaN, or a number without end)", session_id) from None
-
-
-def _payload(item: Any) -> str:  # noqa: ANN401 - whatever the server sent
-    """Write an unreadable item for the quarantine: JSON in ASCII, which every database can hold."""
-    try:
-        return json.dumps(item)
-    except (ValueError, RecursionError):
-        return json.dumps(f"an item that JSON cannot hold: {sorted(map(str, item))}"[:1000])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncd.hostile_json import DEEPEST
 from syncd.listing import (
-    DEEPEST,
     GarbledError,
     UnreadableError,
     read_item,

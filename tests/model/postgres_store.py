@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 import sqlalchemy as sa
 
-from syncd.listing import _canonical
+from syncd.hostile_json import canonical
 from syncd.mirror import postgres, tables
 from syncd.mirror.dialects import read_time, write_time
 from tests.model.store import Values
@@ -45,7 +45,7 @@ class PostgresStore:
         self._watcher = await asyncpg.connect(self.url.set(drivername="postgresql").render_as_string())
         for name, how, encoder, decoder in (
             ("timestamptz", "tuple", write_time, read_time),
-            ("jsonb", "text", str, lambda text: _canonical(found, "") if (found := json.loads(text)) else "{}"),
+            ("jsonb", "text", str, lambda text: canonical(found) if (found := json.loads(text)) else "{}"),
         ):
             await self._watcher.set_type_codec(name, schema="pg_catalog", format=how, encoder=encoder, decoder=decoder)
 
