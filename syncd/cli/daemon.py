@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from syncd.status.wal import WalWatch
 
 T = TypeVar("T")
+SECONDS_TO_END = 1.0
+"""What a daemon gets to end in good order, however short its grace is."""
 
 
 @click.command(short_help="Run the daemon until SIGTERM or SIGINT.")
@@ -116,7 +118,7 @@ class _Ending:
 
     def __init__(self, signals: AsyncIterator[signal.Signals], grace: float, log: FilteringBoundLogger) -> None:
         self._signals, self._log = signals, log
-        self._timer = threading.Timer(grace, self._end)
+        self._timer = threading.Timer(max(grace, SECONDS_TO_END), self._end)
         self._timer.daemon = True  # it is no reason to live on
 
     def __aiter__(self) -> AsyncIterator[signal.Signals]:
@@ -129,6 +131,9 @@ class _Ending:
         return number
 
     def _end(self) -> None:
+        last = threading.Timer(0.2, os._exit, (0,))  # it may be the log that hangs
+        last.daemon = True
+        last.start()
         self._log.warning("daemon.stopped", reason="the grace was over, and something still hung")
         os._exit(0)
 

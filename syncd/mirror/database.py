@@ -226,31 +226,37 @@ class Database:
                 job.error = reason
                 job.end()
             raise
-        finally:
-            self.waiting = False
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do a step; when the database is in the way, wait and do it again, for as long as `patience` allows."""
-        began, pause, told = anyio.current_time(), 0.05, False
-        while True:
-            try:
-                with anyio.CancelScope(shield=True):
-                    return await step()
-            except Exception as error:
-                reason = translated(error)
+        began, pause, waited = anyio.current_time(), 0.05, False
+        try:
+            while True:
+                try:
+                    with anyio.CancelScope(shield=True):
+                        return await step()
+                except Exception as error:  # noqa: BLE001 - raised again when it is not worth a wait
+                    reason = self._worth_a_wait(error, began)
                 if reason is None:
-                    raise
-                if not isinstance(reason, DatabaseBusyError) or anyio.current_time() - began >= self.patience:
-                    raise reason from error
-                if postgres.is_conflict(error):
                     await anyio.sleep(random.uniform(0, CONFLICT_SECONDS))  # noqa: S311 - no secret
                     continue
-                if not told and self.on_wait is not None:
-                    self.on_wait(str(reason))
-                    told = True
-                self.waiting = True
+                if not waited and self.on_wait is not None:
+                    self.on_wait(reason)
+                self.waiting = waited = True
                 await anyio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
+        finally:
+            if waited:  # and not by each read that goes well while a write waits
+                self.waiting = False
+
+    def _worth_a_wait(self, error: Exception, began: float) -> str | None:
+        """Say why a step is to be done again later, None when at once; raise what is not to be waited for."""
+        reason = translated(error)
+        if reason is None:
+            raise error
+        if not isinstance(reason, DatabaseBusyError) or anyio.current_time() - began >= self.patience:
+            raise reason from error
+        return None if postgres.is_conflict(error) else str(reason)
 
     async def _commit_waiting(self) -> None:
         if self._doubt is not None:

@@ -318,6 +318,26 @@ async def test_a_lock_of_another_program_is_waited_for_and_the_work_goes_on(fold
         assert "locked" in told[0]
 
 
+async def test_read_that_waited_leaves_nobody_waiting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting: list[Any] = []
+    async with opened(folder, on_wait=lambda _: waiting.append("told")) as database:
+        await database.write(run("CREATE TABLE t (x)"))
+        real, failures = database.store.read, iter([sqlite3.SQLITE_CANTOPEN])
+
+        async def read(work: Any) -> Any:
+            if (code := next(failures, None)) is not None:
+                error = sqlite3.OperationalError("unable to open database file")
+                error.sqlite_errorcode = code
+                raise error
+            waiting.append(database.waiting)
+            return await real(work)
+
+        monkeypatch.setattr(database.store, "read", read)
+        assert await database.read(run("SELECT count(*) FROM t")) == 0
+        assert waiting == ["told", True]
+        assert not database.waiting
+
+
 async def test_patience_that_ends_is_told_and_nothing_is_written_later(folder: Path) -> None:
     async with opened(folder, patience=0.1) as database:
         other = sqlite3.connect(folder / "syncd.db", isolation_level=None)
