@@ -88,8 +88,11 @@ class Store:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run a function of a connection in a transaction that sees one snapshot and writes nothing."""
         self.check_identity()
-        async with self._reader.connect() as connection:
-            return await connection.run_sync(work)
+        try:
+            async with self._reader.connect() as connection:
+                return await connection.run_sync(work)
+        finally:
+            self.check_identity()  # a connection that was opened just now may be to another file
 
     async def ask(self, work: Callable[[Connection], T]) -> T:
         """Do what `read` does: a transaction costs nothing here."""
