@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.machine import TOKEN
 from benchmarks.server import LISTING, source_id
 from benchmarks.timer import Timer
-from syncd.mirror.dialects import translate
+from syncd.mirror.db.dialects import translate
 
 COLUMNS = (
     "id, name, parent_id, source_session_id, last_message_at, status, kind, created_by, created_by_name, created_at, "

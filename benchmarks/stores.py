@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from benchmarks.timer import WATCHED
-from syncd.mirror.dialects import translate
+from syncd.mirror.db.dialects import translate
 
 if TYPE_CHECKING:
     from tests.postgres.server import PostgresServer

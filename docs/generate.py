@@ -16,9 +16,10 @@ import anyio
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from syncd.mirror import catalogue, schema, tables
-from syncd.mirror.database import Database
-from syncd.mirror.queries import QUERIES
+from syncd.mirror.db.database import Database
+from syncd.mirror.read import catalog
+from syncd.mirror.read.queries import QUERIES
+from syncd.mirror.schema import migrate, tables
 
 HERE = Path(__file__).resolve().parent
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -111,7 +112,7 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
 
 
 def _fill(connection: sa.Connection) -> None:
-    schema.migrate(connection)
+    migrate.migrate(connection)
     for table, rows in ROWS.items():
         for row in rows:
             # A create makes its own row of source_sessions, by a trigger.
@@ -121,7 +122,7 @@ def _fill(connection: sa.Connection) -> None:
 def _examples(connection: sa.Connection) -> dict[str, dict[str, Any]]:
     """Return, for each relation, the first value of each column that is not null."""
     found: dict[str, dict[str, Any]] = {}
-    for name in catalogue.VIEWS | catalogue.TABLES | catalogue.INTERNAL:
+    for name in catalog.VIEWS | catalog.TABLES | catalog.INTERNAL:
         rows = connection.execute(sa.text(f'SELECT * FROM "{name}"')).mappings().all()  # noqa: S608 - our own names
         rows = sorted(rows, key=lambda row: row.get("state") == "held")
         found[name] = {
@@ -171,13 +172,13 @@ def schema_page() -> str:
     """Return the text of `docs/schema.md`."""
     examples = anyio.run(_read_examples)
     lines = [SCHEMA_HEAD, "## Views", ""]
-    for name, view in catalogue.VIEWS.items():
+    for name, view in catalog.VIEWS.items():
         lines += _relation(view, examples[name], None)
     lines += ["## Tables", ""]
-    for name, table in catalogue.TABLES.items():
-        lines += _relation(table, examples[name], catalogue.PROMISED[name])
+    for name, table in catalog.TABLES.items():
+        lines += _relation(table, examples[name], catalog.PROMISED[name])
     lines += ["## Internal tables", "", "What the views are made of, and what passes and the guard remember.", ""]
-    for name, table in catalogue.INTERNAL.items():
+    for name, table in catalog.INTERNAL.items():
         lines += _relation(table, examples[name], None)
     return "\n".join(lines)
 

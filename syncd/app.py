@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from syncd.aio import RateLimit
 from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import Clock, SystemClock
-from syncd.conclude import Patience
-from syncd.decide import Backoff
-from syncd.limits import RateLimit
-from syncd.mirror.database import Database
-from syncd.mirror.leader import Alone, Leadership, replica
-from syncd.mirror.lock import only_daemon
+from syncd.mirror.db.daemon_lock import only_daemon
+from syncd.mirror.db.database import Database
+from syncd.mirror.db.leader import Alone, Leadership, replica
 from syncd.opening import database_url, open_database
-from syncd.pull import Pull, PullSettings
-from syncd.push import Push, PushSettings
+from syncd.pull.flow import Pull, PullSettings
+from syncd.pull.sweep import Guard
+from syncd.push.flow import Push, PushSettings
+from syncd.push.record import Patience
 from syncd.reconcile import Reconcile
-from syncd.status.pulse import BeatingClock, Pulse
-from syncd.sweep import Guard
+from syncd.rules.decide import Backoff
+from syncd.status.watchdog import BeatingClock, Pulse
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, TypeVar
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseUnusableError
-from syncd.mirror import schema
-from syncd.mirror.database import Database
-from syncd.mirror.rights import require_rights
-from syncd.mirror.versions import HEAD
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import migrate
+from syncd.mirror.schema.privileges import require_rights
+from syncd.mirror.schema.revisions import HEAD
 
 if TYPE_CHECKING:
-    from syncd.mirror.database import Connection
+    from syncd.mirror.db.database import Connection
     from syncd.settings import Settings
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ async def open_database(
         if migrates:
             await bring_to_head(database)
         else:
-            await database.read(schema.require_head)
+            await database.read(migrate.require_head)
         if make and database.dialect == "postgresql":
             await database.write(require_rights)
         yield database
@@ -76,10 +76,10 @@ async def read_before_it_is_made(settings: Settings, work: Callable[[Connection]
     url = database_url(settings)
     if url.get_backend_name() != "sqlite" or is_there(url):
         async with Database(url, patience=COMMAND_PATIENCE) as database:
-            if await database.read(schema.revision) is not None:
-                await database.read(schema.require_head)
+            if await database.read(migrate.revision) is not None:
+                await database.read(migrate.require_head)
                 return await database.read(work)
-    with schema.empty_mirror() as connection:
+    with migrate.empty_mirror() as connection:
         return work(connection)
 
 
@@ -94,10 +94,10 @@ async def bring_to_head(database: Database) -> tuple[str | None, str]:
     DatabaseUnusableError
         The database is not syncd's, or a newer syncd's.
     """
-    found = await database.read(schema.revision)
+    found = await database.read(migrate.revision)
     if found == HEAD:
         return found, found
-    return await database.write(schema.migrate)
+    return await database.write(migrate.migrate)
 
 
 def require_file(url: sa.URL) -> None:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from syncd.aio import gather
 from syncd.albert import (
     AlbertAuthError,
     AlbertException,
@@ -21,19 +22,18 @@ from syncd.albert import (
     UnauthorizedError,
 )
 from syncd.clock import utc_text
-from syncd.decide import GONE, listed_from
-from syncd.listing import SOURCE, GarbledError, Row, read_session
 from syncd.logs import log_link
-from syncd.mirror import loading, sessions, sources
-from syncd.mirror.sources import Link
-from syncd.tasks import gather
+from syncd.mirror.store import initial_load, sessions, sources
+from syncd.mirror.store.sources import Link
+from syncd.records.parse import SOURCE, GarbledError, Row, read_session
+from syncd.rules.decide import GONE, listed_from
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
-    from syncd.mirror.database import Connection, Database
+    from syncd.mirror.db.database import Connection, Database
 
 AT_ONCE = 8
 CHUNK = 500
@@ -81,7 +81,7 @@ class Reconcile:
         int
             The number of source ids that got no answer and will be asked for again.
         """
-        if not await self.database.read(loading.has_index):
+        if not await self.database.read(initial_load.has_index):
             return 0  # the end of the first pass links all at once; until then each look would go through all sessions
         await self._resolve()
         before = self.clock.now() - timedelta(seconds=RECHECK)

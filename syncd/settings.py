@@ -18,7 +18,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
 from syncd.errors import SettingsError
-from syncd.hosts import base_url_problem, is_host
+from syncd.urls import base_url_problem, is_host
 
 LONGEST = 1e9
 """Seconds, about 31 years: what is longer cannot be added to a date."""

@@ -8,7 +8,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from syncd.app import open_flows
-from syncd.outage import DISTINCT
+from syncd.push.outage import DISTINCT
 from syncd.sandbox import Sandbox, serve
 from syncd.settings import load
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.clock import utc_text
-from syncd.decide import (
+from syncd.records.parse import UPDATED_AT, Row
+from syncd.rules.decide import (
     LONGEST_RETRY_AFTER,
     UNKNOWN_LOOKUPS,
     Backoff,
@@ -25,7 +26,6 @@ from syncd.decide import (
     source_state,
     weigh,
 )
-from syncd.listing import UPDATED_AT, Row
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 

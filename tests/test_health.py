@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from syncd.health import duration, notices, problems
+from syncd.status.health import duration, notices, problems
 
 UNKNOWN = "syncd operations list --state unknown"
 

@@ -9,8 +9,8 @@ from yarl import URL
 
 from syncd.albert.urls import checked_base_url
 from syncd.errors import SettingsError
-from syncd.hosts import is_host
 from syncd.settings import load
+from syncd.urls import is_host
 
 HOSTS = [
     "localhost", "a_b.example", "xn--n3h.com", "host.", "10.0.0.1", "::", "::1", "fe80::1%eth0", "a" * 63, "1.example",

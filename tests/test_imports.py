@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from syncd import imports
 from syncd.errors import UsageError
-from syncd.mirror import plan
+from syncd.files import imports
+from syncd.mirror.store import import_plan
 from tests.push.kit import create
 from tests.world import world
 
@@ -98,7 +98,7 @@ async def test_dry_run_says_what_would_become_of_each_row(tmp_path: Path) -> Non
             "kind,source_session_id,name\ncreate,new,n\ncreate,same,same\ncreate,other,changed\ncreate,queued,n\n"
             "create,new,again\ndelete,new,\ndelete,nobody,\ndelete,same,\ncreate,same,same\n"
         )
-        planned = await w.database.read(lambda c: plan.plan(c, asked))
+        planned = await w.database.read(lambda c: import_plan.plan(c, asked))
         assert [one["outcome"] for one in planned] == [
             "created", "there", "adopted", "there", "there", "deleted", "absent", "deleted", "created",
         ]  # fmt: skip
@@ -108,6 +108,6 @@ async def test_dry_run_says_what_would_become_of_each_row(tmp_path: Path) -> Non
 async def test_whole_file_is_queued_in_its_order(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         asked = rows("source_session_id,name\n" + "".join(f"s-{n},n\n" for n in range(2500)))
-        await w.database.write(lambda c: plan.enqueue_all(c, asked))
+        await w.database.write(lambda c: import_plan.enqueue_all(c, asked))
         found = await w.sql("SELECT source_session_id AS s FROM operations ORDER BY id")
         assert [row["s"] for row in found] == [f"s-{n}" for n in range(2500)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from syncd.limits import RateLimit
+from syncd.aio import RateLimit
 from tests.world import VirtualClock
 
 

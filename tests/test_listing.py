@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.hostile_json import DEEPEST
-from syncd.listing import (
-    GarbledError,
-    UnreadableError,
-    read_item,
-    read_page,
-    read_session,
-    read_time,
-)
-from syncd.mirror.tables import CONTENT
+from syncd.mirror.schema.tables import CONTENT
+from syncd.records.parse import GarbledError, UnreadableError, read_item, read_page, read_session, read_time
+from syncd.records.tolerant_json import DEEPEST
 
 ITEM: dict[str, Any] = {"id": "A", "name": "n", "sourceSessionId": "s"}
 

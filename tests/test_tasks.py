@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from syncd.aio import task_group
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
-from syncd.tasks import task_group
 
 
 async def fail(error: Exception) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.unfinished import names
+from syncd.files.temp_files import names
 
 KILLED = """
 import os, pathlib, signal, sys

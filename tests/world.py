@@ -18,15 +18,16 @@ import structlog
 from structlog.testing import LogCapture
 
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
-from syncd.conclude import Patience
-from syncd.decide import Backoff
-from syncd.mirror import operations, schema, tables
-from syncd.mirror.database import Database
-from syncd.pull import PassOutcome, Pull, PullSettings
-from syncd.push import Push, PushSettings
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import migrate, tables
+from syncd.mirror.store import operations
+from syncd.pull.flow import PassOutcome, Pull, PullSettings
+from syncd.pull.sweep import Guard
+from syncd.push.flow import Push, PushSettings
+from syncd.push.record import Patience
 from syncd.reconcile import Reconcile
+from syncd.rules.decide import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
-from syncd.sweep import Guard
 from tests.databases import current_url
 
 
@@ -237,7 +238,7 @@ async def world(
         AsyncAlbertSession(base_url=server.url, token=server.token, timeout=request_timeout) as session,
         anyio.create_task_group() as group,
     ):
-        await database.write(schema.migrate)
+        await database.write(migrate.migrate)
         for owner, name in (
             (database, "write"),
             (database, "write_each"),

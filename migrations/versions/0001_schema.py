@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from syncd.mirror.columns import UtcDateTime, utc_now
+from syncd.mirror.schema.types import UtcDateTime, utc_now
 
 revision = "0001"
 down_revision = None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from syncd.albert.errors import InvalidRequestError
-from syncd.hosts import PATH, base_url_problem
+from syncd.urls import PATH, base_url_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from syncd.mirror import catalogue
-from syncd.mirror.queries import QUERIES
+from syncd.mirror.read import catalog
+from syncd.mirror.read.queries import QUERIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,10 +56,10 @@ def _sentence(text: str) -> str:
 
 
 def _tables() -> Mapping[str, Any]:
-    shown = {name: _table(table) for name, table in (catalogue.VIEWS | catalogue.TABLES).items()}
+    shown = {name: _table(table) for name, table in (catalog.VIEWS | catalog.TABLES).items()}
     internal = {
         name: _table(table) | {"hidden": True, "description": f"{_INTERNAL}{_sentence(table.comment or '')}"}
-        for name, table in catalogue.INTERNAL.items()
+        for name, table in catalog.INTERNAL.items()
     }
     others = {
         "alembic_version": {"hidden": True, "description": "The version of the schema."},

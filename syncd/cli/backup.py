@@ -24,7 +24,7 @@ def backup(loaded: Loaded, file: Path, *, as_json: bool) -> None:
     The daemon may go on. FILE takes its place in one step when the copy is whole, so a schedule may write the same FILE
     again and again, and a reader of it never sees half a copy.
     """
-    from syncd.mirror.backup import copy
+    from syncd.mirror.copy.backup import copy
     from syncd.opening import database_url, require_file
 
     url = database_url(loaded.settings)

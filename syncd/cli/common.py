@@ -16,7 +16,7 @@ from syncd import settings as settings_module
 from syncd.logs import safe_text
 
 if TYPE_CHECKING:
-    from syncd.mirror.database import Connection
+    from syncd.mirror.db.database import Connection
     from syncd.settings import Settings
 
 T = TypeVar("T")

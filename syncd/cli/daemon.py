@@ -17,8 +17,8 @@ from syncd.cli.common import as_json_option, print_json, say, takes_settings
 from syncd.cli.common import run as run_async
 from syncd.cli.doctor import sqlite_version
 from syncd.errors import UsageError
-from syncd.health import dead_operations
 from syncd.logs import safe_text
+from syncd.status.health import dead_operations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.app import Flows
-    from syncd.daemon import Rhythm
-    from syncd.mirror.database import Database
+    from syncd.daemon.loops import Rhythm
+    from syncd.mirror.db.database import Database
     from syncd.settings import Loaded, Settings
     from syncd.status.metrics import Metrics
-    from syncd.status.wal import WalWatch
+    from syncd.status.wal_monitor import WalWatch
 
 T = TypeVar("T")
 SECONDS_TO_END = 1.0
@@ -48,10 +48,10 @@ def run(loaded: Loaded) -> None:
     queue of operations. Logs go to standard output, one JSON object a line (SYNCD_LOG_FORMAT).
     """
     from syncd.app import open_flows
-    from syncd.daemon import Daemon
+    from syncd.daemon.loops import Daemon
     from syncd.logs import configure
     from syncd.status.metrics import Metrics
-    from syncd.status.wal import WalWatch
+    from syncd.status.wal_monitor import WalWatch
 
     settings = loaded.settings
     log = configure(level=settings.syncd_log_level, style=settings.syncd_log_format)
@@ -82,7 +82,7 @@ def run(loaded: Loaded) -> None:
 
 def _rhythm(settings: Settings) -> Rhythm:
     from syncd.app import backoff
-    from syncd.daemon import Rhythm
+    from syncd.daemon.loops import Rhythm
 
     return Rhythm(
         pass_interval=settings.syncd_pass_interval,
@@ -140,7 +140,7 @@ class _Ending:
 
 async def _unless_signalled(signals: AsyncIterator[signal.Signals], work: Callable[[], Awaitable[T]]) -> T | int:
     """Return what the work returns, or the number of the signal that ended it in good order."""
-    from syncd.tasks import task_group
+    from syncd.aio import task_group
 
     outcome: T | None = None
     received: list[int] = []
@@ -171,7 +171,7 @@ def status_port(loaded: Loaded, log: FilteringBoundLogger) -> Iterator[socket | 
     DatabaseUnusableError
         It cannot, and another daemon holds the database.
     """
-    from syncd.mirror.lock import require_free
+    from syncd.mirror.db.daemon_lock import require_free
     from syncd.opening import database_url
     from syncd.status.server import listen
 
@@ -200,8 +200,8 @@ def _status_server(
     settings: Settings, flows: Flows, wal: WalWatch, metrics: Metrics, listener: socket, log: FilteringBoundLogger
 ) -> AbstractAsyncContextManager[str]:
     """Serve the status of the flows on a port."""
-    from syncd.status.readings import Readings
     from syncd.status.server import serve
+    from syncd.status.snapshot import Readings
 
     readings = Readings(
         database=flows.database, clock=flows.clock, pulse=flows.pulse, wal=wal,
@@ -261,7 +261,8 @@ def _problems(summary: Mapping[str, Any]) -> list[str]:
 
 async def _once(settings: Settings, log: FilteringBoundLogger, on_page: Any) -> dict[str, Any]:  # noqa: ANN401
     from syncd.app import open_flows
-    from syncd.mirror import operations, views
+    from syncd.mirror.read import views
+    from syncd.mirror.store import operations
     from syncd.opening import COMMAND_PATIENCE
 
     async with open_flows(settings, command="once", log=log, patience=COMMAND_PATIENCE, on_page=on_page) as flows:

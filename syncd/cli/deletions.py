@@ -19,7 +19,7 @@ from syncd.cli.common import (
 from syncd.errors import SyncdError
 
 if TYPE_CHECKING:
-    from syncd.mirror.database import Connection
+    from syncd.mirror.db.database import Connection
     from syncd.settings import Loaded
 
 
@@ -33,7 +33,7 @@ def deletions() -> None:
 @takes_settings()
 def list_(loaded: Loaded, *, as_json: bool) -> None:
     """List the held passes that wait for a decision, newest first; MISSING is how many sessions would go."""
-    from syncd.mirror import passes
+    from syncd.mirror.store import passes
 
     rows: Any = read(loaded.settings, lambda c: [dict(row._mapping) for row in passes.open_holds(c)])  # noqa: SLF001
     print_rows(rows, ("id", "started_at", "seen", "missing", "error"), as_json=as_json, empty="nothing is held")
@@ -46,7 +46,7 @@ def list_(loaded: Loaded, *, as_json: bool) -> None:
 @takes_settings()
 def show(loaded: Loaded, pass_id: int, limit: int, *, as_json: bool) -> None:
     """List the sessions that a held pass would let go, before you approve or reject it."""
-    from syncd.mirror import passes
+    from syncd.mirror.store import passes
 
     def look(connection: Connection) -> list[dict[str, Any]]:
         found = passes.held_rows(connection, pass_id, limit=limit)
@@ -78,7 +78,7 @@ def reject(loaded: Loaded, pass_id: int, *, as_json: bool) -> None:
 
 def _decide(loaded: Loaded, pass_id: int, decision: str, *, as_json: bool) -> None:
     from syncd.clock import SystemClock
-    from syncd.mirror import passes
+    from syncd.mirror.store import passes
 
     now = SystemClock().now()
     problem = write(loaded.settings, lambda c: passes.decide(c, pass_id, decision, now))

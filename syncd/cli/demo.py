@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from syncd.app import Flows
-    from syncd.mirror.database import Connection
+    from syncd.mirror.db.database import Connection
     from syncd.sandbox import Sandbox
 
 DATABASE = "syncd-demo.db"
@@ -122,7 +122,7 @@ async def _play(flows: Flows, server: Sandbox) -> None:
 
 
 def _prepare(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    from syncd.mirror import operations, sources
+    from syncd.mirror.store import operations, sources
 
     operations.enqueue(connection, rows)
     sources.add(connection, ["nobody-has-this-one"])

@@ -110,10 +110,10 @@ async def _try(check: str, look: Callable[[], Awaitable[str]], mend: str | None 
 
 
 async def _database(settings: Settings) -> str:
-    from syncd.mirror import schema
-    from syncd.mirror.database import Database
-    from syncd.mirror.rights import require_rights
-    from syncd.mirror.versions import HEAD
+    from syncd.mirror.db.database import Database
+    from syncd.mirror.schema import migrate
+    from syncd.mirror.schema.privileges import require_rights
+    from syncd.mirror.schema.revisions import HEAD
     from syncd.opening import database_url, require_file
 
     url = database_url(settings)
@@ -122,7 +122,7 @@ async def _database(settings: Settings) -> str:
         if not os.access(url.database or "", os.W_OK):
             raise SyncdError(f"{url.database} cannot be written by this user; mend its owner or mode")
     async with Database(url, patience=5) as database:
-        await database.read(schema.require_head)
+        await database.read(migrate.require_head)
         if database.dialect == "postgresql":
             await database.write(require_rights)
         else:
@@ -134,9 +134,9 @@ async def _database(settings: Settings) -> str:
 
 async def _sessions(url: sa.URL) -> Finding:
     """Tell whether connections are sessions of their own, which LISTEN and the leader's lock need."""
-    from syncd.mirror import leader, postgres
+    from syncd.mirror.db import leader, postgresql
 
-    if postgres.is_pooled(url):
+    if postgresql.is_pooled(url):
         detail = (
             "a connection may change its session, says the URL: the queue is polled every second, LISTEN is not used"
         )
@@ -144,9 +144,9 @@ async def _sessions(url: sa.URL) -> Finding:
     try:
         shared = await leader.shares_sessions(url)
     except Exception as error:  # noqa: BLE001 - a doctor reports what it finds
-        return Finding("sessions", "bad", str(postgres.translated(error) or error))
+        return Finding("sessions", "bad", str(postgresql.translated(error) or error))
     if shared:
-        return Finding("sessions", "bad", "two connections at the same time are one session", postgres.POOLING)
+        return Finding("sessions", "bad", "two connections at the same time are one session", postgresql.POOLING)
     return Finding("sessions", "ok", "each connection is one of its own")
 
 
@@ -154,7 +154,7 @@ async def _albert(settings: Settings) -> list[Finding]:
     from syncd.albert import ChatSessionCollection
     from syncd.app import open_session
     from syncd.clock import SystemClock
-    from syncd.listing import read_page
+    from syncd.records.parse import read_page
 
     async def list_one_page() -> str:
         page = read_page(await albert.list_raw(start_key=None))

@@ -13,7 +13,7 @@ from syncd.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from syncd.mirror.database import Connection
+    from syncd.mirror.db.database import Connection
     from syncd.settings import Loaded
 
 
@@ -23,8 +23,8 @@ def enqueue() -> None:
 
 
 def _queue(loaded: Loaded, row: dict[str, Any], *, as_json: bool) -> None:
-    from syncd.imports import check_operation
-    from syncd.mirror import operations
+    from syncd.files.imports import check_operation
+    from syncd.mirror.store import operations
 
     reason = check_operation(row)
     if reason is not None:
@@ -96,9 +96,9 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None
     Columns: kind (create when it is not given), source_session_id, name, parent_id, id.
     A file with a bad row is refused with the row's line and the reason. A dry run judges by the mirror and the queue.
     """
-    from syncd import imports
     from syncd.cli.progress import bar
-    from syncd.mirror.plan import enqueue_all
+    from syncd.files import imports
+    from syncd.mirror.store.import_plan import enqueue_all
 
     with bar("reading", total=None) as advance:
         rows = imports.read_operations(imports.open_text(file), on_row=advance)
@@ -114,11 +114,12 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None
 
 
 def _plan(loaded: Loaded, rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    from syncd.mirror import plan, views
+    from syncd.mirror.read import views
+    from syncd.mirror.store import import_plan
     from syncd.opening import read_before_it_is_made
 
     def work(connection: Connection) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
-        return plan.plan(connection, rows), views.freshness(connection)
+        return import_plan.plan(connection, rows), views.freshness(connection)
 
     planned, fresh = run(lambda: read_before_it_is_made(loaded.settings, work))
     _show_plan(planned, as_json=as_json)

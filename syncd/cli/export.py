@@ -13,7 +13,7 @@ from syncd.cli.common import as_json_option, print_json, read, say, takes_settin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from syncd.mirror.database import Connection
+    from syncd.mirror.db.database import Connection
     from syncd.settings import Loaded
 
 
@@ -41,8 +41,8 @@ def export(loaded: Loaded, *, directory: Path, format_: Any, escape_formulas: bo
     are complete; files that syncd did not write are never touched.
     """
     from syncd.clock import SystemClock
-    from syncd.export import export as write_files
-    from syncd.export import plan
+    from syncd.files.exports import export as write_files
+    from syncd.files.exports import plan
 
     planned = plan(directory, format_, escape_formulas=escape_formulas)
     with ExitStack() as stack:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from syncd.mirror.move import Moved
+    from syncd.mirror.copy.migrate_store import Moved
     from syncd.settings import Loaded
 
 
@@ -68,10 +68,10 @@ def _target(text: str) -> sa.URL:
 
 
 async def _move(source: sa.URL, target: sa.URL, on_rows: Callable[[int, int], None] | None) -> list[Moved]:
-    from syncd.mirror.database import Database
-    from syncd.mirror.leader import nobody_else
-    from syncd.mirror.lock import only_daemon
-    from syncd.mirror.move import move
+    from syncd.mirror.copy.migrate_store import move
+    from syncd.mirror.db.daemon_lock import only_daemon
+    from syncd.mirror.db.database import Database
+    from syncd.mirror.db.leader import nobody_else
 
     async with AsyncExitStack() as stack:
         for url in (source, target):

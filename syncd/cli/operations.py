@@ -19,7 +19,7 @@ from syncd.cli.common import (
 )
 from syncd.errors import SyncdError
 from syncd.logs import safe_text
-from syncd.mirror import states
+from syncd.mirror.schema import enums
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ def operations() -> None:
 
 
 @operations.command("list", short_help="List operations, newest first.")
-@click.option("--state", type=click.Choice(states.OPERATIONS), help="Only those in this state.")
+@click.option("--state", type=click.Choice(enums.OPERATIONS), help="Only those in this state.")
 @limit_option
 @as_json_option
 @takes_settings()
@@ -42,7 +42,7 @@ def list_(loaded: Loaded, state: str | None, limit: int, *, as_json: bool) -> No
 
     BLOCKED_BY is the earlier operation on the same source id or session id, which must end first.
     """
-    from syncd.mirror import operations as mirror
+    from syncd.mirror.store import operations as mirror
 
     rows: Any = read(loaded.settings, lambda c: mirror.listing(c, state=state, limit=limit))
     if not as_json:  # people want one column for the session, named by the operation or found by it
@@ -60,7 +60,7 @@ def list_(loaded: Loaded, state: str | None, limit: int, *, as_json: bool) -> No
 @takes_settings()
 def show(loaded: Loaded, operation_id: int, *, as_json: bool) -> None:
     """Show all there is to know of one operation."""
-    from syncd.mirror import operations as mirror
+    from syncd.mirror.store import operations as mirror
 
     row: Any = read(loaded.settings, lambda c: mirror.get(c, operation_id))
     if row is None:
@@ -79,7 +79,7 @@ def show(loaded: Loaded, operation_id: int, *, as_json: bool) -> None:
 @takes_settings()
 def retry(loaded: Loaded, ids: tuple[int, ...], *, as_json: bool) -> None:
     """Make dead operations pending again, with all of their attempts before them."""
-    from syncd.mirror import operations as mirror
+    from syncd.mirror.store import operations as mirror
 
     _decide(loaded, ids, mirror.retry, "pending again", as_json=as_json)
 
@@ -90,7 +90,7 @@ def retry(loaded: Loaded, ids: tuple[int, ...], *, as_json: bool) -> None:
 @takes_settings()
 def cancel(loaded: Loaded, ids: tuple[int, ...], *, as_json: bool) -> None:
     """Cancel pending operations, or give up dead ones so that they block their key no longer."""
-    from syncd.mirror import operations as mirror
+    from syncd.mirror.store import operations as mirror
 
     _decide(loaded, ids, mirror.cancel, "cancelled", as_json=as_json)
 

@@ -23,7 +23,7 @@ def quarantine() -> None:
 @takes_settings()
 def list_(loaded: Loaded, limit: int, *, as_json: bool) -> None:
     """List what is in quarantine, oldest first; --json shows the whole payloads."""
-    from syncd.mirror import quarantine as mirror
+    from syncd.mirror.store import quarantine as mirror
 
     rows: Any = read(loaded.settings, lambda c: [dict(r._mapping) for r in mirror.unresolved(c, limit=limit)])  # noqa: SLF001
     columns = ("id", "session_id", "reason", "seen_at", "pass_id", "payload")
@@ -36,7 +36,7 @@ def list_(loaded: Loaded, limit: int, *, as_json: bool) -> None:
 def replay(loaded: Loaded, *, as_json: bool) -> None:
     """Read the items again, as this version of syncd can; those that it can read go into the mirror."""
     from syncd.clock import SystemClock
-    from syncd.mirror.replay import replay as replay_all
+    from syncd.mirror.store.replay import replay as replay_all
 
     now = SystemClock().now()
     read_again, left = write(loaded.settings, lambda c: replay_all(c, now))

@@ -53,7 +53,7 @@ def migrate(loaded: Loaded, *, as_json: bool) -> None:
 
 
 async def _migrate(settings: Settings) -> tuple[str | None, str]:
-    from syncd.mirror.database import Database
+    from syncd.mirror.db.database import Database
     from syncd.opening import COMMAND_PATIENCE, bring_to_head, database_url
 
     async with Database.create(database_url(settings), patience=COMMAND_PATIENCE) as database:

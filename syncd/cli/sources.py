@@ -9,7 +9,7 @@ import click
 
 from syncd.cli.common import as_json_option, limit_option, print_json, print_rows, read, takes_settings, write
 from syncd.errors import UsageError
-from syncd.mirror import states
+from syncd.mirror.schema import enums
 
 if TYPE_CHECKING:
     from syncd.settings import Loaded
@@ -21,7 +21,7 @@ def sources() -> None:
 
 
 def _add(loaded: Loaded, ids: list[str], *, as_json: bool) -> None:
-    from syncd.mirror import sources as mirror
+    from syncd.mirror.store import sources as mirror
 
     added = write(loaded.settings, lambda c: mirror.add(c, ids), make=True)
     if as_json:
@@ -36,7 +36,7 @@ def _add(loaded: Loaded, ids: list[str], *, as_json: bool) -> None:
 @takes_settings()
 def add(loaded: Loaded, ids: tuple[str, ...], *, as_json: bool) -> None:
     """Make source ids known, so that they are reconciled."""
-    from syncd.imports import unsendable
+    from syncd.files.imports import unsendable
 
     for source_id in ids:
         if (reason := unsendable(source_id)) is not None:
@@ -54,19 +54,19 @@ def import_(loaded: Loaded, file: Path, *, as_json: bool) -> None:
     CSV with the column source_session_id, or JSON Lines with that key; - for standard input. Other columns are passed
     over.
     """
-    from syncd import imports
+    from syncd.files import imports
 
     _add(loaded, imports.read_sources(imports.open_text(file)), as_json=as_json)
 
 
 @sources.command("list")
-@click.option("--state", type=click.Choice(states.SOURCES), help="Only those in this state.")
+@click.option("--state", type=click.Choice(enums.SOURCES), help="Only those in this state.")
 @limit_option
 @as_json_option
 @takes_settings()
 def list_(loaded: Loaded, state: str | None, limit: int, *, as_json: bool) -> None:
     """List source ids."""
-    from syncd.mirror import sources as mirror
+    from syncd.mirror.store import sources as mirror
 
     rows: Any = read(loaded.settings, lambda c: mirror.listing(c, state=state, limit=limit))
     columns = ("source_session_id", "state", "session_id", "checked_at", "note")

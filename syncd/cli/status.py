@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd.cli.common import as_json_option, print_json, print_rows, read, takes_settings
-from syncd.health import duration, notices, problems
+from syncd.status.health import duration, notices, problems
 
 if TYPE_CHECKING:
     from syncd.settings import Loaded, Settings
@@ -35,11 +35,11 @@ def status(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
 
 
 def _overview(settings: Settings) -> dict[str, Any]:
-    from syncd.mirror import glance
+    from syncd.mirror.read import glance
 
     if (overview := glance.overview(settings.syncd_database_url.get_secret_value())) is not None:
         return overview
-    from syncd.mirror import views
+    from syncd.mirror.read import views
 
     return read(settings, views.overview)
 

@@ -8,11 +8,11 @@ from typing import get_args
 
 from aiohttp import web
 
-from syncd.hosts import is_loopback
 from syncd.sandbox import answers, control
 from syncd.sandbox.faults import Action, FaultName
 from syncd.sandbox.sandbox import Request, Sandbox
 from syncd.sandbox.wire import CONTROL, LOGIN
+from syncd.urls import is_loopback
 
 _FAULTS = frozenset(get_args(FaultName))
 

@@ -19,11 +19,11 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from syncd.albert import AlbertConnectError, AlbertLostError, AlbertResponseError, AlbertTimeoutError
-from syncd.mirror.measures import PassTotals, Snapshot
-from syncd.mirror.states import CHANGES, ENDED
+from syncd.mirror.read.stats import PassTotals, Snapshot
+from syncd.mirror.schema.enums import CHANGES, ENDED
 
 if TYPE_CHECKING:
-    from syncd.status.readings import Readings
+    from syncd.status.snapshot import Readings
 
 METHODS = frozenset({"GET", "POST", "PATCH", "DELETE", "TOKEN"})
 STATUSES = frozenset({401, 403, 404, 409, 429})

@@ -10,14 +10,14 @@ from html import escape
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from syncd.health import duration, notices, problems
-from syncd.mirror import states
-from syncd.mirroring import KEY_TWICE, WITHOUT_ID
+from syncd.mirror.schema import enums
+from syncd.pull.write_pages import KEY_TWICE, WITHOUT_ID
 from syncd.status import plots
+from syncd.status.health import duration, notices, problems
 from syncd.status.style import STYLE
 
 if TYPE_CHECKING:
-    from syncd.mirror.measures import Snapshot
+    from syncd.mirror.read.stats import Snapshot
 
 REFRESH_SECONDS = 30
 KINDS = (
@@ -177,8 +177,8 @@ def _body(overview: Mapping[str, Any]) -> str:
             f'<section class="wide"><h2>Sessions</h2><dl class="facts">{_facts(facts)}</dl></section>',
             _plot("Duration of the last passes", plots.durations(ended)),
             _plot("What they changed", plots.changes(ended)),
-            _plot("Queue", plots.states(overview["operations"], states.OPERATIONS)),
-            _plot("Source ids", plots.states(overview["sources"], states.SOURCES)),
+            _plot("Queue", plots.states(overview["operations"], enums.OPERATIONS)),
+            _plot("Source ids", plots.states(overview["sources"], enums.SOURCES)),
             f'<section class="wide"><h2>Last passes</h2>{_table(overview["passes"][:LAST_SHOWN])}</section>',
         )
     )
@@ -199,7 +199,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         ended = row["finished_at"]
         took = "…" if ended is None else plots.seconds((ended - row["started_at"]).total_seconds())
-        changed = sum(row[name] for name in states.CHANGES)
+        changed = sum(row[name] for name in enums.CHANGES)
         why = f"<br><small>{escape(row['error'])}</small>" if row["error"] else ""
         lines.append(
             f"<tr><td>{row['id']}</td><td>{row['started_at']:%m-%d %H:%M}</td>"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from syncd.health import duration
-from syncd.mirror.states import CHANGES, ENDED
+from syncd.mirror.schema.enums import CHANGES, ENDED
+from syncd.status.health import duration
 
 WIDTH, HEIGHT, BASE, TOP = 480, 130, 112, 18
 BARS = 48

@@ -25,7 +25,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from syncd.errors import UsageError
 from syncd.status import page
 from syncd.status.metrics import Metrics, exposition
-from syncd.status.readings import NotReadError, Readings
+from syncd.status.snapshot import NotReadError, Readings
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

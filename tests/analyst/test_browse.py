@@ -21,8 +21,8 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from syncd.browse import metadata
-from syncd.mirror import catalogue
-from syncd.mirror.queries import QUERIES
+from syncd.mirror.read import catalog
+from syncd.mirror.read.queries import QUERIES
 from syncd.sandbox import Habits
 from tests import world as worlds
 from tests.analyst.programs import start, syncd, without
@@ -111,9 +111,9 @@ class _Settings:
 
 def test_every_relation_is_described_and_internal_tables_are_hidden() -> None:
     tables = metadata()["databases"]["syncd"]["tables"]
-    for name, table in (catalogue.VIEWS | catalogue.TABLES | catalogue.INTERNAL).items():
+    for name, table in (catalog.VIEWS | catalog.TABLES | catalog.INTERNAL).items():
         assert tables[name]["columns"] == {column.name: column.comment for column in table.c}
-        assert tables[name].get("hidden", False) == (name in catalogue.INTERNAL)
+        assert tables[name].get("hidden", False) == (name in catalog.INTERNAL)
         assert set(tables[name].get("facets", ())) <= set(table.c.keys())
         assert tables[name].get("sort_desc", "") in {"", *table.c.keys()}
     assert "read the views instead" in tables["pages"]["description"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from syncd.mirror import catalogue
-from syncd.mirror.columns import UtcDateTime
+from syncd.mirror.read import catalog
+from syncd.mirror.schema.types import UtcDateTime
 from tests.world import world
 
 
@@ -20,7 +20,7 @@ async def test_every_view_and_table_of_the_database_is_described_column_by_colum
             return {name: {one["name"]: str(one["type"]) for one in inspector.get_columns(name)} for name in names}
 
         there = await w.database.read(work)
-        described = catalogue.VIEWS | catalogue.TABLES | catalogue.INTERNAL
+        described = catalog.VIEWS | catalog.TABLES | catalog.INTERNAL
         del there["alembic_version"]
         assert {name: list(columns) for name, columns in there.items()} == {
             name: table.c.keys() for name, table in described.items()
@@ -33,5 +33,5 @@ async def test_every_view_and_table_of_the_database_is_described_column_by_colum
 
 
 def test_promised_columns_are_columns() -> None:
-    for name, promised in catalogue.PROMISED.items():
-        assert set(promised) <= set(catalogue.TABLES[name].c.keys()), name
+    for name, promised in catalog.PROMISED.items():
+        assert set(promised) <= set(catalog.TABLES[name].c.keys()), name

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 
-from syncd.mirror.queries import QUERIES, Dialect
+from syncd.mirror.read.queries import QUERIES, Dialect
 from tests.analyst.programs import ROOT
 
 DOCS = ROOT / "docs"

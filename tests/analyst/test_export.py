@@ -20,15 +20,15 @@ import sqlalchemy as sa
 from pyarrow import parquet
 
 from syncd.errors import SyncdError, UsageError
-from syncd.export import MANIFEST, Format, export, plan
-from syncd.mirror import catalogue
+from syncd.files.exports import MANIFEST, Format, export, plan
+from syncd.mirror.read import catalog
 from syncd.sandbox import Habits
 from tests.analyst.programs import environment
 from tests.analyst.scene import HOSTILE, moment, play
 from tests.world import World, world
 
 FORMATS: tuple[Format, ...] = get_args(Format)
-NAMES = tuple(catalogue.EXPORTED)
+NAMES = tuple(catalog.EXPORTED)
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
@@ -58,7 +58,7 @@ async def test_export_holds_what_the_views_say(tmp_path: Path, format: Format) -
         summary = await write(w, tmp_path / "out", format)
         for name in NAMES:
             found = read_back(tmp_path / "out", name, format)
-            there = await w.sql(f"SELECT {', '.join(catalogue.EXPORTED[name])} FROM {name}")
+            there = await w.sql(f"SELECT {', '.join(catalog.EXPORTED[name])} FROM {name}")
             assert len(found) == len(there) > 0, name
             assert sorted(map(comparable, found), key=repr) == sorted(map(comparable, there), key=repr), name
         assert {one["file"]: one["rows"] for one in summary["files"]} == {
@@ -112,8 +112,8 @@ async def test_empty_mirror_exports_files_with_columns_and_no_rows(tmp_path: Pat
             await write(w, tmp_path / "out", kind)
             assert all(read_back(tmp_path / "out", name, kind) == [] for name in NAMES)
         header = (tmp_path / "out" / "operations.csv").read_bytes()
-        assert header == ",".join(catalogue.OPERATION_COLUMNS).encode() + b"\r\n"
-        assert parquet.read_schema(tmp_path / "out" / "operations.parquet").names == list(catalogue.OPERATION_COLUMNS)
+        assert header == ",".join(catalog.OPERATION_COLUMNS).encode() + b"\r\n"
+        assert parquet.read_schema(tmp_path / "out" / "operations.parquet").names == list(catalog.OPERATION_COLUMNS)
 
 
 async def test_second_export_replaces_the_first_and_keeps_other_formats_known(tmp_path: Path) -> None:
@@ -236,12 +236,12 @@ def test_missing_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytes
 
 
 async def test_rows_are_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(catalog, "ROWS_AT_ONCE", 10)
     async with world(tmp_path, sessions=35) as w:
         await w.one_pass()
 
         def work(connection: sa.Connection) -> list[int]:
-            return [len(chunk) for chunk in catalogue.stream(connection, "chat_sessions")]
+            return [len(chunk) for chunk in catalog.stream(connection, "chat_sessions")]
 
         assert await w.database.read(work) == [10, 10, 10, 5]
         await write(w, tmp_path / "out", "parquet")

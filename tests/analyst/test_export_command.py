@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from syncd.export import export, plan
-from syncd.mirror import catalogue
+from syncd.files.exports import export, plan
+from syncd.mirror.read import catalog
 from tests import world as worlds
 from tests.analyst.programs import environment, syncd, without
 
@@ -98,7 +98,7 @@ async def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
     async with worlds.world(tmp_path, sessions=30) as w:
         await w.one_pass()
         other = sa.create_engine(sa.make_url(f"sqlite:///{tmp_path / 'syncd.db'}"))
-        stream, planned = catalogue.stream, plan(tmp_path / "out", "jsonl")
+        stream, planned = catalog.stream, plan(tmp_path / "out", "jsonl")
 
         def interrupted(connection: sa.Connection, name: str) -> Iterator[Sequence[Any]]:
             with other.begin() as writer:
@@ -106,7 +106,7 @@ async def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
                 writer.exec_driver_sql("DELETE FROM source_sessions")
             return stream(connection, name)
 
-        monkeypatch.setattr(catalogue, "stream", interrupted)
+        monkeypatch.setattr(catalog, "stream", interrupted)
         summary = await w.database.read(
             lambda c: export(c, planned, now=datetime.now(UTC), begin=ignore, advance=ignore)
         )
@@ -114,4 +114,4 @@ async def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
         rows = {one["file"].partition(".")[0]: one["rows"] for one in summary["files"]}
         assert rows["chat_sessions"] == rows["chat_sessions_all"] == rows["chat_session_history"] == 30
         assert rows["source_sessions"] == 30
-        assert len(await w.live()) == 30 - len(catalogue.EXPORTED)
+        assert len(await w.live()) == 30 - len(catalog.EXPORTED)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from syncd.mirror.queries import QUERIES, SINCE, Dialect
+from syncd.mirror.read.queries import QUERIES, SINCE, Dialect
 from syncd.sandbox import Habits
 from tests.analyst.scene import HOSTILE, Scene, moment, play
 from tests.world import World, world

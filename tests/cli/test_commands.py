@@ -13,7 +13,7 @@ import pytest
 
 from syncd.cli import COMMANDS, SENTENCES, cli, sentence
 from syncd.cli.common import read, write
-from syncd.mirror import glance, views
+from syncd.mirror.read import glance, views
 from syncd.settings import load
 from tests.cli.conftest import Call
 from tests.postgres.server import free_port

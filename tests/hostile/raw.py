@@ -17,13 +17,14 @@ from structlog.testing import LogCapture
 
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import SystemClock
-from syncd.conclude import Patience
-from syncd.decide import Backoff
-from syncd.mirror import operations, schema
-from syncd.mirror.database import Database
-from syncd.pull import PassOutcome, Pull, PullSettings
-from syncd.push import Push, PushSettings
-from syncd.sweep import Guard
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import migrate
+from syncd.mirror.store import operations
+from syncd.pull.flow import PassOutcome, Pull, PullSettings
+from syncd.pull.sweep import Guard
+from syncd.push.flow import Push, PushSettings
+from syncd.push.record import Patience
+from syncd.rules.decide import Backoff
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]] | None
 """Bytes to send as they are and close, a function of the writer, or None for a reset without a word."""
@@ -166,5 +167,5 @@ async def rig(
         Database.create(sa.make_url(f"sqlite+aiosqlite:///{folder / 'syncd.db'}"), patience=5) as database,
         AsyncAlbertSession(base_url=url, token="a-token", timeout=timeout, **options) as session,
     ):
-        await database.write(schema.migrate)
+        await database.write(migrate.migrate)
         yield Rig(database, session, LogCapture())

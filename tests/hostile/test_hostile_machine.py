@@ -20,8 +20,10 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseReplacedError, DatabaseUnusableError
-from syncd.mirror import operations, schema, sqlite
-from syncd.mirror.database import Database
+from syncd.mirror.db import sqlite
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import migrate
+from syncd.mirror.store import operations
 from syncd.sandbox import Sandbox, serve
 from tests.kills.rig import syncd
 from tests.world import world
@@ -93,7 +95,7 @@ async def test_file_of_no_bytes_is_an_empty_mirror(tmp_path: Path) -> None:
 async def test_shared_memory_file_of_somebody_else_is_told_at_once_and_mended_by_its_removal(tmp_path: Path) -> None:
     """Another user's `-shm` can be read and not written. A directory in its place is the same to SQLite, root's too."""
     async with Database.create(_url(tmp_path)) as database:
-        await database.write(schema.migrate)
+        await database.write(migrate.migrate)
     foreign = tmp_path / "syncd.db-shm"
     foreign.mkdir()
     async with Database(_url(tmp_path), patience=60) as database:
@@ -106,7 +108,7 @@ async def test_shared_memory_file_of_somebody_else_is_told_at_once_and_mended_by
 
 async def test_read_only_database_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     async with Database.create(_url(tmp_path), patience=60) as database:
-        await database.write(schema.migrate)
+        await database.write(migrate.migrate)
 
         def read_only(connection: sa.Connection) -> None:
             connection.exec_driver_sql("PRAGMA query_only=ON")
@@ -135,7 +137,7 @@ async def test_analyst_who_never_ends_a_read_transaction_stops_nobody(tmp_path: 
 async def test_full_queue_is_claimed_without_looking_at_all_of_it(tmp_path: Path) -> None:
     count = int(os.environ.get("QUEUED", "50000"))  # a million in the long form
     async with Database.create(_url(tmp_path), patience=5) as database:
-        await database.write(schema.migrate)
+        await database.write(migrate.migrate)
         with _plain(tmp_path) as other:
             other.execute("BEGIN IMMEDIATE")
             other.executemany(

@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from syncd.app import Flows
-from syncd.daemon import Daemon, Rhythm
+from syncd.daemon.loops import Daemon, Rhythm
 from syncd.sandbox import Faults
-from syncd.status.pulse import Pulse
+from syncd.status.watchdog import Pulse
 from tests.world import World, world
 
 QUEUED, SOURCES = 200, 100

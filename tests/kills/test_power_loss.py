@@ -15,9 +15,10 @@ from random import Random
 
 import sqlalchemy as sa
 
-from syncd.mirror import operations, schema
-from syncd.mirror.database import Database
-from syncd.mirror.sqlite import WRITER_PRAGMAS
+from syncd.mirror.db.database import Database
+from syncd.mirror.db.sqlite import WRITER_PRAGMAS
+from syncd.mirror.schema import migrate
+from syncd.mirror.store import operations
 
 HEADER, FRAME = 32, 24
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -28,7 +29,7 @@ async def _claims(folder: Path) -> list[tuple[int, int]]:
     """Make claims one by one; return the WAL's size when each was acknowledged, and the operation."""
     acknowledged = []
     async with Database.create(sa.make_url(f"sqlite+aiosqlite:///{folder / 'syncd.db'}"), patience=5) as database:
-        await database.write(schema.migrate)
+        await database.write(migrate.migrate)
         rows = [{"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(CLAIMS)]
         await database.write(lambda c: operations.enqueue(c, rows))
         for _ in range(CLAIMS):

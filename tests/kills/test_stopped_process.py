@@ -19,11 +19,12 @@ import structlog
 
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import SystemClock
-from syncd.conclude import Patience
-from syncd.decide import Backoff
-from syncd.mirror import operations, schema
-from syncd.mirror.database import Database
-from syncd.push import Push, PushSettings
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import migrate
+from syncd.mirror.store import operations
+from syncd.push.flow import Push, PushSettings
+from syncd.push.record import Patience
+from syncd.rules.decide import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.kills.rig import ROOT
 
@@ -80,7 +81,7 @@ async def test_holder_that_was_stopped_for_two_leases_is_fenced_when_it_wakes(tm
         serve(Sandbox(0, habits=Habits(duplicate_create="duplicate"))) as sandbox,
         Database.create(sa.make_url(f"sqlite+aiosqlite:///{file}"), patience=5) as database,
     ):
-        await database.write(schema.migrate)
+        await database.write(migrate.migrate)
         await database.write(
             lambda c: operations.enqueue(c, [{"kind": "create", "source_session_id": "s", "name": "n"}])
         )

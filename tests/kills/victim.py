@@ -19,8 +19,8 @@ from typing import Any
 
 from syncd.albert.transport import Transport
 from syncd.albert.wire import Request
-from syncd.mirror.database import Database
-from syncd.mirror.group import one_by_one
+from syncd.mirror.db.database import Database
+from syncd.mirror.db.group_commit import one_by_one
 
 
 class Places:

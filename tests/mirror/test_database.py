@@ -19,8 +19,8 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
-from syncd.mirror import sqlite
-from syncd.mirror.database import Database
+from syncd.mirror.db import sqlite
+from syncd.mirror.db.database import Database
 
 
 def url_of(folder: Path) -> sa.URL:

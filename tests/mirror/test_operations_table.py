@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from syncd.mirror import operations
+from syncd.mirror.store import operations
 from tests.world import world
 
 CREATE = {"kind": "create", "source_session_id": "s", "name": "n"}

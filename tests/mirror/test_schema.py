@@ -14,9 +14,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from syncd.errors import DatabaseUnusableError
-from syncd.mirror import schema, states, tables
-from syncd.mirror.columns import UtcDateTime
-from syncd.mirror.versions import HEAD, REVISIONS
+from syncd.mirror.schema import enums, migrate, tables
+from syncd.mirror.schema.revisions import HEAD, REVISIONS
+from syncd.mirror.schema.types import UtcDateTime
 
 
 @pytest.fixture
@@ -28,12 +28,12 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
 
 def test_the_schema_comes_up_from_empty_and_a_second_time_changes_nothing(engine: sa.Engine) -> None:
     with engine.begin() as connection:
-        assert schema.revision(connection) is None
-        assert schema.migrate(connection) == (None, HEAD)
+        assert migrate.revision(connection) is None
+        assert migrate.migrate(connection) == (None, HEAD)
         before = connection.exec_driver_sql("SELECT * FROM sqlite_master").all()
-        assert schema.migrate(connection) == (HEAD, HEAD)
+        assert migrate.migrate(connection) == (HEAD, HEAD)
         assert connection.exec_driver_sql("SELECT * FROM sqlite_master").all() == before
-        schema.require_head(connection)
+        migrate.require_head(connection)
 
 
 NUMBERED = (tables.sessions, tables.passes, tables.quarantine, tables.operations)
@@ -41,7 +41,7 @@ NUMBERED = (tables.sessions, tables.passes, tables.quarantine, tables.operations
 
 def test_tables_and_migrations_say_the_same(engine: sa.Engine) -> None:
     with engine.begin() as connection:
-        schema.migrate(connection)
+        migrate.migrate(connection)
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         differences = compare_metadata(context, tables.metadata)
         migrated = _declared(connection)
@@ -72,7 +72,7 @@ def _declared(connection: sa.Connection) -> dict[str, list[str]]:
 
 def test_every_table_is_strict(engine: sa.Engine) -> None:
     with engine.begin() as connection:
-        schema.migrate(connection)
+        migrate.migrate(connection)
         rows = connection.exec_driver_sql(
             "SELECT name FROM pragma_table_list WHERE type = 'table' AND NOT strict AND schema = 'main'"
         )
@@ -81,7 +81,7 @@ def test_every_table_is_strict(engine: sa.Engine) -> None:
 
 def test_the_known_revisions_are_those_of_the_files() -> None:
     found = {}
-    for path in (schema.scripts() / "versions").glob("*.py"):
+    for path in (migrate.scripts() / "versions").glob("*.py"):
         text = path.read_text()
         revision = re.search(r'^revision = "(.+)"$', text, re.MULTILINE)
         before = re.search(r'^down_revision = (?:"(.+)"|None)$', text, re.MULTILINE)
@@ -97,7 +97,7 @@ def test_the_known_revisions_are_those_of_the_files() -> None:
 
 def test_an_empty_or_old_schema_must_be_migrated_first(engine: sa.Engine) -> None:
     with engine.begin() as connection, pytest.raises(DatabaseUnusableError, match="syncd migrate"):
-        schema.require_head(connection)
+        migrate.require_head(connection)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_foreign_or_newer_schema_is_refused_and_left_as_it_is(
         for statement in statements:
             connection.exec_driver_sql(statement)
         before = connection.exec_driver_sql("SELECT * FROM sqlite_master").all()
-        for refuse in (schema.migrate, schema.require_head, schema.revision):
+        for refuse in (migrate.migrate, migrate.require_head, migrate.revision):
             with pytest.raises(DatabaseUnusableError, match=words):
                 refuse(connection)
         assert connection.exec_driver_sql("SELECT * FROM sqlite_master").all() == before
@@ -140,7 +140,7 @@ def test_a_migration_that_fails_leaves_nothing(tmp_path: Path) -> None:
             raise RuntimeError("killed here")
 
     with pytest.raises(RuntimeError, match="killed here"), engine.begin() as connection:
-        schema.migrate(connection)
+        migrate.migrate(connection)
     engine.dispose()
     assert sqlite3.connect(path).execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
 
@@ -162,9 +162,9 @@ def test_a_naive_time_is_refused_and_an_aware_one_is_stored_in_utc(engine: sa.En
 
 def test_states_that_are_shown_are_those_that_the_tables_allow() -> None:
     for table, known in (
-        (tables.operations, states.OPERATIONS),
-        (tables.source_sessions, states.SOURCES),
-        (tables.passes, ("running", *states.ENDED)),
+        (tables.operations, enums.OPERATIONS),
+        (tables.source_sessions, enums.SOURCES),
+        (tables.passes, ("running", *enums.ENDED)),
     ):
         (check,) = (
             c for c in table.constraints if isinstance(c, sa.CheckConstraint) and str(c.name).endswith("_state")

@@ -22,7 +22,7 @@ from syncd.albert.errors import (
     http_error_class,
 )
 from syncd.albert.paths import segment
-from syncd.listing import Row, UnreadableError, read_item
+from syncd.records.parse import Row, UnreadableError, read_item
 from syncd.sandbox.api import Api
 from syncd.sandbox.habits import Habits
 from syncd.sandbox.session import Session, Wire, render

@@ -13,9 +13,9 @@ import anyio
 import anyio.lowlevel
 import sqlalchemy as sa
 
-from syncd.mirror.database import Database
-from syncd.pull import Pull
-from syncd.push import Push
+from syncd.mirror.db.database import Database
+from syncd.pull.flow import Pull
+from syncd.push.flow import Push
 from syncd.reconcile import Reconcile
 from tests.model.albert import Client, KilledError, Tenant
 from tests.model.invariants import Checker

@@ -10,9 +10,9 @@ from array import array
 from datetime import datetime
 from typing import Any
 
-from syncd.decide import guard_limit
 from syncd.keyset import unpack
-from syncd.sweep import Guard
+from syncd.pull.sweep import Guard
+from syncd.rules.decide import guard_limit
 from tests.model.albert import Tenant
 from tests.model.store import Store, Values
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from syncd.conclude import Patience
-from syncd.decide import Backoff
-from syncd.pull import PullSettings
-from syncd.push import PushSettings
+from syncd.pull.flow import PullSettings
+from syncd.pull.sweep import Guard
+from syncd.push.flow import PushSettings
+from syncd.push.record import Patience
+from syncd.rules.decide import Backoff
 from syncd.sandbox.habits import Habits
-from syncd.sweep import Guard
 
 
 @dataclass

@@ -16,9 +16,10 @@ from typing import Any
 import asyncpg
 import sqlalchemy as sa
 
-from syncd.hostile_json import canonical
-from syncd.mirror import postgres, tables
-from syncd.mirror.dialects import read_time, write_time
+from syncd.mirror.db import postgresql
+from syncd.mirror.db.dialects import read_time, write_time
+from syncd.mirror.schema import tables
+from syncd.records.tolerant_json import canonical
 from tests.model.store import Values
 
 
@@ -32,7 +33,7 @@ class PostgresStore:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._engine = postgres.engine(self.url)
+        self._engine = postgresql.engine(self.url)
         self._do(self._connect())
 
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:

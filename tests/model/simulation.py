@@ -22,9 +22,9 @@ from typing import Any
 import anyio
 import sqlalchemy as sa
 
-from syncd.decide import CLOCK_SLACK
-from syncd.mirror import operations, passes
-from syncd.push import Push
+from syncd.mirror.store import operations, passes
+from syncd.push.flow import Push
+from syncd.rules.decide import CLOCK_SLACK
 from tests.model.albert import AFTER, BEFORE, KilledError, Tenant
 from tests.model.daemon import Life, ModelClock, ModelDatabase
 from tests.model.invariants import BrokenError, Checker

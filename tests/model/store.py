@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from syncd.mirror import schema, sqlite
+from syncd.mirror.db import sqlite
+from syncd.mirror.schema import migrate
 
 Values = tuple[Any, ...]
 PRAGMAS = (
@@ -74,7 +75,7 @@ class SqliteStore:
         sqlite.prepare(self._engine, PRAGMAS, begin="BEGIN")  # nobody else is there
         self._connection = self._engine.connect()
         with self._connection.begin():
-            schema.migrate(self._connection)
+            migrate.migrate(self._connection)
         raw: Any = self._connection.connection.driver_connection
         self._raw: sqlite3.Connection = raw
         self._template = sqlite3.connect(":memory:")

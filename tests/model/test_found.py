@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from syncd.mirror import loading
+from syncd.mirror.store import initial_load
 from syncd.sandbox import Habits
 from tests.world import World, world
 
@@ -146,7 +146,7 @@ async def test_first_pass_that_ended_while_source_ids_were_linked_links_the_rest
         for number in range(5):
             w.sandbox.create(source_session_id=f"s-{number}", name="n")
         with monkeypatch.context() as patch:
-            patch.setattr(loading, "_link", kill)
+            patch.setattr(initial_load, "_link", kill)
             with pytest.raises(Killed):
                 await w.one_pass()
         assert (await w.one_pass()).state == "complete"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from syncd.mirror import operations, passes
+from syncd.mirror.store import operations, passes
 from tests.model.invariants import BrokenError
 from tests.model.simulation import simulate
 from tests.model.soak import run_batch
@@ -80,8 +80,8 @@ def test_model_notices_that_no_session_is_ever_missed(store: SqliteStore, monkey
 def test_model_notices_a_create_that_is_sent_without_a_look(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("syncd.attempt._look_up", _finds_nothing)
-    monkeypatch.setattr("syncd.attempt._there_after_all", _knows_nothing)
+    monkeypatch.setattr("syncd.push.attempt._look_up", _finds_nothing)
+    monkeypatch.setattr("syncd.push.attempt._there_after_all", _knows_nothing)
     assert _breaks(store, "6: ")
 
 

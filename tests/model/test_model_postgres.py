@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from syncd.mirror import passes
+from syncd.mirror.store import passes
 from tests.model.postgres_store import PostgresStore
 from tests.model.simulation import simulate
 from tests.model.soak import run_batch

@@ -17,7 +17,7 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 MODULES = (
     "alembic.command", "anyio._backends._asyncio", "asyncpg", "sqlalchemy.dialects.postgresql.asyncpg", "syncd.app",
-    "syncd.cli.daemon", "syncd.daemon", "syncd.status.metrics", "syncd.status.server",
+    "syncd.cli.daemon", "syncd.daemon.loops", "syncd.status.metrics", "syncd.status.server",
 )  # fmt: skip
 
 

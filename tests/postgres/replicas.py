@@ -19,8 +19,9 @@ from typing import Any, Protocol
 import anyio
 import sqlalchemy as sa
 
-from syncd.mirror import operations, tables
-from syncd.mirror.database import Database
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import tables
+from syncd.mirror.store import operations
 from syncd.sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -29,7 +29,7 @@ import pytest
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from syncd.mirror.database import Database
+    from syncd.mirror.db.database import Database
 
 T = TypeVar("T")
 PR_SET_PDEATHSIG = 1
@@ -179,11 +179,11 @@ class PostgresServer:
 async def _migrate(url: str) -> None:
     import sqlalchemy as sa  # noqa: PLC0415 - the server itself needs none of it
 
-    from syncd.mirror import schema  # noqa: PLC0415
-    from syncd.mirror.database import Database  # noqa: PLC0415
+    from syncd.mirror.db.database import Database  # noqa: PLC0415
+    from syncd.mirror.schema import migrate  # noqa: PLC0415
 
     async with Database.create(sa.make_url(url), patience=10) as database:
-        await database.write(schema.migrate)
+        await database.write(migrate.migrate)
 
 
 def engine_of(database: Database) -> AsyncEngine:

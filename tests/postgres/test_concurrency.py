@@ -12,12 +12,13 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
-from syncd.listing import Row
-from syncd.mirror import bulk, keys, operations, pages, passes, sessions, sources, tables
-from syncd.mirror.database import Database
-from syncd.mirror.listen import Listening
-from syncd.mirror.passes import PassLostError
-from syncd.mirror.sessions import Sighting
+from syncd.mirror.db.change_feed import Listening
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import tables
+from syncd.mirror.store import operations, operations_pg, pages, passes, sessions, sessions_pg, sources
+from syncd.mirror.store.passes import PassLostError
+from syncd.mirror.store.sessions import Sighting
+from syncd.records.parse import Row
 from tests.postgres.server import engine_of
 from tests.world import world
 
@@ -321,7 +322,7 @@ async def test_claim_reads_the_first_of_20000_rows_in_the_order_of_an_index(here
         held = [json.dumps([value] * 3) for value in ("1", "running", "1", "1")]
         asked = [
             (operations._DUE_AND_FREE, (*due, "pending", at, 16, 16)),
-            (keys.CLAIM, (at, "me", *held, [1, 2, 3])),
+            (operations_pg.CLAIM, (at, "me", *held, [1, 2, 3])),
         ]
         return [row[0] for text, values in asked for row in connection.exec_driver_sql(f"EXPLAIN {text}", values)]
 
@@ -348,11 +349,11 @@ async def test_page_of_a_mirror_of_8000_is_looked_up_by_its_indexes(here: Databa
         content = [json.dumps([value] * 3) for value in ("1", "updated", at, *[None] * (len(tables.CONTENT) - 1), "{}")]
         asked = [
             (sources._CARRIERS_OF_EACH, (json.dumps(["src-1"] * 100),)),
-            (bulk._INSERT, (at, None, None, *[json.dumps(["x"] * 100)] * len(tables.CONTENT))),
-            (bulk._KNOWN, (json.dumps(["SES1"] * 100), json.dumps(["{}"] * 100))),
-            (bulk._LOCK, (*texts, keys)),
-            (bulk._ARCHIVE, (texts[0], texts[2], keys)),
-            (bulk._UPDATE, (None, None, keys, *content)),
+            (sessions_pg._INSERT, (at, None, None, *[json.dumps(["x"] * 100)] * len(tables.CONTENT))),
+            (sessions_pg._KNOWN, (json.dumps(["SES1"] * 100), json.dumps(["{}"] * 100))),
+            (sessions_pg._LOCK, (*texts, keys)),
+            (sessions_pg._ARCHIVE, (texts[0], texts[2], keys)),
+            (sessions_pg._UPDATE, (None, None, keys, *content)),
             (pages._IN_RANGE, (1, 100)),
         ]
         return [row[0] for text, values in asked for row in connection.exec_driver_sql(f"EXPLAIN {text}", values)]

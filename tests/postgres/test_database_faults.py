@@ -13,10 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
-from syncd.mirror import operations, schema
-from syncd.mirror import postgres as postgres_module
-from syncd.mirror.database import Database
-from syncd.mirror.rights import _unfit, require_rights
+from syncd.mirror.db import postgresql as postgres_module
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import migrate
+from syncd.mirror.schema.privileges import _unfit, require_rights
+from syncd.mirror.store import operations
 from tests.postgres.faults import proxied
 from tests.postgres.replicas import ROOT, bare_environment
 from tests.postgres.server import PostgresServer, in_thread
@@ -199,8 +200,8 @@ async def test_database_that_cannot_hold_every_text_is_refused(postgres: Postgre
     try:
         async with Database.create(sa.make_url(postgres.url("latin")), patience=10) as database:
             with pytest.raises(DatabaseUnusableError, match="ENCODING 'UTF8'"):
-                await database.write(schema.migrate)
-            assert await database.read(schema.revision) is None
+                await database.write(migrate.migrate)
+            assert await database.read(migrate.revision) is None
     finally:
         await in_thread(lambda: postgres.drop("latin"))
 
@@ -217,7 +218,7 @@ async def test_role_without_rights_is_told_the_grant_that_mends_it(postgres: Pos
     try:
         async with Database.create(url.set(username=role), patience=10) as database:
             with pytest.raises(DatabaseUnusableError, match="administrator") as told:
-                await database.read(schema.require_head)
+                await database.read(migrate.require_head)
             with pytest.raises(DatabaseUnusableError, match="operations") as told:
                 await database.write(require_rights)
             grant = str(told.value).split("mends that with: ")[1]
@@ -238,7 +239,7 @@ async def test_role_that_may_not_migrate_is_told_so(postgres: PostgresServer) ->
     try:
         async with Database.create(sa.make_url(postgres.url(name, f"app_{name}")), patience=10) as database:
             with pytest.raises(DatabaseUnusableError, match=f"GRANT CREATE ON SCHEMA public TO app_{name}"):
-                await database.write(schema.migrate)
+                await database.write(migrate.migrate)
     finally:
         await in_thread(lambda: postgres.drop(name))
         await in_thread(lambda: postgres.sql(f"DROP ROLE app_{name}"))

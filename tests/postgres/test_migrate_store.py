@@ -16,10 +16,10 @@ import sqlalchemy as sa
 
 from syncd.clock import SystemClock
 from syncd.errors import DatabaseUnusableError, SyncdError
-from syncd.mirror import move as moving
-from syncd.mirror import schema
-from syncd.mirror.database import Database
-from syncd.mirror.leader import replica
+from syncd.mirror.copy import migrate_store as moving
+from syncd.mirror.db.database import Database
+from syncd.mirror.db.leader import replica
+from syncd.mirror.schema import migrate
 from syncd.sandbox import Habits
 from tests.postgres.replicas import bare_environment
 from tests.postgres.server import PostgresServer, in_thread
@@ -238,7 +238,7 @@ async def test_row_that_the_target_does_not_hold_as_it_was_ends_the_move(
         await moving.move(source, there)
     async with Database(there, patience=5) as database:
         with pytest.raises(DatabaseUnusableError, match="interrupted"):
-            await database.read(schema.require_head)
+            await database.read(migrate.require_head)
 
 
 async def test_text_that_postgresql_cannot_hold_is_named(tmp_path: Path, empty_url: str) -> None:

@@ -17,9 +17,10 @@ import sqlalchemy as sa
 
 from syncd.clock import SystemClock
 from syncd.errors import DatabaseUnusableError
-from syncd.mirror import leader, operations
-from syncd.mirror.database import Database
-from syncd.mirror.listen import Listening
+from syncd.mirror.db import leader
+from syncd.mirror.db.change_feed import Listening
+from syncd.mirror.db.database import Database
+from syncd.mirror.store import operations
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.postgres.replicas import ROOT, bare_environment, fleet, until
 from tests.postgres.server import PostgresServer, _die_with_parent, _unprivileged, free_port, in_thread

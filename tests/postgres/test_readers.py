@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 
-from syncd.mirror import operations
-from syncd.mirror.database import Database
-from syncd.mirror.rights import require_rights
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema.privileges import require_rights
+from syncd.mirror.store import operations
 from tests.postgres.server import PostgresServer, binaries, in_thread
 
 ROOT = Path(__file__).resolve().parents[2]

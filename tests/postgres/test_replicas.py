@@ -13,8 +13,8 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
-from syncd.mirror import passes
-from syncd.mirror.database import Database
+from syncd.mirror.db.database import Database
+from syncd.mirror.store import passes
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.postgres.replicas import Nursery, fleet, until
 from tests.postgres.server import PostgresServer, engine_of, in_thread

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from syncd.mirror import schema
-from syncd.mirror.database import Database
-from syncd.mirror.versions import HEAD, REVISIONS
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import migrate
+from syncd.mirror.schema.revisions import HEAD, REVISIONS
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.postgres.replicas import ROOT, Fleet, fleet, until
 from tests.postgres.server import PostgresServer, in_thread
@@ -77,14 +77,14 @@ async def test_daemon_goes_on_under_the_migration_of_the_next_release(
         await until(lambda: ships.replicas[0].saw("pass.complete"), why="a pass")
         query = "SELECT pg_get_viewdef('mirror_freshness'::regclass)"
         freshness = await ships.database.read(lambda c: c.exec_driver_sql(query).scalar_one())
-        shutil.copytree(schema.scripts(), tmp_path / "migrations")
+        shutil.copytree(migrate.scripts(), tmp_path / "migrations")
         made_up = MADE_UP.format(head=HEAD, freshness=freshness.strip().rstrip(";").replace("\n", " "))
         (tmp_path / "migrations/versions/9999_made_up.py").write_text(made_up)
-        monkeypatch.setattr(schema, "scripts", lambda: tmp_path / "migrations")
-        monkeypatch.setattr(schema, "REVISIONS", (*REVISIONS, "9999"))
-        monkeypatch.setattr(schema, "HEAD", "9999")
+        monkeypatch.setattr(migrate, "scripts", lambda: tmp_path / "migrations")
+        monkeypatch.setattr(migrate, "REVISIONS", (*REVISIONS, "9999"))
+        monkeypatch.setattr(migrate, "HEAD", "9999")
         async with Database(sa.make_url(postgres_url), patience=30) as database:
-            assert await database.write(schema.migrate) == (HEAD, "9999")
+            assert await database.write(migrate.migrate) == (HEAD, "9999")
         await goes_on(ships, postgres_url)
 
 
@@ -97,7 +97,7 @@ async def test_release_before_goes_on_under_the_migrations_of_today(tmp_path: Pa
         async with serve(server), fleet(tmp_path, server, url, SYNCD_PASS_INTERVAL="0.2") as ships:
             old = ships.start(PYTHONPATH=str(before))
             await until(lambda: old.saw("pass.complete"), why="a pass")
-            await ships.database.write(schema.migrate)
+            await ships.database.write(migrate.migrate)
             await ships.started(1)
             await goes_on(ships, url)
             assert old.process.poll() is None

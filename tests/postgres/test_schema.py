@@ -9,12 +9,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from syncd.errors import DatabaseBusyError
-from syncd.mirror import schema
-from syncd.mirror.catalogue import VIEW_COMMENTS
-from syncd.mirror.columns import JsonText
-from syncd.mirror.database import Database
-from syncd.mirror.tables import metadata
-from syncd.mirror.versions import HEAD
+from syncd.mirror.db.database import Database
+from syncd.mirror.read.catalog import VIEW_COMMENTS
+from syncd.mirror.schema import migrate
+from syncd.mirror.schema.revisions import HEAD
+from syncd.mirror.schema.tables import metadata
+from syncd.mirror.schema.types import JsonText
 from tests.postgres.server import PostgresServer, engine_of, in_thread
 
 COMMENTS = """
@@ -64,7 +64,7 @@ async def test_replicas_that_start_at_once_migrate_once(postgres: PostgresServer
 
     async def start() -> None:
         async with Database.create(sa.make_url(postgres.url(name)), patience=20) as database:
-            came.append((await database.write(schema.migrate))[0])
+            came.append((await database.write(migrate.migrate))[0])
 
     try:
         async with anyio.create_task_group() as group:
@@ -79,7 +79,7 @@ async def test_migration_that_waits_for_a_lock_gives_way(postgres: PostgresServe
     name = await in_thread(postgres.empty)
 
     def impatient(connection: sa.Connection) -> None:
-        schema._take_turns(connection)
+        migrate._take_turns(connection)
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "10s"
         assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "100s"
         connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")

@@ -12,10 +12,12 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.clock import SystemClock
-from syncd.mirror import leader, operations, schema, states
-from syncd.mirror.database import Database
-from syncd.mirror.listen import Listening
-from syncd.mirror.rights import require_rights
+from syncd.mirror.db import leader
+from syncd.mirror.db.change_feed import Listening
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import enums, migrate
+from syncd.mirror.schema.privileges import require_rights
+from syncd.mirror.store import operations
 from tests.postgres.server import PostgresServer, engine_of, in_thread
 
 NOW = datetime(2031, 6, 1, 12, 0, tzinfo=UTC)
@@ -34,7 +36,7 @@ async def tenants(postgres: PostgresServer) -> AsyncIterator[tuple[sa.URL, sa.UR
     urls = [sa.make_url(postgres.url(name, role)) for role in roles]
     for url in urls:
         async with Database(url, patience=10) as database:
-            await database.write(schema.migrate)
+            await database.write(migrate.migrate)
             await database.write(require_rights)
     yield urls[0], urls[1]
     await in_thread(lambda: postgres.drop(name))
@@ -63,7 +65,7 @@ async def test_each_tenant_has_a_leader_and_a_queue_of_its_own(tenants: tuple[sa
         async with engine_of(a).connect() as connection, connection.begin():
             assert await connection.run_sync(claim) == ["s"]
             assert await b.write(claim) == ["s"]
-        assert await b.read(operations.counts) == dict.fromkeys(states.OPERATIONS, 0) | {"running": 1}
+        assert await b.read(operations.counts) == dict.fromkeys(enums.OPERATIONS, 0) | {"running": 1}
 
 
 async def test_what_one_tenant_inserts_wakes_that_tenant_alone(tenants: tuple[sa.URL, sa.URL]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from syncd.mirror import schema
+from syncd.mirror.schema import migrate
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +16,7 @@ def empty_mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("schema") / "syncd.db"
     engine = sa.create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
-        schema.migrate(connection)
+        migrate.migrate(connection)
     engine.dispose()
     return path
 
@@ -30,4 +30,4 @@ def folder(tmp_path: Path, empty_mirror: Path) -> Path:
 @pytest.fixture
 def _a_page_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write each page, and a checkpoint behind it, in a transaction of its own, however fast the pages come."""
-    monkeypatch.setattr("syncd.fetching.MOST_PAGES", 1)
+    monkeypatch.setattr("syncd.pull.fetch.MOST_PAGES", 1)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import pytest
 from aiohttp import web
 
-from syncd.decide import Backoff
-from syncd.fetching import PAGE_ATTEMPTS
-from syncd.pull import REFUSED_KEYS
+from syncd.pull.fetch import PAGE_ATTEMPTS
+from syncd.pull.flow import REFUSED_KEYS
+from syncd.rules.decide import Backoff
 from syncd.sandbox import Habits
 from tests.pull.kit import Listing, counted, page, session, wire
 from tests.world import world

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.mirror import passes
-from syncd.sweep import WITNESSES, Guard
+from syncd.mirror.store import passes
+from syncd.pull.sweep import WITNESSES, Guard
 from tests.pull.kit import Listing, all_but, asked_for, counted, dump, page, session
 from tests.world import World, world
 

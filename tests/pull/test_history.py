@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from syncd.sweep import Guard
+from syncd.pull.sweep import Guard
 from tests.pull.kit import history, session
 from tests.world import World, world
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from aiohttp import web
 
-from syncd.sweep import Guard
+from syncd.pull.sweep import Guard
 from tests.pull.kit import BASE, Listing, all_but, answer_get, asked_for, counted, history, page, session
 from tests.world import World, world
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from syncd.mirror.replay import replay
-from syncd.sweep import Guard
+from syncd.mirror.store.replay import replay
+from syncd.pull.sweep import Guard
 from tests.pull.kit import Listing, counted, dump, page, run_until, session, wire
 from tests.world import World, world
 

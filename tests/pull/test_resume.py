@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from syncd.errors import DatabaseReplacedError
-from syncd.mirror import passes
+from syncd.mirror.store import passes
 from tests.pull.kit import BASE, Listing, counted, dump, page, run_until, session, wire
 from tests.world import world
 

@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-from syncd.fetching import MOST_BYTES, MOST_PAGES, Basket, ListingError
-from syncd.mirroring import Fetched
+from syncd.pull.fetch import MOST_BYTES, MOST_PAGES, Basket, ListingError
+from syncd.pull.write_pages import Fetched
 from tests.pull.kit import Listing, counted, dump, page, wire
 from tests.world import World, world
 
@@ -66,7 +66,7 @@ async def test_pages_written_together_leave_what_pages_written_alone_leave(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = await outcome(tmp_path / "together", seed)
-    monkeypatch.setattr("syncd.fetching.MOST_PAGES", 1)
+    monkeypatch.setattr("syncd.pull.fetch.MOST_PAGES", 1)
     assert together == await outcome(tmp_path / "alone", seed)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from syncd.push import Push
+from syncd.push.flow import Push
 from tests.world import World
 
 SESSIONS = "/api/v3/chats/sessions"

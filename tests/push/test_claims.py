@@ -10,8 +10,10 @@ import pytest
 import sqlalchemy as sa
 from aiohttp import web
 
-from syncd.mirror import driver, operations, tables
-from syncd.wake import Wake
+from syncd.aio import Wake
+from syncd.mirror.db import raw
+from syncd.mirror.schema import tables
+from syncd.mirror.store import operations
 from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working
 from tests.world import World, world
 
@@ -237,7 +239,7 @@ async def test_claim_over_20000_rows_uses_the_indexes(tmp_path: Path) -> None:
         statements: list[str] = []
 
         def work(connection: sa.Connection) -> list[str]:
-            sqlite = driver.sqlite(connection)
+            sqlite = raw.sqlite(connection)
             sqlite.set_trace_callback(statements.append)
             operations.claim(connection, now=w.clock.now(), owner="me", lease=60, limit=8)
             operations.next_due(connection, after=w.clock.now())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from syncd.mirror import loading
+from syncd.mirror.store import initial_load
 from syncd.sandbox import Habits
 from tests.push.kit import SESSIONS, create, effects, finished, times, until, worked, working
 from tests.world import world
@@ -198,7 +198,7 @@ async def test_succeeded_create_is_in_the_mirror_in_the_same_transaction(tmp_pat
 @pytest.mark.sqlite  # on PostgreSQL the index stays
 async def test_create_beside_a_first_pass_that_has_taken_the_index_away_is_carried_out(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        await w.database.write(loading.begin)
+        await w.database.write(initial_load.begin)
         (create_id,) = await w.enqueue(create())
         (row,) = await worked(w, create_id)
         assert row["state"] == "succeeded"

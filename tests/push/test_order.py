@@ -14,7 +14,7 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from syncd.mirror import operations
+from syncd.mirror.store import operations
 from syncd.sandbox import Habits
 from syncd.sandbox.faults import Faults
 from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from syncd.decide import Backoff
-from syncd.outage import Outage, Pauses
+from syncd.push.outage import Outage, Pauses
+from syncd.rules.decide import Backoff
 from syncd.sandbox.faults import Faults
 from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working
 from tests.world import World, world

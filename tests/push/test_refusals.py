@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
-from syncd.decide import Backoff
+from syncd.rules.decide import Backoff
 from tests.push.kit import SESSIONS, create, effects, finished, times, until, worked, working
 from tests.world import world
 

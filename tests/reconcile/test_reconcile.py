@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from syncd.mirror import sources
+from syncd.mirror.store import sources
 from syncd.reconcile import RECHECK
 from syncd.sandbox import Habits
 from tests.push.kit import SESSIONS, create

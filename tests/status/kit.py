@@ -12,10 +12,10 @@ from typing import Any
 import structlog
 
 from syncd.status.metrics import Metrics
-from syncd.status.pulse import Pulse
-from syncd.status.readings import Readings
 from syncd.status.server import listen, serve
-from syncd.status.wal import WalWatch
+from syncd.status.snapshot import Readings
+from syncd.status.wal_monitor import WalWatch
+from syncd.status.watchdog import Pulse
 from tests.world import World, world
 
 PASS_INTERVAL = 300.0

@@ -20,9 +20,10 @@ from click.testing import CliRunner
 
 from syncd.cli import cli
 from syncd.errors import DatabaseUnusableError, SyncdError, UsageError
-from syncd.mirror import backup, schema
-from syncd.mirror.backup import copy
-from syncd.mirror.database import Database
+from syncd.mirror.copy import backup
+from syncd.mirror.copy.backup import copy
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import migrate
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def mirror(tmp_path: Path) -> Path:
 
     async def make() -> None:
         async with Database.create(sa.make_url(f"sqlite+aiosqlite:///{path}"), patience=5) as database:
-            await database.write(schema.migrate)
+            await database.write(migrate.migrate)
             await database.write(lambda c: _insert(c, 200))
 
     anyio.run(make)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.mirror import sqlite
+from syncd.mirror.db import sqlite
 from tests.world import world
 
 pytestmark = pytest.mark.sqlite  # SQLite's log and disk

@@ -13,8 +13,8 @@ from structlog.testing import LogCapture
 
 from syncd.albert import AlbertConnectError, AlbertTimeoutError
 from syncd.status.metrics import outcome
-from syncd.status.pulse import BeatingClock, Pulse
-from syncd.status.wal import WalWatch
+from syncd.status.wal_monitor import WalWatch
+from syncd.status.watchdog import BeatingClock, Pulse
 from tests.world import VirtualClock, world
 
 pytestmark = pytest.mark.sqlite  # SQLite's log and locks

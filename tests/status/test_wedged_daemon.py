@@ -10,9 +10,9 @@ import anyio
 import pytest
 import structlog
 
-from syncd.daemon import Daemon, Rhythm
-from syncd.mirror.leader import Alone
-from syncd.status.pulse import Pulse
+from syncd.daemon.loops import Daemon, Rhythm
+from syncd.mirror.db.leader import Alone
+from syncd.status.watchdog import Pulse
 from tests.world import World, world
 
 SLACK = 60.0

@@ -1,0 +1,1 @@
+"""The daemon: its loops, what supervises them, and how it stops."""

@@ -1,0 +1,201 @@
+"""The daemon: a task group of loops, their supervision, signals and shutdown.
+
+::
+
+    watch ──(somebody committed)──► push, reconcile
+    passes ──(a pass ended)──────► reconcile
+
+A loop that fails for a reason nobody foresaw is logged with its traceback and begun anew after a pause; a database
+that cannot be used ends the daemon (exit 3). SIGTERM and SIGINT: no new work, what is in flight gets the grace.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from syncd.aio import Wake, task_group
+from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.mirror.db.change_feed import POLL_SECONDS_LISTENING, changes
+from syncd.rules.decide import PASS_AGAIN, Backoff, pass_pause
+from syncd.status.watchdog import BeatingClock
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from syncd.app import Flows
+    from syncd.status.watchdog import Pulse
+
+RECONCILE_GAP = 0.5
+"""Seconds between rounds of reconciliation, however often the bell rings."""
+SECONDS_TO_WRITE = 2.0
+"""What is kept of the grace, 0.4 of it at the most, to write down what became of the requests in flight."""
+TAKE_BACK_SECONDS = 3.0
+"""After a pass was lost to another replica: longer than one that was cut off takes to notice that it leads no more."""
+RESTARTS = Backoff(1.0, 60.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rhythm:
+    """The daemon's periods, in seconds; `backoff` is between rounds of reconciliation that Albert does not answer."""
+
+    pass_interval: float
+    reconcile_interval: float
+    shutdown_grace: float
+    backoff: Backoff
+
+
+@dataclass(kw_only=True)
+class Daemon:
+    """The loops of a running syncd.
+
+    The flows' `pulse` says whether one is wedged. `others` are loops besides the flows, each by its name.
+    """
+
+    flows: Flows
+    log: FilteringBoundLogger
+    rhythm: Rhythm
+    others: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    _reconcile_bell: Wake = field(default_factory=Wake)
+
+    async def run(self, signals: AsyncIterator[signal.Signals]) -> None:
+        """Run until a signal comes; one that came before counts."""
+        async with task_group() as group:
+            stoppable = anyio.CancelScope()
+            drained = anyio.Event()
+            group.start_soon(self._until_cancelled, stoppable)
+            group.start_soon(self._push, drained)
+            self.log.info("daemon.started", pass_interval=self.rhythm.pass_interval)
+            async for number in signals:
+                self.log.info("daemon.stopping", signal=signal.Signals(number).name)
+                break
+            stoppable.cancel()
+            self.flows.push.stop()
+            grace = self.rhythm.shutdown_grace
+            with anyio.move_on_after(max(grace - SECONDS_TO_WRITE, grace * 0.6)):
+                await drained.wait()
+            # From here on a database that somebody else holds is not waited for: recovery finds what was in flight.
+            self.flows.database.patience = 0.0
+            group.cancel_scope.cancel()
+        self.log.info("daemon.stopped")
+
+    async def _until_cancelled(self, scope: anyio.CancelScope) -> None:
+        """Run the loops that a signal may cancel at once: all but the queue."""
+        with scope:
+            async with task_group() as group:
+                group.start_soon(self._supervise, "watch", self._watch)
+                group.start_soon(self._supervise, "leader", self._lead)
+                for name, loop in self.others.items():
+                    group.start_soon(self._supervise, name, loop)
+
+    async def _lead(self) -> None:
+        """Take passes and reconcile, on PostgreSQL only while this is the replica that leads."""
+        await self.flows.leadership.run(self._led, on_change=self._report_leadership, on_standby=self._stand_by)
+
+    async def _led(self) -> None:
+        async with task_group() as group:
+            group.start_soon(self._supervise, "passes", self._passes)
+            group.start_soon(self._supervise, "reconcile", self._reconcile)
+
+    def _report_leadership(self, change: str) -> None:
+        if change == "leading":
+            self.log.info("replica.leading")
+        elif change == "standby":
+            self.log.info("replica.standby")
+        else:
+            self.log.warning("replica.lost", reason=change, hint="it goes on by itself when this is over")
+
+    def _stand_by(self) -> None:
+        for name in ("passes", "reconcile"):
+            self.flows.pulse.beat(name)
+
+    async def _push(self, drained: anyio.Event) -> None:
+        self.flows.push.wake = _Bell(self.flows.pulse, "push")
+        await self._supervise("push", self.flows.push.run)
+        drained.set()
+
+    async def _supervise(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop; begin it anew when it fails, but for a database that cannot be used."""
+        failures = 0
+        while True:
+            began = self.flows.clock.monotonic()
+            try:
+                await loop()
+            except DatabaseBusyError as error:
+                self.log.warning("database.waiting", loop=name, reason=str(error))
+            except DatabaseUnusableError:
+                raise
+            except Exception:
+                self.log.exception("loop.failed", loop=name)
+            else:
+                self.flows.pulse.end(name)
+                return
+            failures = 1 if self.flows.clock.monotonic() - began > RESTARTS.longest else failures + 1
+            await self._sleep(name, RESTARTS.wait(failures, chance=1.0))
+
+    async def _sleep(self, name: str, seconds: float) -> None:
+        self.flows.pulse.beat(name, seconds)
+        await self.flows.clock.sleep(seconds)
+        self.flows.pulse.beat(name)
+
+    async def _passes(self) -> None:
+        clock = self.flows.clock
+        while True:
+            began = clock.monotonic()
+            self.flows.pulse.beat("passes")
+            state = (await self.flows.pull.run()).state
+            self._reconcile_bell.ring()
+            self.flows.pulse.beat("passes")
+            spent = clock.monotonic() - began
+            rest = pass_pause(self.rhythm.pass_interval, spent, failed=state == "failed")
+            if state == "running":  # another replica took it up; if this one leads still, it takes it back
+                rest = min(rest, TAKE_BACK_SECONDS)
+            await self._sleep("passes", rest)
+
+    async def _reconcile(self) -> None:
+        failures = 0
+        while True:
+            self.flows.pulse.beat("reconcile")
+            unanswered = await self.flows.reconcile.run()
+            failures = failures + 1 if unanswered else 0
+            if unanswered:
+                wait = self.rhythm.backoff.wait(failures, chance=1.0)
+                rest = min(wait, self.rhythm.reconcile_interval, PASS_AGAIN)
+                await self._sleep("reconcile", rest)
+            await self._sleep("reconcile", min(RECONCILE_GAP, self.rhythm.reconcile_interval))
+            self.flows.pulse.beat("reconcile", self.rhythm.reconcile_interval)
+            await self._reconcile_bell.wait(self.rhythm.reconcile_interval)
+
+    async def _watch(self) -> None:
+        """Ring the bells when anybody has committed, or the file is not the one that was opened any more."""
+        told = changes(self.flows.database, BeatingClock(self.flows.clock, self.flows.pulse, "watch"))
+        try:
+            while True:
+                self.flows.pulse.beat("watch", POLL_SECONDS_LISTENING)
+                await told.wait()
+                self.flows.pulse.beat("watch")
+                self.flows.push.wake.ring()
+                self._reconcile_bell.ring()
+        finally:
+            await told.close()
+
+
+class _Bell(Wake):
+    """The queue's bell: whoever comes to wait for it has made progress."""
+
+    def __init__(self, pulse: Pulse, loop: str) -> None:
+        super().__init__()
+        self._pulse, self._loop = pulse, loop
+        pulse.beat(loop)
+
+    async def wait(
+        self, seconds: float | None = None, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+    ) -> None:
+        """Wait for the bell, alive; with no limit of time it waits for work in flight, which ends by itself."""
+        self._pulse.beat(self._loop, seconds or 0.0)
+        await super().wait(seconds, sleep=sleep)
+        self._pulse.beat(self._loop)

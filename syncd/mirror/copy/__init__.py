@@ -1,0 +1,1 @@
+"""Whole copies of a mirror: backups, and moves between SQLite and PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Reading the mirror: the views, the catalog of their columns, queries for analysts, and statistics."""

@@ -1,0 +1,1 @@
+"""The schema: tables, column types, states, revisions and privileges."""

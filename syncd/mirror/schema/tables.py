@@ -1,0 +1,357 @@
+"""The schema, once: tables, and what each column means.
+
+The comments are PostgreSQL's COMMENTs and the text of `docs/schema.md`. The analysts' views are in
+`migrations/versions`; `tests/mirror/test_migrations.py` holds this file and the migrations together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from syncd.mirror.schema.types import JsonText, Key, UtcDateTime, utc_now
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+CONTENT = (
+    "id",
+    "name",
+    "parent_id",
+    "source_session_id",
+    "status",
+    "kind",
+    "automation_id",
+    "automation_run_id",
+    "last_message_at",
+    "created_by",
+    "created_by_name",
+    "created_at",
+    "updated_by",
+    "updated_by_name",
+    "updated_at",
+    "extra",
+)
+"""What Albert says of a session, in the order of `listing.Row`."""
+
+CONTENT_COMMENTS = {
+    "id": "Albert's id of the session, such as SES123",
+    "name": "the session's name",
+    "parent_id": "the folder that the session is in",
+    "source_session_id": "the external id that the session was created with",
+    "status": "active or inactive, or a value that Albert has added since",
+    "kind": "chat or automation, or a value that Albert has added since",
+    "automation_id": "the automation that owns the session",
+    "automation_run_id": "the run that made the session",
+    "last_message_at": "when the last message was written",
+    "created_by": "the id of the user who created the session",
+    "created_by_name": "the name of the user who created the session",
+    "created_at": "when Albert created the session",
+    "updated_by": "the id of the user who changed the session last",
+    "updated_by_name": "the name of the user who changed the session last",
+    "updated_at": "when Albert changed the session last",
+    "extra": "JSON of the fields that syncd does not know, and of times that could not be read; {} when empty",
+}
+_TIMES = frozenset(name for name in CONTENT if name.endswith("_at"))
+_REQUIRED = frozenset({"id", "name", "source_session_id"})
+
+
+def _content() -> list[sa.Column[Any]]:
+    """Make the columns that hold what Albert says of a session."""
+
+    def column(name: str) -> sa.Column[Any]:
+        comment = CONTENT_COMMENTS[name]
+        if name == "extra":
+            return sa.Column(name, JsonText, nullable=False, server_default="{}", comment=comment)
+        kind = UtcDateTime() if name in _TIMES else sa.Text()
+        return sa.Column(name, kind, nullable=name not in _REQUIRED, comment=comment)
+
+    return [column(name) for name in CONTENT]
+
+
+def _some(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
+    """Make an index of those rows that a condition names."""
+    condition = sa.text(where)
+    return sa.Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column(
+        "key",
+        Key,
+        sa.Identity(),
+        primary_key=True,
+        comment="syncd's own number of the session; a pass keeps one bit for each",
+    ),
+    *_content(),
+    sa.Column("version", sa.Integer, nullable=False, comment="counts the versions of the session from 1"),
+    sa.Column(
+        "change",
+        sa.Text,
+        nullable=False,
+        comment="what made this version: created, updated, deleted, restored",
+    ),
+    sa.Column("valid_from", UtcDateTime, nullable=False, comment="when syncd wrote this version"),
+    sa.Column("pass_id", Key, comment="the pass that wrote this version; null when an operation or a look-up did"),
+    sa.Column("first_seen_at", UtcDateTime, nullable=False, comment="when syncd first saw the session"),
+    sa.Column("observed_at", UtcDateTime, comment="the last time that something other than a listing showed it"),
+    sa.Column("missing_since", UtcDateTime, comment="since when complete passes have missed it; null while listed"),
+    sa.Column("absences", sa.Integer, nullable=False, server_default="0", comment="404s counted since then"),
+    sa.Column("absence_pass_id", Key, comment="the last pass that counted one"),
+    sa.Column("deleted_at", UtcDateTime, comment="when the session was found deleted; the row stays as a tombstone"),
+    sa.CheckConstraint(
+        "change = 'created' OR change = 'updated' OR change = 'deleted' OR change = 'restored'", name="change"
+    ),
+    sa.CheckConstraint("(change = 'deleted') = (deleted_at IS NOT NULL)", name="deleted"),
+    sa.Index("uq_sessions_id", "id", unique=True),
+    _some("ix_sessions_live_source", "source_session_id", "id", where="deleted_at IS NULL"),
+    _some("ix_sessions_missing", "missing_since", where="missing_since IS NOT NULL"),
+    _some("ix_sessions_deleted", "deleted_at", where="deleted_at IS NOT NULL"),
+    sqlite_strict=True,
+    comment="every session ever seen, with its current version; read the views chat_sessions and chat_sessions_all",
+)
+
+session_versions = sa.Table(
+    "session_versions",
+    metadata,
+    sa.Column("session_key", Key, primary_key=True, autoincrement=False, comment="the session's row in sessions"),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False, comment="counts from 1"),
+    *_content(),
+    sa.Column("change", sa.Text, nullable=False, comment="what made this version"),
+    sa.Column("valid_from", UtcDateTime, nullable=False, comment="when syncd wrote this version"),
+    sa.Column("valid_to", UtcDateTime, nullable=False, comment="when the next version took its place"),
+    sa.Column("pass_id", Key, comment="the pass that wrote this version"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    comment="the versions that are past; read the view chat_session_history",
+)
+
+passes = sa.Table(
+    "passes",
+    metadata,
+    sa.Column("id", Key, sa.Identity(), primary_key=True, comment="the pass"),
+    sa.Column(
+        "state",
+        sa.Text,
+        nullable=False,
+        server_default="running",
+        comment="running, complete, partial, failed or held",
+    ),
+    sa.Column("started_at", UtcDateTime, nullable=False, comment="when its first page was asked for"),
+    sa.Column("finished_at", UtcDateTime, comment="when it ended, in whatever way"),
+    *(
+        sa.Column(name, sa.Integer, nullable=False, server_default="0", comment=comment)
+        for name, comment in {
+            "pages": "pages read",
+            "seen": "distinct sessions with a readable id, quarantined ones included",
+            "inserted": "sessions that were new",
+            "updated": "sessions that had changed",
+            "unchanged": "sessions that were as before",
+            "restored": "deleted sessions that were listed again",
+            "missing": "live sessions that this pass did not see",
+            "deleted": "sessions that this pass made tombstones of",
+            "quarantined": "items that could not be read",
+        }.items()
+    ),
+    sa.Column("error", sa.Text, comment="why it is partial, failed or held"),
+    sa.Column("page_key", sa.Text, comment="the checkpoint: the key of the page to ask for next; null for the first"),
+    sa.Column("read_at", UtcDateTime, comment="when the last page had been read; what follows is the sweep"),
+    sa.Column("without_id", sa.Integer, nullable=False, server_default="0", comment="items without a readable id"),
+    sa.Column("candidates_of", Key, comment="the held pass whose candidates are this one's, to the last"),
+    sa.Column(
+        "fence",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="rises each time the pass is taken up; who writes to it must hold it",
+    ),
+    sa.Column("decision", sa.Text, comment="approved or rejected by an operator, when held"),
+    sa.Column("decided_at", UtcDateTime, comment="when the operator decided"),
+    sa.CheckConstraint("state IN ('running', 'complete', 'partial', 'failed', 'held')", name="state"),
+    sa.CheckConstraint("decision IN ('approved', 'rejected')", name="decision"),
+    sa.CheckConstraint("(state = 'running') = (finished_at IS NULL)", name="finished"),
+    _some("uq_passes_running", "state", where="state = 'running'", unique=True),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+    comment="one row a pass: one logical listing of every session, which may span restarts",
+)
+
+pages = sa.Table(
+    "pages",
+    metadata,
+    sa.Column("pass_id", Key, primary_key=True, autoincrement=False, comment="the pass that read the page"),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False, comment="counts the pages from 1"),
+    sa.Column("next_key", sa.Text, comment="the key that the page gave for the next one"),
+    sa.Column("session_keys", sa.LargeBinary, nullable=False, comment="the keys of the sessions on it, packed"),
+    sa.Column("quarantine_ids", sa.LargeBinary, nullable=False, comment="the quarantine rows of it, packed"),
+    sa.Column(
+        "digest",
+        sa.LargeBinary,
+        comment="SHA-256 of the page's bytes, its first 16, when the mirror holds just what it says",
+    ),
+    sa.Column("versions", sa.Integer, nullable=False, comment="the sum of the versions of its sessions at that time"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    comment="the pages of the running pass and of the last complete one: what was seen and need not be read again",
+)
+
+held_sessions = sa.Table(
+    "held_sessions",
+    metadata,
+    sa.Column("pass_id", Key, primary_key=True, autoincrement=False, comment="the held pass"),
+    sa.Column("session_key", Key, primary_key=True, autoincrement=False, comment="a session that would go"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    comment="the sessions that a held sweep would have made tombstones of",
+)
+
+quarantine = sa.Table(
+    "quarantine",
+    metadata,
+    sa.Column("id", Key, sa.Identity(), primary_key=True, comment="the item"),
+    sa.Column("pass_id", Key, comment="the pass that met it first"),
+    sa.Column("session_id", sa.Text, comment="the id of the session, when it could be read"),
+    sa.Column("reason", sa.Text, nullable=False, comment="why it could not be read"),
+    sa.Column("payload", sa.Text, nullable=False, comment="the item as Albert sent it, as JSON"),
+    sa.Column("seen_at", UtcDateTime, nullable=False, comment="when it was first met"),
+    sa.Column("resolved_at", UtcDateTime, comment="when a good version came, or the item went"),
+    sa.Column("fingerprint", sa.Text, nullable=False, comment="tells the same item again"),
+    _some("uq_quarantine_open", "fingerprint", where="resolved_at IS NULL", unique=True),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+    comment="listed items that could not be read",
+)
+
+_DELETED = "kind = 'delete' AND state = 'succeeded'"
+_ACTIVE = "state IN ('pending', 'running', 'unknown', 'dead')"
+
+operations = sa.Table(
+    "operations",
+    metadata,
+    sa.Column(
+        "id", Key, sa.Identity(), primary_key=True, comment="the operation; operations on one key run in this order"
+    ),
+    sa.Column("kind", sa.Text, nullable=False, comment="create or delete"),
+    sa.Column(
+        "source_session_id",
+        sa.Text,
+        comment="the external id: what a create makes sure of, or what to delete",
+    ),
+    sa.Column("session_id", sa.Text, comment="the session to delete"),
+    sa.Column("name", sa.Text, comment="the name to create with"),
+    sa.Column("parent_id", sa.Text, comment="the folder to create in"),
+    sa.Column("requested_by", sa.Text, comment="whoever wants it; free text"),
+    sa.Column("requested_at", UtcDateTime, nullable=False, server_default=utc_now(), comment="when it was asked for"),
+    sa.Column("not_before", UtcDateTime, comment="do not begin before this moment"),
+    sa.Column(
+        "state",
+        sa.Text,
+        nullable=False,
+        server_default="pending",
+        comment="pending, running, unknown, succeeded, dead, cancelled",
+    ),
+    sa.Column(
+        "attempts",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="attempts that were begun and count",
+    ),
+    sa.Column("next_attempt_at", UtcDateTime, comment="when it is due again"),
+    sa.Column("last_error", sa.Text, comment="what went wrong last, or what an adopted session has different"),
+    sa.Column("last_status", sa.Integer, comment="the HTTP status of the last answer"),
+    sa.Column("result_session_id", sa.Text, comment="the session that was created, adopted or deleted"),
+    sa.Column("finished_at", UtcDateTime, comment="when it became succeeded, dead or cancelled"),
+    sa.Column(
+        "fence",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="rises with each claim; who finishes must hold it",
+    ),
+    sa.Column("lease_until", UtcDateTime, comment="the claim is good until this moment"),
+    sa.Column("lease_owner", sa.Text, comment="the daemon that holds the claim"),
+    sa.Column(
+        "target_session_id",
+        sa.Text,
+        comment="what a delete by source id was found to mean, kept before it is sent",
+    ),
+    sa.Column("unknown_since", UtcDateTime, comment="when the answer of the last create was lost"),
+    sa.Column(
+        "lookups",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="look-ups since then that found nothing",
+    ),
+    sa.CheckConstraint("kind IN ('create', 'delete')", name="kind"),
+    sa.CheckConstraint("state IN ('pending', 'running', 'unknown', 'succeeded', 'dead', 'cancelled')", name="state"),
+    sa.CheckConstraint(
+        "kind <> 'create' OR (source_session_id IS NOT NULL AND name IS NOT NULL AND session_id IS NULL)",
+        name="create_needs_source_and_name",
+    ),
+    sa.CheckConstraint(
+        "kind <> 'delete' OR (session_id IS NULL) <> (source_session_id IS NULL)",
+        name="delete_needs_one_id",
+    ),
+    sa.CheckConstraint("source_session_id NOT IN ('', '.', '..')", name="source_session_id"),
+    sa.CheckConstraint("session_id NOT IN ('', '.', '..')", name="session_id"),
+    sa.CheckConstraint("name <> ''", name="name"),
+    sa.CheckConstraint("attempts >= 0", name="attempts"),
+    sa.CheckConstraint("(state IN ('succeeded', 'dead', 'cancelled')) = (finished_at IS NOT NULL)", name="finished"),
+    _some("ix_operations_active_source", "source_session_id", "id", where=_ACTIVE),
+    _some("ix_operations_active_session", "session_id", "id", where=_ACTIVE),
+    sa.Index("ix_operations_state", "state", "next_attempt_at", "id"),
+    _some("ix_operations_deleted", "finished_at", "result_session_id", where=_DELETED),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+    comment="the queue; any program may INSERT kind, what the kind needs, requested_by, requested_at and not_before",
+)
+
+source_sessions = sa.Table(
+    "source_sessions",
+    metadata,
+    sa.Column("source_session_id", sa.Text, primary_key=True, comment="an external id"),
+    sa.Column(
+        "state",
+        sa.Text,
+        nullable=False,
+        server_default="unresolved",
+        comment="unresolved, linked, missing or conflict",
+    ),
+    sa.Column("session_id", sa.Text, comment="the session it is linked to"),
+    sa.Column("checked_at", UtcDateTime, comment="when its state was last made sure of"),
+    sa.Column(
+        "note",
+        sa.Text,
+        comment="what a person should know: the sessions in conflict, why it cannot be asked for",
+    ),
+    sa.CheckConstraint(
+        "state = 'linked' OR state = 'unresolved' OR state = 'missing' OR state = 'conflict'", name="state"
+    ),
+    sa.CheckConstraint("state <> 'linked' OR session_id IS NOT NULL", name="linked"),
+    _some("ix_source_sessions_unlinked", "state", "checked_at", where="state <> 'linked'"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    comment="external ids and where they stand; any program may INSERT source_session_id",
+)
+
+writers = sa.Table(
+    "writers",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True, comment="the process; a number of its own that it draws at its start"),
+    sa.Column("number", Key, nullable=False, comment="its last transaction that wrote anything"),
+    sa.Column("written_at", UtcDateTime, nullable=False, comment="when that was"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    comment="on PostgreSQL, what tells whether a commit whose answer was lost has happened",
+)

@@ -1,0 +1,1 @@
+"""Writing the mirror: one file for each table or group of tables."""

@@ -1,0 +1,324 @@
+"""Sessions: what a sighting does to the rows. The hot path of a pass.
+
+A page is one SELECT of the rows it names and, for what is new or changed only, statements written once. A session's
+current version is its row in `sessions`; a change moves the old one to `session_versions` first. Whatever changes a row
+keeps `source_sessions` true in the same transaction.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from syncd.mirror.db import raw
+from syncd.mirror.db.dialects import EARLIEST, ConcurrentChangeError, is_postgresql
+from syncd.mirror.schema.tables import CONTENT, session_versions, sessions
+from syncd.mirror.store import operations, sessions_pg, sources
+from syncd.records.parse import ID, SOURCE, Row
+from syncd.rules.decide import Change, Known, weigh
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Connection
+
+_COLUMNS = ", ".join(CONTENT)
+CONTENT_FROM = 7
+"""Where the content begins in a row of `_SELECT`."""
+_SELECT = f"""
+SELECT key, version, valid_from, pass_id, observed_at, missing_since, deleted_at, {_COLUMNS}
+FROM sessions WHERE id IN (SELECT value FROM json_each(?))
+"""  # noqa: S608 - constants
+_ROWS_AT_ONCE = 50
+"""Rows of one INSERT: the driver gives up the interpreter's lock, and must get it again, for each statement it runs."""
+_ARCHIVE = f"""
+INSERT INTO session_versions (session_key, version, {_COLUMNS}, change, valid_from, valid_to, pass_id)
+SELECT key, version, {_COLUMNS}, change, valid_from, ?, pass_id FROM sessions WHERE key = ?
+"""  # noqa: S608 - constants
+_UPDATE = f"""
+UPDATE sessions SET {", ".join(f"{name} = ?" for name in CONTENT)}, version = version + 1, change = ?, valid_from = ?,
+    pass_id = ?, observed_at = coalesce(?, observed_at), missing_since = NULL, absences = 0, deleted_at = NULL
+WHERE key = ?
+"""  # noqa: S608 - constants
+_TOUCH = """
+UPDATE sessions SET observed_at = coalesce(?, observed_at), missing_since = NULL, absences = 0 WHERE key = ?
+"""
+_LIVE = """
+SELECT key, id, source_session_id FROM sessions WHERE key IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL
+"""
+# A clock that was set back must not turn a version inside out.
+_BURY_ARCHIVE = f"""
+INSERT INTO session_versions (session_key, version, {_COLUMNS}, change, valid_from, valid_to, pass_id)
+SELECT key, version, {_COLUMNS}, change, valid_from, {{later}}(?, valid_from), pass_id FROM sessions
+WHERE key IN (SELECT value FROM json_each(?))
+"""  # noqa: S608 - constants
+_BURY = """
+UPDATE sessions SET version = version + 1, change = 'deleted', valid_from = {later}(?, valid_from),
+    deleted_at = {later}(?, valid_from), pass_id = ?, observed_at = coalesce(?, observed_at),
+    missing_since = coalesce(missing_since, {later}(?, valid_from))
+WHERE key IN (SELECT value FROM json_each(?))
+"""
+
+
+@dataclass(slots=True)
+class Applied:
+    """What an answer did to the mirror.
+
+    `keys` holds the key of each session in it, in its order; `changes` what became of those that changed; `buried` are
+    those that were new and that an operation had deleted before the answer could know it; `clean` tells
+    that the mirror now holds just what the answer says; `versions` is the sum of their versions; `sources` are the
+    links that changed.
+    """
+
+    keys: list[int] = field(default_factory=list)
+    buried: list[str] = field(default_factory=list)
+    changes: dict[int, str] = field(default_factory=dict)
+    restored: list[str] = field(default_factory=list)
+    clean: bool = True
+    versions: int = 0
+    sources: list[sources.Link] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """How a session came to be seen.
+
+    Parameters
+    ----------
+    asked_at, now : str
+        When the answer was asked for and when it is written.
+    pass_id : int | None
+        The pass whose page it was; None for an operation or a look-up, which also are believed over listings.
+    listed_from : str | None
+        See `decide.weigh`.
+    new : bool
+        Most of what the answer tells of is new to the mirror: it is inserted, and what was left out is looked up then.
+    deletions : bool
+        Operations may have deleted sessions of which the answer does not know it yet, nor does the mirror.
+    loading : bool
+        The source ids of new sessions are linked later, all at once: see `mirror.loading`.
+    """
+
+    asked_at: str
+    now: str
+    pass_id: int | None = None
+    listed_from: str | None = None
+    new: bool = False
+    deletions: bool = True
+    loading: bool = False
+
+    @property
+    def observed_at(self) -> str | None:
+        """When the row was learned by other means than a listing."""
+        return self.now if self.pass_id is None else None
+
+
+def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Applied:
+    """Write what an answer says of some sessions; an unchanged session costs no write.
+
+    Parameters
+    ----------
+    rows : Sequence[Row]
+        Each id at most once.
+    """
+    applied = Applied()
+    keys = _insert(connection, rows, sighting, applied) if sighting.new and rows else {}
+    if len(keys) == len(rows):
+        applied.keys = list(keys.values())
+        _bury_deleted(connection, keys, sighting, applied)
+        return applied
+    rest = [row for row in rows if row[ID] not in keys]
+    known = _known(connection, rest)
+    new: list[Row] = []
+    changed: list[tuple[Known, Row, Change]] = []
+    touched: list[Known] = []
+    for row in rest:
+        found = known.get(row[ID])
+        if found is None:
+            new.append(row)
+            continue
+        keys[row[ID]] = found[0]
+        if found[CONTENT_FROM:] == row and sighting.observed_at is None and found[5] is None and found[6] is None:
+            applied.versions += found[1]  # as it was, neither missing nor deleted: what most rows are
+            continue
+        before = _read_known(found)
+        change = weigh(
+            before, row, asked_at=sighting.asked_at, now=sighting.now, listed_from=sighting.listed_from,
+            paged=sighting.pass_id is not None,
+        )  # fmt: skip
+        if change in {Change.UPDATED, Change.RESTORED}:
+            changed.append((before, row, change))
+            continue
+        applied.clean &= change is Change.UNCHANGED
+        applied.versions += before.version
+        if before.deleted_at is None and (before.missing_since or sighting.observed_at):
+            touched.append(before)
+    if new:
+        keys |= _insert(connection, new, sighting, applied)
+    if changed:
+        _update(connection, changed, sighting, applied)
+    if touched:
+        _touch(connection, [before.key for before in touched], sighting.observed_at)
+        moved = {before.content[SOURCE] or "" for before in touched if before.missing_since}
+        applied.sources += sources.refresh(connection, moved, sighting.now)
+    applied.keys = [keys[row[ID]] for row in rows]
+    _bury_deleted(connection, keys, sighting, applied)
+    return applied
+
+
+def _bury_deleted(connection: Connection, keys: dict[str | None, int], sighting: Sighting, applied: Applied) -> None:
+    """Make tombstones of new sessions that an operation has deleted since the answer may have been true."""
+    if sighting.listed_from is None or not sighting.deletions:
+        return
+    new = {session_id: key for session_id, key in keys.items() if applied.changes.get(key) == "inserted"}
+    if not new:
+        return
+    gone = operations.deleted_since(connection, new, sighting.listed_from or EARLIEST)
+    applied.buried = bury(connection, [new[session_id] for session_id in gone], now=sighting.now)
+    applied.clean &= not gone
+
+
+def _known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, tuple[Any, ...]]:
+    """Return the rows of the sessions that the mirror has, each as the fields of `decide.Known`, the content last."""
+    if is_postgresql(connection):
+        return sessions_pg.known(connection, rows)
+    found = raw.execute(connection, _SELECT, (json.dumps([row[ID] for row in rows]),))
+    return {row[CONTENT_FROM]: row for row in found}
+
+
+def _read_known(row: tuple[Any, ...]) -> Known:
+    fields = [*row[:CONTENT_FROM], row[CONTENT_FROM:]]
+    return Known(*fields)
+
+
+def _insert(connection: Connection, rows: Sequence[Row], sighting: Sighting, applied: Applied) -> dict[str | None, int]:
+    """Insert sessions; return the key of each that was new."""
+    if is_postgresql(connection):
+        return _insert_bulk(connection, rows, sighting, applied)
+    first = (raw.execute(connection, "SELECT max(key) FROM sessions").fetchone()[0] or 0) + 1
+    inserted = 0
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
+        bound = [sighting.now, sighting.pass_id, sighting.observed_at, *chain.from_iterable(some)]
+        inserted += raw.execute(connection, _inserting(len(some)), bound).rowcount
+    if not inserted:
+        return {}
+    if inserted == len(rows):
+        keys = dict(zip((row[ID] for row in rows), range(first, first + inserted), strict=True))
+    else:
+        keys = dict(raw.execute(connection, "SELECT id, key FROM sessions WHERE key >= ?", (first,)).fetchall())
+    applied.changes.update(dict.fromkeys(keys.values(), "inserted"))
+    applied.versions += inserted
+    if not sighting.loading:
+        applied.sources += sources.link_new(connection, rows, first, sighting.now)
+    return keys
+
+
+@functools.cache
+def _inserting(count: int) -> str:
+    """Write the INSERT of so many sessions; what is the same for all of them is bound once."""
+    width = len(CONTENT)
+    rows = (
+        f"({', '.join(f'?{place}' for place in range(first, first + width))}, 1, 'created', ?1, ?2, ?1, ?3)"
+        for first in range(4, 4 + count * width, width)
+    )
+    return (
+        f"INSERT INTO sessions ({_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at) "  # noqa: S608
+        f"VALUES {', '.join(rows)} ON CONFLICT (id) DO NOTHING"
+    )
+
+
+def _insert_bulk(
+    connection: Connection, rows: Sequence[Row], sighting: Sighting, applied: Applied
+) -> dict[str | None, int]:
+    keys, links, others = sessions_pg.insert(
+        connection, rows, now=sighting.now, pass_id=sighting.pass_id, observed_at=sighting.observed_at
+    )
+    if len(keys) != len(rows) and not sighting.new:
+        raise ConcurrentChangeError("another replica has written one of these sessions first")
+    applied.changes.update(dict.fromkeys(keys.values(), "inserted"))
+    applied.versions += len(keys)
+    applied.sources += links + sources.refresh(connection, set(others), sighting.now)
+    return keys
+
+
+def _touch(connection: Connection, keys: list[int], observed_at: str | None) -> None:
+    if is_postgresql(connection):
+        sessions_pg.touch(connection, keys, observed_at)
+        return
+    raw.executemany(connection, _TOUCH, [(observed_at, key) for key in keys])
+
+
+def _update(
+    connection: Connection, changed: list[tuple[Known, Row, Change]], sighting: Sighting, applied: Applied
+) -> None:
+    archive, update = [], []
+    changes: list[tuple[Known, Row, str, str]] = []
+    moved: set[str] = set()
+    for before, row, change in changed:
+        at = max(sighting.now, before.valid_from)  # a clock that was set back must not turn a version inside out
+        changes.append((before, row, change.value, at))
+        archive.append((at, before.key))
+        update.append((*row, change.value, at, sighting.pass_id, sighting.observed_at, before.key))
+        applied.changes[before.key] = change.value
+        applied.versions += before.version + 1
+        if change is Change.RESTORED:
+            applied.restored.append(row[ID] or "")
+        if change is Change.RESTORED or before.missing_since or before.content[SOURCE] != row[SOURCE]:
+            moved |= {before.content[SOURCE] or "", row[SOURCE] or ""}
+    if is_postgresql(connection):
+        sessions_pg.update(connection, changes, pass_id=sighting.pass_id, observed_at=sighting.observed_at)
+    else:
+        raw.executemany(connection, _ARCHIVE, archive)
+        raw.executemany(connection, _UPDATE, update)
+    applied.sources += sources.refresh(connection, moved, sighting.now)
+
+
+def bury(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int | None = None) -> list[str]:
+    """Make tombstones of live sessions.
+
+    Returns
+    -------
+    list[str]
+        The ids of the sessions that were live until now.
+    """
+    doomed = sorted(keys)
+    if not doomed:
+        return []
+    postgresql = is_postgresql(connection)
+    lock, later = ("ORDER BY key FOR UPDATE", "greatest") if postgresql else ("ORDER BY key", "max")
+    live = raw.execute(connection, _LIVE + lock, (json.dumps(doomed),)).fetchall()
+    if not live:
+        return []
+    found = json.dumps([row[0] for row in live])
+    raw.execute(connection, _BURY_ARCHIVE.format(later=later), (now, found))
+    observed_at = now if pass_id is None else None
+    raw.execute(connection, _BURY.format(later=later), (now, now, pass_id, observed_at, now, found))
+    sources.refresh(connection, {row[2] for row in live}, now)
+    return [row[1] for row in live]
+
+
+def archived_from(connection: Connection, key: int, pass_id: int) -> bool:
+    """Whether a pass has written a version of a session that is past by now."""
+    found = connection.execute(
+        sa.select(session_versions.c.version)
+        .where(session_versions.c.session_key == key, session_versions.c.pass_id == pass_id)
+        .limit(1)
+    )  # fmt: skip
+    return found.first() is not None
+
+
+def key_of(connection: Connection, session_id: str) -> int | None:
+    """Return the key of a session; None when the mirror never saw it."""
+    return connection.execute(sa.select(sessions.c.key).where(sessions.c.id == session_id)).scalar()
+
+
+def is_live(connection: Connection, session_id: str) -> bool:
+    """Whether the mirror has a session that is not deleted."""
+    query = "SELECT 1 FROM sessions WHERE id = ? AND deleted_at IS NULL"
+    return raw.execute(connection, query, (session_id,)).fetchone() is not None

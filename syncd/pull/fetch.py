@@ -1,0 +1,224 @@
+"""The listing's pages, asked for one after the other while those before them are being written.
+
+::
+
+    Fetching.run ──(Basket: some pages, or 2 MB)──► whoever writes them
+    ask, retry, read, or know
+    that nothing changed
+
+The next page is asked for as soon as the key of the last one is known. Pages that come faster than they are written
+wait together and share a transaction; one that comes alone waits for no other longer than `LINGER`, or, where nothing
+has changed, than `KNOWN_LINGER`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import anyio
+
+from syncd.albert import (
+    AlbertAuthError,
+    AlbertException,
+    AlbertHTTPError,
+    ChatSessionCollection,
+    ForbiddenError,
+    TooManyRequestsError,
+    UnauthorizedError,
+)
+from syncd.clock import Clock
+from syncd.mirror.store import pages
+from syncd.pull.page_cache import KnownPages
+from syncd.pull.write_pages import Fetched
+from syncd.records.parse import GarbledError, read_page
+from syncd.rules.decide import Backoff
+
+PAGE_ATTEMPTS = 5
+"""Failed tries of one page before the pass fails; the next pass comes anyway."""
+PAGE_WAITS = 60
+"""Times that one page may be told to wait (429) before the pass fails."""
+LINGER = 0.02
+"""Seconds that a page waits for others to be written with it; a fast server gives some in that time."""
+KNOWN_LINGER = 1.0
+"""The same for pages that are as before: nobody waits for what they say."""
+MOST_PAGES = 32
+MOST_BYTES = 2_000_000
+"""What is written together at the most; pages that are as before, which only are counted, weigh a quarter."""
+
+
+class ListingError(Exception):
+    """The listing cannot go on."""
+
+
+class CeilingError(ListingError):
+    """It would pass a ceiling of the pass."""
+
+
+class KeyRefusedError(ListingError):
+    """The server does not take its own page key any more."""
+
+
+@dataclass
+class Basket:
+    """Pages between who fetches and who writes, bounded by number and size."""
+
+    _pages: list[Fetched] = field(default_factory=list)
+    _weight: float = 0.0
+    _done: bool = False
+    _error: ListingError | None = None
+    _filled: anyio.Event = field(default_factory=anyio.Event)
+    _pressing: anyio.Event = field(default_factory=anyio.Event)
+    _ready: anyio.Event = field(default_factory=anyio.Event)
+    _emptied: anyio.Event = field(default_factory=anyio.Event)
+
+    async def put(self, page: Fetched) -> None:
+        """Put a page in; wait while the basket is full."""
+        while self._full:
+            self._emptied = anyio.Event()
+            await self._emptied.wait()
+        self._pages.append(page)
+        self._weight += page.size / 4 if page.known is not None else page.size
+        self._filled.set()
+        if page.known is None:
+            self._pressing.set()
+        if page.last or self._full:
+            self._make_ready()
+
+    def end(self, error: ListingError | None = None) -> None:
+        """Say that no page comes any more, and why if that is before the last one."""
+        self._done, self._error = True, error
+        self._filled.set()
+        self._make_ready()
+
+    async def take(self) -> list[Fetched]:
+        """Take all pages that are there: one at least; none when there are no more.
+
+        Raises
+        ------
+        ListingError
+            No page comes any more, and those before have been taken.
+        """
+        await self._filled.wait()
+        for event, seconds in ((self._pressing, KNOWN_LINGER), (self._ready, LINGER)):
+            if not event.is_set():
+                with anyio.move_on_after(seconds):
+                    await event.wait()
+        taken, self._pages, self._weight = self._pages, [], 0.0
+        if not self._done:
+            self._filled, self._pressing, self._ready = anyio.Event(), anyio.Event(), anyio.Event()
+        elif not taken and self._error is not None:
+            raise self._error
+        self._emptied.set()
+        return taken
+
+    def _make_ready(self) -> None:
+        self._pressing.set()
+        self._ready.set()
+
+    @property
+    def _full(self) -> bool:
+        return len(self._pages) >= MOST_PAGES or self._weight >= MOST_BYTES
+
+
+@dataclass(kw_only=True)
+class Fetching:
+    """The reading of one listing from a page key on.
+
+    Parameters
+    ----------
+    ceiling : Callable[[int, float], str | None]
+        Says why a pass of so many pages that waits for so many seconds more would pass a ceiling.
+    retrying : Callable[[Exception, float], None]
+        Told the error of a page and the seconds until it is asked for again.
+    given : set[str]
+        The page keys that were given before.
+    """
+
+    albert: ChatSessionCollection
+    clock: Clock
+    backoff: Backoff
+    chance: Callable[[], float]
+    ceiling: Callable[[int, float], str | None]
+    retrying: Callable[[Exception, float], None]
+    known: KnownPages
+    given: set[str]
+
+    async def run(self, basket: Basket, *, key: str | None, number: int) -> None:
+        """Put page after page into a basket, from a key on, behind so many pages."""
+        try:
+            while True:
+                if (reason := self.ceiling(number, 0.0)) is not None:
+                    raise CeilingError(reason)
+                page = await self._page(key)
+                await basket.put(page)
+                if page.last:
+                    basket.end()
+                    return
+                key, number = page.next_key, number + 1
+                self.given.add(key or "")
+        except ListingError as error:
+            basket.end(error)
+
+    async def _page(self, key: str | None) -> Fetched:
+        """Ask for one page until it is there, and read it, unless it is known.
+
+        Raises
+        ------
+        CeilingError
+            The time of the pass would run out before the next try.
+        KeyRefusedError
+            The server refuses the key.
+        ListingError
+            It refuses the listing, or failed too often.
+        """
+        failures = waits = 0
+        while True:
+            try:
+                return await self._try(key)
+            except (AlbertAuthError, UnauthorizedError) as error:
+                raise ListingError(f"Albert refuses the credentials: {error}") from error
+            except (AlbertException, GarbledError) as error:
+                if _is_final(error):
+                    kind = ListingError if key is None else KeyRefusedError
+                    raise kind(str(error)) from error
+                retry_after = error.retry_after if isinstance(error, AlbertHTTPError) else None
+                told = isinstance(error, TooManyRequestsError) or retry_after is not None
+                waits, failures = waits + told, failures + (not told)
+                if failures >= PAGE_ATTEMPTS or waits >= PAGE_WAITS:
+                    raise ListingError(f"gave up on a page after {failures + waits} tries: {error}") from error
+                wait = self.backoff.wait(max(failures, 1), chance=self.chance(), retry_after=retry_after)
+                if (reason := self.ceiling(0, wait)) is not None:
+                    raise CeilingError(f"{reason}, waiting for a page: {error}") from error
+                self.retrying(error, wait)
+                await self.clock.sleep(wait)
+
+    async def _try(self, key: str | None) -> Fetched:
+        asked_at = self.clock.now()
+        body = await self.albert.list_raw(start_key=key)
+        mark = pages.digest(body)
+        known = await self.known.find(mark)
+        page = read_page(body) if known is None else None
+        said = page or known
+        next_key = said.next_key if said is not None else None
+        repeated = next_key in self.given
+        return Fetched(
+            asked_at=asked_at,
+            mark=mark,
+            size=len(body),
+            next_key=next_key,
+            body=b"" if known is None else body,
+            page=page,
+            known=known,
+            last=next_key is None or repeated,
+            repeated=repeated,
+        )
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether asking again for the page cannot help."""
+    if isinstance(error, ForbiddenError | TooManyRequestsError):
+        return False  # Albert's 403 is sometimes transient
+    if isinstance(error, AlbertHTTPError):
+        return error.judged
+    return False

@@ -1,0 +1,41 @@
+"""The pages of the last complete pass, looked up by their bytes; a small window of them is held at a time."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from syncd.mirror.store import pages
+
+if TYPE_CHECKING:
+    from syncd.mirror.db.database import Database
+    from syncd.mirror.store.pages import ReadPage
+
+WINDOW = 64
+"""Pages that are read from the database at once: most passes meet them in the order of the last one."""
+
+
+class KnownPages:
+    """What the last complete pass knows of its pages; 16 bytes and a number of each are held in memory."""
+
+    def __init__(self, database: Database, pass_id: int, numbers: dict[bytes, int]) -> None:
+        self._database = database
+        self._pass_id = pass_id
+        self._numbers = numbers
+        self._window: dict[int, ReadPage] = {}
+
+    @classmethod
+    async def load(cls, database: Database) -> KnownPages:
+        """Load the digests of the last complete pass."""
+        return cls(database, *await database.read(pages.digests))
+
+    async def find(self, mark: bytes) -> ReadPage | None:
+        """Return what is known of the page with this digest."""
+        number = self._numbers.get(mark)
+        if number is None:
+            return None
+        if number not in self._window:
+            load = partial(pages.window, pass_id=self._pass_id, first=number, count=WINDOW)
+            self._window = await self._database.read(load)
+        page = self._window.get(number)
+        return page if page is not None and page.digest == mark else None

@@ -1,0 +1,1 @@
+"""The push flow: operations from the queue are applied to Albert."""

@@ -1,0 +1,114 @@
+"""What the server knows at this moment, read at most once a second however many ask."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from syncd.errors import SyncdError
+from syncd.mirror.read import stats
+from syncd.mirror.read.stats import PassTotals
+from syncd.mirror.schema import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from syncd.clock import Clock
+    from syncd.mirror.db.database import Connection, Database
+    from syncd.status.wal_monitor import WalWatch
+    from syncd.status.watchdog import Pulse
+
+T = TypeVar("T")
+
+FRESH_SECONDS = 1.0
+PATIENCE = 4.0
+"""Seconds that an answer waits for the database; probes give up soon after."""
+
+
+class NotReadError(SyncdError):
+    """The database did not answer."""
+
+
+class Shared(Generic[T]):
+    """Something that is read of the database, for all who ask within a second, and by one of them at a time."""
+
+    def __init__(self, database: Database, clock: Clock, work: Callable[[Connection], T]) -> None:
+        self._database, self._clock, self._work = database, clock, work
+        self._kept: tuple[float, T] | None = None
+        self._reading: asyncio.Task[T] | None = None
+
+    async def latest(self) -> T:
+        """Return what was read a second ago at most.
+
+        Raises
+        ------
+        NotReadError
+            The database cannot be read, its schema is not at head, or it takes too long.
+        """
+        if self._kept is not None and self._clock.monotonic() - self._kept[0] < FRESH_SECONDS:
+            return self._kept[1]
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+            # its error is for whoever still waits; when all have gone, for nobody
+            self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        reading = self._reading
+        # not awaited itself: whoever asks may leave, the read goes on for the others
+        await asyncio.wait({reading}, timeout=PATIENCE)
+        if not reading.done():
+            raise NotReadError("the database does not answer in time")
+        try:
+            return reading.result()
+        except SyncdError as error:
+            raise NotReadError(str(error)) from error
+        except Exception as error:  # a bug, or a database in a state that nobody foresaw: not ready
+            raise NotReadError(f"the database cannot be read ({type(error).__name__})") from error
+
+    async def _read(self) -> T:
+        found = await self._database.read(self._work)
+        self._kept = self._clock.monotonic(), found
+        return found
+
+    async def aclose(self) -> None:
+        """Wait for a read that is under way."""
+        if self._reading is not None:
+            with suppress(Exception):
+                await self._reading
+
+
+@dataclass
+class Readings:
+    """The daemon's measures: what it reads of the mirror, and what it knows itself.
+
+    Parameters
+    ----------
+    refused : Callable[[], bool]
+        Whether Albert refuses the credentials.
+    pass_interval : float
+        Seconds between the starts of passes.
+    """
+
+    database: Database
+    clock: Clock
+    pulse: Pulse
+    wal: WalWatch
+    refused: Callable[[], bool]
+    pass_interval: float
+    totals: PassTotals = field(default_factory=PassTotals)
+
+    def __post_init__(self) -> None:
+        self.snapshot = Shared(
+            self.database, self.clock, lambda connection: stats.snapshot(connection, self.totals, self.clock.now())
+        )
+        # a probe comes every few seconds, and a snapshot counts every row of a large mirror
+        self.at_head = Shared(self.database, self.clock, migrate.require_head)
+
+    async def aclose(self) -> None:
+        """Wait for the reads that are under way."""
+        await self.snapshot.aclose()
+        await self.at_head.aclose()
+
+    def wal_bytes(self) -> int | None:
+        """Return the size of the write-ahead log; None where there is none."""
+        return stats.wal_bytes(self.database)

@@ -1,0 +1,76 @@
+"""A reader that never ends keeps SQLite from reusing its write-ahead log, which then grows: say so, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from syncd.mirror.read import stats
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from syncd.clock import Clock
+    from syncd.mirror.db.database import Database
+    from syncd.status.watchdog import Pulse
+
+THRESHOLD = 64 * 1024 * 1024
+"""Bytes; the log is checkpointed at 4 MB, and a large transaction of syncd's own stays far below this."""
+PATIENCE = 180.0
+"""Seconds that the log must have been above the threshold, and have gone on growing."""
+HUGE = 16
+"""Times the threshold; a log of that size that still grows is told of without patience."""
+LOOK_SECONDS = 15.0
+
+
+@dataclass(kw_only=True)
+class WalWatch:
+    """Looks at the size of the log, four times a minute; nothing is written, and no lock is taken.
+
+    SQLite does not tell how old the oldest reader is. It is at least as old as the growth that it causes: that is
+    `growing_seconds`.
+    """
+
+    database: Database
+    clock: Clock
+    log: FilteringBoundLogger
+    threshold: int = THRESHOLD
+    _above_since: float | None = None
+    _size_then: int = 0
+    _size: int = 0
+    _told: bool = False
+
+    async def run(self, pulse: Pulse) -> None:
+        """Look for ever."""
+        while True:
+            self.look()
+            pulse.beat("wal", LOOK_SECONDS)
+            await self.clock.sleep(LOOK_SECONDS)
+
+    def look(self) -> None:
+        """Look once, and warn when a reader has kept the log growing for too long."""
+        size = stats.wal_bytes(self.database) or 0
+        if size < max(self.threshold, self._size_then):  # it was reset since, or never was large
+            if self._told:
+                self.log.info("database.wal_shrunk", wal_bytes=size)
+            self._above_since, self._told = None, False
+        if size >= self.threshold and self._above_since is None:
+            self._above_since, self._size_then = self.clock.monotonic(), size
+        elif size < self.threshold:
+            self._size_then = 0
+        self._size = size
+        if not self._told and self.growing_seconds() >= (PATIENCE if size < HUGE * self.threshold else LOOK_SECONDS):
+            self._told = True
+            self.log.warning(
+                "database.wal_growing",
+                wal_bytes=size,
+                seconds=round(self.growing_seconds()),
+                hint="a program has been reading for all that time and keeps the log from being reused; end its "
+                "transaction, or let it read a copy: syncd backup FILE",
+            )
+
+    def growing_seconds(self) -> float:
+        """Return for how long the log has been growing above the threshold; 0 when it does not."""
+        if self._above_since is None or self._size <= self._size_then:
+            return 0.0
+        return self.clock.monotonic() - self._above_since
