@@ -53,7 +53,7 @@ soak: .venv/dev ## the reliability tests in their long form: make soak SECONDS=3
 .PHONY: soak
 
 soak-pg: .venv/dev ## four replicas on PostgreSQL that lose one every second under 10,000 operations (minutes)
-	SOAK_PG_OPERATIONS=$${SOAK_PG_OPERATIONS:-10000} $(BIN)/python -m pytest -q -s tests/postgres -k soak $(ARGS)
+	SOAK_PG_OPERATIONS=$${SOAK_PG_OPERATIONS:-10000} $(BIN)/python -m pytest -q -s tests/processes -k soak $(ARGS)
 .PHONY: soak-pg
 
 bench-replicas: .venv/dev ## operations a second of 1, 2 and 4 replicas on PostgreSQL (minutes)

@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import median
 
 from syncd.sandbox import Habits, Sandbox, serve
-from tests.postgres.replicas import fleet, until
-from tests.postgres.server import PostgresServer, in_thread
+from tests.helpers.postgres_server import PostgresServer, in_thread
+from tests.helpers.replicas import fleet, until
 
 PROCESSES = (1, 2, 4)
 

@@ -18,7 +18,7 @@ from benchmarks.timer import WATCHED
 from syncd.mirror.db.dialects import translate
 
 if TYPE_CHECKING:
-    from tests.postgres.server import PostgresServer
+    from tests.helpers.postgres_server import PostgresServer
 
 POSTGRES = ("shared_buffers=256MB", "max_wal_size=2GB")
 """What differs from PostgreSQL's defaults, as on any server that is meant for work; `fsync` and all that stay on."""
@@ -181,7 +181,7 @@ class PostgresStore:
 @contextmanager
 def postgres() -> Iterator[PostgresStore]:
     """Run a PostgreSQL until the block ends; contenders take its CPU too."""
-    from tests.postgres.server import PostgresServer  # contenders need none of it
+    from tests.helpers.postgres_server import PostgresServer  # contenders need none of it
 
     server = PostgresServer(*POSTGRES)
     try:

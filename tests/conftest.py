@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.databases import each_database, postgres, postgres_url, pytest_generate_tests
+from tests.helpers.databases import each_database, postgres, postgres_url, pytest_generate_tests
 
 __all__ = ["anyio_backend", "each_database", "postgres", "postgres_url", "pytest_generate_tests"]
 

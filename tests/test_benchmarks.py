@@ -18,7 +18,7 @@ from benchmarks.results import against, alone, exponent
 from benchmarks.server import Listing, session
 from benchmarks.stores import PostgresStore, SqliteStore, Store, connect
 from benchmarks.timer import WATCHED, server_seconds
-from tests.postgres.server import PostgresServer
+from tests.helpers.postgres_server import PostgresServer
 
 PEERS = {"sdk-core", "dlt", "singer"}
 """Contenders with an environment of their own; each of their runs is verified by `benchmarks.compare`."""

@@ -17,7 +17,7 @@ from typing import Literal
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
-from tests.status.kit import Served, served
+from tests.status.helpers import Served, served
 
 CHROMIUM = shutil.which("chromium")
 LOOKS: tuple[tuple[Literal["light", "dark"], int], ...] = (

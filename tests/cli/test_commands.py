@@ -16,7 +16,7 @@ from syncd.cli.common import read, write
 from syncd.mirror.read import glance, views
 from syncd.settings import load
 from tests.cli.conftest import Call
-from tests.postgres.server import free_port
+from tests.helpers.postgres_server import free_port
 
 
 def sql(statement: str) -> list[Any]:

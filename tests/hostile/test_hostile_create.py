@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.raw import LIMIT, Answer, http, item, rig, serve_raw
+from tests.hostile.raw_server import LIMIT, Answer, http, item, rig, serve_raw
 
 MISSING = http(b"{}", status="404 Not Found")
 CREATED = json.dumps(item("SES9", sourceSessionId="s", name="n")).encode()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.raw import LIMIT, Answer, http, item, listing, rig, serve_raw
+from tests.hostile.raw_server import LIMIT, Answer, http, item, listing, rig, serve_raw
 
 GOOD = listing(item("SES1"), item("SES2"))
 PAGE = json.dumps({"Items": [item("SES1")]}).encode()

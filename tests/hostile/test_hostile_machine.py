@@ -25,10 +25,10 @@ from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import operations
 from syncd.sandbox import Sandbox, serve
-from tests.kills.rig import syncd
-from tests.world import world
+from tests.helpers.harness import world
+from tests.kills.harness import syncd
 
-pytestmark = [pytest.mark.sqlite, pytest.mark.timeout(300)]  # processes of a busy machine take their time
+pytestmark = pytest.mark.timeout(300)  # processes of a busy machine take their time
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 

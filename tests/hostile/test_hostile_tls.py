@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from syncd.albert import AlbertConnectError
-from tests.hostile.raw import item, listing, rig, serve_raw
+from tests.hostile.raw_server import item, listing, rig, serve_raw
 
 GOOD = listing(item("SES1"))
 

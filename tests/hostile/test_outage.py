@@ -13,7 +13,9 @@ from syncd.app import Flows
 from syncd.daemon.loops import Daemon, Rhythm
 from syncd.sandbox import Faults
 from syncd.status.watchdog import Pulse
-from tests.world import World, world
+from tests.helpers.harness import World, world
+
+pytestmark = pytest.mark.both_databases
 
 QUEUED, SOURCES = 200, 100
 OUTAGE = 600.0

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import anyio
 
+from tests.helpers.postgres_server import PostgresServer
+from tests.kills.harness import STAGES, kill_at, make_templates, places
 from tests.kills.mirrors import Mirrors, PostgresMirrors, SqliteMirrors
-from tests.kills.rig import STAGES, kill_at, make_templates, places
-from tests.postgres.server import PostgresServer
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import asyncpg
 import sqlalchemy as sa
 
-from tests.postgres.server import PostgresServer, in_thread
+from tests.helpers.postgres_server import PostgresServer, in_thread
 
 SETTLES = 1.5
 """Seconds, longer than the lease, after which the claims of a replica that was killed are anybody's."""
@@ -88,4 +88,4 @@ class PostgresMirrors:
             await connection.close()
 
     async def wrong(self, _folder: Path) -> list[str]:
-        return []  # a killed client breaks no server; `tests/postgres` kills the server
+        return []  # a killed client breaks no server; `tests/mirror/db` kills the server

@@ -11,23 +11,25 @@ from types import ModuleType
 
 import pytest
 
+from tests.kills.harness import ROOT, STAGES, case, kill_at, make_templates, places
+from tests.kills.instrumented_syncd import function_name
 from tests.kills.mirrors import Mirrors, PostgresMirrors, SqliteMirrors
-from tests.kills.rig import ROOT, STAGES, case, kill_at, make_templates, places
-from tests.kills.victim import function_name
 
 pytestmark = pytest.mark.timeout(300)  # processes of a busy machine take their time
 SEED = 20261125
 SAMPLE = 2
 NOT_PASSED = {
-    "pull.Pull._end": "passes that fail; the model kills them there",
-    "push.Push._break": "writes that syncd itself failed on an operation, which no run should",
-    "mirror.sources.resolve": "source ids that somebody inserted while their session was mirrored",
+    "pull.flow.Pull._end": "passes that fail; the model kills them there",
+    "push.flow.Push._break": "writes that syncd itself failed on an operation, which no run should",
+    "mirror.store.sources.resolve": "source ids that somebody inserted while their session was mirrored",
 }
-SOMETIMES = {"mirror.operations.renew"}
+SOMETIMES = {"mirror.store.operations.renew"}
 """The heartbeat of a lease, which only a run on a slow machine lives to; the model kills it there."""
 OTHERWISE = {
-    "sqlite": {"mirror.rights.require_rights": "looks after PostgreSQL alone"},
-    "postgresql": dict.fromkeys(("mirror.loading._link", "mirror.loading._build_index"), "loads SQLite alone"),
+    "sqlite": {"mirror.schema.privileges.require_rights": "looks after PostgreSQL alone"},
+    "postgresql": dict.fromkeys(
+        ("mirror.store.initial_load._link", "mirror.store.initial_load._build_index"), "loads SQLite alone"
+    ),
 }
 """Where something is committed and a sample of runs does not come, and who sees to it."""
 

@@ -26,17 +26,17 @@ from syncd.push.flow import Push, PushSettings
 from syncd.push.record import Patience
 from syncd.rules.decide import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
-from tests.kills.rig import ROOT
+from tests.kills.harness import ROOT
 
 SLEEPER = """
 import sys, anyio, sqlalchemy as sa
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import SystemClock
-from syncd.conclude import Patience
-from syncd.decide import Backoff
+from syncd.push.record import Patience
+from syncd.rules.decide import Backoff
 from syncd.logs import configure
-from syncd.mirror.database import Database
-from syncd.push import Push, PushSettings
+from syncd.mirror.db.database import Database
+from syncd.push.flow import Push, PushSettings
 
 async def main(file, url):
     patience = Patience(max_attempts=8, backoff=Backoff(0, 1), settle=0)

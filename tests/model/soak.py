@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.helpers.postgres_server import FAST, PostgresServer
 from tests.model.postgres_store import PostgresStore
 from tests.model.simulation import simulate
 from tests.model.store import SqliteStore, Store
-from tests.postgres.server import FAST, PostgresServer
 
 BATCH = 50
 

@@ -11,7 +11,9 @@ import pytest
 
 from syncd.mirror.store import initial_load
 from syncd.sandbox import Habits
-from tests.world import World, world
+from tests.helpers.harness import World, world
+
+pytestmark = pytest.mark.both_databases
 
 LONG = 10_000.0
 """Seconds by which look-ups lag in a test that is over sooner."""

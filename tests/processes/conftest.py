@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from syncd.sandbox import Habits, Sandbox, serve
-from tests.processes.kit import SECRET, Syncd, at_work
+from tests.processes.helpers import SECRET, Syncd, at_work
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

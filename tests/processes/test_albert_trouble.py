@@ -10,7 +10,7 @@ from aiohttp import web
 
 from syncd.sandbox import Sandbox, serve
 from syncd.sandbox.tokens import CLIENT_ID, CLIENT_SECRET
-from tests.processes.kit import SECRET, Syncd, at_work, eventually
+from tests.processes.helpers import SECRET, Syncd, at_work, eventually
 
 
 async def test_daemon_started_while_albert_is_away_recovers_when_it_comes(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import time
 
-from tests.processes.kit import Syncd, eventually
+from tests.processes.helpers import Syncd, eventually
 
 EVERYTHING = "SELECT id, name FROM chat_sessions"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.kit import Syncd, eventually
+from tests.processes.helpers import Syncd, eventually
 
 
 def foreign(file: Path) -> None:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from syncd.sandbox import Faults
-from tests.processes.kit import COMMAND, SECRET, Syncd, bare_environment, eventually
+from tests.processes.helpers import COMMAND, SECRET, Syncd, bare_environment, eventually
 
 
 async def test_bad_settings_exit_2_before_albert_is_asked_or_a_database_made(syncd: Syncd) -> None:

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from syncd.sandbox import Habits, Sandbox, serve
-from tests.postgres.server import free_port
-from tests.processes.kit import SECRET, Syncd, at_work, eventually
+from tests.helpers.postgres_server import free_port
+from tests.processes.helpers import SECRET, Syncd, at_work, eventually
 
 LAST_PASS = "SELECT id, state, pages, seen, inserted FROM passes ORDER BY id DESC LIMIT 1"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.kit import ROOT, bare_environment
+from tests.processes.helpers import ROOT, bare_environment
 
 
 @pytest.fixture(scope="module")

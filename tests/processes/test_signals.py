@@ -12,9 +12,9 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
-from tests.postgres.faults import proxied
-from tests.postgres.server import PostgresServer
-from tests.processes.kit import COMMAND, Syncd, eventually
+from tests.helpers.postgres_server import PostgresServer
+from tests.helpers.tcp_proxy import proxied
+from tests.processes.helpers import COMMAND, Syncd, eventually
 
 GRACE = 3.0
 BETWEEN = """\

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from syncd.sandbox import Sandbox, serve
-from tests.processes.kit import COMMAND, Syncd, bare_environment
+from tests.processes.helpers import COMMAND, Syncd, bare_environment
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.pull.kit import Listing, counted, page, session, wire
-from tests.world import world
+from tests.helpers.harness import world
+from tests.pull.helpers import Listing, counted, page, session, wire
+
+pytestmark = pytest.mark.both_databases
 
 IDS = "ABCDE"
 good = st.builds(lambda name, at: wire(name, at, name=f"{name}{at}"), st.sampled_from(IDS), st.integers(0, 5))

@@ -14,8 +14,10 @@ from syncd.pull.fetch import PAGE_ATTEMPTS
 from syncd.pull.flow import REFUSED_KEYS
 from syncd.rules.decide import Backoff
 from syncd.sandbox import Habits
-from tests.pull.kit import Listing, counted, page, session, wire
-from tests.world import world
+from tests.helpers.harness import world
+from tests.pull.helpers import Listing, counted, page, session, wire
+
+pytestmark = pytest.mark.both_databases
 
 A, B, C, D = (wire(name) for name in "ABCD")
 FinalKey = Literal["absent", "null", "empty", "repeat", "empty_page"]

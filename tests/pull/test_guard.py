@@ -9,8 +9,10 @@ import pytest
 
 from syncd.mirror.store import passes
 from syncd.pull.sweep import WITNESSES, Guard
-from tests.pull.kit import Listing, all_but, asked_for, counted, dump, page, session
-from tests.world import World, world
+from tests.helpers.harness import World, world
+from tests.pull.helpers import Listing, all_but, asked_for, counted, dump, page, session
+
+pytestmark = pytest.mark.both_databases
 
 
 async def decide(w: World, pass_id: int, decision: str) -> str | None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from syncd.pull.sweep import Guard
-from tests.pull.kit import history, session
-from tests.world import World, world
+from tests.helpers.harness import World, world
+from tests.pull.helpers import history, session
+
+pytestmark = pytest.mark.both_databases
 
 
 async def check_chain(w: World) -> None:

@@ -10,8 +10,10 @@ import pytest
 from aiohttp import web
 
 from syncd.pull.sweep import Guard
-from tests.pull.kit import BASE, Listing, all_but, answer_get, asked_for, counted, history, page, session
-from tests.world import World, world
+from tests.helpers.harness import World, world
+from tests.pull.helpers import BASE, Listing, all_but, answer_get, asked_for, counted, history, page, session
+
+pytestmark = pytest.mark.both_databases
 
 TWICE = Guard(grace=120, confirmations=2, max_count=25, max_fraction=0.05)
 

@@ -9,8 +9,10 @@ import pytest
 from aiohttp import web
 
 from syncd.sandbox import Habits
-from tests.pull.kit import BASE, Listing, counted, history, page, session, wire
-from tests.world import World, world
+from tests.helpers.harness import World, world
+from tests.pull.helpers import BASE, Listing, counted, history, page, session, wire
+
+pytestmark = pytest.mark.both_databases
 
 
 async def test_a_page_asked_before_our_own_create_does_not_undo_it(folder: Path) -> None:

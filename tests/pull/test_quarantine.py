@@ -12,8 +12,10 @@ import sqlalchemy as sa
 
 from syncd.mirror.store.replay import replay
 from syncd.pull.sweep import Guard
-from tests.pull.kit import Listing, counted, dump, page, run_until, session, wire
-from tests.world import World, world
+from tests.helpers.harness import World, world
+from tests.pull.helpers import Listing, counted, dump, page, run_until, session, wire
+
+pytestmark = pytest.mark.both_databases
 
 GOOD = [wire("A"), wire("B")]
 BROKEN: dict[str, Any] = {

@@ -11,8 +11,10 @@ import pytest
 
 from syncd.errors import DatabaseReplacedError
 from syncd.mirror.store import passes
-from tests.pull.kit import BASE, Listing, counted, dump, page, run_until, session, wire
-from tests.world import world
+from tests.helpers.harness import world
+from tests.pull.helpers import BASE, Listing, counted, dump, page, run_until, session, wire
+
+pytestmark = pytest.mark.both_databases
 
 PAGES = 5
 

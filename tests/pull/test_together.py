@@ -11,8 +11,10 @@ import pytest
 
 from syncd.pull.fetch import MOST_BYTES, MOST_PAGES, Basket, ListingError
 from syncd.pull.write_pages import Fetched
-from tests.pull.kit import Listing, counted, dump, page, wire
-from tests.world import World, world
+from tests.helpers.harness import World, world
+from tests.pull.helpers import Listing, counted, dump, page, wire
+
+pytestmark = pytest.mark.both_databases
 
 LISTINGS = 3
 COUNTED = ("pages", "seen", "inserted", "updated", "unchanged", "restored", "missing", "quarantined", "state")

@@ -10,8 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.sandbox import Habits
-from tests.pull.kit import Listing, counted, dump, history, page, wire
-from tests.world import World, world
+from tests.helpers.harness import World, world
+from tests.pull.helpers import Listing, counted, dump, history, page, wire
+
+pytestmark = pytest.mark.both_databases
 
 
 async def pragma(w: World, name: str) -> int:

@@ -14,8 +14,10 @@ from syncd.aio import Wake
 from syncd.mirror.db import raw
 from syncd.mirror.schema import tables
 from syncd.mirror.store import operations
-from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working
-from tests.world import World, world
+from tests.helpers.harness import World, world
+from tests.push.helpers import SESSIONS, create, effects, finished, until, worked, working
+
+pytestmark = pytest.mark.both_databases
 
 
 def claim(w: World, limit: int = 4, **changes: Any) -> Any:

@@ -11,8 +11,10 @@ from aiohttp import web
 
 from syncd.mirror.store import initial_load
 from syncd.sandbox import Habits
-from tests.push.kit import SESSIONS, create, effects, finished, times, until, worked, working
-from tests.world import world
+from tests.helpers.harness import world
+from tests.push.helpers import SESSIONS, create, effects, finished, times, until, worked, working
+
+pytestmark = pytest.mark.both_databases
 
 LOST = (
     "lost_before", "lost_after", "hang_before", "hang_after", "cut", "garbled",

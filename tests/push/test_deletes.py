@@ -9,8 +9,10 @@ import pytest
 from aiohttp import web
 
 from syncd.sandbox import Habits
-from tests.push.kit import SESSIONS, create, effects, finished, worked
-from tests.world import world
+from tests.helpers.harness import world
+from tests.push.helpers import SESSIONS, create, effects, finished, worked
+
+pytestmark = pytest.mark.both_databases
 
 
 @pytest.mark.parametrize("gone", [404, 410])

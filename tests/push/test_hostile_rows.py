@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.push.kit import create, finished, working
-from tests.world import world
+from tests.helpers.harness import world
+from tests.push.helpers import create, finished, working
+
+pytestmark = pytest.mark.both_databases
 
 on_sqlite = pytest.mark.sqlite  # PostgreSQL refuses such text at the INSERT
 HOSTILE = ("a\nb", "\x7f", "a\x85b", "x" * 2000, "日" * 700)

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from syncd.mirror.store import operations
 from syncd.sandbox import Habits
 from syncd.sandbox.faults import Faults
-from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working
-from tests.world import World, world
+from tests.helpers.harness import World, world
+from tests.push.helpers import SESSIONS, create, effects, finished, until, worked, working
+
+pytestmark = pytest.mark.both_databases
 
 FAULTS = ("lost_before", "lost_after", "error_500", "error_500_after", "cut", "garbled", 429, 403)
 STEPS = st.lists(st.tuples(st.sampled_from(["create", "delete"]), st.integers(0, 2)), min_size=2, max_size=7)

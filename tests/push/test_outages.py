@@ -10,8 +10,10 @@ import pytest
 from syncd.push.outage import Outage, Pauses
 from syncd.rules.decide import Backoff
 from syncd.sandbox.faults import Faults
-from tests.push.kit import SESSIONS, create, effects, finished, until, worked, working
-from tests.world import World, world
+from tests.helpers.harness import World, world
+from tests.push.helpers import SESSIONS, create, effects, finished, until, worked, working
+
+pytestmark = pytest.mark.both_databases
 
 
 @pytest.mark.parametrize("kind", ["error_500", "lost_before"])

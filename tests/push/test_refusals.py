@@ -13,8 +13,10 @@ from pydantic import SecretStr
 
 from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
 from syncd.rules.decide import Backoff
-from tests.push.kit import SESSIONS, create, effects, finished, times, until, worked, working
-from tests.world import world
+from tests.helpers.harness import world
+from tests.push.helpers import SESSIONS, create, effects, finished, times, until, worked, working
+
+pytestmark = pytest.mark.both_databases
 
 
 @pytest.mark.parametrize("status", [402, 405, 412, 415, 422, 428])

@@ -11,8 +11,10 @@ import sqlalchemy as sa
 from syncd.mirror.store import sources
 from syncd.reconcile import RECHECK
 from syncd.sandbox import Habits
-from tests.push.kit import SESSIONS, create
-from tests.world import World, world
+from tests.helpers.harness import World, world
+from tests.push.helpers import SESSIONS, create
+
+pytestmark = pytest.mark.both_databases
 
 
 async def source(w: World, source_id: str) -> dict[str, Any]:

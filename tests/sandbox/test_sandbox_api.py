@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from syncd.sandbox import Sandbox
-from tests.sandbox.kit import NEW, SESSIONS, raw
+from tests.sandbox.helpers import NEW, SESSIONS, raw
 
 
 async def test_create_is_found_by_id_and_by_source(box: Sandbox, client: httpx.AsyncClient) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from syncd.sandbox import Faults, Habits, Sandbox, serve
 from syncd.sandbox.generate import generate
-from tests.sandbox.kit import NEW, SESSIONS
+from tests.sandbox.helpers import NEW, SESSIONS
 
 LOGIN = "/api/v3/login/oauth/token"
 FORM = {"grant_type": "client_credentials", "client_id": "sandbox", "client_secret": "sandbox-secret"}

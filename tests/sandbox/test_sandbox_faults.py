@@ -5,7 +5,7 @@ import pytest
 from aiohttp import web
 
 from syncd.sandbox import FaultName, Faults, Sandbox
-from tests.sandbox.kit import NEW, SESSIONS
+from tests.sandbox.helpers import NEW, SESSIONS
 
 DONE = {"error_500_after": True, "lost_after": True, "garbled": True, "cut": True}
 NOT_DONE = {"error_500": False, "error_503_retry_after": False, "forbidden": False, "lost_before": False}

@@ -2,7 +2,7 @@ import httpx
 import pytest
 
 from syncd.sandbox import Sandbox, serve
-from tests.sandbox.kit import SESSIONS, ids, listed, page, pages
+from tests.sandbox.helpers import SESSIONS, ids, listed, page, pages
 
 ALL = [f"SES{number}" for number in range(1, 26)]
 

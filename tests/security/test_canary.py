@@ -20,10 +20,10 @@ from pydantic import SecretStr
 
 from syncd.sandbox import Faults, Habits, Sandbox, serve
 from syncd.settings import Settings
-from tests.hostile.raw import http, serve_raw
+from tests.hostile.raw_server import http, serve_raw
+from tests.kills.harness import ROOT, enqueue
+from tests.kills.harness import environment as environment_of
 from tests.kills.mirrors import SqliteMirrors
-from tests.kills.rig import ROOT, enqueue
-from tests.kills.rig import environment as environment_of
 
 pytestmark = pytest.mark.timeout(300)  # processes of a busy machine take their time
 CANARY = "cAnArY-7f3e9d1c5b"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.status.kit import served
+from tests.status.helpers import served
 
 ROOT = Path(__file__).resolve().parents[2]
 ALERTS: list[dict[str, Any]] = [

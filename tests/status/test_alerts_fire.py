@@ -11,7 +11,7 @@ import anyio
 import pytest
 import yaml
 
-from tests.status.kit import served
+from tests.status.helpers import served
 
 RULES = Path(__file__).resolve().parents[2] / "config/prometheus-alerts.yaml"
 PROMTOOL = shutil.which("promtool")

@@ -20,7 +20,7 @@ from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
 from syncd.sandbox import Sandbox, serve
-from tests.status.kit import Reply, raw
+from tests.status.helpers import Reply, raw
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from syncd.mirror.db import sqlite
-from tests.world import world
+from tests.helpers.harness import world
+
+pytestmark = pytest.mark.both_databases
 
 pytestmark = pytest.mark.sqlite  # SQLite's log and disk
 

@@ -18,8 +18,8 @@ from syncd.albert.auth import StaticToken
 from syncd.errors import UsageError
 from syncd.status import server
 from syncd.status.server import allowed_hosts, listen
-from tests.pull.kit import Listing, page, wire
-from tests.status.kit import raw, served
+from tests.pull.helpers import Listing, page, wire
+from tests.status.helpers import raw, served
 
 
 async def test_alive_and_ready_when_all_is_well(tmp_path: Path) -> None:

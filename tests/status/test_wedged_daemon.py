@@ -13,7 +13,9 @@ import structlog
 from syncd.daemon.loops import Daemon, Rhythm
 from syncd.mirror.db.leader import Alone
 from syncd.status.watchdog import Pulse
-from tests.world import World, world
+from tests.helpers.harness import World, world
+
+pytestmark = pytest.mark.both_databases
 
 SLACK = 60.0
 """Far less than the 300 seconds between passes."""

@@ -1,0 +1,33 @@
+"""`docs/schema.md` and `docs/queries.md` say what the code says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+from syncd.mirror.read.queries import QUERIES, Dialect
+from tests.helpers.programs import ROOT
+
+DOCS = ROOT / "docs"
+
+
+def test_docs_are_what_the_code_says() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "generate.py", "--check"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_docs_show_every_query_word_for_word() -> None:
+    blocks = re.findall(r"```sql\n(.*?);\n```", (DOCS / "queries.md").read_text(encoding="utf-8"), re.DOTALL)
+    dialects: tuple[Dialect, ...] = ("sqlite", "postgresql")
+    assert set(blocks) == {query.sql(dialect) for query in QUERIES for dialect in dialects}
+    assert len(QUERIES) == 10
+
+
+def test_only_queries_about_now_differ_between_databases() -> None:
+    differing = {query.name for query in QUERIES if not query.portable}
+    assert differing == {"deleted_last_week", "stale_sessions", "time_in_state"}

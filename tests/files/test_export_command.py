@@ -1,0 +1,117 @@
+"""`syncd export` as its user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from syncd.files.exports import export, plan
+from syncd.mirror.read import catalog
+from tests.helpers import harness as worlds
+from tests.helpers.programs import environment, syncd, without
+
+
+async def mirror(folder: Path, sessions: int = 20) -> None:
+    async with worlds.world(folder, sessions=sessions) as w:
+        await w.one_pass()
+
+
+async def test_export_prints_what_it_wrote(tmp_path: Path) -> None:
+    await mirror(tmp_path)
+    done = syncd(tmp_path, "export", "out", "--format", "csv")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "out/chat_sessions.csv  20 rows")
+    assert "all of one moment" in done.stderr
+
+
+async def test_json_holds_counts_and_the_freshness_of_the_snapshot(tmp_path: Path) -> None:
+    await mirror(tmp_path)
+    done = syncd(tmp_path, "export", "out", "--format", "jsonl", "--json")
+    said = json.loads(done.stdout)
+    assert said["format"] == "jsonl"
+    assert said["last_complete_pass_at"] == "2026-06-01T12:00:00.000000Z"
+    for one in said["files"]:
+        path = tmp_path / "out" / one["file"]
+        assert one["bytes"] == path.stat().st_size
+        assert one["rows"] == len(path.read_bytes().splitlines())
+
+
+async def test_foreign_files_and_missing_extra_are_usage_errors(tmp_path: Path) -> None:
+    await mirror(tmp_path)
+    (tmp_path / "chat_sessions.csv").write_text("mine")
+    done = syncd(tmp_path, "export", tmp_path, "--format", "csv")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "which syncd did not write" in done.stderr
+    done = syncd(tmp_path, "export", "out", "--format", "parquet", PYTHONPATH=without(tmp_path, "pyarrow"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: --format parquet needs pyarrow, which is not installed; "
+        f"run: {shlex.quote(sys.executable)} -m pip install 'syncd[parquet]', or choose --format csv or jsonl\n"
+    )
+
+
+def test_mirror_that_is_not_there_is_exit_3_and_makes_no_file(tmp_path: Path) -> None:
+    done = syncd(tmp_path, "export", "out", "--format", "csv")
+    assert done.returncode == 3
+    assert "there is no database" in done.stderr
+    assert not (tmp_path / "syncd.db").exists()
+
+
+def on_a_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run syncd with its standard error on a terminal."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "syncd", *arguments]
+    more = environment(folder, TERM="xterm")
+    done = subprocess.run(command, cwd=folder, env=more, stdout=subprocess.PIPE, stderr=theirs, check=False)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    return done.returncode, shown
+
+
+async def test_progress_is_shown_on_a_terminal_and_nowhere_else(tmp_path: Path) -> None:
+    await mirror(tmp_path)
+    code, shown = on_a_terminal(tmp_path, "export", "out", "--format", "csv")
+    assert code == 0
+    assert "rows" in shown
+    assert "/81" in shown  # 20 sessions in three files, their 20 source ids, and one pass
+    assert "/81" not in syncd(tmp_path, "export", "out", "--format", "csv").stderr
+
+
+def ignore(_: int) -> None:
+    pass
+
+
+async def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with worlds.world(tmp_path, sessions=30) as w:
+        await w.one_pass()
+        other = sa.create_engine(sa.make_url(f"sqlite:///{tmp_path / 'syncd.db'}"))
+        stream, planned = catalog.stream, plan(tmp_path / "out", "jsonl")
+
+        def interrupted(connection: sa.Connection, name: str) -> Iterator[Sequence[Any]]:
+            with other.begin() as writer:
+                writer.exec_driver_sql("DELETE FROM sessions WHERE key = (SELECT max(key) FROM sessions)")
+                writer.exec_driver_sql("DELETE FROM source_sessions")
+            return stream(connection, name)
+
+        monkeypatch.setattr(catalog, "stream", interrupted)
+        summary = await w.database.read(
+            lambda c: export(c, planned, now=datetime.now(UTC), begin=ignore, advance=ignore)
+        )
+        other.dispose()
+        rows = {one["file"].partition(".")[0]: one["rows"] for one in summary["files"]}
+        assert rows["chat_sessions"] == rows["chat_sessions_all"] == rows["chat_session_history"] == 30
+        assert rows["source_sessions"] == 30
+        assert len(await w.live()) == 30 - len(catalog.EXPORTED)

@@ -1,0 +1,250 @@
+"""`syncd export`: all of one moment, whole or not at all, read back with the tools that people would use."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import anyio
+import duckdb
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+from pyarrow import parquet
+
+from syncd.errors import SyncdError, UsageError
+from syncd.files.exports import MANIFEST, Format, export, plan
+from syncd.mirror.read import catalog
+from syncd.sandbox import Habits
+from tests.helpers.harness import World, world
+from tests.helpers.programs import environment
+from tests.helpers.sample_history import HOSTILE, moment, play
+
+pytestmark = pytest.mark.both_databases
+
+FORMATS: tuple[Format, ...] = get_args(Format)
+NAMES = tuple(catalog.EXPORTED)
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def ignore(_: int) -> None:
+    pass
+
+
+async def write(w: World, folder: Path, format: Format, **options: Any) -> dict[str, Any]:
+    planned = plan(folder, format, **options)
+    return await w.database.read(lambda c: export(c, planned, now=NOW, begin=ignore, advance=ignore))
+
+
+def read_back(folder: Path, name: str, format: Format) -> list[dict[str, Any]]:
+    path = folder / f"{name}.{format}"
+    if format == "parquet":
+        return parquet.read_table(path).to_pylist()  # type: ignore[no-any-return]
+    text = path.read_bytes().decode()
+    if format == "jsonl":
+        return [json.loads(line) for line in text.split("\n")[:-1]]
+    return list(csv.DictReader(text.splitlines(keepends=True)))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+async def test_export_holds_what_the_views_say(tmp_path: Path, format: Format) -> None:
+    async with world(tmp_path, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as w:
+        await play(w)
+        summary = await write(w, tmp_path / "out", format)
+        for name in NAMES:
+            found = read_back(tmp_path / "out", name, format)
+            there = await w.sql(f"SELECT {', '.join(catalog.EXPORTED[name])} FROM {name}")
+            assert len(found) == len(there) > 0, name
+            assert sorted(map(comparable, found), key=repr) == sorted(map(comparable, there), key=repr), name
+        assert {one["file"]: one["rows"] for one in summary["files"]} == {
+            f"{name}.{format}": len(read_back(tmp_path / "out", name, format)) for name in NAMES
+        }
+        assert HOSTILE in {row["name"] for row in read_back(tmp_path / "out", "chat_sessions", format)}
+
+
+def comparable(row: dict[str, Any]) -> dict[str, str]:
+    """Make rows of any format alike: a CSV has no null, no number and no time."""
+
+    def one(name: str, value: Any) -> str:
+        if value in (None, ""):
+            return ""
+        if name == "extra":
+            return json.dumps(value if isinstance(value, dict) else json.loads(value), sort_keys=True)
+        if name.endswith(("_at", "_since", "_from", "_to")) or name == "not_before":
+            return f"{moment(value):%Y-%m-%dT%H:%M:%S.%fZ}"
+        return str(value)
+
+    return {name: one(name, value) for name, value in row.items()}
+
+
+async def test_duckdb_counts_the_same_in_each_format(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as w:
+        await play(w)
+        (live,) = await w.sql("SELECT count(*) AS n, count(DISTINCT name) AS names FROM chat_sessions")
+        for kind in FORMATS:
+            await write(w, tmp_path / "out", kind)
+            reader = {"csv": "read_csv", "jsonl": "read_json", "parquet": "read_parquet"}[kind]
+            file = tmp_path / "out" / f"chat_sessions.{kind}"
+            with duckdb.connect() as duck:
+                query = f"SELECT count(*), count(DISTINCT name), count(created_at) FROM {reader}('{file}')"
+                assert duck.sql(query).fetchall() == [(live["n"], live["names"], live["n"])], kind
+
+
+async def test_parquet_has_times_as_timestamps_and_extra_as_text(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=5) as w:
+        await w.one_pass()
+        await write(w, tmp_path / "out", "parquet")
+        kinds = {one.name: one.type for one in parquet.read_schema(tmp_path / "out" / "chat_sessions_all.parquet")}
+        for name in ("created_at", "updated_at", "last_message_at", "first_seen_at", "missing_since", "deleted_at"):
+            assert kinds[name] == pa.timestamp("us", tz="UTC"), name
+        assert kinds["extra"] == pa.string()
+        assert parquet.read_schema(tmp_path / "out" / "passes.parquet").field("seen").type == pa.int64()
+
+
+async def test_empty_mirror_exports_files_with_columns_and_no_rows(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for kind in FORMATS:
+            await write(w, tmp_path / "out", kind)
+            assert all(read_back(tmp_path / "out", name, kind) == [] for name in NAMES)
+        header = (tmp_path / "out" / "operations.csv").read_bytes()
+        assert header == ",".join(catalog.OPERATION_COLUMNS).encode() + b"\r\n"
+        assert parquet.read_schema(tmp_path / "out" / "operations.parquet").names == list(catalog.OPERATION_COLUMNS)
+
+
+async def test_second_export_replaces_the_first_and_keeps_other_formats_known(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=5) as w:
+        await w.one_pass()
+        kinds: tuple[Format, ...] = ("csv", "jsonl", "csv")
+        for kind in kinds:
+            await write(w, tmp_path / "out", kind)
+        files = {one["file"] for one in json.loads((tmp_path / "out" / MANIFEST).read_text())["files"]}
+        assert files == {f"{name}.{kind}" for name in NAMES for kind in kinds}
+        assert {path.name for path in (tmp_path / "out").iterdir()} == files | {MANIFEST}
+
+
+def test_foreign_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "passes.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"passes\.csv, which syncd did not write"):
+        plan(tmp_path, "csv")
+    assert (tmp_path / "passes.csv").read_text() == "mine"
+    plan(tmp_path, "jsonl")  # its files are in nobody's way
+
+
+def test_dangling_link_in_the_place_of_a_file_is_foreign(tmp_path: Path) -> None:
+    (tmp_path / "passes.csv").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="did not write"):
+        plan(tmp_path, "csv")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"files": 3}', '{"files": [1]}'])
+def test_manifest_of_somebody_else_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(UsageError, match="is not what syncd wrote"):
+        plan(tmp_path, "csv")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+async def test_full_disk_leaves_the_last_export_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Format
+) -> None:
+    async with world(tmp_path, sessions=5) as w:
+        await w.one_pass()
+        await write(w, tmp_path / "out", format)
+        before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        calls: list[int] = []
+
+        def fsync(descriptor: int) -> None:
+            calls.append(descriptor)
+            if len(calls) == 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        with pytest.raises(SyncdError, match="No space left on device"):
+            await write(w, tmp_path / "out", format)
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+async def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    die = (
+        "import os, signal\nfrom syncd.files import exports\n"
+        "exports._write_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from syncd.cli import main\nmain()"
+    )
+    async with world(tmp_path, sessions=5) as w:
+        await w.one_pass()
+        await write(w, tmp_path / "out", "csv")
+        before = {path.name for path in (tmp_path / "out").iterdir()}
+        command = [sys.executable, "-c", die, "export", str(tmp_path / "out"), "--format", "csv"]
+        more = environment(tmp_path, SYNCD_DATABASE_URL=str(w.database.url))
+        done = await anyio.run_process(command, check=False, env=more)
+        assert done.returncode == -signal.SIGKILL
+        assert {path.name for path in (tmp_path / "out").iterdir()} > before
+        await write(w, tmp_path / "out", "csv")
+        assert {path.name for path in (tmp_path / "out").iterdir()} == before
+
+
+async def test_rename_that_fails_says_how_many_files_are_new(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=5) as w:
+        await w.one_pass()
+        out = tmp_path / "out"
+        await write(w, out, "csv")
+        (out / "chat_session_history.csv").unlink()
+        (out / "chat_session_history.csv").mkdir()
+        manifest = (out / MANIFEST).read_bytes()
+        with pytest.raises(SyncdError, match=r"at chat_session_history\.csv: Is a directory; [1-6] of 7 files are new"):
+            await write(w, out, "csv")
+        assert (out / MANIFEST).read_bytes() == manifest  # it speaks of what was there before
+        assert {path.name for path in out.iterdir()} == {*(f"{name}.csv" for name in NAMES), MANIFEST}
+
+
+async def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await write(w, tmp_path / "out", "csv")
+        assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o600}
+
+
+async def test_csv_escapes_formulas_when_asked_and_only_then(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=12, habits=Habits(page_size=25)) as w:
+        await play(w)
+        await write(w, tmp_path / "as_is", "csv")
+        await write(w, tmp_path / "safe", "csv", escape_formulas=True)
+        names = [
+            {row["id"]: row["name"] for row in read_back(tmp_path / one, "chat_sessions", "csv")}
+            for one in ("as_is", "safe")
+        ]
+        assert names[0]["SES1"] == HOSTILE
+        assert names[1]["SES1"] == f"'{HOSTILE}"
+        assert names[0].items() - names[1].items() == {("SES1", HOSTILE)}
+
+
+def test_escaping_formulas_is_for_csv_alone(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--format csv"):
+        plan(tmp_path, "jsonl", escape_formulas=True)
+
+
+def test_missing_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"-m pip install 'syncd\[parquet\]'") as refused:
+        plan(tmp_path / "out", "parquet")
+    assert refused.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+async def test_rows_are_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "ROWS_AT_ONCE", 10)
+    async with world(tmp_path, sessions=35) as w:
+        await w.one_pass()
+
+        def work(connection: sa.Connection) -> list[int]:
+            return [len(chunk) for chunk in catalog.stream(connection, "chat_sessions")]
+
+        assert await w.database.read(work) == [10, 10, 10, 5]
+        await write(w, tmp_path / "out", "parquet")
+        assert parquet.ParquetFile(tmp_path / "out" / "chat_sessions.parquet").num_row_groups == 4

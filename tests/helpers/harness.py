@@ -1,0 +1,252 @@
+"""A small world to test in: the sandbox on a real socket, a real SQLite file, the real flows, a clock of its own."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import sqlalchemy as sa
+import structlog
+from structlog.testing import LogCapture
+
+from syncd.albert import AsyncAlbertSession, ChatSessionCollection
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import migrate, tables
+from syncd.mirror.store import operations
+from syncd.pull.flow import PassOutcome, Pull, PullSettings
+from syncd.pull.sweep import Guard
+from syncd.push.flow import Push, PushSettings
+from syncd.push.record import Patience
+from syncd.reconcile import Reconcile
+from syncd.rules.decide import Backoff
+from syncd.sandbox import Habits, Sandbox, serve
+from tests.helpers.databases import current_url
+
+
+class VirtualClock:
+    """Time that goes on only when all that is left to do is to wait for it.
+
+    A sleep takes no real time: when no request and no transaction is under way (`working`), the clock jumps to the
+    first sleeper's moment (`run`, a task of the world). `forward` lets time pass by hand.
+    """
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+        self.working = 0
+        self._sleepers: list[tuple[datetime, int, anyio.Event]] = []
+        self._counter = itertools.count()
+
+    def now(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at.timestamp()
+
+    async def sleep(self, seconds: float) -> None:
+        event = anyio.Event()
+        until = self.at + timedelta(seconds=max(seconds, 0.0))
+        entry = (until, next(self._counter), event)
+        heapq.heappush(self._sleepers, entry)
+        try:
+            await event.wait()
+        finally:
+            if entry in self._sleepers:
+                self._sleepers.remove(entry)
+                heapq.heapify(self._sleepers)
+
+    def forward(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._sleepers and self._sleepers[0][0] <= self.at:
+            heapq.heappop(self._sleepers)[2].set()
+
+    async def run(self) -> None:
+        """Jump to the next sleeper whenever nothing else is under way."""
+        quiet = 0
+        while True:
+            await anyio.sleep(0.0005)
+            quiet = 0 if self.working else quiet + 1
+            if quiet >= QUIET_LOOKS and self._sleepers:
+                self.at = max(self.at, self._sleepers[0][0])
+                self._wake()
+                quiet = 0
+
+    def watched(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """Count a call as work that is under way, so that time stands still until it is over."""
+
+        async def counted(*args: Any, **kwargs: Any) -> Any:
+            self.working += 1
+            try:
+                return await call(*args, **kwargs)
+            finally:
+                self.working -= 1
+
+        return counted
+
+
+QUIET_LOOKS = 4
+
+
+@dataclass
+class World:
+    """The sandbox, the mirror, and the flows between them."""
+
+    sandbox: Sandbox
+    database: Database
+    albert: ChatSessionCollection
+    clock: VirtualClock
+    log: LogCapture
+    guard: Guard = field(default=Guard(grace=0, confirmations=1, max_count=25, max_fraction=0.05))
+    pull_settings: PullSettings | None = None
+    push_settings: PushSettings = field(
+        default=PushSettings(
+            concurrency=4, lease=60, patience=Patience(max_attempts=8, backoff=Backoff(0.5, 300), settle=60)
+        )
+    )
+
+    @property
+    def events(self) -> list[Mapping[str, Any]]:
+        return list(self.log.entries)
+
+    def named(self, event: str) -> list[Mapping[str, Any]]:
+        return [entry for entry in self.log.entries if entry["event"] == event]
+
+    def _logger(self) -> Any:
+        """Return a logger that keeps every event, whatever a command in this process has configured."""
+        every = structlog.make_filtering_bound_logger(logging.DEBUG)
+        return structlog.wrap_logger(None, processors=[self.log], wrapper_class=every)
+
+    def pull(self, **changes: Any) -> Pull:
+        settings = self.pull_settings or PullSettings(
+            max_pages=10_000, max_seconds=21_600, backoff=Backoff(0.5, 300), guard=self.guard
+        )
+        return Pull(
+            database=self.database,
+            albert=self.albert,
+            clock=self.clock,
+            log=self._logger(),
+            settings=replace(settings, **changes),
+            chance=lambda: 1.0,
+        )
+
+    def push(self, **changes: Any) -> Push:
+        patience = {name: changes.pop(name) for name in list(changes) if name in Patience.__dataclass_fields__}
+        changes["patience"] = replace(self.push_settings.patience, **patience)
+        return Push(
+            database=self.database,
+            albert=self.albert,
+            clock=self.clock,
+            log=self._logger(),
+            settings=replace(self.push_settings, **changes),
+            chance=lambda: 1.0,
+        )
+
+    def reconcile(self) -> Reconcile:
+        return Reconcile(
+            settle=self.push_settings.patience.settle,
+            database=self.database,
+            albert=self.albert,
+            clock=self.clock,
+            log=self._logger(),
+        )
+
+    async def one_pass(self, **changes: Any) -> PassOutcome:
+        return await self.pull(**changes).run()
+
+    async def sql(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
+        """Run SQL as another program would: on a connection of its own."""
+
+        def work(connection: sa.Connection) -> list[dict[str, Any]]:
+            result = connection.exec_driver_sql(statement, parameters)
+            return [dict(row) for row in result.mappings()] if result.returns_rows else []
+
+        if statement.lstrip().upper().startswith("SELECT"):
+            return await self.database.read(work)
+        return await self.database.write(work)
+
+    async def enqueue(self, *rows: dict[str, Any]) -> list[int]:
+        return await self.database.write(lambda c: operations.enqueue(c, rows))
+
+    async def operation(self, operation_id: int) -> dict[str, Any]:
+        row = await self.database.read(lambda c: operations.get(c, operation_id))
+        assert row is not None
+        return dict(row)
+
+    async def last_pass(self) -> dict[str, Any]:
+        return (await self.sql("SELECT * FROM passes ORDER BY id DESC LIMIT 1"))[0]
+
+    async def live(self) -> dict[str, str]:
+        return {row["id"]: row["name"] for row in await self.sql("SELECT id, name FROM chat_sessions")}
+
+    async def empty(self) -> None:
+        """Take all out of a PostgreSQL that many examples of one test share."""
+        if self.database.dialect == "postgresql":
+            await self.sql(f"TRUNCATE {', '.join(tables.metadata.tables)} RESTART IDENTITY")
+
+    async def refuse(self, event: str, condition: str = "true") -> None:
+        """Let the database refuse each INSERT or UPDATE of a session, until `let`."""
+        if self.database.dialect == "sqlite":
+            body = "BEGIN SELECT RAISE(ABORT, 'the mirror refuses'); END"
+        else:
+            body = "EXECUTE FUNCTION refuse()"
+            await self.sql(
+                "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$BEGIN RAISE EXCEPTION 'the mirror refuses'; END$$"
+            )
+        await self.sql(f"CREATE TRIGGER refuses BEFORE {event} ON sessions FOR EACH ROW WHEN ({condition}) {body}")
+
+    async def let(self) -> None:
+        """End what `refuse` began."""
+        await self.sql("DROP TRIGGER refuses" + (" ON sessions" if self.database.dialect != "sqlite" else ""))
+
+    def there(self) -> dict[str, str]:
+        return {session_id: wire["name"] for session_id, wire in self.sandbox.live().items()}
+
+    def asked(self, method: str, prefix: str = "/api/v3/chats/sessions") -> Sequence[str]:
+        """Return the raw paths of the requests of a method, as they were on the wire."""
+        return [
+            one.raw_path for one in self.sandbox.requests if one.method == method and one.raw_path.startswith(prefix)
+        ]
+
+
+@asynccontextmanager
+async def world(
+    folder: Path,
+    *,
+    sessions: int = 0,
+    habits: Habits | None = None,
+    request_timeout: float = 5.0,
+    url: str | None = None,
+) -> AsyncIterator[World]:
+    """Make a world in a folder, or over the database at `url`."""
+    url = url or current_url() or f"sqlite+aiosqlite:///{folder / 'syncd.db'}"
+    clock = VirtualClock()
+    server = Sandbox(sessions, seed=1, habits=habits or Habits(page_size=10), now=clock.monotonic)
+    async with (
+        serve(server),
+        Database.create(sa.make_url(url), patience=5) as database,
+        AsyncAlbertSession(base_url=server.url, token=server.token, timeout=request_timeout) as session,
+        anyio.create_task_group() as group,
+    ):
+        await database.write(migrate.migrate)
+        for owner, name in (
+            (database, "write"),
+            (database, "write_each"),
+            (database, "read"),
+            (database, "ask"),
+            (session, "ask"),
+        ):
+            setattr(owner, name, clock.watched(getattr(owner, name)))
+        group.start_soon(clock.run)
+        yield World(server, database, ChatSessionCollection(session=session), clock, LogCapture())
+        group.cancel_scope.cancel()

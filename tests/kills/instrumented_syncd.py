@@ -1,0 +1,86 @@
+"""syncd, with places at which a test can end it by SIGKILL: `python -m tests.kills.instrumented_syncd once`.
+
+Every commit goes through `Database._run` and every request through `Transport.send`; a place stands before and behind
+each. It is named by what stands there: a commit by the function whose work it is, a request by its method and what its
+path points at. Nobody has to list them: a recording run finds them all, those that are added later too, and the program
+itself knows nothing of it.
+
+The environment variable `PLACE` says what to do: `record=FILE` appends a line for each place passed, `kill=N` ends the
+process at the N-th.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from syncd.albert.transport import Transport
+from syncd.albert.wire import Request
+from syncd.mirror.db.database import Database
+from syncd.mirror.db.group_commit import one_by_one
+
+
+class Places:
+    """Counts the places that are passed, and records or kills."""
+
+    def __init__(self, orders: str) -> None:
+        self._how, _, self._what = orders.partition("=")
+        self._passed = 0
+
+    def passed(self, place: str) -> None:
+        """Pass a place."""
+        self._passed += 1
+        if self._how == "record":
+            with Path(self._what).open("a", encoding="utf-8") as file:
+                file.write(f"{place}\n")
+        elif self._how == "kill" and self._passed == int(self._what):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, call: Callable[..., Awaitable[Any]], name: Callable[[Any], str]) -> Callable[..., Awaitable[Any]]:
+        """Put a place before and behind a method that is named by its first argument."""
+
+        async def between(owner: Any, argument: Any, *others: Any) -> Any:
+            self.passed(f"before {name(argument)}")
+            result = await call(owner, argument, *others)
+            self.passed(f"after {name(argument)}")
+            return result
+
+        return between
+
+
+def commit_name(batch: list[Any]) -> str:
+    """Name a commit by the functions whose work it is."""
+    works = [job.item if job.work is one_by_one else job.work for job in batch]
+    return "commit: " + ", ".join(function_name(getattr(work, "func", work)) for work in works)
+
+
+def function_name(function: Any) -> str:
+    """Name a function; one that is nested in another by that."""
+    return f"{function.__module__.removeprefix('syncd.')}.{function.__qualname__.split('.<locals>')[0]}"
+
+
+def request_name(request: Request) -> str:
+    """Name a request by its method and what its path points at."""
+    path = request.path
+    kind = "source" if "/source/" in path else "list" if path.endswith("/sessions") else "item"
+    return f"request: {request.method} {kind}"
+
+
+def main() -> None:
+    """Be syncd."""
+    from syncd.cli import main as syncd  # noqa: PLC0415 - after the places are set
+
+    places = Places(os.environ.get("PLACE", ""))
+    for owner, method, name in (
+        (Database, "_run", commit_name),
+        (Transport, "send", request_name),
+    ):
+        setattr(owner, method, places.around(getattr(owner, method), name))
+    syncd()
+
+
+if __name__ == "__main__":
+    main()

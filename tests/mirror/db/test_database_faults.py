@@ -1,0 +1,289 @@
+"""PostgreSQL in trouble: cut connections, lost races, read-only servers, roles without rights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import asyncpg
+import pytest
+import sqlalchemy as sa
+
+from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.mirror.db import postgresql as postgres_module
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import migrate
+from syncd.mirror.schema.privileges import _unfit, require_rights
+from syncd.mirror.store import operations
+from tests.helpers.postgres_server import PostgresServer, in_thread
+from tests.helpers.replicas import ROOT, bare_environment
+from tests.helpers.tcp_proxy import proxied
+
+CREATE = {"kind": "create", "source_session_id": "s", "name": "n"}
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[Database]:
+    async with Database.create(sa.make_url(postgres_url), patience=10) as opened:
+        yield opened
+
+
+async def count(database: Database) -> int:
+    query = sa.text("SELECT count(*) FROM operations")
+    return int(await database.read(lambda c: c.execute(query).scalar_one()))
+
+
+async def test_commit_whose_answer_was_lost_is_not_done_twice(postgres: PostgresServer, postgres_url: str) -> None:
+    async with proxied(postgres.port) as proxy:
+        url = sa.make_url(postgres_url).set(port=proxy.port)
+        async with Database.create(url, patience=10) as database:
+            assert await count(database) == 0
+            proxy.cut_commits = 1
+            (operation_id,) = await database.write(lambda c: operations.enqueue(c, [CREATE]))
+            assert proxy.cuts == 1
+            assert await count(database) == 1
+            row = await database.read(lambda c: operations.get(c, operation_id))
+            assert row is not None
+            assert row["source_session_id"] == "s"
+
+
+async def test_commit_that_a_crash_undid_is_done_again_though_its_number_went_to_another() -> None:
+    durable = PostgresServer("wal_writer_delay=10s")  # nothing but a commit writes down which transactions there were
+    await in_thread(durable.start)
+    try:
+        url = durable.url(await in_thread(durable.fresh))
+        async with (
+            proxied(durable.port) as proxy,
+            Database.create(sa.make_url(url).set(port=proxy.port), patience=30) as database,
+            Database.create(sa.make_url(url), patience=30) as other,
+        ):
+            await other.write(lambda c: c.exec_driver_sql("CREATE TABLE noise (at timestamptz)"))
+
+            async def crash() -> None:
+                await in_thread(durable.crash)
+                await in_thread(durable.start)
+                for _ in range(20):
+                    await other.write(lambda c: c.exec_driver_sql("INSERT INTO noise VALUES (now())"))
+
+            assert await count(database) == 0
+            proxy.cut_commits, proxy.instead = 1, crash
+            await database.write(lambda c: operations.enqueue(c, [CREATE]))
+            assert proxy.cuts == 1
+            assert await count(other) == 1
+    finally:
+        await in_thread(durable.remove)
+
+
+async def test_writes_that_join_while_a_commit_is_in_doubt_are_done_once(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    async with proxied(postgres.port) as proxy:
+        url = sa.make_url(postgres_url).set(port=proxy.port)
+        async with Database.create(url, patience=10) as database:
+            proxy.cut_commits = 1
+
+            async def one(number: int) -> None:
+                await database.write(lambda c: operations.enqueue(c, [CREATE | {"source_session_id": f"s{number}"}]))
+
+            async with anyio.create_task_group() as group:
+                for number in range(20):
+                    group.start_soon(one, number)
+            assert proxy.cuts == 1
+            assert await count(database) == 20
+
+
+async def test_connection_cut_in_the_middle_of_a_transaction_runs_it_again_as_a_whole(database: Database) -> None:
+    runs = 0
+
+    def work(connection: sa.Connection) -> None:
+        nonlocal runs
+        runs += 1
+        operations.enqueue(connection, [CREATE])
+        if runs == 1:
+            connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    await database.write(work)
+    assert runs == 2
+    assert await count(database) == 1
+
+
+async def test_connection_that_is_cut_before_its_first_statement_is_waited_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver finds the connection closed when it wants to send, and has words of its own for that."""
+    real, cuts = postgres_module._set_up, iter([True])
+
+    async def cut(connection: Any, *, pooled: bool) -> None:
+        if next(cuts, False):
+            raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
+        await real(connection, pooled=pooled)
+
+    monkeypatch.setattr(postgres_module, "_set_up", cut)
+    assert await database.write(lambda c: operations.enqueue(c, [CREATE])) == [1]
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "57P01", "53300"])
+async def test_transaction_that_lost_a_race_runs_again(database: Database, state: str) -> None:
+    runs = 0
+
+    def work(connection: sa.Connection) -> None:
+        nonlocal runs
+        runs += 1
+        operations.enqueue(connection, [CREATE])
+        if runs == 1:
+            connection.exec_driver_sql(f"DO $$ BEGIN RAISE SQLSTATE '{state}'; END $$")
+
+    await database.write(work)
+    assert runs == 2
+    assert await count(database) == 1
+
+
+async def test_mistake_of_the_program_is_not_waited_for(database: Database) -> None:
+    with pytest.raises(sa.exc.DBAPIError):
+        await database.write(lambda c: c.exec_driver_sql("SELECT no_such_column FROM operations"))
+    with pytest.raises(sa.exc.IntegrityError):
+        await database.write(lambda c: operations.enqueue(c, [{"kind": "create"}]))
+
+
+async def test_failed_write_does_not_take_its_neighbours_along(database: Database) -> None:
+    failed: list[Exception] = []
+
+    async def one(row: dict[str, Any]) -> None:
+        try:
+            await database.write(lambda c: operations.enqueue(c, [row]))
+        except sa.exc.IntegrityError as error:
+            failed.append(error)
+
+    async with anyio.create_task_group() as group:
+        for number in range(10):
+            group.start_soon(one, CREATE if number % 3 else {"kind": "create"})
+    assert len(failed) == 4
+    assert await count(database) == 6
+
+
+async def test_read_only_server_is_told_apart(postgres: PostgresServer, postgres_url: str) -> None:
+    name = sa.make_url(postgres_url).database
+    await in_thread(lambda: postgres.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
+    async with Database.create(sa.make_url(postgres_url), patience=10) as database:
+        with pytest.raises(DatabaseUnusableError, match="primary"):
+            await database.write(require_rights)
+        with pytest.raises(DatabaseUnusableError, match="primary"):
+            await database.write(lambda c: operations.enqueue(c, [CREATE]))
+        assert await count(database) == 0
+
+
+async def test_standby_is_told_apart_before_anything_is_asked() -> None:
+    server = PostgresServer("hot_standby=on")
+    await in_thread(server.start)
+    try:
+        name = await in_thread(server.fresh)
+        await in_thread(server.stop)
+        (server.data / "standby.signal").touch()
+        await in_thread(server.start)
+        environment = bare_environment() | {
+            "SYNCD_DATABASE_URL": server.url(name), "ALBERT_BASE_URL": "http://127.0.0.1:9", "ALBERT_TOKEN": "t",
+            "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        command = [sys.executable, "-m", "syncd", "run"]
+        done = await in_thread(lambda: subprocess.run(command, check=False, capture_output=True, env=environment))
+        assert done.returncode == 3, done.stderr
+        assert b"point SYNCD_DATABASE_URL at the primary" in done.stderr
+    finally:
+        await in_thread(server.remove)
+
+
+async def test_database_that_cannot_hold_every_text_is_refused(postgres: PostgresServer) -> None:
+    await in_thread(lambda: postgres.sql("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0"))
+    try:
+        async with Database.create(sa.make_url(postgres.url("latin")), patience=10) as database:
+            with pytest.raises(DatabaseUnusableError, match="ENCODING 'UTF8'"):
+                await database.write(migrate.migrate)
+            assert await database.read(migrate.revision) is None
+    finally:
+        await in_thread(lambda: postgres.drop("latin"))
+
+
+def test_server_that_is_too_old_is_refused() -> None:
+    assert "13 or newer" in (_unfit(120022, "UTF8") or "")
+    assert _unfit(130000, "UTF8") is None
+
+
+async def test_role_without_rights_is_told_the_grant_that_mends_it(postgres: PostgresServer, postgres_url: str) -> None:
+    url = sa.make_url(postgres_url)
+    role = f"app_{url.database}"
+    await in_thread(lambda: postgres.sql(f"CREATE ROLE {role} LOGIN"))
+    try:
+        async with Database.create(url.set(username=role), patience=10) as database:
+            with pytest.raises(DatabaseUnusableError, match="administrator") as told:
+                await database.read(migrate.require_head)
+            with pytest.raises(DatabaseUnusableError, match="operations") as told:
+                await database.write(require_rights)
+            grant = str(told.value).split("mends that with: ")[1]
+            for statement in grant.split(";"):
+                if statement.strip():
+                    await in_thread(lambda statement=statement: postgres.sql(statement, str(url.database)))  # type: ignore[misc]
+        async with Database.create(url.set(username=role), patience=10) as database:
+            await database.write(require_rights)
+            await database.write(lambda c: operations.enqueue(c, [CREATE]))
+            assert await count(database) == 1
+    finally:
+        await in_thread(lambda: postgres.sql(f"DROP OWNED BY {role}; DROP ROLE {role}", str(url.database)))
+
+
+async def test_role_that_may_not_migrate_is_told_so(postgres: PostgresServer) -> None:
+    name = await in_thread(postgres.empty)
+    await in_thread(lambda: postgres.sql(f"CREATE ROLE app_{name} LOGIN"))
+    try:
+        async with Database.create(sa.make_url(postgres.url(name, f"app_{name}")), patience=10) as database:
+            with pytest.raises(DatabaseUnusableError, match=f"GRANT CREATE ON SCHEMA public TO app_{name}"):
+                await database.write(migrate.migrate)
+    finally:
+        await in_thread(lambda: postgres.drop(name))
+        await in_thread(lambda: postgres.sql(f"DROP ROLE app_{name}"))
+
+
+async def test_too_many_connections_are_waited_for(postgres: PostgresServer, postgres_url: str) -> None:
+    url = sa.make_url(postgres_url)
+    role = f"few_{url.database}"
+    await in_thread(lambda: postgres.sql(f"CREATE ROLE {role} LOGIN SUPERUSER CONNECTION LIMIT 0"))
+    await in_thread(lambda: postgres.sql(f"ALTER ROLE {role} NOSUPERUSER"))
+    await in_thread(lambda: postgres.sql(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}", str(url.database)))
+    told = anyio.Event()
+    waited: list[str] = []
+
+    def on_wait(reason: str) -> None:
+        waited.append(reason)
+        told.set()
+
+    try:
+        async with (
+            Database.create(url.set(username=role), patience=20, on_wait=on_wait) as database,
+            anyio.create_task_group() as group,
+        ):
+
+            async def ask() -> None:
+                assert await count(database) == 0
+
+            group.start_soon(ask)
+            await told.wait()
+            await in_thread(lambda: postgres.sql(f"ALTER ROLE {role} CONNECTION LIMIT 5"))
+        assert "too many connections" in waited[0]
+    finally:
+        await in_thread(lambda: postgres.sql(f"DROP OWNED BY {role}; DROP ROLE {role}", str(url.database)))
+
+
+async def test_database_that_is_not_there_and_a_refused_login_end_the_program(postgres: PostgresServer) -> None:
+    for url, words in ((postgres.url("nowhere"), "CREATE DATABASE"), (postgres.url("postgres", "nobody"), "login")):
+        async with Database.create(sa.make_url(url), patience=10) as database:
+            with pytest.raises(DatabaseUnusableError, match=words) as told:
+                await count(database)
+            assert not isinstance(told.value, DatabaseBusyError)
+
+
+async def test_server_that_is_not_there_is_waited_for_as_long_as_told() -> None:
+    async with Database.create(sa.make_url("postgresql+asyncpg://syncd@127.0.0.1:1/x"), patience=0.1) as database:
+        with pytest.raises(DatabaseBusyError):
+            await count(database)

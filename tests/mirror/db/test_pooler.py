@@ -1,0 +1,149 @@
+"""Behind PgBouncer: by transaction all but LISTEN works, when the URL says so; by session all does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+import sqlalchemy as sa
+
+from syncd.clock import SystemClock
+from syncd.errors import DatabaseUnusableError
+from syncd.mirror.db import leader
+from syncd.mirror.db.change_feed import Listening
+from syncd.mirror.db.database import Database
+from syncd.mirror.store import operations
+from syncd.sandbox import Habits, Sandbox, serve
+from tests.helpers.postgres_server import PostgresServer, _die_with_parent, _unprivileged, free_port, in_thread
+from tests.helpers.replicas import ROOT, bare_environment, fleet, until
+
+OPTION = "?prepared_statement_cache_size=0"
+PGBOUNCER = os.environ.get("SYNCD_TEST_PGBOUNCER") or shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+pytestmark = pytest.mark.skipif(
+    PGBOUNCER is None, reason="no pgbouncer: apt-get install pgbouncer, or set SYNCD_TEST_PGBOUNCER"
+)
+CONFIG = """
+[databases]
+* = host=127.0.0.1 port={postgres}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = trust
+auth_file = {folder}/users
+pool_mode = {mode}
+default_pool_size = {size}
+"""
+Pooler = Callable[..., str]
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def pooler(postgres: PostgresServer, postgres_url: str) -> Iterator[Pooler]:
+    """Run PgBouncer before the test's database; gives what makes the URL."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def run(mode: str, size: int = 10) -> str:
+        port = free_port()
+        folder = postgres.folder / f"pooler-{port}"
+        folder.mkdir()
+        (folder / "users").write_text('"syncd" ""\n')
+        text = CONFIG.format(postgres=postgres.port, port=port, folder=folder, mode=mode, size=size)
+        (folder / "pgbouncer.ini").write_text(text)
+        with (folder / "log").open("wb") as log:
+            command = [str(PGBOUNCER), str(folder / "pgbouncer.ini")]
+            running.append(
+                subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_die_with_parent, **_unprivileged())  # noqa: PLW1509
+            )
+        deadline = time.monotonic() + 20
+        while not _answers(port):
+            assert running[-1].poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return sa.make_url(postgres_url).set(port=port).render_as_string(hide_password=False)
+
+    yield run
+    for one in running:
+        one.terminate()
+        one.wait(10)
+
+
+async def test_replicas_behind_a_pool_by_transaction_do_all_their_work(tmp_path: Path, pooler: Pooler) -> None:
+    server = Sandbox(60, habits=Habits(page_size=20, latency=0.01))
+    url = await in_thread(lambda: pooler("transaction", 8)) + OPTION
+    async with serve(server), fleet(tmp_path, server, url) as ships:
+        await ships.started(2)
+        await until(lambda: any(one.saw("pass.complete") for one in ships.replicas), why="a pass")
+        await until(lambda: sum(one.saw("replica.standby") for one in ships.replicas) == 1, why="one on standby")
+        await ships.storm(80)
+        await until(lambda: len(server.effects) > 30, why="operations")
+        (first,) = [one for one in ships.replicas if one.leads]
+        first.kill()
+        await until(lambda: any(one.leads for one in ships.replicas if one is not first), why="another leader")
+        await ships.drained()
+        await ships.judge(80)
+
+
+async def test_statements_of_many_that_share_few_sessions_do_not_meet(pooler: Pooler) -> None:
+    url = sa.make_url(await in_thread(lambda: pooler("transaction", 2)) + OPTION)
+    row = {"kind": "create", "source_session_id": "s", "name": "n"}
+    async with (
+        Database(url, patience=10) as one,
+        Database(url, patience=10) as other,
+        anyio.create_task_group() as group,
+    ):
+
+        async def work(database: Database, number: int) -> None:
+            source = f"{number}"
+            (added,) = await database.write(lambda c: operations.enqueue(c, [row | {"source_session_id": source}]))
+            found = await database.read(lambda c: operations.get(c, added))
+            assert found is not None
+            assert found["source_session_id"] == source
+
+        for number in range(30):
+            group.start_soon(work, (one, other)[number % 2], number)
+
+
+async def test_pool_by_transaction_that_the_url_does_not_tell_of_ends_the_program(pooler: Pooler) -> None:
+    url = await in_thread(lambda: pooler("transaction"))
+    assert await leader.shares_sessions(sa.make_url(url))
+    with pytest.raises(DatabaseUnusableError, match="prepared_statement_cache_size=0"):
+        async with leader.replica(sa.make_url(url), SystemClock()):
+            pass
+    environment = bare_environment() | {
+        "SYNCD_DATABASE_URL": url, "ALBERT_BASE_URL": "http://127.0.0.1:9", "ALBERT_TOKEN": "t",
+        "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "syncd", "once"]
+    done = await in_thread(lambda: subprocess.run(command, check=False, capture_output=True, env=environment))
+    assert done.returncode == 3
+    assert b"prepared_statement_cache_size=0" in done.stderr
+
+
+async def test_pool_by_session_is_as_good_as_none(pooler: Pooler) -> None:
+    url = sa.make_url(await in_thread(lambda: pooler("session", 20)))
+    assert not await leader.shares_sessions(url)
+    async with leader.replica(url, SystemClock()) as one, leader.replica(url, SystemClock()) as other:
+        await one.require()
+        with pytest.raises(DatabaseUnusableError, match="stop it first"):
+            await other.require()
+        async with Database(url, patience=10) as database:
+            told = Listening(database)
+            await told.wait()
+            async with anyio.create_task_group() as group:
+                group.start_soon(told.wait)
+                row = {"kind": "delete", "session_id": "SES1"}
+                await database.write(lambda c: operations.enqueue(c, [row]))
+            await told.close()

@@ -1,0 +1,40 @@
+"""What the code says of the views and tables is what the database has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from syncd.mirror.read import catalog
+from syncd.mirror.schema.types import UtcDateTime
+from tests.helpers.harness import world
+
+pytestmark = pytest.mark.both_databases
+
+
+async def test_every_view_and_table_of_the_database_is_described_column_by_column(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+
+        def work(connection: sa.Connection) -> dict[str, dict[str, str]]:
+            inspector = sa.inspect(connection)
+            names = (*inspector.get_table_names(), *inspector.get_view_names())
+            return {name: {one["name"]: str(one["type"]) for one in inspector.get_columns(name)} for name in names}
+
+        there = await w.database.read(work)
+        described = catalog.VIEWS | catalog.TABLES | catalog.INTERNAL
+        del there["alembic_version"]
+        assert {name: list(columns) for name, columns in there.items()} == {
+            name: table.c.keys() for name, table in described.items()
+        }
+        for name, table in described.items():
+            assert all(column.comment for column in table.c), name
+            if w.database.dialect == "postgresql":
+                times = {one for one, kind in there[name].items() if kind == "TIMESTAMP"}
+                assert times == {column.name for column in table.c if isinstance(column.type, UtcDateTime)}, name
+
+
+def test_promised_columns_are_columns() -> None:
+    for name, promised in catalog.PROMISED.items():
+        assert set(promised) <= set(catalog.TABLES[name].c.keys()), name

@@ -1,0 +1,97 @@
+"""The schema on PostgreSQL: native types, the same comments as the documentation, migrations that take turns."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from syncd.errors import DatabaseBusyError
+from syncd.mirror.db.database import Database
+from syncd.mirror.read.catalog import VIEW_COMMENTS
+from syncd.mirror.schema import migrate
+from syncd.mirror.schema.revisions import HEAD
+from syncd.mirror.schema.tables import metadata
+from syncd.mirror.schema.types import JsonText
+from tests.helpers.postgres_server import PostgresServer, engine_of, in_thread
+
+COMMENTS = """
+SELECT c.relname, a.attname, col_description(c.oid, a.attnum), obj_description(c.oid, 'pg_class'), t.typname,
+    a.attidentity
+FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 JOIN pg_type AS t ON t.oid = a.atttypid
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
+"""
+
+
+async def test_every_table_view_and_column_has_its_comment_and_native_type(postgres_url: str) -> None:
+    async with Database(sa.make_url(postgres_url), patience=5) as database:
+        found = await database.read(lambda c: c.exec_driver_sql(COMMENTS).all())
+    columns = {(row[0], row[1]): row for row in found}
+    expected = {
+        (table.name, column.name): column.comment for table in metadata.sorted_tables for column in table.columns
+    }
+    expected |= {(view, name): words for view, (_, names) in VIEW_COMMENTS.items() for name, words in names.items()}
+    expected |= {("alembic_version", "version_num"): None}
+    assert {key: row[2] for key, row in columns.items()} == expected
+    tables = {table.name: table.comment for table in metadata.sorted_tables}
+    tables |= {"alembic_version": "the version of the schema"}
+    tables |= {view: words for view, (words, _) in VIEW_COMMENTS.items()}
+    assert {row[0]: row[3] for row in found} == tables
+    types = {name: kind for (table, name), (*_, kind, _) in columns.items() if table == "chat_session_history"}
+    assert {types[name] for name in types if name.endswith("_at") or name.startswith("valid")} == {"timestamptz"}
+    assert types["extra"] == "jsonb"
+    identities = {key for key, row in columns.items() if row[5] == b"d"}
+    assert identities == {("operations", "id"), ("passes", "id"), ("quarantine", "id"), ("sessions", "key")}
+
+
+async def test_migrations_and_tables_agree(postgres_url: str) -> None:
+    def differences(connection: sa.Connection) -> list[object]:
+        def same(_context: object, _in: object, _meta: object, _in_type: object, meta_type: object) -> bool | None:
+            return False if meta_type is JsonText else None  # its kind is looked at above
+
+        context = MigrationContext.configure(connection, opts={"compare_type": same})
+        return list(compare_metadata(context, metadata))
+
+    async with Database(sa.make_url(postgres_url), patience=5) as database:
+        assert await database.read(differences) == []
+
+
+async def test_replicas_that_start_at_once_migrate_once(postgres: PostgresServer) -> None:
+    name = await in_thread(postgres.empty)
+    came: list[str | None] = []
+
+    async def start() -> None:
+        async with Database.create(sa.make_url(postgres.url(name)), patience=20) as database:
+            came.append((await database.write(migrate.migrate))[0])
+
+    try:
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(start)
+        assert sorted(came, key=str) == [HEAD] * 3 + [None]
+    finally:
+        await in_thread(lambda: postgres.drop(name))
+
+
+async def test_migration_that_waits_for_a_lock_gives_way(postgres: PostgresServer) -> None:
+    name = await in_thread(postgres.empty)
+
+    def impatient(connection: sa.Connection) -> None:
+        migrate._take_turns(connection)
+        assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "10s"
+        assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "100s"
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
+        connection.exec_driver_sql("ALTER TABLE busy ADD COLUMN more int")
+
+    url = sa.make_url(postgres.url(name))
+    try:
+        async with Database(url, patience=0) as database, Database(url, patience=5) as other:
+            await in_thread(lambda: postgres.sql("CREATE TABLE busy (one int)", name))
+            async with engine_of(other).connect() as connection, connection.begin():
+                await connection.exec_driver_sql("SELECT * FROM busy")
+                with pytest.raises(DatabaseBusyError, match="lock timeout"):
+                    await database.write(impatient)
+    finally:
+        await in_thread(lambda: postgres.drop(name))

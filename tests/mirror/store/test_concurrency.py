@@ -1,0 +1,376 @@
+"""Two replicas at the same rows at the same time: neither undoes the other's work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import sqlalchemy as sa
+
+from syncd.mirror.db.change_feed import Listening
+from syncd.mirror.db.database import Database
+from syncd.mirror.schema import tables
+from syncd.mirror.store import operations, operations_pg, pages, passes, sessions, sessions_pg, sources
+from syncd.mirror.store.passes import PassLostError
+from syncd.mirror.store.sessions import Sighting
+from syncd.records.parse import Row
+from tests.helpers.harness import world
+from tests.helpers.postgres_server import engine_of
+
+pytestmark = pytest.mark.both_databases
+
+pytestmark = pytest.mark.sqlite  # the tests name their database themselves
+NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+T1, T2, T3 = (f"2026-06-01T12:00:0{second}.000000Z" for second in (1, 2, 3))
+
+
+@pytest.fixture
+async def here(postgres_url: str) -> AsyncIterator[Database]:
+    async with Database(sa.make_url(postgres_url), patience=10) as database:
+        yield database
+
+
+@pytest.fixture
+async def there(postgres_url: str) -> AsyncIterator[Database]:
+    async with Database(sa.make_url(postgres_url), patience=10) as database:
+        yield database
+
+
+def session(session_id: str, name: str, *, source: str | None = None, at: str | None = None, extra: str = "{}") -> Row:
+    return (session_id, name, None, source or f"s-{session_id}", *[None] * 10, at, extra)
+
+
+async def names(database: Database) -> dict[str, str]:
+    query = "SELECT id, name FROM chat_sessions"
+    return {row[0]: row[1] for row in await database.read(lambda c: c.exec_driver_sql(query).all())}
+
+
+async def test_what_a_look_up_has_learned_is_not_undone_by_a_page_that_was_read_before(
+    here: Database, there: Database
+) -> None:
+    await here.write(lambda c: sessions.apply(c, [session("A", "old")], Sighting(T1, T1, 1, T1)))
+    tries = 0
+
+    def page(connection: sa.Connection) -> sessions.Applied:
+        nonlocal tries
+        tries += 1
+        return sessions.apply(connection, [session("A", "of the page")], Sighting(T1, T2, 1, T1))
+
+    # The page has looked the row up, and the look-up commits before the page writes.
+    async with engine_of(there).connect() as connection:
+        transaction = await connection.begin()
+        await connection.run_sync(lambda c: sessions.apply(c, [session("A", "of the look-up")], Sighting(T2, T2)))
+        async with anyio.create_task_group() as group:
+            group.start_soon(here.write, page)
+            await waits_for_a_lock(there)
+            await transaction.commit()
+    assert tries == 2
+    assert await names(here) == {"A": "of the look-up"}
+
+
+async def test_session_that_two_replicas_see_first_is_one_row(here: Database, there: Database) -> None:
+    async with engine_of(there).connect() as connection:
+        transaction = await connection.begin()
+        await connection.run_sync(lambda c: sessions.apply(c, [session("A", "of one")], Sighting(T2, T2)))
+        async with anyio.create_task_group() as group:
+            group.start_soon(
+                here.write,
+                lambda c: sessions.apply(c, [session("B", "b"), session("A", "of the other")], Sighting(T1, T1, 1, T1)),
+            )
+            await waits_for_a_lock(there)
+            await transaction.commit()
+    assert await names(here) == {"A": "of one", "B": "b"}
+
+
+async def test_source_id_that_two_replicas_link_at_once_is_in_conflict(here: Database, there: Database) -> None:
+    async with engine_of(there).connect() as connection:
+        transaction = await connection.begin()
+        await connection.run_sync(lambda c: sessions.apply(c, [session("A", "a", source="s")], Sighting(T2, T2)))
+        async with anyio.create_task_group() as group:
+            group.start_soon(
+                here.write, lambda c: sessions.apply(c, [session("B", "b", source="s")], Sighting(T1, T1, 1, T1))
+            )
+            await waits_for_a_lock(there)
+            await transaction.commit()
+    found = await here.read(lambda c: c.exec_driver_sql("SELECT state, note FROM source_sessions").one())
+    assert tuple(found) == ("conflict", "carried by A, B")
+
+
+async def waits_for_a_lock(database: Database) -> None:
+    """Wait until some other transaction waits for a lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with anyio.fail_after(10):
+        while not await database.read(lambda c: c.exec_driver_sql(query).scalar()):  # noqa: ASYNC110 - PostgreSQL's
+            await anyio.sleep(0.005)
+
+
+def claim(connection: sa.Connection, limit: int = 10) -> list[int]:
+    found = operations.claim(connection, now=NOW + timedelta(hours=1), owner="me", lease=60, limit=limit)
+    return [one.id for one in found]
+
+
+def create(source: str) -> dict[str, str]:
+    return {"kind": "create", "source_session_id": source, "name": "n"}
+
+
+async def test_two_claims_at_once_share_the_queue_without_waiting(here: Database, there: Database) -> None:
+    ids = await here.write(lambda c: operations.enqueue(c, [create(f"s{number}") for number in range(6)]))
+    async with engine_of(there).connect() as connection, connection.begin():
+        theirs = await connection.run_sync(claim, 3)
+        ours = await here.write(claim)
+    assert (theirs, ours) == (ids[:3], ids[3:])
+
+
+async def test_row_that_becomes_visible_late_does_not_run_beside_a_later_one_of_its_key(
+    here: Database, there: Database
+) -> None:
+    async with engine_of(there).connect() as connection:
+        transaction = await connection.begin()
+        (early,) = await connection.run_sync(lambda c: operations.enqueue(c, [create("s")]))
+        # the trigger's row of source_sessions is taken by the first: the second program names no source
+        (late,) = await here.write(lambda c: operations.enqueue(c, [create("other")]))
+        await here.write(
+            lambda c: c.exec_driver_sql("UPDATE operations SET source_session_id = 's' WHERE id = ?", (late,))
+        )
+        assert early < late
+        assert await here.write(claim) == [late]
+        await transaction.commit()
+    assert await here.write(claim) == []
+    held = "UPDATE operations SET state = 'succeeded', finished_at = now() WHERE id = ?"
+    await here.write(lambda c: c.exec_driver_sql(held, (late,)))
+    assert await here.write(claim) == [early]
+
+
+async def test_claim_locks_the_keys_of_what_it_claims_and_of_nothing_else(here: Database, there: Database) -> None:
+    # where no index serves, PostgreSQL looks at every row and asks the cheaper of two conditions first
+    await here.write(lambda c: operations.enqueue(c, [create(f"s{number}") for number in range(40)]))
+    count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+    async with engine_of(there).connect() as connection, connection.begin():
+        for way in ("indexscan", "bitmapscan", "indexonlyscan"):
+            await connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
+        assert len(await connection.run_sync(claim, 20)) == 20
+        assert (await connection.exec_driver_sql(count)).scalar() == 20
+
+
+async def test_not_before_of_any_program_is_honoured(here: Database) -> None:
+    insert = "INSERT INTO operations (kind, session_id, not_before) VALUES ('delete', 'SES1', '2026-06-01T13:30:00Z')"
+    await here.write(lambda c: c.exec_driver_sql(insert))
+    assert await here.write(claim) == []
+    found = await here.read(lambda c: c.exec_driver_sql("SELECT next_attempt_at, not_before FROM operations").one())
+    assert tuple(found) == ("2026-06-01T13:30:00.000000Z",) * 2
+    later = NOW + timedelta(hours=2)
+    claimed = await here.write(lambda c: operations.claim(c, now=later, owner="me", lease=60, limit=1))
+    assert len(claimed) == 1
+
+
+async def test_claims_of_one_key_at_once_get_one_of_its_operations(here: Database, there: Database) -> None:
+    first, second = await here.write(lambda c: operations.enqueue(c, [create("s"), create("other")]))
+    async with engine_of(there).connect() as connection, connection.begin():
+        assert await connection.run_sync(claim, 1) == [first]
+        await here.write(
+            lambda c: c.exec_driver_sql("UPDATE operations SET source_session_id = 's' WHERE id = ?", (second,))
+        )
+        assert await here.write(claim) == []
+
+
+async def test_leader_that_was_cut_off_writes_nothing_to_a_pass_that_was_taken_up(
+    here: Database, there: Database
+) -> None:
+    old = await here.write(lambda c: passes.begin(c, NOW))
+    new = await there.write(passes.running)
+    assert new is not None
+    assert new.id == old.id
+    with pytest.raises(PassLostError):
+        await here.write(lambda c: passes.check(c, old))
+    with pytest.raises(PassLostError):
+        await here.write(lambda c: passes.finish(c, old, "complete", now=NOW))
+    await there.write(lambda c: passes.finish(c, new, "complete", now=NOW))
+
+
+async def test_two_that_begin_a_pass_at_once_begin_one(here: Database, there: Database) -> None:
+    def take(connection: sa.Connection) -> passes.Progress:
+        return passes.running(connection) or passes.begin(connection, NOW)
+
+    taken: list[passes.Progress] = []
+
+    async def second() -> None:
+        taken.append(await here.write(take))
+
+    async with engine_of(there).connect() as connection:
+        transaction = await connection.begin()
+        begun = await connection.run_sync(take)
+        async with anyio.create_task_group() as group:
+            group.start_soon(second)
+            await waits_for_a_lock(there)
+            await transaction.commit()
+    assert (taken[0].id, taken[0].resumed, taken[0].fence) == (begun.id, True, begun.fence + 1)
+
+
+@pytest.mark.parametrize(
+    "extra", ['{"a":1e+22,"b":-0.0}', '{"b":1.50,"aa":[1e-07,1e+300]}', '{"é":{"z":1,"y":"\\u0001"}}']
+)
+async def test_extra_that_means_the_same_is_unchanged(here: Database, extra: str) -> None:
+    row = session("A", "a", extra=extra)
+    await here.write(lambda c: sessions.apply(c, [row], Sighting(T1, T1, 1, T1)))
+    applied = await here.write(lambda c: sessions.apply(c, [row], Sighting(T2, T2, 2, T1)))
+    assert applied.clean
+    assert not applied.changes
+
+
+async def test_insert_of_any_program_wakes_who_listens(here: Database, there: Database) -> None:
+    told = Listening(here)
+    try:
+        await told.wait()
+        heard = anyio.Event()
+
+        async def listen() -> None:
+            await told.wait()
+            heard.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(listen)
+            insert = "INSERT INTO operations (kind, session_id) VALUES ('delete', 'SES1')"
+            await there.write(lambda c: c.exec_driver_sql(insert))
+            with anyio.fail_after(3):
+                await heard.wait()
+    finally:
+        await told.close()
+
+
+async def test_replicas_that_wait_for_each_other_both_go_on(here: Database, there: Database) -> None:
+    for session_id in "AB":
+        row = session(session_id, "old")
+        await here.write(lambda c, row=row: sessions.apply(c, [row], Sighting(T1, T1, 1, T1)))  # type: ignore[misc]
+    met = {one: anyio.Event() for one in "AB"}
+
+    async def rename(database: Database, first: str, second: str) -> None:
+        def one(connection: sa.Connection, key: str) -> None:
+            connection.exec_driver_sql("SET LOCAL deadlock_timeout = '20ms'")
+            connection.exec_driver_sql("UPDATE sessions SET name = name || ? WHERE id = ?", (first, key))
+
+        def both(connection: sa.Connection) -> None:
+            one(connection, first)
+            met[first].set()
+            connection.exec_driver_sql("SELECT pg_sleep(0.2)") if not met[second].is_set() else None
+            one(connection, second)
+
+        await database.write(both)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(rename, here, "A", "B")
+        group.start_soon(rename, there, "B", "A")
+    assert {"".join(sorted(name.removeprefix("old"))) for name in (await names(here)).values()} == {"AB"}
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kathmandu", "America/New_York"])
+async def test_times_are_the_same_whatever_the_zone_of_the_session(here: Database, zone: str) -> None:
+    at = "1969-12-31T23:59:59.999999Z"
+    kept = "0001-01-01T00:00:00.000000Z"
+
+    def work(connection: sa.Connection) -> tuple[Any, ...]:
+        connection.exec_driver_sql(f"SET LOCAL TimeZone = '{zone}'")
+        connection.exec_driver_sql("SET LOCAL DateStyle = 'German'")
+        connection.exec_driver_sql(
+            "INSERT INTO passes (started_at, finished_at, read_at) VALUES (?, ?, ?)", (at, kept, kept)
+        )
+        return tuple(
+            connection.exec_driver_sql("SELECT started_at, finished_at, 'infinity'::timestamptz FROM passes").one()
+        )
+
+    with pytest.raises(sa.exc.IntegrityError, match="finished"):
+        await here.write(work)
+    await here.write(lambda c: c.exec_driver_sql("ALTER TABLE passes DROP CONSTRAINT ck_passes_finished"))
+    assert await here.write(work) == (at, kept, "9999-12-31T23:59:59.999999Z")
+
+
+async def test_table_that_a_migration_changes_under_a_prepared_statement_costs_nothing(
+    here: Database, there: Database
+) -> None:
+    query = "SELECT * FROM operations"
+    for _ in range(2):
+        await here.read(lambda c: c.exec_driver_sql(query).all())
+        await here.write(lambda c: c.exec_driver_sql(query).all())
+    await there.write(lambda c: c.exec_driver_sql("ALTER TABLE operations ADD COLUMN of_the_next_release text"))
+    for ask in (here.read, here.write):
+        await ask(lambda c: c.exec_driver_sql(query).all())
+
+
+@pytest.mark.parametrize("given", ["infinity", "-infinity", "4713-01-01 BC", "294276-12-31", "2026-06-01T12:00+05:45"])
+async def test_the_queue_can_read_every_time_that_was_let_in(here: Database, given: str) -> None:
+    columns, values = "kind, session_id, not_before, requested_at", f"'delete', 's', '{given}', '{given}'"
+    insert = f"INSERT INTO operations ({columns}) VALUES ({values})"
+    await here.write(lambda c: c.exec_driver_sql(insert))
+    await here.read(lambda c: operations.next_due(c, after=NOW))
+    (row,) = await here.read(lambda c: operations.listing(c, state=None, limit=1))
+    assert row["not_before"].tzinfo is not None
+    assert len(await here.write(claim)) == (given in {"-infinity", "4713-01-01 BC", "2026-06-01T12:00+05:45"})
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_claim_reads_the_first_of_20000_rows_in_the_order_of_an_index(here: Database, analyzed: bool) -> None:
+    rows = [{"kind": "create", "source_session_id": f"s-{number}", "name": "n"} for number in range(20_000)]
+    await here.write(lambda c: c.execute(sa.insert(tables.operations), rows).close())
+    if analyzed:
+        await here.write(lambda c: c.exec_driver_sql("ANALYZE operations"))
+
+    def work(connection: sa.Connection) -> list[str]:
+        at = "2031-01-01T00:00:00.000000Z"
+        due = ("pending", at, at, 16)
+        held = [json.dumps([value] * 3) for value in ("1", "running", "1", "1")]
+        asked = [
+            (operations._DUE_AND_FREE, (*due, "pending", at, 16, 16)),
+            (operations_pg.CLAIM, (at, "me", *held, [1, 2, 3])),
+        ]
+        return [row[0] for text, values in asked for row in connection.exec_driver_sql(f"EXPLAIN {text}", values)]
+
+    plan = await here.write(work)
+    fresh = plan[next(number for number, step in enumerate(plan) if "CTE fresh" in step) :]
+    assert [step for step in plan if "Seq Scan on operations" in step] == []
+    assert [step for step in fresh if "Sort" in step] == []
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_page_of_a_mirror_of_8000_is_looked_up_by_its_indexes(here: Database, analyzed: bool) -> None:
+    columns = "id, name, source_session_id, extra, version, change, valid_from, first_seen_at"
+    fill = (
+        f"INSERT INTO sessions ({columns}) SELECT 'SES' || n, 'n', 'src-' || n, '{{}}', 1, 'created', now(), now() "
+        "FROM generate_series(1, 8000) AS n"
+    )
+    await here.write(lambda c: c.exec_driver_sql(fill))
+    if analyzed:
+        await here.write(lambda c: c.exec_driver_sql("ANALYZE sessions"))
+
+    def work(connection: sa.Connection) -> list[str]:
+        at, keys = "2031-01-01T00:00:00.000000Z", [1, 2, 3]
+        texts = [json.dumps([value] * 3) for value in ("1", "1", at)]
+        content = [json.dumps([value] * 3) for value in ("1", "updated", at, *[None] * (len(tables.CONTENT) - 1), "{}")]
+        asked = [
+            (sources._CARRIERS_OF_EACH, (json.dumps(["src-1"] * 100),)),
+            (sessions_pg._INSERT, (at, None, None, *[json.dumps(["x"] * 100)] * len(tables.CONTENT))),
+            (sessions_pg._KNOWN, (json.dumps(["SES1"] * 100), json.dumps(["{}"] * 100))),
+            (sessions_pg._LOCK, (*texts, keys)),
+            (sessions_pg._ARCHIVE, (texts[0], texts[2], keys)),
+            (sessions_pg._UPDATE, (None, None, keys, *content)),
+            (pages._IN_RANGE, (1, 100)),
+        ]
+        return [row[0] for text, values in asked for row in connection.exec_driver_sql(f"EXPLAIN {text}", values)]
+
+    plan = await here.write(work)
+    wrong = ("Seq Scan on sessions", "Bitmap Index Scan on ix_sessions_live_source", "hashed SubPlan")
+    assert [step for step in plan if any(words in step for words in wrong)] == []
+
+
+async def test_pass_that_finds_nothing_changed_touches_no_session(tmp_path: Path, postgres_url: str) -> None:
+    query = "SELECT key, xmin::text, ctid::text FROM sessions UNION SELECT 0, count(*)::text, '' FROM session_versions"
+    async with world(tmp_path, sessions=60, url=postgres_url) as w:
+        await w.one_pass()
+        before = await w.sql(query)
+        for _ in range(2):
+            w.clock.forward(300)
+            assert (await w.one_pass()).state == "complete"
+        assert await w.sql(query) == before

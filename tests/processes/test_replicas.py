@@ -1,0 +1,189 @@
+"""Several daemons on one PostgreSQL: what a kill, a cut and a restart of the server cost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+import sqlalchemy as sa
+
+from syncd.mirror.db.database import Database
+from syncd.mirror.store import passes
+from syncd.sandbox import Habits, Sandbox, serve
+from tests.helpers.postgres_server import PostgresServer, engine_of, in_thread
+from tests.helpers.replicas import Nursery, fleet, until
+
+
+async def test_replicas_that_are_killed_leave_each_operation_exactly_one_effect_in_order(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    server = Sandbox(habits=Habits(latency=0.01))
+    async with serve(server), fleet(tmp_path, server, postgres_url) as ships:
+        await ships.started(2)
+        await ships.storm(200)
+        for number in (1, 2):
+            await until(lambda number=number: len(server.effects) > 40 * number, why="operations")  # type: ignore[misc]
+            ships.replicas[number - 1].kill()
+            await ships.started(1)
+        await ships.drained()
+        await ships.judge(200)
+
+
+async def test_death_of_the_leader_in_the_middle_of_a_pass_costs_seconds_and_no_row(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    server = Sandbox(600, habits=Habits(page_size=20, latency=0.05))
+    async with serve(server), fleet(tmp_path, server, postgres_url) as ships:
+        await ships.started(2)
+        await until(lambda: any(one.saw("page.mirrored") for one in ships.replicas), why="a page")
+        (leader,) = [one for one in ships.replicas if one.leads]
+        (follower,) = [one for one in ships.replicas if not one.leads]
+        await until(lambda: sum(one["event"] == "page.mirrored" for one in leader.events) >= 3, why="three pages")
+        leader.kill()
+        killed = time.monotonic()
+        await until(lambda: follower.leads, why="another leader")
+        assert time.monotonic() - killed < 10
+        await until(lambda: follower.saw("pass.complete"), why="the pass")
+        (begun,) = [one for one in follower.events if one["event"] == "pass.started"][:1]
+        assert begun["resumed"]
+        assert begun["pages"] >= 3
+        rows = await ships.database.read(lambda c: c.exec_driver_sql("SELECT id, name FROM chat_sessions").all())
+        assert {row[0]: row[1] for row in rows} == {key: wire["name"] for key, wire in server.live().items()}
+        states = await ships.database.read(
+            lambda c: c.exec_driver_sql("SELECT state, inserted, seen FROM passes").all()
+        )
+        assert [tuple(row) for row in states] == [("complete", 600, 600)]
+
+
+async def test_leader_takes_a_pass_back_that_was_taken_from_it(tmp_path: Path, postgres_url: str) -> None:
+    server = Sandbox(200, habits=Habits(page_size=20, latency=0.05))
+    async with serve(server), fleet(tmp_path, server, postgres_url) as ships:
+        (leader,) = await ships.started(1)
+        await until(lambda: leader.saw("page.mirrored"), why="a page")
+        assert await ships.database.write(passes.running) is not None  # as one does that was cut off and came late
+        await until(lambda: leader.saw("pass.lost"), why="the loss")
+        await until(lambda: leader.saw("pass.complete"), why="the pass", seconds=15)
+
+
+async def test_replica_waits_at_its_start_for_a_server_without_a_connection_to_spare(
+    tmp_path: Path, postgres: PostgresServer, postgres_url: str
+) -> None:
+    server, url = Sandbox(3), sa.make_url(postgres_url)
+    role = f"crowd_{url.database}"
+    limit = f"CREATE ROLE {role} LOGIN; GRANT syncd TO {role}; ALTER ROLE {role} CONNECTION LIMIT 2;"
+    await in_thread(lambda: postgres.sql(limit))
+    try:
+        several = url.set(username=role).render_as_string(hide_password=False)
+        async with serve(server), fleet(tmp_path, server, several) as ships:
+            async with engine_of(ships.database).connect():  # one of the two
+                one = ships.start()
+                await until(lambda: one.saw("database.waiting"), why="it says so")
+                assert one.process.poll() is None
+                await in_thread(lambda: postgres.sql(f"ALTER ROLE {role} CONNECTION LIMIT 20"))
+            await until(lambda: one.saw("pass.complete"), why="a pass")
+    finally:
+        await in_thread(lambda: postgres.sql(f"DROP ROLE {role}"))
+
+
+async def test_cut_connections_cost_no_operation(tmp_path: Path, postgres: PostgresServer, postgres_url: str) -> None:
+    server = Sandbox(habits=Habits(latency=0.01))
+    name = sa.make_url(postgres_url).database
+    cut = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+    )
+    async with serve(server), fleet(tmp_path, server, postgres_url) as ships:
+        await ships.started(2)
+        await ships.storm(120)
+        for number in (1, 2, 3):
+            await until(lambda number=number: len(server.effects) > 20 * number, why="operations")  # type: ignore[misc]
+            await in_thread(lambda: postgres.sql(cut))
+        await ships.drained()
+        await ships.judge(120)
+        assert all(one.process.poll() is None for one in ships.replicas)
+
+
+@pytest.fixture
+def durable() -> Iterator[PostgresServer]:
+    """Run a PostgreSQL of this test's own, that keeps what it has committed."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+async def test_server_that_crashes_and_comes_back_costs_no_operation(tmp_path: Path, durable: PostgresServer) -> None:
+    server = Sandbox(habits=Habits(latency=0.01))
+    url = durable.url(await in_thread(durable.fresh))
+    async with serve(server), fleet(tmp_path, server, url) as ships:
+        await ships.started(2)
+        await ships.storm(120)
+        await until(lambda: len(server.effects) > 30, why="operations")
+        await in_thread(durable.crash)
+        await in_thread(durable.start)
+        await ships.drained(seconds=50)
+        await ships.judge(120)
+        assert all(one.process.poll() is None for one in ships.replicas)
+
+
+async def test_one_replica_leads_and_another_programs_row_is_noticed_at_once(tmp_path: Path, postgres_url: str) -> None:
+    server = Sandbox(30)
+    async with serve(server), fleet(tmp_path, server, postgres_url) as ships:
+        await ships.started(3)
+        await until(lambda: any(one.leads for one in ships.replicas), why="a leader")
+        await until(lambda: sum(one.saw("replica.standby") for one in ships.replicas) == 2, why="two on standby")
+        await until(lambda: any(one.saw("pass.complete") for one in ships.replicas), why="a pass")
+        async with Database(sa.make_url(postgres_url), patience=5) as other:
+            began = time.monotonic()
+            await other.write(
+                lambda c: c.exec_driver_sql(
+                    "INSERT INTO operations (kind, source_session_id, name) VALUES ('create', 'o''clock', 'n')"
+                )
+            )
+            await until(lambda: any(e.source_session_id == "o'clock" for e in server.effects), why="a create")
+            assert time.monotonic() - began < 5
+        assert sum(one.leads for one in ships.replicas) == 1
+
+
+SOAK = os.environ.get("SOAK_PG_OPERATIONS")
+KILL_SECONDS = float(os.environ.get("SOAK_PG_KILL_SECONDS", "1"))
+SEED = int(os.environ.get("SOAK_PG_SEED", "1"))
+
+
+@pytest.fixture
+def nursery() -> Iterator[Nursery]:
+    """Have replicas that start in a moment."""
+    one = Nursery()
+    yield one
+    one.close()
+
+
+@pytest.mark.skipif(not SOAK, reason="make soak-pg: minutes")
+@pytest.mark.timeout(3000)
+async def test_soak_of_four_replicas_that_lose_one_every_second(
+    tmp_path: Path, durable: PostgresServer, nursery: Nursery
+) -> None:
+    count = int(SOAK or 0)
+    server = Sandbox(habits=Habits(latency=0.005))
+    url = durable.url(await in_thread(durable.fresh))
+    async with serve(server), fleet(tmp_path, server, url, nursery=nursery) as ships:
+        await ships.started(4)
+        await ships.storm(count)
+        began = time.monotonic()
+        async with anyio.create_task_group() as group:
+            group.start_soon(ships.kill_now_and_then, KILL_SECONDS, random.Random(SEED))  # noqa: S311 - not a secret
+            await ships.drained(seconds=2900)
+            group.cancel_scope.cancel()
+        seconds = time.monotonic() - began
+        await ships.judge(count)
+        killed = sum(one.process.poll() == -signal.SIGKILL for one in ships.replicas)
+        print(  # noqa: T201
+            f"{count} operations, seed {SEED}, {killed} replicas killed ({ships.spared} times the last was spared), "
+            f"{seconds:.0f} s, {count / seconds:.0f} a second, load {os.getloadavg()[0]:.1f}"
+        )

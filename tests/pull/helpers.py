@@ -1,0 +1,115 @@
+"""What the tests of passes share: a listing to script page by page, sessions on the wire, and looks at the mirror."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+from aiohttp import web
+
+from tests.helpers.harness import World
+
+BASE = "/api/v3/chats/sessions"
+TABLES = ("sessions", "session_versions", "source_sessions", "quarantine")
+CHANGES = ("inserted", "updated", "unchanged", "restored")
+
+
+def wire(id: str, at: int = 0, **fields: Any) -> dict[str, Any]:
+    """Return a session as it goes over the wire; `at` is the minute of its last change."""
+    audit = {"by": "USR1", "byName": "Ada", "at": f"2026-01-01T00:{at:02}:00.000Z"}
+    return {"id": id, "name": f"name of {id}", "sourceSessionId": f"source of {id}", "Updated": audit} | fields
+
+
+def page(*items: Any, key: Any = None) -> dict[str, Any]:
+    """Return a page of the listing; without a key it is the last one."""
+    return {"Items": list(items)} if key is None else {"Items": list(items), "lastKey": key}
+
+
+def all_but(w: World, *left_out: str) -> dict[str, Any]:
+    """Return one page of every session that there really is, but for some."""
+    return page(*(one for session_id, one in w.sandbox.live().items() if session_id not in left_out))
+
+
+class Listing:
+    """A listing of which each page is what the test says; the rest of the server stays the sandbox.
+
+    Parameters
+    ----------
+    pages : Mapping[str | None, Any]
+        By start key: what to send as JSON, bytes to send as they are, a status, a response, or a function that
+        returns one of these.
+    """
+
+    def __init__(self, w: World, pages: Mapping[str | None, Any] | None = None) -> None:
+        self.pages: Mapping[str | None, Any] = {} if pages is None else pages
+        self.asked: list[str | None] = []
+        w.sandbox.script("GET", lambda request: request.path == BASE, self._answer, times=10**9)
+
+    def _answer(self, request: web.BaseRequest) -> web.Response:
+        key = request.query.get("startKey")
+        self.asked.append(key)
+        body = self.pages[key]
+        if callable(body):
+            body = body()
+        if isinstance(body, int):
+            return web.json_response({"message": "scripted"}, status=body)
+        if isinstance(body, web.Response):
+            return body
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return web.Response(body=data, content_type="application/json")
+
+
+def answer_get(w: World, session_id: str, action: Any, times: int = 10**9) -> None:
+    """Script the answers to `GET /{id}` of one session."""
+    w.sandbox.script("GET", lambda request: request.raw_path == f"{BASE}/{session_id}", action, times)
+
+
+def asked_for(w: World) -> list[str]:
+    """Return the ids that were asked for one by one."""
+    paths = [path.removeprefix(f"{BASE}/") for path in w.asked("GET", f"{BASE}/")]
+    return [path for path in paths if not path.startswith("source/")]
+
+
+async def dump(w: World) -> dict[str, list[dict[str, Any]]]:
+    """Return every row that an unchanged pass must leave as it is."""
+    return {table: await w.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in TABLES}
+
+
+async def session(w: World, session_id: str) -> dict[str, Any]:
+    """Return a session's row."""
+    (row,) = await w.sql("SELECT * FROM sessions WHERE id = ?", session_id)
+    return row
+
+
+async def history(w: World, session_id: str) -> list[dict[str, Any]]:
+    """Return a session's versions, oldest first."""
+    return await w.sql(
+        "SELECT change, name, valid_from, valid_to, pass_id FROM chat_session_history WHERE session_id = ? "
+        "ORDER BY valid_from, valid_to IS NULL, valid_to",
+        session_id,
+    )
+
+
+async def counted(w: World) -> dict[str, Any]:
+    """Return the last pass, once its counters have been seen to add up."""
+    row = await w.last_pass()
+    with_id = row["quarantined"] - row["without_id"]
+    assert sum(row[name] for name in CHANGES) + with_id == row["seen"], row
+    assert min(row[name] for name in (*CHANGES, "seen", "quarantined", "without_id")) >= 0, row
+    assert with_id >= 0, row
+    return row
+
+
+async def run_until(w: World, *, pages: int) -> None:
+    """Run a pass and cancel it when so many pages have been written."""
+    with anyio.CancelScope() as scope:
+
+        def on_page(counts: Mapping[str, int]) -> None:
+            if counts["pages"] == pages:
+                scope.cancel()
+
+        pull = w.pull()
+        pull.on_page = on_page
+        await pull.run()

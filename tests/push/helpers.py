@@ -1,0 +1,64 @@
+"""What the tests of the queue share: a running queue, and waiting for what it does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from syncd.push.flow import Push
+from tests.helpers.harness import World
+
+SESSIONS = "/api/v3/chats/sessions"
+FINAL = frozenset({"succeeded", "dead", "cancelled"})
+
+
+@asynccontextmanager
+async def working(push: Push) -> AsyncIterator[TaskGroup]:
+    """Work the queue for as long as the context lasts, and what is then in flight to its end."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(push.run)
+        yield group
+        push.stop()
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    """Wait until something holds: a fact about the world, never a time."""
+    with anyio.fail_after(20):
+        while not holds():  # noqa: ASYNC110 - no bell rings for a fact about the world
+            await anyio.sleep(0.001)
+
+
+async def finished(w: World, *ids: int, states: frozenset[str] = FINAL) -> list[dict[str, Any]]:
+    """Wait until operations are in one of some states, and return them."""
+    with anyio.fail_after(20):
+        while True:
+            asked = ",".join(map(str, ids))
+            found = await w.sql(f"SELECT DISTINCT state FROM operations WHERE id IN ({asked})")
+            if {row["state"] for row in found} <= states:
+                return [await w.operation(one) for one in ids]
+            await anyio.sleep(0.03)  # long enough for the virtual clock to see that nothing is under way
+
+
+async def worked(w: World, *ids: int, states: frozenset[str] = FINAL, **changes: Any) -> list[dict[str, Any]]:
+    """Work the queue until operations are in one of some states, and return them."""
+    async with working(w.push(**changes)):
+        return await finished(w, *ids, states=states)
+
+
+def create(source: str = "s-1", name: str = "wanted", **more: Any) -> dict[str, Any]:
+    """Return the row of a create."""
+    return {"kind": "create", "source_session_id": source, "name": name, **more}
+
+
+def effects(w: World, kind: str = "created") -> list[str]:
+    """Return the source ids of what was really done, in order."""
+    return [effect.source_session_id for effect in w.sandbox.effects if effect.kind == kind]
+
+
+def times(w: World, method: str, prefix: str = SESSIONS) -> list[float]:
+    """Return when the requests of a method came, in virtual seconds."""
+    return [one.at for one in w.sandbox.requests if one.method == method and one.raw_path.startswith(prefix)]

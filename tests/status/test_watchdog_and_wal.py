@@ -1,0 +1,143 @@
+"""Who is alive, and when a reader keeps the log growing."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import pytest
+import structlog
+from structlog.testing import LogCapture
+
+from syncd.albert import AlbertConnectError, AlbertTimeoutError
+from syncd.status.metrics import outcome
+from syncd.status.wal_monitor import WalWatch
+from syncd.status.watchdog import BeatingClock, Pulse
+from tests.helpers.harness import VirtualClock, world
+
+pytestmark = pytest.mark.both_databases
+
+pytestmark = pytest.mark.sqlite  # SQLite's log and locks
+
+
+def test_loop_that_said_how_long_it_waits_is_alive_until_then() -> None:
+    clock = VirtualClock()
+    pulse = Pulse(clock, 10)
+    pulse.beat("passes", 300)
+    clock.forward(309)
+    assert pulse.wedged() == []
+    clock.forward(2)
+    assert pulse.wedged() == ["passes"]
+    pulse.beat("passes")
+    assert pulse.wedged() == []
+
+
+def test_loop_that_waits_for_the_database_is_alive_and_gets_its_time_afterwards() -> None:
+    clock, waiting = VirtualClock(), [True]
+    pulse = Pulse(clock, 10, lambda: waiting[0])
+    pulse.beat("passes")
+    clock.forward(3600)
+    assert pulse.wedged() == []
+    waiting[0] = False
+    clock.forward(9)
+    assert pulse.wedged() == []
+    clock.forward(2)
+    assert pulse.wedged() == ["passes"]
+
+
+def test_loop_that_has_ended_is_not_missed() -> None:
+    clock = VirtualClock()
+    pulse = Pulse(clock, 10)
+    pulse.beat("push")
+    pulse.end("push")
+    clock.forward(100)
+    assert pulse.wedged() == []
+
+
+async def test_sleeping_by_the_beating_clock_is_alive() -> None:
+    clock = VirtualClock()
+    pulse = Pulse(clock, 10)
+    async with anyio.create_task_group() as group:
+        group.start_soon(BeatingClock(clock, pulse, "passes").sleep, 300)
+        await anyio.wait_all_tasks_blocked()
+        clock.at = clock.at.replace(minute=4, second=59)
+        assert pulse.wedged() == []
+        clock.forward(2)
+
+
+async def test_database_that_a_write_waits_for_says_so(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        with closing(sqlite3.connect(tmp_path / "syncd.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            async with anyio.create_task_group() as group:
+                group.start_soon(w.sql, "UPDATE passes SET pages = 0")
+                with anyio.fail_after(10):
+                    while not w.database.waiting:  # noqa: ASYNC110 - nothing rings when it does
+                        await anyio.sleep(0.01)
+                other.execute("COMMIT")
+        assert not w.database.waiting
+
+
+async def test_reader_that_keeps_the_log_growing_is_warned_about_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        log = LogCapture()
+        watch = WalWatch(
+            database=w.database, clock=w.clock, log=structlog.wrap_logger(None, processors=[log]), threshold=100_000
+        )
+
+        async def write() -> None:
+            await w.sql(
+                "INSERT INTO quarantine (reason, payload, seen_at, fingerprint) "
+                "VALUES ('r', hex(randomblob(60000)), '2026-06-01T12:00:00.000000Z', hex(randomblob(8)))"
+            )
+            watch.look()
+
+        with closing(sqlite3.connect(tmp_path / "syncd.db", isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM passes").fetchone()
+            for _ in range(8):
+                w.clock.forward(60)
+                await write()
+            assert [entry["event"] for entry in log.entries] == ["database.wal_growing"]
+            assert "syncd backup" in log.entries[0]["hint"]
+            assert watch.growing_seconds() >= 180
+            reader.execute("COMMIT")
+        await w.database.write(lambda c: c.exec_driver_sql("SELECT 1"))
+        with closing(sqlite3.connect(tmp_path / "syncd.db")) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        watch.look()
+        assert [entry["event"] for entry in log.entries] == ["database.wal_growing", "database.wal_shrunk"]
+        assert watch.growing_seconds() == 0
+
+
+async def test_large_log_that_does_not_grow_is_nothing_to_warn_about(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        log = LogCapture()
+        watch = WalWatch(
+            database=w.database, clock=w.clock, log=structlog.wrap_logger(None, processors=[log]), threshold=1
+        )
+        for _ in range(20):
+            w.clock.forward(60)
+            watch.look()
+        assert not log.entries
+
+
+@pytest.mark.parametrize(
+    ("ended", "label"),
+    [
+        (200, "2xx"),
+        (204, "2xx"),
+        (302, "3xx"),
+        (401, "401"),
+        (418, "4xx"),
+        (429, "429"),
+        (503, "5xx"),
+        (AlbertTimeoutError("x"), "timeout"),
+        (AlbertConnectError("x"), "connect"),
+        (KeyboardInterrupt(), "cancelled"),
+    ],
+)
+def test_outcome_of_a_request_is_one_of_a_fixed_set(ended: int | BaseException, label: str) -> None:
+    assert outcome(ended) == label
