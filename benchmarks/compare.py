@@ -85,7 +85,7 @@ def main() -> None:
     with serving() as server:
         pages = {page: compare(server, Listing(options.sessions, page), options.rounds, options.python)
                  for page in PAGES}  # fmt: skip
-    judged = figures(pages)
+    rejected = figures(pages)
     results = {
         "taken_at": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "sessions": options.sessions,
@@ -93,7 +93,7 @@ def main() -> None:
         "machine": describe(Path(tempfile.gettempdir())),
         "load_average": {"before": load, "after": load_average()},
         "versions": versions(options.python),
-        "figures": [{**asdict(figure), "met": figure.met} for figure in judged],
+        "figures": [{**asdict(figure), "met": figure.met} for figure in rejected],
         "pages": pages,
     }
     report.PEERS.write_text(json.dumps(results, indent=1) + "\n")

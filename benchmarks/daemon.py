@@ -106,14 +106,14 @@ def written(where: str, db: Connection) -> list[Any]:
 
 def _insert(db: Connection, count: int) -> dict[str, float]:
     """Queue creates one by one at odd moments; return when each INSERT began, by its source id."""
-    chance = random.Random(1)  # noqa: S311 - moments, not secrets
+    jitter = random.Random(1)  # noqa: S311 - moments, not secrets
     begun = {}
     for number in range(count):
         body = operation(number + 1_000_000)
         begun[body["sourceSessionId"]] = time.monotonic()
         db.execute("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, ?)",
                    (body["sourceSessionId"], body["name"]))  # fmt: skip
-        time.sleep(chance.uniform(0.02, 0.13))
+        time.sleep(jitter.uniform(0.02, 0.13))
     return begun
 
 

@@ -41,7 +41,7 @@ async def _with_flows(timer: Timer, given: dict[str, str], work: Work) -> None:
 
     with Path(os.devnull).open("w") as nowhere:  # noqa: ASYNC230 - it does not block
         log = configure(level="info", style="json", stream=nowhere)
-        async with open_flows(load(given).settings, command="bench", log=log, patience=30) as flows:
+        async with open_flows(load(given).settings, command="bench", log=log, busy_timeout=30) as flows:
             timer.start()
             await work(flows)
         timer.stop()
@@ -64,10 +64,10 @@ def mirror_stages(timer: Timer, url: str, where: str) -> None:
     async def work(flows: Flows) -> None:
         before = thread_seconds()
         await _one_pass(flows)
-        spent = {name: total - before.get(name, 0.0) for name, total in thread_seconds().items()}
-        loop = spent.pop(threading.main_thread().name)
-        timer.facts["threads"] = {"event loop": loop, **spent}
-        timer.facts["stages"] = {"fetch": loop - read[0], "parse": read[0], "database": sum(spent.values())}
+        seconds_spent = {name: total - before.get(name, 0.0) for name, total in thread_seconds().items()}
+        loop = seconds_spent.pop(threading.main_thread().name)
+        timer.facts["threads"] = {"event loop": loop, **seconds_spent}
+        timer.facts["stages"] = {"fetch": loop - read[0], "parse": read[0], "database": sum(seconds_spent.values())}
 
     asyncio.run(_with_flows(timer, settings(url, where), work))
 
@@ -77,19 +77,19 @@ def _watched_reading() -> list[float]:
     import syncd.app  # noqa: F401 - loads whoever calls it
     from syncd.records.parse import read_page
 
-    spent = [0.0]
+    seconds_spent = [0.0]
 
     def watched(body: bytes) -> object:
         begun = time.thread_time()
         try:
             return read_page(body)
         finally:
-            spent[0] += time.thread_time() - begun
+            seconds_spent[0] += time.thread_time() - begun
 
     for name, module in list(sys.modules.items()):
         if name.startswith("syncd") and getattr(module, "read_page", None) is read_page:
             module.read_page = watched  # type: ignore[attr-defined]
-    return spent
+    return seconds_spent
 
 
 def queue(timer: Timer, url: str, where: str, *, operations: int, concurrency: int) -> None:

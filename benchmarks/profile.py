@@ -115,10 +115,10 @@ def show(profile: dict[str, list[tuple[float, float, int, str, str]]]) -> str:
     lines = []
     whole = sum(row[0] for rows in profile.values() for row in rows)
     for thread, rows in profile.items():
-        spent = sum(row[0] for row in rows)
-        if spent < whole / 100:
+        seconds_spent = sum(row[0] for row in rows)
+        if seconds_spent < whole / 100:
             continue
-        lines.append(f"{thread}: {100 * spent / whole:.0f}% of the CPU")
+        lines.append(f"{thread}: {100 * seconds_spent / whole:.0f}% of the CPU")
         lines.append("   self   total    calls  function")
         lines += [
             f"{100 * own / whole:6.1f}% {100 * total / whole:6.1f}% {calls:8d}  {function}"

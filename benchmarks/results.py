@@ -38,7 +38,7 @@ class Figure:
     rounds: int = 1
 
     @property
-    def judged(self) -> float:
+    def rejected(self) -> float:
         """What the target is about."""
         return self.value if self.ratio is None else self.ratio
 
@@ -46,10 +46,10 @@ class Figure:
     def met(self) -> bool:
         """Whether the target is met."""
         if self.sense == "≤":
-            return self.judged <= self.target
+            return self.rejected <= self.target
         if self.sense == "≥":
-            return self.judged >= self.target
-        return self.judged == self.target
+            return self.rejected >= self.target
+        return self.rejected == self.target
 
 
 def against(

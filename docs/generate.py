@@ -135,7 +135,7 @@ def _examples(connection: sa.Connection) -> dict[str, dict[str, Any]]:
 async def _read_examples() -> dict[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         url = sa.make_url(f"sqlite+aiosqlite:///{folder}/examples.db")
-        async with Database.create(url, patience=5) as database:
+        async with Database.create(url, busy_timeout=5) as database:
             await database.write(_fill)
             return await database.read(_examples)
 

@@ -53,7 +53,7 @@ async def gather(work: Callable[[T], Awaitable[R]], items: Iterable[T], *, at_on
     return [results[place] for place in range(len(results))]
 
 
-class Wake:
+class AutoResetEvent:
     """A bell: it can be rung any number of times, and each who waits hears it once.
 
     A ring that comes while nobody waits is heard by the next who does.
@@ -62,7 +62,7 @@ class Wake:
     def __init__(self) -> None:
         self._event = anyio.Event()
 
-    def ring(self) -> None:
+    def set(self) -> None:
         """Wake whoever waits, now or next."""
         self._event.set()
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 from syncd.aio import RateLimit
 from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import Clock, SystemClock
-from syncd.mirror.db.daemon_lock import only_daemon
+from syncd.mirror.db.daemon_lock import daemon_lock
 from syncd.mirror.db.database import Database
-from syncd.mirror.db.leader import Alone, Leadership, replica
+from syncd.mirror.db.leader import Leadership, SingleLeader, replica
 from syncd.opening import database_url, open_database
 from syncd.pull.flow import Pull, PullSettings
 from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
-from syncd.push.record import Patience
+from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
 from syncd.rules.decide import Backoff
-from syncd.status.watchdog import BeatingClock, Pulse
+from syncd.status.watchdog import BeatingClock, Watchdog
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -47,8 +47,8 @@ class Flows:
     push: Push
     reconcile: Reconcile
     session: AsyncAlbertSession
-    pulse: Pulse
-    leadership: Leadership = field(default_factory=Alone)
+    watchdog: Watchdog
+    leadership: Leadership = field(default_factory=SingleLeader)
 
 
 def open_session(
@@ -109,7 +109,7 @@ def push_settings(settings: Settings) -> PushSettings:
     return PushSettings(
         concurrency=settings.syncd_operations_concurrency,
         lease=settings.syncd_lease,
-        patience=Patience(
+        retry_policy=RetryPolicy(
             max_attempts=settings.syncd_operations_max_attempts,
             backoff=backoff(settings),
             settle=settings.syncd_unknown_settle,
@@ -130,7 +130,7 @@ async def open_flows(
     *,
     command: str,
     log: FilteringBoundLogger,
-    patience: float,
+    busy_timeout: float,
     clock: Clock | None = None,
     on_page: Callable[[Mapping[str, int]], None] | None = None,
     after_request: Callable[[str, int | BaseException, float], None] | None = None,
@@ -149,29 +149,29 @@ async def open_flows(
         url = database_url(settings)
         alone = url.get_backend_name() == "sqlite"
         if alone:
-            stack.enter_context(only_daemon(Path(url.database or ""), command))
+            stack.enter_context(daemon_lock(Path(url.database or ""), command))
 
         def on_wait(reason: str) -> None:
             log.warning("database.waiting", reason=reason, hint="the work goes on by itself when this is over")
 
         database = await stack.enter_async_context(
-            open_database(settings, make=True, patience=patience, on_wait=on_wait)
+            open_database(settings, make=True, busy_timeout=busy_timeout, on_wait=on_wait)
         )
         session = await stack.enter_async_context(open_session(settings, clock, after_request))
         albert = ChatSessionCollection(session=session)
-        pulse = Pulse(clock, longest_silence(settings), lambda: database.waiting)
+        watchdog = Watchdog(clock, longest_silence(settings), lambda: database.waiting)
         push = Push(database=database, albert=albert, clock=clock, log=log, settings=push_settings(settings))
         await push.recover(abandoned=alone)
 
         def mirrored(counts: Mapping[str, int]) -> None:
-            push.heard()
+            push.note_response()
             if on_page is not None:
                 on_page(counts)
 
         pull = Pull(
             database=database,
             albert=albert,
-            clock=BeatingClock(clock, pulse, "passes"),
+            clock=BeatingClock(clock, watchdog, "passes"),
             log=log,
             settings=pull_settings(settings),
             on_page=mirrored,
@@ -185,13 +185,13 @@ async def open_flows(
             Reconcile(
                 database=database,
                 albert=albert,
-                clock=BeatingClock(clock, pulse, "reconcile"),
+                clock=BeatingClock(clock, watchdog, "reconcile"),
                 log=log,
                 settle=settings.syncd_unknown_settle,
             ),
             session,
-            pulse,
-            Alone()
+            watchdog,
+            SingleLeader()
             if alone
-            else await stack.enter_async_context(replica(url, clock, patience=patience, on_wait=on_wait)),
+            else await stack.enter_async_context(replica(url, clock, busy_timeout=busy_timeout, on_wait=on_wait)),
         )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from syncd.settings import Settings
 
 T = TypeVar("T")
-COMMAND_PATIENCE = 30.0
+COMMAND_BUSY_TIMEOUT = 30.0
 """Seconds that a command waits for a database that another program holds; the daemon waits for as long as it takes."""
 
 
@@ -35,7 +35,7 @@ async def open_database(
     settings: Settings,
     *,
     make: bool = False,
-    patience: float = COMMAND_PATIENCE,
+    busy_timeout: float = COMMAND_BUSY_TIMEOUT,
     on_wait: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Database]:
     """Open the mirror with its schema at head.
@@ -55,7 +55,7 @@ async def open_database(
     migrates = make and settings.syncd_auto_migrate
     if not migrates and url.get_backend_name() == "sqlite":
         require_file(url)
-    async with Database.create(url, patience=patience, on_wait=on_wait) as database:
+    async with Database.create(url, busy_timeout=busy_timeout, on_wait=on_wait) as database:
         if migrates:
             await bring_to_head(database)
         else:
@@ -75,7 +75,7 @@ async def read_before_it_is_made(settings: Settings, work: Callable[[Connection]
     """
     url = database_url(settings)
     if url.get_backend_name() != "sqlite" or is_there(url):
-        async with Database(url, patience=COMMAND_PATIENCE) as database:
+        async with Database(url, busy_timeout=COMMAND_BUSY_TIMEOUT) as database:
             if await database.read(migrate.revision) is not None:
                 await database.read(migrate.require_head)
                 return await database.read(work)

@@ -146,14 +146,14 @@ def _write(connection: Connection, answer: _Answer, now: datetime, settle: float
         return []
     links: list[Link] = []
     if answer.row is not None:
-        sighting = sessions.Sighting(answer.asked_at, at, listed_from=listed_from(answer.asked_at, now, settle))
-        links += sessions.apply(connection, [answer.row], sighting).sources
+        observation = sessions.Observation(answer.asked_at, at, listed_from=listed_from(answer.asked_at, now, settle))
+        links += sessions.apply(connection, [answer.row], observation).sources
         links += sources.refresh(connection, {source_id}, at, albert=answer.row[0])
     elif sources.carriers(connection, source_id):
         links += sources.refresh(connection, {source_id}, at)
     else:
-        links += sources.become(connection, Link(source_id, "missing", None, None))
-    sources.checked(connection, source_id, at)
+        links += sources.set_state(connection, Link(source_id, "missing", None, None))
+    sources.mark_checked(connection, source_id, at)
     return links
 
 

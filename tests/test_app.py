@@ -23,7 +23,11 @@ async def test_a_mirrored_page_tells_the_queue_that_albert_is_there(tmp_path: Pa
         log = structlog.wrap_logger(None, processors=[LogCapture()])
         counts: list[int] = []
         async with open_flows(
-            load(given).settings, command="test", log=log, patience=5, on_page=lambda now: counts.append(now["seen"])
+            load(given).settings,
+            command="test",
+            log=log,
+            busy_timeout=5,
+            on_page=lambda now: counts.append(now["seen"]),
         ) as flows:
             outage = flows.push._outage
             moment = flows.clock.monotonic()

@@ -154,7 +154,7 @@ class AlbertHTTPError(AlbertException):
         self.body = body
 
     @property
-    def judged(self) -> bool:
+    def rejected(self) -> bool:
         """Whether the server judged the request and turned it down: a 3xx, or a 4xx but 408, which had not all of it.
 
         It was not applied then; whether to send it again is another question (403 and 429).

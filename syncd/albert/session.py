@@ -173,7 +173,7 @@ class AsyncAlbertSession:
         AlbertException
             Any but :class:`InvalidIdError`; see :mod:`syncd.albert.errors`.
         """
-        course = _Course()
+        course = _RequestState()
         request = self._request(method, path, params, json)
         with anyio.move_on_after(self._timeout) as course.deadline:
             try:
@@ -221,7 +221,7 @@ class AsyncAlbertSession:
         content = None if json is None else _encoded(json)
         return Request(method, f"{url}?{asked}" if asked else url, content)
 
-    async def _authorized(self, request: Request, course: _Course) -> Answer:
+    async def _authorized(self, request: Request, course: _RequestState) -> Answer:
         """Send ``request`` with a token; once more with another one if that is refused."""
         token = self._credentials.at_hand() or await self._token(None, course)
         answer = await self._send(request, token, course)
@@ -235,14 +235,14 @@ class AsyncAlbertSession:
             return answer
         raise http_error(answer, hide=self._hide(token))
 
-    async def _token(self, rejected: Token | None, course: _Course) -> Token | None:
+    async def _token(self, rejected: Token | None, course: _RequestState) -> Token | None:
         try:
             return await self._credentials.renewed(rejected, partial(self._ask_for_token, course))
         except AlbertException as error:
             error.not_applied = True
             raise
 
-    async def _ask_for_token(self, course: _Course, base_url: str | None, form: bytes) -> Answer:
+    async def _ask_for_token(self, course: _RequestState, base_url: str | None, form: bytes) -> Answer:
         """Send ``form`` to the token endpoint.
 
         Its 4xx must not be taken for an answer to the caller's own request (a 404 there is no missing
@@ -261,14 +261,14 @@ class AsyncAlbertSession:
             refused = AlbertAuthError(f"no token: {error}")
             raise _placed(refused, request) from error
 
-    async def _send(self, request: Request, token: Token | None, course: _Course) -> Answer:
+    async def _send(self, request: Request, token: Token | None, course: _RequestState) -> Answer:
         if token is None:
             raise AlbertAuthError("there is no token")
         headers = {**self._headers, "Authorization": token.header}
         return await self._exchange(request, headers, course, is_callers=True)
 
     async def _exchange(
-        self, request: Request, headers: Mapping[str, str], course: _Course, *, is_callers: bool = False
+        self, request: Request, headers: Mapping[str, str], course: _RequestState, *, is_callers: bool = False
     ) -> Answer:
         if self._before_request is not None:
             with course.standing_still():
@@ -299,7 +299,7 @@ class AsyncAlbertSession:
         return self._hidden[1]
 
 
-class _Course:
+class _RequestState:
     """How far one request has come: its deadline, and whether it may have reached Albert."""
 
     __slots__ = ("deadline", "sent")

@@ -82,10 +82,10 @@ def write(settings: Settings, work: Callable[[Connection], T], *, make: bool = F
 
 
 def _with_database(settings: Settings, work: Callable[[Connection], T], *, make: bool, writes: bool) -> T:
-    from syncd.opening import COMMAND_PATIENCE, open_database
+    from syncd.opening import COMMAND_BUSY_TIMEOUT, open_database
 
     def tell(reason: str) -> None:
-        say(f"waiting, {COMMAND_PATIENCE:g} seconds at the most: {safe_text(reason)}")
+        say(f"waiting, {COMMAND_BUSY_TIMEOUT:g} seconds at the most: {safe_text(reason)}")
 
     async def main() -> T:
         async with open_database(settings, make=make, on_wait=tell) as database:

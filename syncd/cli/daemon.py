@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.app import Flows
-    from syncd.daemon.loops import Rhythm
+    from syncd.daemon.loops import Intervals
     from syncd.mirror.db.database import Database
     from syncd.settings import Loaded, Settings
     from syncd.status.metrics import Metrics
@@ -60,11 +60,11 @@ def run(loaded: Loaded) -> None:
     async def main() -> None:
         # one receiver from here to the end: between two there would be a moment at which a signal kills
         with _signals() as received:
-            signals = _Ending(received, settings.syncd_shutdown_grace, log)
+            signals = _ForcedExit(received, settings.syncd_shutdown_grace, log)
             async with AsyncExitStack() as stack:
                 listener = stack.enter_context(status_port(loaded, log))
                 opening = open_flows(
-                    settings, command="run", log=log, patience=float("inf"), after_request=metrics.observe_request
+                    settings, command="run", log=log, busy_timeout=float("inf"), after_request=metrics.observe_request
                 )
                 flows = await _unless_signalled(signals, lambda: stack.enter_async_context(opening))
                 if isinstance(flows, int):
@@ -74,17 +74,17 @@ def run(loaded: Loaded) -> None:
                 wal = WalWatch(database=flows.database, clock=flows.clock, log=log)
                 if listener is not None:
                     await stack.enter_async_context(_status_server(settings, flows, wal, metrics, listener, log))
-                others = {"wal": lambda: wal.run(flows.pulse)}
-                await Daemon(flows=flows, log=log, rhythm=_rhythm(settings), others=others).run(signals)
+                others = {"wal": lambda: wal.run(flows.watchdog)}
+                await Daemon(flows=flows, log=log, intervals=_rhythm(settings), others=others).run(signals)
 
     run_async(main)
 
 
-def _rhythm(settings: Settings) -> Rhythm:
+def _rhythm(settings: Settings) -> Intervals:
     from syncd.app import backoff
-    from syncd.daemon.loops import Rhythm
+    from syncd.daemon.loops import Intervals
 
-    return Rhythm(
+    return Intervals(
         pass_interval=settings.syncd_pass_interval,
         reconcile_interval=settings.syncd_reconcile_interval,
         shutdown_grace=settings.syncd_shutdown_grace,
@@ -110,7 +110,7 @@ def _signals() -> AbstractContextManager[AsyncIterator[signal.Signals]]:
     return anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)
 
 
-class _Ending:
+class _ForcedExit:
     """Signals as they come; the first of them ends the process when the grace is over, whatever it waits for then.
 
     A database that hangs would be waited for for minutes. As after a kill, recovery finds what was in flight.
@@ -204,7 +204,7 @@ def _status_server(
     from syncd.status.snapshot import Readings
 
     readings = Readings(
-        database=flows.database, clock=flows.clock, pulse=flows.pulse, wal=wal,
+        database=flows.database, clock=flows.clock, watchdog=flows.watchdog, wal=wal,
         refused=lambda: flows.session.refused or flows.push.refused is not None,
         pass_interval=settings.syncd_pass_interval,
     )  # fmt: skip
@@ -263,9 +263,11 @@ async def _once(settings: Settings, log: FilteringBoundLogger, on_page: Any) -> 
     from syncd.app import open_flows
     from syncd.mirror.read import views
     from syncd.mirror.store import operations
-    from syncd.opening import COMMAND_PATIENCE
+    from syncd.opening import COMMAND_BUSY_TIMEOUT
 
-    async with open_flows(settings, command="once", log=log, patience=COMMAND_PATIENCE, on_page=on_page) as flows:
+    async with open_flows(
+        settings, command="once", log=log, busy_timeout=COMMAND_BUSY_TIMEOUT, on_page=on_page
+    ) as flows:
         await flows.leadership.require()
         await flows.push.drain()
         outcome = await flows.pull.run()

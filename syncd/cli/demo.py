@@ -85,7 +85,7 @@ async def _demo(sessions: int, database: Path) -> bool:
             "SYNCD_DELETE_CONFIRMATIONS": "1", "SYNCD_DATABASE_URL": f"sqlite+aiosqlite:///{os.fspath(database)}",
         }).settings  # fmt: skip
         with page_progress() as on_page:
-            async with open_flows(settings, command="demo", log=log, patience=30, on_page=on_page) as flows:
+            async with open_flows(settings, command="demo", log=log, busy_timeout=30, on_page=on_page) as flows:
                 await _play(flows, server)
                 return await _show(flows, server, database)
 

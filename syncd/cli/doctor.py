@@ -121,7 +121,7 @@ async def _database(settings: Settings) -> str:
         require_file(url)
         if not os.access(url.database or "", os.W_OK):
             raise SyncdError(f"{url.database} cannot be written by this user; mend its owner or mode")
-    async with Database(url, patience=5) as database:
+    async with Database(url, busy_timeout=5) as database:
         await database.read(migrate.require_head)
         if database.dialect == "postgresql":
             await database.write(require_rights)
@@ -144,7 +144,7 @@ async def _sessions(url: sa.URL) -> Finding:
     try:
         shared = await leader.shares_sessions(url)
     except Exception as error:  # noqa: BLE001 - a doctor reports what it finds
-        return Finding("sessions", "bad", str(postgresql.translated(error) or error))
+        return Finding("sessions", "bad", str(postgresql.classify_error(error) or error))
     if shared:
         return Finding("sessions", "bad", "two connections at the same time are one session", postgresql.POOLING)
     return Finding("sessions", "ok", "each connection is one of its own")

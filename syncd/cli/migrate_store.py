@@ -69,14 +69,14 @@ def _target(text: str) -> sa.URL:
 
 async def _move(source: sa.URL, target: sa.URL, on_rows: Callable[[int, int], None] | None) -> list[Moved]:
     from syncd.mirror.copy.migrate_store import move
-    from syncd.mirror.db.daemon_lock import only_daemon
+    from syncd.mirror.db.daemon_lock import daemon_lock
     from syncd.mirror.db.database import Database
     from syncd.mirror.db.leader import nobody_else
 
     async with AsyncExitStack() as stack:
         for url in (source, target):
             if url.get_backend_name() == "sqlite":
-                stack.enter_context(only_daemon(Path(url.database or ""), "migrate-store"))
+                stack.enter_context(daemon_lock(Path(url.database or ""), "migrate-store"))
             else:
                 await stack.enter_async_context(nobody_else(url))
         async with Database.create(target):

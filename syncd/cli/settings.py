@@ -54,7 +54,7 @@ def migrate(loaded: Loaded, *, as_json: bool) -> None:
 
 async def _migrate(settings: Settings) -> tuple[str | None, str]:
     from syncd.mirror.db.database import Database
-    from syncd.opening import COMMAND_PATIENCE, bring_to_head, database_url
+    from syncd.opening import COMMAND_BUSY_TIMEOUT, bring_to_head, database_url
 
-    async with Database.create(database_url(settings), patience=COMMAND_PATIENCE) as database:
+    async with Database.create(database_url(settings), busy_timeout=COMMAND_BUSY_TIMEOUT) as database:
         return await bring_to_head(database)

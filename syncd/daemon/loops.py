@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from syncd.aio import Wake, task_group
+from syncd.aio import AutoResetEvent, task_group
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
-from syncd.mirror.db.change_feed import POLL_SECONDS_LISTENING, changes
+from syncd.mirror.db.change_feed import POLL_SECONDS_LISTENING, change_feed
 from syncd.rules.decide import PASS_AGAIN, Backoff, pass_pause
 from syncd.status.watchdog import BeatingClock
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.app import Flows
-    from syncd.status.watchdog import Pulse
+    from syncd.status.watchdog import Watchdog
 
 RECONCILE_GAP = 0.5
 """Seconds between rounds of reconciliation, however often the bell rings."""
@@ -40,7 +40,7 @@ RESTARTS = Backoff(1.0, 60.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rhythm:
+class Intervals:
     """The daemon's periods, in seconds; `backoff` is between rounds of reconciliation that Albert does not answer."""
 
     pass_interval: float
@@ -53,14 +53,14 @@ class Rhythm:
 class Daemon:
     """The loops of a running syncd.
 
-    The flows' `pulse` says whether one is wedged. `others` are loops besides the flows, each by its name.
+    The flows' `watchdog` says whether one is wedged. `others` are loops besides the flows, each by its name.
     """
 
     flows: Flows
     log: FilteringBoundLogger
-    rhythm: Rhythm
+    intervals: Intervals
     others: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
-    _reconcile_bell: Wake = field(default_factory=Wake)
+    _reconcile_event: AutoResetEvent = field(default_factory=AutoResetEvent)
 
     async def run(self, signals: AsyncIterator[signal.Signals]) -> None:
         """Run until a signal comes; one that came before counts."""
@@ -69,17 +69,17 @@ class Daemon:
             drained = anyio.Event()
             group.start_soon(self._until_cancelled, stoppable)
             group.start_soon(self._push, drained)
-            self.log.info("daemon.started", pass_interval=self.rhythm.pass_interval)
+            self.log.info("daemon.started", pass_interval=self.intervals.pass_interval)
             async for number in signals:
                 self.log.info("daemon.stopping", signal=signal.Signals(number).name)
                 break
             stoppable.cancel()
             self.flows.push.stop()
-            grace = self.rhythm.shutdown_grace
+            grace = self.intervals.shutdown_grace
             with anyio.move_on_after(max(grace - SECONDS_TO_WRITE, grace * 0.6)):
                 await drained.wait()
             # From here on a database that somebody else holds is not waited for: recovery finds what was in flight.
-            self.flows.database.patience = 0.0
+            self.flows.database.busy_timeout = 0.0
             group.cancel_scope.cancel()
         self.log.info("daemon.stopped")
 
@@ -111,10 +111,10 @@ class Daemon:
 
     def _stand_by(self) -> None:
         for name in ("passes", "reconcile"):
-            self.flows.pulse.beat(name)
+            self.flows.watchdog.heartbeat(name)
 
     async def _push(self, drained: anyio.Event) -> None:
-        self.flows.push.wake = _Bell(self.flows.pulse, "push")
+        self.flows.push.wake_up = _QueueEvent(self.flows.watchdog, "push")
         await self._supervise("push", self.flows.push.run)
         drained.set()
 
@@ -132,26 +132,26 @@ class Daemon:
             except Exception:
                 self.log.exception("loop.failed", loop=name)
             else:
-                self.flows.pulse.end(name)
+                self.flows.watchdog.end(name)
                 return
             failures = 1 if self.flows.clock.monotonic() - began > RESTARTS.longest else failures + 1
-            await self._sleep(name, RESTARTS.wait(failures, chance=1.0))
+            await self._sleep(name, RESTARTS.wait(failures, jitter=1.0))
 
     async def _sleep(self, name: str, seconds: float) -> None:
-        self.flows.pulse.beat(name, seconds)
+        self.flows.watchdog.heartbeat(name, seconds)
         await self.flows.clock.sleep(seconds)
-        self.flows.pulse.beat(name)
+        self.flows.watchdog.heartbeat(name)
 
     async def _passes(self) -> None:
         clock = self.flows.clock
         while True:
             began = clock.monotonic()
-            self.flows.pulse.beat("passes")
+            self.flows.watchdog.heartbeat("passes")
             state = (await self.flows.pull.run()).state
-            self._reconcile_bell.ring()
-            self.flows.pulse.beat("passes")
-            spent = clock.monotonic() - began
-            rest = pass_pause(self.rhythm.pass_interval, spent, failed=state == "failed")
+            self._reconcile_event.set()
+            self.flows.watchdog.heartbeat("passes")
+            seconds_spent = clock.monotonic() - began
+            rest = pass_pause(self.intervals.pass_interval, seconds_spent, failed=state == "failed")
             if state == "running":  # another replica took it up; if this one leads still, it takes it back
                 rest = min(rest, TAKE_BACK_SECONDS)
             await self._sleep("passes", rest)
@@ -159,43 +159,43 @@ class Daemon:
     async def _reconcile(self) -> None:
         failures = 0
         while True:
-            self.flows.pulse.beat("reconcile")
+            self.flows.watchdog.heartbeat("reconcile")
             unanswered = await self.flows.reconcile.run()
             failures = failures + 1 if unanswered else 0
             if unanswered:
-                wait = self.rhythm.backoff.wait(failures, chance=1.0)
-                rest = min(wait, self.rhythm.reconcile_interval, PASS_AGAIN)
+                wait = self.intervals.backoff.wait(failures, jitter=1.0)
+                rest = min(wait, self.intervals.reconcile_interval, PASS_AGAIN)
                 await self._sleep("reconcile", rest)
-            await self._sleep("reconcile", min(RECONCILE_GAP, self.rhythm.reconcile_interval))
-            self.flows.pulse.beat("reconcile", self.rhythm.reconcile_interval)
-            await self._reconcile_bell.wait(self.rhythm.reconcile_interval)
+            await self._sleep("reconcile", min(RECONCILE_GAP, self.intervals.reconcile_interval))
+            self.flows.watchdog.heartbeat("reconcile", self.intervals.reconcile_interval)
+            await self._reconcile_event.wait(self.intervals.reconcile_interval)
 
     async def _watch(self) -> None:
         """Ring the bells when anybody has committed, or the file is not the one that was opened any more."""
-        told = changes(self.flows.database, BeatingClock(self.flows.clock, self.flows.pulse, "watch"))
+        told = change_feed(self.flows.database, BeatingClock(self.flows.clock, self.flows.watchdog, "watch"))
         try:
             while True:
-                self.flows.pulse.beat("watch", POLL_SECONDS_LISTENING)
+                self.flows.watchdog.heartbeat("watch", POLL_SECONDS_LISTENING)
                 await told.wait()
-                self.flows.pulse.beat("watch")
-                self.flows.push.wake.ring()
-                self._reconcile_bell.ring()
+                self.flows.watchdog.heartbeat("watch")
+                self.flows.push.wake_up.set()
+                self._reconcile_event.set()
         finally:
             await told.close()
 
 
-class _Bell(Wake):
+class _QueueEvent(AutoResetEvent):
     """The queue's bell: whoever comes to wait for it has made progress."""
 
-    def __init__(self, pulse: Pulse, loop: str) -> None:
+    def __init__(self, watchdog: Watchdog, loop: str) -> None:
         super().__init__()
-        self._pulse, self._loop = pulse, loop
-        pulse.beat(loop)
+        self._pulse, self._loop = watchdog, loop
+        watchdog.heartbeat(loop)
 
     async def wait(
         self, seconds: float | None = None, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     ) -> None:
         """Wait for the bell, alive; with no limit of time it waits for work in flight, which ends by itself."""
-        self._pulse.beat(self._loop, seconds or 0.0)
+        self._pulse.heartbeat(self._loop, seconds or 0.0)
         await super().wait(seconds, sleep=sleep)
-        self._pulse.beat(self._loop)
+        self._pulse.heartbeat(self._loop)

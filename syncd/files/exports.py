@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from syncd.clock import utc_text
 from syncd.errors import SyncdError, UsageError, how_to_install
-from syncd.files.temp_files import names
+from syncd.files.temp_files import temp_names
 from syncd.mirror.read import catalog
 from syncd.mirror.schema.types import UtcDateTime
 
@@ -141,7 +141,7 @@ def export(
         "files": [],
     }
     try:
-        with names(plan.directory, "syncd-export") as temporary:
+        with temp_names(plan.directory, "syncd-export") as temporary:
             done = 0
             for name in catalog.EXPORTED:
                 made = temporary(plan.file(name))

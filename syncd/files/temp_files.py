@@ -24,7 +24,7 @@ _LOCK = re.compile(r"\.(?P<kind>[a-z-]+)\.(?P<mark>[0-9a-f]{16})\.lock")
 
 
 @contextmanager
-def names(directory: Path, kind: str) -> Iterator[Callable[[str], Path]]:
+def temp_names(directory: Path, kind: str) -> Iterator[Callable[[str], Path]]:
     """Give a function that makes temporary names in a directory; what still has one at the end is removed.
 
     Parameters

@@ -29,7 +29,7 @@ from syncd.albert import (
 )
 from syncd.clock import Clock
 from syncd.mirror.store import pages
-from syncd.pull.page_cache import KnownPages
+from syncd.pull.page_cache import PageCache
 from syncd.pull.write_pages import Fetched
 from syncd.records.parse import GarbledError, read_page
 from syncd.rules.decide import Backoff
@@ -60,7 +60,7 @@ class KeyRefusedError(ListingError):
 
 
 @dataclass
-class Basket:
+class PageQueue:
     """Pages between who fetches and who writes, bounded by number and size."""
 
     _pages: list[Fetched] = field(default_factory=list)
@@ -138,27 +138,27 @@ class Fetching:
     albert: ChatSessionCollection
     clock: Clock
     backoff: Backoff
-    chance: Callable[[], float]
+    jitter: Callable[[], float]
     ceiling: Callable[[int, float], str | None]
     retrying: Callable[[Exception, float], None]
-    known: KnownPages
+    known: PageCache
     given: set[str]
 
-    async def run(self, basket: Basket, *, key: str | None, number: int) -> None:
+    async def run(self, page_queue: PageQueue, *, key: str | None, number: int) -> None:
         """Put page after page into a basket, from a key on, behind so many pages."""
         try:
             while True:
                 if (reason := self.ceiling(number, 0.0)) is not None:
                     raise CeilingError(reason)
                 page = await self._page(key)
-                await basket.put(page)
+                await page_queue.put(page)
                 if page.last:
-                    basket.end()
+                    page_queue.end()
                     return
                 key, number = page.next_key, number + 1
                 self.given.add(key or "")
         except ListingError as error:
-            basket.end(error)
+            page_queue.end(error)
 
     async def _page(self, key: str | None) -> Fetched:
         """Ask for one page until it is there, and read it, unless it is known.
@@ -187,7 +187,7 @@ class Fetching:
                 waits, failures = waits + told, failures + (not told)
                 if failures >= PAGE_ATTEMPTS or waits >= PAGE_WAITS:
                     raise ListingError(f"gave up on a page after {failures + waits} tries: {error}") from error
-                wait = self.backoff.wait(max(failures, 1), chance=self.chance(), retry_after=retry_after)
+                wait = self.backoff.wait(max(failures, 1), jitter=self.jitter(), retry_after=retry_after)
                 if (reason := self.ceiling(0, wait)) is not None:
                     raise CeilingError(f"{reason}, waiting for a page: {error}") from error
                 self.retrying(error, wait)
@@ -220,5 +220,5 @@ def _is_final(error: Exception) -> bool:
     if isinstance(error, ForbiddenError | TooManyRequestsError):
         return False  # Albert's 403 is sometimes transient
     if isinstance(error, AlbertHTTPError):
-        return error.judged
+        return error.rejected
     return False

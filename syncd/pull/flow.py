@@ -25,10 +25,10 @@ from syncd.clock import Clock
 from syncd.logs import log_link
 from syncd.mirror.store import initial_load, passes
 from syncd.mirror.store.passes import PassLostError, Progress
-from syncd.pull.fetch import Basket, CeilingError, Fetching, KeyRefusedError, ListingError
-from syncd.pull.page_cache import KnownPages
+from syncd.pull.fetch import CeilingError, Fetching, KeyRefusedError, ListingError, PageQueue
+from syncd.pull.page_cache import PageCache
 from syncd.pull.sweep import Guard, sweep
-from syncd.pull.write_pages import Fetched, Mirrored, mirror
+from syncd.pull.write_pages import Fetched, PageWritten, mirror
 from syncd.rules.decide import Backoff
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Pull:
     log: FilteringBoundLogger
     settings: PullSettings
     on_page: Callable[[Mapping[str, int]], None] | None = None
-    chance: Callable[[], float] = field(default=random.random)
+    jitter: Callable[[], float] = field(default=random.random)
 
     async def run(self) -> PassOutcome:
         """Take up the running pass or begin one, and bring it to its end.
@@ -188,20 +188,20 @@ class Pull:
     async def _read(self, progress: Progress) -> str | None:
         """Read the listing from the checkpoint to its end; return why it is not whole, None when it is."""
         verdict: str | None = None
-        basket = Basket()
+        page_queue = PageQueue()
         fetching = Fetching(
             albert=self.albert,
             clock=self.clock,
             backoff=self.settings.backoff,
-            chance=self.chance,
+            jitter=self.jitter,
             ceiling=lambda number, wait: self._ceiling(progress, number, wait),
             retrying=lambda error, wait: self.log.debug("page.retrying", error=str(error), seconds=round(wait, 3)),
-            known=await KnownPages.load(self.database),
+            known=await PageCache.load(self.database),
             given=progress.keys,
         )
         async with task_group() as group:
-            group.start_soon(partial(fetching.run, basket, key=progress.page_key, number=progress.counts["pages"]))
-            while fetched := await basket.take():
+            group.start_soon(partial(fetching.run, page_queue, key=progress.page_key, number=progress.counts["pages"]))
+            while fetched := await page_queue.take():
                 verdict = await self._mirror(progress, fetched)
         return verdict
 
@@ -216,7 +216,7 @@ class Pull:
         """Write pages and the checkpoint behind them in one transaction; return the verdict when one is the last."""
         now, grace = self.clock.now(), self.settings.guard.grace
 
-        def work(connection: Connection) -> tuple[Progress, list[Mirrored], str | None]:
+        def work(connection: Connection) -> tuple[Progress, list[PageWritten], str | None]:
             return mirror(connection, progress, fetched, now=now, grace=grace)
 
         after, mirrored, verdict = await self.database.write(work)
@@ -227,7 +227,7 @@ class Pull:
             self.on_page(progress.counts)
         return verdict
 
-    def _report(self, progress: Progress, page: Mirrored) -> None:
+    def _report(self, progress: Progress, page: PageWritten) -> None:
         self.log.info(
             "page.mirrored", pass_id=progress.id, page=page.number, sessions=page.sessions, changed=page.changed
         )

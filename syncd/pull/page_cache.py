@@ -15,7 +15,7 @@ WINDOW = 64
 """Pages that are read from the database at once: most passes meet them in the order of the last one."""
 
 
-class KnownPages:
+class PageCache:
     """What the last complete pass knows of its pages; 16 bytes and a number of each are held in memory."""
 
     def __init__(self, database: Database, pass_id: int, numbers: dict[bytes, int]) -> None:
@@ -25,7 +25,7 @@ class KnownPages:
         self._window: dict[int, ReadPage] = {}
 
     @classmethod
-    async def load(cls, database: Database) -> KnownPages:
+    async def load(cls, database: Database) -> PageCache:
         """Load the digests of the last complete pass."""
         return cls(database, *await database.read(pages.digests))
 

@@ -167,34 +167,34 @@ class _Sweep:
         progress, now = self.progress, self.clock.now()
         pairs = list(zip(candidates, evidence, strict=True))
 
-        def work(connection: Connection) -> tuple[list[str], sessions.Applied]:
-            applied = sessions.Applied()
+        def work(connection: Connection) -> tuple[list[str], sessions.ApplyResult]:
+            applied = sessions.ApplyResult()
             for _, found in pairs:
                 if found.row is not None:
                     # look-ups lag: nothing is restored here, what is back from the dead is listed
-                    sighting = sessions.Sighting(found.asked_at, utc_text(now), listed_from="")
-                    one = sessions.apply(connection, [found.row], sighting)
+                    observation = sessions.Observation(found.asked_at, utc_text(now), listed_from="")
+                    one = sessions.apply(connection, [found.row], observation)
                     applied.sources += one.sources
                     applied.restored += one.restored
             unread = [one.key for one, found in pairs if found.verdict == "alive" and found.row is None]
             missing.clear(connection, unread, now)
             gone = [candidate.key for candidate, found in pairs if found.verdict == "gone"]
             counted = missing.count(connection, gone, progress, now)
-            doomed = [one.key for one in counted if self._may_go(one, now)]
-            buried = sessions.bury(connection, doomed, now=utc_text(now), pass_id=progress.id)
+            to_delete = [one.key for one in counted if self._may_go(one, now)]
+            deleted = sessions.tombstone(connection, to_delete, now=utc_text(now), pass_id=progress.id)
             passes.forget_approved(connection, self._settled(pairs))
             quarantine.resolve_unseen(connection, progress.met, now)
-            passes.finish(connection, progress, "complete", now=now, missing=len(pairs), deleted=len(buried))
-            return buried, applied
+            passes.finish(connection, progress, "complete", now=now, missing=len(pairs), deleted=len(deleted))
+            return deleted, applied
 
-        buried, applied = await self.database.write(work)
-        for session_id in buried:
+        deleted, applied = await self.database.write(work)
+        for session_id in deleted:
             self.log.info("session.deleted", session_id=session_id)
         for session_id in applied.restored:
             self.log.info("session.restored", session_id=session_id)
         for link in applied.sources:
             log_link(self.log, link)
-        return len(buried)
+        return len(deleted)
 
     def _may_go(self, absent: missing.Absent, now: datetime) -> bool:
         return absent.key in self.approved or may_delete(

@@ -57,7 +57,7 @@ class Fetched:
 
 
 @dataclass(slots=True)
-class Mirrored:
+class PageWritten:
     """What became of one page: what its log events tell."""
 
     number: int
@@ -70,7 +70,7 @@ class Mirrored:
 
 def mirror(
     connection: Connection, before: Progress, fetched: Sequence[Fetched], *, now: datetime, grace: float
-) -> tuple[Progress, list[Mirrored], str | None]:
+) -> tuple[Progress, list[PageWritten], str | None]:
     """Write pages that follow each other, and move the checkpoint behind them.
 
     Parameters
@@ -122,7 +122,7 @@ class _Writing:
     now: datetime
     grace: float
     read: list[ReadPage] = field(default_factory=list)
-    mirrored: list[Mirrored] = field(default_factory=list)
+    mirrored: list[PageWritten] = field(default_factory=list)
     new: int = 0
     """Sessions, and items without an id, that the last page was the first of this pass to bring."""
     suspect: bool = field(init=False)
@@ -149,7 +149,7 @@ class _Writing:
         return pages.unchanged(self.connection, known, suspects)
 
     def _mirror(self, fetched: Fetched, page: Page) -> None:
-        sighting = sessions.Sighting(
+        observation = sessions.Observation(
             utc_text(fetched.asked_at),
             utc_text(self.now),
             self.progress.id,
@@ -158,7 +158,7 @@ class _Writing:
             new=self.progress.loading or self.progress.filling,
             loading=self.progress.loading,
         )
-        applied = sessions.apply(self.connection, page.rows, sighting)
+        applied = sessions.apply(self.connection, page.rows, observation)
         inserted = list(applied.changes.values()).count("inserted")
         self.progress.filling = inserted == len(page.rows) > 0
         self._count(applied.keys, applied.changes, self._recovered(page, applied.keys))
@@ -175,7 +175,7 @@ class _Writing:
     def _done(self, read: ReadPage, count: int, changed: int = 0) -> None:
         self.progress.page_key = read.next_key
         self.read.append(read)
-        self.mirrored.append(Mirrored(self.progress.counts["pages"], count, changed))
+        self.mirrored.append(PageWritten(self.progress.counts["pages"], count, changed))
 
     def _count(self, keys: Sequence[int], changes: dict[int, str], recovered: frozenset[int] = frozenset()) -> None:
         """Count the sessions of a page, of which some were counted as unreadable before."""

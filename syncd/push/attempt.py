@@ -30,7 +30,7 @@ from syncd.albert.paths import segment
 from syncd.clock import utc_text
 from syncd.mirror.store import operations, sources
 from syncd.mirror.store.operations import LeaseLostError, Operation
-from syncd.push.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown
+from syncd.push.outcomes import CredentialsRejected, Dead, NotFound, Outcome, Retry, Succeeded, Unknown
 from syncd.records.parse import ID, SOURCE, GarbledError, Row, read_session
 from syncd.rules.decide import GONE, difference, lag_wait
 
@@ -48,8 +48,9 @@ SERVICE_UNAVAILABLE = 503
 class Attempt:
     """A claimed operation in flight.
 
-    `lease_until` is how long the claim is good, `settle` the seconds that look-ups may lag, `sent` tells whether a
-    POST has left whose answer is not known, and `through` that it needs no more of Albert: only the writing is left.
+    `lease_until` is how long the claim is good, `settle` the seconds that look-ups may lag. `sent` tells whether
+    a POST has left whose answer is not known. `awaiting_commit` tells that all requests are done and only the outcome
+    has to be committed.
     """
 
     operation: Operation
@@ -59,7 +60,7 @@ class Attempt:
     database: Database
     settle: float
     sent: bool = field(default=False)
-    through: bool = field(default=False)
+    awaiting_commit: bool = field(default=False)
 
     def interrupted(self) -> Outcome:
         """Tell what a cancellation in the middle of the attempt means."""
@@ -131,8 +132,8 @@ async def _create(attempt: Attempt) -> Outcome:
         if _surely_not_applied(error):
             attempt.sent = False
             raise
-        status, told = getattr(error, "status_code", None), getattr(error, "retry_after", None)
-        return Unknown(str(error), status, told, down=True)
+        status, retry_after = getattr(error, "status_code", None), getattr(error, "retry_after", None)
+        return Unknown(str(error), status, retry_after, down=True)
     # some servers answer a duplicate with the session that was there first
     note = difference(row, name=operation.name or "", parent_id=operation.parent_id)
     return Succeeded(row[ID], asked_at, (row,), note=note, status=201, made=True)
@@ -180,7 +181,7 @@ async def _adopt_after(attempt: Attempt, error: ConflictError | BadRequestError)
 
 async def _look_again(attempt: Attempt) -> Outcome:
     found = await _look_up(attempt)
-    return found if isinstance(found, Succeeded) else Missed(found)
+    return found if isinstance(found, Succeeded) else NotFound(found)
 
 
 async def _look_up(attempt: Attempt) -> Succeeded | int:
@@ -268,7 +269,7 @@ async def _already_gone(attempt: Attempt, status: int) -> Outcome | str:
 
 def _surely_not_applied(error: AlbertException | GarbledError) -> bool:
     """Whether a POST that failed so was not applied: it never left, or the server refused it."""
-    if isinstance(error, AlbertHTTPError) and error.judged:
+    if isinstance(error, AlbertHTTPError) and error.rejected:
         return True
     return isinstance(error, AlbertException) and error.not_applied
 
@@ -277,14 +278,14 @@ def _failed(error: AlbertException | GarbledError) -> Outcome:
     """Tell what a failed request means that surely was not, or may safely be, applied."""
     text = str(error)
     if isinstance(error, AlbertAuthError | UnauthorizedError):
-        return Refused(text, getattr(error, "status_code", None))
+        return CredentialsRejected(text, getattr(error, "status_code", None))
     if not isinstance(error, AlbertHTTPError):
         return Retry(text, down=True)
-    status, told = error.status_code, error.retry_after
-    if isinstance(error, TooManyRequestsError) or (status == SERVICE_UNAVAILABLE and told is not None):
-        return Retry(text, status, told, counts=False, down=True)
+    status, retry_after = error.status_code, error.retry_after
+    if isinstance(error, TooManyRequestsError) or (status == SERVICE_UNAVAILABLE and retry_after is not None):
+        return Retry(text, status, retry_after, counts=False, down=True)
     if isinstance(error, RedirectError):
         return Dead(f"Albert answered with a redirect, which is never followed: {text}", status)
-    if error.judged:
-        return Retry(text, status, told) if isinstance(error, ForbiddenError) else Dead(text, status)
-    return Retry(text, status, told, down=True)
+    if error.rejected:
+        return Retry(text, status, retry_after) if isinstance(error, ForbiddenError) else Dead(text, status)
+    return Retry(text, status, retry_after, down=True)

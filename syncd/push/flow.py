@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from syncd.aio import Wake, task_group
+from syncd.aio import AutoResetEvent, task_group
 from syncd.errors import DatabaseUnusableError
 from syncd.logs import log_link, safe_text
 from syncd.mirror.store import operations
@@ -32,8 +32,17 @@ from syncd.mirror.store.operations import LeaseLostError, Operation
 from syncd.push import attempt, record
 from syncd.push.attempt import Attempt
 from syncd.push.outage import LONGEST_PAUSE, Outage, Pauses
-from syncd.push.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown, answered
-from syncd.push.record import Concluded, Conclusion, Patience
+from syncd.push.outcomes import (
+    CredentialsRejected,
+    Dead,
+    NotFound,
+    Outcome,
+    Retry,
+    Succeeded,
+    Unknown,
+    proves_available,
+)
+from syncd.push.record import Completion, Recorded, RetryPolicy
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -58,7 +67,7 @@ class PushSettings:
 
     concurrency: int
     lease: float
-    patience: Patience
+    retry_policy: RetryPolicy
 
 
 @dataclass(kw_only=True)
@@ -76,20 +85,20 @@ class Push:
     clock: Clock
     log: FilteringBoundLogger
     settings: PushSettings
-    wake: Wake = field(default_factory=Wake)
-    chance: Callable[[], float] = field(default=random.random)
+    wake_up: AutoResetEvent = field(default_factory=AutoResetEvent)
+    jitter: Callable[[], float] = field(default=random.random)
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     refused: str | None = None
     """Why the queue rests, while Albert refuses the credentials."""
     _limited: dict[int, int] = field(default_factory=dict)
     """How often in a row each operation was answered 429 with no word of how long to wait."""
-    _flying: dict[int, Attempt] = field(default_factory=dict)
+    _in_flight: dict[int, Attempt] = field(default_factory=dict)
     _looked_at: datetime = NEVER
     _turn: int = 0
     _stopping: bool = False
 
     def __post_init__(self) -> None:
-        backoff = self.settings.patience.backoff
+        backoff = self.settings.retry_policy.backoff
         self._refusals = Pauses(backoff)
         self._outage = Outage(Pauses(replace(backoff, longest=min(backoff.longest, LONGEST_PAUSE))))
         self._room = anyio.Semaphore(self.settings.concurrency, fast_acquire=True)
@@ -101,34 +110,34 @@ class Push:
             while not self._stopping:
                 claimed = await self._launch(group)
                 if not claimed and not self._stopping:
-                    await self.wake.wait(await self._idle_seconds(), sleep=self.clock.sleep)
-            while self._flying:
-                await self.wake.wait()
+                    await self.wake_up.wait(await self._idle_seconds(), sleep=self.clock.sleep)
+            while self._in_flight:
+                await self.wake_up.wait()
             group.cancel_scope.cancel()
 
     def stop(self) -> None:
         """Claim nothing more."""
         self._stopping = True
-        self.wake.ring()
+        self.wake_up.set()
 
-    def heard(self) -> None:
+    def note_response(self) -> None:
         """Note that Albert answered somebody else: if all operations fail, that is not for want of Albert.
 
         They still go one at a time, but not ever more slowly, and each comes to the end of its attempts.
         """
-        self._outage.heard(self.clock.monotonic())
+        self._outage.note_response(self.clock.monotonic())
 
     async def drain(self) -> None:
         """Work the queue until nothing is due and nothing is in flight, or Albert takes nothing."""
         async with task_group() as group:
             group.start_soon(self._hold_leases)
             while True:
-                idle = not self._flying  # what ends while the queue is looked at may have been in the way of others
+                idle = not self._in_flight  # what ends while the queue is looked at may have been in the way of others
                 claimed = 0 if self.refused else await self._launch(group)
                 if not claimed and idle:
                     break
                 if not claimed:
-                    await self.wake.wait()
+                    await self.wake_up.wait()
             group.cancel_scope.cancel()
 
     async def recover(self, *, abandoned: bool) -> None:
@@ -146,7 +155,7 @@ class Push:
                 error="its daemon stopped before the answer was known",
             )
         if found:
-            self.wake.ring()
+            self.wake_up.set()
 
     @property
     def _free(self) -> int:
@@ -156,7 +165,7 @@ class Push:
         """
         at_once = self.settings.concurrency
         slots = 1 if self.refused or self._outage.down else at_once + at_once // AHEAD
-        return slots - sum(not flight.through for flight in self._flying.values())
+        return slots - sum(not flight.awaiting_commit for flight in self._in_flight.values())
 
     def _rest_seconds(self) -> float:
         now = self.clock.monotonic()
@@ -180,9 +189,11 @@ class Push:
         self._looked_at, claimed = await self.database.write(work)
         until = self._looked_at + timedelta(seconds=lease)
         for operation in claimed:
-            flight = Attempt(operation, self.albert, self.clock, until, self.database, self.settings.patience.settle)
-            self._flying[operation.id] = flight
-            group.start_soon(self._fly, flight)
+            flight = Attempt(
+                operation, self.albert, self.clock, until, self.database, self.settings.retry_policy.settle
+            )
+            self._in_flight[operation.id] = flight
+            group.start_soon(self._run_operation, flight)
         return len(claimed)
 
     async def _idle_seconds(self) -> float | None:
@@ -198,7 +209,7 @@ class Push:
             return ceiling
         return min(max((due - self.clock.now()).total_seconds(), LOOKS_AT_ONCE), ceiling)
 
-    async def _fly(self, flight: Attempt) -> None:
+    async def _run_operation(self, flight: Attempt) -> None:
         """Perform one claimed operation and write what became of it."""
         operation = flight.operation
         log = self.log.bind(operation_id=operation.id, source_session_id=operation.source_session_id)
@@ -207,8 +218,8 @@ class Push:
             outcome = await self._perform(flight)
             if isinstance(outcome, Succeeded):
                 # the next claim shares a commit with this one's end; see `database.write`
-                flight.through = True
-                self.wake.ring()
+                flight.awaiting_commit = True
+                self.wake_up.set()
             await self._conclude(operation, outcome, log)
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(LAST_WORDS, shield=True):
@@ -223,9 +234,9 @@ class Push:
             sent = operation.kind == "create" and (flight.sent or isinstance(outcome, Succeeded | Unknown))
             await self._break(operation, error, log, sent=sent)
         finally:
-            if self._flying.get(operation.id) is flight:  # not when its lease ran out and it was claimed anew, by us
-                del self._flying[operation.id]
-            self.wake.ring()
+            if self._in_flight.get(operation.id) is flight:  # not when its lease ran out and it was claimed anew, by us
+                del self._in_flight[operation.id]
+            self.wake_up.set()
 
     async def _perform(self, flight: Attempt) -> Outcome:
         """Make the attempt when there is room; one that the queue came to rest before gives its claim back."""
@@ -246,15 +257,15 @@ class Push:
             log.exception("operation.failed")
 
     async def _conclude(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
-        operation, own = self._learn(operation, outcome, log)
-        now, chance = self.clock.now(), self.chance()
-        own = self._slow_down(operation, own, chance)
-        outcome = record.spent(operation, own, now=now, patience=self.settings.patience)
-        conclusion = Conclusion(operation, outcome, now, self.settings.patience, chance)
-        written: Concluded = await self.database.write_each(record.write_all, conclusion)
+        operation, own = self._record_failure(operation, outcome, log)
+        now, jitter = self.clock.now(), self.jitter()
+        own = self._slow_down(operation, own, jitter)
+        outcome = record.give_up_if_exhausted(operation, own, now=now, retry_policy=self.settings.retry_policy)
+        completion = Completion(operation, outcome, now, self.settings.retry_policy, jitter)
+        written: Recorded = await self.database.write_batched(record.write_all, completion)
         for link in written.links:
             log_link(log, link)
-        self._relax(own, log)  # not what was written: to be given up is no sign of life
+        self._record_recovery(own, log)  # not what was written: to be given up is no sign of life
         _report(operation, written.outcome, log)
 
     async def _break(self, operation: Operation, error: Exception, log: FilteringBoundLogger, *, sent: bool) -> None:
@@ -263,16 +274,20 @@ class Push:
         now = self.clock.now()
         try:
             outcome = await self.database.write(
-                lambda c: record.write_broken(c, operation, words, sent=sent, now=now, patience=self.settings.patience)
+                lambda c: record.write_broken(
+                    c, operation, words, sent=sent, now=now, retry_policy=self.settings.retry_policy
+                )
             )
         except LeaseLostError as lost:
             log.warning("operation.fenced", error=str(lost))
         else:
             _report(operation, outcome, log)
 
-    def _learn(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> tuple[Operation, Outcome]:
+    def _record_failure(
+        self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger
+    ) -> tuple[Operation, Outcome]:
         """Learn from an outcome that Albert is down or refuses the credentials, before the next in line is sent."""
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, CredentialsRejected):
             # a credential that stays refused costs no attempt of anybody: the queue rests
             if self.refused is None:
                 log.error("queue.paused", error=outcome.error, hint="mend the credentials, then: syncd doctor")
@@ -281,37 +296,37 @@ class Push:
         if isinstance(outcome, Retry | Unknown) and outcome.down:
             was_down, error = self._outage.down, outcome.error
             moment = self.clock.monotonic()
-            if self._outage.failed(operation.id, moment, told=outcome.retry_after):
-                operation, outcome = record.uncounted(operation, outcome, self._outage.pauses.left(moment))
+            if self._outage.failed(operation.id, moment, retry_after=outcome.retry_after):
+                operation, outcome = record.refund_attempt(operation, outcome, self._outage.pauses.left(moment))
             if self._outage.down and not was_down:
                 log.error("queue.slowed", error=error, hint="Albert fails for everybody; no attempt counts meanwhile")
         return operation, outcome
 
-    def _slow_down(self, operation: Operation, outcome: Outcome, chance: float) -> Outcome:
+    def _slow_down(self, operation: Operation, outcome: Outcome, jitter: float) -> Outcome:
         """Wait ever longer for a server that says "too many" and not until when: such an attempt is not counted."""
         if not isinstance(outcome, Retry) or outcome.status != HTTPStatus.TOO_MANY_REQUESTS or outcome.retry_after:
             self._limited.pop(operation.id, None)
             return outcome
         self._limited[operation.id] = count = self._limited.get(operation.id, 0) + 1
-        return replace(outcome, retry_after=self.settings.patience.backoff.wait(count, chance=chance))
+        return replace(outcome, retry_after=self.settings.retry_policy.backoff.wait(count, jitter=jitter))
 
-    def _relax(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
+    def _record_recovery(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
         """Learn from an outcome that Albert takes the credentials again, or works again."""
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, CredentialsRejected):
             return
         taken = outcome.status is not None and not getattr(outcome, "down", False)
         if taken and self.refused is not None:
             self.refused = None
             self._refusals.end()
             log.info("queue.resumed")
-        if answered(outcome) and self._outage.over():
+        if proves_available(outcome) and self._outage.over():
             log.info("queue.resumed")
 
     async def _hold_leases(self) -> None:
         """Prolong the leases of what is in flight long before they run out, and sweep up those that nobody holds."""
         while True:
             await self.clock.sleep(self.settings.lease / 3)
-            await self._renew(list(self._flying.values()))
+            await self._renew(list(self._in_flight.values()))
             await self.recover(abandoned=False)
 
     async def _renew(self, flights: list[Attempt]) -> None:
@@ -338,7 +353,7 @@ def _report(operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -
             log.warning("operation.retrying", error=outcome.error, **facts)
         case Unknown():
             log.warning("operation.unknown", error=outcome.error, **facts)
-        case Missed():
+        case NotFound():
             log.info("operation.looked_up", lookups=operation.lookups + 1, **facts)
         case Dead():
             log.error("operation.dead", error=outcome.error, hint=f"syncd operations show {operation.id}", **facts)

@@ -34,12 +34,12 @@ class Pauses:
     count: int = 0
     until: float = 0.0
 
-    def grow(self, now: float, *, told: float | None = None) -> None:
+    def grow(self, now: float, *, retry_after: float | None = None) -> None:
         """Rest for longer than the last time, or for as long as the server asked for; `now` is monotonic seconds."""
         if self.count and now < self.until:
             return
         self.count += 1
-        wait = self.backoff.wait(self.count, chance=1.0, retry_after=told)
+        wait = self.backoff.wait(self.count, jitter=1.0, retry_after=retry_after)
         self.until = now + max(wait, min(SHORTEST_PAUSE, self.backoff.longest))
 
     def shorten(self) -> None:
@@ -68,14 +68,14 @@ class Outage:
         """Whether Albert is taken to be down for everybody."""
         return len(self.failing) >= DISTINCT
 
-    def failed(self, operation_id: int, now: float, *, told: float | None = None) -> bool:
+    def failed(self, operation_id: int, now: float, *, retry_after: float | None = None) -> bool:
         """Note a failure; return whether it is Albert's and not the operation's."""
         self.failing.add(operation_id)
         if self.down:
-            self.pauses.grow(now, told=told)
+            self.pauses.grow(now, retry_after=retry_after)
         return self.down and now - self._heard_at >= SILENCE
 
-    def heard(self, now: float) -> None:
+    def note_response(self, now: float) -> None:
         """Note that Albert answered somebody else: what goes on failing now does so for other reasons."""
         self._heard_at = now
         self.pauses.shorten()

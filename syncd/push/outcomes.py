@@ -51,7 +51,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
+class NotFound:
     """A look-up for an unknown create found nothing."""
 
     status: int | None = None
@@ -66,17 +66,17 @@ class Dead:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class CredentialsRejected:
     """Albert refuses the credentials: the operation has no part in it."""
 
     error: str
     status: int | None = None
 
 
-Outcome = Succeeded | Retry | Unknown | Missed | Dead | Refused
+Outcome = Succeeded | Retry | Unknown | NotFound | Dead | CredentialsRejected
 
 
-def answered(outcome: Outcome) -> bool:
+def proves_available(outcome: Outcome) -> bool:
     """Whether an outcome shows that Albert works: a request that changes it was judged on its merits.
 
     A look-up that finds nothing and a 403, which Albert's gateway gives at times, show neither the one nor the other.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from syncd.clock import utc_text
 from syncd.mirror.db.dialects import is_postgresql
 from syncd.mirror.store import operations, sessions, sessions_pg, sources
-from syncd.push.outcomes import Dead, Missed, Outcome, Refused, Retry, Succeeded, Unknown
+from syncd.push.outcomes import CredentialsRejected, Dead, NotFound, Outcome, Retry, Succeeded, Unknown
 from syncd.records.parse import ID, SOURCE
 from syncd.rules.decide import Backoff, lag_wait, listed_from, next_lookup
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How often, and how long, an operation is tried; `settle` is in seconds."""
 
     max_attempts: int
@@ -35,36 +35,38 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Conclusion:
-    """What is to be written of an operation; `chance` is from 0 to 1, for the jitter of a wait."""
+class Completion:
+    """What is to be written of an operation; `jitter` is from 0 to 1, for the jitter of a wait."""
 
     operation: Operation
     outcome: Outcome
     now: datetime
-    patience: Patience
-    chance: float
+    retry_policy: RetryPolicy
+    jitter: float
 
 
 @dataclass(frozen=True, slots=True)
-class Concluded:
+class Recorded:
     """What was written, which may be another outcome than the attempt's own, and the links that changed."""
 
     outcome: Outcome
     links: list[Link]
 
 
-def spent(operation: Operation, outcome: Outcome, *, now: datetime, patience: Patience) -> Outcome:
+def give_up_if_exhausted(
+    operation: Operation, outcome: Outcome, *, now: datetime, retry_policy: RetryPolicy
+) -> Outcome:
     """Turn a retry of an operation whose attempts are used up into its end."""
-    over = operation.attempts >= patience.max_attempts
+    over = operation.attempts >= retry_policy.max_attempts
     if isinstance(outcome, Retry) and outcome.counts and over and operation.state == "running":
         return Dead(f"gave up after {operation.attempts} attempts: {outcome.error}", outcome.status)
-    if isinstance(outcome, Missed) and over and _following(operation, now, patience) is None:
+    if isinstance(outcome, NotFound) and over and _following(operation, now, retry_policy) is None:
         words = f"gave up after {operation.attempts} attempts, each with its answer lost"
         return Dead(f"{words}; the last: {operation.last_error}" if operation.last_error else words, outcome.status)
     return outcome
 
 
-def uncounted(operation: Operation, outcome: Outcome, rest: float) -> tuple[Operation, Outcome]:
+def refund_attempt(operation: Operation, outcome: Outcome, rest: float) -> tuple[Operation, Outcome]:
     """Take an attempt back that was not the operation's fault: Albert is down for everybody.
 
     It waits for as long as the queue rests, in seconds: a growing wait of its own would outlast the outage.
@@ -76,19 +78,19 @@ def uncounted(operation: Operation, outcome: Outcome, rest: float) -> tuple[Oper
     return operation, outcome
 
 
-def write_all(connection: Connection, conclusions: Sequence[Conclusion]) -> list[Concluded]:
+def write_all(connection: Connection, completions: Sequence[Completion]) -> list[Recorded]:
     """Write what became of some attempts, each of an operation of its own: see `write`.
 
     On PostgreSQL the sessions that were made are written together; SQLite has no round trips to save.
     """
-    done = _write_made(connection, conclusions) if is_postgresql(connection) and len(conclusions) > 1 else {}
-    return [done.get(one.operation.id) or write(connection, one) for one in conclusions]
+    done = _write_made(connection, completions) if is_postgresql(connection) and len(completions) > 1 else {}
+    return [done.get(one.operation.id) or write(connection, one) for one in completions]
 
 
-def _write_made(connection: Connection, conclusions: Sequence[Conclusion]) -> dict[int, Concluded]:
+def _write_made(connection: Connection, completions: Sequence[Completion]) -> dict[int, Recorded]:
     """Write what creates have made, where it is new to the mirror, as it nearly always is; return those written."""
     made = {}
-    for one in conclusions:
+    for one in completions:
         outcome = one.outcome
         if (
             isinstance(outcome, Succeeded)
@@ -99,20 +101,20 @@ def _write_made(connection: Connection, conclusions: Sequence[Conclusion]) -> di
     if not made:
         return {}
     rows = [outcome.rows[0] for _, outcome, _ in made.values()]
-    now = utc_text(max(one.now for one in conclusions))
+    now = utc_text(max(one.now for one in completions))
     keys, links, others = sessions_pg.insert(connection, rows, now=now, pass_id=None, observed_at=now)
     links += sources.refresh(connection, set(others), now)
     written = [made[session_id] for session_id in keys]
     sessions_pg.finish(connection, [(operation, outcome, utc_text(at)) for operation, outcome, at in written])
     return {
-        operation.id: Concluded(
+        operation.id: Recorded(
             outcome, [link for link in links if link.source_session_id == operation.source_session_id]
         )
         for operation, outcome, _ in written
     }
 
 
-def write(connection: Connection, conclusion: Conclusion) -> Concluded:
+def write(connection: Connection, completion: Completion) -> Recorded:
     """Write an outcome.
 
     Raises
@@ -120,46 +122,46 @@ def write(connection: Connection, conclusion: Conclusion) -> Concluded:
     LeaseLostError
         The claim is not good any more.
     """
-    operation, outcome, now = conclusion.operation, conclusion.outcome, conclusion.now
-    patience, chance = conclusion.patience, conclusion.chance
+    operation, outcome, now = completion.operation, completion.outcome, completion.now
+    retry_policy, jitter = completion.retry_policy, completion.jitter
     match outcome:
         case Succeeded():
-            links, written = _effect(connection, operation, outcome, now, patience)
+            links, written = _effect(connection, operation, outcome, now, retry_policy)
             created = outcome.session_id or ""
             if operation.kind == "create" and created not in written and not sessions.is_live(connection, created):
                 # deleted by another operation between the answer and now, or lately, and look-ups lag: what a create
                 # promises is not there
                 words = f"{outcome.session_id} was deleted lately and is shown still: look-ups lag"
-                again = Retry(words, outcome.status, lag_wait(patience.settle), counts=False)
-                _retry(connection, operation, again, now=now, patience=patience, chance=chance)
-                return Concluded(again, links)
+                again = Retry(words, outcome.status, lag_wait(retry_policy.settle), counts=False)
+                _retry(connection, operation, again, now=now, retry_policy=retry_policy, jitter=jitter)
+                return Recorded(again, links)
             operations.release(
                 connection, operation, "succeeded", result_session_id=outcome.session_id, finished_at=now,
                 last_error=outcome.note, last_status=outcome.status, next_attempt_at=None, unknown_since=None,
             )  # fmt: skip
-            return Concluded(outcome, links)
+            return Recorded(outcome, links)
         case Retry():
-            _retry(connection, operation, outcome, now=now, patience=patience, chance=chance)
-        case Refused():
+            _retry(connection, operation, outcome, now=now, retry_policy=retry_policy, jitter=jitter)
+        case CredentialsRejected():
             operations.release(
                 connection, operation, "unknown" if operation.state == "unknown" else "pending",
                 attempts=operation.attempts - (operation.state == "running"),
                 last_error=outcome.error, last_status=outcome.status, next_attempt_at=now,
             )  # fmt: skip
         case Unknown():
-            _unknown(connection, operation, outcome, now, patience)
-        case Missed():
-            _missed(connection, operation, outcome, now, patience)
+            _unknown(connection, operation, outcome, now, retry_policy)
+        case NotFound():
+            _missed(connection, operation, outcome, now, retry_policy)
         case Dead():
             operations.release(
                 connection, operation, "dead", finished_at=now, last_error=outcome.error,
                 last_status=outcome.status, next_attempt_at=None,
             )  # fmt: skip
-    return Concluded(outcome, [])
+    return Recorded(outcome, [])
 
 
 def write_broken(
-    connection: Connection, operation: Operation, error: str, *, sent: bool, now: datetime, patience: Patience
+    connection: Connection, operation: Operation, error: str, *, sent: bool, now: datetime, retry_policy: RetryPolicy
 ) -> Outcome:
     """Write that syncd itself failed on an operation: it must neither stay claimed for ever nor be tried for ever.
 
@@ -170,12 +172,12 @@ def write_broken(
     """
     looked_up = operation.state == "unknown"
     attempts = operation.attempts + looked_up
-    if attempts >= patience.max_attempts:
+    if attempts >= retry_policy.max_attempts:
         operations.release(
             connection, operation, "dead", attempts=attempts, finished_at=now, last_error=error, next_attempt_at=None
         )
         return Dead(error)
-    due = now + timedelta(seconds=patience.backoff.wait(attempts, chance=1.0))
+    due = now + timedelta(seconds=retry_policy.backoff.wait(attempts, jitter=1.0))
     values: dict[str, Any] = {"attempts": attempts, "last_error": error, "next_attempt_at": due}
     if sent and not looked_up:
         values |= {"unknown_since": now, "lookups": 0}
@@ -184,15 +186,21 @@ def write_broken(
 
 
 def _retry(
-    connection: Connection, operation: Operation, outcome: Retry, *, now: datetime, patience: Patience, chance: float
+    connection: Connection,
+    operation: Operation,
+    outcome: Retry,
+    *,
+    now: datetime,
+    retry_policy: RetryPolicy,
+    jitter: float,
 ) -> None:
     running = operation.state == "running"
     if running:
         attempt = max(operation.attempts, 1)
-        wait = patience.backoff.wait(attempt, chance=chance, retry_after=outcome.retry_after)
+        wait = retry_policy.backoff.wait(attempt, jitter=jitter, retry_after=outcome.retry_after)
     else:  # failed look-ups are not counted, so what grows their waits is the time that has gone by
         elapsed = (now - (operation.unknown_since or now)).total_seconds()
-        wait = patience.backoff.since(elapsed, chance=chance, retry_after=outcome.retry_after)
+        wait = retry_policy.backoff.since(elapsed, jitter=jitter, retry_after=outcome.retry_after)
     operations.release(
         connection, operation, "pending" if running else "unknown",
         attempts=operation.attempts - (running and not outcome.counts),
@@ -200,24 +208,28 @@ def _retry(
     )  # fmt: skip
 
 
-def _unknown(connection: Connection, operation: Operation, outcome: Unknown, now: datetime, patience: Patience) -> None:
-    first = next_lookup(now, lookups=0, settle=patience.settle, now=now) or now
-    told = now + timedelta(seconds=patience.backoff.told(outcome.retry_after or 0.0))
+def _unknown(
+    connection: Connection, operation: Operation, outcome: Unknown, now: datetime, retry_policy: RetryPolicy
+) -> None:
+    first = next_lookup(now, lookups=0, settle=retry_policy.settle, now=now) or now
+    told = now + timedelta(seconds=retry_policy.backoff.told(outcome.retry_after or 0.0))
     operations.release(
         connection, operation, "unknown", attempts=operation.attempts, unknown_since=now, lookups=0,
         last_error=outcome.error, last_status=outcome.status, next_attempt_at=max(first, told),
     )  # fmt: skip
 
 
-def _following(operation: Operation, now: datetime, patience: Patience) -> datetime | None:
+def _following(operation: Operation, now: datetime, retry_policy: RetryPolicy) -> datetime | None:
     """Return when to look after this look-up; None when it was the last."""
     since = operation.unknown_since or now
-    return next_lookup(since, lookups=operation.lookups + 1, settle=patience.settle, now=now)
+    return next_lookup(since, lookups=operation.lookups + 1, settle=retry_policy.settle, now=now)
 
 
-def _missed(connection: Connection, operation: Operation, outcome: Missed, now: datetime, patience: Patience) -> None:
+def _missed(
+    connection: Connection, operation: Operation, outcome: NotFound, now: datetime, retry_policy: RetryPolicy
+) -> None:
     """Count a look-up that found nothing; after the last of them the create may be sent again."""
-    following = _following(operation, now, patience)
+    following = _following(operation, now, retry_policy)
     values: dict[str, Any] = {"lookups": operation.lookups + 1, "next_attempt_at": following}
     if following is None:
         values = {"lookups": 0, "next_attempt_at": now, "unknown_since": None}
@@ -226,22 +238,22 @@ def _missed(connection: Connection, operation: Operation, outcome: Missed, now: 
 
 
 def _effect(
-    connection: Connection, operation: Operation, outcome: Succeeded, now: datetime, patience: Patience
+    connection: Connection, operation: Operation, outcome: Succeeded, now: datetime, retry_policy: RetryPolicy
 ) -> tuple[list[Link], set[str | None]]:
     """Bring the mirror in line; return the links that changed, and the sessions that were written, so are live."""
     links: list[Link] = []
     written: set[str | None] = set()
     linked = False
-    lags_from = None if outcome.made or not outcome.rows else listed_from(outcome.asked_at, now, patience.settle)
-    sighting = sessions.Sighting(outcome.asked_at, utc_text(now), listed_from=lags_from, new=outcome.made)
+    lags_from = None if outcome.made or not outcome.rows else listed_from(outcome.asked_at, now, retry_policy.settle)
+    observation = sessions.Observation(outcome.asked_at, utc_text(now), listed_from=lags_from, new=outcome.made)
     for row in outcome.rows:
-        applied = sessions.apply(connection, [row], sighting)
+        applied = sessions.apply(connection, [row], observation)
         links += applied.sources
         linked = "inserted" in applied.changes.values()
-        if applied.changes and not applied.buried:
+        if applied.changes and not applied.deleted:
             written.add(row[ID])
     gone = [sessions.key_of(connection, session_id) for session_id in outcome.gone]
-    sessions.bury(connection, [key for key in gone if key is not None], now=utc_text(now))
+    sessions.tombstone(connection, [key for key in gone if key is not None], now=utc_text(now))
     if operation.source_session_id is not None and not linked:
         links += sources.refresh(connection, {operation.source_session_id}, utc_text(now))
     return links, written

@@ -36,7 +36,7 @@ class Change(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StoredSession:
     """A session as the mirror holds it; times as text of `clock.utc_text`."""
 
     key: int
@@ -49,7 +49,9 @@ class Known:
     content: Row
 
 
-def weigh(known: Known, row: Row, *, asked_at: str, now: str, listed_from: str | None, paged: bool = False) -> Change:
+def classify_change(
+    known: StoredSession, row: Row, *, asked_at: str, now: str, listed_from: str | None, paged: bool = False
+) -> Change:
     """Weigh what an answer says of a session against what is known of it: a row never goes back.
 
     Parameters
@@ -108,21 +110,21 @@ class Backoff:
     base: float
     longest: float
 
-    def wait(self, attempt: int, *, chance: float, retry_after: float | None = None) -> float:
+    def wait(self, attempt: int, *, jitter: float, retry_after: float | None = None) -> float:
         """Return the seconds to wait after the so-manieth attempt, or as many as the server asked for."""
         if retry_after is not None and retry_after > 0:
             return self.told(retry_after)
-        return min(self.longest, self.base * 2.0 ** min(attempt - 1, 60)) * chance
+        return min(self.longest, self.base * 2.0 ** min(attempt - 1, 60)) * jitter
 
     def told(self, retry_after: float) -> float:
         """Return the seconds to wait that a server asked for, or the longest wait when it asked for nonsense."""
         return retry_after if retry_after <= LONGEST_RETRY_AFTER else self.longest
 
-    def since(self, elapsed: float, *, chance: float, retry_after: float | None = None) -> float:
+    def since(self, elapsed: float, *, jitter: float, retry_after: float | None = None) -> float:
         """Return the seconds to wait for what has been failing for so long: about as long again."""
         if retry_after is not None and retry_after > 0:
             return self.told(retry_after)
-        return min(self.longest, max(self.base, elapsed)) * chance
+        return min(self.longest, max(self.base, elapsed)) * jitter
 
 
 UNKNOWN_LOOKUPS = (0.02, 0.2, 0.5, 1.0)
@@ -146,9 +148,9 @@ PASS_AGAIN = 45.0
 """Seconds after which a pass that failed is tried again at the latest: an outage of Albert may be over by then."""
 
 
-def pass_pause(interval: float, spent: float, *, failed: bool) -> float:
+def pass_pause(interval: float, seconds_spent: float, *, failed: bool) -> float:
     """Return the seconds until the next pass begins, after one that took so long."""
-    pause = max(interval - spent, 0.0)
+    pause = max(interval - seconds_spent, 0.0)
     return min(pause, PASS_AGAIN) if failed else pause
 
 

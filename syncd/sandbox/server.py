@@ -30,7 +30,7 @@ async def serve(sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0) -> 
     """
     if not is_loopback(host):
         raise ValueError(f"the sandbox serves on loopback only, not on {host!r}")
-    server = web.Server(Front(sandbox).handle, access_log=None)
+    server = web.Server(RequestHandler(sandbox).handle, access_log=None)
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
     try:
@@ -43,7 +43,7 @@ async def serve(sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0) -> 
         await runner.cleanup()
 
 
-class Front:
+class RequestHandler:
     """What stands between the socket and the API."""
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -78,7 +78,7 @@ class Front:
         if wait:
             return answers.retry_later(habits, 429, wait, sandbox.now())
         if sandbox.faults.login or not request.raw_path.startswith(LOGIN):
-            fault = sandbox.faults.draw(request.method, sandbox.chance)
+            fault = sandbox.faults.draw(request.method, sandbox.jitter)
             if fault is not None:
                 return await self._play(fault, request)
         return await sandbox.api.answer(request, habits)

@@ -10,11 +10,11 @@ CLIENT_SECRET = "sandbox-secret"  # noqa: S105 - opens nothing but generated dat
 class Tokens:
     """Issued tokens and when each runs out."""
 
-    def __init__(self, static: str, now: Callable[[], float], chance: Random) -> None:
+    def __init__(self, static: str, now: Callable[[], float], jitter: Random) -> None:
         self.static = static
         self.static_accepted = True
         self._now = now
-        self._chance = chance
+        self._chance = jitter
         self._ends: dict[str, float] = {}
 
     def issue(self, lifetime: float) -> str:

@@ -71,7 +71,7 @@ async def serve(
     readings: Readings, metrics: Metrics, listener: socket.socket, host: str, log: FilteringBoundLogger
 ) -> AsyncIterator[str]:
     """Serve on a bound socket for as long as the context lasts; gives the address, such as `http://127.0.0.1:8080`."""
-    front = Front(readings, metrics, allowed_hosts(host))
+    front = RequestHandler(readings, metrics, allowed_hosts(host))
     server = web.Server(
         front.handle,
         access_log=None,
@@ -157,7 +157,7 @@ def allowed_hosts(host: str) -> Allowed:
     return Allowed(frozenset(names), everywhere)
 
 
-class Front:
+class RequestHandler:
     """What stands between the socket and the readings."""
 
     def __init__(self, readings: Readings, metrics: Metrics, allowed: Allowed) -> None:
@@ -183,9 +183,9 @@ class Front:
         return await answer() if answer is not None else _text(404, "there are /, /livez, /readyz and /metrics")
 
     async def _livez(self) -> web.Response:
-        wedged = self._readings.pulse.wedged()
-        if wedged:
-            return _text(503, f"no progress: {', '.join(wedged)}")
+        stalled = self._readings.watchdog.stalled()
+        if stalled:
+            return _text(503, f"no progress: {', '.join(stalled)}")
         return _text(200, "ok")
 
     async def _readyz(self) -> web.Response:
@@ -215,9 +215,9 @@ class Front:
             snapshot = await self._readings.snapshot.latest()
         except NotReadError:
             snapshot, trouble = None, "the database cannot be read; run: syncd doctor"
-        wedged = self._readings.pulse.wedged()
-        if wedged:
-            trouble = f"no progress in: {', '.join(wedged)}; restart syncd run, and keep its log"
+        stalled = self._readings.watchdog.stalled()
+        if stalled:
+            trouble = f"no progress in: {', '.join(stalled)}; restart syncd run, and keep its log"
         text = page.render(
             snapshot,
             pass_interval=self._readings.pass_interval,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Database
     from syncd.status.wal_monitor import WalWatch
-    from syncd.status.watchdog import Pulse
+    from syncd.status.watchdog import Watchdog
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class Readings:
 
     database: Database
     clock: Clock
-    pulse: Pulse
+    watchdog: Watchdog
     wal: WalWatch
     refused: Callable[[], bool]
     pass_interval: float

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from syncd.clock import Clock
     from syncd.mirror.db.database import Database
-    from syncd.status.watchdog import Pulse
+    from syncd.status.watchdog import Watchdog
 
 THRESHOLD = 64 * 1024 * 1024
 """Bytes; the log is checkpointed at 4 MB, and a large transaction of syncd's own stays far below this."""
@@ -40,11 +40,11 @@ class WalWatch:
     _size: int = 0
     _told: bool = False
 
-    async def run(self, pulse: Pulse) -> None:
+    async def run(self, watchdog: Watchdog) -> None:
         """Look for ever."""
         while True:
             self.look()
-            pulse.beat("wal", LOOK_SECONDS)
+            watchdog.heartbeat("wal", LOOK_SECONDS)
             await self.clock.sleep(LOOK_SECONDS)
 
     def look(self) -> None:

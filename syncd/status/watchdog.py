@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Pulse:
+class Watchdog:
     """The loops and the moments by which each must be heard of again.
 
     Parameters
@@ -32,10 +32,10 @@ class Pulse:
 
     clock: Clock
     slack: float
-    excuse: Callable[[], bool] = bool
+    suspended: Callable[[], bool] = bool
     _quiet_until: dict[str, float] = field(default_factory=dict)
 
-    def beat(self, loop: str, waits: float = 0.0) -> None:
+    def heartbeat(self, loop: str, waits: float = 0.0) -> None:
         """Hear of a loop, which may now wait for so many seconds."""
         self._quiet_until[loop] = self.clock.monotonic() + waits + self.slack
 
@@ -43,13 +43,13 @@ class Pulse:
         """Take a loop off: it has ended as it should."""
         self._quiet_until.pop(loop, None)
 
-    def wedged(self) -> list[str]:
+    def stalled(self) -> list[str]:
         """Return the loops that are overdue."""
         now = self.clock.monotonic()
         overdue = sorted(loop for loop, until in self._quiet_until.items() if now > until)
-        if overdue and self.excuse():
+        if overdue and self.suspended():
             for loop in overdue:
-                self.beat(loop)
+                self.heartbeat(loop)
             return []
         return overdue
 
@@ -59,12 +59,12 @@ class BeatingClock:
     """A clock for one loop: who sleeps by it or looks at it is alive."""
 
     clock: Clock
-    pulse: Pulse
+    watchdog: Watchdog
     loop: str
 
     def now(self) -> datetime:
         """Return the current time, aware, in UTC."""
-        self.pulse.beat(self.loop)
+        self.watchdog.heartbeat(self.loop)
         return self.clock.now()
 
     def monotonic(self) -> float:
@@ -73,6 +73,6 @@ class BeatingClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait for so many seconds, alive."""
-        self.pulse.beat(self.loop, seconds)
+        self.watchdog.heartbeat(self.loop, seconds)
         await self.clock.sleep(seconds)
-        self.pulse.beat(self.loop)
+        self.watchdog.heartbeat(self.loop)

@@ -66,13 +66,13 @@ STATUSES = [
 
 
 @pytest.mark.parametrize(
-    ("status", "judged"),
+    ("status", "rejected"),
     [(302, True), (400, True), (403, True), (408, False), (409, True), (429, True), (500, False), (503, False)],
 )
 def test_server_that_turns_a_request_down_has_judged_it_but_for_one_that_it_did_not_wait_for(
-    status: int, *, judged: bool
+    status: int, *, rejected: bool
 ) -> None:
-    assert AlbertHTTPError(status_code=status).judged is judged
+    assert AlbertHTTPError(status_code=status).rejected is rejected
 
 
 def everything_shown(error: BaseException) -> str:

@@ -137,15 +137,15 @@ def stopped(words: list[str], folder: Path) -> str:
     command = [sys.executable, "-m", *words]
     options: dict[str, Any] = {"env": {**os.environ, "PYTHONPATH": str(ROOT)}, "text": True}
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, **options) as process:
-        patience = threading.Timer(40, process.kill)
-        patience.start()
+        deadline = threading.Timer(40, process.kill)
+        deadline.start()
         assert process.stdout is not None
         said = ""
         for line in process.stdout:
             said += line
             if '"pass.complete"' in line or '"pass.held"' in line:
                 process.send_signal(signal.SIGTERM)
-        patience.cancel()
+        deadline.cancel()
     assert process.returncode == 0, said
     return said
 

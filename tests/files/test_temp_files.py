@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from syncd.files.temp_files import names
+from syncd.files.temp_files import temp_names
 
 KILLED = """
 import os, pathlib, signal, sys
-from syncd.files.temp_files import names
-with names(pathlib.Path(sys.argv[1]), sys.argv[2]) as name:
+from syncd.files.temp_files import temp_names
+with temp_names(pathlib.Path(sys.argv[1]), sys.argv[2]) as name:
     name("a").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -31,19 +31,19 @@ def test_what_a_killed_maker_left_is_removed_by_the_next_of_its_kind(tmp_path: P
     killed(tmp_path, "syncd-export")
     assert {path.suffix for path in tmp_path.iterdir()} == {".lock", ".tmp"}
     assert len(list(tmp_path.iterdir())) == 2
-    with names(tmp_path, "syncd-backup"):
+    with temp_names(tmp_path, "syncd-backup"):
         pass
     assert len(list(tmp_path.iterdir())) == 2
-    with names(tmp_path, "syncd-export") as name:
+    with temp_names(tmp_path, "syncd-export") as name:
         assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
         name("a").touch()
     assert not list(tmp_path.iterdir())
 
 
 def test_two_makers_at_once_have_names_of_their_own_and_leave_each_other_alone(tmp_path: Path) -> None:
-    with names(tmp_path, "syncd-export") as first:
+    with temp_names(tmp_path, "syncd-export") as first:
         first("a").write_text("first")
-        with names(tmp_path, "syncd-export") as second:
+        with temp_names(tmp_path, "syncd-export") as second:
             second("a").write_text("second")
         assert first("a").read_text() == "first"
     assert not list(tmp_path.iterdir())
@@ -51,7 +51,7 @@ def test_two_makers_at_once_have_names_of_their_own_and_leave_each_other_alone(t
 
 def test_failure_leaves_nothing_and_is_raised(tmp_path: Path) -> None:
     def fail() -> None:
-        with names(tmp_path, "syncd-export") as name:
+        with temp_names(tmp_path, "syncd-export") as name:
             name("a").write_text("half")
             name("a").with_name(f"{name('a').name}-journal").touch()
             raise ZeroDivisionError
@@ -67,7 +67,7 @@ def test_files_of_others_and_links_are_left_alone(tmp_path: Path) -> None:
     for other in others:
         (tmp_path / other).touch()
     (tmp_path / f".syncd-export.{mark}.lock").symlink_to(tmp_path / "syncd.db.lock")
-    with names(tmp_path, "syncd-export"):
+    with temp_names(tmp_path, "syncd-export"):
         pass
     assert {path.name for path in tmp_path.iterdir()} == {*others, f".syncd-export.{mark}.lock"}
 
@@ -86,5 +86,5 @@ def test_lock_that_another_removed_before_it_was_held_is_made_anew(
         return descriptor
 
     monkeypatch.setattr(os, "open", made_and_lost)
-    with names(tmp_path, "syncd-export"):
+    with temp_names(tmp_path, "syncd-export"):
         assert lost == list(tmp_path.iterdir())

@@ -24,7 +24,7 @@ from syncd.mirror.store import operations
 from syncd.pull.flow import PassOutcome, Pull, PullSettings
 from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
-from syncd.push.record import Patience
+from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
 from syncd.rules.decide import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
@@ -110,7 +110,7 @@ class World:
     pull_settings: PullSettings | None = None
     push_settings: PushSettings = field(
         default=PushSettings(
-            concurrency=4, lease=60, patience=Patience(max_attempts=8, backoff=Backoff(0.5, 300), settle=60)
+            concurrency=4, lease=60, retry_policy=RetryPolicy(max_attempts=8, backoff=Backoff(0.5, 300), settle=60)
         )
     )
 
@@ -136,24 +136,24 @@ class World:
             clock=self.clock,
             log=self._logger(),
             settings=replace(settings, **changes),
-            chance=lambda: 1.0,
+            jitter=lambda: 1.0,
         )
 
     def push(self, **changes: Any) -> Push:
-        patience = {name: changes.pop(name) for name in list(changes) if name in Patience.__dataclass_fields__}
-        changes["patience"] = replace(self.push_settings.patience, **patience)
+        retry_policy = {name: changes.pop(name) for name in list(changes) if name in RetryPolicy.__dataclass_fields__}
+        changes["retry_policy"] = replace(self.push_settings.retry_policy, **retry_policy)
         return Push(
             database=self.database,
             albert=self.albert,
             clock=self.clock,
             log=self._logger(),
             settings=replace(self.push_settings, **changes),
-            chance=lambda: 1.0,
+            jitter=lambda: 1.0,
         )
 
     def reconcile(self) -> Reconcile:
         return Reconcile(
-            settle=self.push_settings.patience.settle,
+            settle=self.push_settings.retry_policy.settle,
             database=self.database,
             albert=self.albert,
             clock=self.clock,
@@ -234,16 +234,16 @@ async def world(
     server = Sandbox(sessions, seed=1, habits=habits or Habits(page_size=10), now=clock.monotonic)
     async with (
         serve(server),
-        Database.create(sa.make_url(url), patience=5) as database,
+        Database.create(sa.make_url(url), busy_timeout=5) as database,
         AsyncAlbertSession(base_url=server.url, token=server.token, timeout=request_timeout) as session,
         anyio.create_task_group() as group,
     ):
         await database.write(migrate.migrate)
         for owner, name in (
             (database, "write"),
-            (database, "write_each"),
+            (database, "write_batched"),
             (database, "read"),
-            (database, "ask"),
+            (database, "read_batched"),
             (session, "ask"),
         ):
             setattr(owner, name, clock.watched(getattr(owner, name)))

@@ -182,7 +182,7 @@ async def _migrate(url: str) -> None:
     from syncd.mirror.db.database import Database  # noqa: PLC0415
     from syncd.mirror.schema import migrate  # noqa: PLC0415
 
-    async with Database.create(sa.make_url(url), patience=10) as database:
+    async with Database.create(sa.make_url(url), busy_timeout=10) as database:
         await database.write(migrate.migrate)
 
 

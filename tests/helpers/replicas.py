@@ -211,7 +211,7 @@ class Fleet:
         )
         assert live == 0
 
-    async def kill_now_and_then(self, seconds: float, chance: random.Random) -> None:
+    async def kill_now_and_then(self, seconds: float, jitter: random.Random) -> None:
         """Kill a replica that is at work every so many seconds, and start another one.
 
         The last one at work is spared: where a start takes longer than `seconds`, nobody would ever work.
@@ -220,7 +220,7 @@ class Fleet:
             await anyio.sleep(seconds)
             at_work = [one for one in self.replicas if one.process.poll() is None and one.at_work]
             if len(at_work) > 1:
-                chance.choice(at_work).kill()
+                jitter.choice(at_work).kill()
                 self.start()
             else:
                 self.spared += 1
@@ -241,7 +241,7 @@ async def fleet(
         "SYNCD_DATABASE_URL": url, "ALBERT_BASE_URL": sandbox.url, "ALBERT_TOKEN": sandbox.token,
         "PYTHONPATH": str(ROOT), "SYNCD_LOG_FORMAT": "json",
     } | changes  # fmt: skip
-    async with Database.create(sa.make_url(url), patience=30) as database:
+    async with Database.create(sa.make_url(url), busy_timeout=30) as database:
         ships = Fleet(folder, sandbox, database, environment, nursery)
         try:
             yield ships

@@ -23,7 +23,7 @@ from syncd.mirror.store import operations
 from syncd.pull.flow import PassOutcome, Pull, PullSettings
 from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
-from syncd.push.record import Patience
+from syncd.push.record import RetryPolicy
 from syncd.rules.decide import Backoff
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]] | None
@@ -139,10 +139,10 @@ class Rig:
         row = {"kind": "create", "source_session_id": "s", "name": "n"}
         (number,) = await self.database.write(lambda c: operations.enqueue(c, [row]))
         settings = PushSettings(
-            concurrency=1, lease=60, patience=Patience(max_attempts=3, backoff=Backoff(3600, 3600), settle=3600)
+            concurrency=1, lease=60, retry_policy=RetryPolicy(max_attempts=3, backoff=Backoff(3600, 3600), settle=3600)
         )
         await Push(
-            database=self.database, albert=self.albert, clock=SystemClock(), settings=settings, chance=lambda: 1.0,
+            database=self.database, albert=self.albert, clock=SystemClock(), settings=settings, jitter=lambda: 1.0,
             log=structlog.wrap_logger(None, processors=[self.log]),
         ).drain()  # fmt: skip
         found = await self.database.read(lambda c: operations.get(c, number))
@@ -164,7 +164,7 @@ async def rig(
     """Make a mirror in a folder and a session to a server; bodies are bounded to a megabyte."""
     options.setdefault("max_response_bytes", LIMIT)
     async with (
-        Database.create(sa.make_url(f"sqlite+aiosqlite:///{folder / 'syncd.db'}"), patience=5) as database,
+        Database.create(sa.make_url(f"sqlite+aiosqlite:///{folder / 'syncd.db'}"), busy_timeout=5) as database,
         AsyncAlbertSession(base_url=url, token="a-token", timeout=timeout, **options) as session,
     ):
         await database.write(migrate.migrate)

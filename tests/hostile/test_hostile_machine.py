@@ -50,7 +50,7 @@ async def test_pass_waits_for_a_lock_that_another_program_holds_and_goes_on(
     held = float(os.environ.get("LOCKED_SECONDS", "1.5"))  # 30 in the long form
     async with world(tmp_path, sessions=15) as w:
         told: list[str] = []
-        w.database.on_wait, w.database.patience = told.append, 60
+        w.database.on_wait, w.database.busy_timeout = told.append, 60
         with _plain(tmp_path) as other:
             other.execute("BEGIN IMMEDIATE")
             letting_go = threading.Timer(held, other.rollback)
@@ -98,16 +98,16 @@ async def test_shared_memory_file_of_somebody_else_is_told_at_once_and_mended_by
         await database.write(migrate.migrate)
     foreign = tmp_path / "syncd.db-shm"
     foreign.mkdir()
-    async with Database(_url(tmp_path), patience=60) as database:
+    async with Database(_url(tmp_path), busy_timeout=60) as database:
         with pytest.raises(DatabaseUnusableError, match="readonly"), anyio.fail_after(10):
             await database.write(operations.counts)
     foreign.rmdir()
-    async with Database(_url(tmp_path), patience=60) as database:
+    async with Database(_url(tmp_path), busy_timeout=60) as database:
         assert (await database.write(operations.counts))["pending"] == 0
 
 
 async def test_read_only_database_is_refused_and_not_waited_for(tmp_path: Path) -> None:
-    async with Database.create(_url(tmp_path), patience=60) as database:
+    async with Database.create(_url(tmp_path), busy_timeout=60) as database:
         await database.write(migrate.migrate)
 
         def read_only(connection: sa.Connection) -> None:
@@ -136,7 +136,7 @@ async def test_analyst_who_never_ends_a_read_transaction_stops_nobody(tmp_path: 
 
 async def test_full_queue_is_claimed_without_looking_at_all_of_it(tmp_path: Path) -> None:
     count = int(os.environ.get("QUEUED", "50000"))  # a million in the long form
-    async with Database.create(_url(tmp_path), patience=5) as database:
+    async with Database.create(_url(tmp_path), busy_timeout=5) as database:
         await database.write(migrate.migrate)
         with _plain(tmp_path) as other:
             other.execute("BEGIN IMMEDIATE")

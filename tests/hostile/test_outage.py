@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from syncd.app import Flows
-from syncd.daemon.loops import Daemon, Rhythm
+from syncd.daemon.loops import Daemon, Intervals
 from syncd.sandbox import Faults
-from syncd.status.watchdog import Pulse
+from syncd.status.watchdog import Watchdog
 from tests.helpers.harness import World, world
 
 pytestmark = pytest.mark.both_databases
@@ -27,12 +27,12 @@ def _daemon(w: World) -> Daemon:
     albert: Any = w.albert
     flows = Flows(
         w.database, albert, w.clock, w.pull(), w.push(), w.reconcile(), albert._session,
-        Pulse(w.clock, 100.0, lambda: False),
+        Watchdog(w.clock, 100.0, lambda: False),
     )  # fmt: skip
-    rhythm = Rhythm(
-        pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=w.push_settings.patience.backoff
+    intervals = Intervals(
+        pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=w.push_settings.retry_policy.backoff
     )
-    return Daemon(flows=flows, log=flows.pull.log, rhythm=rhythm)
+    return Daemon(flows=flows, log=flows.pull.log, intervals=intervals)
 
 
 @pytest.mark.timeout(180)

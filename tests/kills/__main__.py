@@ -22,7 +22,7 @@ from tests.kills.mirrors import Mirrors, PostgresMirrors, SqliteMirrors
 
 
 @dataclass
-class Tally:
+class Total:
     """What became of the kills; `names` are the different places."""
 
     work: list[tuple[str, int, int, str]] = field(default_factory=list)
@@ -40,15 +40,15 @@ class Tally:
 
 async def main(seeds: int, seconds: float, jobs: int, mirrors: Mirrors) -> int:
     """Kill at each place and print what went wrong."""
-    until, tally = time.monotonic() + seconds, Tally()
+    until, total = time.monotonic() + seconds, Total()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         await make_templates(folder / "templates", mirrors)
         for stage in STAGES:
             for seed in range(1, seeds + 1):
                 found = await places(folder / f"record {stage} {seed}", folder / "templates", mirrors, stage, seed)
-                tally.work += [(stage, seed, number, place) for number, place in enumerate(found, 1)]
-                tally.names |= set(found)
+                total.work += [(stage, seed, number, place) for number, place in enumerate(found, 1)]
+                total.names |= set(found)
         limiter = anyio.CapacityLimiter(jobs)
 
         async def one(stage: str, seed: int, number: int, place: str) -> None:
@@ -58,18 +58,18 @@ async def main(seeds: int, seconds: float, jobs: int, mirrors: Mirrors) -> int:
                 mine = folder / f"kill {stage} {seed} {number}"
                 problems = await kill_at(number, mine, folder / "templates", mirrors, stage, seed)
                 shutil.rmtree(mine)
-                tally.done["elsewhere" if problems is None else "wrong" if problems else "killed"] += 1
+                total.done["elsewhere" if problems is None else "wrong" if problems else "killed"] += 1
                 if problems:
                     sys.stdout.write(f"{stage}, seed {seed}, place {number} ({place}): {problems}\n")
-                if tally.done.total() % 50 == 0:
-                    sys.stdout.write(f"so far {tally}\n")
+                if total.done.total() % 50 == 0:
+                    sys.stdout.write(f"so far {total}\n")
                 sys.stdout.flush()
 
         async with anyio.create_task_group() as group:
-            for each in tally.work:
+            for each in total.work:
                 group.start_soon(one, *each)
-    sys.stdout.write(f"{tally}\n" + "".join(f"  {place}\n" for place in sorted(tally.names)))
-    return 1 if tally.done["wrong"] else 0
+    sys.stdout.write(f"{total}\n" + "".join(f"  {place}\n" for place in sorted(total.names)))
+    return 1 if total.done["wrong"] else 0
 
 
 if __name__ == "__main__":

@@ -116,10 +116,10 @@ class Case:
 async def case(folder: Path, templates: Path, mirrors: Mirrors, stage: str, seed: int) -> AsyncIterator[Case]:
     """Make a case out of a template folder; what others have done meanwhile depends on the seed."""
     await mirrors.copy(templates / stage, folder)
-    chance = Random(seed)  # noqa: S311 - not for secrets
-    habits = Habits(page_size=chance.choice((PAGE_SIZE, PAGE_SIZE, 5)), duplicate_create="duplicate", order="created")
+    jitter = Random(seed)  # noqa: S311 - not for secrets
+    habits = Habits(page_size=jitter.choice((PAGE_SIZE, PAGE_SIZE, 5)), duplicate_create="duplicate", order="created")
     async with serve(Sandbox(BEGINNING, seed=1, habits=habits, now=_never)) as sandbox:
-        for number in chance.sample(range(BEGINNING // 2 + 1, BEGINNING), 2):  # the first page stays as it is
+        for number in jitter.sample(range(BEGINNING // 2 + 1, BEGINNING), 2):  # the first page stays as it is
             sandbox.store.delete(f"SES{number}")
             sandbox.effects.pop()
         sandbox.update(f"SES{BEGINNING // 2}", name=f"changed {seed}")
@@ -160,7 +160,7 @@ async def kill_at(
             return [f"exit {killed.returncode}: {killed.stderr.decode()[-500:]}"]
         if wrong := await mirrors.wrong(folder):
             return [f"after the kill: {wrong}"]
-        await anyio.sleep(mirrors.patience)
+        await anyio.sleep(mirrors.settle_seconds)
         again = await one.syncd()
         wrong = await one.check()
         return [*wrong, f"exit {again.returncode}", again.stdout.decode()[-3000:]] if wrong else []

@@ -20,7 +20,7 @@ SETTLES = 1.5
 class Mirrors(Protocol):
     """Where mirrors are, each in the name of a folder."""
 
-    patience: float
+    settle_seconds: float
     """Seconds between a kill and the next start."""
 
     def url(self, folder: Path) -> str:
@@ -39,7 +39,7 @@ class Mirrors(Protocol):
 class SqliteMirrors:
     """Files."""
 
-    patience = 0.0
+    settle_seconds = 0.0
 
     def url(self, folder: Path) -> str:
         return f"sqlite+aiosqlite:///{folder / 'syncd.db'}"
@@ -61,7 +61,7 @@ class SqliteMirrors:
 class PostgresMirrors:
     """Databases of a server, one in the name of each folder."""
 
-    patience = SETTLES
+    settle_seconds = SETTLES
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server

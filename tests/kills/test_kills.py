@@ -64,11 +64,11 @@ async def found(templates: Path, mirrors: Mirrors, tmp_path_factory: pytest.Temp
 async def test_killed_anywhere_and_restarted_it_has_one_effect_for_each_operation(
     tmp_path: Path, templates: Path, mirrors: Mirrors, found: dict[str, list[str]]
 ) -> None:
-    chance, wrong = Random(SEED), {}  # noqa: S311 - not for secrets
+    jitter, wrong = Random(SEED), {}  # noqa: S311 - not for secrets
     for stage, passed in found.items():
         after_the_post = [number for number, place in enumerate(passed, 1) if place == "after request: POST list"]
         sample = SAMPLE if isinstance(mirrors, SqliteMirrors) else 1
-        for number in sorted({*after_the_post[:1], *chance.sample(range(1, len(passed) + 1), sample)}):
+        for number in sorted({*after_the_post[:1], *jitter.sample(range(1, len(passed) + 1), sample)}):
             folder = tmp_path / f"{stage} {number}"
             problems = await kill_at(number, folder, templates, mirrors, stage, seed=3)
             if problems:

@@ -28,7 +28,7 @@ CLAIMS = 12
 async def _claims(folder: Path) -> list[tuple[int, int]]:
     """Make claims one by one; return the WAL's size when each was acknowledged, and the operation."""
     acknowledged = []
-    async with Database.create(sa.make_url(f"sqlite+aiosqlite:///{folder / 'syncd.db'}"), patience=5) as database:
+    async with Database.create(sa.make_url(f"sqlite+aiosqlite:///{folder / 'syncd.db'}"), busy_timeout=5) as database:
         await database.write(migrate.migrate)
         rows = [{"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(CLAIMS)]
         await database.write(lambda c: operations.enqueue(c, rows))
@@ -58,16 +58,16 @@ async def test_every_prefix_of_the_wal_opens_and_keeps_the_claims_acknowledged_b
     main = tmp_path / "kept-syncd.db"
     with closing(sqlite3.connect(main)) as connection:
         page = connection.execute("PRAGMA page_size").fetchone()[0]
-    chance = Random(7)  # noqa: S311 - garbage
+    jitter = Random(7)  # noqa: S311 - garbage
     cuts = [*range(HEADER, len(wal) + 1, FRAME + page)]
     assert len(cuts) > CLAIMS
     for number, cut in enumerate(cuts):
         whole = {one for size, one in acknowledged if size <= cut}
-        torn = cut + chance.randrange(1, FRAME + page)
+        torn = cut + jitter.randrange(1, FRAME + page)
         for kind, content in (
             ("cut", wal[:cut]),
             ("torn", wal[:torn]),
-            ("garbage", wal[:cut] + chance.randbytes(2 * 512)),
+            ("garbage", wal[:cut] + jitter.randbytes(2 * 512)),
             ("zeros", wal[:cut] + bytes(FRAME + page)),
         ):
             found = _opened(tmp_path / f"{number}-{kind}", main, content)

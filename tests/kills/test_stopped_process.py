@@ -23,7 +23,7 @@ from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import operations
 from syncd.push.flow import Push, PushSettings
-from syncd.push.record import Patience
+from syncd.push.record import RetryPolicy
 from syncd.rules.decide import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.kills.harness import ROOT
@@ -32,16 +32,16 @@ SLEEPER = """
 import sys, anyio, sqlalchemy as sa
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import SystemClock
-from syncd.push.record import Patience
+from syncd.push.record import RetryPolicy
 from syncd.rules.decide import Backoff
 from syncd.logs import configure
 from syncd.mirror.db.database import Database
 from syncd.push.flow import Push, PushSettings
 
 async def main(file, url):
-    patience = Patience(max_attempts=8, backoff=Backoff(0, 1), settle=0)
-    settings = PushSettings(concurrency=1, lease=0.6, patience=patience)
-    async with Database(sa.make_url(f"sqlite+aiosqlite:///{file}"), patience=5) as database:
+    retry_policy = RetryPolicy(max_attempts=8, backoff=Backoff(0, 1), settle=0)
+    settings = PushSettings(concurrency=1, lease=0.6, retry_policy=retry_policy)
+    async with Database(sa.make_url(f"sqlite+aiosqlite:///{file}"), busy_timeout=5) as database:
         async with AsyncAlbertSession(base_url=url, token="sandbox-token", timeout=20) as session:
             log = configure(level="debug", style="json")
             push = Push(database=database, albert=ChatSessionCollection(session=session), clock=SystemClock(), log=log,
@@ -54,7 +54,9 @@ anyio.run(main, *sys.argv[1:])
 
 async def _take_over(database: Database, sandbox: Sandbox) -> None:
     """Do what a second daemon does: find the lease run out, look up, and see the operation to its end."""
-    settings = PushSettings(concurrency=1, lease=60, patience=Patience(max_attempts=8, backoff=Backoff(0, 1), settle=0))
+    settings = PushSettings(
+        concurrency=1, lease=60, retry_policy=RetryPolicy(max_attempts=8, backoff=Backoff(0, 1), settle=0)
+    )
     async with AsyncAlbertSession(base_url=sandbox.url, token=sandbox.token) as session:
         push = Push(
             database=database, albert=ChatSessionCollection(session=session), clock=SystemClock(),
@@ -79,7 +81,7 @@ async def test_holder_that_was_stopped_for_two_leases_is_fenced_when_it_wakes(tm
 
     async with (
         serve(Sandbox(0, habits=Habits(duplicate_create="duplicate"))) as sandbox,
-        Database.create(sa.make_url(f"sqlite+aiosqlite:///{file}"), patience=5) as database,
+        Database.create(sa.make_url(f"sqlite+aiosqlite:///{file}"), busy_timeout=5) as database,
     ):
         await database.write(migrate.migrate)
         await database.write(

@@ -49,7 +49,7 @@ class KilledError(BaseException):
 class Weather:
     """How bad things are: the chance that a request meets a fault, and which ones may strike."""
 
-    chance: float = 0.0
+    jitter: float = 0.0
     kinds: tuple[str, ...] = BEFORE + AFTER
     refused: bool = False
     outage: bool = False
@@ -78,14 +78,14 @@ class Served:
 class Tenant:
     """The server's side; it outlives every client."""
 
-    def __init__(self, chance: Random, habits: Habits, now: Callable[[], float]) -> None:
-        self.chance = chance
+    def __init__(self, jitter: Random, habits: Habits, now: Callable[[], float]) -> None:
+        self.jitter = jitter
         self.habits = habits
         self.now = now
         self.weather = Weather()
         self.served = Served()
         self.store = Store([], lambda: 1_780_000_000.0 + now())
-        self.api = Api(self.store, Tokens("t", now, chance), self._issued_at)
+        self.api = Api(self.store, Tokens("t", now, jitter), self._issued_at)
         self.late: TaskGroup | None = None
         self.latest_late = 6.0
 
@@ -177,8 +177,8 @@ class Client(ChatSessionCollection):
             raise KilledError
 
     async def _pause(self, longest: float) -> None:
-        chance = self.tenant.chance
-        await anyio.sleep(chance.choice((0.0, 0.0, 0.01, 0.3)) if longest > 1 else 0.0)
+        jitter = self.tenant.jitter
+        await anyio.sleep(jitter.choice((0.0, 0.0, 0.01, 0.3)) if longest > 1 else 0.0)
         self._alive()
 
     async def _exchange(
@@ -209,23 +209,23 @@ class Client(ChatSessionCollection):
         return payload
 
     def _fault(self, method: str) -> str | None:
-        weather, chance = self.tenant.weather, self.tenant.chance
+        weather, jitter = self.tenant.weather, self.tenant.jitter
         if weather.refused:
             return "e401"
         if weather.outage:
             return "e500"
-        if chance.random() >= weather.chance:
+        if jitter.random() >= weather.jitter:
             return None
-        fault = chance.choice(weather.kinds)
+        fault = jitter.choice(weather.kinds)
         return None if fault == "late" and method == "GET" else fault
 
     async def _later(self, method: str, path: str, query: str, body: bytes) -> None:
         """Do it after the client has given up."""
-        await anyio.sleep(self.tenant.chance.random() * self.tenant.latest_late)
+        await anyio.sleep(self.tenant.jitter.random() * self.tenant.latest_late)
         self.tenant.apply(method, path, query, body)
 
     async def _fail(self, fault: str) -> None:
-        told = {"e503told": self.tenant.chance.choice((0.5, 3.0)), "e429": self.tenant.chance.choice((None, 1.0, 4.0))}
+        told = {"e503told": self.tenant.jitter.choice((0.5, 3.0)), "e429": self.tenant.jitter.choice((None, 1.0, 4.0))}
         error: AlbertException
         if fault == "connect":
             error = AlbertConnectError("no connection")
@@ -248,7 +248,7 @@ class Client(ChatSessionCollection):
         if fault == "html":
             return b"<!DOCTYPE html><p>One moment please"
         if fault == "empty":
-            return self.tenant.chance.choice((b"", b"{}", b"[]", b'{"Items":null}', payload[: len(payload) // 2]))
+            return self.tenant.jitter.choice((b"", b"{}", b"[]", b'{"Items":null}', payload[: len(payload) // 2]))
         await self._fail(fault)
         return payload
 
@@ -267,10 +267,10 @@ class Client(ChatSessionCollection):
             assert isinstance(items, list)
         except (ValueError, KeyError, TypeError, AssertionError):
             return body
-        chance, broken = self.tenant.chance, self.tenant.weather.broken
-        if items and broken and chance.random() < broken:
-            victim = chance.choice(items)
-            victim.pop("id" if chance.random() < 0.2 else "name")
+        jitter, broken = self.tenant.jitter, self.tenant.weather.broken
+        if items and broken and jitter.random() < broken:
+            victim = jitter.choice(items)
+            victim.pop("id" if jitter.random() < 0.2 else "name")
             body = json.dumps(page).encode()
         ids = set()
         for item in items:

@@ -77,11 +77,11 @@ class StepStore:
         self.check_identity()
         return self.kept.read(work)
 
-    ask = read
+    read_batched = read
 
-    def peek(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]] | None:
+    def read_inline(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]] | None:
         self.check_identity()
-        return self.kept.peek(statement, parameters)
+        return self.kept.read_inline(statement, parameters)
 
     def check_identity(self) -> None:
         if self.dead:
@@ -108,7 +108,7 @@ class Life:
 
     plan: Plan
     clock: ModelClock
-    chance: Random
+    jitter: Random
     events: list[str]
     database: ModelDatabase
     client: Client
@@ -117,7 +117,7 @@ class Life:
 
     @classmethod
     def begin(
-        cls, number: int, plan: Plan, clock: ModelClock, chance: Random, events: list[str], database: ModelDatabase,
+        cls, number: int, plan: Plan, clock: ModelClock, jitter: Random, events: list[str], database: ModelDatabase,
         tenant: Tenant, scope: anyio.CancelScope,
     ) -> Life:  # fmt: skip
         """Start the so-manieth daemon."""
@@ -127,7 +127,7 @@ class Life:
                 method, item, json.loads(body)["sourceSessionId"] if method == "POST" else None
             )
 
-        life = cls(plan, clock, chance, events, database, Client(tenant, plan.timeout, leaves), scope)
+        life = cls(plan, clock, jitter, events, database, Client(tenant, plan.timeout, leaves), scope)
         life.pushes = [life._push(f"daemon {number} {owner}") for owner in range(plan.owners)]
         return life
 
@@ -141,10 +141,10 @@ class Life:
             for push in self.pushes:
                 group.start_soon(push.run)
 
-    def ring(self) -> None:
+    def set(self) -> None:
         """Tell the queue that somebody wrote to the database."""
         for push in self.pushes:
-            push.wake.ring()
+            push.wake_up.set()
 
     def kill(self) -> None:
         """End the process: nothing it does has an effect any more."""
@@ -157,14 +157,14 @@ class Life:
 
     def pull(self) -> Pull:
         """Make the flow of passes."""
-        return Pull(settings=self.plan.pull, chance=self.chance.random, **self._parts())
+        return Pull(settings=self.plan.pull, jitter=self.jitter.random, **self._parts())
 
     def reconcile(self) -> Reconcile:
         """Make the flow of source ids."""
-        return Reconcile(settle=self.plan.push.patience.settle, **self._parts())
+        return Reconcile(settle=self.plan.push.retry_policy.settle, **self._parts())
 
     def _push(self, owner: str) -> Push:
-        return Push(settings=self.plan.push, chance=self.chance.random, owner=owner, **self._parts())
+        return Push(settings=self.plan.push, jitter=self.jitter.random, owner=owner, **self._parts())
 
     def _parts(self) -> dict[str, Any]:
         log = QuietLog(self.events)
@@ -174,10 +174,10 @@ class Life:
         pull = self.pull()
         while True:
             await pull.run()
-            await self.clock.sleep(self.chance.choice((0.0, 5.0, 20.0)))
+            await self.clock.sleep(self.jitter.choice((0.0, 5.0, 20.0)))
 
     async def _rounds(self) -> None:
         reconcile = self.reconcile()
         while True:
             await reconcile.run()
-            await self.clock.sleep(self.chance.choice((1.0, 7.0, 30.0)))
+            await self.clock.sleep(self.jitter.choice((1.0, 7.0, 30.0)))

@@ -40,7 +40,7 @@ class _Table:
 
     def read(self) -> State:
         known, self._known, rows = self._known, {}, {}
-        for values in self._store.ask(self._statement):
+        for values in self._store.rows(self._statement):
             row = known.get(values)
             if row is None:
                 row = dict(zip(self._columns, values, strict=True))
@@ -80,7 +80,7 @@ class Checker:
         running = [row for row in passes.values() if row["state"] == "running"]
         pages = []
         if running:
-            pages = self._store.ask(
+            pages = self._store.rows(
                 "SELECT pass_id, number, next_key, session_keys FROM pages "
                 f"WHERE pass_id = {running[0]['id']} ORDER BY number"
             )
@@ -279,7 +279,7 @@ class Checker:
 
     def _history(self) -> None:
         last: dict[str, Any] = {}
-        for session_id, valid_from, valid_to, change in self._store.ask(
+        for session_id, valid_from, valid_to, change in self._store.rows(
             "SELECT session_id, valid_from, valid_to, change FROM chat_session_history "
             "ORDER BY session_id, valid_from, coalesce(valid_to, '9999-12-31T23:59:59.999999Z'), change <> 'created'"
         ):

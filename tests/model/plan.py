@@ -8,7 +8,7 @@ from random import Random
 from syncd.pull.flow import PullSettings
 from syncd.pull.sweep import Guard
 from syncd.push.flow import PushSettings
-from syncd.push.record import Patience
+from syncd.push.record import RetryPolicy
 from syncd.rules.decide import Backoff
 from syncd.sandbox.habits import Habits
 
@@ -34,41 +34,41 @@ class Plan:
         return self.habits.lookup_lag + self.late
 
 
-def plan(chance: Random) -> Plan:
+def plan(jitter: Random) -> Plan:
     """Draw a plan."""
-    settle = chance.choice((12.0, 30.0))
+    settle = jitter.choice((12.0, 30.0))
     backoff = Backoff(0.5, 8.0)
-    grace = chance.choice((0.0, 6.0, 25.0))
-    jump = chance.choice((3600.0, 30.0, -30.0, -3600.0)) if chance.random() < 0.2 else 0.0
-    late = chance.choice((0.0, 1.0, 3.0)) if jump >= 0 else 0.0
+    grace = jitter.choice((0.0, 6.0, 25.0))
+    jump = jitter.choice((3600.0, 30.0, -30.0, -3600.0)) if jitter.random() < 0.2 else 0.0
+    late = jitter.choice((0.0, 1.0, 3.0)) if jump >= 0 else 0.0
     room = (settle - late) * 0.95 if jump == 0 else 0.0  # a jump hides from syncd what it has done just before
     habits = Habits(
-        page_size=chance.choice((1, 2, 3, 7)),
-        duplicate_create=chance.choice(("duplicate", "duplicate", "conflict", "bad_request", "first")),
-        listing_lag=chance.choice((0.0, 0.0, min(2.0, grace / 2), grace * 0.9)) * (jump <= 0),  # and of listings
-        lookup_lag=min(chance.choice((0.0, 0.0, 0.5, room)), room),
-        order=chance.choice(("created", "updated", "id", "newest")),
-        gone_status=chance.choice((404, 410)),
-        cursor_ttl=chance.choice((None, None, 3.0)),
-        final_key=chance.choice(("absent", "null", "empty", "repeat", "empty_page")),
-        hollow_pages=chance.random() < 0.15,
-        extra_fields=chance.random() < 0.3,
+        page_size=jitter.choice((1, 2, 3, 7)),
+        duplicate_create=jitter.choice(("duplicate", "duplicate", "conflict", "bad_request", "first")),
+        listing_lag=jitter.choice((0.0, 0.0, min(2.0, grace / 2), grace * 0.9)) * (jump <= 0),  # and of listings
+        lookup_lag=min(jitter.choice((0.0, 0.0, 0.5, room)), room),
+        order=jitter.choice(("created", "updated", "id", "newest")),
+        gone_status=jitter.choice((404, 410)),
+        cursor_ttl=jitter.choice((None, None, 3.0)),
+        final_key=jitter.choice(("absent", "null", "empty", "repeat", "empty_page")),
+        hollow_pages=jitter.random() < 0.15,
+        extra_fields=jitter.random() < 0.3,
     )
     guard = Guard(
-        grace=grace, confirmations=chance.choice((1, 2, 2)), max_count=chance.choice((0, 1, 25)), max_fraction=0.2
+        grace=grace, confirmations=jitter.choice((1, 2, 2)), max_count=jitter.choice((0, 1, 25)), max_fraction=0.2
     )
     return Plan(
         habits=habits,
         guard=guard,
-        pull=PullSettings(max_pages=500, max_seconds=chance.choice((20.0, 600.0)), backoff=backoff, guard=guard),
+        pull=PullSettings(max_pages=500, max_seconds=jitter.choice((20.0, 600.0)), backoff=backoff, guard=guard),
         push=PushSettings(
-            concurrency=chance.choice((1, 3, 8)), lease=10.0,
-            patience=Patience(max_attempts=chance.choice((2, 4, 8)), backoff=backoff, settle=settle),
+            concurrency=jitter.choice((1, 3, 8)), lease=10.0,
+            retry_policy=RetryPolicy(max_attempts=jitter.choice((2, 4, 8)), backoff=backoff, settle=settle),
         ),
         timeout=4.0,
-        begin_with=chance.choice((0, 1, 3, 6)),
-        lives=chance.choice((1, 1, 2, 3)),
-        owners=chance.choice((1, 1, 1, 2)),
+        begin_with=jitter.choice((0, 1, 3, 6)),
+        lives=jitter.choice((1, 1, 2, 3)),
+        owners=jitter.choice((1, 1, 1, 2)),
         jump=jump,
         late=late,
     )  # fmt: skip

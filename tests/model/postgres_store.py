@@ -71,14 +71,14 @@ class PostgresStore:
         async with connection.begin():
             return await connection.run_sync(work)
 
-    def peek(self, _statement: str, _parameters: Sequence[Any]) -> list[Values] | None:
-        return None  # as `Database.peek` does
+    def read_inline(self, _statement: str, _parameters: Sequence[Any]) -> list[Values] | None:
+        return None  # as `Database.read_inline` does
 
     def columns(self, table: str) -> tuple[str, ...]:
         statement = self._do(self._watcher.prepare(f"SELECT * FROM {table}"))
         return tuple(attribute.name for attribute in statement.get_attributes())
 
-    def ask(self, statement: str) -> list[Values]:
+    def rows(self, statement: str) -> list[Values]:
         return [tuple(row) for row in self._do(self._watcher.fetch(statement))]
 
     def remove(self) -> None:

@@ -40,12 +40,12 @@ class Simulation:
     """One schedule."""
 
     def __init__(self, seed: int, store: Store, loop: VirtualLoop) -> None:
-        self.chance = Random(seed)  # noqa: S311 - not for secrets
-        self.plan = plan(self.chance)
+        self.jitter = Random(seed)  # noqa: S311 - not for secrets
+        self.plan = plan(self.jitter)
         self.store = store
         self.loop = loop
         self.clock = ModelClock(loop)
-        self.tenant = Tenant(self.chance, self.plan.habits, loop.time)
+        self.tenant = Tenant(self.jitter, self.plan.habits, loop.time)
         self.tenant.latest_late = self.plan.late
         self.checker = Checker(store, self.tenant, self.plan.guard)
         self.events: list[str] = []
@@ -68,17 +68,17 @@ class Simulation:
     def _new_life(self, scope: anyio.CancelScope) -> Life:
         database = ModelDatabase(self.store, self.checker)
         self.born += 1
-        self.life = Life.begin(self.born, self.plan, self.clock, self.chance, self.events, database, self.tenant, scope)
+        self.life = Life.begin(self.born, self.plan, self.clock, self.jitter, self.events, database, self.tenant, scope)
         return self.life
 
     async def _live(self) -> None:
         """Let a daemon live until it is stopped or killed."""
         with anyio.CancelScope() as scope:
             life = self._new_life(scope)
-            end = life.kill if self.chance.random() < 0.6 else life.end
-            strike = self.loop.strike_in(int(self.chance.expovariate(1 / 250)), end)
+            end = life.kill if self.jitter.random() < 0.6 else life.end
+            strike = self.loop.strike_in(int(self.jitter.expovariate(1 / 250)), end)
             try:
-                with anyio.move_on_after(self.chance.choice((1.0, 5.0, 20.0, 60.0))):
+                with anyio.move_on_after(self.jitter.choice((1.0, 5.0, 20.0, 60.0))):
                     await life.run()
             except BaseException as error:
                 if not _only_killed(error):
@@ -93,20 +93,20 @@ class Simulation:
         )  # fmt: skip
         with scope:
             while True:
-                await anyio.sleep(self.chance.choice((0.0, 0.01, 0.3, 1.0, 4.0)))
-                for _ in range(self.chance.choice((1, 2, 4))):
-                    self.chance.choice(actions)()
+                await anyio.sleep(self.jitter.choice((0.0, 0.01, 0.3, 1.0, 4.0)))
+                for _ in range(self.jitter.choice((1, 2, 4))):
+                    self.jitter.choice(actions)()
 
     def _some(self) -> str | None:
         there = list(self.tenant.store.truth.by_id)
-        return self.chance.choice(there) if there else None
+        return self.jitter.choice(there) if there else None
 
     def _name(self) -> str:
-        return f"name {self.loop.turns} {self.chance.random()}"
+        return f"name {self.loop.turns} {self.jitter.random()}"
 
     def _create(self) -> None:
         new = f"new-{self.loop.turns}"
-        source = self.chance.choice(SOURCES) if self.chance.random() < 0.1 else new
+        source = self.jitter.choice(SOURCES) if self.jitter.random() < 0.1 else new
         self.tenant.create({"sourceSessionId": source, "name": self._name()})
 
     def _change(self) -> None:
@@ -115,7 +115,7 @@ class Simulation:
 
     def _move(self) -> None:
         if (one := self._some()) is not None:
-            self.tenant.update(one, {"parentId": self.chance.choice(("FOL1", "FOL2", None)), "name": self._name()})
+            self.tenant.update(one, {"parentId": self.jitter.choice(("FOL1", "FOL2", None)), "name": self._name()})
 
     def _delete(self) -> None:
         if (one := self._some()) is not None:
@@ -127,19 +127,19 @@ class Simulation:
             source = self.tenant.store.truth.by_id[one].source
             self.tenant.store.delete(one)
             wire = {"sourceSessionId": source, "name": self._name()}
-            self.tenant.create(wire | ({"id": one} if self.chance.random() < 0.3 else {}))
+            self.tenant.create(wire | ({"id": one} if self.jitter.random() < 0.3 else {}))
 
     def _write(self, work: Any) -> Any:
         """Write to the database as another program does."""
         result = self.store.write(work)
         self.checker.look()
         if self.life is not None:
-            self.life.ring()
+            self.life.set()
         return result
 
     def _enqueue(self) -> None:
-        draw = self.chance.random()
-        source = self.chance.choice(SOURCES if draw < 0.95 else HOSTILE[1:])
+        draw = self.jitter.random()
+        source = self.jitter.choice(SOURCES if draw < 0.95 else HOSTILE[1:])
         row: tuple[str, str | None, str | None, str] = ("create", source, None, f"ours {self.loop.turns}")
         if draw < 0.2:
             row = ("delete", source, None, "")
@@ -152,8 +152,8 @@ class Simulation:
         self._write(lambda c: c.exec_driver_sql(insert, row).scalar())
 
     def _operate(self) -> None:
-        decision = self.chance.choice((operations.retry, operations.cancel))
-        number = self.chance.randint(1, 12)
+        decision = self.jitter.choice((operations.retry, operations.cancel))
+        number = self.jitter.randint(1, 12)
         self.checker.operator = {number}
         self._write(lambda c: decision(c, number, self.clock.now()))
 
@@ -161,7 +161,7 @@ class Simulation:
         """Approve or reject what is held; the operator looks into Albert first."""
 
         def work(connection: sa.Connection) -> None:
-            gone = self.chance.random() < 0.5
+            gone = self.jitter.random() < 0.5
             for held in passes.open_holds(connection):
                 query = (
                     "SELECT s.id FROM held_sessions AS h JOIN sessions AS s ON s.key = h.session_key "
@@ -175,7 +175,7 @@ class Simulation:
         self._write(work)
 
     def _know(self) -> None:
-        source = self.chance.choice((*SOURCES, "stranger-1", "stranger-2"))
+        source = self.jitter.choice((*SOURCES, "stranger-1", "stranger-2"))
         statement = "INSERT INTO source_sessions (source_session_id) VALUES (?) ON CONFLICT DO NOTHING"
         self._write(lambda c: c.exec_driver_sql(statement, (source,)))
 
@@ -184,22 +184,22 @@ class Simulation:
 
     def _storm(self) -> None:
         weather = self.tenant.weather
-        weather.chance = self.chance.choice((0.0, 0.05, 0.3, 0.7))
-        weather.kinds = self.chance.choice((BEFORE, AFTER, BEFORE + AFTER, (self.chance.choice(BEFORE + AFTER),)))
-        weather.refused = self.chance.random() < 0.05
-        weather.outage = self.chance.random() < 0.05
-        weather.broken = self.chance.choice((0.0, 0.0, 0.1))
+        weather.jitter = self.jitter.choice((0.0, 0.05, 0.3, 0.7))
+        weather.kinds = self.jitter.choice((BEFORE, AFTER, BEFORE + AFTER, (self.jitter.choice(BEFORE + AFTER),)))
+        weather.refused = self.jitter.random() < 0.05
+        weather.outage = self.jitter.random() < 0.05
+        weather.broken = self.jitter.choice((0.0, 0.0, 0.1))
 
     async def _converge(self) -> None:
         """Stop the faults; then two passes and the grace must do."""
         weather, habits = self.tenant.weather, self.tenant.habits
-        weather.chance, weather.broken, weather.refused, weather.outage = 0.0, 0.0, False, False
+        weather.jitter, weather.broken, weather.refused, weather.outage = 0.0, 0.0, False, False
         # a clock that was set back by less than clocks may differ is waited for
         set_back = CLOCK_SLACK.total_seconds() if self.clock.offset < 0 else 0.0
         await anyio.sleep(max(habits.listing_lag, habits.lookup_lag, set_back) + 0.1)
         habits.listing_lag = habits.lookup_lag = 0.0
         habits.cursor_ttl = None
-        self.checker.duplicates(self.plan.lag, self.plan.push.patience.settle)
+        self.checker.duplicates(self.plan.lag, self.plan.push.retry_policy.settle)
         with anyio.CancelScope() as scope:
             life = self._new_life(scope)
             push, pull, reconcile = life.pushes[0], life.pull(), life.reconcile()
@@ -226,7 +226,7 @@ class Simulation:
                 if await reconcile.run():
                     raise BrokenError("9: source ids without an answer, without faults")
         self.checker.look()
-        self.checker.duplicates(self.plan.lag, self.plan.push.patience.settle)
+        self.checker.duplicates(self.plan.lag, self.plan.push.retry_policy.settle)
         self.checker.converged()
 
     def _approve(self, pass_id: int) -> None:

@@ -24,7 +24,7 @@ BATCH = 50
 
 
 @dataclass
-class Tally:
+class Total:
     """What some schedules came to; `failures` are seeds with what they broke."""
 
     ran: int = 0
@@ -33,7 +33,7 @@ class Tally:
     cpu: float = 0.0
     failures: list[tuple[int, str]] = field(default_factory=list)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: Total) -> None:
         """Count those of another tally too."""
         self.ran, self.commits = self.ran + other.ran, self.commits + other.commits
         self.requests, self.cpu = self.requests + other.requests, self.cpu + other.cpu
@@ -47,28 +47,28 @@ class Tally:
         )
 
 
-def run_batch(first: int, count: int = BATCH, url: str | None = None) -> Tally:
+def run_batch(first: int, count: int = BATCH, url: str | None = None) -> Total:
     """Run some seeds that follow each other, over SQLite or the PostgreSQL of a URL."""
     store: Store = SqliteStore() if url is None else PostgresStore(url)
-    tally, began = Tally(), time.process_time()
+    total, began = Total(), time.process_time()
     gc.disable()  # a schedule leaves little behind, and looking for it all the time costs a tenth
     try:
         for seed in range(first, first + count):
-            tally.ran += 1
+            total.ran += 1
             try:
                 report = simulate(seed, store)
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
                     raise
-                tally.failures.append((seed, _words(error)))
+                total.failures.append((seed, _words(error)))
             else:
-                tally.commits, tally.requests = tally.commits + report.commits, tally.requests + report.requests
+                total.commits, total.requests = total.commits + report.commits, total.requests + report.requests
     finally:
         gc.enable()
         gc.collect()
         store.remove()
-    tally.cpu = time.process_time() - began
-    return tally
+    total.cpu = time.process_time() - began
+    return total
 
 
 def _words(error: BaseException) -> str:
@@ -107,7 +107,7 @@ def _soak(options: argparse.Namespace, server: PostgresServer | None) -> int:
     def url() -> str | None:
         return None if server is None else server.url(server.fresh())
 
-    began, total, told = time.monotonic(), Tally(), time.monotonic()
+    began, total, told = time.monotonic(), Total(), time.monotonic()
     firsts = _firsts(options.first, began + options.seconds, options.count)
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
         running = collections.deque(
@@ -115,7 +115,7 @@ def _soak(options: argparse.Namespace, server: PostgresServer | None) -> int:
             for _, first in zip(range(options.jobs), firsts, strict=False)
         )
         while running:
-            done: Tally = running.popleft().get()
+            done: Total = running.popleft().get()
             total.add(done)
             for seed, words in done.failures:
                 sys.stdout.write(f"seed {seed}: {words[:600]}\n")
@@ -126,8 +126,8 @@ def _soak(options: argparse.Namespace, server: PostgresServer | None) -> int:
             following = next(firsts, None)
             if following is not None:
                 running.append(pool.apply_async(run_batch, (following, BATCH, url())))
-    spent = time.monotonic() - began
-    sys.stdout.write(f"seeds {options.first} to {options.first + total.ran - 1}: {total}, {spent:.0f} s\n")
+    seconds_spent = time.monotonic() - began
+    sys.stdout.write(f"seeds {options.first} to {options.first + total.ran - 1}: {total}, {seconds_spent:.0f} s\n")
     return 1 if total.failures else 0
 
 

@@ -44,13 +44,13 @@ class Store(Protocol):
     def read(self, work: Any) -> Any:
         """Run a function of a connection in a read transaction."""
 
-    def peek(self, statement: str, parameters: Sequence[Any]) -> list[Values] | None:
-        """Answer `Database.peek`."""
+    def read_inline(self, statement: str, parameters: Sequence[Any]) -> list[Values] | None:
+        """Answer `Database.read_inline`."""
 
     def columns(self, table: str) -> tuple[str, ...]:
         """Return the names of a table's columns."""
 
-    def ask(self, statement: str) -> list[Values]:
+    def rows(self, statement: str) -> list[Values]:
         """Return what is committed, when no transaction is open; times as text, as in SQLite."""
 
     def remove(self) -> None:
@@ -103,7 +103,7 @@ class SqliteStore:
         finally:
             self._raw.execute("PRAGMA query_only=OFF")
 
-    def peek(self, statement: str, parameters: Sequence[Any]) -> list[Values] | None:
+    def read_inline(self, statement: str, parameters: Sequence[Any]) -> list[Values] | None:
         try:
             return self._raw.execute(statement, parameters).fetchall()
         except sqlite3.OperationalError:
@@ -112,7 +112,7 @@ class SqliteStore:
     def columns(self, table: str) -> tuple[str, ...]:
         return tuple(row[1] for row in self._raw.execute(f"PRAGMA table_info({table})"))
 
-    def ask(self, statement: str) -> list[Values]:
+    def rows(self, statement: str) -> list[Values]:
         assert not self._raw.in_transaction
         return self._raw.execute(statement).fetchall()
 

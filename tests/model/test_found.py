@@ -213,7 +213,7 @@ async def test_answer_that_waits_to_be_written_lags_behind_the_moment_when_it_wa
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     async with world(tmp_path) as w:
-        lag = w.push_settings.patience.settle
+        lag = w.push_settings.retry_policy.settle
         w.guard = type(w.guard)(grace=lag, confirmations=2, max_count=25, max_fraction=0.05)
         await _created(w, "s")
         w.sandbox.store.catch_up(0, 0)

@@ -40,10 +40,10 @@ def store() -> Iterator[SqliteStore]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(FIRST, FIRST + SCHEDULES, BATCH))
 def test_invariants_hold_after_every_commit_and_faults_leave_no_trace(first: int) -> None:
-    tally = run_batch(first, BATCH)
-    assert tally.failures == []
-    assert tally.commits > BATCH * 20
-    assert tally.requests > BATCH * 10
+    total = run_batch(first, BATCH)
+    assert total.failures == []
+    assert total.commits > BATCH * 20
+    assert total.requests > BATCH * 10
 
 
 @pytest.mark.parametrize("seed", FOUND)

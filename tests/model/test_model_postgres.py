@@ -20,9 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 @pytest.mark.timeout(300)
 def test_invariants_hold_after_every_commit_of_replicas(postgres_url: str) -> None:
-    tally = run_batch(FIRST, SCHEDULES, postgres_url)
-    assert tally.failures == []
-    assert tally.commits > SCHEDULES * 20
+    total = run_batch(FIRST, SCHEDULES, postgres_url)
+    assert total.failures == []
+    assert total.commits > SCHEDULES * 20
     assert set(FOUND) <= set(range(FIRST, FIRST + SCHEDULES + 3))
 
 

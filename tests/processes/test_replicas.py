@@ -139,7 +139,7 @@ async def test_one_replica_leads_and_another_programs_row_is_noticed_at_once(tmp
         await until(lambda: any(one.leads for one in ships.replicas), why="a leader")
         await until(lambda: sum(one.saw("replica.standby") for one in ships.replicas) == 2, why="two on standby")
         await until(lambda: any(one.saw("pass.complete") for one in ships.replicas), why="a pass")
-        async with Database(sa.make_url(postgres_url), patience=5) as other:
+        async with Database(sa.make_url(postgres_url), busy_timeout=5) as other:
             began = time.monotonic()
             await other.write(
                 lambda c: c.exec_driver_sql(

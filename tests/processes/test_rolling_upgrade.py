@@ -62,7 +62,7 @@ async def goes_on(ships: Fleet, url: str) -> None:
     await ships.judge(40)
     passes = await ships.database.read(lambda c: c.exec_driver_sql("SELECT max(id) FROM passes").scalar_one())
     complete = f"SELECT count(*) FROM passes WHERE state = 'complete' AND id > {passes}"
-    async with Database(sa.make_url(url), patience=10) as other:
+    async with Database(sa.make_url(url), busy_timeout=10) as other:
         while not await other.read(lambda c: c.exec_driver_sql(complete).scalar()):
             pass
     assert not any(one.saw("loop.failed") or one.saw("operation.failed") for one in ships.replicas)
@@ -83,7 +83,7 @@ async def test_daemon_goes_on_under_the_migration_of_the_next_release(
         monkeypatch.setattr(migrate, "scripts", lambda: tmp_path / "migrations")
         monkeypatch.setattr(migrate, "REVISIONS", (*REVISIONS, "9999"))
         monkeypatch.setattr(migrate, "HEAD", "9999")
-        async with Database(sa.make_url(postgres_url), patience=30) as database:
+        async with Database(sa.make_url(postgres_url), busy_timeout=30) as database:
             assert await database.write(migrate.migrate) == (HEAD, "9999")
         await goes_on(ships, postgres_url)
 

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from syncd.pull.fetch import MOST_BYTES, MOST_PAGES, Basket, ListingError
+from syncd.pull.fetch import MOST_BYTES, MOST_PAGES, ListingError, PageQueue
 from syncd.pull.write_pages import Fetched
 from tests.helpers.harness import World, world
 from tests.pull.helpers import Listing, counted, dump, page, wire
@@ -20,18 +20,18 @@ LISTINGS = 3
 COUNTED = ("pages", "seen", "inserted", "updated", "unchanged", "restored", "missing", "quarantined", "state")
 
 
-def scripted(chance: random.Random) -> dict[str | None, Any]:
+def scripted(jitter: random.Random) -> dict[str | None, Any]:
     """Make a listing in which sessions come twice, change on the way, cannot be read, or have no id."""
     pages: dict[str | None, Any] = {}
-    count = chance.randint(2, 9)
+    count = jitter.randint(2, 9)
     for number in range(count):
         items: list[Any] = [
-            wire(f"SES{chance.randint(1, 30)}", chance.randint(0, 2), name=f"name {chance.randint(0, 1)}")
-            for _ in range(chance.randint(0, 6))
+            wire(f"SES{jitter.randint(1, 30)}", jitter.randint(0, 2), name=f"name {jitter.randint(0, 1)}")
+            for _ in range(jitter.randint(0, 6))
         ]
-        if chance.random() < 0.4:
-            items.append({"id": f"SES{chance.randint(1, 30)}", "name": 7})
-        if chance.random() < 0.1:
+        if jitter.random() < 0.4:
+            items.append({"id": f"SES{jitter.randint(1, 30)}", "name": 7})
+        if jitter.random() < 0.1:
             items.append({"name": "nobody"})
         key = None if number == 0 else str(number)
         pages[key] = page(*items, key=str(number + 1) if number + 1 < count else None)
@@ -41,10 +41,10 @@ def scripted(chance: random.Random) -> dict[str | None, Any]:
 async def outcome(folder: Path, seed: int) -> list[Any]:
     """Mirror some listings one after the other, the last of them twice; return all that they leave."""
     folder.mkdir()
-    chance = random.Random(seed)  # noqa: S311 - no secret
+    jitter = random.Random(seed)  # noqa: S311 - no secret
     async with world(folder) as w:
         left = []
-        for pages in [scripted(chance) for _ in range(LISTINGS)]:
+        for pages in [scripted(jitter) for _ in range(LISTINGS)]:
             listing = Listing(w, pages)
             for _ in range(2):
                 await w.one_pass()
@@ -108,37 +108,37 @@ def fetched(size: int = 1, *, last: bool = False) -> Fetched:
 @pytest.mark.sqlite
 @pytest.mark.parametrize(("size", "most"), [(1, MOST_PAGES), (MOST_BYTES // 3, 4), (MOST_BYTES * 10, 1)])
 async def test_a_basket_takes_a_bounded_number_of_pages_and_bytes(size: int, most: int) -> None:
-    basket = Basket()
+    page_queue = PageQueue()
     put = 0
 
     async def fill() -> None:
         nonlocal put
         for _ in range(most + 3):
-            await basket.put(fetched(size))
+            await page_queue.put(fetched(size))
             put += 1
 
     async with anyio.create_task_group() as group:
         group.start_soon(fill)
         await anyio.wait_all_tasks_blocked()
         assert put == most
-        assert len(await basket.take()) == most
+        assert len(await page_queue.take()) == most
         group.cancel_scope.cancel()
 
 
 @pytest.mark.sqlite
 async def test_pages_before_an_error_are_given_before_it() -> None:
-    basket = Basket()
-    await basket.put(fetched())
-    basket.end(ListingError("why"))
-    assert len(await basket.take()) == 1
+    page_queue = PageQueue()
+    await page_queue.put(fetched())
+    page_queue.end(ListingError("why"))
+    assert len(await page_queue.take()) == 1
     with pytest.raises(ListingError, match="why"):
-        await basket.take()
+        await page_queue.take()
 
 
 @pytest.mark.sqlite
 async def test_an_ended_basket_gives_nothing_more() -> None:
-    basket = Basket()
-    await basket.put(fetched(last=True))
-    basket.end()
-    assert len(await basket.take()) == 1
-    assert await basket.take() == []
+    page_queue = PageQueue()
+    await page_queue.put(fetched(last=True))
+    page_queue.end()
+    assert len(await page_queue.take()) == 1
+    assert await page_queue.take() == []

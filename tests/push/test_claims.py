@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from aiohttp import web
 
-from syncd.aio import Wake
+from syncd.aio import AutoResetEvent
 from syncd.mirror.db import raw
 from syncd.mirror.schema import tables
 from syncd.mirror.store import operations
@@ -255,30 +255,30 @@ async def test_claim_over_20000_rows_uses_the_indexes(tmp_path: Path) -> None:
 
 
 async def test_bell_loses_no_ring_however_many_wait() -> None:
-    bell, heard = Wake(), []
+    event, received = AutoResetEvent(), []
 
     async def listen(name: str) -> None:
-        await bell.wait()
-        heard.append(name)
+        await event.wait()
+        received.append(name)
         if name == "a":
-            bell.ring()  # after one who waits has hung up a new bell, and before the other has gone on
+            event.set()  # after one who waits has hung up a new bell, and before the other has gone on
 
     with anyio.fail_after(5):
         async with anyio.create_task_group() as group:
             group.start_soon(listen, "a")
             group.start_soon(listen, "b")
             await anyio.wait_all_tasks_blocked()
-            bell.ring()
-        await bell.wait()
-    assert sorted(heard) == ["a", "b"]
+            event.set()
+        await event.wait()
+    assert sorted(received) == ["a", "b"]
 
 
 async def test_bell_that_rings_before_anybody_waits_is_heard() -> None:
-    bell = Wake()
-    bell.ring()
-    bell.ring()
+    event = AutoResetEvent()
+    event.set()
+    event.set()
     with anyio.fail_after(5):
-        await bell.wait(1000)
+        await event.wait(1000)
     with anyio.move_on_after(0.01) as scope:
-        await bell.wait()
+        await event.wait()
     assert scope.cancelled_caught

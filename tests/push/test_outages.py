@@ -54,7 +54,7 @@ async def test_operations_that_all_fail_while_albert_answers_others_come_to_the_
 
         async def passes() -> None:
             while True:
-                push.heard()
+                push.note_response()
                 await w.clock.sleep(5)
 
         async with working(push) as group:
@@ -116,7 +116,7 @@ def test_pauses_grow_anew_when_albert_answers_somebody_else_and_what_it_asked_fo
     for _ in range(12):
         pauses.grow(now)
         now += pauses.left(now)
-    pauses.grow(now, told=40)
+    pauses.grow(now, retry_after=40)
     pauses.shorten()
     assert pauses.left(now) == 40
     now += 40
@@ -131,6 +131,6 @@ def test_failures_in_flight_together_are_one_step_of_the_pause() -> None:
     assert pauses.left(100.0) == 2
 
 
-@pytest.mark.parametrize("told", [1e9, float(10**15)])
-def test_absurd_retry_after_is_bounded(told: Any) -> None:
-    assert Backoff(0.5, 300).wait(1, chance=0.5, retry_after=told) == 300
+@pytest.mark.parametrize("retry_after", [1e9, float(10**15)])
+def test_absurd_retry_after_is_bounded(retry_after: Any) -> None:
+    assert Backoff(0.5, 300).wait(1, jitter=0.5, retry_after=retry_after) == 300

@@ -90,7 +90,7 @@ async def test_429_that_says_no_time_is_waited_for_ever_longer_and_counts_no_att
         w.sandbox.script("POST", SESSIONS, 429, times=8)
         (one,) = await w.enqueue(create())
         push = w.push()
-        push.chance = lambda: 1.0
+        push.jitter = lambda: 1.0
         async with working(push):
             (row,) = await finished(w, one)
         assert (row["state"], row["attempts"]) == ("succeeded", 1)
@@ -198,7 +198,7 @@ async def test_revoked_token_is_renewed_once_for_all_operations(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("attempt", range(1, 70, 7))
-@pytest.mark.parametrize("chance", [0.0, 0.3, 1.0])
-def test_backoff_is_full_jitter_within_its_bounds(attempt: int, chance: Any) -> None:
-    wait = Backoff(0.5, 300).wait(attempt, chance=chance)
-    assert wait == min(300, 0.5 * 2 ** (attempt - 1)) * chance
+@pytest.mark.parametrize("jitter", [0.0, 0.3, 1.0])
+def test_backoff_is_full_jitter_within_its_bounds(attempt: int, jitter: Any) -> None:
+    wait = Backoff(0.5, 300).wait(attempt, jitter=jitter)
+    assert wait == min(300, 0.5 * 2 ** (attempt - 1)) * jitter

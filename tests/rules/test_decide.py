@@ -16,7 +16,8 @@ from syncd.rules.decide import (
     UNKNOWN_LOOKUPS,
     Backoff,
     Change,
-    Known,
+    StoredSession,
+    classify_change,
     difference,
     guard_limit,
     listed_from,
@@ -24,7 +25,6 @@ from syncd.rules.decide import (
     next_lookup,
     pass_pause,
     source_state,
-    weigh,
 )
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -40,8 +40,8 @@ def row(name: str = "n", updated: float | None = None) -> Row:
     return tuple(content)
 
 
-def known(content: Row, *, observed: float | None = None, deleted: float | None = None) -> Known:
-    return Known(
+def known(content: Row, *, observed: float | None = None, deleted: float | None = None) -> StoredSession:
+    return StoredSession(
         key=1,
         version=1,
         valid_from=at(0),
@@ -68,9 +68,9 @@ def known(content: Row, *, observed: float | None = None, deleted: float | None 
         (known(row("a", 1), observed=9), row("b", 1), 10, Change.UPDATED),
     ],
 )
-def test_a_row_never_goes_back(before: Known, now: Row, asked: float, change: Change) -> None:
+def test_a_row_never_goes_back(before: StoredSession, now: Row, asked: float, change: Change) -> None:
     for since in (None, at(0)):
-        assert weigh(before, now, asked_at=at(asked), now=at(300), listed_from=since) is change
+        assert classify_change(before, now, asked_at=at(asked), now=at(300), listed_from=since) is change
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,13 @@ def test_a_tombstone_is_lifted_by_a_listing_only_after_the_grace(
     tombstone = known(row("a"), deleted=deleted, observed=observed)
     for content in (row("a"), row("b", 500)):
         lifted_from = None if since is None else at(since)
-        assert weigh(tombstone, content, asked_at=at(asked), now=at(300), listed_from=lifted_from) is change
+        assert classify_change(tombstone, content, asked_at=at(asked), now=at(300), listed_from=lifted_from) is change
 
 
 def test_a_tombstone_of_after_the_clock_was_set_back_is_not_lifted_by_a_listing_that_lags() -> None:
     tombstone = known(row("a"), deleted=3600, observed=90)  # as old as the version before it, and made just now
-    assert weigh(tombstone, row("a"), asked_at=at(100), now=at(101), listed_from=at(80)) is Change.STALE
-    assert weigh(tombstone, row("a"), asked_at=at(300), now=at(301), listed_from=at(180)) is Change.RESTORED
+    assert classify_change(tombstone, row("a"), asked_at=at(100), now=at(101), listed_from=at(80)) is Change.STALE
+    assert classify_change(tombstone, row("a"), asked_at=at(300), now=at(301), listed_from=at(180)) is Change.RESTORED
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ def test_what_was_learned_before_the_clock_was_set_back_does_not_outweigh_what_i
     asked: float, now: float, change: Change
 ) -> None:
     before = known(row("a"), observed=3600)
-    assert weigh(before, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is change
+    assert classify_change(before, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is change
     buried = known(row("a"), deleted=3600, observed=3600)
     restored = {Change.UPDATED: Change.RESTORED}.get(change, change)
-    assert weigh(buried, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is restored
+    assert classify_change(buried, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is restored
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_an_answer_that_was_under_way_while_a_listing_brought_a_version_decides_
     before: Row, now: Row, paged: bool, change: Change
 ) -> None:
     listed = replace(known(before), valid_from=at(20))
-    assert weigh(listed, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is change
-    assert weigh(listed, now, asked_at=at(20), now=at(30), listed_from=None, paged=paged) is Change.UPDATED
+    assert classify_change(listed, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is change
+    assert classify_change(listed, now, asked_at=at(20), now=at(30), listed_from=None, paged=paged) is Change.UPDATED
     buried = replace(listed, deleted_at=at(20))
     after = Change.RESTORED if paged else Change.STALE
-    assert weigh(buried, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is after
+    assert classify_change(buried, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is after
 
 
 def test_the_grace_counts_back_from_when_it_was_asked_and_from_now_where_the_clock_was_set_back() -> None:
@@ -176,13 +176,13 @@ def test_a_clock_that_was_set_back_deletes_nothing_early() -> None:
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1))
-def test_a_wait_lies_between_nothing_and_its_bound(attempt: int, chance: float) -> None:
-    wait = Backoff(0.5, 300).wait(attempt, chance=chance)
+def test_a_wait_lies_between_nothing_and_its_bound(attempt: int, jitter: float) -> None:
+    wait = Backoff(0.5, 300).wait(attempt, jitter=jitter)
     assert 0 <= wait <= min(300, 0.5 * 2 ** min(attempt - 1, 60))
 
 
 def test_waits_double_up_to_the_longest() -> None:
-    waits = [Backoff(0.5, 5).wait(attempt, chance=1.0) for attempt in range(1, 7)]
+    waits = [Backoff(0.5, 5).wait(attempt, jitter=1.0) for attempt in range(1, 7)]
     assert waits == [0.5, 1, 2, 4, 5, 5]
 
 
@@ -191,7 +191,7 @@ def test_waits_double_up_to_the_longest() -> None:
     [(7.0, 7.0), (LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER), (LONGEST_RETRY_AFTER + 1, 300.0), (0.0, 0.5), (None, 0.5)],
 )
 def test_what_the_server_asks_for_is_waited_unless_it_is_out_of_its_mind(told: float | None, wait: float) -> None:
-    assert Backoff(0.5, 300).wait(1, chance=1.0, retry_after=told) == wait
+    assert Backoff(0.5, 300).wait(1, jitter=1.0, retry_after=told) == wait
 
 
 def test_look_ups_are_spread_over_the_settle_time() -> None:
@@ -208,13 +208,13 @@ def test_look_ups_keep_their_distance_from_each_other_when_the_clock_is_set_forw
 
 
 @pytest.mark.parametrize(
-    ("interval", "spent", "failed", "pause"),
+    ("interval", "seconds_spent", "failed", "pause"),
     [(300, 10, False, 290), (300, 400, False, 0), (300, 10, True, 45), (30, 10, True, 20), (300, 299, True, 1)],
 )
 def test_pass_that_failed_is_tried_again_before_the_first_good_minute_is_over(
-    interval: float, spent: float, failed: bool, pause: float
+    interval: float, seconds_spent: float, failed: bool, pause: float
 ) -> None:
-    assert pass_pause(interval, spent, failed=failed) == pause
+    assert pass_pause(interval, seconds_spent, failed=failed) == pause
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from syncd.status.metrics import Metrics
 from syncd.status.server import listen, serve
 from syncd.status.snapshot import Readings
 from syncd.status.wal_monitor import WalWatch
-from syncd.status.watchdog import Pulse
+from syncd.status.watchdog import Watchdog
 from tests.helpers.harness import World, world
 
 PASS_INTERVAL = 300.0
@@ -35,7 +35,7 @@ class Served:
     world: World
     url: str
     readings: Readings
-    pulse: Pulse
+    watchdog: Watchdog
     metrics: Metrics
     credentials: dict[str, bool] = field(default_factory=lambda: {"refused": False})
 
@@ -75,15 +75,15 @@ async def raw(port: int, sent: bytes) -> Reply:
 async def served(folder: Path, *, host: str = "127.0.0.1", **options: Any) -> AsyncIterator[Served]:
     async with world(folder, **options) as w:
         metrics, credentials = Metrics(), {"refused": False}
-        pulse = Pulse(w.clock, 60.0, lambda: w.database.waiting)
+        watchdog = Watchdog(w.clock, 60.0, lambda: w.database.waiting)
         log = structlog.wrap_logger(None, processors=[w.log])
         readings = Readings(
             database=w.database,
             clock=w.clock,
-            pulse=pulse,
+            watchdog=watchdog,
             wal=WalWatch(database=w.database, clock=w.clock, log=log),
             refused=lambda: credentials["refused"],
             pass_interval=PASS_INTERVAL,
         )
         async with serve(readings, metrics, listen(host, 0), host, log) as url:
-            yield Served(w, url, readings, pulse, metrics, credentials)
+            yield Served(w, url, readings, watchdog, metrics, credentials)

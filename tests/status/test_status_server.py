@@ -24,7 +24,7 @@ from tests.status.helpers import raw, served
 
 async def test_alive_and_ready_when_all_is_well(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=5) as s:
-        s.pulse.beat("passes")
+        s.watchdog.heartbeat("passes")
         assert (await s.ask("/livez")).status == 200
         ready = await s.ask("/readyz")
         assert (ready.status, ready.text) == (200, "ok\n")
@@ -87,10 +87,10 @@ async def test_locked_database_stays_ready_and_alive(tmp_path: Path) -> None:
 
 async def test_wedged_loop_is_not_alive_and_is_named(tmp_path: Path) -> None:
     async with served(tmp_path) as s:
-        s.pulse.beat("passes")
-        s.pulse.beat("watch")
+        s.watchdog.heartbeat("passes")
+        s.watchdog.heartbeat("watch")
         s.world.clock.forward(59)
-        s.pulse.beat("watch")
+        s.watchdog.heartbeat("watch")
         assert (await s.ask("/livez")).status == 200
         s.world.clock.forward(2)
         livez = await s.ask("/livez")

@@ -14,7 +14,7 @@ from structlog.testing import LogCapture
 from syncd.albert import AlbertConnectError, AlbertTimeoutError
 from syncd.status.metrics import outcome
 from syncd.status.wal_monitor import WalWatch
-from syncd.status.watchdog import BeatingClock, Pulse
+from syncd.status.watchdog import BeatingClock, Watchdog
 from tests.helpers.harness import VirtualClock, world
 
 pytestmark = pytest.mark.both_databases
@@ -24,46 +24,46 @@ pytestmark = pytest.mark.sqlite  # SQLite's log and locks
 
 def test_loop_that_said_how_long_it_waits_is_alive_until_then() -> None:
     clock = VirtualClock()
-    pulse = Pulse(clock, 10)
-    pulse.beat("passes", 300)
+    watchdog = Watchdog(clock, 10)
+    watchdog.heartbeat("passes", 300)
     clock.forward(309)
-    assert pulse.wedged() == []
+    assert watchdog.stalled() == []
     clock.forward(2)
-    assert pulse.wedged() == ["passes"]
-    pulse.beat("passes")
-    assert pulse.wedged() == []
+    assert watchdog.stalled() == ["passes"]
+    watchdog.heartbeat("passes")
+    assert watchdog.stalled() == []
 
 
 def test_loop_that_waits_for_the_database_is_alive_and_gets_its_time_afterwards() -> None:
     clock, waiting = VirtualClock(), [True]
-    pulse = Pulse(clock, 10, lambda: waiting[0])
-    pulse.beat("passes")
+    watchdog = Watchdog(clock, 10, lambda: waiting[0])
+    watchdog.heartbeat("passes")
     clock.forward(3600)
-    assert pulse.wedged() == []
+    assert watchdog.stalled() == []
     waiting[0] = False
     clock.forward(9)
-    assert pulse.wedged() == []
+    assert watchdog.stalled() == []
     clock.forward(2)
-    assert pulse.wedged() == ["passes"]
+    assert watchdog.stalled() == ["passes"]
 
 
 def test_loop_that_has_ended_is_not_missed() -> None:
     clock = VirtualClock()
-    pulse = Pulse(clock, 10)
-    pulse.beat("push")
-    pulse.end("push")
+    watchdog = Watchdog(clock, 10)
+    watchdog.heartbeat("push")
+    watchdog.end("push")
     clock.forward(100)
-    assert pulse.wedged() == []
+    assert watchdog.stalled() == []
 
 
 async def test_sleeping_by_the_beating_clock_is_alive() -> None:
     clock = VirtualClock()
-    pulse = Pulse(clock, 10)
+    watchdog = Watchdog(clock, 10)
     async with anyio.create_task_group() as group:
-        group.start_soon(BeatingClock(clock, pulse, "passes").sleep, 300)
+        group.start_soon(BeatingClock(clock, watchdog, "passes").sleep, 300)
         await anyio.wait_all_tasks_blocked()
         clock.at = clock.at.replace(minute=4, second=59)
-        assert pulse.wedged() == []
+        assert watchdog.stalled() == []
         clock.forward(2)
 
 

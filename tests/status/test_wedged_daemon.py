@@ -10,9 +10,9 @@ import anyio
 import pytest
 import structlog
 
-from syncd.daemon.loops import Daemon, Rhythm
-from syncd.mirror.db.leader import Alone
-from syncd.status.watchdog import Pulse
+from syncd.daemon.loops import Daemon, Intervals
+from syncd.mirror.db.leader import SingleLeader
+from syncd.status.watchdog import Watchdog
 from tests.helpers.harness import World, world
 
 pytestmark = pytest.mark.both_databases
@@ -21,35 +21,35 @@ SLACK = 60.0
 """Far less than the 300 seconds between passes."""
 
 
-def daemon_of(w: World, pulse: Pulse) -> Daemon:
+def daemon_of(w: World, watchdog: Watchdog) -> Daemon:
     flows = SimpleNamespace(
         database=w.database,
         clock=w.clock,
         pull=w.pull(),
         push=w.push(),
         reconcile=w.reconcile(),
-        pulse=pulse,
-        leadership=Alone(),
+        watchdog=watchdog,
+        leadership=SingleLeader(),
     )
-    rhythm = Rhythm(
-        pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=w.push_settings.patience.backoff
+    intervals = Intervals(
+        pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=w.push_settings.retry_policy.backoff
     )
-    return Daemon(flows=cast("Any", flows), log=structlog.wrap_logger(None, processors=[w.log]), rhythm=rhythm)
+    return Daemon(flows=cast("Any", flows), log=structlog.wrap_logger(None, processors=[w.log]), intervals=intervals)
 
 
 @pytest.mark.sqlite  # LISTEN waits in real time, not in the clock's
 async def test_loops_that_wait_for_a_long_time_are_alive(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=5) as w, anyio.create_task_group() as group:
-        pulse = Pulse(w.clock, 5)
-        daemon = daemon_of(w, pulse)
+        watchdog = Watchdog(w.clock, 5)
+        daemon = daemon_of(w, watchdog)
         group.start_soon(daemon._until_cancelled, anyio.CancelScope())
-        began, wedged = w.clock.at, []
+        began, stalled = w.clock.at, []
         with anyio.fail_after(30):
             while (w.clock.at - began).total_seconds() < 60:
                 await anyio.sleep(0.001)
-                wedged += pulse.wedged()
-        assert wedged == []
-        assert set(pulse._quiet_until) == {"passes", "reconcile", "watch"}
+                stalled += watchdog.stalled()
+        assert stalled == []
+        assert set(watchdog._quiet_until) == {"passes", "reconcile", "watch"}
         group.cancel_scope.cancel()
 
 
@@ -57,20 +57,20 @@ async def test_loops_that_wait_for_a_long_time_are_alive(tmp_path: Path) -> None
 async def test_loop_that_hangs_is_found(tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(tmp_path) as w, anyio.create_task_group() as group:
         w.clock.working += 1  # time goes on by hand alone
-        pulse = Pulse(w.clock, SLACK)
-        daemon = daemon_of(w, pulse)
+        watchdog = Watchdog(w.clock, SLACK)
+        daemon = daemon_of(w, watchdog)
         flow = {"passes": daemon.flows.pull, "reconcile": daemon.flows.reconcile, "push": daemon.flows.push}.get(loop)
         if flow is not None:
             monkeypatch.setattr(flow, "_launch" if loop == "push" else "run", lambda *_: anyio.sleep_forever())
             run = daemon._push if loop == "push" else None
         if loop == "watch":
-            pulse.beat("watch")  # and then never again
+            watchdog.heartbeat("watch")  # and then never again
         elif run is not None:
             group.start_soon(run, anyio.Event())
         else:
             group.start_soon(daemon._supervise, loop, daemon._passes if loop == "passes" else daemon._reconcile)
         await anyio.wait_all_tasks_blocked()
-        assert pulse.wedged() == []
+        assert watchdog.stalled() == []
         w.clock.forward(SLACK + 1)
-        assert pulse.wedged() == [loop]
+        assert watchdog.stalled() == [loop]
         group.cancel_scope.cancel()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from syncd.errors import DatabaseUnusableError, SyncdError, UsageError
-from syncd.files.temp_files import names
+from syncd.files.temp_files import temp_names
 from syncd.mirror.schema.tables import metadata
 
 BUSY_SECONDS = 30.0
@@ -46,7 +46,9 @@ def copy(database: Path, target: Path) -> Copied:
     began = time.monotonic()
     try:
         target = _require_replaceable(database, target)
-        with names(target.parent, "syncd-backup") as name:  # another backup of the same file must not meet this one
+        with temp_names(
+            target.parent, "syncd-backup"
+        ) as name:  # another backup of the same file must not meet this one
             partial = name("copy")
             _make_empty(partial)
             rows = _copy_snapshot(database, partial)

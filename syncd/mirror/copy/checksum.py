@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MODULUS = 2**128
 
 
-class Tally:
+class Checksum:
     """The count of some rows and the sum of their hashes; the order of the rows does not count."""
 
     def __init__(self, table: sa.Table) -> None:

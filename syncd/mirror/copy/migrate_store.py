@@ -23,9 +23,9 @@ import sqlalchemy as sa
 
 from syncd.clock import utc_text
 from syncd.errors import DatabaseUnusableError, SyncdError
-from syncd.mirror.copy.checksum import Tally
+from syncd.mirror.copy.checksum import Checksum
 from syncd.mirror.db import postgresql, sqlite
-from syncd.mirror.db.database import translated
+from syncd.mirror.db.database import classify_error
 from syncd.mirror.db.dialects import is_postgresql
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.tables import metadata, writers
@@ -78,7 +78,7 @@ async def move(source: sa.URL, target: sa.URL, *, on_rows: Callable[[int, int], 
             total = await snapshot.run_sync(_count_all)
             return await _Move(here, snapshot, there, total, on_rows).run(resumed=resumed)
     except Exception as error:
-        reason = translated(error)
+        reason = classify_error(error)
         if reason is None or reason is error:
             raise
         raise reason from error
@@ -195,7 +195,7 @@ class _Move:
                 async with self.there.begin() as target:
                     await target.exec_driver_sql(insert, rows)
             except sa.exc.DBAPIError as error:
-                if translated(error) is not None:
+                if classify_error(error) is not None:
                     raise
                 words = f"nothing more was moved: the target cannot hold a row of {table.name}: {error.orig}"
                 raise SyncdError(words) from error
@@ -214,12 +214,12 @@ class _Move:
                 different.append((table, words))
         return moved, different
 
-    async def _tally(self, connection: AsyncConnection, table: sa.Table) -> Tally:
-        tally = Tally(table)
+    async def _tally(self, connection: AsyncConnection, table: sa.Table) -> Checksum:
+        checksum = Checksum(table)
         async for rows in self._chunks(connection, _select(table)):
             for row in rows:
-                tally.add(row)
-        return tally
+                checksum.add(row)
+        return checksum
 
     async def _chunks(self, connection: AsyncConnection, query: sa.Select[Any]) -> AsyncIterator[list[tuple[Any, ...]]]:
         result = await connection.stream(query.execution_options(yield_per=CHUNK))

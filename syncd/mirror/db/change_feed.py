@@ -24,7 +24,7 @@ ANSWER_SECONDS = 5.0
 CHANNEL = "syncd"
 
 
-class Changes(Protocol):
+class ChangeFeed(Protocol):
     """What tells of commits."""
 
     async def wait(self) -> None:
@@ -37,7 +37,7 @@ class Changes(Protocol):
 
 
 @dataclass
-class Looking:
+class PollingFeed:
     """SQLite: look at the data version, often."""
 
     database: Database
@@ -61,7 +61,7 @@ class Looking:
 
 
 @dataclass
-class Listening:
+class NotifyFeed:
     """PostgreSQL: LISTEN on a connection of its own, and poll in case that nobody tells."""
 
     database: Database
@@ -73,8 +73,8 @@ class Listening:
         """Wait for a notification, or as long as polling waits."""
         if self._connection is None or self._connection.is_closed():
             await self._listen()
-        patience = POLL_SECONDS if self._connection is None else POLL_SECONDS_LISTENING
-        with anyio.move_on_after(patience) as waiting:
+        poll_seconds = POLL_SECONDS if self._connection is None else POLL_SECONDS_LISTENING
+        with anyio.move_on_after(poll_seconds) as waiting:
             await self._rung.wait()
         self._rung = anyio.Event()
         if waiting.cancelled_caught:
@@ -87,7 +87,7 @@ class Listening:
         try:
             await self._connection.fetchval("SELECT 1", timeout=ANSWER_SECONDS)
         except Exception as error:
-            if postgresql.translated(error) is None:
+            if postgresql.classify_error(error) is None:
                 raise
             self._connection.terminate()
             self._connection = None
@@ -101,7 +101,7 @@ class Listening:
         except DatabaseUnusableError:
             return
         except Exception as error:
-            if postgresql.translated(error) is None:
+            if postgresql.classify_error(error) is None:
                 raise
             return  # the next wait tries again, and the queue's own statements tell what is wrong
         try:
@@ -110,7 +110,7 @@ class Listening:
             connection.add_termination_listener(lambda _: self._rung.set())
         except Exception as error:
             connection.terminate()
-            if postgresql.translated(error) is None:
+            if postgresql.classify_error(error) is None:
                 raise
             return
         self._connection = connection
@@ -127,6 +127,6 @@ class Listening:
             self._connection = None
 
 
-def changes(database: Database, clock: Clock) -> Changes:
+def change_feed(database: Database, clock: Clock) -> ChangeFeed:
     """Return what tells of commits to this database."""
-    return Looking(database, clock) if database.dialect == "sqlite" else Listening(database)
+    return PollingFeed(database, clock) if database.dialect == "sqlite" else NotifyFeed(database)

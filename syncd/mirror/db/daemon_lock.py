@@ -13,7 +13,7 @@ from syncd.errors import DatabaseUnusableError
 
 
 @contextmanager
-def only_daemon(path: Path, command: str) -> Iterator[None]:
+def daemon_lock(path: Path, command: str) -> Iterator[None]:
     """Hold the database file for a daemon; the lock file `FILE.lock` says who does, and stays behind empty.
 
     Raises

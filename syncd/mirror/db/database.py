@@ -5,7 +5,7 @@ committed together (`group.py`); when one of them fails, all run again, each ins
 does not take the others along. A transaction runs in one piece, in a worker thread on SQLite and behind a shield
 on PostgreSQL: cancellation comes before it or after it, never in its middle.
 
-A lock that another program holds, a full disk, or a lost connection is waited for (`patience`); a file that is
+A lock that another program holds, a full disk, or a lost connection is waited for (`busy_timeout`); a file that is
 corrupt, foreign or not the one that was opened ends the program (`DatabaseUnusableError`).
 """
 
@@ -42,13 +42,13 @@ class Store(Protocol):
     async def read(self, work: Work[T], /) -> T:
         """Run a function of a connection in a transaction that sees one snapshot and writes nothing."""
 
-    async def ask(self, work: Work[T], /) -> T:
+    async def read_batched(self, work: Work[T], /) -> T:
         """Run a function of a connection that reads by one statement."""
 
     async def transact(self, work: Work[None], /) -> None:
         """Run a function of a connection in one transaction and commit it."""
 
-    def peek(self, statement: str, parameters: Sequence[Any], /) -> list[tuple[Any, ...]] | None:
+    def read_inline(self, statement: str, parameters: Sequence[Any], /) -> list[tuple[Any, ...]] | None:
         """Look at what an index answers at once; None where there is no looking."""
 
     def check_identity(self) -> None:
@@ -66,20 +66,20 @@ class Database:
     ----------
     url : sqlalchemy.URL
         `sqlite+aiosqlite` or `postgresql+asyncpg`.
-    patience : float
+    busy_timeout : float
         Seconds that a write waits for a lock, a disk or a server before it gives up with `DatabaseBusyError`.
     on_wait : Callable[[str], None] | None
         Told why, once each time a write begins to wait.
     """
 
     url: sa.URL
-    patience: float = float("inf")
+    busy_timeout: float = float("inf")
     on_wait: Callable[[str], None] | None = None
     waiting: bool = field(default=False, init=False)
     """Whether a write waits for a lock, room on the disk or a server, and tries again and again."""
     _group: Group = field(default_factory=Group, init=False)
-    _asking: Group = field(default_factory=Group, init=False)
-    _doubt: tuple[postgresql.CommitUnknownError, list[Job]] | None = field(default=None, init=False)
+    _reads: Group = field(default_factory=Group, init=False)
+    _uncertain_commit: tuple[postgresql.CommitUnknownError, list[Job]] | None = field(default=None, init=False)
     """A commit that broke off, and its work."""
 
     def __post_init__(self) -> None:
@@ -129,21 +129,21 @@ class Database:
         """
         return await self._patiently(partial(self.store.read, work))
 
-    async def ask(self, work: Each, item: Any) -> Any:  # noqa: ANN401 - the work's
+    async def read_batched(self, work: Each, item: Any) -> Any:  # noqa: ANN401 - the work's
         """Ask about an item, by one statement for all that are asked about at the same time; raises what `read` does.
 
         On PostgreSQL outside of any transaction, which would be two round trips more.
         """
         job = Job(work, item)
-        await self._asking.join(job, partial(self._patiently, self._ask_waiting))
+        await self._reads.join(job, partial(self._patiently, self._run_reads))
         return job.result
 
-    async def _ask_waiting(self) -> None:
-        batch = self._asking.take()
+    async def _run_reads(self) -> None:
+        batch = self._reads.take()
         try:
-            await self.store.ask(partial(group_commit.run, jobs=batch))
+            await self.store.read_batched(partial(group_commit.run, jobs=batch))
         except BaseException:
-            self._asking.put_back(batch)
+            self._reads.put_back(batch)
             raise
         for job in batch:
             job.end()
@@ -157,14 +157,14 @@ class Database:
         Raises
         ------
         DatabaseBusyError
-            The database stayed out of reach for longer than `patience`.
+            The database stayed out of reach for longer than `busy_timeout`.
         DatabaseUnusableError
             It is corrupt, read-only or not the one that was opened.
         """
         result: T = await self._write(Job(group_commit.one_by_one, work))
         return result
 
-    async def write_each(self, work: Each, item: Any) -> Any:  # noqa: ANN401 - the work's
+    async def write_batched(self, work: Each, item: Any) -> Any:  # noqa: ANN401 - the work's
         """Do what `write` does with an item, together with others that wait for the same work: see `group.run`.
 
         The work is one and the same function for all of them. When it fails it runs again with each item by itself.
@@ -189,10 +189,10 @@ class Database:
             The file is not the one that was opened.
         """
         self.check_identity()
-        found = self.peek("PRAGMA data_version")
+        found = self.read_inline("PRAGMA data_version")
         return int(found[0][0]) if found else -1
 
-    def peek(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]] | None:
+    def read_inline(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]] | None:
         """Ask SQLite for what an index answers at once, on the event loop: a thread and a transaction cost far more.
 
         Returns
@@ -205,7 +205,7 @@ class Database:
         DatabaseReplacedError
             The file is not the one that was opened: told by the first look alone, the file is not looked at each time.
         """
-        return self.store.peek(statement, parameters)
+        return self.store.read_inline(statement, parameters)
 
     def check_identity(self) -> None:
         """Notice that the file was replaced or removed, before anyone acts on what was "committed" to it.
@@ -228,7 +228,7 @@ class Database:
             raise
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Do a step; when the database is in the way, wait and do it again, for as long as `patience` allows."""
+        """Do a step; when the database is in the way, wait and do it again, for as long as `busy_timeout` allows."""
         began, pause, waited = anyio.current_time(), 0.05, False
         try:
             while True:
@@ -251,16 +251,16 @@ class Database:
 
     def _worth_a_wait(self, error: Exception, began: float) -> str | None:
         """Say why a step is to be done again later, None when at once; raise what is not to be waited for."""
-        reason = translated(error)
+        reason = classify_error(error)
         if reason is None:
             raise error
-        if not isinstance(reason, DatabaseBusyError) or anyio.current_time() - began >= self.patience:
+        if not isinstance(reason, DatabaseBusyError) or anyio.current_time() - began >= self.busy_timeout:
             raise reason from error
         return None if postgresql.is_conflict(error) else str(reason)
 
     async def _commit_waiting(self) -> None:
-        if self._doubt is not None:
-            await self._settle_doubt(*self._doubt)
+        if self._uncertain_commit is not None:
+            await self._settle_doubt(*self._uncertain_commit)
         batch = self._group.take()
         if not batch:
             return
@@ -269,7 +269,7 @@ class Database:
         except BaseException as error:
             self._group.put_back(batch)
             if isinstance(error, postgresql.CommitUnknownError):
-                self._doubt = error, batch
+                self._uncertain_commit = error, batch
             raise
         for job in batch:
             job.end()
@@ -280,14 +280,14 @@ class Database:
             self._group.put_back([job for job in self._group.take() if job not in batch])
             for job in batch:
                 job.end()
-        self._doubt = None
+        self._uncertain_commit = None
 
     async def _run(self, batch: list[Job]) -> None:
         """Run a batch as one transaction; when a job of several fails, run it again with the jobs kept apart."""
         try:
             await self.store.transact(partial(group_commit.run, jobs=batch))
         except Exception as error:
-            if len(batch) == 1 or translated(error) is not None:
+            if len(batch) == 1 or classify_error(error) is not None:
                 raise
         else:
             return
@@ -302,7 +302,7 @@ def _run_apart(connection: Connection, batch: list[Job]) -> None:
         try:
             (job.result,) = job.work(connection, [job.item])
         except Exception as error:
-            if translated(error) is not None:
+            if classify_error(error) is not None:
                 raise
             savepoint.rollback()
             job.error = error
@@ -310,7 +310,7 @@ def _run_apart(connection: Connection, batch: list[Job]) -> None:
             savepoint.commit()
 
 
-def translated(error: Exception) -> Exception | None:
+def classify_error(error: Exception) -> Exception | None:
     """Say what an error means for the database; None when the error is about the work and not the database."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    return sqlite.translated(cause) if isinstance(cause, sqlite3.Error) else postgresql.translated(error)
+    return sqlite.classify_error(cause) if isinstance(cause, sqlite3.Error) else postgresql.classify_error(error)

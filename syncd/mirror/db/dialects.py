@@ -39,11 +39,11 @@ def translate(statement: str) -> str:
     """Say a statement that is written for SQLite's driver in PostgreSQL's words."""
     numbers = itertools.count(1)
     numbered = re.sub(r"\?", lambda _: f"${next(numbers)}", statement)
-    listed = re.sub(r"json_each\((\$\d+)\)", r"jsonb_array_elements_text(\1::text::jsonb)", numbered)
-    return listed.replace("key IN (SELECT value FROM jsonb", "key IN (SELECT value::bigint FROM jsonb")
+    json_columns = re.sub(r"json_each\((\$\d+)\)", r"jsonb_array_elements_text(\1::text::jsonb)", numbered)
+    return json_columns.replace("key IN (SELECT value FROM jsonb", "key IN (SELECT value::bigint FROM jsonb")
 
 
-def listed(first: int, *names: str) -> str:
+def json_columns(first: int, *names: str) -> str:
     """Write the parameters from `first` on, each a list in JSON, as the columns of a table of text, on PostgreSQL.
 
     asyncpg looks at every value of an array from Python, which costs as much as all the rest of a page's statement; a
@@ -56,7 +56,7 @@ def listed(first: int, *names: str) -> str:
 
 
 def as_lists(columns: Iterable[Sequence[Any]]) -> list[str]:
-    """Write columns as `listed` reads them."""
+    """Write columns as `json_columns` reads them."""
     return [msgspec.json.encode(column).decode() for column in columns]
 
 

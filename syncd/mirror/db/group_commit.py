@@ -33,29 +33,29 @@ class Job:
     abandoned: bool = False
     result: Any = None
     error: BaseException | None = None
-    _bell: asyncio.Future[None] | None = None
+    _woken: asyncio.Future[None] | None = None
     _wait: anyio.CancelScope | None = None
 
     def end(self) -> None:
         """Note that it is over, and tell who waits for it."""
         self.done = True
-        self.ring()
+        self.wake()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake who waits for it."""
-        if self._bell is not None and not self._bell.done():
-            self._bell.set_result(None)
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
-    async def rung(self) -> None:
+    async def wait_until_done(self) -> None:
         """Wait for the bell; cancellation does not end the wait while somebody works on the job."""
-        self._bell = asyncio.get_running_loop().create_future()
+        self._woken = asyncio.get_running_loop().create_future()
         with anyio.CancelScope(shield=self.begun) as self._wait:
-            await self._bell
+            await self._woken
 
     @property
     def alive(self) -> bool:
         """Whether anybody still waits for it."""
-        return not self.abandoned and (self._bell is None or not self._bell.cancelled())
+        return not self.abandoned and (self._woken is None or not self._woken.cancelled())
 
     def begin(self, *, begun: bool = True) -> None:
         """Note that it is worked on, or no more: who waits for it learns what became of it, cancelled or not."""
@@ -95,14 +95,14 @@ class Group:
         self._waiting.append(job)
         try:
             while self._led and not job.done:
-                await job.rung()
+                await job.wait_until_done()
             if not job.done:
                 await checkpoint_if_cancelled()
                 await self._lead(lead)
         finally:
             job.abandoned = not job.done
             if not self._led and (heir := next(self._alive(), None)):
-                heir.ring()
+                heir.wake()
 
     async def _lead(self, lead: Callable[[], Awaitable[None]]) -> None:
         self._led = True

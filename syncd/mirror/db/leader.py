@@ -76,7 +76,7 @@ class Leadership(Protocol):
         ...
 
 
-class Alone:
+class SingleLeader:
     """The leadership of the one daemon that there is: nothing ever changes, and nobody need be told."""
 
     async def run(
@@ -169,7 +169,7 @@ class Replica:
                 await self._stand_by(on_change, on_standby)
                 return await self._lead(work)
             except Exception as error:
-                reason = postgresql.translated(error)
+                reason = postgresql.classify_error(error)
                 if not isinstance(reason, DatabaseBusyError):
                     raise
                 on_change(str(reason))
@@ -236,13 +236,13 @@ async def shares_sessions(url: sa.URL) -> bool:
 
 @asynccontextmanager
 async def replica(
-    url: sa.URL, clock: Clock, *, patience: float = 0.0, on_wait: Callable[[str], None] = lambda _: None
+    url: sa.URL, clock: Clock, *, busy_timeout: float = 0.0, on_wait: Callable[[str], None] = lambda _: None
 ) -> AsyncIterator[Replica]:
     """Be a replica of the daemon on a PostgreSQL.
 
     Parameters
     ----------
-    patience : float
+    busy_timeout : float
         Seconds that a database is waited for that takes no connection just now; `on_wait` is told why, once.
 
     Raises
@@ -257,8 +257,8 @@ async def replica(
                 await one.open()
                 break
             except Exception as error:
-                reason = postgresql.translated(error)
-                if not isinstance(reason, DatabaseBusyError) or clock.monotonic() - began >= patience:
+                reason = postgresql.classify_error(error)
+                if not isinstance(reason, DatabaseBusyError) or clock.monotonic() - began >= busy_timeout:
                     raise (reason or error) from error
                 if not told:
                     on_wait(str(reason))
@@ -281,7 +281,7 @@ async def nobody_else(url: sa.URL) -> AsyncIterator[None]:
     try:
         connection = await postgresql.connect(url)
     except Exception as error:
-        raise postgresql.translated(error) or error from error
+        raise postgresql.classify_error(error) or error from error
     try:
         await connection.execute(_BEGIN, timeout=PING_TIMEOUT)  # behind a proxy too, this is one session to its end
         taken = await connection.fetchrow(_TRY.format(scope="xact_", shared=""), PRESENCE_LOCK, timeout=PING_TIMEOUT)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def lenient_text(connection: Connection) -> Iterator[None]:
+def lossy_text(connection: Connection) -> Iterator[None]:
     """Read bytes that are not UTF-8 as lone surrogates instead of failing the whole statement.
 
     Nothing with a lone surrogate in it can be sent or stored, so such a row fails by itself later on. For statements

@@ -166,7 +166,7 @@ async def _set_up(connection: Any, *, pooled: bool) -> None:  # noqa: ANN401 - a
         await connection.execute(KEEPALIVE)
 
 
-def translated(error: Exception) -> Exception | None:
+def classify_error(error: Exception) -> Exception | None:
     """Say what an error means for the database; None when the error is about the work and not the database."""
     if isinstance(error, CommitUnknownError):
         return error
@@ -230,7 +230,7 @@ class Store:
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             return await connection.run_sync(work)
 
-    async def ask(self, work: Callable[[Connection], T]) -> T:
+    async def read_batched(self, work: Callable[[Connection], T]) -> T:
         """Run a function of a connection that makes one statement, which is a transaction by itself."""
         async with self.engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -261,7 +261,7 @@ class Store:
             try:
                 await transaction.commit()
             except Exception as error:
-                if not stamp.rowcount or not isinstance(translated(error), DatabaseBusyError) or is_conflict(error):
+                if not stamp.rowcount or not isinstance(classify_error(error), DatabaseBusyError) or is_conflict(error):
                     raise
                 await connection.invalidate()
                 raise CommitUnknownError(error, partial(self._committed, number)) from error
@@ -276,7 +276,7 @@ class Store:
         async with self.engine.begin() as connection:
             return bool((await connection.exec_driver_sql(_LAST, (self._writer_id,))).scalar() == number)
 
-    def peek(self, _statement: str, _parameters: Sequence[Any]) -> None:
+    def read_inline(self, _statement: str, _parameters: Sequence[Any]) -> None:
         """Return None: a look takes a round trip."""
 
     def check_identity(self) -> None:

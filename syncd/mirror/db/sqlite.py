@@ -94,7 +94,7 @@ class Store:
         finally:
             self.check_identity()  # a connection that was opened just now may be to another file
 
-    async def ask(self, work: Callable[[Connection], T]) -> T:
+    async def read_batched(self, work: Callable[[Connection], T]) -> T:
         """Do what `read` does: a transaction costs nothing here."""
         return await self.read(work)
 
@@ -126,7 +126,7 @@ class Store:
         with suppress(sqlite3.Error):
             await anyio.to_thread.run_sync(_checkpoint, self.writer, mode, limiter=self._thread)
 
-    def peek(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]] | None:
+    def read_inline(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]] | None:
         """Look, on the event loop; None where there is no looking just now."""
         try:
             if self._watcher is None:
@@ -209,7 +209,7 @@ def prepare(made: Engine, pragmas: tuple[str, ...], *, begin: str) -> None:
         connection.exec_driver_sql(begin)
 
 
-def translated(error: sqlite3.Error) -> Exception | None:
+def classify_error(error: sqlite3.Error) -> Exception | None:
     """Say what an error means for the database; None when the error is about the work and not the database."""
     code = _code(error)
     if code in _WAITED_FOR:

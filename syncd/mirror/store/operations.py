@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from syncd.clock import utc_text
 from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import as_lists, is_postgresql
-from syncd.mirror.db.lossy_text import lenient_text
+from syncd.mirror.db.lossy_text import lossy_text
 from syncd.mirror.schema import enums
 from syncd.mirror.schema.tables import operations
 from syncd.mirror.schema.types import moment, new_id
@@ -151,7 +151,7 @@ def claim(
     found: list[Operation] = []
     for state in ("unknown", "pending") if lookups_first else ("pending", "unknown"):
         if len(found) < limit:
-            with lenient_text(connection):
+            with lossy_text(connection):
                 left = limit - len(found)
                 parameters = (state, at, at, left, state, at, left, left) if postgresql else (state, at, at, left)
                 rows = raw.execute(connection, _DUE_AND_FREE if postgresql else _DUE_NOW, parameters).fetchall()
@@ -256,7 +256,7 @@ def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[t
 def next_due(connection: Connection, *, after: datetime) -> datetime | None:
     """Return when the next operation becomes due after a moment; None when none waits for a time."""
     at = utc_text(after)
-    with lenient_text(connection):
+    with lossy_text(connection):
         firsts = [raw.execute(connection, _NEXT_DUE, (state, at)).fetchone()[0] for state in ("pending", "unknown")]
     return min((first for first in map(moment, firsts) if first is not None), default=None)
 
@@ -284,14 +284,14 @@ def listing(connection: Connection, *, state: str | None, limit: int) -> Sequenc
     query = sa.select(operations, _BLOCKER.label("blocked_by")).order_by(operations.c.id.desc())
     if state is not None:
         query = query.where(operations.c.state == state)
-    with lenient_text(connection):
+    with lossy_text(connection):
         return connection.execute(query.limit(limit)).mappings().all()
 
 
 def get(connection: Connection, operation_id: int) -> sa.RowMapping | None:
     """Return one operation, with the id of the one that blocks it."""
     query = sa.select(operations, _BLOCKER.label("blocked_by")).where(operations.c.id == operation_id)
-    with lenient_text(connection):
+    with lossy_text(connection):
         return connection.execute(query).mappings().first()
 
 

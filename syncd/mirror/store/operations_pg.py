@@ -8,7 +8,7 @@ the statement that claims.
 
 from __future__ import annotations
 
-from syncd.mirror.db.dialects import listed
+from syncd.mirror.db.dialects import json_columns
 
 KEY_LOCKS = 0x53594E44
 """The first half of the advisory locks that stand for keys of operations; the second is a hash of the key.
@@ -27,7 +27,7 @@ SELECT due.* FROM due WHERE pg_try_advisory_xact_lock(
 CLAIM = f"""
 UPDATE operations AS o SET state = r.state, attempts = r.attempts::int, fence = r.fence::bigint, lease_until = $1,
     lease_owner = $2
-FROM {listed(3, "id", "state", "attempts", "fence")}
+FROM {json_columns(3, "id", "state", "attempts", "fence")}
 WHERE o.id = r.id::bigint AND o.id = ANY($7::bigint[]) AND NOT EXISTS (
     SELECT 1 FROM operations AS other
     WHERE (other.source_session_id = o.source_session_id OR other.session_id = o.session_id) AND other.id <> o.id

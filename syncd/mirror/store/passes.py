@@ -199,8 +199,8 @@ def live_count(connection: Connection) -> int:
 def _all_seen(connection: Connection, progress: Progress) -> bool:
     """Whether a pass saw every live session, by counting: most passes do, and need not look at each."""
     tombstones = sa.select(sessions.c.key).where(sessions.c.deleted_at.is_not(None))
-    buried = sum(key in progress.seen for key in connection.execute(tombstones).scalars())
-    return live_count(connection) == len(progress.seen) - buried
+    seen_tombstones = sum(key in progress.seen for key in connection.execute(tombstones).scalars())
+    return live_count(connection) == len(progress.seen) - seen_tombstones
 
 
 def not_observed(progress: Progress, now: datetime) -> sa.ColumnElement[bool]:

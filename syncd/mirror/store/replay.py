@@ -35,7 +35,7 @@ def replay(connection: Connection, now: datetime) -> tuple[int, int]:
             seen = utc_text(item.seen_at)
             # one that is new counts as seen now: the running pass has seen it as an item, and not as a session
             pass_id = None if sessions.key_of(connection, row[ID] or "") is None else item.pass_id
-            sessions.apply(connection, [row], sessions.Sighting(seen, utc_text(now), pass_id, listed_from=seen))
+            sessions.apply(connection, [row], sessions.Observation(seen, utc_text(now), pass_id, listed_from=seen))
             quarantine.resolve(connection, item.id, now)
             resolved += 1
     return resolved, left

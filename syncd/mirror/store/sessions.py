@@ -20,7 +20,7 @@ from syncd.mirror.db.dialects import EARLIEST, ConcurrentChangeError, is_postgre
 from syncd.mirror.schema.tables import CONTENT, session_versions, sessions
 from syncd.mirror.store import operations, sessions_pg, sources
 from syncd.records.parse import ID, SOURCE, Row
-from syncd.rules.decide import Change, Known, weigh
+from syncd.rules.decide import Change, StoredSession, classify_change
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,17 +66,17 @@ WHERE key IN (SELECT value FROM json_each(?))
 
 
 @dataclass(slots=True)
-class Applied:
+class ApplyResult:
     """What an answer did to the mirror.
 
-    `keys` holds the key of each session in it, in its order; `changes` what became of those that changed; `buried` are
+    `keys` holds the key of each session in it, in its order; `changes` what became of those that changed; `deleted` are
     those that were new and that an operation had deleted before the answer could know it; `clean` tells
     that the mirror now holds just what the answer says; `versions` is the sum of their versions; `sources` are the
     links that changed.
     """
 
     keys: list[int] = field(default_factory=list)
-    buried: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
     changes: dict[int, str] = field(default_factory=dict)
     restored: list[str] = field(default_factory=list)
     clean: bool = True
@@ -85,7 +85,7 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class Observation:
     """How a session came to be seen.
 
     Parameters
@@ -95,7 +95,7 @@ class Sighting:
     pass_id : int | None
         The pass whose page it was; None for an operation or a look-up, which also are believed over listings.
     listed_from : str | None
-        See `decide.weigh`.
+        See `decide.classify_change`.
     new : bool
         Most of what the answer tells of is new to the mirror: it is inserted, and what was left out is looked up then.
     deletions : bool
@@ -118,7 +118,7 @@ class Sighting:
         return self.now if self.pass_id is None else None
 
 
-def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Applied:
+def apply(connection: Connection, rows: Sequence[Row], observation: Observation) -> ApplyResult:
     """Write what an answer says of some sessions; an unchanged session costs no write.
 
     Parameters
@@ -126,85 +126,89 @@ def apply(connection: Connection, rows: Sequence[Row], sighting: Sighting) -> Ap
     rows : Sequence[Row]
         Each id at most once.
     """
-    applied = Applied()
-    keys = _insert(connection, rows, sighting, applied) if sighting.new and rows else {}
+    applied = ApplyResult()
+    keys = _insert(connection, rows, observation, applied) if observation.new and rows else {}
     if len(keys) == len(rows):
         applied.keys = list(keys.values())
-        _bury_deleted(connection, keys, sighting, applied)
+        _bury_deleted(connection, keys, observation, applied)
         return applied
     rest = [row for row in rows if row[ID] not in keys]
     known = _known(connection, rest)
     new: list[Row] = []
-    changed: list[tuple[Known, Row, Change]] = []
-    touched: list[Known] = []
+    changed: list[tuple[StoredSession, Row, Change]] = []
+    touched: list[StoredSession] = []
     for row in rest:
         found = known.get(row[ID])
         if found is None:
             new.append(row)
             continue
         keys[row[ID]] = found[0]
-        if found[CONTENT_FROM:] == row and sighting.observed_at is None and found[5] is None and found[6] is None:
+        if found[CONTENT_FROM:] == row and observation.observed_at is None and found[5] is None and found[6] is None:
             applied.versions += found[1]  # as it was, neither missing nor deleted: what most rows are
             continue
         before = _read_known(found)
-        change = weigh(
-            before, row, asked_at=sighting.asked_at, now=sighting.now, listed_from=sighting.listed_from,
-            paged=sighting.pass_id is not None,
+        change = classify_change(
+            before, row, asked_at=observation.asked_at, now=observation.now, listed_from=observation.listed_from,
+            paged=observation.pass_id is not None,
         )  # fmt: skip
         if change in {Change.UPDATED, Change.RESTORED}:
             changed.append((before, row, change))
             continue
         applied.clean &= change is Change.UNCHANGED
         applied.versions += before.version
-        if before.deleted_at is None and (before.missing_since or sighting.observed_at):
+        if before.deleted_at is None and (before.missing_since or observation.observed_at):
             touched.append(before)
     if new:
-        keys |= _insert(connection, new, sighting, applied)
+        keys |= _insert(connection, new, observation, applied)
     if changed:
-        _update(connection, changed, sighting, applied)
+        _update(connection, changed, observation, applied)
     if touched:
-        _touch(connection, [before.key for before in touched], sighting.observed_at)
+        _touch(connection, [before.key for before in touched], observation.observed_at)
         moved = {before.content[SOURCE] or "" for before in touched if before.missing_since}
-        applied.sources += sources.refresh(connection, moved, sighting.now)
+        applied.sources += sources.refresh(connection, moved, observation.now)
     applied.keys = [keys[row[ID]] for row in rows]
-    _bury_deleted(connection, keys, sighting, applied)
+    _bury_deleted(connection, keys, observation, applied)
     return applied
 
 
-def _bury_deleted(connection: Connection, keys: dict[str | None, int], sighting: Sighting, applied: Applied) -> None:
+def _bury_deleted(
+    connection: Connection, keys: dict[str | None, int], observation: Observation, applied: ApplyResult
+) -> None:
     """Make tombstones of new sessions that an operation has deleted since the answer may have been true."""
-    if sighting.listed_from is None or not sighting.deletions:
+    if observation.listed_from is None or not observation.deletions:
         return
     new = {session_id: key for session_id, key in keys.items() if applied.changes.get(key) == "inserted"}
     if not new:
         return
-    gone = operations.deleted_since(connection, new, sighting.listed_from or EARLIEST)
-    applied.buried = bury(connection, [new[session_id] for session_id in gone], now=sighting.now)
+    gone = operations.deleted_since(connection, new, observation.listed_from or EARLIEST)
+    applied.deleted = tombstone(connection, [new[session_id] for session_id in gone], now=observation.now)
     applied.clean &= not gone
 
 
 def _known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, tuple[Any, ...]]:
-    """Return the rows of the sessions that the mirror has, each as the fields of `decide.Known`, the content last."""
+    """Return the stored rows of some sessions, each as the fields of `decide.StoredSession`, the content last."""
     if is_postgresql(connection):
         return sessions_pg.known(connection, rows)
     found = raw.execute(connection, _SELECT, (json.dumps([row[ID] for row in rows]),))
     return {row[CONTENT_FROM]: row for row in found}
 
 
-def _read_known(row: tuple[Any, ...]) -> Known:
+def _read_known(row: tuple[Any, ...]) -> StoredSession:
     fields = [*row[:CONTENT_FROM], row[CONTENT_FROM:]]
-    return Known(*fields)
+    return StoredSession(*fields)
 
 
-def _insert(connection: Connection, rows: Sequence[Row], sighting: Sighting, applied: Applied) -> dict[str | None, int]:
+def _insert(
+    connection: Connection, rows: Sequence[Row], observation: Observation, applied: ApplyResult
+) -> dict[str | None, int]:
     """Insert sessions; return the key of each that was new."""
     if is_postgresql(connection):
-        return _insert_bulk(connection, rows, sighting, applied)
+        return _insert_bulk(connection, rows, observation, applied)
     first = (raw.execute(connection, "SELECT max(key) FROM sessions").fetchone()[0] or 0) + 1
     inserted = 0
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         some = rows[start : start + _ROWS_AT_ONCE]
-        bound = [sighting.now, sighting.pass_id, sighting.observed_at, *chain.from_iterable(some)]
+        bound = [observation.now, observation.pass_id, observation.observed_at, *chain.from_iterable(some)]
         inserted += raw.execute(connection, _inserting(len(some)), bound).rowcount
     if not inserted:
         return {}
@@ -214,8 +218,8 @@ def _insert(connection: Connection, rows: Sequence[Row], sighting: Sighting, app
         keys = dict(raw.execute(connection, "SELECT id, key FROM sessions WHERE key >= ?", (first,)).fetchall())
     applied.changes.update(dict.fromkeys(keys.values(), "inserted"))
     applied.versions += inserted
-    if not sighting.loading:
-        applied.sources += sources.link_new(connection, rows, first, sighting.now)
+    if not observation.loading:
+        applied.sources += sources.link_new(connection, rows, first, observation.now)
     return keys
 
 
@@ -234,16 +238,16 @@ def _inserting(count: int) -> str:
 
 
 def _insert_bulk(
-    connection: Connection, rows: Sequence[Row], sighting: Sighting, applied: Applied
+    connection: Connection, rows: Sequence[Row], observation: Observation, applied: ApplyResult
 ) -> dict[str | None, int]:
     keys, links, others = sessions_pg.insert(
-        connection, rows, now=sighting.now, pass_id=sighting.pass_id, observed_at=sighting.observed_at
+        connection, rows, now=observation.now, pass_id=observation.pass_id, observed_at=observation.observed_at
     )
-    if len(keys) != len(rows) and not sighting.new:
+    if len(keys) != len(rows) and not observation.new:
         raise ConcurrentChangeError("another replica has written one of these sessions first")
     applied.changes.update(dict.fromkeys(keys.values(), "inserted"))
     applied.versions += len(keys)
-    applied.sources += links + sources.refresh(connection, set(others), sighting.now)
+    applied.sources += links + sources.refresh(connection, set(others), observation.now)
     return keys
 
 
@@ -255,16 +259,19 @@ def _touch(connection: Connection, keys: list[int], observed_at: str | None) -> 
 
 
 def _update(
-    connection: Connection, changed: list[tuple[Known, Row, Change]], sighting: Sighting, applied: Applied
+    connection: Connection,
+    changed: list[tuple[StoredSession, Row, Change]],
+    observation: Observation,
+    applied: ApplyResult,
 ) -> None:
     archive, update = [], []
-    changes: list[tuple[Known, Row, str, str]] = []
+    changes: list[tuple[StoredSession, Row, str, str]] = []
     moved: set[str] = set()
     for before, row, change in changed:
-        at = max(sighting.now, before.valid_from)  # a clock that was set back must not turn a version inside out
+        at = max(observation.now, before.valid_from)  # a clock that was set back must not turn a version inside out
         changes.append((before, row, change.value, at))
         archive.append((at, before.key))
-        update.append((*row, change.value, at, sighting.pass_id, sighting.observed_at, before.key))
+        update.append((*row, change.value, at, observation.pass_id, observation.observed_at, before.key))
         applied.changes[before.key] = change.value
         applied.versions += before.version + 1
         if change is Change.RESTORED:
@@ -272,14 +279,14 @@ def _update(
         if change is Change.RESTORED or before.missing_since or before.content[SOURCE] != row[SOURCE]:
             moved |= {before.content[SOURCE] or "", row[SOURCE] or ""}
     if is_postgresql(connection):
-        sessions_pg.update(connection, changes, pass_id=sighting.pass_id, observed_at=sighting.observed_at)
+        sessions_pg.update(connection, changes, pass_id=observation.pass_id, observed_at=observation.observed_at)
     else:
         raw.executemany(connection, _ARCHIVE, archive)
         raw.executemany(connection, _UPDATE, update)
-    applied.sources += sources.refresh(connection, moved, sighting.now)
+    applied.sources += sources.refresh(connection, moved, observation.now)
 
 
-def bury(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int | None = None) -> list[str]:
+def tombstone(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int | None = None) -> list[str]:
     """Make tombstones of live sessions.
 
     Returns
@@ -287,12 +294,12 @@ def bury(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int 
     list[str]
         The ids of the sessions that were live until now.
     """
-    doomed = sorted(keys)
-    if not doomed:
+    to_delete = sorted(keys)
+    if not to_delete:
         return []
     postgresql = is_postgresql(connection)
     lock, later = ("ORDER BY key FOR UPDATE", "greatest") if postgresql else ("ORDER BY key", "max")
-    live = raw.execute(connection, _LIVE + lock, (json.dumps(doomed),)).fetchall()
+    live = raw.execute(connection, _LIVE + lock, (json.dumps(to_delete),)).fetchall()
     if not live:
         return []
     found = json.dumps([row[0] for row in live])

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from syncd.mirror.db import raw
-from syncd.mirror.db.dialects import ConcurrentChangeError, as_lists, listed
+from syncd.mirror.db.dialects import ConcurrentChangeError, as_lists, json_columns
 from syncd.mirror.schema.tables import CONTENT
 from syncd.mirror.store.operations import LONGEST_ERROR, LeaseLostError, Operation
 from syncd.mirror.store.sources import Link
 from syncd.push.outcomes import Succeeded
 from syncd.records.parse import ID, Row
-from syncd.rules.decide import Known
+from syncd.rules.decide import StoredSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ _KNOWN = f"""
 SELECT s.key, s.version, s.valid_from, s.pass_id, s.observed_at, s.missing_since, s.deleted_at,
     {", ".join(f"s.{name}" for name in CONTENT[:EXTRA])},
     CASE WHEN s.extra = r.extra::jsonb THEN r.extra ELSE s.extra::text END
-FROM {listed(1, "id", "extra")} CROSS JOIN LATERAL (SELECT * FROM sessions WHERE id = r.id OFFSET 0) AS s
+FROM {json_columns(1, "id", "extra")} CROSS JOIN LATERAL (SELECT * FROM sessions WHERE id = r.id OFFSET 0) AS s
 """  # noqa: S608 - constants
 # Whoever adds a carrier of a source id also changes its row, in the same transaction, from these two states to another:
 # the row as it is when this statement has its lock tells what the snapshot of the statement does not. OFFSET 0 keeps
@@ -47,7 +47,7 @@ _INSERT = f"""
 WITH made AS (
     INSERT INTO sessions ({_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at)
     SELECT {", ".join(map(_native, CONTENT))}, 1, 'created', $1, $2, $1, $3
-    FROM {listed(4, *CONTENT)}
+    FROM {json_columns(4, *CONTENT)}
     ON CONFLICT (id) DO NOTHING RETURNING id, key, source_session_id
 ), linked AS (
     INSERT INTO source_sessions AS x (source_session_id, state, session_id, checked_at)
@@ -63,7 +63,7 @@ SELECT made.id, made.key, made.source_session_id, linked.known
 FROM made LEFT JOIN linked ON linked.session_id = made.id
 """  # noqa: S608 - constants
 _LOCK = f"""
-SELECT s.key FROM {listed(1, "key", "version", "observed_at")} JOIN sessions AS s ON s.key = r.key::bigint
+SELECT s.key FROM {json_columns(1, "key", "version", "observed_at")} JOIN sessions AS s ON s.key = r.key::bigint
 WHERE s.key = ANY($4::bigint[]) AND s.version = r.version::int
     AND s.observed_at IS NOT DISTINCT FROM r.observed_at::timestamptz
 ORDER BY s.key FOR UPDATE OF s
@@ -72,21 +72,21 @@ _ARCHIVE = f"""
 INSERT INTO session_versions (session_key, version, {_COLUMNS}, change, valid_from, valid_to, pass_id)
 SELECT s.key, s.version, {", ".join(f"s.{name}" for name in CONTENT)}, s.change, s.valid_from,
     r.at::timestamptz, s.pass_id
-FROM {listed(1, "key", "at")} JOIN sessions AS s ON s.key = r.key::bigint
+FROM {json_columns(1, "key", "at")} JOIN sessions AS s ON s.key = r.key::bigint
 WHERE s.key = ANY($3::bigint[])
 """  # noqa: S608 - constants
 _UPDATE = f"""
 UPDATE sessions AS s SET {", ".join(f"{name} = {_native(name)}" for name in CONTENT)},
     version = s.version + 1, change = r.change, valid_from = r.at::timestamptz, pass_id = $1,
     observed_at = coalesce($2, s.observed_at), missing_since = NULL, absences = 0, deleted_at = NULL
-FROM {listed(4, "key", "change", "at", *CONTENT)}
+FROM {json_columns(4, "key", "change", "at", *CONTENT)}
 WHERE s.key = r.key::bigint AND s.key = ANY($3::bigint[])
 """  # noqa: S608 - constants
 _FINISH = f"""
 UPDATE operations AS o SET state = 'succeeded', result_session_id = r.session_id, finished_at = r.at::timestamptz,
     last_error = r.note, last_status = r.status::int, next_attempt_at = NULL, unknown_since = NULL,
     lease_until = NULL, lease_owner = NULL
-FROM {listed(1, "id", "fence", "session_id", "at", "note", "status")}
+FROM {json_columns(1, "id", "fence", "session_id", "at", "note", "status")}
 WHERE o.id = r.id::bigint AND o.id = ANY($7::bigint[]) AND o.fence = r.fence::bigint
     AND o.state IN ('running', 'unknown')
 """  # noqa: S608 - constants
@@ -123,7 +123,7 @@ def insert(
 
 def update(
     connection: Connection,
-    changed: Sequence[tuple[Known, Row, str, str]],
+    changed: Sequence[tuple[StoredSession, Row, str, str]],
     *,
     pass_id: int | None,
     observed_at: str | None,

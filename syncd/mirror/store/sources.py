@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from syncd.clock import read_utc_text
 from syncd.mirror.db import raw
-from syncd.mirror.db.dialects import is_postgresql, listed
-from syncd.mirror.db.lossy_text import lenient_text, text_value
+from syncd.mirror.db.dialects import is_postgresql, json_columns
+from syncd.mirror.db.lossy_text import lossy_text, text_value
 from syncd.mirror.schema.tables import operations, sessions, source_sessions
 from syncd.mirror.schema.types import moment
 from syncd.records.parse import ID, SOURCE, Row
@@ -64,10 +64,10 @@ SELECT w.value, s.id, s.observed_at FROM json_each(?) AS w
 JOIN sessions AS s ON s.source_session_id = w.value AND s.deleted_at IS NULL
 """
 _CARRIERS_OF_EACH = f"""
-SELECT r.source_id, s.id, s.observed_at FROM {listed(1, "source_id")} CROSS JOIN LATERAL (
+SELECT r.source_id, s.id, s.observed_at FROM {json_columns(1, "source_id")} CROSS JOIN LATERAL (
     SELECT id, observed_at FROM sessions WHERE source_session_id = r.source_id AND deleted_at IS NULL OFFSET 0) AS s
 """  # noqa: S608 - constants
-"""The same where PostgreSQL must not read the whole table for it: see `dialects.listed`."""
+"""The same where PostgreSQL must not read the whole table for it: see `dialects.json_columns`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def refresh(connection: Connection, source_ids: Iterable[str], now: str, *, albe
     if not wanted:
         return []
     _lock(connection, wanted)
-    with lenient_text(connection):
+    with lossy_text(connection):
         found = raw.execute(connection, _STANDING, (json.dumps(wanted),)).fetchall()
     carriers: dict[str, list[tuple[str, bool]]] = {}
     before: dict[str, tuple[str | None, str | None, str | None]] = {}
@@ -143,27 +143,27 @@ def refresh(connection: Connection, source_ids: Iterable[str], now: str, *, albe
         if after != before[source_id]:
             changed.append(Link(source_id, *after))
     for link in changed:
-        settle(connection, link, None if link.state == "unresolved" else now)
+        write_link(connection, link, None if link.state == "unresolved" else now)
     return changed
 
 
-def settle(connection: Connection, link: Link, checked_at: str | None) -> None:
+def write_link(connection: Connection, link: Link, checked_at: str | None) -> None:
     """Write where a source id stands."""
     raw.execute(connection, _SETTLE, (link.source_session_id, link.state, link.session_id, link.note, checked_at))
 
 
-def become(connection: Connection, link: Link) -> list[Link]:
+def set_state(connection: Connection, link: Link) -> list[Link]:
     """Write where a source id stands and return the link when that is news."""
     query = sa.select(source_sessions.c.state, source_sessions.c.session_id).where(
         source_sessions.c.source_session_id == link.source_session_id
     )
-    with lenient_text(connection):
+    with lossy_text(connection):
         before = connection.execute(query).first()
-    settle(connection, link, None)
+    write_link(connection, link, None)
     return [] if before is not None and tuple(before) == (link.state, link.session_id) else [link]
 
 
-def checked(connection: Connection, source_id: str, checked_at: str) -> None:
+def mark_checked(connection: Connection, source_id: str, checked_at: str) -> None:
     """Note that a source id has just been made sure of; one that is unresolved again meanwhile has not been."""
     connection.exec_driver_sql(
         "UPDATE source_sessions SET checked_at = ? WHERE source_session_id = ? AND state <> 'unresolved'",
@@ -193,7 +193,7 @@ def to_ask(connection: Connection, *, checked_before: datetime, limit: int, afte
     )
     if after is not None:  # not "": an empty source id is one to say something about
         query = query.where(source_sessions.c.source_session_id > text_value(connection, after))
-    with lenient_text(connection):
+    with lossy_text(connection):
         return list(connection.execute(query).scalars())
 
 
@@ -263,9 +263,9 @@ def carriers_of(connection: Connection, source_ids: Sequence[str]) -> list[list[
 async def look_for_carriers(database: Database, source_id: str) -> list[tuple[str, datetime | None]]:
     """Return what `carriers` does, as of now and outside of any transaction: every create asks for it."""
     # not while a first pass loads the mirror: then the index is not there, and SQLite refuses the statement
-    found = database.peek(_CARRIERS, (source_id,))
+    found = database.read_inline(_CARRIERS, (source_id,))
     if found is None:
-        carried: list[tuple[str, datetime | None]] = await database.ask(carriers_of, source_id)
+        carried: list[tuple[str, datetime | None]] = await database.read_batched(carriers_of, source_id)
         return carried
     return [(session_id, moment(observed_at)) for session_id, observed_at in found]
 
@@ -275,5 +275,5 @@ def listing(connection: Connection, *, state: str | None, limit: int) -> Sequenc
     query = sa.select(source_sessions).order_by(source_sessions.c.source_session_id).limit(limit)
     if state is not None:
         query = query.where(source_sessions.c.state == state)
-    with lenient_text(connection):
+    with lossy_text(connection):
         return connection.execute(query).mappings().all()

@@ -32,7 +32,7 @@ def mirror(tmp_path: Path) -> Path:
     path = tmp_path / "syncd.db"
 
     async def make() -> None:
-        async with Database.create(sa.make_url(f"sqlite+aiosqlite:///{path}"), patience=5) as database:
+        async with Database.create(sa.make_url(f"sqlite+aiosqlite:///{path}"), busy_timeout=5) as database:
             await database.write(migrate.migrate)
             await database.write(lambda c: _insert(c, 200))
 

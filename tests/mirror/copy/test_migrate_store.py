@@ -77,7 +77,7 @@ async def tables(url: sa.URL) -> dict[str, list[Any]]:
             found[table.name] = sorted(rows, key=repr)
         return found
 
-    async with Database(url, patience=5) as database:
+    async with Database(url, busy_timeout=5) as database:
         return await database.read(work)
 
 
@@ -167,7 +167,7 @@ async def test_move_that_was_killed_goes_on_behind_its_last_row_both_ways(tmp_pa
 
 async def triggers(url: sa.URL) -> list[Any]:
     query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
-    async with Database(url, patience=5) as database:
+    async with Database(url, busy_timeout=5) as database:
         return await database.read(lambda c: [tuple(row) for row in c.exec_driver_sql(query)])
 
 
@@ -175,7 +175,7 @@ async def test_what_the_source_has_changed_since_the_kill_is_copied_anew(tmp_pat
     source, there = await fill(tmp_path), sa.make_url(empty_url)
     with pytest.raises(SyncdError):
         await moving.move(source, there, on_rows=lambda done, total: interrupt() if done > total / 2 else None)
-    async with Database(source, patience=5) as database:
+    async with Database(source, busy_timeout=5) as database:
         await database.write(lambda c: c.exec_driver_sql("UPDATE sessions SET name = 'another' WHERE id = 'SES8'"))
     await moving.move(source, there)
     assert await tables(there) == await tables(source)
@@ -221,7 +221,7 @@ async def test_mirror_that_its_first_pass_has_loaded_in_part_is_linked_by_the_mo
         await w.one_pass()
         source = w.database.url
         assert await w.sql("SELECT 1 FROM sessions")
-    async with Database(source, patience=5) as database:
+    async with Database(source, busy_timeout=5) as database:
         await database.write(lambda c: c.exec_driver_sql("DROP INDEX IF EXISTS ix_sessions_live_source"))
         await database.write(lambda c: c.exec_driver_sql("DELETE FROM source_sessions"))
     await moving.move(source, sa.make_url(empty_url))
@@ -238,14 +238,14 @@ async def test_row_that_the_target_does_not_hold_as_it_was_ends_the_move(
     await in_thread(lambda: postgres.sql(rule, str(there.database)))
     with pytest.raises(SyncdError, match="held_sessions has 1 rows"):
         await moving.move(source, there)
-    async with Database(there, patience=5) as database:
+    async with Database(there, busy_timeout=5) as database:
         with pytest.raises(DatabaseUnusableError, match="interrupted"):
             await database.read(migrate.require_head)
 
 
 async def test_text_that_postgresql_cannot_hold_is_named(tmp_path: Path, empty_url: str) -> None:
     source = await fill(tmp_path)
-    async with Database(source, patience=5) as database:
+    async with Database(source, busy_timeout=5) as database:
         await database.write(lambda c: c.exec_driver_sql("UPDATE operations SET name = 'a' || char(0) WHERE id = 1"))
     with pytest.raises(SyncdError, match="cannot hold a row of operations"):
         await moving.move(source, sa.make_url(empty_url))

@@ -339,7 +339,7 @@ async def test_read_that_waited_leaves_nobody_waiting(folder: Path, monkeypatch:
 
 
 async def test_patience_that_ends_is_told_and_nothing_is_written_later(folder: Path) -> None:
-    async with opened(folder, patience=0.1) as database:
+    async with opened(folder, busy_timeout=0.1) as database:
         other = sqlite3.connect(folder / "syncd.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(DatabaseBusyError):
@@ -431,7 +431,7 @@ async def test_a_file_replaced_in_the_middle_of_a_transaction_is_noticed_before_
 async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "syncd.db"
     path.write_bytes(content)
-    async with opened(tmp_path, patience=0.1) as database:
+    async with opened(tmp_path, busy_timeout=0.1) as database:
         with pytest.raises(DatabaseUnusableError, match="cannot be used"):
             await database.write(run("CREATE TABLE t (x)"))
         with pytest.raises(DatabaseUnusableError, match="cannot be used"):
@@ -444,7 +444,7 @@ async def test_a_corrupt_database_is_refused_and_not_repaired(folder: Path) -> N
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
     path.write_bytes(content)
-    async with opened(folder, patience=0.1) as database:
+    async with opened(folder, busy_timeout=0.1) as database:
         with pytest.raises(DatabaseUnusableError, match="malformed"):
             await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
 

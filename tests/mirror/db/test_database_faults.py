@@ -27,7 +27,7 @@ CREATE = {"kind": "create", "source_session_id": "s", "name": "n"}
 
 @pytest.fixture
 async def database(postgres_url: str) -> AsyncIterator[Database]:
-    async with Database.create(sa.make_url(postgres_url), patience=10) as opened:
+    async with Database.create(sa.make_url(postgres_url), busy_timeout=10) as opened:
         yield opened
 
 
@@ -39,7 +39,7 @@ async def count(database: Database) -> int:
 async def test_commit_whose_answer_was_lost_is_not_done_twice(postgres: PostgresServer, postgres_url: str) -> None:
     async with proxied(postgres.port) as proxy:
         url = sa.make_url(postgres_url).set(port=proxy.port)
-        async with Database.create(url, patience=10) as database:
+        async with Database.create(url, busy_timeout=10) as database:
             assert await count(database) == 0
             proxy.cut_commits = 1
             (operation_id,) = await database.write(lambda c: operations.enqueue(c, [CREATE]))
@@ -57,8 +57,8 @@ async def test_commit_that_a_crash_undid_is_done_again_though_its_number_went_to
         url = durable.url(await in_thread(durable.fresh))
         async with (
             proxied(durable.port) as proxy,
-            Database.create(sa.make_url(url).set(port=proxy.port), patience=30) as database,
-            Database.create(sa.make_url(url), patience=30) as other,
+            Database.create(sa.make_url(url).set(port=proxy.port), busy_timeout=30) as database,
+            Database.create(sa.make_url(url), busy_timeout=30) as other,
         ):
             await other.write(lambda c: c.exec_driver_sql("CREATE TABLE noise (at timestamptz)"))
 
@@ -82,7 +82,7 @@ async def test_writes_that_join_while_a_commit_is_in_doubt_are_done_once(
 ) -> None:
     async with proxied(postgres.port) as proxy:
         url = sa.make_url(postgres_url).set(port=proxy.port)
-        async with Database.create(url, patience=10) as database:
+        async with Database.create(url, busy_timeout=10) as database:
             proxy.cut_commits = 1
 
             async def one(number: int) -> None:
@@ -167,7 +167,7 @@ async def test_failed_write_does_not_take_its_neighbours_along(database: Databas
 async def test_read_only_server_is_told_apart(postgres: PostgresServer, postgres_url: str) -> None:
     name = sa.make_url(postgres_url).database
     await in_thread(lambda: postgres.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
-    async with Database.create(sa.make_url(postgres_url), patience=10) as database:
+    async with Database.create(sa.make_url(postgres_url), busy_timeout=10) as database:
         with pytest.raises(DatabaseUnusableError, match="primary"):
             await database.write(require_rights)
         with pytest.raises(DatabaseUnusableError, match="primary"):
@@ -198,7 +198,7 @@ async def test_standby_is_told_apart_before_anything_is_asked() -> None:
 async def test_database_that_cannot_hold_every_text_is_refused(postgres: PostgresServer) -> None:
     await in_thread(lambda: postgres.sql("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0"))
     try:
-        async with Database.create(sa.make_url(postgres.url("latin")), patience=10) as database:
+        async with Database.create(sa.make_url(postgres.url("latin")), busy_timeout=10) as database:
             with pytest.raises(DatabaseUnusableError, match="ENCODING 'UTF8'"):
                 await database.write(migrate.migrate)
             assert await database.read(migrate.revision) is None
@@ -216,7 +216,7 @@ async def test_role_without_rights_is_told_the_grant_that_mends_it(postgres: Pos
     role = f"app_{url.database}"
     await in_thread(lambda: postgres.sql(f"CREATE ROLE {role} LOGIN"))
     try:
-        async with Database.create(url.set(username=role), patience=10) as database:
+        async with Database.create(url.set(username=role), busy_timeout=10) as database:
             with pytest.raises(DatabaseUnusableError, match="administrator") as told:
                 await database.read(migrate.require_head)
             with pytest.raises(DatabaseUnusableError, match="operations") as told:
@@ -225,7 +225,7 @@ async def test_role_without_rights_is_told_the_grant_that_mends_it(postgres: Pos
             for statement in grant.split(";"):
                 if statement.strip():
                     await in_thread(lambda statement=statement: postgres.sql(statement, str(url.database)))  # type: ignore[misc]
-        async with Database.create(url.set(username=role), patience=10) as database:
+        async with Database.create(url.set(username=role), busy_timeout=10) as database:
             await database.write(require_rights)
             await database.write(lambda c: operations.enqueue(c, [CREATE]))
             assert await count(database) == 1
@@ -237,7 +237,7 @@ async def test_role_that_may_not_migrate_is_told_so(postgres: PostgresServer) ->
     name = await in_thread(postgres.empty)
     await in_thread(lambda: postgres.sql(f"CREATE ROLE app_{name} LOGIN"))
     try:
-        async with Database.create(sa.make_url(postgres.url(name, f"app_{name}")), patience=10) as database:
+        async with Database.create(sa.make_url(postgres.url(name, f"app_{name}")), busy_timeout=10) as database:
             with pytest.raises(DatabaseUnusableError, match=f"GRANT CREATE ON SCHEMA public TO app_{name}"):
                 await database.write(migrate.migrate)
     finally:
@@ -260,7 +260,7 @@ async def test_too_many_connections_are_waited_for(postgres: PostgresServer, pos
 
     try:
         async with (
-            Database.create(url.set(username=role), patience=20, on_wait=on_wait) as database,
+            Database.create(url.set(username=role), busy_timeout=20, on_wait=on_wait) as database,
             anyio.create_task_group() as group,
         ):
 
@@ -277,13 +277,13 @@ async def test_too_many_connections_are_waited_for(postgres: PostgresServer, pos
 
 async def test_database_that_is_not_there_and_a_refused_login_end_the_program(postgres: PostgresServer) -> None:
     for url, words in ((postgres.url("nowhere"), "CREATE DATABASE"), (postgres.url("postgres", "nobody"), "login")):
-        async with Database.create(sa.make_url(url), patience=10) as database:
+        async with Database.create(sa.make_url(url), busy_timeout=10) as database:
             with pytest.raises(DatabaseUnusableError, match=words) as told:
                 await count(database)
             assert not isinstance(told.value, DatabaseBusyError)
 
 
 async def test_server_that_is_not_there_is_waited_for_as_long_as_told() -> None:
-    async with Database.create(sa.make_url("postgresql+asyncpg://syncd@127.0.0.1:1/x"), patience=0.1) as database:
+    async with Database.create(sa.make_url("postgresql+asyncpg://syncd@127.0.0.1:1/x"), busy_timeout=0.1) as database:
         with pytest.raises(DatabaseBusyError):
             await count(database)

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from syncd.clock import SystemClock
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db import leader
-from syncd.mirror.db.change_feed import Listening
+from syncd.mirror.db.change_feed import NotifyFeed
 from syncd.mirror.db.database import Database
 from syncd.mirror.store import operations
 from syncd.sandbox import Habits, Sandbox, serve
@@ -100,8 +100,8 @@ async def test_statements_of_many_that_share_few_sessions_do_not_meet(pooler: Po
     url = sa.make_url(await in_thread(lambda: pooler("transaction", 2)) + OPTION)
     row = {"kind": "create", "source_session_id": "s", "name": "n"}
     async with (
-        Database(url, patience=10) as one,
-        Database(url, patience=10) as other,
+        Database(url, busy_timeout=10) as one,
+        Database(url, busy_timeout=10) as other,
         anyio.create_task_group() as group,
     ):
 
@@ -139,8 +139,8 @@ async def test_pool_by_session_is_as_good_as_none(pooler: Pooler) -> None:
         await one.require()
         with pytest.raises(DatabaseUnusableError, match="stop it first"):
             await other.require()
-        async with Database(url, patience=10) as database:
-            told = Listening(database)
+        async with Database(url, busy_timeout=10) as database:
+            told = NotifyFeed(database)
             await told.wait()
             async with anyio.create_task_group() as group:
                 group.start_soon(told.wait)

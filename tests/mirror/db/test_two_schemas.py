@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from syncd.clock import SystemClock
 from syncd.mirror.db import leader
-from syncd.mirror.db.change_feed import Listening
+from syncd.mirror.db.change_feed import NotifyFeed
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import enums, migrate
 from syncd.mirror.schema.privileges import require_rights
@@ -35,7 +35,7 @@ async def tenants(postgres: PostgresServer) -> AsyncIterator[tuple[sa.URL, sa.UR
         await in_thread(lambda role=role: postgres.sql(f"ALTER ROLE {role} SET search_path = {role}"))  # type: ignore[misc]
     urls = [sa.make_url(postgres.url(name, role)) for role in roles]
     for url in urls:
-        async with Database(url, patience=10) as database:
+        async with Database(url, busy_timeout=10) as database:
             await database.write(migrate.migrate)
             await database.write(require_rights)
     yield urls[0], urls[1]
@@ -45,7 +45,7 @@ async def tenants(postgres: PostgresServer) -> AsyncIterator[tuple[sa.URL, sa.UR
 
 
 async def rows(url: sa.URL, query: str) -> list[Any]:
-    async with Database(url, patience=10) as database:
+    async with Database(url, busy_timeout=10) as database:
         return await database.read(lambda c: list(c.exec_driver_sql(query).scalars()))
 
 
@@ -59,7 +59,7 @@ async def test_each_tenant_has_a_leader_and_a_queue_of_its_own(tenants: tuple[sa
         found = operations.claim(connection, now=NOW, owner="me", lease=60, limit=10)
         return [operation.source_session_id for operation in found]
 
-    async with Database(tenants[0], patience=10) as a, Database(tenants[1], patience=10) as b:
+    async with Database(tenants[0], busy_timeout=10) as a, Database(tenants[1], busy_timeout=10) as b:
         for database in (a, b):
             await database.write(lambda c: operations.enqueue(c, [CREATE]))
         async with engine_of(a).connect() as connection, connection.begin():
@@ -69,8 +69,8 @@ async def test_each_tenant_has_a_leader_and_a_queue_of_its_own(tenants: tuple[sa
 
 
 async def test_what_one_tenant_inserts_wakes_that_tenant_alone(tenants: tuple[sa.URL, sa.URL]) -> None:
-    async with Database(tenants[0], patience=10) as a, Database(tenants[1], patience=10) as b:
-        ours, theirs = Listening(a), Listening(b)
+    async with Database(tenants[0], busy_timeout=10) as a, Database(tenants[1], busy_timeout=10) as b:
+        ours, theirs = NotifyFeed(a), NotifyFeed(b)
         await ours.wait()
         await theirs.wait()
         await a.write(lambda c: operations.enqueue(c, [CREATE]))

@@ -26,7 +26,7 @@ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
 
 
 async def test_every_table_view_and_column_has_its_comment_and_native_type(postgres_url: str) -> None:
-    async with Database(sa.make_url(postgres_url), patience=5) as database:
+    async with Database(sa.make_url(postgres_url), busy_timeout=5) as database:
         found = await database.read(lambda c: c.exec_driver_sql(COMMENTS).all())
     columns = {(row[0], row[1]): row for row in found}
     expected = {
@@ -54,7 +54,7 @@ async def test_migrations_and_tables_agree(postgres_url: str) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": same})
         return list(compare_metadata(context, metadata))
 
-    async with Database(sa.make_url(postgres_url), patience=5) as database:
+    async with Database(sa.make_url(postgres_url), busy_timeout=5) as database:
         assert await database.read(differences) == []
 
 
@@ -63,7 +63,7 @@ async def test_replicas_that_start_at_once_migrate_once(postgres: PostgresServer
     came: list[str | None] = []
 
     async def start() -> None:
-        async with Database.create(sa.make_url(postgres.url(name)), patience=20) as database:
+        async with Database.create(sa.make_url(postgres.url(name)), busy_timeout=20) as database:
             came.append((await database.write(migrate.migrate))[0])
 
     try:
@@ -87,7 +87,7 @@ async def test_migration_that_waits_for_a_lock_gives_way(postgres: PostgresServe
 
     url = sa.make_url(postgres.url(name))
     try:
-        async with Database(url, patience=0) as database, Database(url, patience=5) as other:
+        async with Database(url, busy_timeout=0) as database, Database(url, busy_timeout=5) as other:
             await in_thread(lambda: postgres.sql("CREATE TABLE busy (one int)", name))
             async with engine_of(other).connect() as connection, connection.begin():
                 await connection.exec_driver_sql("SELECT * FROM busy")

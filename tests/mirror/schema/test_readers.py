@@ -29,7 +29,7 @@ async def test_rights_of_the_page_are_enough_for_a_daemon_that_does_not_migrate(
         await in_thread(lambda: postgres.sql(f"CREATE ROLE {role} LOGIN"))
         for statement in grants.replace("syncd_app", role).strip().splitlines():
             await in_thread(lambda statement=statement: postgres.sql(statement, str(url.database)))  # type: ignore[misc]
-        async with Database.create(url.set(username=role), patience=10) as database:
+        async with Database.create(url.set(username=role), busy_timeout=10) as database:
             await database.write(require_rights)
             await database.write(lambda c: operations.enqueue(c, [{"kind": "delete", "session_id": "SES1"}]))
     finally:

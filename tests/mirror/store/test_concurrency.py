@@ -12,12 +12,12 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
-from syncd.mirror.db.change_feed import Listening
+from syncd.mirror.db.change_feed import NotifyFeed
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import tables
 from syncd.mirror.store import operations, operations_pg, pages, passes, sessions, sessions_pg, sources
 from syncd.mirror.store.passes import PassLostError
-from syncd.mirror.store.sessions import Sighting
+from syncd.mirror.store.sessions import Observation
 from syncd.records.parse import Row
 from tests.helpers.harness import world
 from tests.helpers.postgres_server import engine_of
@@ -31,13 +31,13 @@ T1, T2, T3 = (f"2026-06-01T12:00:0{second}.000000Z" for second in (1, 2, 3))
 
 @pytest.fixture
 async def here(postgres_url: str) -> AsyncIterator[Database]:
-    async with Database(sa.make_url(postgres_url), patience=10) as database:
+    async with Database(sa.make_url(postgres_url), busy_timeout=10) as database:
         yield database
 
 
 @pytest.fixture
 async def there(postgres_url: str) -> AsyncIterator[Database]:
-    async with Database(sa.make_url(postgres_url), patience=10) as database:
+    async with Database(sa.make_url(postgres_url), busy_timeout=10) as database:
         yield database
 
 
@@ -53,18 +53,18 @@ async def names(database: Database) -> dict[str, str]:
 async def test_what_a_look_up_has_learned_is_not_undone_by_a_page_that_was_read_before(
     here: Database, there: Database
 ) -> None:
-    await here.write(lambda c: sessions.apply(c, [session("A", "old")], Sighting(T1, T1, 1, T1)))
+    await here.write(lambda c: sessions.apply(c, [session("A", "old")], Observation(T1, T1, 1, T1)))
     tries = 0
 
-    def page(connection: sa.Connection) -> sessions.Applied:
+    def page(connection: sa.Connection) -> sessions.ApplyResult:
         nonlocal tries
         tries += 1
-        return sessions.apply(connection, [session("A", "of the page")], Sighting(T1, T2, 1, T1))
+        return sessions.apply(connection, [session("A", "of the page")], Observation(T1, T2, 1, T1))
 
     # The page has looked the row up, and the look-up commits before the page writes.
     async with engine_of(there).connect() as connection:
         transaction = await connection.begin()
-        await connection.run_sync(lambda c: sessions.apply(c, [session("A", "of the look-up")], Sighting(T2, T2)))
+        await connection.run_sync(lambda c: sessions.apply(c, [session("A", "of the look-up")], Observation(T2, T2)))
         async with anyio.create_task_group() as group:
             group.start_soon(here.write, page)
             await waits_for_a_lock(there)
@@ -76,11 +76,13 @@ async def test_what_a_look_up_has_learned_is_not_undone_by_a_page_that_was_read_
 async def test_session_that_two_replicas_see_first_is_one_row(here: Database, there: Database) -> None:
     async with engine_of(there).connect() as connection:
         transaction = await connection.begin()
-        await connection.run_sync(lambda c: sessions.apply(c, [session("A", "of one")], Sighting(T2, T2)))
+        await connection.run_sync(lambda c: sessions.apply(c, [session("A", "of one")], Observation(T2, T2)))
         async with anyio.create_task_group() as group:
             group.start_soon(
                 here.write,
-                lambda c: sessions.apply(c, [session("B", "b"), session("A", "of the other")], Sighting(T1, T1, 1, T1)),
+                lambda c: sessions.apply(
+                    c, [session("B", "b"), session("A", "of the other")], Observation(T1, T1, 1, T1)
+                ),
             )
             await waits_for_a_lock(there)
             await transaction.commit()
@@ -90,10 +92,10 @@ async def test_session_that_two_replicas_see_first_is_one_row(here: Database, th
 async def test_source_id_that_two_replicas_link_at_once_is_in_conflict(here: Database, there: Database) -> None:
     async with engine_of(there).connect() as connection:
         transaction = await connection.begin()
-        await connection.run_sync(lambda c: sessions.apply(c, [session("A", "a", source="s")], Sighting(T2, T2)))
+        await connection.run_sync(lambda c: sessions.apply(c, [session("A", "a", source="s")], Observation(T2, T2)))
         async with anyio.create_task_group() as group:
             group.start_soon(
-                here.write, lambda c: sessions.apply(c, [session("B", "b", source="s")], Sighting(T1, T1, 1, T1))
+                here.write, lambda c: sessions.apply(c, [session("B", "b", source="s")], Observation(T1, T1, 1, T1))
             )
             await waits_for_a_lock(there)
             await transaction.commit()
@@ -216,14 +218,14 @@ async def test_two_that_begin_a_pass_at_once_begin_one(here: Database, there: Da
 )
 async def test_extra_that_means_the_same_is_unchanged(here: Database, extra: str) -> None:
     row = session("A", "a", extra=extra)
-    await here.write(lambda c: sessions.apply(c, [row], Sighting(T1, T1, 1, T1)))
-    applied = await here.write(lambda c: sessions.apply(c, [row], Sighting(T2, T2, 2, T1)))
+    await here.write(lambda c: sessions.apply(c, [row], Observation(T1, T1, 1, T1)))
+    applied = await here.write(lambda c: sessions.apply(c, [row], Observation(T2, T2, 2, T1)))
     assert applied.clean
     assert not applied.changes
 
 
 async def test_insert_of_any_program_wakes_who_listens(here: Database, there: Database) -> None:
-    told = Listening(here)
+    told = NotifyFeed(here)
     try:
         await told.wait()
         heard = anyio.Event()
@@ -245,7 +247,7 @@ async def test_insert_of_any_program_wakes_who_listens(here: Database, there: Da
 async def test_replicas_that_wait_for_each_other_both_go_on(here: Database, there: Database) -> None:
     for session_id in "AB":
         row = session(session_id, "old")
-        await here.write(lambda c, row=row: sessions.apply(c, [row], Sighting(T1, T1, 1, T1)))  # type: ignore[misc]
+        await here.write(lambda c, row=row: sessions.apply(c, [row], Observation(T1, T1, 1, T1)))  # type: ignore[misc]
     met = {one: anyio.Event() for one in "AB"}
 
     async def rename(database: Database, first: str, second: str) -> None:
