@@ -67,6 +67,7 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
             "key": 2, "id": "SES2", "name": "Compare epoxy resins", "source_session_id": "lab-7", **_ADA, "version": 2,
             "change": "deleted", "valid_from": _at(5), "first_seen_at": NOON, "observed_at": _at(0.5),
             "missing_since": _at(1), "absences": 2, "absence_pass_id": 2, "deleted_at": _at(5),
+            "unlisted_alive_at": _at(3),
         },
     ],
     tables.session_versions: [
@@ -76,7 +77,7 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
     tables.passes: [
         {"id": 2, "state": "complete", "started_at": _at(1), "finished_at": _at(1.5), "pages": 30, "seen": 2957,
          "inserted": 12, "updated": 3, "unchanged": 2941, "restored": 1, "missing": 2, "deleted": 1, "quarantined": 1,
-         "page_key": "SES2957", "read_at": _at(1.4)},
+         "page_key": "SES2957", "read_at": _at(1.4), "listed_at": _at(1.4)},
         {"id": 3, "state": "held", "started_at": _at(6), "finished_at": _at(7), "candidates_of": 1,
          "error": "300 of 2957 sessions would go"},
         {"id": 1, "state": "held", "started_at": NOON, "finished_at": _at(0.5), "decision": "approved",
@@ -100,13 +101,21 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
     ],
     tables.quarantine: [
         {"id": 1, "pass_id": 2, "session_id": "SES6", "reason": "name: a string is needed",
-         "payload": '{"id": "SES6", "name": 5}', "seen_at": _at(1), "resolved_at": _at(6), "fingerprint": "9f2c1a"},
+         "payload": '{"id": "SES6", "name": 5}', "seen_at": _at(1), "resolved_at": _at(6), "fingerprint": "9f2c1a",
+         "accepted_at": _at(2)},
     ],
     tables.pages: [
         {"pass_id": 2, "number": 1, "next_key": "SES100", "session_keys": bytes(7) + b"\1", "quarantine_ids": b"",
          "digest": b"\x9f\x2c", "versions": 104},
     ],
     tables.held_sessions: [{"pass_id": 3, "session_key": 1}],
+    tables.mirror_identity: [
+        {"id": 1, "origin": "https://app.albertinvent.com", "tenant_id": "TEN1", "pinned_at": _at(1),
+         "copied_at": _at(3), "moved_to": "postgresql+asyncpg://syncd@db/syncd", "moved_at": _at(4)},
+    ],
+    tables.operator_actions: [
+        {"id": 1, "at": _at(2), "by": "alice", "action": "retry", "subject": "operation 12", "detail": "it was dead"},
+    ],
     tables.writers: [{"id": "9b2c41f0a7d34e2c8f1b6d5e4c3a2b19", "number": 4711, "written_at": _at(2)}],
 }  # fmt: skip
 

@@ -4,13 +4,13 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from syncd.mirror.schema.types import UtcDateTime, utc_now
-
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
+# A migration imports nothing from the package: it must do the same in every later release.
+MOMENT = sa.Text().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")
 KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 JSON_TEXT = sa.Text().with_variant(postgresql.JSONB(), "postgresql")
 
@@ -182,6 +182,8 @@ FOR EACH ROW WHEN (NEW.state = 'unresolved') EXECUTE FUNCTION syncd_wake()
 # --- tables begin
 def upgrade() -> None:
     """Make the tables, the views and the triggers."""
+    now = {"sqlite": "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')", "postgresql": "now()"}
+    dialect = op.get_context().dialect.name
     op.create_table(
         "held_sessions",
         sa.Column("pass_id", KEY, autoincrement=False, nullable=False, comment="the held pass"),
@@ -208,9 +210,13 @@ def upgrade() -> None:
         sa.Column("parent_id", sa.Text(), nullable=True, comment="the folder to create in"),
         sa.Column("requested_by", sa.Text(), nullable=True, comment="whoever wants it; free text"),
         sa.Column(
-            "requested_at", UtcDateTime(), server_default=utc_now(), nullable=False, comment="when it was asked for"
+            "requested_at",
+            MOMENT,
+            server_default=sa.text(now[dialect]),
+            nullable=False,
+            comment="when it was asked for",
         ),
-        sa.Column("not_before", UtcDateTime(), nullable=True, comment="do not begin before this moment"),
+        sa.Column("not_before", MOMENT, nullable=True, comment="do not begin before this moment"),
         sa.Column(
             "state",
             sa.Text(),
@@ -221,7 +227,7 @@ def upgrade() -> None:
         sa.Column(
             "attempts", sa.Integer(), server_default="0", nullable=False, comment="attempts that were begun and count"
         ),
-        sa.Column("next_attempt_at", UtcDateTime(), nullable=True, comment="when it is due again"),
+        sa.Column("next_attempt_at", MOMENT, nullable=True, comment="when it is due again"),
         sa.Column(
             "last_error",
             sa.Text(),
@@ -232,7 +238,7 @@ def upgrade() -> None:
         sa.Column(
             "result_session_id", sa.Text(), nullable=True, comment="the session that was created, adopted or deleted"
         ),
-        sa.Column("finished_at", UtcDateTime(), nullable=True, comment="when it became succeeded, dead or cancelled"),
+        sa.Column("finished_at", MOMENT, nullable=True, comment="when it became succeeded, dead or cancelled"),
         sa.Column(
             "fence",
             sa.Integer(),
@@ -240,7 +246,7 @@ def upgrade() -> None:
             nullable=False,
             comment="rises with each claim; who finishes must hold it",
         ),
-        sa.Column("lease_until", UtcDateTime(), nullable=True, comment="the claim is good until this moment"),
+        sa.Column("lease_until", MOMENT, nullable=True, comment="the claim is good until this moment"),
         sa.Column("lease_owner", sa.Text(), nullable=True, comment="the daemon that holds the claim"),
         sa.Column(
             "target_session_id",
@@ -248,7 +254,7 @@ def upgrade() -> None:
             nullable=True,
             comment="what a delete by source id was found to mean, kept before it is sent",
         ),
-        sa.Column("unknown_since", UtcDateTime(), nullable=True, comment="when the answer of the last create was lost"),
+        sa.Column("unknown_since", MOMENT, nullable=True, comment="when the answer of the last create was lost"),
         sa.Column(
             "lookups",
             sa.Integer(),
@@ -348,8 +354,8 @@ def upgrade() -> None:
             nullable=False,
             comment="running, complete, partial, failed or held",
         ),
-        sa.Column("started_at", UtcDateTime(), nullable=False, comment="when its first page was asked for"),
-        sa.Column("finished_at", UtcDateTime(), nullable=True, comment="when it ended, in whatever way"),
+        sa.Column("started_at", MOMENT, nullable=False, comment="when its first page was asked for"),
+        sa.Column("finished_at", MOMENT, nullable=True, comment="when it ended, in whatever way"),
         sa.Column("pages", sa.Integer(), server_default="0", nullable=False, comment="pages read"),
         sa.Column(
             "seen",
@@ -396,7 +402,7 @@ def upgrade() -> None:
         ),
         sa.Column(
             "read_at",
-            UtcDateTime(),
+            MOMENT,
             nullable=True,
             comment="when the last page had been read; what follows is the sweep",
         ),
@@ -414,7 +420,7 @@ def upgrade() -> None:
             comment="rises each time the pass is taken up; who writes to it must hold it",
         ),
         sa.Column("decision", sa.Text(), nullable=True, comment="approved or rejected by an operator, when held"),
-        sa.Column("decided_at", UtcDateTime(), nullable=True, comment="when the operator decided"),
+        sa.Column("decided_at", MOMENT, nullable=True, comment="when the operator decided"),
         sa.CheckConstraint("(state = 'running') = (finished_at IS NULL)", name=op.f("ck_passes_finished")),
         sa.CheckConstraint("decision IN ('approved', 'rejected')", name=op.f("ck_passes_decision")),
         sa.CheckConstraint(
@@ -440,8 +446,8 @@ def upgrade() -> None:
         sa.Column("session_id", sa.Text(), nullable=True, comment="the id of the session, when it could be read"),
         sa.Column("reason", sa.Text(), nullable=False, comment="why it could not be read"),
         sa.Column("payload", sa.Text(), nullable=False, comment="the item as Albert sent it, as JSON"),
-        sa.Column("seen_at", UtcDateTime(), nullable=False, comment="when it was first met"),
-        sa.Column("resolved_at", UtcDateTime(), nullable=True, comment="when a good version came, or the item went"),
+        sa.Column("seen_at", MOMENT, nullable=False, comment="when it was first met"),
+        sa.Column("resolved_at", MOMENT, nullable=True, comment="when a good version came, or the item went"),
         sa.Column("fingerprint", sa.Text(), nullable=False, comment="tells the same item again"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_quarantine")),
         comment="listed items that could not be read",
@@ -474,15 +480,15 @@ def upgrade() -> None:
         ),
         sa.Column("automation_id", sa.Text(), nullable=True, comment="the automation that owns the session"),
         sa.Column("automation_run_id", sa.Text(), nullable=True, comment="the run that made the session"),
-        sa.Column("last_message_at", UtcDateTime(), nullable=True, comment="when the last message was written"),
+        sa.Column("last_message_at", MOMENT, nullable=True, comment="when the last message was written"),
         sa.Column("created_by", sa.Text(), nullable=True, comment="the id of the user who created the session"),
         sa.Column("created_by_name", sa.Text(), nullable=True, comment="the name of the user who created the session"),
-        sa.Column("created_at", UtcDateTime(), nullable=True, comment="when Albert created the session"),
+        sa.Column("created_at", MOMENT, nullable=True, comment="when Albert created the session"),
         sa.Column("updated_by", sa.Text(), nullable=True, comment="the id of the user who changed the session last"),
         sa.Column(
             "updated_by_name", sa.Text(), nullable=True, comment="the name of the user who changed the session last"
         ),
-        sa.Column("updated_at", UtcDateTime(), nullable=True, comment="when Albert changed the session last"),
+        sa.Column("updated_at", MOMENT, nullable=True, comment="when Albert changed the session last"),
         sa.Column(
             "extra",
             JSON_TEXT,
@@ -491,8 +497,8 @@ def upgrade() -> None:
             comment="JSON of the fields that syncd does not know, and of times that could not be read; {} when empty",
         ),
         sa.Column("change", sa.Text(), nullable=False, comment="what made this version"),
-        sa.Column("valid_from", UtcDateTime(), nullable=False, comment="when syncd wrote this version"),
-        sa.Column("valid_to", UtcDateTime(), nullable=False, comment="when the next version took its place"),
+        sa.Column("valid_from", MOMENT, nullable=False, comment="when syncd wrote this version"),
+        sa.Column("valid_to", MOMENT, nullable=False, comment="when the next version took its place"),
         sa.Column("pass_id", KEY, nullable=True, comment="the pass that wrote this version"),
         sa.PrimaryKeyConstraint("session_key", "version", name=op.f("pk_session_versions")),
         comment="the versions that are past; read the view chat_session_history",
@@ -522,15 +528,15 @@ def upgrade() -> None:
         ),
         sa.Column("automation_id", sa.Text(), nullable=True, comment="the automation that owns the session"),
         sa.Column("automation_run_id", sa.Text(), nullable=True, comment="the run that made the session"),
-        sa.Column("last_message_at", UtcDateTime(), nullable=True, comment="when the last message was written"),
+        sa.Column("last_message_at", MOMENT, nullable=True, comment="when the last message was written"),
         sa.Column("created_by", sa.Text(), nullable=True, comment="the id of the user who created the session"),
         sa.Column("created_by_name", sa.Text(), nullable=True, comment="the name of the user who created the session"),
-        sa.Column("created_at", UtcDateTime(), nullable=True, comment="when Albert created the session"),
+        sa.Column("created_at", MOMENT, nullable=True, comment="when Albert created the session"),
         sa.Column("updated_by", sa.Text(), nullable=True, comment="the id of the user who changed the session last"),
         sa.Column(
             "updated_by_name", sa.Text(), nullable=True, comment="the name of the user who changed the session last"
         ),
-        sa.Column("updated_at", UtcDateTime(), nullable=True, comment="when Albert changed the session last"),
+        sa.Column("updated_at", MOMENT, nullable=True, comment="when Albert changed the session last"),
         sa.Column(
             "extra",
             JSON_TEXT,
@@ -542,23 +548,23 @@ def upgrade() -> None:
         sa.Column(
             "change", sa.Text(), nullable=False, comment="what made this version: created, updated, deleted, restored"
         ),
-        sa.Column("valid_from", UtcDateTime(), nullable=False, comment="when syncd wrote this version"),
+        sa.Column("valid_from", MOMENT, nullable=False, comment="when syncd wrote this version"),
         sa.Column(
             "pass_id",
             KEY,
             nullable=True,
             comment="the pass that wrote this version; null when an operation or a look-up did",
         ),
-        sa.Column("first_seen_at", UtcDateTime(), nullable=False, comment="when syncd first saw the session"),
+        sa.Column("first_seen_at", MOMENT, nullable=False, comment="when syncd first saw the session"),
         sa.Column(
             "observed_at",
-            UtcDateTime(),
+            MOMENT,
             nullable=True,
             comment="the last time that something other than a listing showed it",
         ),
         sa.Column(
             "missing_since",
-            UtcDateTime(),
+            MOMENT,
             nullable=True,
             comment="since when complete passes have missed it; null while listed",
         ),
@@ -566,7 +572,7 @@ def upgrade() -> None:
         sa.Column("absence_pass_id", KEY, nullable=True, comment="the last pass that counted one"),
         sa.Column(
             "deleted_at",
-            UtcDateTime(),
+            MOMENT,
             nullable=True,
             comment="when the session was found deleted; the row stays as a tombstone",
         ),
@@ -615,7 +621,7 @@ def upgrade() -> None:
             comment="unresolved, linked, missing or conflict",
         ),
         sa.Column("session_id", sa.Text(), nullable=True, comment="the session it is linked to"),
-        sa.Column("checked_at", UtcDateTime(), nullable=True, comment="when its state was last made sure of"),
+        sa.Column("checked_at", MOMENT, nullable=True, comment="when its state was last made sure of"),
         sa.Column(
             "note",
             sa.Text(),
@@ -646,7 +652,7 @@ def upgrade() -> None:
             "id", sa.Text(), nullable=False, comment="the process; a number of its own that it draws at its start"
         ),
         sa.Column("number", KEY, nullable=False, comment="its last transaction that wrote anything"),
-        sa.Column("written_at", UtcDateTime(), nullable=False, comment="when that was"),
+        sa.Column("written_at", MOMENT, nullable=False, comment="when that was"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_writers")),
         comment="on PostgreSQL, what tells whether a commit whose answer was lost has happened",
         sqlite_strict=True,
@@ -654,10 +660,14 @@ def upgrade() -> None:
     )
     # --- tables end
 
-    dialect = op.get_bind().dialect.name
     for statement in (*VIEWS, FRESHNESS.format(age=AGE[dialect])):
-        op.get_bind().exec_driver_sql(statement)
+        _run(statement)
     if dialect == "postgresql":
-        op.get_bind().exec_driver_sql("COMMENT ON TABLE alembic_version IS 'the version of the schema'")
+        _run("COMMENT ON TABLE alembic_version IS 'the version of the schema'")
     for statement in SQLITE_TRIGGERS if dialect == "sqlite" else POSTGRESQL_TRIGGERS:
-        op.get_bind().exec_driver_sql(statement)
+        _run(statement)
+
+
+def _run(statement: str) -> None:
+    """Run a statement as it is: a colon in it is not a parameter."""
+    op.execute(sa.text(statement.replace(":", r"\:")))

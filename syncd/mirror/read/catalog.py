@@ -92,7 +92,15 @@ TABLES = {table.name: table for table in (tables.passes, tables.operations, tabl
 """The tables that `interface.md` promises."""
 INTERNAL = {
     table.name: table
-    for table in (tables.sessions, tables.session_versions, tables.pages, tables.held_sessions, tables.writers)
+    for table in (
+        tables.sessions,
+        tables.session_versions,
+        tables.pages,
+        tables.held_sessions,
+        tables.writers,
+        tables.mirror_identity,
+        tables.operator_actions,
+    )
 }
 """The tables that may change from one release to the next: read the views instead."""
 

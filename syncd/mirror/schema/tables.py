@@ -108,6 +108,9 @@ sessions = sa.Table(
     sa.Column("absences", sa.Integer, nullable=False, server_default="0", comment="404s counted since then"),
     sa.Column("absence_pass_id", Key, comment="the last pass that counted one"),
     sa.Column("deleted_at", UtcDateTime, comment="when the session was found deleted; the row stays as a tombstone"),
+    sa.Column(
+        "unlisted_alive_at", UtcDateTime, comment="when Albert last answered 200 for it although it is not listed"
+    ),
     sa.CheckConstraint(
         "change = 'created' OR change = 'updated' OR change = 'deleted' OR change = 'restored'", name="change"
     ),
@@ -116,6 +119,7 @@ sessions = sa.Table(
     _some("ix_sessions_live_source", "source_session_id", "id", where="deleted_at IS NULL"),
     _some("ix_sessions_missing", "missing_since", where="missing_since IS NOT NULL"),
     _some("ix_sessions_deleted", "deleted_at", where="deleted_at IS NOT NULL"),
+    _some("ix_sessions_unlisted_alive", "unlisted_alive_at", where="unlisted_alive_at IS NOT NULL"),
     sqlite_strict=True,
     comment="every session ever seen, with its current version; read the views chat_sessions and chat_sessions_all",
 )
@@ -176,6 +180,7 @@ passes = sa.Table(
     ),
     sa.Column("decision", sa.Text, comment="approved or rejected by an operator, when held"),
     sa.Column("decided_at", UtcDateTime, comment="when the operator decided"),
+    sa.Column("listed_at", UtcDateTime, comment="when its last page was read, if every page was read"),
     sa.CheckConstraint("state IN ('running', 'complete', 'partial', 'failed', 'held')", name="state"),
     sa.CheckConstraint("decision IN ('approved', 'rejected')", name="decision"),
     sa.CheckConstraint("(state = 'running') = (finished_at IS NULL)", name="finished"),
@@ -225,6 +230,7 @@ quarantine = sa.Table(
     sa.Column("seen_at", UtcDateTime, nullable=False, comment="when it was first met"),
     sa.Column("resolved_at", UtcDateTime, comment="when a good version came, or the item went"),
     sa.Column("fingerprint", sa.Text, nullable=False, comment="tells the same item again"),
+    sa.Column("accepted_at", UtcDateTime, comment="when an operator accepted it as unreadable"),
     _some("uq_quarantine_open", "fingerprint", where="resolved_at IS NULL", unique=True),
     sqlite_strict=True,
     sqlite_autoincrement=True,
@@ -354,4 +360,38 @@ writers = sa.Table(
     sqlite_strict=True,
     sqlite_with_rowid=False,
     comment="on PostgreSQL, what tells whether a commit whose answer was lost has happened",
+)
+
+mirror_identity = sa.Table(
+    "mirror_identity",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False, comment="always 1: there is one row"),
+    sa.Column("origin", sa.Text, comment="scheme, host, port and path of the Albert that is mirrored"),
+    sa.Column("tenant_id", sa.Text, comment="the tenant, when the credentials name one"),
+    sa.Column("pinned_at", UtcDateTime, comment="when origin and tenant were stored"),
+    sa.Column("copied_at", UtcDateTime, comment="set in a backup: when the copy was made"),
+    sa.Column("moved_to", sa.Text, comment="where migrate-store moved this mirror, without a password"),
+    sa.Column("moved_at", UtcDateTime, comment="when that was"),
+    sa.CheckConstraint("id = 1", name="one_row"),
+    sqlite_strict=True,
+    comment="whose sessions this database mirrors, and whether it is a copy or was moved away",
+)
+
+operator_actions = sa.Table(
+    "operator_actions",
+    metadata,
+    sa.Column("id", Key, sa.Identity(), primary_key=True, comment="the action"),
+    sa.Column("at", UtcDateTime, nullable=False, comment="when it was done"),
+    sa.Column("by", sa.Text, nullable=False, comment="who did it: --by, or the user of the operating system"),
+    sa.Column(
+        "action",
+        sa.Text,
+        nullable=False,
+        comment="such as approve, reject, retry, cancel, release, accept, restore, prune",
+    ),
+    sa.Column("subject", sa.Text, nullable=False, comment="what it was done to, such as operation 12 or pass 7"),
+    sa.Column("detail", sa.Text, comment="what changed, such as the state before"),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+    comment="what operators decided, and who and when",
 )

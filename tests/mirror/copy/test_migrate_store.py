@@ -60,6 +60,11 @@ async def fill(folder: Path) -> sa.URL:
             "VALUES (1, 'SES9', 'r', '{}', '2026-01-01T00:00:00.000000Z', 'f')"
         )
         await w.sql("INSERT INTO held_sessions VALUES (1, 2)")
+        await w.sql("INSERT INTO mirror_identity (id, origin) VALUES (1, 'https://app.albertinvent.com')")
+        await w.sql(
+            "INSERT INTO operator_actions (at, by, action, subject) "
+            "VALUES ('2026-06-01T13:00:00.000000Z', 'alice', 'retry', 'operation 1')"
+        )
         await w.sql("INSERT INTO passes (started_at, page_key) VALUES ('2026-06-01T13:00:00.000000Z', 'k')")
         return w.database.url
 

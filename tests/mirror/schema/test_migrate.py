@@ -36,7 +36,7 @@ def test_the_schema_comes_up_from_empty_and_a_second_time_changes_nothing(engine
         migrate.require_head(connection)
 
 
-NUMBERED = (tables.sessions, tables.passes, tables.quarantine, tables.operations)
+NUMBERED = (tables.sessions, tables.passes, tables.quarantine, tables.operations, tables.operator_actions)
 
 
 def test_tables_and_migrations_say_the_same(engine: sa.Engine) -> None:
@@ -64,10 +64,22 @@ def _declared(connection: sa.Connection) -> dict[str, list[str]]:
         "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL "
         "AND name NOT LIKE 'sqlite_%' AND name <> 'alembic_version'"
     )
-    return {
-        name: sorted(part.strip().rstrip(",") for part in re.split(r"\n", sql.replace("\t", "")) if part.strip())
-        for name, sql in rows
-    }
+    return {name: _parts(sql) for name, sql in rows}
+
+
+def _parts(sql: str) -> list[str]:
+    """Return the parts of a declaration: what stands between commas in the outer parentheses, and what follows them.
+
+    A column that was added later is written by SQLite without a line of its own.
+    """
+    parts, depth = [""], 0
+    for letter in sql:
+        depth += (letter == "(") - (letter == ")")
+        if (letter in "()" and depth == (letter == "(")) or (letter == "," and depth == 1):
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return sorted(" ".join(part.split()) for part in parts if part.strip())
 
 
 def test_every_table_is_strict(engine: sa.Engine) -> None:
