@@ -26,7 +26,8 @@ from syncd.logs import log_link
 from syncd.mirror.store import initial_load, sessions, sources
 from syncd.mirror.store.sources import Link
 from syncd.records.parse import SOURCE, GarbledError, Row, read_session
-from syncd.rules.decide import GONE, listed_from
+from syncd.rules.deletion import GONE
+from syncd.rules.versions import listed_from
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

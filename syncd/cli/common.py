@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import getpass
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -61,6 +62,23 @@ as_json_option = click.option(
 )
 limit_option = click.option(
     "--limit", type=click.IntRange(1, 2**31), metavar="N", default=100, show_default=True, help="Show at most so many."
+)
+
+
+def operating_system_user() -> str:
+    """Return the name of the user who runs the command, or its number where it has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+by_option = click.option(
+    "--by",
+    metavar="NAME",
+    default=operating_system_user,
+    show_default="the user of the operating system",
+    help="Record this name as the person who decided.",
 )
 
 

@@ -21,7 +21,7 @@ import anyio
 from syncd.aio import AutoResetEvent, task_group
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.db.change_feed import POLL_SECONDS_LISTENING, change_feed
-from syncd.rules.decide import PASS_AGAIN, Backoff, pass_pause
+from syncd.rules.retry import PASS_AGAIN, Backoff, pass_pause
 from syncd.status.watchdog import BeatingClock
 
 if TYPE_CHECKING:

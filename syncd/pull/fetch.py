@@ -32,7 +32,7 @@ from syncd.mirror.store import pages
 from syncd.pull.page_cache import PageCache
 from syncd.pull.write_pages import Fetched
 from syncd.records.parse import GarbledError, read_page
-from syncd.rules.decide import Backoff
+from syncd.rules.retry import Backoff
 
 PAGE_ATTEMPTS = 5
 """Failed tries of one page before the pass fails; the next pass comes anyway."""

@@ -29,7 +29,7 @@ from syncd.pull.fetch import CeilingError, Fetching, KeyRefusedError, ListingErr
 from syncd.pull.page_cache import PageCache
 from syncd.pull.sweep import Guard, sweep
 from syncd.pull.write_pages import Fetched, PageWritten, mirror
-from syncd.rules.decide import Backoff
+from syncd.rules.retry import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

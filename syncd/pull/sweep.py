@@ -17,7 +17,7 @@ from syncd.clock import utc_text
 from syncd.logs import log_link
 from syncd.mirror.store import missing, passes, quarantine, sessions
 from syncd.records.parse import ID, GarbledError, Row, read_session
-from syncd.rules.decide import GONE, guard_limit, may_delete
+from syncd.rules.deletion import GONE, guard_limit, may_delete
 
 if TYPE_CHECKING:
     from datetime import datetime

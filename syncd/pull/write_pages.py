@@ -16,7 +16,7 @@ from syncd.mirror.store import missing, operations, pages, passes, quarantine, s
 from syncd.mirror.store.pages import ReadPage
 from syncd.mirror.store.passes import Progress
 from syncd.records.parse import ID, Page, Unreadable, read_page
-from syncd.rules.decide import listed_from
+from syncd.rules.versions import listed_from
 
 if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection

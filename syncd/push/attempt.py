@@ -32,7 +32,9 @@ from syncd.mirror.store import operations, sources
 from syncd.mirror.store.operations import LeaseLostError, Operation
 from syncd.push.outcomes import CredentialsRejected, Dead, NotFound, Outcome, Retry, Succeeded, Unknown
 from syncd.records.parse import ID, SOURCE, GarbledError, Row, read_session
-from syncd.rules.decide import GONE, difference, lag_wait
+from syncd.rules.deletion import GONE
+from syncd.rules.retry import lag_wait
+from syncd.rules.sources import difference
 
 if TYPE_CHECKING:
     from datetime import datetime

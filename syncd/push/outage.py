@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from syncd.rules.decide import Backoff
+    from syncd.rules.retry import Backoff
 
 DISTINCT = 3
 """So many operations that fail, with no success in between, are an outage."""

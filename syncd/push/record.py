@@ -15,7 +15,8 @@ from syncd.mirror.db.dialects import is_postgresql
 from syncd.mirror.store import operations, sessions, sessions_pg, sources
 from syncd.push.outcomes import CredentialsRejected, Dead, NotFound, Outcome, Retry, Succeeded, Unknown
 from syncd.records.parse import ID, SOURCE
-from syncd.rules.decide import Backoff, lag_wait, listed_from, next_lookup
+from syncd.rules.retry import Backoff, lag_wait, next_lookup
+from syncd.rules.versions import listed_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

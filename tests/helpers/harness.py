@@ -26,7 +26,7 @@ from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
-from syncd.rules.decide import Backoff
+from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.helpers.databases import current_url
 

@@ -24,7 +24,7 @@ from syncd.pull.flow import PassOutcome, Pull, PullSettings
 from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
-from syncd.rules.decide import Backoff
+from syncd.rules.retry import Backoff
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]] | None
 """Bytes to send as they are and close, a function of the writer, or None for a reset without a word."""

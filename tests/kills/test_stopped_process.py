@@ -24,7 +24,7 @@ from syncd.mirror.schema import migrate
 from syncd.mirror.store import operations
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
-from syncd.rules.decide import Backoff
+from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.kills.harness import ROOT
 
@@ -33,7 +33,7 @@ import sys, anyio, sqlalchemy as sa
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import SystemClock
 from syncd.push.record import RetryPolicy
-from syncd.rules.decide import Backoff
+from syncd.rules.retry import Backoff
 from syncd.logs import configure
 from syncd.mirror.db.database import Database
 from syncd.push.flow import Push, PushSettings

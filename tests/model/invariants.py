@@ -12,7 +12,7 @@ from typing import Any
 
 from syncd.keyset import unpack
 from syncd.pull.sweep import Guard
-from syncd.rules.decide import guard_limit
+from syncd.rules.deletion import guard_limit
 from tests.model.albert import Tenant
 from tests.model.store import Store, Values
 

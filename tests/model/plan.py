@@ -9,7 +9,7 @@ from syncd.pull.flow import PullSettings
 from syncd.pull.sweep import Guard
 from syncd.push.flow import PushSettings
 from syncd.push.record import RetryPolicy
-from syncd.rules.decide import Backoff
+from syncd.rules.retry import Backoff
 from syncd.sandbox.habits import Habits
 
 

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from syncd.mirror.store import operations, passes
 from syncd.push.flow import Push
-from syncd.rules.decide import CLOCK_SLACK
+from syncd.rules.versions import CLOCK_SLACK
 from tests.model.albert import AFTER, BEFORE, KilledError, Tenant
 from tests.model.daemon import Life, ModelClock, ModelDatabase
 from tests.model.invariants import BrokenError, Checker

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from syncd.pull.fetch import PAGE_ATTEMPTS
 from syncd.pull.flow import REFUSED_KEYS
-from syncd.rules.decide import Backoff
+from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits
 from tests.helpers.harness import world
 from tests.pull.helpers import Listing, counted, page, session, wire

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from syncd.push.outage import Outage, Pauses
-from syncd.rules.decide import Backoff
+from syncd.rules.retry import Backoff
 from syncd.sandbox.faults import Faults
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS, create, effects, finished, until, worked, working

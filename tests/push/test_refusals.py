@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
-from syncd.rules.decide import Backoff
+from syncd.rules.retry import Backoff
 from tests.helpers.harness import world
 from tests.push.helpers import SESSIONS, create, effects, finished, times, until, worked, working
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from syncd.mirror.schema.tables import CONTENT, operations, sessions
-from syncd.rules.decide import difference
+from syncd.rules.sources import difference
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from syncd.clock import utc_text
 from syncd.mirror.schema.tables import sessions
 from syncd.mirror.store import passes, sources
-from syncd.rules.decide import CLOCK_SLACK
+from syncd.rules.versions import CLOCK_SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,7 +17,7 @@ from syncd.mirror.schema.tables import held_sessions, pages, passes, sessions
 from syncd.mirror.schema.types import new_id
 from syncd.mirror.store import initial_load
 from syncd.mirror.store import pages as page_rows
-from syncd.rules.decide import CLOCK_SLACK
+from syncd.rules.versions import CLOCK_SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -204,7 +204,7 @@ def _all_seen(connection: Connection, progress: Progress) -> bool:
 
 
 def not_observed(progress: Progress, now: datetime) -> sa.ColumnElement[bool]:
-    """Match sessions that nothing but a listing saw since a pass began; see `decide.CLOCK_SLACK`."""
+    """Match sessions that nothing but a listing saw since a pass began; see `rules.versions.CLOCK_SLACK`."""
     observed_at = sessions.c.observed_at
     return sa.or_(observed_at.is_(None), observed_at < progress.started_at, observed_at > now + CLOCK_SLACK)
 

@@ -20,7 +20,7 @@ from syncd.mirror.db.dialects import EARLIEST, ConcurrentChangeError, is_postgre
 from syncd.mirror.schema.tables import CONTENT, session_versions, sessions
 from syncd.mirror.store import operations, sessions_pg, sources
 from syncd.records.parse import ID, SOURCE, Row
-from syncd.rules.decide import Change, StoredSession, classify_change
+from syncd.rules.versions import Change, StoredSession, classify_change
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -95,7 +95,7 @@ class Observation:
     pass_id : int | None
         The pass whose page it was; None for an operation or a look-up, which also are believed over listings.
     listed_from : str | None
-        See `decide.classify_change`.
+        See `rules.versions.classify_change`.
     new : bool
         Most of what the answer tells of is new to the mirror: it is inserted, and what was left out is looked up then.
     deletions : bool
@@ -186,7 +186,7 @@ def _bury_deleted(
 
 
 def _known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, tuple[Any, ...]]:
-    """Return the stored rows of some sessions, each as the fields of `decide.StoredSession`, the content last."""
+    """Return the stored rows of some sessions, each as the fields of `rules.versions.StoredSession`, the content last."""
     if is_postgresql(connection):
         return sessions_pg.known(connection, rows)
     found = raw.execute(connection, _SELECT, (json.dumps([row[ID] for row in rows]),))

@@ -15,7 +15,7 @@ from syncd.mirror.store.operations import LONGEST_ERROR, LeaseLostError, Operati
 from syncd.mirror.store.sources import Link
 from syncd.push.outcomes import Succeeded
 from syncd.records.parse import ID, Row
-from syncd.rules.decide import StoredSession
+from syncd.rules.versions import StoredSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

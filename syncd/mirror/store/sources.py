@@ -15,7 +15,7 @@ from syncd.mirror.db.lossy_text import lossy_text, text_value
 from syncd.mirror.schema.tables import operations, sessions, source_sessions
 from syncd.mirror.schema.types import moment
 from syncd.records.parse import ID, SOURCE, Row
-from syncd.rules.decide import SourceState, source_state
+from syncd.rules.sources import SourceState, source_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

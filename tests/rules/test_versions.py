@@ -1,4 +1,4 @@
-"""The pure decisions: what a sighting means, what may go, how long to wait."""
+"""Rules for versions: a stored row never returns to an older one."""
 
 from __future__ import annotations
 
@@ -6,26 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from syncd.clock import utc_text
 from syncd.records.parse import UPDATED_AT, Row
-from syncd.rules.decide import (
-    LONGEST_RETRY_AFTER,
-    UNKNOWN_LOOKUPS,
-    Backoff,
-    Change,
-    StoredSession,
-    classify_change,
-    difference,
-    guard_limit,
-    listed_from,
-    may_delete,
-    next_lookup,
-    pass_pause,
-    source_state,
-)
+from syncd.rules.versions import Change, StoredSession, classify_change, listed_from
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -143,111 +127,3 @@ def test_the_grace_counts_back_from_when_it_was_asked_and_from_now_where_the_clo
     assert listed_from(NOON, NOON + timedelta(hours=1), 120) == "2026-06-01T11:58:00.000000Z"
     assert listed_from(utc_text(NOON), NOON, 0.5) == "2026-06-01T11:59:59.500000Z"
     assert listed_from(at(3600), NOON, 120) == "2026-06-01T11:58:00.000000Z"
-
-
-@pytest.mark.parametrize(
-    ("live", "count", "fraction", "limit"),
-    [(100, 25, 0.05, 25), (1000, 25, 0.05, 50), (0, 0, 0.5, 0), (3, 0, 0.5, 1), (1, 0, 0.99, 0), (10, 0, 1.0, 10)],
-)
-def test_the_guards_limit_is_the_larger_of_both(live: int, count: int, fraction: float, limit: int) -> None:
-    assert guard_limit(live, max_count=count, max_fraction=fraction) == limit
-
-
-@pytest.mark.parametrize(
-    ("absences", "missing_for", "wanted", "grace", "may"),
-    [
-        (2, 120, 2, 120, True),
-        (1, 999, 2, 120, False),
-        (9, 119.9, 2, 120, False),
-        (1, 0, 1, 0, True),
-        (0, 9, 1, 0, False),
-    ],
-)
-def test_deletion_wants_both_the_confirmations_and_the_grace(
-    absences: int, missing_for: float, wanted: int, grace: float, *, may: bool
-) -> None:
-    now = NOON + timedelta(seconds=missing_for)
-    assert may_delete(absences=absences, missing_since=NOON, now=now, confirmations=wanted, grace=grace) is may
-
-
-def test_a_clock_that_was_set_back_deletes_nothing_early() -> None:
-    now = NOON - timedelta(days=1)
-    assert not may_delete(absences=9, missing_since=NOON, now=now, confirmations=1, grace=0)
-
-
-@given(st.integers(1, 10_000), st.floats(0, 1))
-def test_a_wait_lies_between_nothing_and_its_bound(attempt: int, jitter: float) -> None:
-    wait = Backoff(0.5, 300).wait(attempt, jitter=jitter)
-    assert 0 <= wait <= min(300, 0.5 * 2 ** min(attempt - 1, 60))
-
-
-def test_waits_double_up_to_the_longest() -> None:
-    waits = [Backoff(0.5, 5).wait(attempt, jitter=1.0) for attempt in range(1, 7)]
-    assert waits == [0.5, 1, 2, 4, 5, 5]
-
-
-@pytest.mark.parametrize(
-    ("told", "wait"),
-    [(7.0, 7.0), (LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER), (LONGEST_RETRY_AFTER + 1, 300.0), (0.0, 0.5), (None, 0.5)],
-)
-def test_what_the_server_asks_for_is_waited_unless_it_is_out_of_its_mind(told: float | None, wait: float) -> None:
-    assert Backoff(0.5, 300).wait(1, jitter=1.0, retry_after=told) == wait
-
-
-def test_look_ups_are_spread_over_the_settle_time() -> None:
-    found: list[datetime] = []
-    while (due := next_lookup(NOON, lookups=len(found), settle=60, now=found[-1] if found else NOON)) is not None:
-        found.append(due)
-    assert found == [NOON + timedelta(seconds=60 * part) for part in UNKNOWN_LOOKUPS]
-
-
-def test_look_ups_keep_their_distance_from_each_other_when_the_clock_is_set_forward() -> None:
-    late = NOON + timedelta(hours=1)
-    distance = UNKNOWN_LOOKUPS[2] - UNKNOWN_LOOKUPS[1]
-    assert next_lookup(NOON, lookups=2, settle=60, now=late) == late + timedelta(seconds=60 * distance / 2)
-
-
-@pytest.mark.parametrize(
-    ("interval", "seconds_spent", "failed", "pause"),
-    [(300, 10, False, 290), (300, 400, False, 0), (300, 10, True, 45), (30, 10, True, 20), (300, 299, True, 1)],
-)
-def test_pass_that_failed_is_tried_again_before_the_first_good_minute_is_over(
-    interval: float, seconds_spent: float, failed: bool, pause: float
-) -> None:
-    assert pass_pause(interval, seconds_spent, failed=failed) == pause
-
-
-@pytest.mark.parametrize(
-    ("carriers", "albert", "state", "session_id"),
-    [
-        ([("A", False)], None, "linked", "A"),
-        ([("A", False)], "A", "linked", "A"),
-        ([("A", True)], None, "linked", "A"),
-        ([("A", True), ("B", False)], None, "linked", "B"),
-        ([("A", False), ("B", False)], None, "conflict", None),
-        ([("A", True), ("B", True)], None, "conflict", None),
-        ([("A", False), ("B", False)], "A", "conflict", None),
-        ([("A", False)], "B", "conflict", None),
-    ],
-)
-def test_a_source_id_is_linked_to_the_one_session_that_carries_it(
-    carriers: list[tuple[str, bool]], albert: str | None, state: str, session_id: str | None
-) -> None:
-    found = source_state(carriers, albert)
-    assert found is not None
-    assert (found.state, found.session_id) == (state, session_id)
-    if state == "conflict":
-        named = {carrier for carrier, missing in carriers if not missing} or {carrier for carrier, _ in carriers}
-        assert all(each in str(found.note) for each in named | ({albert} if albert else set()))
-
-
-def test_the_mirror_cannot_tell_of_a_source_id_that_nobody_carries() -> None:
-    assert source_state([]) is None
-
-
-def test_the_difference_of_an_adopted_session_is_named() -> None:
-    assert difference(row("n"), name="n", parent_id=None) is None
-    told = str(difference(row("n"), name="other", parent_id="FOL1"))
-    assert "'n'" in told
-    assert "'other'" in told
-    assert "FOL1" in told

@@ -1,0 +1,54 @@
+"""Rules for source ids."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from syncd.records.parse import UPDATED_AT, Row
+from syncd.rules.sources import difference, source_state
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def row(name: str = "n", updated: float | None = None) -> Row:
+    content: list[str | None] = ["A", name, None, "s", *[None] * 11, "{}"]
+    content[UPDATED_AT] = None if updated is None else at(updated)
+    return tuple(content)
+
+
+@pytest.mark.parametrize(
+    ("carriers", "albert", "state", "session_id"),
+    [
+        ([("A", False)], None, "linked", "A"),
+        ([("A", False)], "A", "linked", "A"),
+        ([("A", True)], None, "linked", "A"),
+        ([("A", True), ("B", False)], None, "linked", "B"),
+        ([("A", False), ("B", False)], None, "conflict", None),
+        ([("A", True), ("B", True)], None, "conflict", None),
+        ([("A", False), ("B", False)], "A", "conflict", None),
+        ([("A", False)], "B", "conflict", None),
+    ],
+)
+def test_a_source_id_is_linked_to_the_one_session_that_carries_it(
+    carriers: list[tuple[str, bool]], albert: str | None, state: str, session_id: str | None
+) -> None:
+    found = source_state(carriers, albert)
+    assert found is not None
+    assert (found.state, found.session_id) == (state, session_id)
+    if state == "conflict":
+        named = {carrier for carrier, missing in carriers if not missing} or {carrier for carrier, _ in carriers}
+        assert all(each in str(found.note) for each in named | ({albert} if albert else set()))
+
+
+def test_the_mirror_cannot_tell_of_a_source_id_that_nobody_carries() -> None:
+    assert source_state([]) is None
+
+
+def test_the_difference_of_an_adopted_session_is_named() -> None:
+    assert difference(row("n"), name="n", parent_id=None) is None
+    told = str(difference(row("n"), name="other", parent_id="FOL1"))
+    assert "'n'" in told
+    assert "'other'" in told
+    assert "FOL1" in told
