@@ -186,7 +186,7 @@ def _bury_deleted(
 
 
 def _known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, tuple[Any, ...]]:
-    """Return the stored rows of some sessions, each as the fields of `rules.versions.StoredSession`, the content last."""
+    """Return the stored rows of some sessions, as the fields of `StoredSession`, content last."""
     if is_postgresql(connection):
         return sessions_pg.known(connection, rows)
     found = raw.execute(connection, _SELECT, (json.dumps([row[ID] for row in rows]),))
