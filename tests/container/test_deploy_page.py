@@ -21,9 +21,10 @@ from tests.container.engine import IN_AN_ENGINE, ROOT, docker, run, succeeds, un
 
 PAGE = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BUILD, BY_HAND, INSIDE, SQLITE, POSTGRESQL, KUBERNETES = (
+BUILD, BY_HAND, INSIDE, SQLITE, POSTGRESQL, *_KUBERNETES = (
     block.replace("\\\n", " ").splitlines() for block in FENCED.findall(PAGE)
 )
+KUBERNETES = [line for block in _KUBERNETES for line in block]
 SANDBOX = {"ALBERT_BASE_URL": "http://127.0.0.1:8900", "SYNCD_PASS_INTERVAL": "1"}
 TOKEN = "sandbox-token"
 TYPED = {
