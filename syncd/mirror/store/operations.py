@@ -127,6 +127,7 @@ _BLOCKER: sa.ColumnElement[int] = sa.func.coalesce(
     *(sa.literal_column(f"({query})") for query in _earlier("min(e.id)", "operations"))
 )
 """The first operation that blocks one."""
+_SHOWN = tuple(column for column in operations.c if column is not operations.c.blocked_by)
 
 
 def enqueue(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -281,7 +282,7 @@ def counts(connection: Connection) -> dict[str, int]:
 
 def listing(connection: Connection, *, state: str | None, limit: int) -> Sequence[sa.RowMapping]:
     """Return operations, newest first, each with the id of the one that blocks it."""
-    query = sa.select(operations, _BLOCKER.label("blocked_by")).order_by(operations.c.id.desc())
+    query = sa.select(*_SHOWN, _BLOCKER.label("blocked_by")).order_by(operations.c.id.desc())
     if state is not None:
         query = query.where(operations.c.state == state)
     with lossy_text(connection):
@@ -290,7 +291,7 @@ def listing(connection: Connection, *, state: str | None, limit: int) -> Sequenc
 
 def get(connection: Connection, operation_id: int) -> sa.RowMapping | None:
     """Return one operation, with the id of the one that blocks it."""
-    query = sa.select(operations, _BLOCKER.label("blocked_by")).where(operations.c.id == operation_id)
+    query = sa.select(*_SHOWN, _BLOCKER.label("blocked_by")).where(operations.c.id == operation_id)
     with lossy_text(connection):
         return connection.execute(query).mappings().first()
 
