@@ -6,6 +6,7 @@ import gc
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
 from syncd.rules.retry import Backoff
+from syncd.settings import read_secret
 from syncd.status.watchdog import BeatingClock, Watchdog
 from syncd.witness import Witness
 
@@ -81,9 +83,9 @@ def open_session(
 
 
 def _rotated(settings: Settings, name: str, value: SecretStr) -> SecretStr | Callable[[], str]:
-    """Return a secret, or what reads it anew where it stands in a file."""
+    """Return a secret, or a function that reads it again from its file."""
     file = settings.file_of(name)
-    return value if file is None else lambda: file.read_text(encoding="utf-8")
+    return value if file is None else partial(read_secret, file)
 
 
 def backoff(settings: Settings) -> Backoff:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +16,7 @@ from syncd.cli import COMMANDS, SENTENCES, cli, sentence
 from syncd.cli.common import read, write
 from syncd.mirror.read import glance, views
 from syncd.mirror.schema.revisions import HEAD
-from syncd.settings import load
+from syncd.settings import Settings, load
 from tests.cli.conftest import Call
 from tests.helpers.postgres_server import free_port
 
@@ -191,24 +192,46 @@ def test_glance_at_postgresql_sees_what_the_long_way_sees(postgres_url: str, mon
     assert glance.overview(f"{postgres_url}?prepared_statement_cache_size=0") is None
 
 
-def test_config_shows_what_is_in_force_and_where_it_came_from_but_no_secret(
+def test_config_shows_each_setting_with_its_origin_and_without_secrets(
     syncd: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SYNCD_DATABASE_URL", "postgresql://reader:canary@db/syncd")
+    monkeypatch.setenv("SYNCD_ENV_FILE", "first.env:my.env")
     Path("canary-token").write_text("canary-from-file")
-    Path("my.env").write_text("ALBERT_TOKEN_FILE=canary-token\nSYNCD_LEASE=90\n")
-    shown = syncd("config", "--env-file", "my.env", "--json")
+    Path("first.env").write_text("SYNCD_LEASE=1\nSYNCD_PROXY=http://u:canary@proxy:3128\n")
+    Path("my.env").write_text("ALBERT_TOKEN_FILE=canary-token\nSYNCD_LEASE=1.5m\n")
+    shown = syncd("config", "--json")
     by_name = {row["setting"]: row for row in shown.data}
-    assert by_name["SYNCD_LEASE"] == {"setting": "SYNCD_LEASE", "value": 90, "from": "my.env"}
+    assert by_name["SYNCD_LEASE"] == {"setting": "SYNCD_LEASE", "value": 90, "from": "my.env:2"}
     assert by_name["ALBERT_TOKEN"]["value"] == "********"
-    assert by_name["ALBERT_TOKEN"]["from"] == "my.env: ALBERT_TOKEN_FILE=canary-token"
+    assert by_name["ALBERT_TOKEN"]["from"] == "my.env:1: ALBERT_TOKEN_FILE=canary-token"
     assert by_name["SYNCD_DATABASE_URL"]["value"] == "postgresql+asyncpg://reader:***@db/syncd"
+    assert by_name["SYNCD_PROXY"] == {
+        "setting": "SYNCD_PROXY", "value": "http://u:***@proxy:3128", "from": "first.env:2",
+    }  # fmt: skip
     assert by_name["SYNCD_RETRY_MAX"]["from"] == "default"
+    assert set(by_name) == {name.upper() for name in Settings.model_fields}
     assert "canary-from-file" not in shown.out
     table = syncd("config").out
     assert ":canary@" not in table
     assert "SYNCD_AUTO_MIGRATE             true " in table
     assert "SYNCD_PASS_INTERVAL            300 " in table
+
+
+def test_every_settings_problem_is_one_line_on_standard_error(syncd: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("my.env").write_text(
+        "ALBERT_BASEURL=http://127.0.0.1:9\nSYNCD_PASS_INTERVAL=soon\nSYNCD_STATUS_HOST='a\nb'\n"
+        "SYNCD_DATABASE_URL=postgresql+asyncpg://syncd:pa55@word@db.example.com/syncd\n"
+    )
+    monkeypatch.setenv("SYNCD_LEASE", "0")
+    refused = syncd("once", "--env-file", "my.env")
+    assert (refused.code, refused.out) == (2, "")
+    lines = refused.err.splitlines()
+    assert [re.split("[= (]", line.removeprefix("error: "))[0] for line in lines] == [
+        "ALBERT_BASEURL", "SYNCD_STATUS_HOST", "SYNCD_DATABASE_URL", "SYNCD_PASS_INTERVAL", "SYNCD_LEASE", "no",
+    ]  # fmt: skip
+    assert "word" not in refused.err.replace("password", "")
+    assert not Path("syncd.db").exists()
 
 
 def test_quarantine_and_deletions_of_a_new_mirror_are_empty(syncd: Call) -> None:
