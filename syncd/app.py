@@ -58,9 +58,9 @@ class Flows:
 def open_session(
     settings: Settings, clock: Clock, after_request: Callable[[str, int | BaseException, float], None] | None = None
 ) -> AsyncAlbertSession:
-    """Make the HTTP session; the token wins over client credentials when both are given.
+    """Return a session with Albert. The token is used when client credentials are given too.
 
-    A secret that stands in a file is read again when Albert refuses what it said before: mounted ones are rotated.
+    A secret in a file is read again when Albert refuses it, because mounted secrets are rotated.
     """
     token = settings.albert_token
     credentials = None
@@ -77,6 +77,8 @@ def open_session(
         timeout=settings.syncd_request_timeout,
         max_response_bytes=settings.syncd_max_response_bytes,
         max_connections=settings.syncd_operations_concurrency + 20,
+        proxy=settings.syncd_proxy,
+        ca_file=settings.syncd_ca_file,
         before_request=RateLimit(limit, clock) if limit else None,
         after_request=after_request,
     )

@@ -6,17 +6,37 @@ import os
 import ssl
 
 
-def verifying_context(ca_file: str | os.PathLike[str] | None = None) -> ssl.SSLContext:
-    """Return a context that trusts the CAs of the system and, in addition, those of a file.
+def client_context(
+    verify: ssl.SSLContext | None, ca_file: str | os.PathLike[str] | None = None
+) -> ssl.SSLContext | None:
+    """Return the context of a client.
+
+    Parameters
+    ----------
+    verify : ssl.SSLContext | None
+        A context of the caller.
+    ca_file : str | os.PathLike[str] | None
+        A file of CA certificates that are trusted in addition to those of the system.
+
+    Returns
+    -------
+    ssl.SSLContext | None
+        None if the default context of the HTTP library is sufficient.
 
     Raises
     ------
     ValueError
-        The file cannot be read or holds no certificate.
+        The context does not check certificates and host names. Or the file cannot be read or has no certificate. Or
+        both are given.
     """
+    if verify is not None and (verify.verify_mode != ssl.CERT_REQUIRED or not verify.check_hostname):
+        raise ValueError("verify must be a context that checks certificates and host names")
+    if ca_file is None:
+        return verify
+    if verify is not None:
+        raise ValueError("verify and ca_file exclude each other; add the file to the context")
     context = ssl.create_default_context()
-    if ca_file is not None:
-        _load(context, ca_file)
+    _load(context, ca_file)
     return context
 
 

@@ -1,4 +1,4 @@
-"""A chat session as Albert serves it; unknown fields and values are kept."""
+"""A chat session as Albert serves it. Unknown fields and values are kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Open(BaseModel):
 
 
 class AuditFields(_Open):
-    """Who did something and when. A time that cannot be read stays the text it was."""
+    """The author and the time of a change. A time that cannot be read remains text."""
 
     by: str | None = None
     by_name: str | None = Field(default=None, alias="byName")
@@ -36,11 +36,15 @@ class AuditFields(_Open):
 
 
 class ChatSession(_Open):
-    """One "Ask Albert" conversation, with Albert's ``id`` and the outside world's ``source_session_id``.
+    """One conversation of "Ask Albert", with the ``id`` of Albert and an external ``source_session_id``.
 
-    Fields are populated by name or by the alias on the wire. ``status`` and ``kind`` are enum members where
-    the value is a known one, else the text itself. Fields that this version does not know are in
-    ``model_extra``.
+    Fields are populated by name or by the alias on the wire. ``status`` and ``kind`` are enum members for known values,
+    and text for others. Unknown fields are in ``model_extra``.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        A required field is missing, or a value has the wrong type.
     """
 
     # In the order of the official SDK, so that a create is the same byte for byte.

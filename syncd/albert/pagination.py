@@ -1,4 +1,4 @@
-"""Listings, page by page or item by item, that end on evidence and never go round in circles."""
+"""Listings, by page or by item. `ChatSessionCollection.get_all` returns one."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Page(Generic[T]):
     Attributes
     ----------
     items : list[T]
-        The items, cut off where ``max_items`` was reached.
+        The items, without those beyond ``max_items``.
     last_key : str | None
-        The ``startKey`` of the next page; None when the server named none.
+        The ``startKey`` of the next page; None if the server returned none.
     """
 
     items: list[T]
@@ -36,7 +36,7 @@ class Page(Generic[T]):
 
 
 class AsyncAlbertPaginator(AsyncIterator[T]):
-    """Iterates over the items of a key-based listing; ``pages()`` does so by page. Use one of the two, once.
+    """Iterates over the items of a listing; ``pages()`` iterates by page. Use one of the two, once.
 
     Parameters
     ----------
@@ -45,26 +45,26 @@ class AsyncAlbertPaginator(AsyncIterator[T]):
     path : str
         The endpoint.
     deserialize : Callable[[object], T]
-        Makes an item of what stands in ``Items``.
+        Turns an element of ``Items`` into an item.
     params : Params | None
-        The query of every page; ``startKey`` in it is where to begin.
+        The query of every page. A ``startKey`` in it is the first page.
     max_items : int | None
-        Stop after as many items.
+        The number of items after which the iteration ends.
 
     Notes
     -----
-    The listing ends at a page whose ``lastKey`` is absent, null or empty, or was seen before in this listing
-    (the items of that page are still given out: some endpoints name a key on their last page too). A page
-    with no items and a new key is *not* the end. The official SDK stops there, which ends a filtered listing
-    early, and it has no guard against a cycle of keys.
+    The listing ends at a page whose ``lastKey`` is absent, null or empty, or was already seen in this listing. The
+    items of that page are returned, because some endpoints have a key on their last page too. A page without items but
+    with a new key is *not* the end. The official SDK ends there, which truncates a filtered listing, and it has no
+    guard against a cycle of keys.
 
     Raises
     ------
     AlbertResponseError
-        While iterating: a 200 that is not a listing (not JSON, no ``Items`` list, a ``lastKey`` that is not
-        text).
+        During the iteration: a 200 that is not a listing (not JSON, ``Items`` is not a list, ``lastKey`` is not text),
+        or an item that ``deserialize`` refuses.
     AlbertException
-        Whatever the session raises.
+        During the iteration: any error that :meth:`AsyncAlbertSession.ask` lists.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class AsyncAlbertPaginator(AsyncIterator[T]):
 
     @property
     def has_more(self) -> bool:
-        """True once iteration was ended by ``max_items`` and more items are there, or another page is."""
+        """Return whether the iteration was ended by ``max_items`` before the end of the listing."""
         return self._has_more
 
     def __aiter__(self) -> Self:
@@ -100,7 +100,13 @@ class AsyncAlbertPaginator(AsyncIterator[T]):
         await self._items.aclose()
 
     async def pages(self) -> AsyncGenerator[Page[T], None]:
-        """Iterate by page, empty ones included."""
+        """Iterate by page, including empty pages.
+
+        Raises
+        ------
+        AlbertException
+            As the class says.
+        """
         async for page in self._raw_pages():
             yield Page([self._deserialize(item) for item in page.items], page.last_key)
 
@@ -129,7 +135,13 @@ class AsyncAlbertPaginator(AsyncIterator[T]):
 
 
 def parsed_page(answer: Answer) -> Page[object]:
-    """Return the page in a 200; anything that is not a listing is an error, never an empty listing."""
+    """Return the page in a 200.
+
+    Raises
+    ------
+    AlbertResponseError
+        The body is not a listing. It is never taken for an empty one.
+    """
     reason = "it is not JSON"
     try:
         body = json.loads(answer.content)
@@ -147,12 +159,12 @@ def parsed_page(answer: Answer) -> Page[object]:
 
 
 def _shape(body: object) -> tuple[list[object] | None, str | None, str]:
-    """Return the items and the key of a listing, or None and what is wrong with it."""
+    """Return the items and the key of a listing; None for the items and the reason if it is not one."""
     if not isinstance(body, dict):
-        return None, None, "it is no JSON object"
+        return None, None, "it is not a JSON object"
     items, key = body.get("Items"), body.get("lastKey")
     if not isinstance(items, list):
-        return None, None, "its Items are no list"
+        return None, None, "its Items are not a list"
     if not isinstance(key, str | None):
-        return None, None, "its lastKey is no text"
+        return None, None, "its lastKey is not text"
     return items, key, ""

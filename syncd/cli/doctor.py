@@ -100,13 +100,15 @@ def _not_made_yet(settings: Settings) -> Finding | None:
     return Finding("database", "warning", f"there is none yet: {file}", mend)
 
 
-async def _try(check: str, look: Callable[[], Awaitable[str]], mend: str | None = None) -> Finding:
+async def _try(
+    check: str, look: Callable[[], Awaitable[str]], hint: Callable[[Exception], str | None] = lambda _: None
+) -> Finding:
     try:
         return Finding(check, "ok", await look())
     except SyncdError as error:
-        return Finding(check, "bad", str(error), mend)
+        return Finding(check, "bad", str(error), hint(error))
     except Exception as error:  # noqa: BLE001 - a doctor reports what it finds
-        return Finding(check, "bad", f"{type(error).__name__}: {error}", mend)
+        return Finding(check, "bad", f"{type(error).__name__}: {error}", hint(error))
 
 
 async def _database(settings: Settings) -> str:
@@ -160,10 +162,22 @@ async def _albert(settings: Settings) -> list[Finding]:
         page = read_page(await albert.list_raw(start_key=None))
         return f"{settings.albert_base_url} answers a listing with {len(page.rows)} sessions on its first page"
 
-    mend = "check ALBERT_BASE_URL, the token or client credentials, and the way to Albert from this machine"
     async with open_session(settings, SystemClock()) as session:
         albert = ChatSessionCollection(session=session)
-        return [await _try("albert", list_one_page, mend)]
+        return [await _try("albert", list_one_page, _albert_hint)]
+
+
+def _albert_hint(error: Exception) -> str:
+    """Return which settings to check after an error of the API call."""
+    from syncd.albert import errors
+
+    if isinstance(error, errors.AlbertAuthError | errors.UnauthorizedError | errors.ForbiddenError):
+        return "check ALBERT_TOKEN, or ALBERT_CLIENT_ID and ALBERT_CLIENT_SECRET, and that they belong to this server"
+    if isinstance(error, errors.AlbertTransportError):
+        return "check the host in ALBERT_BASE_URL, the network and its firewall, SYNCD_PROXY and SYNCD_CA_FILE"
+    if isinstance(error, errors.AlbertResponseError | errors.RedirectError | errors.NotFoundError):
+        return "check ALBERT_BASE_URL; another server, a proxy or a gateway may have answered instead of Albert"
+    return "Albert was reached and answered with an error; if it lasts, contact its operator"
 
 
 def _show(findings: list[Finding], *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from syncd.settings.values import stripped
@@ -11,8 +12,17 @@ _LIMIT = 1 << 20
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-class UnreadableFileError(ValueError):
-    """A file cannot be read as text. The message says why and does not name the file."""
+class UnreadableFileError(OSError):
+    """A file cannot be read as text. `str` and `strerror` are the reason; the file is not named.
+
+    It is an OSError, so that the client reports the reason when it reads a rotated secret again.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EINVAL, reason)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 def read_text(file: Path) -> str:

@@ -161,7 +161,7 @@ async def test_an_item_that_is_no_session_is_an_error_that_quotes_nothing(
     wire.then(reply(200, {"Items": [good, item, good]}))
     listing = sessions.get_all()
     assert (await anext(listing)).id == "SES1"
-    with pytest.raises(AlbertResponseError, match="no chat session"):
+    with pytest.raises(AlbertResponseError, match="not a chat session"):
         await anext(listing)
 
 
