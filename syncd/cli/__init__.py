@@ -11,7 +11,7 @@ import sys
 import click
 
 from syncd.errors import SyncdError
-from syncd.logs import safe_text
+from syncd.logs import escape_unencodable, safe_text
 
 COMMANDS = {
     "run": "daemon",
@@ -83,6 +83,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with the code that `interface.md` gives the outcome."""
+    escape_unencodable(sys.stdout)
+    escape_unencodable(sys.stderr)
     try:
         code = cli.main(prog_name="syncd", standalone_mode=False)
     except click.exceptions.Exit as done:

@@ -6,6 +6,7 @@ import functools
 import getpass
 import json
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from syncd import settings as settings_module
-from syncd.logs import safe_text
+from syncd.logs import encodable, safe_text
 
 if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection
@@ -153,7 +154,7 @@ def _cell(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     text = safe_text(str(value))
-    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - a table is for people
+    return encodable(text if len(text) <= 60 else f"{text[:59]}…", sys.stdout)  # noqa: PLR2004 - a table is for people
 
 
 def say(text: str) -> None:
