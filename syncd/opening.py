@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db.database import Database
+from syncd.mirror.db.file_access import file_error
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.privileges import require_rights
 from syncd.mirror.schema.revisions import HEAD
@@ -129,7 +130,7 @@ def is_there(url: sa.URL) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise DatabaseUnusableError(f"cannot open the database {path}: {error.strerror}") from error
+        raise file_error(path, error) from error
     if not stat.S_ISREG(mode):
         raise DatabaseUnusableError(f"the database {path} is not a file; SYNCD_DATABASE_URL names the file")
     return True

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from syncd.errors import DatabaseUnusableError
+from syncd.mirror.db.file_access import file_error
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def daemon_lock(path: Path, command: str) -> Iterator[None]:
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise DatabaseUnusableError(f"cannot make the lock file {lock}: {error.strerror}") from error
+        raise file_error(path, error) from error
     try:
         _hold(descriptor, path)
         os.ftruncate(descriptor, 0)

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
+from syncd.mirror.db.file_access import file_error, folder_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -167,7 +168,7 @@ def make_file(url: sa.URL) -> None:
         if (problem := _problem(path)) is not None:
             raise DatabaseUnusableError(f"the database {path} {problem}") from None
     except OSError as error:
-        raise DatabaseUnusableError(f"cannot open the database {path}: {error.strerror}") from error
+        raise file_error(path, error) from error
 
 
 def _problem(path: str) -> str | None:
@@ -177,8 +178,8 @@ def _problem(path: str) -> str | None:
     if not os.path.exists(path):  # noqa: PTH110
         return f"is a link to {os.path.realpath(path)}, which is not there; is its disk mounted?"
     if not os.access(path, os.R_OK | os.W_OK):
-        return "may not be read and written by this user; mend its owner or mode"
-    return None
+        return "may not be read and written by this user; change its owner or mode, or set SYNCD_DATABASE_URL"
+    return folder_problem(path)
 
 
 def engine(url: sa.URL, *, write: bool) -> AsyncEngine:
