@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from syncd.albert.answers import one_line
+from syncd.albert.arguments import validated
 from syncd.albert.errors import AlbertResponseError, InvalidRequestError
-from syncd.albert.models import ChatSession
+from syncd.albert.models import ChatSession, ChatSessionKind
 from syncd.albert.pagination import AsyncAlbertPaginator
 from syncd.albert.paths import segment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from syncd.albert.models import ChatSessionKind
     from syncd.albert.session import AsyncAlbertSession
     from syncd.albert.urls import Params
+
+
+_SESSIONS: Final = TypeAdapter(list[ChatSession])
+Id: TypeAlias = Annotated[str, Field(strict=True)]
+"""Text; bytes are not accepted for it."""
 
 
 class Unset:
@@ -36,6 +42,9 @@ class ChatSessionCollection:
     The class of the seed page (``albert.collections.chat_sessions``), with the filters and the ``update`` of newer
     SDKs. The ``*_raw`` methods return the unparsed body of a 2xx answer.
 
+    Arguments are validated before anything is sent: a missing or unknown one raises ``TypeError``, a wrong value
+    :class:`InvalidRequestError`, and a wrong id :class:`InvalidIdError`.
+
     Every method that sends a request can raise any error that :meth:`AsyncAlbertSession.ask` lists. Their base is
     :class:`AlbertException`; the section "Raises" of each method adds its own.
 
@@ -51,6 +60,7 @@ class ChatSessionCollection:
         self._session = session
         self.base_path: str = f"/api/{self._api_version}/chats/sessions"
 
+    @validated
     async def create(self, *, session: ChatSession) -> ChatSession:
         """Create a session from the fields that were set; return the stored one, with its ``id``.
 
@@ -67,7 +77,8 @@ class ChatSessionCollection:
         """
         return _session_of(await self.create_raw(body=body_of(session)), "POST", self.base_path)
 
-    async def get_by_id(self, *, id: str) -> ChatSession:
+    @validated
+    async def get_by_id(self, *, id: Id | None) -> ChatSession:
         """Return the session with this id.
 
         Raises
@@ -81,9 +92,11 @@ class ChatSessionCollection:
         AlbertException
             As :meth:`AsyncAlbertSession.ask` says.
         """
-        return _session_of(await self.get_raw(id=id), "GET", self._path(id))
+        path = self._path(id)
+        return _session_of((await self._session.ask("GET", path)).content, "GET", path)
 
-    async def get_by_source_session_id(self, *, source_session_id: str) -> ChatSession:
+    @validated
+    async def get_by_source_session_id(self, *, source_session_id: Id) -> ChatSession:
         """Return the session with this external identifier.
 
         Raises
@@ -100,6 +113,7 @@ class ChatSessionCollection:
         body = await self.get_raw_by_source_session_id(source_session_id=source_session_id)
         return _session_of(body, "GET", self._source_path(source_session_id))
 
+    @validated
     def get_all(
         self,
         *,
@@ -110,7 +124,9 @@ class ChatSessionCollection:
         parent_id: str | None = None,
         kind: ChatSessionKind | str | None = None,
         automation_id: str | None = None,
-        max_items: int | None = None,
+        max_items: Annotated[int, Field(ge=0)] | None = None,
+        start_key: str | None = None,
+        on_error: Callable[[object, AlbertResponseError], None] | None = None,
     ) -> AsyncAlbertPaginator[ChatSession]:
         """Return an iterator over the sessions that match all given filters. The call itself sends nothing.
 
@@ -130,6 +146,10 @@ class ChatSessionCollection:
         max_items : int | None
             The number of sessions after which the iteration ends. ``has_more`` of the iterator then tells whether there
             are more.
+        start_key : str | None
+            The page to begin with, such as the ``last_key`` of an earlier iterator.
+        on_error : Callable[[object, AlbertResponseError], None] | None
+            Called with each item that is not a session, and its error. Without it, such an item raises.
 
         Returns
         -------
@@ -149,11 +169,17 @@ class ChatSessionCollection:
             session=self._session,
             path=self.base_path,
             deserialize=self._listed,
+            deserialize_page=self._listed_page,
             params=params,
             max_items=max_items,
+            start_key=start_key,
+            on_error=on_error,
         )
 
-    async def update(self, *, id: str, name: str | None = None, parent_id: str | Unset | None = UNSET) -> ChatSession:
+    @validated
+    async def update(
+        self, *, id: Id | None, name: str | None = None, parent_id: str | Unset | None = UNSET
+    ) -> ChatSession:
         """Rename a session, move it to a folder (``parent_id=None``: out of its folder), or both; return it.
 
         This sends two requests, a PATCH and a GET. Without a change it sends the GET only.
@@ -178,7 +204,8 @@ class ChatSessionCollection:
             await self._session.ask("PATCH", self._path(id), json={"data": changes})
         return await self.get_by_id(id=id)
 
-    async def delete(self, *, id: str) -> None:
+    @validated
+    async def delete(self, *, id: Id | None) -> None:
         """Delete the session with this id. The body of the answer is ignored.
 
         Raises
@@ -239,15 +266,19 @@ class ChatSessionCollection:
         """
         return (await self._session.ask("POST", self.base_path, json=dict(body))).content
 
-    def _path(self, id: str) -> str:
+    def _path(self, id: str | None) -> str:
         return f"{self.base_path}/{segment(id)}"
 
     def _source_path(self, source_session_id: str) -> str:
         return f"{self.base_path}/source/{segment(source_session_id)}"
 
     def _listed(self, item: object) -> ChatSession:
+        return self._listed_page([item])[0]
+
+    def _listed_page(self, items: list[object]) -> list[ChatSession]:
+        """Validate all items of a page in one call."""
         try:
-            return ChatSession.model_validate(item)
+            return _SESSIONS.validate_python(items)
         except ValidationError as error:
             reason = _summary(error)
         raise AlbertResponseError(f"an item is not a chat session: {reason}", method="GET", path=self.base_path)

@@ -15,7 +15,7 @@ MAX_BYTES = 2000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def segment(value: str) -> str:
+def segment(value: str | None) -> str:
     """Return an id as one path segment; every character that is not unreserved is percent-encoded.
 
     Encoding alone is not sufficient. A server, a proxy or a URL class can resolve ``.`` and ``..``, also encoded ones

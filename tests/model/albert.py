@@ -169,7 +169,7 @@ class Client(ChatSessionCollection):
     async def create_raw(self, *, body: Mapping[str, object]) -> bytes:
         return await self._exchange("POST", SESSIONS, body=json.dumps(dict(body)).encode())
 
-    async def delete(self, *, id: str) -> None:
+    async def delete(self, *, id: str | None) -> None:
         await self._exchange("DELETE", f"{SESSIONS}/{segment(id)}", item=id)
 
     def _alive(self) -> None:
