@@ -221,13 +221,15 @@ def test_unit_of_the_readme_is_one_that_systemd_can_enable() -> None:
     assert unit["Service"]["WorkingDirectory"] == f"/var/lib/{unit['Service']['StateDirectory']}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/library.md"])
-async def test_python_of_the_pages_runs_as_it_stands(page: str, tmp_path: Path) -> None:
-    (example,) = blocks(page, "python")
+@pytest.mark.parametrize(
+    "example", [one for page in ("README.md", "docs/library.md") for one in blocks(page, "python")]
+)
+async def test_python_of_the_pages_runs_as_it_stands(example: str, tmp_path: Path) -> None:
     async with serve(Sandbox(20)) as server:
         file = tmp_path / "example.py"
         file.write_text(f"BASE_URL, TOKEN = {server.url!r}, {server.token!r}\n{example}")
         ended = await anyio.run_process([sys.executable, str(file)], env={"PYTHONPATH": str(ROOT)}, check=False)
         assert ended.returncode == 0, ended.stderr.decode()
         assert ended.stdout
-        assert [effect.kind for effect in server.effects] == ["created", "deleted"]
+        effects = [effect.kind for effect in server.effects]
+        assert effects == (["created", "deleted"] if ".create(" in example else [])
