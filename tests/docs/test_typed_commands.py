@@ -120,6 +120,8 @@ def test_command_does_what_the_pages_say(
 ) -> None:
     shutil.copy(troubled / "syncd.db", tmp_path)
     (tmp_path / "backups").mkdir()
+    for name in ("migration.csv", "ids.csv"):
+        (tmp_path / name).write_text("source_session_id,name\ncrm-1,One\n")
     words = [STAND_FOR.get(word, word) for word in shlex.split(line.replace(*ELSEWHERE_URL), comments=True)]
     while "=" in words[0]:
         monkeypatch.setenv(*words.pop(0).split("=", 1))
