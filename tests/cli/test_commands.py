@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from syncd.cli import COMMANDS, SENTENCES, cli, sentence
 from syncd.cli.common import read, write
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.read import glance, views
 from syncd.mirror.schema.revisions import HEAD
 from syncd.settings import Settings, load

@@ -11,7 +11,6 @@ import re
 import shlex
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from typing import Any
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.cli.conftest import Call
 from tests.cli.conftest import syncd as syncd  # noqa: PLC0414 - a fixture
