@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.floor import operation
-from benchmarks.machine import TOKEN
+from benchmarks.machine import ROOT, TOKEN, environment
 from benchmarks.stores import connect, is_postgresql
 from benchmarks.timer import Timer, thread_seconds
 
@@ -109,6 +110,18 @@ def enqueue(where: str, numbers: range) -> None:
     with contextlib.closing(connect(where)) as db:
         rows = [(body["sourceSessionId"], body["name"]) for body in map(operation, numbers)]
         db.executemany("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, ?)", rows)
+
+
+def block(url: str, where: str, count: int) -> None:
+    """Make a mirror with operations on one key, the first of them dead, so that it blocks all others."""
+    command = [sys.executable, "-m", "syncd", "migrate"]
+    subprocess.run(command, cwd=ROOT, env=environment(**settings(url, where)), check=True, capture_output=True)
+    dead = "VALUES ('create', 'blocked', 'dead', 'dead', '2026-01-01T00:00:00.000000Z')"
+    waits = "INSERT INTO operations (kind, source_session_id, name) VALUES ('create', 'blocked', ?)"
+    with contextlib.closing(connect(where)) as db:
+        if count:
+            db.execute(f"INSERT INTO operations (kind, source_session_id, name, state, finished_at) {dead}")
+            db.executemany(waits, [("waits",)] * count)
 
 
 def reconcile(timer: Timer, url: str, where: str) -> None:

@@ -184,12 +184,20 @@ async def open_flows(
     retries = logged_retries(busy_timeout, log)
     async with AsyncExitStack() as stack:
         leadership = await stack.enter_async_context(database_backend(settings).hold(command, clock, retries))
-        database = await stack.enter_async_context(open_database(settings, make=True, retries=retries))
+        database = await stack.enter_async_context(
+            open_database(settings, make=True, retries=retries, host_clock=clock)
+        )
         session = await stack.enter_async_context(
             open_session(current or CurrentSettings(settings), clock, after_request)
         )
         flows = connect_flows(
-            settings, database=database, session=session, clock=clock, log=log, leadership=leadership, on_page=on_page
+            settings,
+            database=database,
+            session=session,
+            clock=database.clock,
+            log=log,
+            leadership=leadership,
+            on_page=on_page,
         )
         await flows.push.recover(abandoned=leadership.alone)
         yield flows

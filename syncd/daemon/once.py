@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncd.app import open_flows
 from syncd.mirror.read import views
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views
 from syncd.opening import COMMAND_BUSY_TIMEOUT
 from syncd.status.health import dead_operations
 
@@ -37,7 +37,7 @@ async def run_once(
         await flows.push.drain()
         outcome = await flows.pull.run()
         unanswered = await flows.reconcile.run()
-        counts: Mapping[str, int] = await flows.database.read(operations.counts)
+        counts: Mapping[str, int] = await flows.database.read(operation_views.counts)
         row = await flows.database.read(lambda connection: views.one_pass(connection, outcome.pass_id))
         return {
             "pass": {**row, "state": outcome.state, "error": outcome.error},

@@ -29,7 +29,8 @@ from syncd.albert import (
 from syncd.albert.paths import segment
 from syncd.clock import utc_text
 from syncd.mirror.store import operations, sources
-from syncd.mirror.store.operations import LeaseLostError, Operation
+from syncd.mirror.store.operation import LeaseLostError, Operation
+from syncd.push import lease
 from syncd.push.outcomes import CredentialsRejected, Dead, NotFound, Outcome, Retry, Succeeded, Unknown
 from syncd.records.parse import ID, SOURCE, GarbledError, Row, read_session
 from syncd.rules.deletion import GONE
@@ -37,11 +38,10 @@ from syncd.rules.retry import lag_wait
 from syncd.rules.sources import difference
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
     from syncd.mirror.db.database import Database
+    from syncd.push.lease import Lease
 
 SERVICE_UNAVAILABLE = 503
 
@@ -50,7 +50,7 @@ SERVICE_UNAVAILABLE = 503
 class Attempt:
     """A claimed operation in flight.
 
-    `lease_until` is how long the claim is good, `settle` the seconds that look-ups may lag. `sent` tells whether
+    `lease` is how long the claim is valid, `settle` the seconds that look-ups may lag. `sent` tells whether
     a POST has left whose answer is not known. `awaiting_commit` tells that all requests are done and only the outcome
     has to be committed.
     """
@@ -58,7 +58,7 @@ class Attempt:
     operation: Operation
     albert: ChatSessionCollection
     clock: Clock
-    lease_until: datetime
+    lease: Lease
     database: Database
     settle: float
     sent: bool = field(default=False)
@@ -70,18 +70,23 @@ class Attempt:
             return Unknown("the daemon was stopped while the answer was under way")
         return Retry("the daemon was stopped", counts=False, returned=True)
 
-    def check(self) -> None:
-        """Make sure, right before a request that changes Albert, that the claim is still good and still there.
+    async def confirm(self) -> None:
+        """Make sure that the claim is valid; call this directly before each request that changes Albert.
 
         Raises
         ------
         LeaseLostError
-            The lease ran out: somebody else may hold the operation.
+            The lease has ended, or another daemon or an operator has taken the operation.
         DatabaseReplacedError
             The database that the claim was written to is not in its place any more.
         """
-        if self.clock.now() >= self.lease_until:
-            raise LeaseLostError(f"the lease of operation {self.operation.id} ran out before its request was sent")
+        if not self.lease.is_over(self.clock) and not self.lease.is_confirmed(self.clock):
+            kept = await lease.renew(self.database, self.clock, [self.operation], self.lease.seconds)
+            if self.operation.id not in kept:
+                raise LeaseLostError(f"the claim of operation {self.operation.id} was lost before its request was sent")
+            self.lease = kept[self.operation.id]
+        if self.lease.is_over(self.clock):
+            raise LeaseLostError(f"the lease of operation {self.operation.id} ended before its request was sent")
         self.database.check_identity()
 
 
@@ -123,7 +128,7 @@ async def _create(attempt: Attempt) -> Outcome:
     if operation.parent_id is not None:
         body["parentId"] = operation.parent_id
     asked_at = utc_text(attempt.clock.now())
-    attempt.check()
+    await attempt.confirm()
     attempt.sent = True
     try:
         row = _of_source(read_session(await attempt.albert.create_raw(body=body)), operation)
@@ -229,7 +234,7 @@ async def _delete(attempt: Attempt) -> Outcome:
         segment(target)  # an id that can never be sent is not worth keeping
         # kept before it is sent: a later attempt must not find, and delete, a session that somebody made since
         await attempt.database.write(lambda c: operations.write(c, operation, target_session_id=target))
-    attempt.check()
+    await attempt.confirm()
     try:
         await attempt.albert.delete(id=target)
     except AlbertHTTPError as error:

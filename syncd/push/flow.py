@@ -12,13 +12,13 @@ everybody is told by `outage.py`.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,10 @@ from syncd.aio import AutoResetEvent, task_group
 from syncd.errors import DatabaseUnusableError
 from syncd.logs import log_link, safe_text
 from syncd.mirror.store import operations
-from syncd.mirror.store.operations import LeaseLostError, Operation
-from syncd.push import attempt, record
+from syncd.mirror.store.operation import LeaseLostError, Operation
+from syncd.push import attempt, lease, record
 from syncd.push.attempt import Attempt
+from syncd.push.lease import Lease
 from syncd.push.outage import LONGEST_PAUSE, Outage, Pauses
 from syncd.push.outcomes import (
     CredentialsRejected,
@@ -43,6 +44,7 @@ from syncd.push.outcomes import (
     proves_available,
 )
 from syncd.push.record import Completion, Recorded, RetryPolicy
+from syncd.push.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -50,11 +52,15 @@ if TYPE_CHECKING:
 
     from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
-    from syncd.mirror.db.database import Database
+    from syncd.mirror.db.database import Connection, Database
+    from syncd.mirror.store.operation import Abandoned, Claimed
 
 LAST_WORDS = 2.0
 """Seconds that writing down what became of an operation gets after a cancellation."""
 NEVER = datetime.min.replace(tzinfo=UTC)
+"""Before every time that an operation may be due at."""
+LOST = Lease(0.0, NEVER, 0.0)
+"""The lease of an operation that another daemon holds."""
 AHEAD = 4
 """One out of so many operations is claimed ahead of its turn, so that nobody waits for a commit between two of them."""
 LOOKS_AT_ONCE = 0.005
@@ -102,6 +108,7 @@ class Push:
         self._refusals = Pauses(backoff)
         self._outage = Outage(Pauses(replace(backoff, longest=min(backoff.longest, LONGEST_PAUSE))))
         self._room = anyio.Semaphore(self.settings.concurrency, fast_acquire=True)
+        self._upkeep = Upkeep(self.database)
 
     async def run(self) -> None:
         """Work the queue until `stop`, and what is then in flight to its end."""
@@ -135,26 +142,28 @@ class Push:
                 idle = not self._in_flight  # what ends while the queue is looked at may have been in the way of others
                 claimed = 0 if self.refused else await self._launch(group)
                 if not claimed and idle:
+                    if await self._upkeep.recheck_all():
+                        continue
                     break
                 if not claimed:
                     await self.wake_up.wait()
             group.cancel_scope.cancel()
 
     async def recover(self, *, abandoned: bool) -> None:
-        """Make operations whose holder is gone `unknown`."""
+        """Make operations whose holder is gone `unknown`, and correct waits after a step of the clock."""
 
-        def work(connection: Any) -> list[tuple[int, str | None]]:  # noqa: ANN401 - a Connection
-            return operations.recover(connection, now=self.clock.now(), abandoned=abandoned)
+        def work(connection: Connection) -> list[Abandoned]:
+            return operations.recover(connection, now=self.database.now(connection), abandoned=abandoned)
 
         found = await self.database.write(work)
-        for operation_id, source_id in found:
+        for one in found:
             self.log.warning(
                 "operation.unknown",
-                operation_id=operation_id,
-                source_session_id=source_id,
+                operation_id=one.id,
+                source_session_id=one.source_session_id,
                 error="its daemon stopped before the answer was known",
             )
-        if found:
+        if await self._upkeep.rebase() or found:
             self.wake_up.set()
 
     @property
@@ -176,25 +185,34 @@ class Push:
         free = self._free
         if free <= 0 or self._rest_seconds() > 0:
             return 0
-        lease, self._turn = self.settings.lease, self._turn + 1
-
-        def work(connection: Any) -> tuple[datetime, list[Operation]]:  # noqa: ANN401 - a Connection
-            # the clock is read in the transaction, which may have waited long for its turn: the lease runs from here
-            now = self.clock.now()
-            found = operations.claim(
-                connection, now=now, owner=self.owner, lease=lease, limit=free, lookups_first=self._turn % 2 == 0
-            )
-            return now, found
-
-        self._looked_at, claimed = await self.database.write(work)
-        until = self._looked_at + timedelta(seconds=lease)
+        claimed, held = await self._claim(free)
         for operation in claimed:
-            flight = Attempt(
-                operation, self.albert, self.clock, until, self.database, self.settings.retry_policy.settle
-            )
+            flight = Attempt(operation, self.albert, self.clock, held, self.database, self.settings.retry_policy.settle)
             self._in_flight[operation.id] = flight
             group.start_soon(self._run_operation, flight)
         return len(claimed)
+
+    async def _claim(self, limit: int) -> tuple[list[Operation], Lease]:
+        """Claim operations; read on while all that are due are blocked."""
+        self._turn += 1
+
+        def work(connection: Connection) -> tuple[Claimed, datetime, float]:
+            # the clocks are read in the transaction, which may have waited long for its turn: the lease begins here
+            monotonic, now = self.clock.monotonic(), self.database.now(connection)
+            found = operations.claim(
+                connection,
+                now=now,
+                owner=self.owner,
+                lease=self.settings.lease,
+                limit=limit,
+                lookups_first=self._turn % 2 == 0,
+            )
+            return found, now, monotonic
+
+        while True:
+            claimed, self._looked_at, monotonic = await self.database.write(work)
+            if claimed.operations or not claimed.more:
+                return claimed.operations, Lease.begin(self.settings.lease, now=self._looked_at, monotonic=monotonic)
 
     async def _idle_seconds(self) -> float | None:
         """Return how long there is nothing to do unless the bell rings."""
@@ -324,21 +342,21 @@ class Push:
 
     async def _hold_leases(self) -> None:
         """Prolong the leases of what is in flight long before they run out, and sweep up those that nobody holds."""
-        while True:
+        for turn in itertools.count(1):
             await self.clock.sleep(self.settings.lease / 3)
             await self._renew(list(self._in_flight.values()))
             await self.recover(abandoned=False)
+            if turn % 3 == 0 and await self._upkeep.recheck():
+                self.wake_up.set()
 
     async def _renew(self, flights: list[Attempt]) -> None:
         if not flights:
             return
-        until = self.clock.now() + timedelta(seconds=self.settings.lease)
-        held = await self.database.write(
-            partial(operations.renew, held=[flight.operation for flight in flights], until=until)
-        )
+        held = [flight.operation for flight in flights]
+        kept = await lease.renew(self.database, self.clock, held, self.settings.lease)
         for flight in flights:
-            # one that is not held any more must send nothing more
-            flight.lease_until = until if flight.operation.id in held else NEVER
+            # an operation that is not held any more must send nothing more
+            flight.lease = kept.get(flight.operation.id, LOST)
 
 
 def _report(operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from syncd.clock import utc_text
 from syncd.mirror.db.dialects import is_postgresql
 from syncd.mirror.store import operations, sessions, sessions_pg, sources
+from syncd.mirror.store.operation import Success, Wait
 from syncd.push.outcomes import CredentialsRejected, Dead, NotFound, Outcome, Retry, Succeeded, Unknown
+from syncd.records.enums import OperationState
 from syncd.records.parse import ID, SOURCE
 from syncd.rules.retry import Backoff, lag_wait, next_lookup
 from syncd.rules.versions import listed_from
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from syncd.mirror.db.database import Connection
-    from syncd.mirror.store.operations import Operation
+    from syncd.mirror.store.operation import Operation
     from syncd.mirror.store.sources import Link
 
 
@@ -106,7 +108,13 @@ def _write_made(connection: Connection, completions: Sequence[Completion]) -> di
     keys, links, others = sessions_pg.insert(connection, rows, now=now, pass_id=None, observed_at=now)
     links += sources.refresh(connection, set(others), now)
     written = [made[session_id] for session_id in keys]
-    sessions_pg.finish(connection, [(operation, outcome, utc_text(at)) for operation, outcome, at in written])
+    operations.finish(
+        connection,
+        [
+            Success(operation, outcome.session_id, utc_text(at), outcome.note, outcome.status)
+            for operation, outcome, at in written
+        ],
+    )
     return {
         operation.id: Recorded(
             outcome, [link for link in links if link.source_session_id == operation.source_session_id]
@@ -137,17 +145,17 @@ def write(connection: Connection, completion: Completion) -> Recorded:
                 _retry(connection, operation, again, now=now, retry_policy=retry_policy, jitter=jitter)
                 return Recorded(again, links)
             operations.release(
-                connection, operation, "succeeded", result_session_id=outcome.session_id, finished_at=now,
-                last_error=outcome.note, last_status=outcome.status, next_attempt_at=None, unknown_since=None,
+                connection, operation, OperationState.SUCCEEDED, result_session_id=outcome.session_id, finished_at=now,
+                last_error=outcome.note, last_status=outcome.status, unknown_since=None,
             )  # fmt: skip
             return Recorded(outcome, links)
         case Retry():
             _retry(connection, operation, outcome, now=now, retry_policy=retry_policy, jitter=jitter)
         case CredentialsRejected():
             operations.release(
-                connection, operation, "unknown" if operation.state == "unknown" else "pending",
+                connection, operation, _unfinished(operation), wait=Wait(now, now),
                 attempts=operation.attempts - (operation.state == "running"),
-                last_error=outcome.error, last_status=outcome.status, next_attempt_at=now,
+                last_error=outcome.error, last_status=outcome.status,
             )  # fmt: skip
         case Unknown():
             _unknown(connection, operation, outcome, now, retry_policy)
@@ -155,8 +163,8 @@ def write(connection: Connection, completion: Completion) -> Recorded:
             _missed(connection, operation, outcome, now, retry_policy)
         case Dead():
             operations.release(
-                connection, operation, "dead", finished_at=now, last_error=outcome.error,
-                last_status=outcome.status, next_attempt_at=None,
+                connection, operation, OperationState.DEAD, finished_at=now, last_error=outcome.error,
+                last_status=outcome.status,
             )  # fmt: skip
     return Recorded(outcome, [])
 
@@ -175,14 +183,15 @@ def write_broken(
     attempts = operation.attempts + looked_up
     if attempts >= retry_policy.max_attempts:
         operations.release(
-            connection, operation, "dead", attempts=attempts, finished_at=now, last_error=error, next_attempt_at=None
+            connection, operation, OperationState.DEAD, attempts=attempts, finished_at=now, last_error=error
         )
         return Dead(error)
     due = now + timedelta(seconds=retry_policy.backoff.wait(attempts, jitter=1.0))
-    values: dict[str, Any] = {"attempts": attempts, "last_error": error, "next_attempt_at": due}
+    values: dict[str, Any] = {"attempts": attempts, "last_error": error}
     if sent and not looked_up:
         values |= {"unknown_since": now, "lookups": 0}
-    operations.release(connection, operation, "unknown" if sent or looked_up else "pending", **values)
+    state = OperationState.UNKNOWN if sent or looked_up else OperationState.PENDING
+    operations.release(connection, operation, state, wait=Wait(now, due), **values)
     return Unknown(error) if sent or looked_up else Retry(error)
 
 
@@ -203,9 +212,9 @@ def _retry(
         elapsed = (now - (operation.unknown_since or now)).total_seconds()
         wait = retry_policy.backoff.since(elapsed, jitter=jitter, retry_after=outcome.retry_after)
     operations.release(
-        connection, operation, "pending" if running else "unknown",
+        connection, operation, _unfinished(operation), wait=Wait(now, now + timedelta(seconds=wait)),
         attempts=operation.attempts - (running and not outcome.counts),
-        last_error=outcome.error, last_status=outcome.status, next_attempt_at=now + timedelta(seconds=wait),
+        last_error=outcome.error, last_status=outcome.status,
     )  # fmt: skip
 
 
@@ -215,8 +224,8 @@ def _unknown(
     first = next_lookup(now, lookups=0, settle=retry_policy.settle, now=now) or now
     told = now + timedelta(seconds=retry_policy.backoff.told(outcome.retry_after or 0.0))
     operations.release(
-        connection, operation, "unknown", attempts=operation.attempts, unknown_since=now, lookups=0,
-        last_error=outcome.error, last_status=outcome.status, next_attempt_at=max(first, told),
+        connection, operation, OperationState.UNKNOWN, wait=Wait(now, max(first, told)), attempts=operation.attempts,
+        unknown_since=now, lookups=0, last_error=outcome.error, last_status=outcome.status,
     )  # fmt: skip
 
 
@@ -231,11 +240,17 @@ def _missed(
 ) -> None:
     """Count a look-up that found nothing; after the last of them the create may be sent again."""
     following = _following(operation, now, retry_policy)
-    values: dict[str, Any] = {"lookups": operation.lookups + 1, "next_attempt_at": following}
+    values: dict[str, Any] = {"lookups": operation.lookups + 1}
     if following is None:
-        values = {"lookups": 0, "next_attempt_at": now, "unknown_since": None}
-    state = "pending" if following is None else "unknown"
-    operations.release(connection, operation, state, last_status=outcome.status, **values)
+        values = {"lookups": 0, "unknown_since": None}
+    state = OperationState.PENDING if following is None else OperationState.UNKNOWN
+    wait = Wait(now, following or now)
+    operations.release(connection, operation, state, wait=wait, last_status=outcome.status, **values)
+
+
+def _unfinished(operation: Operation) -> OperationState:
+    """Return the state that a claim came from."""
+    return OperationState.PENDING if operation.state is OperationState.RUNNING else OperationState.UNKNOWN
 
 
 def _effect(

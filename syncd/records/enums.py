@@ -24,6 +24,10 @@ class OperationState(StrEnum):
     CANCELLED = "cancelled"
 
 
+ACTIVE_STATES = (OperationState.PENDING, OperationState.RUNNING, OperationState.UNKNOWN, OperationState.DEAD)
+"""The operations that are not over: each of them blocks the later ones on its key."""
+
+
 class PassState(StrEnum):
     """The states of a pass."""
 

@@ -148,7 +148,7 @@ def test_operations_are_listed_shown_cancelled_and_retried(syncd: Call) -> None:
     assert refused.code == 1
     assert refused.data == [{"id": 1, "error": None}, {"id": 9, "error": "there is no operation 9"}]
     assert refused.err == "error: there is no operation 9\n"
-    assert syncd("operations", "cancel", "1").err == "error: operation 1 is cancelled, not dead or pending\n"
+    assert syncd("operations", "cancel", "1").err == "error: operation 1 is cancelled, not dead, pending or unknown\n"
 
 
 def test_status_tells_of_an_empty_mirror(syncd: Call) -> None:

@@ -21,8 +21,9 @@ from structlog.testing import LogCapture
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
+from syncd.mirror.db.shared_clock import HostClock
 from syncd.mirror.schema import migrate, tables
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views, operations
 from syncd.pull.flow import PassOutcome, Pull, PullSettings
 from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
@@ -184,10 +185,11 @@ class World:
         return await self.database.write(work)
 
     async def enqueue(self, *rows: dict[str, Any]) -> list[int]:
-        return await self.database.write(lambda c: operations.enqueue(c, rows))
+        ids: list[int] = [*await self.database.write(lambda c: operations.enqueue(c, rows))]
+        return ids
 
     async def operation(self, operation_id: int) -> dict[str, Any]:
-        row = await self.database.read(lambda c: operations.get(c, operation_id))
+        row = await self.database.read(lambda c: operation_views.get(c, operation_id))
         assert row is not None
         return dict(row)
 
@@ -243,10 +245,11 @@ async def world(
     server = Sandbox(sessions, seed=1, habits=habits or Habits(page_size=10), now=clock.monotonic)
     async with (
         serve(server),
-        Database.create(sa.make_url(url), busy_timeout=5) as database,
+        Database.create(sa.make_url(url), busy_timeout=5, host_clock=clock) as database,
         AsyncAlbertSession(base_url=server.url, token=server.token, timeout=request_timeout) as session,
         anyio.create_task_group() as group,
     ):
+        database.clock = HostClock(clock)
         await database.write(migrate.migrate)
         for owner, name in (
             (database, "write"),

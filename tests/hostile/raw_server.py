@@ -19,7 +19,7 @@ from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import SystemClock
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views, operations
 from syncd.pull.flow import PassOutcome, Pull, PullSettings
 from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
@@ -145,7 +145,7 @@ class Rig:
             database=self.database, albert=self.albert, clock=SystemClock(), settings=settings, jitter=lambda: 1.0,
             log=structlog.wrap_logger(None, processors=[self.log]),
         ).drain()  # fmt: skip
-        found = await self.database.read(lambda c: operations.get(c, number))
+        found = await self.database.read(lambda c: operation_views.get(c, number))
         assert found is not None
         return dict(found)
 

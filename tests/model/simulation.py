@@ -4,7 +4,7 @@
 
     for each life of the daemon:   recover, then at once: passes, the queue (one owner or two), reconciliation
       meanwhile:                   others create, change, move, delete; programs enqueue; the operator decides;
-                                   the clock jumps; the weather (faults) changes
+                                   clocks are set; the weather (faults) changes
       at some turn of the loop:    stopped (cancelled) or killed (nothing it does has an effect any more)
     then the faults stop:          two passes and the grace, and the mirror must equal the API
 
@@ -22,17 +22,20 @@ from typing import Any
 import anyio
 import sqlalchemy as sa
 
-from syncd.mirror.store import operations, passes
+from syncd.mirror.store import operation_decisions, operations, passes
+from syncd.mirror.store.operation_decisions import Operator
 from syncd.push.flow import Push
-from syncd.rules.versions import CLOCK_SLACK
 from tests.model.albert import AFTER, BEFORE, KilledError, Tenant
-from tests.model.daemon import Life, ModelClock, ModelDatabase
+from tests.model.clocks import Clocks
+from tests.model.daemon import Life, Replica, Schedule
 from tests.model.invariants import BrokenError, Checker
 from tests.model.loop import VirtualLoop, run
 from tests.model.plan import plan
 from tests.model.store import SqliteStore, Store
 
 SOURCES = tuple(f"src-{number}" for number in range(3))
+SET_BACK_BY_LITTLE = 600.0
+"""Seconds; more than all steps of up to a minute in a schedule together, and far less than an hour."""
 HOSTILE = ("..", "a/../../../users/USR1", "nul\u0001", "ü?#&", "x" * 2000)
 
 
@@ -44,11 +47,13 @@ class Simulation:
         self.plan = plan(self.jitter)
         self.store = store
         self.loop = loop
-        self.clock = ModelClock(loop)
+        self.clocks = Clocks(loop, alone=store.alone, skews=self.plan.skews)
+        self.clock = self.clocks.server
         self.tenant = Tenant(self.jitter, self.plan.habits, loop.time)
         self.tenant.latest_late = self.plan.late
         self.checker = Checker(store, self.tenant, self.plan.guard)
         self.events: list[str] = []
+        self.schedule = Schedule(self.plan, self.clocks, self.jitter, self.events, store, self.checker, self.tenant)
         self.life: Life | None = None
         self.born = 0
 
@@ -66,9 +71,8 @@ class Simulation:
         await self._converge()
 
     def _new_life(self, scope: anyio.CancelScope) -> Life:
-        database = ModelDatabase(self.store, self.checker)
         self.born += 1
-        self.life = Life.begin(self.born, self.plan, self.clock, self.jitter, self.events, database, self.tenant, scope)
+        self.life = Life(self.schedule, self.born, scope)
         return self.life
 
     async def _live(self) -> None:
@@ -89,7 +93,7 @@ class Simulation:
     async def _world(self, scope: anyio.CancelScope) -> None:
         actions = (
             self._create, self._create, self._change, self._change, self._move, self._delete, self._recreate,
-            *[self._enqueue] * 5, self._operate, self._decide, self._storm, self._storm, self._know, self._jump,
+            *[self._enqueue] * 5, self._operate, self._decide, self._storm, self._storm, self._know, self._step,
         )  # fmt: skip
         with scope:
             while True:
@@ -152,10 +156,10 @@ class Simulation:
         self._write(lambda c: c.exec_driver_sql(insert, row).scalar())
 
     def _operate(self) -> None:
-        decision = self.jitter.choice((operations.retry, operations.cancel))
+        decision = self.jitter.choice((operation_decisions.retry, operation_decisions.cancel))
         number = self.jitter.randint(1, 12)
         self.checker.operator = {number}
-        self._write(lambda c: decision(c, number, self.clock.now()))
+        self._write(lambda c: decision(c, number, Operator("model", self.clock.now())))
 
     def _decide(self) -> None:
         """Approve or reject what is held; the operator looks into Albert first."""
@@ -179,8 +183,10 @@ class Simulation:
         statement = "INSERT INTO source_sessions (source_session_id) VALUES (?) ON CONFLICT DO NOTHING"
         self._write(lambda c: c.exec_driver_sql(statement, (source,)))
 
-    def _jump(self) -> None:
-        self.clock.offset, self.plan.jump = self.clock.offset + self.plan.jump, 0.0  # one to a schedule
+    def _step(self) -> None:
+        """Set the clock of a host or of the server, as often as the plan says."""
+        if self.plan.steps:
+            self.jitter.choice((*self.clocks.hosts, self.clocks.server)).step(self.plan.steps.pop())
 
     def _storm(self) -> None:
         weather = self.tenant.weather
@@ -194,20 +200,20 @@ class Simulation:
         """Stop the faults; then two passes and the grace must do."""
         weather, habits = self.tenant.weather, self.tenant.habits
         weather.jitter, weather.broken, weather.refused, weather.outage = 0.0, 0.0, False, False
-        # a clock that was set back by less than clocks may differ is waited for
-        set_back = CLOCK_SLACK.total_seconds() if self.clock.offset < 0 else 0.0
+        # times that are ahead of a clock by as little as clocks may differ are waited for
+        set_back = SET_BACK_BY_LITTLE if self.clock.set_back else 0.0
         await anyio.sleep(max(habits.listing_lag, habits.lookup_lag, set_back) + 0.1)
         habits.listing_lag = habits.lookup_lag = 0.0
         habits.cursor_ttl = None
         self.checker.duplicates(self.plan.lag, self.plan.push.retry_policy.settle)
         with anyio.CancelScope() as scope:
-            life = self._new_life(scope)
-            push, pull, reconcile = life.pushes[0], life.pull(), life.reconcile()
+            replica = self._new_life(scope).replicas[0]
+            push, pull, reconcile = replica.push, replica.pull(), replica.reconcile()
             if not self.store.alone:
                 await self.clock.sleep(self.plan.push.lease + 0.1)  # what the dead have claimed is theirs until then
             await push.recover(abandoned=self.store.alone)
             await self._settle(push)
-            if await self._running(life):
+            if await self._running(replica):
                 await pull.run()  # the pass that the faults interrupted
             left = 2
             for _ in range(5):
@@ -232,9 +238,9 @@ class Simulation:
     def _approve(self, pass_id: int) -> None:
         self._write(lambda c: passes.decide(c, pass_id, "approved", self.clock.now()))
 
-    async def _running(self, life: Life) -> bool:
+    async def _running(self, replica: Replica) -> bool:
         query = "SELECT count(*) FROM passes WHERE state = 'running'"
-        return bool(await life.database.read(lambda c: c.exec_driver_sql(query).scalar()))
+        return bool(await replica.database.read(lambda c: c.exec_driver_sql(query).scalar()))
 
     async def _settle(self, push: Push) -> None:
         """Work the queue until nothing in it waits for a time."""

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.mirror.store import operations, passes
+from syncd.mirror.store.operation import Claimed
 from tests.model.invariants import BrokenError
 from tests.model.simulation import simulate
 from tests.model.soak import run_batch
@@ -94,7 +95,7 @@ async def _knows_nothing(_: object) -> None:
 
 
 def test_model_notices_a_request_without_a_durable_claim(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def claim(connection: sa.Connection, **how: Any) -> list[operations.Operation]:
+    def claim(connection: sa.Connection, **how: Any) -> Claimed:
         found = real(connection, **how)
         connection.exec_driver_sql("UPDATE operations SET state = 'pending' WHERE state = 'running'")
         return found

@@ -10,7 +10,7 @@ from syncd.mirror.schema import enums
 from syncd.mirror.schema.tables import passes as passes_table
 from syncd.mirror.schema.tables import source_sessions
 from syncd.mirror.schema.types import UtcDateTime
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +49,7 @@ def overview(connection: Connection, *, passes_shown: int = 5) -> dict[str, Any]
     """Return all that `syncd status` shows, in one snapshot."""
     return {
         "freshness": dict(freshness(connection)),
-        "operations": operations.counts(connection),
+        "operations": operation_views.counts(connection),
         "sources": source_counts(connection),
         "passes": last_passes(connection, passes_shown),
     }

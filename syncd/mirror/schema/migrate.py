@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseUnusableError
+from syncd.mirror.db import locks
 from syncd.mirror.db.dialects import by_dialect, do_nothing
 from syncd.mirror.db.sqlite import sync_engine
 from syncd.mirror.schema.privileges import require_fit
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 HALF_MOVED = f"moving {HEAD}"
 """The text in the place of the revision while `migrate_store` fills a database."""
-MIGRATION_LOCK = 0x53594D49
-"""The first half of PostgreSQL's advisory lock for migrations; the second half is a hash of the schema's name."""
 
 
 def scripts() -> Path:
@@ -122,7 +121,7 @@ def _lock_for_migration(connection: Connection) -> None:
             f"the database's schema must be brought to {HEAD}, and the role {role} may not do that; run syncd migrate "
             f"as a role that may, or let an administrator run: GRANT CREATE ON SCHEMA {schema} TO {role};"
         )
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK}, hashtext(current_schema()))")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({locks.MIGRATION}, hashtext(current_schema()))")
     connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
     connection.exec_driver_sql("SET LOCAL statement_timeout = '100s'")
 

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from syncd.mirror.schema.types import JsonText, Key, UtcDateTime, utc_now
+from syncd.records.enums import ACTIVE_STATES
 
 metadata = sa.MetaData(
     naming_convention={
@@ -238,7 +239,10 @@ quarantine = sa.Table(
 )
 
 _DELETED = "kind = 'delete' AND state = 'succeeded'"
-_ACTIVE = "state IN ('pending', 'running', 'unknown', 'dead')"
+ACTIVE = f"state IN ({', '.join(repr(state.value) for state in ACTIVE_STATES)})"
+"""The operations that are not over. The partial indexes and the statements that use them have this text in common."""
+_WAITING = "(state = 'pending' OR state = 'unknown')"
+"""As SQLite needs it to see that `state = 'pending'` implies it."""
 
 operations = sa.Table(
     "operations",
@@ -309,12 +313,14 @@ operations = sa.Table(
         comment="since when the operation waits for a release after a restore; null when it is not on hold",
     ),
     sa.Column(
-        "blocked_by", Key, comment="the operation on the same key that must be over first; null when none is known"
+        "blocked_by",
+        Key,
+        comment="the last operation before it on the same key that is not over; null when none is known",
     ),
     sa.Column(
-        "waits_since",
+        "clock_at",
         UtcDateTime,
-        comment="when syncd decided to wait until next_attempt_at; null when it does not wait, or waits for not_before",
+        comment="the clock when syncd last set next_attempt_at or lease_until; a clock that shows less was set back",
     ),
     sa.CheckConstraint("kind IN ('create', 'delete', 'update')", name="kind"),
     sa.CheckConstraint("state IN ('pending', 'running', 'unknown', 'succeeded', 'dead', 'cancelled')", name="state"),
@@ -336,9 +342,24 @@ operations = sa.Table(
     sa.CheckConstraint("name <> ''", name="name"),
     sa.CheckConstraint("attempts >= 0", name="attempts"),
     sa.CheckConstraint("(state IN ('succeeded', 'dead', 'cancelled')) = (finished_at IS NOT NULL)", name="finished"),
-    _some("ix_operations_active_source", "source_session_id", "id", where=_ACTIVE),
-    _some("ix_operations_active_session", "session_id", "id", where=_ACTIVE),
-    sa.Index("ix_operations_state", "state", "next_attempt_at", "id"),
+    _some(
+        "ix_operations_active_source",
+        "source_session_id",
+        "id",
+        where=f"{ACTIVE} AND source_session_id IS NOT NULL",
+    ),
+    _some("ix_operations_active_session", "session_id", "id", where=f"{ACTIVE} AND session_id IS NOT NULL"),
+    sa.Index("ix_operations_state", "state", "id"),
+    _some(
+        "ix_operations_due",
+        "state",
+        "next_attempt_at",
+        "id",
+        where=f"{_WAITING} AND blocked_by IS NULL AND on_hold_at IS NULL",
+    ),
+    _some("ix_operations_blocked", "blocked_by", where="blocked_by IS NOT NULL"),
+    _some("ix_operations_on_hold", "on_hold_at", where="on_hold_at IS NOT NULL"),
+    _some("ix_operations_clock", "clock_at", where=f"{_WAITING} AND clock_at IS NOT NULL"),
     _some("ix_operations_deleted", "finished_at", "result_session_id", where=_DELETED),
     sqlite_strict=True,
     sqlite_autoincrement=True,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from syncd.mirror.schema.tables import CONTENT, operations, sessions
+from syncd.mirror.schema.tables import ACTIVE, CONTENT, operations, sessions
 from syncd.rules.sources import difference
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _queued(connection: Connection, row: dict[str, Any]) -> bool:
     query = sa.select(operations.c.id).where(
         operations.c[column] == row[column],
         operations.c.kind == row["kind"],
-        sa.text("state IN ('pending', 'running', 'unknown', 'dead')"),
+        sa.text(ACTIVE),
         operations.c.state != "dead",
     )
     return connection.execute(query.limit(1)).first() is not None

@@ -12,7 +12,7 @@ from syncd.clock import read_utc_text
 from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import is_postgresql, json_columns
 from syncd.mirror.db.lossy_text import lossy_text, text_value
-from syncd.mirror.schema.tables import operations, sessions, source_sessions
+from syncd.mirror.schema.tables import ACTIVE, operations, sessions, source_sessions
 from syncd.mirror.schema.types import moment
 from syncd.records.parse import ID, SOURCE, Row
 from syncd.rules.sources import SourceState, source_state
@@ -178,7 +178,7 @@ def to_ask(connection: Connection, *, checked_before: datetime, limit: int, afte
     operation is busy with is left to the operation.
     """
     # the states stand in the text as they stand in the partial indexes, so that SQLite sees that those serve
-    active = sa.text("operations.state IN ('pending', 'running', 'unknown', 'dead')")
+    active = sa.text(f"operations.{ACTIVE}")
     busy = (
         sa.exists()
         .where(operations.c.source_session_id == source_sessions.c.source_session_id)
