@@ -78,7 +78,7 @@ def test_import_with_one_bad_row_is_refused_whole_with_its_line_and_reason(syncd
     Path("rows.csv").write_text("kind,source_session_id,name\ncreate,a,A\nchange,b,B\ncreate,c,C\n")
     refused = syncd("enqueue", "import", "rows.csv")
     assert refused.code == 2
-    assert refused.err == "error: line 3: kind must be create or delete, not 'change'; nothing was queued\n"
+    assert refused.err == "error: line 3: kind must be create, delete or update, not 'change'; nothing was queued\n"
     assert not Path("syncd.db").exists()
 
 
@@ -89,7 +89,7 @@ def test_dry_run_says_what_would_become_of_each_row_and_queues_nothing(syncd: Ca
     assert "LINE" in table.out
     said, warned = table.err.splitlines()
     assert said == "dry run, nothing was queued: 1 created"
-    assert "no pass has been completed yet" in warned
+    assert "no pass is complete yet" in warned
     assert not Path("syncd.db").exists()
     syncd("migrate")
     at = "2026-01-01T00:00:00.000000Z"
@@ -156,7 +156,7 @@ def test_status_tells_of_an_empty_mirror(syncd: Call) -> None:
     assert syncd("migrate", "--json").data == {"before": HEAD, "after": HEAD}
     shown = syncd("status")
     assert shown.code == 1
-    assert "no pass has been completed yet" in shown.out
+    assert "no pass is complete yet" in shown.out
 
 
 def test_glance_of_status_sees_what_the_long_way_sees(syncd: Call) -> None:
