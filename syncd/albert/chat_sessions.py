@@ -219,8 +219,23 @@ class ChatSessionCollection:
         """
         await self._session.ask("DELETE", self._path(id))
 
-    async def update_raw(self, *, id: str, changes: Mapping[str, str | None]) -> None:
-        """Change fields of a session, given by alias (None removes a folder); the body of the answer is ignored."""
+    async def update_raw(self, *, id: str | None, changes: Mapping[str, str | None]) -> None:
+        """Change fields of a session, given by alias. The body of the answer is ignored.
+
+        Parameters
+        ----------
+        changes : Mapping[str, str | None]
+            `name` and `parentId`; None for `parentId` moves the session out of its folder.
+
+        Raises
+        ------
+        InvalidIdError
+            The id cannot be sent.
+        NotFoundError, GoneError
+            There is no such session.
+        AlbertException
+            As :meth:`AsyncAlbertSession.ask` says.
+        """
         data = [{"operation": "update", "attribute": name, "newValue": value} for name, value in changes.items()]
         await self._session.ask("PATCH", self._path(id), json={"data": data})
 

@@ -202,7 +202,7 @@ class Client(ChatSessionCollection):
     async def create_raw(self, *, body: Mapping[str, object]) -> bytes:
         return await self._exchange("POST", SESSIONS, body=json.dumps(dict(body)).encode())
 
-    async def update_raw(self, *, id: str, changes: Mapping[str, str | None]) -> None:
+    async def update_raw(self, *, id: str | None, changes: Mapping[str, str | None]) -> None:
         data = [{"operation": "update", "attribute": name, "newValue": value} for name, value in changes.items()]
         body = json.dumps({"data": data}).encode()
         await self._exchange("PATCH", f"{SESSIONS}/{segment(id)}", body=body, item=id)
