@@ -14,6 +14,7 @@ from syncd.records.enums import OperationKind
 
 CONTENT_COLUMNS = ("source_session_id", "session_id", "name", "parent_id")
 """The columns of an operation that depend on its kind."""
+NEVER_EMPTY = ("source_session_id", "session_id", "name")
 IMPORT_NAMES = {"session_id": "id"}
 """Columns whose name in import files and options differs from the name in the table."""
 IMPORT_COLUMNS = ("kind", *(IMPORT_NAMES.get(name, name) for name in CONTENT_COLUMNS if name != "session_id"), "id")
@@ -76,6 +77,9 @@ class KindSpec:
 
     def problem(self, row: Mapping[str, str | None]) -> str | None:
         """Return what is wrong with the columns of an operation; None if they are what the kind needs."""
+        empty = [name for name in NEVER_EMPTY if row.get(name) == ""]
+        if empty:
+            return f"{_shown(empty[0])} must not be empty"
         missing = [name for name in self.required if not row.get(name)]
         if missing:
             return f"{self.named} needs {' and '.join(map(_shown, self.required))}"
