@@ -14,7 +14,7 @@ from syncd.lookups import Absent, Found
 from syncd.records.parse import GarbledError
 from syncd.sandbox import answers
 from syncd.sandbox.faults import Faults
-from syncd.witness import CACHE_SECONDS, MOST_CANDIDATES, REPEAT_SECONDS, AbsenceUnprovenError
+from syncd.witness import MOST_CANDIDATES, AbsenceUnprovenError
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS
 
@@ -114,10 +114,10 @@ async def test_one_witness_serves_all_404s_of_a_few_seconds(tmp_path: Path) -> N
             for number in range(20):
                 group.start_soon(look_up, w, "by_source", f"absent-{number}")
         assert len(w.sandbox.requests) - before == 21
-        w.clock.forward(CACHE_SECONDS / 2)
+        w.clock.forward(1)
         await look_up(w, "by_source")
         assert len(w.sandbox.requests) - before == 22
-        w.clock.forward(CACHE_SECONDS)
+        w.clock.forward(4)
         await look_up(w, "by_source")
         assert len(w.sandbox.requests) - before == 24
 
@@ -140,7 +140,7 @@ async def test_failed_check_is_shared_and_repeated_after_a_pause(tmp_path: Path)
             with pytest.raises(AbsenceUnprovenError):
                 await look_up(w, "by_id")
         assert len(w.sandbox.requests) - before == 10 + 3
-        w.clock.forward(REPEAT_SECONDS)
+        w.clock.forward(2)
         with pytest.raises(AbsenceUnprovenError):
             await look_up(w, "by_id")
         assert len(w.sandbox.requests) - before == 11 + 6
@@ -152,7 +152,7 @@ async def test_404_from_before_a_witness_answered_again_decides_nothing(tmp_path
         gateway(w)
         with pytest.raises(AbsenceUnprovenError):
             await look_up(w, "by_id", "SES2")
-        w.clock.forward(REPEAT_SECONDS)
+        w.clock.forward(2)
 
         def recovers(_: web.BaseRequest) -> web.StreamResponse:
             w.sandbox.faults = Faults()

@@ -62,6 +62,34 @@ def test_enqueue_makes_the_database_and_prints_the_operation(syncd: Call) -> Non
     assert Path("syncd.db").stat().st_mode & 0o777 == 0o600
 
 
+def test_enqueue_update_renames_moves_and_moves_out_of_the_folder(syncd: Call) -> None:
+    assert syncd("enqueue", "update", "--id", "SES1", "--name", "N").out == "1\n"
+    assert syncd("enqueue", "update", "--source-session-id", "s", "--parent-id", "FOL1", "--json").data == {"id": 2}
+    assert syncd("enqueue", "update", "--id", "SES1", "--parent-id", "").code == 0
+    assert sql("SELECT kind, source_session_id, session_id, name, parent_id FROM operations ORDER BY id") == [
+        ("update", None, "SES1", "N", None),
+        ("update", "s", None, None, "FOL1"),
+        ("update", None, "SES1", None, ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--id", "SES1"], "an update needs name or parent_id, or both"),
+        (["--name", "N"], "an update needs id or source_session_id, exactly one of them"),
+        (["--id", "SES1", "--source-session-id", "s", "--name", "N"], "exactly one of them"),
+        (["--id", "SES1", "--name", ""], "name must not be empty"),
+        (["--id", "..", "--name", "N"], "id: '..' cannot be an id"),
+    ],
+)
+def test_update_that_makes_no_sense_is_a_usage_error(syncd: Call, options: list[str], problem: str) -> None:
+    refused = syncd("enqueue", "update", *options)
+    assert (refused.code, refused.out) == (2, "")
+    assert problem in refused.err
+    assert not Path("syncd.db").exists()
+
+
 def test_import_takes_csv_and_json_lines_from_a_file_and_from_standard_input(syncd: Call) -> None:
     Path("rows.csv").write_text("source_session_id,name\na,A\n", encoding="utf-8-sig")
     assert syncd("enqueue", "import", "rows.csv").out == "queued 1 operations\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from syncd.push.attempt import Lease
-from syncd.push.evidence import MOST_ENTRIES, SKEW, Recency
+from syncd.push.evidence import MOST_ENTRIES, Recency
 from syncd.sandbox import Habits
 from tests.helpers.harness import VirtualClock, World, world
 from tests.push.helpers import SESSIONS, create, effects, finished, times, until, worked, working
@@ -18,6 +18,7 @@ pytestmark = pytest.mark.both_databases
 SETTLE = 60.0
 STEPS = (-86_400, -61, -1, -0.1, 0.1, 1, 61, 86_400)
 HOUR = 3600.0
+MINUTE = 60.0
 
 
 def lagging() -> Habits:
@@ -98,7 +99,7 @@ async def test_session_that_is_surely_gone_is_created_again_at_once_by_a_process
         push = w.push()
         await w.enqueue(create())
         await push.drain()
-        w.clock.forward(SETTLE + SKEW + 1)
+        w.clock.forward(SETTLE + MINUTE + 1)
         w.sandbox.delete(str(w.sandbox.effects[-1].session_id))
         (again,) = await w.enqueue(create())
         await push.drain()
@@ -188,8 +189,8 @@ def test_step_forward_makes_nothing_old() -> None:
 
 def test_time_within_the_skew_of_replicas_is_recent() -> None:
     made, clock = recency(HOUR)
-    assert made.is_recent("SES1", clock.now() - timedelta(seconds=SETTLE + SKEW - 1))
-    assert not made.is_recent("SES2", clock.now() - timedelta(seconds=SETTLE + SKEW))
+    assert made.is_recent("SES1", clock.now() - timedelta(seconds=SETTLE + MINUTE - 1))
+    assert not made.is_recent("SES2", clock.now() - timedelta(seconds=SETTLE + MINUTE))
 
 
 def test_another_observation_of_a_session_begins_the_settle_time_again() -> None:
