@@ -133,20 +133,18 @@ class Replica:
         self._schedule = schedule
         self.process = process
         self.database = process.database
-        self.push = Push(
-            settings=schedule.plan.push, jitter=schedule.jitter.random, owner=name, albert=process.client,
-            **self._parts(),
-        )  # fmt: skip
+        self.push = Push(settings=schedule.plan.push, jitter=schedule.jitter.random, owner=name, **self._parts())
 
     def pull(self) -> Pull:
         """Make the flow of passes."""
-        plan, jitter = self._schedule.plan, self._schedule.jitter
-        return Pull(settings=plan.pull, jitter=jitter.random, albert=self.process.client, **self._parts())
+        plan, jitter, parts = self._schedule.plan, self._schedule.jitter, self._parts()
+        del parts["lookups"]
+        return Pull(settings=plan.pull, jitter=jitter.random, albert=self.process.client, **parts)
 
     def reconcile(self) -> Reconcile:
         """Make the flow of source ids."""
         settle = self._schedule.plan.push.retry_policy.settle
-        return Reconcile(settle=settle, lookups=self.process.lookups, **self._parts())
+        return Reconcile(settle=settle, **self._parts())
 
     async def passes(self) -> None:
         """Take passes forever."""
@@ -164,7 +162,8 @@ class Replica:
 
     def _parts(self) -> dict[str, Any]:
         log = QuietLog(self._schedule.events)
-        return {"database": self.database, "clock": self.database.clock, "log": log}
+        lookups = self.process.lookups
+        return {"database": self.database, "lookups": lookups, "clock": self.database.clock, "log": log}
 
 
 class Life:

@@ -35,6 +35,8 @@ class Plan:
     skews: tuple[float, ...]
     steps: list[float]
     late: float
+    renames: bool
+    finds_both: bool
 
     @property
     def lag(self) -> float:
@@ -55,9 +57,9 @@ def plan(jitter: Random) -> Plan:
     backoff = Backoff(0.5, 8.0)
     grace = jitter.choice((0.0, 6.0, 25.0))
     steps = _steps(jitter)
-    back, forward = min(steps, default=0.0) < 0, max(steps, default=0.0) > 0
-    late = jitter.choice((0.0, 1.0, 3.0)) if not back else 0.0
-    room = (settle - late) * 0.95 if not steps else 0.0  # a step hides from syncd what it has done just before
+    forward = max(steps, default=0.0) > 0
+    late = jitter.choice((0.0, 1.0, 3.0))
+    room = (settle - late) * 0.95
     habits = Habits(
         page_size=jitter.choice((1, 2, 3, 7)),
         duplicate_create=jitter.choice(("duplicate", "duplicate", "conflict", "bad_request", "first")),
@@ -88,4 +90,6 @@ def plan(jitter: Random) -> Plan:
         skews=tuple(jitter.choice(SKEWS) for _ in range(2)),
         steps=steps,
         late=late,
+        renames=jitter.random() < 0.05,
+        finds_both=jitter.random() < 0.5,
     )  # fmt: skip

@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from syncd.clock import Clock
-from syncd.mirror.db.shared_clock import HostClock
 from syncd.mirror.store import operations
 from syncd.mirror.store.operation import Operation
 from syncd.mirror.store.operations import CONFIRMED_FOR
 from syncd.push.attempt import Attempt
-from syncd.push.lease import Lease
+from syncd.push.evidence import Recency
+from syncd.push.leases import Lease
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS, create, effects, times, worked
 
 pytestmark = pytest.mark.both_databases
 
 AN_HOUR = 3600.0
-
-
-class SteppedClock:
-    """The world's virtual time with a wall clock that may be set."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.offset = 0.0
-
-    def now(self) -> datetime:
-        return self._clock.now() + timedelta(seconds=self.offset)
-
-    def monotonic(self) -> float:
-        return self._clock.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await self._clock.sleep(seconds)
-
-
-def stepped(w: World) -> SteppedClock:
-    """Give the database a shared clock that may be set."""
-    clock = SteppedClock(w.clock)
-    w.database.clock = HostClock(clock)
-    return clock
 
 
 async def claim(w: World, **how: Any) -> Operation:
@@ -75,31 +50,31 @@ async def fail_once(w: World) -> int:
 @pytest.mark.parametrize("step", [-1.0, -60.0, -AN_HOUR, -1000 * AN_HOUR])
 async def test_wait_is_as_long_as_before_when_the_clock_is_set_back(tmp_path: Path, step: float) -> None:
     async with world(tmp_path) as w:
-        clock = stepped(w)
+        clock = w.clock
         one = await fail_once(w)
         before = await seconds_left(w, one)
         assert before > 0
-        clock.offset += step
+        clock.step(step)
         assert await seconds_left(w, one) == pytest.approx(before - step)
         await w.push().recover(abandoned=False)
         assert await seconds_left(w, one) == pytest.approx(before, abs=0.001)
 
 
-async def test_wait_that_was_decided_before_a_step_forward_is_over(tmp_path: Path) -> None:
+async def test_wait_that_was_decided_before_a_step_forward_has_ended(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        clock = stepped(w)
+        clock = w.clock
         one = await fail_once(w)
-        clock.offset += AN_HOUR
+        clock.step(AN_HOUR)
         await w.push().recover(abandoned=False)
         assert await seconds_left(w, one) < 0
 
 
 async def test_time_that_a_program_chose_is_kept_when_the_clock_is_set_back(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        clock = stepped(w)
+        clock = w.clock
         at = w.clock.now() + timedelta(days=30)
         (one,) = await w.enqueue(create(not_before=at, next_attempt_at=at))
-        clock.offset -= AN_HOUR
+        clock.step(-AN_HOUR)
         await w.push().recover(abandoned=False)
         assert (await w.operation(one))["next_attempt_at"] == at
 
@@ -110,17 +85,17 @@ async def test_every_wait_is_rebased_however_many_there_are(tmp_path: Path, monk
         now = w.clock.now()
         due: dict[str, Any] = {"next_attempt_at": now + timedelta(seconds=8), "clock_at": now}
         ids = await w.enqueue(*(create(f"s-{number}", **due) for number in range(10)))
-        stepped(w).offset -= AN_HOUR
+        w.clock.step(-AN_HOUR)
         await w.push().recover(abandoned=False)
         assert {round(await seconds_left(w, one)) for one in ids} == {8}
 
 
 async def test_lease_of_a_holder_that_is_gone_ends_in_time_though_the_clock_is_set_back(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        clock = stepped(w)
+        clock = w.clock
         await w.enqueue(create())
         one = await claim(w)
-        clock.offset -= AN_HOUR
+        clock.step(-AN_HOUR)
         await w.push().recover(abandoned=False)
         assert await seconds_left(w, one.id, "lease_until") == pytest.approx(60, abs=0.01)
         w.clock.forward(61)
@@ -140,21 +115,23 @@ async def test_look_up_that_a_killed_daemon_had_claimed_is_made_at_once(tmp_path
 
 
 def attempt(w: World, operation: Operation, lease: Lease) -> Attempt:
-    return Attempt(operation, w.albert, w.database.clock, lease, w.database, 60)
+    return Attempt(
+        operation=operation, albert=w.albert, lookups=w.lookups, database=w.database, clock=w.clock,
+        recency=Recency(w.clock, 60), lease=lease,
+    )  # fmt: skip
 
 
-async def test_holder_that_was_not_confirmed_lately_looks_before_it_sends(tmp_path: Path) -> None:
+async def test_holder_that_was_not_confirmed_recently_looks_before_it_sends(tmp_path: Path) -> None:
     """The clock steps forward, another replica takes the operation, and the lease of the holder is not over for it."""
     async with world(tmp_path) as w:
-        clock = stepped(w)
+        clock = w.clock
         (one,) = await w.enqueue(create())
         push = w.push()
-        push.clock = w.database.clock
 
         async def steal(_: Any) -> None:
-            clock.offset += 61
+            clock.step(61)
             await w.push().recover(abandoned=False)
-            clock.offset -= 61  # so that the shared clock does not give it away
+            clock.step(-61)  # so that the shared clock does not give it away
             w.clock.forward(CONFIRMED_FOR + 0.1)
 
         w.sandbox.script("GET", f"{SESSIONS}/source/", steal)
@@ -177,20 +154,20 @@ async def test_look_up_of_a_recovered_operation_counts_from_when_its_holder_coul
 
 async def test_lease_ends_by_either_clock(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        clock = stepped(w)
+        clock = w.clock
         lease = Lease.begin(60, now=clock.now(), monotonic=clock.monotonic())
-        assert not lease.is_over(clock)
-        clock.offset += 60
-        assert lease.is_over(clock)
-        clock.offset -= AN_HOUR
-        assert not lease.is_over(clock)
+        assert not lease.has_ended(clock)
+        clock.step(60)
+        assert lease.has_ended(clock)
+        clock.step(-AN_HOUR)
+        assert not lease.has_ended(clock)
         w.clock.forward(60)
-        assert lease.is_over(clock)
+        assert lease.has_ended(clock)
 
 
 async def test_claim_is_confirmed_only_for_as_long_as_a_taker_counts_with(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        clock = stepped(w)
+        clock = w.clock
         lease = Lease.begin(60, now=clock.now(), monotonic=clock.monotonic())
         assert lease.is_confirmed(clock)
         w.clock.forward(CONFIRMED_FOR)
@@ -199,6 +176,7 @@ async def test_claim_is_confirmed_only_for_as_long_as_a_taker_counts_with(tmp_pa
             await w.enqueue(create())
         one = await claim(w)
         flight = attempt(w, one, lease)
-        await flight.confirm()
+        await flight.before_change()
+        assert flight.lease is not None
         assert flight.lease.is_confirmed(clock)
         assert await seconds_left(w, one.id, "lease_until") == pytest.approx(60)
