@@ -42,7 +42,6 @@ async def fail_once(w: World) -> int:
     w.sandbox.script("GET", f"{SESSIONS}/source/", 500)
     (one,) = await w.enqueue(create())
     push = w.push()
-    push.clock = w.database.clock
     await push.drain()
     return one
 
