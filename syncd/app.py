@@ -26,12 +26,17 @@ from syncd.reconcile import Reconcile
 from syncd.rules.retry import Backoff
 from syncd.settings import read_secret
 from syncd.status.watchdog import BeatingClock, Watchdog
+from syncd.tenant import named_identity
+from syncd.tenant_guard import TenantGuard
 from syncd.witness import Witness
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from pydantic import SecretStr
     from structlog.typing import FilteringBoundLogger
 
+    from syncd.albert.auth import Token
     from syncd.settings import Settings
 
 
@@ -52,11 +57,15 @@ class Flows:
     reconcile: Reconcile
     session: AsyncAlbertSession
     watchdog: Watchdog
+    tenant: TenantGuard
     leadership: Leadership = field(default_factory=SingleLeader)
 
 
 def open_session(
-    settings: Settings, clock: Clock, after_request: Callable[[str, int | BaseException, float], None] | None = None
+    settings: Settings,
+    clock: Clock,
+    after_request: Callable[[str, int | BaseException, float], None] | None = None,
+    check_token: Callable[[Token], Awaitable[None]] | None = None,
 ) -> AsyncAlbertSession:
     """Return a session with Albert. The token is used when client credentials are given too.
 
@@ -81,6 +90,7 @@ def open_session(
         ca_file=settings.syncd_ca_file,
         before_request=RateLimit(limit, clock) if limit else None,
         after_request=after_request,
+        check_token=check_token,
     )
 
 
@@ -137,16 +147,24 @@ async def open_flows(
     command: str,
     log: FilteringBoundLogger,
     busy_timeout: float,
+    force: bool = False,
     clock: Clock | None = None,
     on_page: Callable[[Mapping[str, int]], None] | None = None,
     after_request: Callable[[str, int | BaseException, float], None] | None = None,
 ) -> AsyncIterator[Flows]:
     """Hold the database as its one daemon and put the flows together.
 
+    Parameters
+    ----------
+    force : bool
+        Act on a database although `migrate-store` moved its content to another one.
+
     Raises
     ------
     DatabaseUnusableError
-        The database is held by another daemon, or not to be used.
+        The database is held by another daemon, was moved, or cannot be used.
+    TenantMismatchError
+        The settings name another tenant than the database mirrors.
     """
     clock = clock or SystemClock()
     gc.freeze()
@@ -160,10 +178,18 @@ async def open_flows(
         def on_wait(reason: str) -> None:
             log.warning("database.waiting", reason=reason, hint="the work goes on by itself when this is over")
 
+        tenant = TenantGuard(named=named_identity(settings), clock=clock, log=log, force=force)
+        session = await stack.enter_async_context(open_session(settings, clock, after_request, tenant.check))
         database = await stack.enter_async_context(
-            open_database(settings, make=True, busy_timeout=busy_timeout, on_wait=on_wait)
+            open_database(
+                settings,
+                make=True,
+                busy_timeout=busy_timeout,
+                on_wait=on_wait,
+                inspect=lambda found: tenant.inspect(found, session),
+            )
         )
-        session = await stack.enter_async_context(open_session(settings, clock, after_request))
+        await tenant.start(database)
         albert = ChatSessionCollection(session=session)
         watchdog = Watchdog(clock, longest_silence(settings), lambda: database.waiting)
         witness = Witness(database=database, albert=albert, clock=clock, log=log)
@@ -199,6 +225,7 @@ async def open_flows(
             ),
             session,
             watchdog,
+            tenant,
             SingleLeader()
             if alone
             else await stack.enter_async_context(replica(url, clock, busy_timeout=busy_timeout, on_wait=on_wait)),

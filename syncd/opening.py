@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -38,6 +38,7 @@ async def open_database(
     make: bool = False,
     busy_timeout: float = COMMAND_BUSY_TIMEOUT,
     on_wait: Callable[[str], None] | None = None,
+    inspect: Callable[[Database], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Database]:
     """Open the mirror with its schema at head.
 
@@ -46,6 +47,8 @@ async def open_database(
     make : bool
         Make an empty database and bring the schema to head, where `SYNCD_AUTO_MIGRATE` allows; otherwise a database
         that is not there, or not at head, is refused.
+    inspect : Callable[[Database], Awaitable[None]] | None
+        Called with the open database before anything is written to it; raises to refuse it.
 
     Raises
     ------
@@ -54,9 +57,11 @@ async def open_database(
     """
     url = database_url(settings)
     migrates = make and settings.syncd_auto_migrate
-    if not migrates and url.get_backend_name() == "sqlite":
+    if not migrates:
         require_file(url)
     async with Database.create(url, busy_timeout=busy_timeout, on_wait=on_wait) as database:
+        if inspect is not None:
+            await inspect(database)
         if migrates:
             await bring_to_head(database)
         else:
@@ -102,14 +107,14 @@ async def bring_to_head(database: Database) -> tuple[str | None, str]:
 
 
 def require_file(url: sa.URL) -> None:
-    """Refuse a SQLite file that is not there, instead of making an empty one.
+    """Refuse a SQLite file that is not there, instead of making an empty one; a server is asked when it is opened.
 
     Raises
     ------
     DatabaseUnusableError
         There is no such file.
     """
-    if not is_there(url):
+    if url.get_backend_name() == "sqlite" and not is_there(url):
         raise DatabaseUnusableError(
             f"there is no database {url.database}; syncd once, syncd run or syncd migrate makes it "
             "(SYNCD_DATABASE_URL says where)"

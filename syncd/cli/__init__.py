@@ -21,6 +21,7 @@ COMMANDS = {
     "operations": "operations",
     "deletions": "deletions",
     "quarantine": "quarantine",
+    "tenant": "tenant",
     "status": "status",
     "doctor": "doctor",
     "migrate": "settings",

@@ -18,7 +18,7 @@ from syncd import settings as settings_module
 from syncd.logs import encodable, safe_text
 
 if TYPE_CHECKING:
-    from syncd.mirror.db.database import Connection
+    from syncd.mirror.db.database import Connection, Database
     from syncd.settings import Settings
 
 T = TypeVar("T")
@@ -83,6 +83,11 @@ by_option = click.option(
 )
 
 
+force_option = click.option(
+    "--force", is_flag=True, help="Act on this database although migrate-store moved it to another one."
+)
+
+
 def run(work: Callable[[], Awaitable[T]]) -> T:
     """Run an async function to its end."""
     import anyio
@@ -95,19 +100,54 @@ def read(settings: Settings, work: Callable[[Connection], T]) -> T:
     return _with_database(settings, work, make=False, writes=False)
 
 
-def write(settings: Settings, work: Callable[[Connection], T], *, make: bool = False) -> T:
-    """Write to the mirror in one transaction; `make` it first when it is not there."""
-    return _with_database(settings, work, make=make, writes=True)
+def write(settings: Settings, work: Callable[[Connection], T], *, make: bool = False, force: bool = False) -> T:
+    """Write to the mirror in one transaction.
+
+    Parameters
+    ----------
+    make : bool
+        Make the database if it does not exist.
+    force : bool
+        Write to a database although `migrate-store` moved its content to another one.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        The database was moved, or cannot be used.
+    TenantMismatchError
+        The settings name another tenant than the database mirrors.
+    """
+    from syncd.mirror.store import identity
+    from syncd.tenant import explicitly_named_identity, require_active
+
+    named = explicitly_named_identity(settings)
+
+    async def inspect(database: Database) -> None:
+        """Check before the schema is migrated, too."""
+        require_active(await database.read(identity.read_any_revision), named, force=force)
+
+    def checked(connection: Connection) -> T:
+        require_active(identity.read(connection), named, force=force)
+        return work(connection)
+
+    return _with_database(settings, checked, make=make, writes=True, inspect=inspect)
 
 
-def _with_database(settings: Settings, work: Callable[[Connection], T], *, make: bool, writes: bool) -> T:
+def _with_database(
+    settings: Settings,
+    work: Callable[[Connection], T],
+    *,
+    make: bool,
+    writes: bool,
+    inspect: Callable[[Database], Awaitable[None]] | None = None,
+) -> T:
     from syncd.opening import COMMAND_BUSY_TIMEOUT, open_database
 
     def tell(reason: str) -> None:
         say(f"waiting, {COMMAND_BUSY_TIMEOUT:g} seconds at the most: {safe_text(reason)}")
 
     async def main() -> T:
-        async with open_database(settings, make=make, on_wait=tell) as database:
+        async with open_database(settings, make=make, on_wait=tell, inspect=inspect) as database:
             return await (database.write(work) if writes else database.read(work))
 
     return run(main)

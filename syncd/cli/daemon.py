@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from syncd.cli.common import as_json_option, print_json, say, takes_settings
+from syncd.cli.common import as_json_option, force_option, print_json, say, takes_settings
 from syncd.cli.common import run as run_async
 from syncd.cli.doctor import sqlite_version
 from syncd.errors import UsageError
@@ -40,8 +40,9 @@ SECONDS_TO_END = 1.0
 
 
 @click.command(short_help="Run the daemon until SIGTERM or SIGINT.")
+@force_option
 @takes_settings(credentials=True)
-def run(loaded: Loaded) -> None:
+def run(loaded: Loaded, *, force: bool) -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
     It takes a pass over all sessions every SYNCD_PASS_INTERVAL seconds, keeps the source ids reconciled, and works the
@@ -64,7 +65,12 @@ def run(loaded: Loaded) -> None:
             async with AsyncExitStack() as stack:
                 listener = stack.enter_context(status_port(loaded, log))
                 opening = open_flows(
-                    settings, command="run", log=log, busy_timeout=float("inf"), after_request=metrics.observe_request
+                    settings,
+                    command="run",
+                    log=log,
+                    busy_timeout=float("inf"),
+                    force=force,
+                    after_request=metrics.observe_request,
                 )
                 flows = await _unless_signalled(signals, lambda: stack.enter_async_context(opening))
                 if isinstance(flows, int):
@@ -74,7 +80,7 @@ def run(loaded: Loaded) -> None:
                 wal = WalWatch(database=flows.database, clock=flows.clock, log=log)
                 if listener is not None:
                     await stack.enter_async_context(_status_server(settings, flows, wal, metrics, listener, log))
-                others = {"wal": lambda: wal.run(flows.watchdog)}
+                others = {"wal": lambda: wal.run(flows.watchdog), "tenant": flows.tenant.run}
                 await Daemon(flows=flows, log=log, intervals=_rhythm(settings), others=others).run(signals)
 
     run_async(main)
@@ -212,10 +218,11 @@ def _status_server(
 
 
 @click.command(short_help="Do one cycle to its end, and exit.")
+@force_option
 @as_json_option
 @takes_settings(credentials=True)
 @click.pass_context
-def once(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
+def once(context: click.Context, loaded: Loaded, *, as_json: bool, force: bool) -> None:
     """Do one cycle to its end: drain the queue as far as it is due, one pass, reconcile; then exit.
 
     Exits 1 when the pass is not complete, when Albert refuses the credentials, or when an operation is dead.
@@ -230,7 +237,7 @@ def once(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
 
         async def main() -> dict[str, Any] | int:
             with _signals() as signals:
-                return await _unless_signalled(signals, lambda: _once(settings, log, on_page))
+                return await _unless_signalled(signals, lambda: _once(settings, log, on_page, force=force))
 
         summary = run_async(main)
     if isinstance(summary, int):
@@ -259,19 +266,26 @@ def _problems(summary: Mapping[str, Any]) -> list[str]:
     return found
 
 
-async def _once(settings: Settings, log: FilteringBoundLogger, on_page: Any) -> dict[str, Any]:  # noqa: ANN401
+async def _once(
+    settings: Settings,
+    log: FilteringBoundLogger,
+    on_page: Any,  # noqa: ANN401
+    *,
+    force: bool,
+) -> dict[str, Any]:
     from syncd.app import open_flows
     from syncd.mirror.read import views
     from syncd.mirror.store import operations
     from syncd.opening import COMMAND_BUSY_TIMEOUT
 
     async with open_flows(
-        settings, command="once", log=log, busy_timeout=COMMAND_BUSY_TIMEOUT, on_page=on_page
+        settings, command="once", log=log, busy_timeout=COMMAND_BUSY_TIMEOUT, force=force, on_page=on_page
     ) as flows:
         await flows.leadership.require()
         await flows.push.drain()
         outcome = await flows.pull.run()
         unanswered = await flows.reconcile.run()
+        flows.tenant.require()
         counts: Mapping[str, int] = await flows.database.read(operations.counts)
         row = await flows.database.read(lambda connection: views.one_pass(connection, outcome.pass_id))
         return {

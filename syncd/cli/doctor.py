@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,33 @@ async def _look(settings: Settings) -> list[Finding]:
     findings = [_not_made_yet(settings) or await _try("database", lambda: _database(settings))]
     if url.get_backend_name() == "postgresql" and findings[0].verdict == "ok":
         findings.append(await _sessions(url))
-    return [*findings, *await _albert(settings)]
+    albert, tenant_id = await _albert(settings)
+    if findings[0].verdict == "ok":
+        findings += await _identity(settings, tenant_id)
+    return [*findings, albert]
+
+
+async def _identity(settings: Settings, tenant_id: str | None) -> list[Finding]:
+    """Compare the tenant of the settings, and of the token, with the database; report the mark of a move."""
+    from syncd.mirror.db.database import Database
+    from syncd.mirror.store import identity
+    from syncd.opening import database_url
+    from syncd.rules.identity import same_tenant
+    from syncd.tenant import named_identity
+
+    async with Database(database_url(settings), busy_timeout=5) as database:
+        stored = await database.read(identity.read)
+    named = named_identity(settings)
+    named = replace(named, tenant_id=tenant_id or named.tenant_id)
+    findings = []
+    if stored.moved_to is not None:
+        fix = "point SYNCD_DATABASE_URL there; to use this database again: syncd migrate-store --unmark"
+        findings.append(Finding("moved", "bad", f"the content was moved to {stored.moved_to}", fix))
+    if not same_tenant(stored.pinned, named):
+        fix = "fix ALBERT_BASE_URL or the credentials, or run: syncd tenant accept"
+        detail = f"the database mirrors {stored.pinned}, but the settings name {named}"
+        return [*findings, Finding("tenant", "bad", detail, fix)]
+    return [*findings, Finding("tenant", "ok", f"the settings name {named}")]
 
 
 def _not_made_yet(settings: Settings) -> Finding | None:
@@ -152,8 +179,9 @@ async def _sessions(url: sa.URL) -> Finding:
     return Finding("sessions", "ok", "each connection is one of its own")
 
 
-async def _albert(settings: Settings) -> list[Finding]:
-    from syncd.albert import ChatSessionCollection
+async def _albert(settings: Settings) -> tuple[Finding, str | None]:
+    """Request one page; return the tenant of the token, too, if it names one."""
+    from syncd.albert import AlbertException, ChatSessionCollection
     from syncd.app import open_session
     from syncd.clock import SystemClock
     from syncd.records.parse import read_page
@@ -164,7 +192,10 @@ async def _albert(settings: Settings) -> list[Finding]:
 
     async with open_session(settings, SystemClock()) as session:
         albert = ChatSessionCollection(session=session)
-        return [await _try("albert", list_one_page, _albert_hint)]
+        finding, tenant_id = await _try("albert", list_one_page, _albert_hint), None
+        with suppress(AlbertException):
+            tenant_id = await session.authenticate() if finding.verdict == "ok" else None
+        return finding, tenant_id
 
 
 def _albert_hint(error: Exception) -> str:

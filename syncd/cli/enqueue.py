@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.common import as_json_option, print_json, print_rows, run, say, takes_settings, write
+from syncd.cli.common import as_json_option, force_option, print_json, print_rows, run, say, takes_settings, write
 from syncd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ def enqueue() -> None:
     """Queue creates and deletes; a running daemon notices them at once."""
 
 
-def _queue(loaded: Loaded, row: dict[str, Any], *, as_json: bool) -> None:
+def _queue(loaded: Loaded, row: dict[str, Any], *, as_json: bool, force: bool) -> None:
     from syncd.files.imports import check_operation
     from syncd.mirror.store import operations
 
     reason = check_operation(row)
     if reason is not None:
         raise UsageError(reason)
-    (operation_id,) = write(loaded.settings, lambda c: operations.enqueue(c, [row]), make=True)
+    (operation_id,) = write(loaded.settings, lambda c: operations.enqueue(c, [row]), make=True, force=force)
     if as_json:
         print_json({"id": operation_id})
     else:
@@ -41,6 +41,7 @@ def _queue(loaded: Loaded, row: dict[str, Any], *, as_json: bool) -> None:
 @click.option("--name", required=True, metavar="N", help="The name to create it with.")
 @click.option("--parent-id", metavar="P", help="The folder to create it in.")
 @click.option("--requested-by", metavar="WHO", help="Whoever wants it; free text.")
+@force_option
 @as_json_option
 @takes_settings()
 def create(
@@ -51,6 +52,7 @@ def create(
     requested_by: str | None,
     *,
     as_json: bool,
+    force: bool,
 ) -> None:
     """Make sure that a session with this source id exists; prints the operation's id.
 
@@ -60,13 +62,14 @@ def create(
         "kind": "create", "source_session_id": source_session_id, "name": name, "parent_id": parent_id,
         "requested_by": requested_by,
     }  # fmt: skip
-    _queue(loaded, row, as_json=as_json)
+    _queue(loaded, row, as_json=as_json, force=force)
 
 
 @enqueue.command(short_help="Queue a delete; prints the operation's id.")
 @click.option("--id", "session_id", metavar="ID", help="Albert's id of the session.")
 @click.option("--source-session-id", metavar="S", help="The external id of the session.")
 @click.option("--requested-by", metavar="WHO", help="Whoever wants it; free text.")
+@force_option
 @as_json_option
 @takes_settings()
 def delete(
@@ -76,21 +79,23 @@ def delete(
     requested_by: str | None,
     *,
     as_json: bool,
+    force: bool,
 ) -> None:
     """Delete a session, by its id or by its source id; prints the operation's id."""
     row = {
         "kind": "delete", "session_id": session_id, "source_session_id": source_session_id,
         "requested_by": requested_by,
     }  # fmt: skip
-    _queue(loaded, row, as_json=as_json)
+    _queue(loaded, row, as_json=as_json, force=force)
 
 
 @enqueue.command("import", short_help="Queue a whole CSV or JSON Lines file.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--dry-run", is_flag=True, help="Queue nothing; say what would become of each row.")
+@force_option
 @as_json_option
 @takes_settings()
-def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None:
+def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool, force: bool) -> None:
     """Queue a whole file, or nothing of it: CSV or JSON Lines, - for standard input.
 
     Columns: kind (create when it is not given), source_session_id, name, parent_id, id.
@@ -106,7 +111,7 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None
         _plan(loaded, rows, as_json=as_json)
         return
     with bar("queueing", total=len(rows)) as advance:
-        write(loaded.settings, lambda c: enqueue_all(c, rows, on_row=advance), make=True)
+        write(loaded.settings, lambda c: enqueue_all(c, rows, on_row=advance), make=True, force=force)
     if as_json:
         print_json({"queued": len(rows)})
     else:

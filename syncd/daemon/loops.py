@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from syncd.aio import AutoResetEvent, task_group
-from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.errors import DatabaseBusyError, DatabaseUnusableError, TenantMismatchError
 from syncd.mirror.db.change_feed import POLL_SECONDS_LISTENING, change_feed
 from syncd.rules.retry import PASS_AGAIN, Backoff, pass_pause
 from syncd.status.watchdog import BeatingClock
@@ -127,7 +127,7 @@ class Daemon:
                 await loop()
             except DatabaseBusyError as error:
                 self.log.warning("database.waiting", loop=name, reason=str(error))
-            except DatabaseUnusableError:
+            except (DatabaseUnusableError, TenantMismatchError):
                 raise
             except Exception:
                 self.log.exception("loop.failed", loop=name)
