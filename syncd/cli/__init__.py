@@ -28,6 +28,7 @@ COMMANDS = {
     "config": "settings",
     "healthcheck": "healthcheck",
     "backup": "backup",
+    "restore": "restore",
     "export": "export",
     "browse": "browse",
     "migrate-store": "migrate_store",

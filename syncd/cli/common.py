@@ -6,6 +6,7 @@ import functools
 import getpass
 import json
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -83,6 +84,28 @@ by_option = click.option(
 )
 
 
+class FileMode(click.ParamType[int]):
+    """Permission bits in octal digits, such as 0640; the owner must be able to read the file."""
+
+    name = "mode"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int:  # noqa: ANN401
+        """Read the digits."""
+        text = str(value)
+        if not re.fullmatch("0?[0-7]{3}", text) or not int(text, 8) & 0o400:
+            self.fail(
+                f"{text!r} is not a mode that its owner can read; write octal digits, such as 0640", param, context
+            )
+        return int(text, 8)
+
+
+mode_option = click.option(
+    "--mode",
+    type=FileMode(),
+    metavar="MODE",
+    default=None,
+    help="The mode of the file, such as 0640. Without it, an existing file keeps its mode and a new one gets 0600.",
+)
 force_option = click.option(
     "--force", is_flag=True, help="Act on this database although migrate-store moved it to another one."
 )

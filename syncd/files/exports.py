@@ -23,9 +23,9 @@ import sqlalchemy as sa
 
 from syncd.clock import utc_text
 from syncd.errors import SyncdError, UsageError, how_to_install
-from syncd.files.temp_files import temp_names
 from syncd.mirror.read import catalog
 from syncd.mirror.schema.types import UtcDateTime
+from syncd.temp_files import temp_names
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -1,13 +1,15 @@
-"""Names for files in the making: nobody else's, and known as left behind once their maker was killed.
+"""Names for unfinished files: unique to one process, and recognized as left behind once that process was killed.
+
+`backup`, `restore` and `export` write to such a name and rename the file when it is complete.
 
 ::
 
-    .syncd-backup.5f0c9a1e3b7d2468.lock              locked for as long as its maker lives
-    .syncd-backup.5f0c9a1e3b7d2468.copy.tmp          what it makes
+    .syncd-backup.5f0c9a1e3b7d2468.lock              locked while its process lives
+    .syncd-backup.5f0c9a1e3b7d2468.copy.tmp          the unfinished file
 
-The next one who makes something of the same kind in the same directory removes what nobody holds the lock of any more.
-The lock is a file of its own: on a network file system flock would be in the way of SQLite's own locks. Where there are
-no locks nothing is removed.
+The next process that makes files of the same kind in the same directory removes files whose lock is free. The lock is
+a file of its own: on a network file system flock would interfere with SQLite's locks. Nothing is removed on a file
+system without locks.
 """
 
 from __future__ import annotations
@@ -25,20 +27,20 @@ _LOCK = re.compile(r"\.(?P<kind>[a-z-]+)\.(?P<mark>[0-9a-f]{16})\.lock")
 
 @contextmanager
 def temp_names(directory: Path, kind: str) -> Iterator[Callable[[str], Path]]:
-    """Give a function that makes temporary names in a directory; what still has one at the end is removed.
+    """Yield a function that returns temporary names in a directory; files that still have one are removed at the end.
 
     Parameters
     ----------
     kind : str
-        Who makes it, such as `syncd-export`: what other kinds have left is let alone.
+        The command that makes them, such as `syncd-export`. Files of other kinds are not touched.
 
     Raises
     ------
     OSError
-        Nothing can be made in the directory.
+        No file can be made in the directory.
     """
-    _clear(directory, kind)
-    mark = secrets.token_hex(8)  # and not the process id, which is the same in each run of a container
+    _remove_abandoned(directory, kind)
+    mark = secrets.token_hex(8)  # the process id is the same in each run of a container
     held = _hold(_lock(directory, kind, mark))
     try:
         yield lambda name: directory / f".{kind}.{mark}.{name}.tmp"
@@ -52,7 +54,7 @@ def _lock(directory: Path, kind: str, mark: str) -> Path:
 
 
 def _hold(lock: Path) -> int:
-    """Make a lock and take it; again, when another took it for a dead one's in between and removed it."""
+    """Make a lock file and lock it; repeat if another process removed it as abandoned in between."""
     while True:
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with suppress(OSError):  # a file system without locks
@@ -62,13 +64,13 @@ def _hold(lock: Path) -> int:
         os.close(descriptor)
 
 
-def _clear(directory: Path, kind: str) -> None:
-    """Remove what makers that are dead have left."""
+def _remove_abandoned(directory: Path, kind: str) -> None:
+    """Remove the files of processes that are dead."""
     for path in directory.iterdir():
         found = _LOCK.fullmatch(path.name)
         if found is None or found["kind"] != kind:
             continue
-        with suppress(OSError):  # it is held, or it is another user's, or it is gone
+        with suppress(OSError):  # it is locked, belongs to another user, or is gone
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +80,7 @@ def _clear(directory: Path, kind: str) -> None:
 
 
 def _remove(directory: Path, kind: str, mark: str) -> None:
-    """Remove all that has a mark, the lock last: what a kill leaves here is found again."""
+    """Remove all files with a mark, the lock last: files that a kill leaves here are found again by their lock."""
     start = f".{kind}.{mark}."
     with suppress(OSError):
         for path in directory.iterdir():

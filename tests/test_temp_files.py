@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from syncd.files.temp_files import temp_names
+from syncd.temp_files import temp_names
 
 KILLED = """
 import os, pathlib, signal, sys
-from syncd.files.temp_files import temp_names
+from syncd.temp_files import temp_names
 with temp_names(pathlib.Path(sys.argv[1]), sys.argv[2]) as name:
     name("a").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
