@@ -29,6 +29,7 @@ COMMANDS = {
     "healthcheck": "healthcheck",
     "backup": "backup",
     "restore": "restore",
+    "prune": "prune",
     "export": "export",
     "browse": "browse",
     "migrate-store": "migrate_store",
