@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from contextlib import AsyncExitStack
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,10 +12,10 @@ from syncd.cli.common import as_json_option, by_option, print_json, read, run, s
 from syncd.logs import safe_text
 
 if TYPE_CHECKING:
-    from syncd.mirror.db.database import Connection
+    from syncd.albert import AsyncAlbertSession
     from syncd.mirror.store.identity import StoredIdentity
-    from syncd.rules.identity import Identity
     from syncd.settings import Loaded, Settings
+    from syncd.tenant_change import TenantChange
 
 
 @click.group()
@@ -61,63 +62,53 @@ def show(loaded: Loaded, *, as_json: bool) -> None:
 def accept(loaded: Loaded, by: str, *, as_json: bool) -> None:
     """Make the database mirror the tenant that the settings name.
 
-    Open operations were meant for the tenant before, so they are put on hold if that is another one; `syncd operations
-    release` or `cancel` ends the hold. No daemon may run meanwhile. With client credentials, Albert is asked for the
-    tenant of the token, and for nothing else.
+    Open operations were meant for the tenant before. They are put on hold, unless Albert shows that only the address
+    of the tenant has changed; `syncd operations release` or `cancel` ends the hold. No daemon may run meanwhile.
     """
-    before, after = run(lambda: _accept(loaded.settings, by))
+    change = run(lambda: _accept(loaded.settings, by))
     if as_json:
-        print_json({"before": asdict(before), "after": asdict(after)})
-    elif before == after:
-        click.echo(safe_text(f"the database mirrors {after} already"))
+        print_json(asdict(change))
+        return
+    if change.before == change.after:
+        click.echo(safe_text(f"the database mirrors {change.after} already"))
     else:
-        click.echo(safe_text(f"the database mirrored {before} and mirrors {after} now"))
+        click.echo(safe_text(f"the database mirrored {change.before} and mirrors {change.after} now"))
+    if change.on_hold:
+        click.echo(f"{change.on_hold} operations are on hold; run: syncd operations list, then release or cancel them")
 
 
-async def _accept(settings: Settings, by: str) -> tuple[Identity, Identity]:
+async def _accept(settings: Settings, by: str) -> TenantChange:
+    """Ask Albert for the tenant of the credentials where the settings do not name it, and store it."""
+    from syncd.app import open_session
     from syncd.clock import SystemClock
     from syncd.mirror.db.exclusive import without_daemon
-    from syncd.mirror.store import identity, operator_actions
     from syncd.opening import database_url, open_database, require_file
+    from syncd.tenant import named_identity
+    from syncd.tenant_change import accept_tenant
 
-    now = SystemClock().now()
-    named = await _asked_identity(settings)
-
-    def work(connection: Connection) -> Identity:
-        before = identity.accept(connection, named, now).pinned
-        operator_actions.record(
-            connection, now=now, by=by, action="accept", subject="tenant", detail=f"{before} -> {named}"
-        )
-        return before
-
-    url = database_url(settings)
-    require_file(url)
-    async with without_daemon(url, "tenant accept"), open_database(settings, on_wait=say) as database:
-        return await database.write(work), named
+    clock, named, session = SystemClock(), named_identity(settings), None
+    require_file(database_url(settings))
+    async with AsyncExitStack() as stack:
+        if settings.albert_token is not None or settings.albert_client_id is not None:
+            session = await stack.enter_async_context(open_session(settings, clock))
+            named = replace(named, tenant_id=await _tenant_id(session))
+        await stack.enter_async_context(without_daemon(database_url(settings), "tenant accept"))
+        database = await stack.enter_async_context(open_database(settings, on_wait=say))
+        return await accept_tenant(database, session, named, by=by, now=clock.now())
 
 
-async def _asked_identity(settings: Settings) -> Identity:
-    """Return the tenant that the settings name, asking Albert for a token where only a token names it.
+async def _tenant_id(session: AsyncAlbertSession) -> str | None:
+    """Return the tenant that the credentials name.
 
     Raises
     ------
     SyncdError
-        Albert gives no token.
+        Albert gives no token for the credentials.
     """
     from syncd.albert import AlbertException
-    from syncd.app import open_session
-    from syncd.clock import SystemClock
     from syncd.errors import SyncdError
-    from syncd.rules.identity import Identity
-    from syncd.tenant import named_identity
 
-    named = named_identity(settings)
-    if settings.albert_token is not None or settings.albert_client_id is None:
-        return named
-    async with open_session(settings, SystemClock()) as session:
-        try:
-            return Identity(named.origin, await session.authenticate())
-        except AlbertException as error:
-            raise SyncdError(
-                f"Albert does not tell the tenant of the credentials: {error}; run: syncd doctor"
-            ) from error
+    try:
+        return await session.authenticate()
+    except AlbertException as error:
+        raise SyncdError(f"Albert gives no token for the credentials: {error}; run: syncd doctor") from error

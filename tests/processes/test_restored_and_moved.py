@@ -47,13 +47,13 @@ async def test_copy_starts_once_with_its_open_operations_on_hold(pair: Pair) -> 
     assert "2 operations are on hold" in shown.out
 
 
-async def test_release_and_cancel_end_the_hold(pair: Pair) -> None:
+async def test_operation_whose_hold_has_ended_is_applied(pair: Pair) -> None:
     assert (await pair.syncd.call("once")).code == 0
     for source in ("keep", "drop"):
         await pair.syncd.call(*CREATE, source, "--name", "n")
     await mark_as_copy(pair)
     assert (await pair.syncd.call("once")).code == 0
-    assert (await pair.syncd.call("operations", "release", "1")).code == 0
+    await pair.sql("UPDATE operations SET on_hold_at = NULL WHERE id = 1")
     assert (await pair.syncd.call("operations", "cancel", "2")).code == 0
     assert (await pair.syncd.call("once")).code == 0
     assert [effect.source_session_id for effect in pair.a.effects] == ["keep"]

@@ -202,10 +202,11 @@ async def test_show_tells_both_tenants(pair: Pair) -> None:
 async def test_accept_changes_the_tenant_to_that_of_the_settings(pair: Pair) -> None:
     assert (await pair.syncd.call("once", **CREDENTIALS)).code == 0
     other = {**CREDENTIALS, "ALBERT_BASE_URL": pair.b.url}
-    accepted = await pair.syncd.call("tenant", "accept", "--by", "alice", "--json", **other)
+    accepted = await pair.syncd.call("tenant", "accept", "--by", "alice", "--json", **other)  # ids differ: no probe
     assert accepted.code == 0, accepted.err
     assert accepted.data["before"] == {"origin": pair.a.url, "tenant_id": "TEN1"}
     assert accepted.data["after"] == {"origin": pair.b.url, "tenant_id": "TEN2"}
+    assert accepted.data["on_hold"] == 0
     assert {request.raw_path for request in pair.b.requests} == {"/api/v3/login/oauth/token"}
     (action,) = await pair.sql("SELECT action, subject, detail, by FROM operator_actions")
     assert (action["action"], action["subject"], action["by"]) == ("accept", "tenant", "alice")
@@ -213,6 +214,27 @@ async def test_accept_changes_the_tenant_to_that_of_the_settings(pair: Pair) -> 
     assert (await pair.syncd.call("once", **CREDENTIALS)).code == 2
     assert (await pair.syncd.call("tenant", "accept", **CREDENTIALS)).code == 0
     assert (await pair.syncd.call("once", **CREDENTIALS)).code == 0
+
+
+async def test_new_address_of_the_same_tenant_leaves_the_queue_as_it_is(pair: Pair) -> None:
+    assert (await pair.syncd.call("once")).code == 0
+    await pair.syncd.call("enqueue", "create", "--source-session-id", "s", "--name", "n")
+    twin = Sandbox(12, seed=3)
+    async with serve(twin):
+        accepted = await pair.syncd.call("tenant", "accept", "--json", ALBERT_BASE_URL=twin.url)
+        assert accepted.data["on_hold"] is None
+        assert (await pair.syncd.call("once", ALBERT_BASE_URL=twin.url)).code == 0
+    assert [effect.source_session_id for effect in twin.effects] == ["s"]
+
+
+async def test_operations_for_the_tenant_before_are_put_on_hold(pair: Pair) -> None:
+    assert (await pair.syncd.call("once")).code == 0
+    await pair.syncd.call("enqueue", "create", "--source-session-id", "s", "--name", "n")
+    accepted = await pair.syncd.call("tenant", "accept", ALBERT_BASE_URL=pair.b.url)
+    assert "1 operations are on hold" in accepted.out
+    assert len(pair.b.requests) == 5
+    await pair.syncd.call("once", ALBERT_BASE_URL=pair.b.url)
+    assert pair.b.effects == []
 
 
 async def test_accept_is_refused_while_a_daemon_runs(pair: Pair) -> None:

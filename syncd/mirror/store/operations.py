@@ -103,7 +103,7 @@ def _due(when: str, *, at_once: bool = False) -> str:
     """Write the query for the operations that are due and that nothing blocks, the first of them first."""
     return f"""
 SELECT {", ".join(_FIELDS)} FROM operations AS o
-WHERE state = ? AND {when} AND (lease_until IS NULL OR lease_until < ?)
+WHERE state = ? AND {when} AND on_hold_at IS NULL AND (lease_until IS NULL OR lease_until < ?)
     {" ".join(f"AND NOT EXISTS ({query})" for query in _earlier("1", "o", at_once=at_once))}
 ORDER BY next_attempt_at, id LIMIT ?
 """  # noqa: S608 - constants
@@ -116,7 +116,9 @@ SELECT DISTINCT result_session_id FROM operations WHERE kind = 'delete' AND stat
 _ANY_DELETED_SINCE = """
 SELECT 1 FROM operations WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ? LIMIT 1
 """
-_NEXT_DUE = "SELECT min(next_attempt_at) FROM operations WHERE state = ? AND next_attempt_at > ?"
+_NEXT_DUE = """
+SELECT min(next_attempt_at) FROM operations WHERE state = ? AND next_attempt_at > ? AND on_hold_at IS NULL
+"""
 _WAITED, _FRESH = "next_attempt_at <= ?", "next_attempt_at IS NULL"
 _DUE_NOW = _due(f"({_FRESH} OR {_WAITED})")
 _DUE_AND_FREE = operations_pg.free(*(_due(when, at_once=True) for when in (_WAITED, _FRESH)))
