@@ -27,7 +27,7 @@ BUILD, BY_HAND, INSIDE, SQLITE, POSTGRESQL, *_KUBERNETES = (
 RESTORE_BY_HAND, RESTORE_WITH_COMPOSE, *_ = (
     block.splitlines() for block in re.findall(r"^```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 )
-"""The drills of the section Restore; those for PostgreSQL and Kubernetes need programs that the engine does not have."""
+"""The drills of the section Restore. Those for PostgreSQL and Kubernetes need programs that the engine lacks."""
 KUBERNETES = [line for block in _KUBERNETES for line in block]
 SANDBOX = {"ALBERT_BASE_URL": "http://127.0.0.1:8900", "SYNCD_PASS_INTERVAL": "1"}
 TOKEN = "sandbox-token"

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from syncd.mirror.store import operations, passes
+from syncd.mirror.store import operations, passes, restored
+from tests.model import simulation
 from tests.model.invariants import BrokenError
 from tests.model.simulation import simulate
 from tests.model.soak import run_batch
@@ -62,13 +63,16 @@ def _breaks(store: SqliteStore, words: str) -> bool:
     for seed in range(100, 140):
         try:
             simulate(seed, store)
-        except BaseExceptionGroup as error:
-            if words in str(error.exceptions[0]):
-                return True
-        except BrokenError as error:
-            if words in str(error):
+        except BaseException as error:
+            if not isinstance(error, BrokenError | BaseExceptionGroup):
+                raise
+            if words in str(_first(error)):
                 return True
     return False
+
+
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def test_model_notices_that_no_session_is_ever_missed(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +106,12 @@ def test_model_notices_a_request_without_a_durable_claim(store: SqliteStore, mon
     real = operations.claim
     monkeypatch.setattr(operations, "claim", claim)
     assert _breaks(store, "5: ")
+
+
+def test_model_notices_a_restored_backup_that_acts(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restored, "hold_open_operations", lambda *_: 0)
+    monkeypatch.setattr(simulation, "RESTORED", 1.0)
+    assert _breaks(store, "nobody released it")
 
 
 def test_no_file_is_left_behind() -> None:
