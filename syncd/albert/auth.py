@@ -98,6 +98,9 @@ class Credentials(Protocol):
     def secrets(self) -> list[str]:
         """Return the texts that no message may contain."""
 
+    def reload(self) -> None:
+        """Forget the token, so that the next request reads the credentials again."""
+
 
 class StaticToken:
     """A token that does not change.
@@ -122,6 +125,9 @@ class StaticToken:
     def secrets(self) -> list[str]:
         """Return the token."""
         return [self._token.secret.get_secret_value()]
+
+    def reload(self) -> None:
+        """Do nothing: the token is fixed."""
 
 
 class TokenReader:
@@ -163,6 +169,10 @@ class TokenReader:
     def secrets(self) -> list[str]:
         """Return the token; nothing before it was read."""
         return [] if self._token is None else [self._token.secret.get_secret_value()]
+
+    def reload(self) -> None:
+        """Forget the token, so that the next request reads it again."""
+        self._token = None
 
 
 class AlbertClientCredentials:
@@ -274,6 +284,10 @@ class AlbertClientCredentials:
         """Return the client secret and the current token."""
         token = [] if self._token is None else [self._token.secret.get_secret_value()]
         return [self.secret.get_secret_value(), *token]
+
+    def reload(self) -> None:
+        """Forget the token, so that the next request reads the credentials again and asks for another."""
+        self._token = None
 
 
 def _granted(body: bytes) -> tuple[Token, float]:

@@ -27,16 +27,16 @@ def backup(loaded: Loaded, file: Path, *, mode: int | None, as_json: bool) -> No
     """
     from syncd.clock import SystemClock
     from syncd.mirror.copy.backup import back_up
-    from syncd.opening import database_url, require_file
+    from syncd.opening import database_backend
 
-    url = database_url(loaded.settings)
-    if url.get_backend_name() != "sqlite":
+    backend = database_backend(loaded.settings)
+    if backend.file is None:
         raise UsageError(
             "the mirror is on PostgreSQL, which has its own tool: pg_dump --format=custom --file=FILE DATABASE; "
             "after a pg_restore, run: syncd restore --in-place"
         )
-    require_file(url)
-    done = back_up(Path(url.database or ""), file, now=SystemClock().now(), mode=mode)
+    backend.require_exists()
+    done = back_up(backend.file, file, now=SystemClock().now(), mode=mode)
     if as_json:
         print_json({"file": str(file), "bytes": done.size, "rows": done.rows, "seconds": round(done.seconds, 3)})
     else:

@@ -9,11 +9,13 @@ import click
 
 from syncd.cli.common import as_json_option, force_option, print_json, print_rows, run, say, takes_settings, write
 from syncd.errors import UsageError
+from syncd.logs import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from syncd.mirror.db.database import Connection
+    from syncd.rules.lookalikes import Lookalike
     from syncd.settings import Loaded
 
 
@@ -96,17 +98,22 @@ def delete(
 @as_json_option
 @takes_settings()
 def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool, force: bool) -> None:
-    """Queue a whole file, or nothing of it: CSV or JSON Lines, - for standard input.
+    """Queue all rows of a file, or none: CSV, JSON Lines or a JSON array; - for standard input.
 
-    Columns: kind (create when it is not given), source_session_id, name, parent_id, id.
-    A file with a bad row is refused with the row's line and the reason. A dry run judges by the mirror and the queue.
+    Columns: kind (create when it is not given), source_session_id, name, parent_id, id. CSV can have commas, semicolons
+    or tabs; the text is UTF-8 or UTF-16. Rows of empty cells are skipped. Workbooks (.xlsx) are refused: save them as
+    CSV.
+
+    A file with a bad row is refused with the line and the reason. A dry run compares each row with the mirror and the
+    queue. It also reports ids that differ from others only in white space, invisible characters or case.
     """
     from syncd.cli.progress import bar
     from syncd.files import imports
+    from syncd.files.open_text import open_text
     from syncd.mirror.store.import_plan import enqueue_all
 
     with bar("reading", total=None) as advance:
-        rows = imports.read_operations(imports.open_text(file), on_row=advance)
+        rows = imports.read_operations(open_text(file), on_row=advance)
     if dry_run:
         _plan(loaded, rows, as_json=as_json)
         return
@@ -120,24 +127,27 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool, force: 
 
 def _plan(loaded: Loaded, rows: list[dict[str, Any]], *, as_json: bool) -> None:
     from syncd.mirror.read import views
-    from syncd.mirror.store import import_plan
+    from syncd.mirror.store import import_plan, lookalikes
     from syncd.opening import read_before_it_is_made
 
-    def work(connection: Connection) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
-        return import_plan.plan(connection, rows), views.freshness(connection)
+    def work(connection: Connection) -> tuple[list[dict[str, Any]], list[Lookalike], Mapping[str, Any]]:
+        found = lookalikes.find(connection, rows)
+        return import_plan.plan(connection, rows), found, views.freshness(connection)
 
-    planned, fresh = run(lambda: read_before_it_is_made(loaded.settings, work))
-    _show_plan(planned, as_json=as_json)
+    planned, similar, fresh = run(lambda: read_before_it_is_made(loaded.settings, work))
+    _show_plan(planned, similar, as_json=as_json)
     if fresh["last_complete_pass_at"] is None:
         say("no pass has been completed yet: what Albert has and the mirror does not is not known; run: syncd once")
 
 
-def _show_plan(plan: list[dict[str, Any]], *, as_json: bool) -> None:
+def _show_plan(plan: list[dict[str, Any]], similar: list[Lookalike], *, as_json: bool) -> None:
     totals: dict[str, int] = {}
     for one in plan:
         totals[one["outcome"]] = totals.get(one["outcome"], 0) + 1
     if as_json:
-        print_json({"totals": totals, "rows": plan})
+        print_json({"totals": totals, "rows": plan, "lookalikes": [each.as_data() for each in similar]})
         return
     print_rows(plan, ("line", "kind", "source_session_id", "id", "outcome", "note"), as_json=False)
+    for each in similar:
+        click.echo(f"lookalike: {safe_text(str(each))}")
     say("dry run, nothing was queued: " + (", ".join(f"{n} {name}" for name, n in totals.items()) or "no rows"))

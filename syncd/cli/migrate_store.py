@@ -37,10 +37,11 @@ def migrate_store(loaded: Loaded, target: str | None, by: str, *, force: bool, u
     refuse to act on it without --force.
     """
     from syncd.cli.progress import bar
-    from syncd.opening import database_url, require_file
+    from syncd.opening import database_backend
 
-    source = database_url(loaded.settings)
-    require_file(source)
+    backend = database_backend(loaded.settings)
+    backend.require_exists()
+    source = backend.url
     if (target is None) is not unmark:
         raise UsageError("name the target with --to URL, or use --unmark to let a moved database act again")
     if target is None:
@@ -76,14 +77,12 @@ async def _move(
 ) -> list[Moved]:
     from syncd.clock import SystemClock
     from syncd.mirror.copy.migrate_store import move
-    from syncd.mirror.db.database import Database
-    from syncd.mirror.db.exclusive import without_daemon
+    from syncd.mirror.db.backends import backend_of
 
     async with AsyncExitStack() as stack:
         for url in (source, target):
-            await stack.enter_async_context(without_daemon(url, "migrate-store"))
-        async with Database.create(target):
-            pass  # makes the file of a SQLite target, private to its owner
+            await stack.enter_async_context(backend_of(url).keep_others_out("migrate-store"))
+        backend_of(target).create()
         return await move(source, target, now=SystemClock().now(), force=force, on_rows=on_rows)
 
 
@@ -113,5 +112,5 @@ async def _remove_mark(settings: Settings, by: str) -> str | None:
             )
         return moved_to
 
-    async with open_database(settings, on_wait=say) as database:
+    async with open_database(settings) as database:
         return await database.write(work)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.common import as_json_option, by_option, print_json, run, say, takes_settings
+from syncd.cli.common import as_json_option, by_option, print_json, run, takes_settings
 from syncd.durations import parse_duration
 from syncd.errors import UsageError
 
@@ -71,7 +71,7 @@ async def _prune(settings: Settings, age: float, by: str, *, history: bool, dry_
 
     now = SystemClock().now()
     old = pruning.old_rows(now - timedelta(seconds=age), history=history)
-    async with open_database(settings, on_wait=say, inspect=inspect) as database:
+    async with open_database(settings, inspect=inspect) as database:
         if dry_run:
             return await database.read(lambda connection: pruning.count(connection, old))
         what = f"rows older than {timedelta(seconds=age)}" + (", with history" if history else "")

@@ -17,8 +17,6 @@ from syncd.errors import SyncdError, UsageError
 from syncd.logs import safe_text
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
     from syncd.mirror.db.database import Connection
     from syncd.rules.identity import Identity
     from syncd.settings import Loaded, Settings
@@ -66,16 +64,16 @@ def _replace(settings: Settings, file: Path, by: str) -> dict[str, Any]:
     from syncd.clock import SystemClock
     from syncd.mirror.copy import restore as copying
     from syncd.mirror.db.daemon_lock import daemon_lock
-    from syncd.opening import database_url, is_there
+    from syncd.opening import database_backend
 
-    url = database_url(settings)
-    if url.get_backend_name() != "sqlite":
+    backend = database_backend(settings)
+    database = backend.file
+    if database is None:
         raise UsageError(
             "the mirror is on PostgreSQL, which has its own tool: stop the daemons, run pg_restore, then: "
             "syncd restore --in-place, and start the daemons"
         )
-    database = Path(url.database or "")
-    is_there(url)  # a folder in its place is an error
+    backend.exists()  # a folder in its place is an error
     with daemon_lock(database, "restore"), _backup(file, database) as backup:
         source = "standard input" if file == STANDARD_INPUT else str(file)
         done = copying.restore(database, backup, now=SystemClock().now(), by=by, source=source)
@@ -96,14 +94,14 @@ def _backup(file: Path, database: Path) -> Iterator[Path]:
     SyncdError
         Standard input cannot be written to a file.
     """
-    from syncd.temp_files import temp_names
+    from syncd.temp_dirs import temp_dir
 
     if file != STANDARD_INPUT:
         yield file
         return
     try:
-        with temp_names(database.absolute().parent, "syncd-restore-input") as name:
-            received = name("backup")
+        with temp_dir(database.absolute().parent, "syncd-restore-input") as unfinished:
+            received = unfinished / "backup"
             with os.fdopen(os.open(received, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as out:
                 shutil.copyfileobj(sys.stdin.buffer, out)
             yield received
@@ -137,11 +135,10 @@ def _hold_in_place(settings: Settings, by: str) -> dict[str, Any]:
 
 async def _hold(settings: Settings, by: str) -> dict[str, Any]:
     from syncd.clock import SystemClock
-    from syncd.mirror.db.exclusive import without_daemon
     from syncd.mirror.store import identity, operator_actions, restored
-    from syncd.opening import database_url, open_database, require_file
+    from syncd.opening import database_backend, open_database
 
-    now, url = SystemClock().now(), database_url(settings)
+    now, backend = SystemClock().now(), database_backend(settings)
 
     def work(connection: Connection) -> int:
         identity.forget_copy(connection)
@@ -150,10 +147,7 @@ async def _hold(settings: Settings, by: str) -> dict[str, Any]:
         operator_actions.record(connection, now=now, by=by, action="restore", subject="database", detail=detail)
         return on_hold
 
-    require_file(url)
-    async with without_daemon(url, "restore"), open_database(settings, on_wait=say) as database:
-        return {**_described(url), "on_hold": await database.write(work)}
-
-
-def _described(url: sa.URL) -> dict[str, Any]:
-    return {"file": None, "database": url.render_as_string(hide_password=True), "kept": None}
+    backend.require_exists()
+    async with backend.keep_others_out("restore"), open_database(settings) as database:
+        name = backend.url.render_as_string(hide_password=True)
+        return {"file": None, "database": name, "kept": None, "on_hold": await database.write(work)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.common import as_json_option, by_option, print_json, read, run, say, takes_settings
+from syncd.cli.common import as_json_option, by_option, print_json, read, run, takes_settings
 from syncd.logs import safe_text
 
 if TYPE_CHECKING:
@@ -79,21 +79,21 @@ def accept(loaded: Loaded, by: str, *, as_json: bool) -> None:
 
 async def _accept(settings: Settings, by: str) -> TenantChange:
     """Ask Albert for the tenant of the credentials where the settings do not name it, and store it."""
-    from syncd.app import open_session
+    from syncd.app import CurrentSettings, open_session
     from syncd.clock import SystemClock
-    from syncd.mirror.db.exclusive import without_daemon
-    from syncd.opening import database_url, open_database, require_file
+    from syncd.opening import database_backend, open_database
     from syncd.tenant import named_identity
     from syncd.tenant_change import accept_tenant
 
     clock, named, session = SystemClock(), named_identity(settings), None
-    require_file(database_url(settings))
+    backend = database_backend(settings)
+    backend.require_exists()
     async with AsyncExitStack() as stack:
         if settings.albert_token is not None or settings.albert_client_id is not None:
-            session = await stack.enter_async_context(open_session(settings, clock))
+            session = await stack.enter_async_context(open_session(CurrentSettings(settings), clock))
             named = replace(named, tenant_id=await _tenant_id(session))
-        await stack.enter_async_context(without_daemon(database_url(settings), "tenant accept"))
-        database = await stack.enter_async_context(open_database(settings, on_wait=say))
+        await stack.enter_async_context(backend.keep_others_out("tenant accept"))
+        database = await stack.enter_async_context(open_database(settings))
         return await accept_tenant(database, session, named, by=by, now=clock.now())
 
 

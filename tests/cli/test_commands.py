@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from syncd.cli import COMMANDS, SENTENCES, cli, sentence
 from syncd.cli.common import read, write
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.read import glance, views
 from syncd.mirror.schema.revisions import HEAD
 from syncd.settings import Settings, load
@@ -263,3 +263,54 @@ def test_json_is_ascii_so_that_no_value_can_break_a_line_or_a_terminal(syncd: Ca
     shown = syncd("operations", "list", "--json").out
     assert shown.isascii()
     assert json.loads(shown)[0]["name"] == "\u2028\u202e\x1b"
+
+
+CASES = {
+    "blank-rows.csv": b"kind,source_session_id,name,parent_id\r\ncreate,r-1,One,\r\ncreate,r-2,Two,FOL1\r\n"
+    b"create,r-3,Three,\r\n,,,\r\n,,,\r\n",
+    "semicolons.csv": b"kind;source_session_id;name\ncreate;r-1;One\ncreate;r-2;Two\ncreate;r-3;Three\n",
+    "utf16.csv": "kind,source_session_id,name\ncreate,r-1,One\ncreate,r-2,Two\ncreate,r-3,Three\n".encode("utf-16"),
+    "array.json": json.dumps(
+        [{"kind": "create", "source_session_id": f"r-{n}", "name": "N"} for n in (1, 2, 3)]
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("from_stdin", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_import_of_each_form_queues_the_same_three_creates(syncd: Call, name: str, *, from_stdin: bool) -> None:
+    Path(name).write_bytes(CASES[name])
+    words = ["-"] if from_stdin else [name]
+    given = CASES[name] if from_stdin else b""
+    dry = syncd("enqueue", "import", *words, "--dry-run", "--json", given=given).data
+    assert (dry["totals"], dry["lookalikes"]) == ({"created": 3}, [])
+    assert not Path("syncd.db").exists()
+    assert syncd("enqueue", "import", *words, given=given).out == "queued 3 operations\n"
+    listed = syncd("operations", "list", "--json").data
+    assert sorted(row["source_session_id"] for row in listed) == ["r-1", "r-2", "r-3"]
+    assert syncd("sources", "import", *words, given=given).out == "added 0, known already 3\n"
+
+
+def test_dry_run_reports_ids_that_look_the_same(syncd: Call) -> None:
+    syncd("sources", "add", "known-1")
+    text = (
+        'kind,source_session_id,name\ncreate,r-1,One\ncreate,"r-1 ",One again\ncreate,R\u200b-1,x\ncreate,KNOWN-1,y\n'
+    )
+    planned = syncd("enqueue", "import", "-", "--dry-run", given=text.encode())
+    assert planned.code == 0
+    assert [line for line in planned.out.splitlines() if line.startswith("lookalike")] == [
+        "lookalike: line 3: source_session_id 'r-1 ' differs from 'r-1' (line 2) only in white space",
+        (
+            "lookalike: line 4: source_session_id 'R\\u200b-1' differs from 'r-1' (line 2) "
+            "only in invisible characters and case"
+        ),
+        "lookalike: line 5: source_session_id 'KNOWN-1' differs from 'known-1' (mirror) only in case",
+    ]
+    as_json = syncd("enqueue", "import", "-", "--dry-run", "--json", given=text.encode()).data
+    assert as_json["lookalikes"][2] == {
+        "place": "line 5", "column": "source_session_id", "value": "KNOWN-1", "resembles": "known-1",
+        "resembles_in": "mirror", "differs_in": ["case"],
+    }  # fmt: skip
+    added = syncd("sources", "import", "-", given=text.encode())
+    assert "lookalike: line 5: source_session_id 'KNOWN-1' differs from 'known-1' (mirror) only in case" in added.err
+    assert added.out == "added 4, known already 0\n"

@@ -10,6 +10,7 @@ import pytest
 
 from syncd.errors import UsageError
 from syncd.files import imports
+from syncd.files.open_text import open_text
 from syncd.mirror.store import import_plan
 from tests.helpers.harness import world
 from tests.push.helpers import create
@@ -24,7 +25,7 @@ def rows(text: str) -> list[dict[str, Any]]:
 def from_file(folder: Path, content: bytes) -> list[dict[str, Any]]:
     file = folder / "rows"
     file.write_bytes(content)
-    return imports.read_operations(imports.open_text(file))
+    return imports.read_operations(open_text(file))
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
@@ -47,12 +48,12 @@ def test_csv_and_json_lines_are_told_apart_with_and_without_a_mark(tmp_path: Pat
     [
         ("source_session_id,name\ns-1,n\ns-2,\n", 3, "needs source_session_id and name"),
         ('source_session_id,name\ns-1,"two\nlines"\ns-2,"three\n\nlines"\n..,n\n', 7, "cannot be an id"),
-        ('source_session_id,name\ns-1,"two\nlines",more\n', 2, "3 cells and not 2"),
-        ("source_session_id,name\n\n\ns-1\n", 4, "1 cells and not 2"),
+        ('source_session_id,name\ns-1,"two\nlines",more\n', 2, "cell 3: there are only 2 columns"),
+        ("source_session_id,name\n\n\ns-1\n", 4, "it has 1 of 2 cells; name is missing"),
         ('source_session_id,name\ns-1,"open\nto the\nend\n', 2, "not CSV"),
         ("source_session_id,colour\ns-1,n\n", 1, "unknown: 'colour'"),
         ("source_session_id,name,name\ns-1,n,m\n", 1, "named twice"),
-        ("", 1, "must name the columns"),
+        ("", 1, "it is empty"),
         ("kind,source_session_id,name\nupdate,s-1,n\n", 2, "kind must be create or delete"),
         ("kind,source_session_id,id\ndelete,s-1,SES1\n", 2, "one of them"),
         ("source_session_id,name,id\ns-1,n,SES1\n", 2, "takes no id"),
@@ -74,18 +75,18 @@ def test_bad_row_refuses_the_file_with_its_line_and_reason(text: str, line: int,
 
 
 def test_bytes_that_are_not_utf8_are_refused_with_their_line(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="line 3: not UTF-8"):
+    with pytest.raises(UsageError, match="line 3, character 5: not UTF-8"):
         from_file(tmp_path, b"source_session_id,name\ns-1,n\ns-2,\xff\n")
 
 
 def test_file_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
-        imports.open_text(tmp_path / "nothing")
+        open_text(tmp_path / "nothing")
 
 
 def test_source_ids_are_read_from_both_kinds_of_file() -> None:
     for text in ("source_session_id\ns-1\ns-2\n", '{"source_session_id": "s-1"}\n{"source_session_id": "s-2"}\n'):
-        assert imports.read_sources(io.StringIO(text)) == ["s-1", "s-2"]
+        assert [value for _, value in imports.read_sources(io.StringIO(text))] == ["s-1", "s-2"]
     with pytest.raises(UsageError, match="line 3"):
         imports.read_sources(io.StringIO("source_session_id\ns-1\n..\n"))
 

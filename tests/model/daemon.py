@@ -89,6 +89,9 @@ class StepStore:
         if self.dead:
             raise KilledError
 
+    def wal_bytes(self) -> None:
+        """Return None: no schedule looks at it."""
+
     async def aclose(self) -> None:
         """Close nothing: the schedules share it."""
 
@@ -97,11 +100,8 @@ class ModelDatabase(Database):
     """The real database over such a store."""
 
     def __init__(self, kept: Store, checker: Checker) -> None:
-        super().__init__(kept.url)
-        self.steps = self.store = StepStore(kept, checker)
-
-    def __post_init__(self) -> None:
-        """Open nothing: the store has it open."""
+        self.steps = StepStore(kept, checker)
+        super().__init__(kept.url, store=self.steps)
 
 
 @dataclass

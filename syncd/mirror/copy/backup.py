@@ -9,7 +9,6 @@ The copy is marked (`mirror_identity.copied_at`). A database that starts with th
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 import time
 from contextlib import closing, suppress
@@ -29,7 +28,9 @@ from syncd.mirror.copy.files import (
     require_sqlite,
     sync,
 )
-from syncd.temp_files import temp_names
+from syncd.mirror.db import sqlite_file
+from syncd.mirror.db.sqlite_module import sqlite3
+from syncd.temp_dirs import temp_dir
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -66,11 +67,12 @@ def back_up(database: Path, target: Path, *, now: datetime, mode: int | None = N
         The copy cannot be written.
     """
     began = time.monotonic()
+    sqlite_file.require_single_name(database)
     try:
         target = _require_replaceable(database, target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temp_names(target.parent, "syncd-backup") as name:  # two backups of one file must not share a name
-            partial = name("copy")
+        with temp_dir(target.parent, "syncd-backup") as unfinished:
+            partial = unfinished / "copy"
             make_empty(partial)
             rows = _copy_snapshot(database, partial)
             _mark(partial, now)

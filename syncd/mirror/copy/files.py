@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from syncd.errors import DatabaseUnusableError, UsageError
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema.tables import metadata
 
 BUSY_SECONDS = 30.0

@@ -30,9 +30,10 @@ from syncd.errors import DatabaseMovedError, SyncdError
 from syncd.mirror.copy import move_target
 from syncd.mirror.copy.checksum import Checksum
 from syncd.mirror.copy.move_target import TABLES
-from syncd.mirror.db import postgresql, sqlite
-from syncd.mirror.db.database import Database, classify_error
+from syncd.mirror.db.backends import backend_of
+from syncd.mirror.db.database import Database
 from syncd.mirror.db.dialects import PerDialect
+from syncd.mirror.db.retries import classify_error
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.tables import metadata, mirror_identity
 from syncd.mirror.schema.types import JsonText, UtcDateTime
@@ -97,7 +98,7 @@ async def move(
     SyncdError
         The target cannot hold a row, or differs from the source, or the source was written to meanwhile.
     """
-    here, there = _engine(source, write=False), _engine(target, write=True)
+    here, there = backend_of(source).engine(write=False), backend_of(target).engine(write=True)
     try:
         async with _snapshot(here) as snapshot:
             await snapshot.run_sync(partial(_require_movable, address=address(target), force=force))
@@ -121,8 +122,8 @@ async def move(
 
 def address(url: sa.URL) -> str:
     """Return a database's URL for messages and for the mark of a move: absolute, and without a password."""
-    if url.get_backend_name() == "sqlite":
-        url = url.set(database=os.path.realpath(url.database or ""))
+    file = backend_of(url).file
+    url = url if file is None else url.set(database=os.path.realpath(file))
     return url.set(password=None).render_as_string()
 
 
@@ -152,15 +153,9 @@ def _require_movable(connection: Connection, *, address: str, force: bool) -> No
 async def _snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Open a connection that sees all tables at one moment, until it is closed."""
     async with engine.connect() as connection:
-        await connection.execution_options(**await connection.run_sync(_SNAPSHOT.on))
+        await connection.execution_options(**_SNAPSHOT.on(connection))
         async with connection.begin():
             yield connection
-
-
-def _engine(url: sa.URL, *, write: bool) -> AsyncEngine:
-    if url.get_backend_name() == "postgresql":
-        return postgresql.engine(url, command_seconds=None)  # sorting a large table takes long
-    return sqlite.engine(url, write=write)
 
 
 def _count_all(connection: Connection) -> int:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -36,10 +35,11 @@ from syncd.mirror.copy.files import (
     require_sqlite,
     sync,
 )
-from syncd.mirror.db import sqlite
+from syncd.mirror.db import sqlite, sqlite_file
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import identity, operator_actions, restored
-from syncd.temp_files import temp_names
+from syncd.temp_dirs import temp_dir
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -115,9 +115,9 @@ def restore(database: Path, backup: Path, *, now: datetime, by: str, source: str
     database = Path(os.path.realpath(database))
     _require_backup(database, backup)
     try:
-        _require_owner(database)
-        with temp_names(database.parent, "syncd-restore") as name:
-            new, old = name("new"), name("old")
+        _require_replaceable(database)
+        with temp_dir(database.parent, "syncd-restore") as unfinished:
+            new, old = unfinished / "new", unfinished / "old"
             prepared = _prepare(backup, new, now=now, by=by, source=source or str(backup))
             kept = None
             if database.exists():
@@ -142,8 +142,12 @@ def _require_backup(database: Path, backup: Path) -> None:
         raise UsageError(f"{backup} cannot be read: {error.strerror}; fix its owner or mode") from error
 
 
-def _require_owner(database: Path) -> None:
-    """Refuse to replace a file of another user: the daemon of that user could not read the new one."""
+def _require_replaceable(database: Path) -> None:
+    """Refuse to replace a mount point, and a file of another user, whose daemon could not read the new one."""
+    if sqlite_file.is_mount_point(database):
+        raise DatabaseUnusableError(
+            f"{database} is mounted as a single file; mount the folder that contains it instead"
+        )
     if database.exists() and os.geteuid() not in {0, owner := database.stat().st_uid}:
         raise UsageError(f"{database} belongs to user {owner}; run the restore as that user, or as root")
 
@@ -156,7 +160,7 @@ def _prepare(backup: Path, new: Path, *, now: datetime, by: str, source: str) ->
         require_sound(new, what=str(backup))
     except sqlite3.Error as error:
         raise DatabaseUnusableError(f"{backup} cannot be restored: {error}") from error
-    engine = sa.create_engine(f"sqlite:///{new}", poolclass=sa.pool.NullPool, hide_parameters=True)
+    engine = sqlite.sync_engine(new, poolclass=sa.pool.NullPool)
     sqlite.prepare(engine, _PRAGMAS, begin="BEGIN IMMEDIATE")
     try:
         with engine.begin() as connection:

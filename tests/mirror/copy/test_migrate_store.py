@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from syncd.mirror.copy import migrate_store
 from syncd.mirror.copy.move_target import TABLES
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.leader import replica
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import identity
 from syncd.mirror.store.identity import StoredIdentity

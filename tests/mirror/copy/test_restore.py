@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from syncd.mirror.copy import restore as restoring
 from syncd.mirror.copy.backup import back_up
 from syncd.mirror.copy.restore import Restored, restore
 from syncd.mirror.db.database import Database
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.revisions import HEAD
 from syncd.rules.identity import Identity

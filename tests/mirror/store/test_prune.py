@@ -196,8 +196,9 @@ def test_command_counts_before_it_deletes(syncd: Call, tmp_path: Path) -> None:
 
 def age(folder: Path) -> None:
     """Let the operations be of another year."""
-    import sqlite3  # noqa: PLC0415 - one statement
     from contextlib import closing  # noqa: PLC0415
+
+    from syncd.mirror.db.sqlite_module import sqlite3  # noqa: PLC0415 - one statement
 
     with closing(sqlite3.connect(folder / "syncd.db")) as connection, connection:
         connection.execute(f"UPDATE operations SET finished_at = '{OLD}'")
