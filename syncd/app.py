@@ -257,7 +257,9 @@ def connect_flows(
     """Return the three flows on an open database and an open session."""
     albert = ChatSessionCollection(session=session)
     watchdog = Watchdog(clock, longest_silence(settings), lambda: database.waiting)
-    push = Push(database=database, albert=albert, clock=clock, log=log, settings=push_settings(settings))
+    witness = Witness(database=database, albert=albert, clock=clock, log=log)
+    lookups = Lookups(albert=albert, clock=clock, witness=witness)
+    push = Push(database=database, lookups=lookups, clock=clock, log=log, settings=push_settings(settings))
 
     def mirrored(counts: Mapping[str, int]) -> None:
         push.note_response()
@@ -272,7 +274,6 @@ def connect_flows(
         settings=pull_settings(settings),
         on_page=mirrored,
     )
-    witness = Witness(database=database, albert=albert, clock=clock, log=log)
     reconcile_clock = BeatingClock(clock, watchdog, "reconcile")
     reconcile = Reconcile(
         database=database,

@@ -1,4 +1,4 @@
-"""`syncd enqueue`: put operations into the queue."""
+"""`syncd enqueue`: queues operations. The commands of the kinds are made from `records.operation_kinds`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from syncd.cli.common import as_json_option, force_option, print_json, print_rows, run, say, takes_settings, write
 from syncd.errors import UsageError
 from syncd.logs import safe_text
+from syncd.records.operation_kinds import IMPORT_COLUMNS, SPECS, KindSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,10 +19,41 @@ if TYPE_CHECKING:
     from syncd.rules.lookalikes import Lookalike
     from syncd.settings import Loaded
 
+_OPTIONS = {
+    "session_id": ("--id", "ID"),
+    "source_session_id": ("--source-session-id", "S"),
+    "name": ("--name", "N"),
+    "parent_id": ("--parent-id", "P"),
+}
+"""The option and the placeholder for each column of an operation."""
+
 
 @click.group()
 def enqueue() -> None:
-    """Queue creates and deletes; a running daemon notices them at once."""
+    """Queue operations; a running daemon notices them immediately."""
+
+
+def _command(spec: KindSpec) -> click.Command:
+    """Make the command that queues an operation of a kind."""
+
+    @force_option
+    @as_json_option
+    @takes_settings()
+    def queue(loaded: Loaded, *, as_json: bool, force: bool, **columns: str | None) -> None:
+        _queue(loaded, {"kind": spec.kind.value, **columns}, as_json=as_json, force=force)
+
+    queue = click.option("--requested-by", metavar="NAME", help="The person or program that wants it; free text.")(
+        queue
+    )
+    for column, text in reversed(list(spec.help.items())):
+        option, metavar = _OPTIONS[column]
+        queue = click.option(option, column, required=column in spec.required, metavar=metavar, help=text)(queue)
+    summary = f"{spec.summary}; prints the operation's id."
+    return click.command(
+        spec.kind.value,
+        help=f"{summary}\n\n{spec.details}",
+        short_help=f"Queue {spec.named}; prints the operation's id.",
+    )(queue)
 
 
 def _queue(loaded: Loaded, row: dict[str, Any], *, as_json: bool, force: bool) -> None:
@@ -38,75 +70,30 @@ def _queue(loaded: Loaded, row: dict[str, Any], *, as_json: bool, force: bool) -
         click.echo(operation_id)
 
 
-@enqueue.command(short_help="Queue a create; prints the operation's id.")
-@click.option("--source-session-id", required=True, metavar="S", help="The external id that the session must have.")
-@click.option("--name", required=True, metavar="N", help="The name to create it with.")
-@click.option("--parent-id", metavar="P", help="The folder to create it in.")
-@click.option("--requested-by", metavar="WHO", help="Whoever wants it; free text.")
-@force_option
-@as_json_option
-@takes_settings()
-def create(
-    loaded: Loaded,
-    source_session_id: str,
-    name: str,
-    parent_id: str | None,
-    requested_by: str | None,
-    *,
-    as_json: bool,
-    force: bool,
-) -> None:
-    """Make sure that a session with this source id exists; prints the operation's id.
-
-    A session that Albert already has with this source id is adopted as it is.
-    """
-    row = {
-        "kind": "create", "source_session_id": source_session_id, "name": name, "parent_id": parent_id,
-        "requested_by": requested_by,
-    }  # fmt: skip
-    _queue(loaded, row, as_json=as_json, force=force)
+for _spec in SPECS.values():
+    enqueue.add_command(_command(_spec))
 
 
-@enqueue.command(short_help="Queue a delete; prints the operation's id.")
-@click.option("--id", "session_id", metavar="ID", help="Albert's id of the session.")
-@click.option("--source-session-id", metavar="S", help="The external id of the session.")
-@click.option("--requested-by", metavar="WHO", help="Whoever wants it; free text.")
-@force_option
-@as_json_option
-@takes_settings()
-def delete(
-    loaded: Loaded,
-    session_id: str | None,
-    source_session_id: str | None,
-    requested_by: str | None,
-    *,
-    as_json: bool,
-    force: bool,
-) -> None:
-    """Delete a session, by its id or by its source id; prints the operation's id."""
-    row = {
-        "kind": "delete", "session_id": session_id, "source_session_id": source_session_id,
-        "requested_by": requested_by,
-    }  # fmt: skip
-    _queue(loaded, row, as_json=as_json, force=force)
+@enqueue.command(
+    "import",
+    short_help="Queue a whole CSV or JSON Lines file.",
+    help=f"""Queue all rows of a file, or none: CSV, JSON Lines or a JSON array; - for standard input.
 
+    Columns: {", ".join(IMPORT_COLUMNS)}. A row without a kind is a create. CSV can have commas, semicolons or tabs; the
+    text is UTF-8 or UTF-16. Rows of empty cells are skipped. An empty cell leaves its column out; in JSON,
+    "parent_id": "" in an update moves the session out of its folder. Workbooks (.xlsx) are refused: save them as CSV.
 
-@enqueue.command("import", short_help="Queue a whole CSV or JSON Lines file.")
+    A file with a bad row is refused with the line and the reason. A dry run compares each row with the mirror and the
+    queue. It also reports ids that differ from others only in white space, invisible characters or case.
+    """,
+)
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--dry-run", is_flag=True, help="Queue nothing; say what would become of each row.")
+@click.option("--dry-run", is_flag=True, help="Queue nothing; show the outcome of each row.")
 @force_option
 @as_json_option
 @takes_settings()
 def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool, force: bool) -> None:
-    """Queue all rows of a file, or none: CSV, JSON Lines or a JSON array; - for standard input.
-
-    Columns: kind (create when it is not given), source_session_id, name, parent_id, id. CSV can have commas, semicolons
-    or tabs; the text is UTF-8 or UTF-16. Rows of empty cells are skipped. Workbooks (.xlsx) are refused: save them as
-    CSV.
-
-    A file with a bad row is refused with the line and the reason. A dry run compares each row with the mirror and the
-    queue. It also reports ids that differ from others only in white space, invisible characters or case.
-    """
+    """Queue a file of operations."""
     from syncd.cli.progress import bar
     from syncd.files import imports
     from syncd.files.open_text import open_text
@@ -137,7 +124,7 @@ def _plan(loaded: Loaded, rows: list[dict[str, Any]], *, as_json: bool) -> None:
     planned, similar, fresh = run(lambda: read_before_it_is_made(loaded.settings, work))
     _show_plan(planned, similar, as_json=as_json)
     if fresh["last_complete_pass_at"] is None:
-        say("no pass has been completed yet: what Albert has and the mirror does not is not known; run: syncd once")
+        say("no pass is complete yet, so the mirror may lack sessions that Albert has; run: syncd once")
 
 
 def _show_plan(plan: list[dict[str, Any]], similar: list[Lookalike], *, as_json: bool) -> None:

@@ -8,26 +8,17 @@ from typing import Any, TextIO
 from syncd.albert.errors import InvalidIdError
 from syncd.albert.paths import segment
 from syncd.errors import UsageError
-from syncd.files.rows import read_rows
+from syncd.files.rows import Row, read_rows
+from syncd.records.enums import OperationKind
+from syncd.records.operation_kinds import IMPORT_COLUMNS, problem
 
-COLUMNS = ("kind", "source_session_id", "name", "parent_id", "id")
 SOURCE_COLUMN = "source_session_id"
 
 
 def check_operation(row: dict[str, Any]) -> str | None:
     """Return why an operation is refused before it is queued; None for an accepted one."""
-    kind, source_id, session_id = row.get("kind"), row.get("source_session_id"), row.get("session_id")
-    rules = (
-        (kind in {"create", "delete"}, f"kind must be create or delete, not {kind!r}"),
-        (kind != "create" or (source_id and row.get("name")), "a create needs source_session_id and name"),
-        (kind != "create" or not session_id, "a create takes no id: Albert gives it"),
-        (
-            kind != "delete" or bool(source_id) != bool(session_id),
-            "a delete needs id or source_session_id, one of them",
-        ),
-    )
-    problems = [words for holds, words in rules if not holds]
-    for name, value in (("source_session_id", source_id), ("id", session_id)):
+    problems = [found] if (found := problem(row)) is not None else []
+    for name, value in (("source_session_id", row.get("source_session_id")), ("id", row.get("session_id"))):
         if value and (reason := unsendable(value)) is not None:
             problems.append(f"{name}: {reason}")
     for name in ("name", "parent_id", "requested_by"):
@@ -59,22 +50,29 @@ def read_operations(stream: TextIO, *, on_row: Callable[[int], None] | None = No
         The file has another form, or a row is refused. The message has the place and the reason.
     """
     rows = []
-    for each in read_rows(stream, COLUMNS):
-        row = {
-            "line": each.line,
-            "place": each.place,
-            "kind": each.values.get("kind") or "create",
-            "source_session_id": each.values.get("source_session_id"),
-            "session_id": each.values.get("id"),
-            "name": each.values.get("name"),
-            "parent_id": each.values.get("parent_id"),
-        }
+    for each in read_rows(stream, IMPORT_COLUMNS):
+        row = _operation(each)
         if (reason := check_operation(row)) is not None:
             raise UsageError(f"{each.place}: {reason}; nothing was queued")
         rows.append(row)
         if on_row is not None and len(rows) % 1000 == 0:
             on_row(len(rows))
     return rows
+
+
+def _operation(row: Row) -> dict[str, Any]:
+    """Return the columns of an operation. An empty folder means something only in an update: out of the folder."""
+    values = row.values
+    kind, parent_id = values.get("kind") or OperationKind.CREATE.value, values.get("parent_id")
+    return {
+        "line": row.line,
+        "place": row.place,
+        "kind": kind,
+        "source_session_id": values.get("source_session_id"),
+        "session_id": values.get("id"),
+        "name": values.get("name"),
+        "parent_id": parent_id if kind == OperationKind.UPDATE else parent_id or None,
+    }
 
 
 def read_sources(stream: TextIO) -> list[tuple[str, str]]:

@@ -221,7 +221,7 @@ def _after_blank(text: str, place: int) -> int:
 
 
 def _record(pairs: Any, where: str, columns: Sequence[str], *, others: bool) -> dict[str, str | None]:  # noqa: ANN401
-    """Return the values of a JSON object, checked."""
+    """Return the values of a JSON object, checked. Empty texts are kept: an empty folder means something."""
     if not isinstance(pairs, _Pairs):
         raise UsageError(f"{where}: not an object")
     known = [(name, value) for name, value in pairs if name in columns] if others else list(pairs)
@@ -233,7 +233,7 @@ def _record(pairs: Any, where: str, columns: Sequence[str], *, others: bool) -> 
             raise UsageError(f"{where}: unknown key {name!r}{_meant(name, columns)}; known are {', '.join(columns)}")
         if value is not None and not isinstance(value, str):
             raise UsageError(f"{where}: {name} must be text, in quotation marks")
-    return {name: value or None for name, value in record.items()}
+    return record
 
 
 class _Pairs(list[tuple[str, Any]]):

@@ -62,6 +62,34 @@ def test_enqueue_makes_the_database_and_prints_the_operation(syncd: Call) -> Non
     assert Path("syncd.db").stat().st_mode & 0o777 == 0o600
 
 
+def test_enqueue_update_renames_moves_and_moves_out_of_the_folder(syncd: Call) -> None:
+    assert syncd("enqueue", "update", "--id", "SES1", "--name", "N").out == "1\n"
+    assert syncd("enqueue", "update", "--source-session-id", "s", "--parent-id", "FOL1", "--json").data == {"id": 2}
+    assert syncd("enqueue", "update", "--id", "SES1", "--parent-id", "").code == 0
+    assert sql("SELECT kind, source_session_id, session_id, name, parent_id FROM operations ORDER BY id") == [
+        ("update", None, "SES1", "N", None),
+        ("update", "s", None, None, "FOL1"),
+        ("update", None, "SES1", None, ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--id", "SES1"], "an update needs name or parent_id, or both"),
+        (["--name", "N"], "an update needs id or source_session_id, exactly one of them"),
+        (["--id", "SES1", "--source-session-id", "s", "--name", "N"], "exactly one of them"),
+        (["--id", "SES1", "--name", ""], "name must not be empty"),
+        (["--id", "..", "--name", "N"], "id: '..' cannot be an id"),
+    ],
+)
+def test_update_that_makes_no_sense_is_a_usage_error(syncd: Call, options: list[str], problem: str) -> None:
+    refused = syncd("enqueue", "update", *options)
+    assert (refused.code, refused.out) == (2, "")
+    assert problem in refused.err
+    assert not Path("syncd.db").exists()
+
+
 def test_import_takes_csv_and_json_lines_from_a_file_and_from_standard_input(syncd: Call) -> None:
     Path("rows.csv").write_text("source_session_id,name\na,A\n", encoding="utf-8-sig")
     assert syncd("enqueue", "import", "rows.csv").out == "queued 1 operations\n"
@@ -78,7 +106,7 @@ def test_import_with_one_bad_row_is_refused_whole_with_its_line_and_reason(syncd
     Path("rows.csv").write_text("kind,source_session_id,name\ncreate,a,A\nchange,b,B\ncreate,c,C\n")
     refused = syncd("enqueue", "import", "rows.csv")
     assert refused.code == 2
-    assert refused.err == "error: line 3: kind must be create or delete, not 'change'; nothing was queued\n"
+    assert refused.err == "error: line 3: kind must be create, delete or update, not 'change'; nothing was queued\n"
     assert not Path("syncd.db").exists()
 
 
@@ -89,7 +117,7 @@ def test_dry_run_says_what_would_become_of_each_row_and_queues_nothing(syncd: Ca
     assert "LINE" in table.out
     said, warned = table.err.splitlines()
     assert said == "dry run, nothing was queued: 1 created"
-    assert "no pass has been completed yet" in warned
+    assert "no pass is complete yet" in warned
     assert not Path("syncd.db").exists()
     syncd("migrate")
     at = "2026-01-01T00:00:00.000000Z"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,10 @@ def test_csv_and_json_lines_are_told_apart_with_and_without_a_mark(tmp_path: Pat
         ("source_session_id,colour\ns-1,n\n", 1, "unknown: 'colour'"),
         ("source_session_id,name,name\ns-1,n,m\n", 1, "named twice"),
         ("", 1, "it is empty"),
-        ("kind,source_session_id,name\nupdate,s-1,n\n", 2, "kind must be create or delete"),
-        ("kind,source_session_id,id\ndelete,s-1,SES1\n", 2, "one of them"),
+        ("kind,source_session_id,name\nrename,s-1,n\n", 2, "kind must be create, delete or update, not 'rename'"),
+        ("kind,source_session_id,id\ndelete,s-1,SES1\n", 2, "a delete needs id or source_session_id, exactly one"),
+        ("kind,source_session_id,id,name\nupdate,s-1,SES1,n\n", 2, "an update needs id or source_session_id, exactly"),
+        ("kind,source_session_id,name,parent_id\nupdate,s-1,,\n", 2, "an update needs name or parent_id"),
         ("source_session_id,name,id\ns-1,n,SES1\n", 2, "takes no id"),
         ('{"source_session_id": "s-1", "name": "n"}\n\n{"source_session_id": "s-2"}\n', 3, "needs"),
         ('{"source_session_id": "s-1", "name": "n"}\nnot json\n', 2, "not JSON"),
@@ -106,6 +109,40 @@ async def test_dry_run_says_what_would_become_of_each_row(tmp_path: Path) -> Non
             "created", "there", "adopted", "there", "there", "deleted", "absent", "deleted", "created",
         ]  # fmt: skip
         assert [one["line"] for one in planned] == list(range(2, 11))
+
+
+async def test_dry_run_predicts_updates(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.create(source_session_id="s", name="n", parent_id="FOL1")
+        w.sandbox.create(source_session_id="t", name="n")
+        await w.one_pass()
+        await w.enqueue(create("queued"), {"kind": "delete", "source_session_id": "t"})
+        updates = (
+            {"source_session_id": "s", "name": "n"},
+            {"source_session_id": "s", "name": "m"},
+            {"source_session_id": "s", "name": "m"},
+            {"source_session_id": "s", "name": "n"},
+            {"id": "SES1", "parent_id": ""},
+            {"source_session_id": "queued", "name": "m"},
+            {"source_session_id": "t", "name": "m"},
+            {"source_session_id": "nobody", "name": "m"},
+        )
+        asked = rows("".join(json.dumps({"kind": "update", **one}) + "\n" for one in updates))
+        planned = await w.database.read(lambda c: import_plan.plan(c, asked))
+        assert [one["outcome"] for one in planned] == [
+            "there", "updated", "there", "updated", "updated", "updated", "absent", "absent",
+        ]  # fmt: skip
+        assert planned[1]["note"] == "name is 'n' and not 'm'"
+        assert planned[4]["note"] == "folder is 'FOL1' and not None"
+
+
+def test_empty_folder_is_kept_in_json_lines_of_an_update_alone() -> None:
+    both = (
+        '{"kind": "update", "id": "SES1", "parent_id": ""}\n'
+        '{"kind": "create", "source_session_id": "s", "name": "n", "parent_id": ""}\n'
+    )
+    assert [row["parent_id"] for row in rows(both)] == ["", None]
+    assert rows("kind,id,name,parent_id\nupdate,SES1,n,\n")[0]["parent_id"] is None
 
 
 async def test_whole_file_is_queued_in_its_order(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from syncd.errors import UsageError
 from syncd.files import imports
 from syncd.files.open_text import open_text
 from syncd.files.rows import read_rows
+from syncd.records.operation_kinds import IMPORT_COLUMNS
 
 THREE = [("create", "r-1", "One"), ("create", "r-2", "Two"), ("create", "r-3", "Three")]
 CSV = "kind,source_session_id,name\ncreate,r-1,One\ncreate,r-2,Two\ncreate,r-3,Three\n"
@@ -115,7 +116,7 @@ def test_rows_that_a_csv_writer_wrote_come_back(
     writer = csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=end)
     writer.writerows([("source_session_id", "name"), *rows])
     stream = io.TextIOWrapper(io.BytesIO(out.getvalue().encode(encoding)), encoding=encoding, newline="")
-    found = read_rows(stream, imports.COLUMNS)
+    found = read_rows(stream, IMPORT_COLUMNS)
     assert [(row.values["source_session_id"], row.values["name"]) for row in found] == rows
 
 

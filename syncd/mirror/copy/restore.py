@@ -144,6 +144,8 @@ def _require_backup(database: Path, backup: Path) -> None:
 
 def _require_replaceable(database: Path) -> None:
     """Refuse to replace a mount point, and a file of another user, whose daemon could not read the new one."""
+    if not database.parent.is_dir():
+        raise UsageError(f"there is no folder {database.parent}; create it, or fix SYNCD_DATABASE_URL")
     if sqlite_file.is_mount_point(database):
         raise DatabaseUnusableError(
             f"{database} is mounted as a single file; mount the folder that contains it instead"

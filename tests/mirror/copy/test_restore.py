@@ -18,7 +18,7 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
-from syncd.errors import DatabaseBusyError, DatabaseUnusableError, SyncdError, UsageError
+from syncd.errors import DatabaseBusyError, DatabaseUnusableError, UsageError
 from syncd.mirror.copy import restore as restoring
 from syncd.mirror.copy.backup import back_up
 from syncd.mirror.copy.restore import Restored, restore
@@ -263,7 +263,7 @@ def test_mirror_of_another_user_is_refused(old: Path, backup: Path, monkeypatch:
 
 
 def test_folder_that_does_not_exist_is_named(tmp_path: Path, backup: Path) -> None:
-    with pytest.raises(SyncdError, match=r"the restore failed: .*nowhere: No such file"):
+    with pytest.raises(UsageError, match=r"there is no folder .*nowhere; create it"):
         put_back(tmp_path / "nowhere" / "syncd.db", backup)
 
 
