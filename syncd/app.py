@@ -26,12 +26,17 @@ from syncd.reconcile import Reconcile
 from syncd.rules.retry import Backoff
 from syncd.settings import read_secret
 from syncd.status.watchdog import BeatingClock, Watchdog
+from syncd.tenant import named_identity
+from syncd.tenant_guard import TenantGuard
 from syncd.witness import Witness
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from pydantic import SecretStr
     from structlog.typing import FilteringBoundLogger
 
+    from syncd.albert.auth import Token
     from syncd.settings import Settings
 
 
@@ -47,6 +52,7 @@ class Flows:
     reconcile: Reconcile
     session: AsyncAlbertSession
     watchdog: Watchdog
+    tenant: TenantGuard
     leadership: Leadership = field(default_factory=SingleLeader)
 
 
@@ -76,6 +82,7 @@ def open_session(
     current: CurrentSettings,
     clock: Clock,
     after_request: Callable[[str, int | BaseException, float], None] | None = None,
+    check_token: Callable[[Token], Awaitable[None]] | None = None,
 ) -> AsyncAlbertSession:
     """Return the HTTP session; a token wins over client credentials if both are given.
 
@@ -100,6 +107,7 @@ def open_session(
         ca_file=settings.syncd_ca_file,
         before_request=RateLimit(limit, clock) if limit else None,
         after_request=after_request,
+        check_token=check_token,
     )
 
 
@@ -153,6 +161,7 @@ async def open_flows(
     command: str,
     log: FilteringBoundLogger,
     busy_timeout: float,
+    force: bool = False,
     current: CurrentSettings | None = None,
     clock: Clock | None = None,
     on_page: Callable[[Mapping[str, int]], None] | None = None,
@@ -166,6 +175,8 @@ async def open_flows(
         The command's name, for the message that another daemon prints.
     busy_timeout : float
         Seconds that the flows wait for a database that cannot be used.
+    force : bool
+        Act on a database although `migrate-store` moved its content to another one.
     current : CurrentSettings | None
         Where the session reads its credentials; None if they cannot change.
     on_page : Callable[[Mapping[str, int]], None] | None
@@ -178,18 +189,28 @@ async def open_flows(
     DatabaseBusyError
         The database could not be used for longer than `busy_timeout`.
     DatabaseUnusableError
-        The database is held by another daemon, or cannot be used.
+        The database is held by another daemon, was moved, or cannot be used.
+    TenantMismatchError
+        The settings name another tenant than the database mirrors.
     """
     clock = clock or SystemClock()
     retries = logged_retries(busy_timeout, log)
     async with AsyncExitStack() as stack:
         leadership = await stack.enter_async_context(database_backend(settings).hold(command, clock, retries))
-        database = await stack.enter_async_context(
-            open_database(settings, make=True, retries=retries, host_clock=clock)
-        )
+        tenant = TenantGuard(named=named_identity(settings), clock=clock, log=log, force=force)
         session = await stack.enter_async_context(
-            open_session(current or CurrentSettings(settings), clock, after_request)
+            open_session(current or CurrentSettings(settings), clock, after_request, tenant.check)
         )
+        database = await stack.enter_async_context(
+            open_database(
+                settings,
+                make=True,
+                retries=retries,
+                host_clock=clock,
+                inspect=lambda opened: tenant.inspect(opened, session),
+            )
+        )
+        await tenant.start(database)
         flows = connect_flows(
             settings,
             database=database,
@@ -197,6 +218,7 @@ async def open_flows(
             clock=database.clock,
             log=log,
             leadership=leadership,
+            tenant=tenant,
             on_page=on_page,
         )
         await flows.push.recover(abandoned=leadership.alone)
@@ -235,6 +257,7 @@ def connect_flows(
     clock: Clock,
     log: FilteringBoundLogger,
     leadership: Leadership,
+    tenant: TenantGuard,
     on_page: Callable[[Mapping[str, int]], None] | None = None,
 ) -> Flows:
     """Return the three flows on an open database and an open session."""
@@ -265,4 +288,4 @@ def connect_flows(
         log=log,
         settle=settings.syncd_unknown_settle,
     )
-    return Flows(database, albert, clock, pull, push, reconcile, session, watchdog, leadership)
+    return Flows(database, albert, clock, pull, push, reconcile, session, watchdog, tenant, leadership)

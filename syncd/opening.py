@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -42,6 +42,7 @@ async def open_database(
     make: bool = False,
     retries: Retries | None = None,
     host_clock: Clock | None = None,
+    inspect: Callable[[Database], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Database]:
     """Open the mirror with its schema at head.
 
@@ -54,6 +55,8 @@ async def open_database(
         How to wait for a database that cannot be used now; by default for `COMMAND_BUSY_TIMEOUT` seconds.
     host_clock : Clock | None
         The clock of this host, by default the real one.
+    inspect : Callable[[Database], Awaitable[None]] | None
+        Called with the open database before anything is written to it; raises to refuse it.
 
     Raises
     ------
@@ -74,6 +77,8 @@ async def open_database(
 
     await retries.run(lambda: "create", create)
     async with Database(url, retries=retries, host_clock=host_clock) as database:
+        if inspect is not None:
+            await inspect(database)
         if migrates:
             await bring_to_head(database)
         else:

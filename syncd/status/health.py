@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from syncd.rules.identity import Identity, same_tenant
+
 MISSED_PASSES = 3
 """Intervals without a complete pass after which the mirror counts as stale."""
 LEEWAY = 60.0
 """Seconds on top of them, for the passes' own length."""
 
 
-def problems(overview: Mapping[str, Any], *, pass_interval: float) -> list[str]:
+def problems(overview: Mapping[str, Any], *, pass_interval: float, named: Identity | None = None) -> list[str]:
     """Say what needs a person; nothing when all is well.
 
     Parameters
@@ -20,6 +22,8 @@ def problems(overview: Mapping[str, Any], *, pass_interval: float) -> list[str]:
         What `mirror.views.overview` returns.
     pass_interval : float
         Seconds between the starts of passes.
+    named : Identity | None
+        The tenant that the settings name; None where that is known to be the one of the database.
     """
     fresh = overview["freshness"]
     found = []
@@ -37,6 +41,33 @@ def problems(overview: Mapping[str, Any], *, pass_interval: float) -> list[str]:
         found.append(f"pass {held} holds deletions for your decision; run: syncd deletions list")
     if fresh["operations_dead"]:
         found.append(dead_operations(fresh["operations_dead"]))
+    return [*identity_problems(overview["identity"], named), *found]
+
+
+def identity_problems(identity: Mapping[str, Any], named: Identity | None) -> list[str]:
+    """Say why the database does not act, or does not apply operations, although nothing failed.
+
+    Parameters
+    ----------
+    identity : Mapping[str, Any]
+        What `mirror.read.views.stored_identity` returns.
+    named : Identity | None
+        The tenant that the settings name, if they are to be compared.
+    """
+    found, pinned = [], Identity(identity["origin"], identity["tenant_id"])
+    if identity["moved_to"] is not None:
+        found.append(
+            f"the database was moved to {identity['moved_to']} and does not act; point SYNCD_DATABASE_URL there, or "
+            "use this one again: syncd migrate-store --unmark"
+        )
+    if named is not None and not same_tenant(pinned, named):
+        found.append(
+            f"the database mirrors {pinned}, but the settings name {named}; fix ALBERT_BASE_URL or the credentials, "
+            "or run: syncd tenant accept"
+        )
+    if count := identity["operations_on_hold"]:
+        held = _counted(count, "operation is on hold", "operations are on hold")
+        found.append(f"{held} since a restore; run: syncd operations list, then release or cancel them")
     return found
 
 

@@ -33,7 +33,7 @@ STABLE_EVENTS = {
     "daemon.started", "daemon.stopped", "pass.started", "page.mirrored", "pass.complete", "pass.failed", "pass.held",
     "session.missing", "session.deleted", "session.restored", "item.quarantined", "operation.succeeded",
     "operation.retrying", "operation.unknown", "operation.dead", "source.linked", "source.missing", "source.conflict",
-    "database.waiting", "database.resumed",
+    "operation.contradicted", "tenant.mismatch", "database.waiting", "database.resumed",
 }  # fmt: skip
 
 

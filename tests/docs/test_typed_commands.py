@@ -130,6 +130,8 @@ def test_command_does_what_the_pages_say(
     if words[1] == "run":
         stopped(words, tmp_path)
         return
+    if words[1] == "restore" and not words[2].startswith("--"):
+        assert called("backup", words[2]).code == 0
     ended = called(*words[1:])
     assert ended.code == (1 if words[1] in NOT_HEALTHY else 0), ended.err
     assert ended.out or ended.err

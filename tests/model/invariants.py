@@ -21,6 +21,7 @@ CONTENT = (
     "last_message_at", "created_by", "created_by_name", "created_at", "updated_by", "updated_by_name", "updated_at",
     "extra",
 )  # fmt: skip
+OPEN = frozenset({"pending", "running", "unknown"})
 FINAL = frozenset({"succeeded", "dead", "cancelled"})
 ACTIVE = ("pending", "running", "unknown", "dead")
 KINDS = {"DELETE": "delete", "PATCH": "update"}
@@ -64,6 +65,8 @@ class Checker:
         self.guard = guard
         self.operator: set[int] = set()
         """Operations that the operator has just decided on."""
+        self.held: set[int] = set()
+        """Operations that were open in a restored backup and that nobody released."""
         self.commits = 0
         self._claims: dict[int, float] = {}
         self._gone: dict[str, float] = {}
@@ -167,11 +170,22 @@ class Checker:
         goes_on = any(row["state"] == "running" for row in passes.values())
         self._live = max(self._live, live) if goes_on else live
 
+    def restored(self) -> None:
+        """Take the database as it is now: it was replaced by an older copy, and nothing before it counts."""
+        self._sessions, self._operations, self._passes = (table.read() for table in self._tables.values())
+        self._claims.clear()
+        self._gone.clear()
+        self._pages.clear()
+        self._live = sum(row["deleted_at"] is None for row in self._sessions.values())
+        self.held = {number for number, row in self._operations.items() if row["state"] in OPEN}
+
     def claimed(self, method: str, item: str, source: str | None) -> None:
-        """5: every request that changes Albert has an earlier durable claim."""
+        """5: every request that changes Albert has an earlier durable claim, and its operation is not on hold."""
         for row in self._operations.values():
             if row["state"] != "running" or row["lease_owner"] is None:
                 continue
+            if row["id"] in self.held:
+                raise BrokenError(f"5: operation {row['id']} is of a restored backup, and nobody released it")
             if method == "POST" and row["kind"] == "create" and row["source_session_id"] == source:
                 return
             if KINDS.get(method) == row["kind"] and item in {row["session_id"], row["target_session_id"]}:

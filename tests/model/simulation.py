@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 import sqlalchemy as sa
 
-from syncd.mirror.store import operation_decisions, operations, passes
+from syncd.mirror.store import operation_decisions, operations, passes, restored
 from syncd.mirror.store.operation_decisions import Operator
 from syncd.pull.flow import Pull
 from syncd.push.flow import Push
@@ -37,6 +37,8 @@ from tests.model.store import SqliteStore, Store
 SOURCES = tuple(f"src-{number}" for number in range(3))
 SET_BACK_BY_LITTLE = 600.0
 """Seconds; more than all steps of up to a minute in a schedule together, and far less than an hour."""
+RESTORED = 0.15
+"""The chance that a life of the daemon ends with the restore of a backup that was made during it."""
 HOSTILE = ("..", "a/../../../users/USR1", "nul\u0001", "ü?#&", "x" * 2000)
 
 
@@ -58,6 +60,9 @@ class Simulation:
         self.schedule = Schedule(self.plan, self.clocks, self.jitter, self.events, store, self.checker, self.tenant)
         self.life: Life | None = None
         self.born = 0
+        # of its own, so that the schedules of seeds that once found something stay as they are
+        self.fate = Random(f"restore {seed}")  # noqa: S311 - not for secrets
+        self.saved: Any = None
 
     async def run(self) -> None:
         """Run the schedule; raises BrokenError where an invariant does not hold."""
@@ -68,9 +73,40 @@ class Simulation:
             world = anyio.CancelScope()
             group.start_soon(self._world, world)
             for _ in range(self.plan.lives):
+                backup = -1
+                if self.fate.random() < RESTORED:
+                    backup = self.loop.strike_in(int(self.fate.expovariate(1 / 250)), self._save)
                 await self._live()
+                self.loop.strikes.pop(backup, None)
+                await self._restore()
             world.cancel()
         await self._converge()
+
+    def _save(self) -> None:
+        """Back the mirror up while the daemon works."""
+        self.saved = self.store.save()
+
+    async def _restore(self) -> None:
+        """Put the last backup in place, as an operator does between two lives, and decide about what is on hold."""
+        if self.saved is None:
+            return
+        await anyio.sleep(self.plan.lag + 0.1)  # a restore takes longer than answers lag
+        self.store.restore(self.saved)
+        self.saved = None
+        self.checker.restored()
+        self._write(lambda c: restored.hold_open_operations(c, self.clock.now()))
+        self.events.append("mirror.restored")
+        chance = self.fate.choice((0.0, 0.5, 1.0))
+        ids = "SELECT id FROM operations WHERE on_hold_at IS NOT NULL"
+        for number in self._write(lambda c: c.exec_driver_sql(ids).scalars().all()):
+            if self.fate.random() < chance:
+                self._release(number)
+
+    def _release(self, number: int) -> None:
+        self.checker.held.discard(number)
+        self._write(
+            lambda c: c.exec_driver_sql("UPDATE operations SET on_hold_at = NULL WHERE id = ?", (number,)).close()
+        )
 
     def _new_life(self, scope: anyio.CancelScope) -> Life:
         self.born += 1
@@ -217,6 +253,8 @@ class Simulation:
         habits.listing_lag = habits.lookup_lag = 0.0
         habits.cursor_ttl = None
         self.checker.duplicates(self.plan.lag, self.plan.push.retry_policy.settle)
+        self.checker.held.clear()
+        self._write(lambda c: c.exec_driver_sql("UPDATE operations SET on_hold_at = NULL").close())
         with anyio.CancelScope() as scope:
             replica = self._new_life(scope).replicas[0]
             push, pull, reconcile = replica.push, replica.pull(), replica.reconcile()

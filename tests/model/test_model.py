@@ -10,13 +10,14 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.lookups import Absent, Lookups
-from syncd.mirror.store import operations, passes
+from syncd.mirror.store import operations, passes, restored
 from syncd.mirror.store.operation import Claimed, Operation
 from syncd.push import kinds
 from syncd.push.evidence import Recency, Settling
 from syncd.push.outcomes import Effect
 from syncd.push.targets import NoHolder
 from syncd.witness import Witness
+from tests.model import simulation
 from tests.model.invariants import BrokenError
 from tests.model.simulation import simulate
 from tests.model.soak import run_batch
@@ -70,13 +71,16 @@ def _breaks(store: SqliteStore, *texts: str, first: int = 100, count: int = 40) 
     for seed in range(first, first + count):
         try:
             simulate(seed, store)
-        except BaseExceptionGroup as error:
-            if any(text in str(error.exceptions[0]) for text in texts):
-                return True
-        except BrokenError as error:
-            if any(text in str(error) for text in texts):
+        except BaseException as error:
+            if not isinstance(error, BrokenError | BaseExceptionGroup):
+                raise
+            if any(text in str(_first(error)) for text in texts):
                 return True
     return False
+
+
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def test_model_notices_that_no_session_is_ever_missed(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +143,12 @@ def test_model_notices_a_request_without_a_durable_claim(store: SqliteStore, mon
     real = operations.claim
     monkeypatch.setattr(operations, "claim", claim)
     assert _breaks(store, "5: ")
+
+
+def test_model_notices_a_restored_backup_that_acts(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restored, "hold_open_operations", lambda *_: 0)
+    monkeypatch.setattr(simulation, "RESTORED", 1.0)
+    assert _breaks(store, "nobody released it")
 
 
 def test_no_file_is_left_behind() -> None:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from syncd.mirror.store import operation_decisions, operations
+from syncd.mirror.store import operation_decisions, restored, operations
 from syncd.mirror.store.operation_decisions import Decided, Operator
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS, create, effects, finished, until, worked, working
@@ -63,7 +63,7 @@ async def test_operation_on_hold_is_not_sent_until_it_is_released(tmp_path: Path
     async with world(tmp_path) as w:
         states = ["pending", "unknown", "running"]
         held = await w.enqueue(*(create(f"s-{n}", state=states[n]) for n in range(3)))
-        assert await w.database.write(lambda c: operation_decisions.hold_open(c, w.clock.now())) == 3
+        assert await w.database.write(lambda c: restored.hold_open_operations(c, w.clock.now())) == 3
         (behind, free) = await w.enqueue(create("s-0"), create("free"))
         push = w.push()
         await push.recover(abandoned=True)

@@ -17,7 +17,11 @@ def overview(
     """Return an overview with these passes, newest first, each a state and an error."""
     rows = [{"id": len(passes) - n, "state": state, "error": error} for n, (state, error) in enumerate(passes)]
     fresh = {"age_seconds": 10.0, "held_pass_id": None, "operations_dead": 0, "quarantined_items": 0, **freshness}
-    return {"freshness": fresh, "operations": operations or {}, "sources": {"conflict": conflicts}, "passes": rows}
+    identity = dict.fromkeys(("origin", "tenant_id", "copied_at", "moved_to", "moved_at"))
+    return {
+        "identity": {**identity, "operations_on_hold": 0}, "freshness": fresh, "operations": operations or {},
+        "sources": {"conflict": conflicts}, "passes": rows,
+    }  # fmt: skip
 
 
 def test_mirror_in_order_needs_nobody_and_nothing_is_worth_a_look() -> None:

@@ -22,10 +22,16 @@ from syncd.mirror.schema.revisions import HEAD
 PASSES_SHOWN = 5
 CONNECT_SECONDS, COMMAND_SECONDS = 5.0, 30.0
 Rows = Sequence[Any]
-_TIMES = ("last_complete_pass_at", "started_at", "finished_at")
+_TIMES = ("last_complete_pass_at", "started_at", "finished_at", "copied_at", "moved_at")
 
 
 _VERSION = "SELECT version_num FROM alembic_version"
+_IDENTITY = """
+SELECT i.origin, i.tenant_id, i.copied_at, i.moved_to, i.moved_at, (
+    SELECT count(*) FROM operations WHERE state IN ('pending', 'unknown') AND on_hold_at IS NOT NULL
+) AS operations_on_hold
+FROM (SELECT 1 AS id) AS one LEFT JOIN mirror_identity AS i ON i.id = one.id
+"""
 _FRESHNESS = "SELECT * FROM mirror_freshness"
 _COUNTS = "SELECT state, count(*) FROM {} GROUP BY state"
 _PASSES = f"SELECT {', '.join(enums.PASS_COLUMNS)} FROM passes ORDER BY id DESC LIMIT {PASSES_SHOWN}"  # noqa: S608 - constants
@@ -50,7 +56,7 @@ def of_sqlite(path: Path) -> dict[str, Any] | None:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA query_only=ON")
             connection.execute("BEGIN")
-            asked = (_VERSION, _FRESHNESS, *map(_COUNTS.format, ("operations", "source_sessions")), _PASSES)
+            asked = (_VERSION, _IDENTITY, _FRESHNESS, *map(_COUNTS.format, ("operations", "source_sessions")), _PASSES)
             return _told(*(connection.execute(statement).fetchall() for statement in asked))
     except (sqlite3.Error, DatabaseUnusableError):
         return None
@@ -74,16 +80,19 @@ async def _ask(dsn: str) -> dict[str, Any] | None:
     connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            asked = (_VERSION, _FRESHNESS, *map(_COUNTS.format, ("operations", "source_sessions")), _PASSES)
+            asked = (_VERSION, _IDENTITY, _FRESHNESS, *map(_COUNTS.format, ("operations", "source_sessions")), _PASSES)
             return _told(*[await connection.fetch(statement) for statement in asked])
     finally:
         await connection.close(timeout=CONNECT_SECONDS)
 
 
-def _told(version: Rows, freshness: Rows, operations: Rows, sources: Rows, passes: Rows) -> dict[str, Any] | None:
+def _told(
+    version: Rows, identity: Rows, freshness: Rows, operations: Rows, sources: Rows, passes: Rows
+) -> dict[str, Any] | None:
     if [row[0] for row in version] != [HEAD]:
         return None
     return {
+        "identity": _plain(identity[0]),
         "freshness": _plain(freshness[0]),
         "operations": dict.fromkeys(enums.OPERATIONS, 0) | dict(map(tuple, operations)),
         "sources": dict.fromkeys(enums.SOURCES, 0) | dict(map(tuple, sources)),

@@ -10,7 +10,7 @@ from syncd.mirror.schema import enums
 from syncd.mirror.schema.tables import passes as passes_table
 from syncd.mirror.schema.tables import source_sessions
 from syncd.mirror.schema.types import UtcDateTime
-from syncd.mirror.store import operation_views
+from syncd.mirror.store import identity, operation_views, restored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,9 +45,20 @@ def source_counts(connection: Connection) -> dict[str, int]:
     return {state: found.get(state, 0) for state in enums.SOURCES}
 
 
+def stored_identity(connection: Connection) -> dict[str, Any]:
+    """Return the tenant that the database mirrors, the marks of copies and moves, and the operations on hold."""
+    stored = identity.read(connection)
+    return {
+        "origin": stored.pinned.origin, "tenant_id": stored.pinned.tenant_id, "copied_at": stored.copied_at,
+        "moved_to": stored.moved_to, "moved_at": stored.moved_at,
+        "operations_on_hold": restored.count_on_hold(connection),
+    }  # fmt: skip
+
+
 def overview(connection: Connection, *, passes_shown: int = 5) -> dict[str, Any]:
     """Return all that `syncd status` shows, in one snapshot."""
     return {
+        "identity": stored_identity(connection),
         "freshness": dict(freshness(connection)),
         "operations": operation_views.counts(connection),
         "sources": source_counts(connection),

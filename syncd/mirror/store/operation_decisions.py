@@ -1,4 +1,4 @@
-"""What operators decide about operations: retry, cancel, hold and release; `cli/operations` calls it.
+"""What operators decide about operations: retry, cancel and release; `cli/operations` calls it.
 
 Each decision is one transaction with its effect, the audit row included. docs/operations.md lists the states and their
 exits.
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-OPEN = (OperationState.PENDING, OperationState.RUNNING, OperationState.UNKNOWN)
-"""The states that a restored backup continues by itself, unless it is on hold."""
 MAY_HAVE_BEEN_APPLIED = "its answer was lost, so Albert may have applied it; look for the session in Albert"
 
 
@@ -82,13 +80,6 @@ def retry_all_dead(connection: Connection, operator: Operator) -> list[int]:
 def release_all(connection: Connection, operator: Operator) -> list[int]:
     """End the hold of every operation; return their ids."""
     return _decide_all(connection, operator, "release", operations.c.on_hold_at.is_not(None), {"on_hold_at": None})
-
-
-def hold_open(connection: Connection, now: datetime) -> int:
-    """Put every open operation on hold, in a database that was restored from a backup; return how many there are."""
-    open_now = operations.c.state.in_([state.value for state in OPEN])
-    held = sa.update(operations).where(open_now, operations.c.on_hold_at.is_(None)).values(on_hold_at=now)
-    return connection.execute(held).rowcount
 
 
 _RETRIED: dict[str, Any] = {
