@@ -10,7 +10,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from syncd.mirror.store import operation_decisions, restored, operations
+from syncd.mirror.store import operation_decisions, operations, restored
 from syncd.mirror.store.operation_decisions import Decided, Operator
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS, create, effects, finished, until, worked, working
