@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from syncd.aio import RateLimit
 from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import Clock, SystemClock
+from syncd.lookups import Lookups
 from syncd.mirror.db.daemon_lock import daemon_lock
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.leader import Leadership, SingleLeader, replica
@@ -23,6 +24,7 @@ from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
 from syncd.rules.retry import Backoff
 from syncd.status.watchdog import BeatingClock, Watchdog
+from syncd.witness import Witness
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -160,6 +162,8 @@ async def open_flows(
         session = await stack.enter_async_context(open_session(settings, clock, after_request))
         albert = ChatSessionCollection(session=session)
         watchdog = Watchdog(clock, longest_silence(settings), lambda: database.waiting)
+        witness = Witness(database=database, albert=albert, clock=clock, log=log)
+        reconcile_clock = BeatingClock(clock, watchdog, "reconcile")
         push = Push(database=database, albert=albert, clock=clock, log=log, settings=push_settings(settings))
         await push.recover(abandoned=alone)
 
@@ -184,8 +188,8 @@ async def open_flows(
             push,
             Reconcile(
                 database=database,
-                albert=albert,
-                clock=BeatingClock(clock, watchdog, "reconcile"),
+                lookups=Lookups(albert=albert, clock=reconcile_clock, witness=witness),
+                clock=reconcile_clock,
                 log=log,
                 settle=settings.syncd_unknown_settle,
             ),

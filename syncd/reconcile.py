@@ -1,8 +1,8 @@
-"""Source ids ↔ sessions: the mirror answers what it can, Albert is asked for the rest.
+"""Links source ids to sessions: the mirror answers what it can, Albert is asked about the rest. `app` runs it.
 
-A source id that a live session carries is linked where that session is written. What is left for this flow is what no
-session in the mirror can tell: ids that nobody carries, or carried until lately, or that were missing or contradictory
-when they were last asked for, long ago.
+Whatever writes a session also links its source id. This flow handles the source ids that no session in the mirror
+explains: ids that no session carries, ids that a session carried until recently, and ids that were missing or
+contradictory at the last request, long ago.
 """
 
 from __future__ import annotations
@@ -16,41 +16,42 @@ from syncd.aio import gather
 from syncd.albert import (
     AlbertAuthError,
     AlbertException,
-    AlbertHTTPError,
     InvalidIdError,
     TooManyRequestsError,
     UnauthorizedError,
 )
 from syncd.clock import utc_text
 from syncd.logs import log_link
+from syncd.lookups import Found, Lookups
 from syncd.mirror.store import initial_load, sessions, sources
 from syncd.mirror.store.sources import Link
-from syncd.records.parse import SOURCE, GarbledError, Row, read_session
-from syncd.rules.deletion import GONE
+from syncd.records.enums import LinkState
+from syncd.records.parse import ID, SOURCE, GarbledError
 from syncd.rules.versions import listed_from
+from syncd.witness import AbsenceUnprovenError
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-    from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Database
 
 AT_ONCE = 8
+"""Requests that run at the same time."""
 CHUNK = 500
+"""Source ids of one query and one transaction."""
 FIRST_CHUNK = 3
-"""Source ids that are asked for before all others: where none of them gets an answer, no other would."""
+"""Source ids of the first chunk: if none of them gets an answer, the round ends without further requests."""
 RECHECK = 3600.0
-"""Seconds after which a missing or contradictory source id is asked for again."""
+"""Seconds after which Albert is asked again about a missing or contradictory source id."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What Albert said of a source id: a session, nothing (`absent`), that it can never be asked, or no answer."""
+    """Albert's answer about a source id: exactly one of the last four fields is set."""
 
     source_id: str
-    asked_at: str
-    row: Row | None = None
+    found: Found | None = None
     absent: bool = False
     unsendable: str | None = None
     trouble: Exception | None = None
@@ -67,23 +68,28 @@ class Reconcile:
     """
 
     database: Database
-    albert: ChatSessionCollection
+    lookups: Lookups
     clock: Clock
     log: FilteringBoundLogger
     settle: float
     _after: str | None = None
-    """Where the next round begins: behind those that got no answer in the last one."""
+    """Where the next round begins: after the source ids that got no answer in the last round."""
 
     async def run(self) -> int:
-        """Ask Albert for what the mirror cannot answer.
+        """Ask Albert about the source ids that the mirror cannot explain.
 
         Returns
         -------
         int
-            The number of source ids that got no answer and will be asked for again.
+            The number of source ids that got no answer; the next round asks again.
+
+        Raises
+        ------
+        DatabaseUnusableError
+            The mirror cannot be read or written.
         """
         if not await self.database.read(initial_load.has_index):
-            return 0  # the end of the first pass links all at once; until then each look would go through all sessions
+            return 0  # the end of the first pass links all source ids; until then each look-up would scan the table
         await self._resolve()
         before = self.clock.now() - timedelta(seconds=RECHECK)
         after, self._after = self._after, None
@@ -92,11 +98,11 @@ class Reconcile:
             chunk = await self.database.read(partial(sources.to_ask, checked_before=before, limit=limit, after=after))
             if not chunk and began_at is None:
                 return unanswered
-            if not chunk:  # the round goes on with those before the place where it began
+            if not chunk:  # continue with the source ids before the place where this round began
                 after = began_at = None
                 continue
             answers = await gather(self._ask, chunk, at_once=AT_ONCE)
-            await self._settle(answers)
+            await self._record(answers)
             unanswered += sum(answer.trouble is not None for answer in answers)
             after, limit = chunk[-1], CHUNK
             if (trouble := _hopeless(answers)) is not None:
@@ -105,7 +111,7 @@ class Reconcile:
                 return unanswered
 
     async def _resolve(self) -> None:
-        """Let the mirror answer what it can, without a request and, when there is nothing, without a write."""
+        """Link the source ids that live sessions carry, without a request. Nothing is written if there are none."""
         more = await self.database.read(sources.unresolved)
         while more:
             at = utc_text(self.clock.now())
@@ -114,20 +120,15 @@ class Reconcile:
                 log_link(self.log, link)
 
     async def _ask(self, source_id: str) -> _Answer:
-        asked_at = utc_text(self.clock.now())
         try:
-            row = read_session(await self.albert.get_raw_by_source_session_id(source_session_id=source_id))
+            found = await self.lookups.by_source(source_id)
         except InvalidIdError as error:
-            return _Answer(source_id, asked_at, unsendable=str(error))
-        except (AlbertException, GarbledError) as error:
-            if isinstance(error, AlbertHTTPError) and error.status_code in GONE:
-                return _Answer(source_id, asked_at, absent=True)
-            return _Answer(source_id, asked_at, trouble=error)
-        if row[SOURCE] != source_id:
-            return _Answer(source_id, asked_at, trouble=GarbledError("a session with another sourceSessionId"))
-        return _Answer(source_id, asked_at, row)
+            return _Answer(source_id, unsendable=str(error))
+        except (AlbertException, GarbledError, AbsenceUnprovenError) as error:
+            return _Answer(source_id, trouble=error)
+        return _Answer(source_id, found) if isinstance(found, Found) else _Answer(source_id, absent=True)
 
-    async def _settle(self, answers: list[_Answer]) -> None:
+    async def _record(self, answers: list[_Answer]) -> None:
         now = self.clock.now()
 
         def work(connection: Connection) -> list[Link]:
@@ -138,7 +139,7 @@ class Reconcile:
 
 
 def _write(connection: Connection, answer: _Answer, now: datetime, settle: float) -> list[Link]:
-    """Write one answer; a session that it brought is as good as one from a page."""
+    """Write one answer. A session in it is written like one from a page of a listing."""
     source_id, at = answer.source_id, utc_text(now)
     if answer.trouble is not None:
         return []
@@ -146,20 +147,28 @@ def _write(connection: Connection, answer: _Answer, now: datetime, settle: float
         sources.unaskable(connection, source_id, answer.unsendable, at)
         return []
     links: list[Link] = []
-    if answer.row is not None:
-        observation = sessions.Observation(answer.asked_at, at, listed_from=listed_from(answer.asked_at, now, settle))
-        links += sessions.apply(connection, [answer.row], observation).sources
-        links += sources.refresh(connection, {source_id}, at, albert=answer.row[0])
+    if answer.found is not None:
+        links += _write_found(connection, source_id, answer.found, now, settle)
     elif sources.carriers(connection, source_id):
         links += sources.refresh(connection, {source_id}, at)
     else:
-        links += sources.set_state(connection, Link(source_id, "missing", None, None))
+        links += sources.set_state(connection, Link(source_id, LinkState.MISSING, None, None))
     sources.mark_checked(connection, source_id, at)
     return links
 
 
+def _write_found(connection: Connection, source_id: str, found: Found, now: datetime, settle: float) -> list[Link]:
+    row, at = found.row, utc_text(now)
+    observation = sessions.Observation(found.asked_at, at, listed_from=listed_from(found.asked_at, now, settle))
+    links = sessions.apply(connection, [row], observation).sources
+    if row[SOURCE] != source_id and not sources.carriers(connection, source_id):
+        note = f"Albert answers with {row[ID]}, which carries the source id {row[SOURCE]!r}"
+        return links + sources.set_state(connection, Link(source_id, LinkState.CONFLICT, None, note))
+    return links + sources.refresh(connection, {source_id}, at, albert=row[ID])
+
+
 def _hopeless(answers: list[_Answer]) -> Exception | None:
-    """Return why it is no use to go on in this round: refused credentials, a limit, or nothing but trouble."""
+    """Return the reason to end this round: refused credentials, a rate limit, or a chunk with no answer at all."""
     troubles = [answer.trouble for answer in answers if answer.trouble is not None]
     for trouble in troubles:
         if isinstance(trouble, AlbertAuthError | UnauthorizedError | TooManyRequestsError):

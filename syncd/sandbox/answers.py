@@ -47,6 +47,12 @@ def garbled() -> web.Response:
     return web.Response(text=page, content_type="text/html")
 
 
+def gateway() -> web.Response:
+    """Answer as a gateway that does not reach the server: 404 with HTML, for every path."""
+    page = "<!doctype html><html><head><title>404 Not Found</title></head><body><h1>404 Not Found</h1></body></html>"
+    return web.Response(text=page, status=404, content_type="text/html")
+
+
 async def cut(request: web.BaseRequest, response: web.Response) -> web.StreamResponse | None:
     """Send half of a body under a Content-Length for all of it, and close; None without a body to cut."""
     body = response.body

@@ -13,6 +13,7 @@ FaultName = Literal[
     "error_500_after",
     "error_503_retry_after",
     "forbidden",
+    "gateway_404",
     "lost_before",
     "lost_after",
     "hang_before",
@@ -41,6 +42,9 @@ class Faults:
         default=0.0, metadata={"help": "Chance of a 503 with Retry-After before anything is done."}
     )
     forbidden: float = field(default=0.0, metadata={"help": "Chance of a transient 403."})
+    gateway_404: float = field(
+        default=0.0, metadata={"help": "Chance that a gateway answers 404 with HTML before anything is done."}
+    )
     lost_before: float = field(
         default=0.0, metadata={"help": "Chance that the connection breaks before anything is done."}
     )

@@ -91,7 +91,7 @@ class RequestHandler:
             return answered or await self._sandbox.api.answer(request, self._sandbox.habits)
         if isinstance(action, int):
             return answers.problem(self._sandbox.habits, action, f"scripted {action}")
-        if action in ("lost_before", "hang_before", "error_500", "error_503_retry_after", "forbidden"):
+        if action in ("lost_before", "hang_before", "error_500", "error_503_retry_after", "forbidden", "gateway_404"):
             return await self._refuse(action)
         return await self._spoil(action, request)
 
@@ -104,6 +104,8 @@ class RequestHandler:
             return answers.problem(habits, 500, "Internal server error")
         if fault == "forbidden":
             return answers.problem(habits, 403, "Forbidden")
+        if fault == "gateway_404":
+            return answers.gateway()
         if fault == "error_503_retry_after":
             return answers.retry_later(habits, 503, faults.retry_after, self._sandbox.now())
         return None

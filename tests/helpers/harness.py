@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
+from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate, tables
 from syncd.mirror.store import operations
@@ -28,6 +30,7 @@ from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
+from syncd.witness import Witness
 from tests.helpers.databases import current_url
 
 
@@ -151,11 +154,17 @@ class World:
             jitter=lambda: 1.0,
         )
 
+    @cached_property
+    def lookups(self) -> Lookups:
+        """Return the look-ups that all flows of the world share."""
+        witness = Witness(database=self.database, albert=self.albert, clock=self.clock, log=self._logger())
+        return Lookups(albert=self.albert, clock=self.clock, witness=witness)
+
     def reconcile(self) -> Reconcile:
         return Reconcile(
             settle=self.push_settings.retry_policy.settle,
             database=self.database,
-            albert=self.albert,
+            lookups=self.lookups,
             clock=self.clock,
             log=self._logger(),
         )

@@ -203,7 +203,7 @@ class Client(ChatSessionCollection):
         elif status >= 300:
             if status in {404, 410} and item is not None and method == "GET":
                 tenant.served.absences[item].append(tenant.now())
-            raise http_error_class(status)("no", status_code=status, method=method, path=path)
+            raise http_error_class(status)("no", status_code=status, method=method, path=path, body=payload.decode())
         if method != "DELETE":
             self._note_session(payload)
         return payload

@@ -13,10 +13,12 @@ import anyio
 import anyio.lowlevel
 import sqlalchemy as sa
 
+from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
 from syncd.pull.flow import Pull
 from syncd.push.flow import Push
 from syncd.reconcile import Reconcile
+from syncd.witness import Witness
 from tests.model.albert import Client, KilledError, Tenant
 from tests.model.invariants import Checker
 from tests.model.loop import VirtualLoop
@@ -112,6 +114,7 @@ class Life:
     events: list[str]
     database: ModelDatabase
     client: Client
+    lookups: Lookups
     scope: anyio.CancelScope
     pushes: list[Push] = field(default_factory=list)
 
@@ -127,7 +130,11 @@ class Life:
                 method, item, json.loads(body)["sourceSessionId"] if method == "POST" else None
             )
 
-        life = cls(plan, clock, jitter, events, database, Client(tenant, plan.timeout, leaves), scope)
+        client = Client(tenant, plan.timeout, leaves)
+        log: Any = QuietLog(events)
+        witness = Witness(database=database, albert=client, clock=clock, log=log, random_place=jitter.random)
+        lookups = Lookups(albert=client, clock=clock, witness=witness)
+        life = cls(plan, clock, jitter, events, database, client, lookups, scope)
         life.pushes = [life._push(f"daemon {number} {owner}") for owner in range(plan.owners)]
         return life
 
@@ -161,7 +168,9 @@ class Life:
 
     def reconcile(self) -> Reconcile:
         """Make the flow of source ids."""
-        return Reconcile(settle=self.plan.push.retry_policy.settle, **self._parts())
+        parts = self._parts()
+        del parts["albert"]
+        return Reconcile(settle=self.plan.push.retry_policy.settle, lookups=self.lookups, **parts)
 
     def _push(self, owner: str) -> Push:
         return Push(settings=self.plan.push, jitter=self.jitter.random, owner=owner, **self._parts())

@@ -1,0 +1,44 @@
+"""Live sessions that can prove that Albert itself answers; `syncd.witness` requests them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from syncd.mirror.db import raw
+from syncd.mirror.db.lossy_text import lossy_text
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_HIGHEST = "SELECT max(key) FROM sessions"
+_ALIVE = "SELECT id, source_session_id FROM sessions WHERE deleted_at IS NULL AND missing_since IS NULL AND"
+_FROM = f"{_ALIVE} key >= ? ORDER BY key LIMIT ?"
+_BEFORE = f"{_ALIVE} key < ? ORDER BY key DESC LIMIT ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A live session that no complete pass has missed."""
+
+    session_id: str
+    source_session_id: str
+
+
+def candidates(connection: Connection, *, place: float, limit: int) -> list[Candidate]:
+    """Return live, listed sessions: up to `limit` on each side of a place in the table.
+
+    Parameters
+    ----------
+    place : float
+        From 0 (the session that was seen first) to 1 (the last). A random place makes successive calls return
+        different sessions, so that a few deleted ones cannot be the only answer.
+    """
+    pivot = int((raw.execute(connection, _HIGHEST).fetchone()[0] or 0) * place)
+    with lossy_text(connection):
+        rows = [
+            row
+            for statement in (_FROM, _BEFORE)
+            for row in raw.execute(connection, statement, (pivot, limit)).fetchall()
+        ]
+    return [Candidate(*row) for row in rows]

@@ -1,0 +1,213 @@
+"""Evidence that a 404 comes from Albert. `syncd.lookups` and the push flow ask for it before they believe a 404.
+
+A gateway, a missing route and a maintenance page answer 404 too. A 404 proves that a session is absent only if another
+session, which is known to be alive, answers 200 to the same kind of request at about the same time: the witness.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from syncd.albert import AlbertException, AlbertHTTPError
+from syncd.mirror.store import witnesses
+from syncd.mirror.store.witnesses import Candidate
+from syncd.records.parse import ID, SOURCE, GarbledError, read_session
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from syncd.albert import ChatSessionCollection
+    from syncd.clock import Clock
+    from syncd.mirror.db.database import Database
+
+CACHE_SECONDS = 3.0
+"""Seconds for which a witness confirms further 404s whose bodies have the same form."""
+REPEAT_SECONDS = 2.0
+"""Seconds after a check without an alive witness before the next check, however many operations wait."""
+MOST_CANDIDATES = 5
+"""Sessions that one check requests at most: the first ones may have been deleted in Albert."""
+NEVER = float("-inf")
+
+
+class RequestKind(StrEnum):
+    """The kinds of request that a witness can answer. A DELETE belongs to `BY_ID`."""
+
+    BY_ID = "by id"
+    BY_SOURCE = "by source id"
+
+
+class AbsenceUnprovenError(Exception):
+    """A 404 or 410 that may come from a gateway. It decides nothing: repeat the request later.
+
+    Attributes
+    ----------
+    status : int
+        404 or 410.
+    is_json : bool
+        The body of the answer is a JSON object, as Albert's own errors are.
+    """
+
+    def __init__(self, text: str, *, status: int, is_json: bool) -> None:
+        super().__init__(text)
+        self.status = status
+        self.is_json = is_json
+
+
+@dataclass(slots=True)
+class _Route:
+    """What is known of one kind of request. All times are monotonic seconds."""
+
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    checks: int = 0
+    """The number of checks that have begun."""
+    checked_at: float = NEVER
+    """When the last check began."""
+    failure: str | None = None
+    """Why the last check found no alive witness; None when it found one."""
+    trusted_from: float = NEVER
+    """When trust returned after a failed check: an answer to an earlier request may still be the gateway's."""
+    confirmed: dict[str, float] = field(default_factory=dict)
+    """When a witness last confirmed a 404 with a body of this form."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Witness:
+    """Confirms 404s. One object serves all flows of a process, so that they share its evidence.
+
+    Parameters
+    ----------
+    random_place : Callable[[], float]
+        Draws a number from 0 to 1 that selects the candidates.
+    """
+
+    database: Database
+    albert: ChatSessionCollection
+    clock: Clock
+    log: FilteringBoundLogger
+    random_place: Callable[[], float] = random.random
+    _routes: dict[RequestKind, _Route] = field(default_factory=lambda: {kind: _Route() for kind in RequestKind})
+
+    async def confirm(self, kind: RequestKind, asked: str, error: AlbertHTTPError, *, sent_at: float) -> None:
+        """Return if a 404 or 410 comes from Albert.
+
+        Without another live session in the mirror, a 404 with a JSON body is believed.
+
+        Parameters
+        ----------
+        asked : str
+            The id, or the source id, that the request named. It is never its own witness.
+        sent_at : float
+            When the request was sent, in monotonic seconds.
+
+        Raises
+        ------
+        AbsenceUnprovenError
+            No witness answered 200, so the 404 decides nothing.
+        DatabaseUnusableError
+            The mirror cannot be read.
+        """
+        route, form = self._routes[kind], _form(error.body)
+        checks = route.checks
+        if _is_confirmed(route, form, sent_at):
+            return
+        async with route.lock:
+            if _is_confirmed(route, form, sent_at):
+                return
+            begun_since_the_answer = route.checks > checks
+            if not begun_since_the_answer and not self._failed_lately(route):
+                found = await self._candidates(kind, asked)
+                if not found:
+                    self._believe_json(kind, error, form)
+                    return
+                await self._check(kind, route, found)
+            if route.failure is not None:
+                raise _unproven(error, form, route.failure)
+            if sent_at < route.trusted_from:
+                raise _unproven(error, form, "it was requested before a witness answered again")
+            route.confirmed[form] = route.checked_at
+
+    def _failed_lately(self, route: _Route) -> bool:
+        return route.failure is not None and self.clock.monotonic() - route.checked_at < REPEAT_SECONDS
+
+    async def _candidates(self, kind: RequestKind, asked: str) -> list[Candidate]:
+        read = partial(witnesses.candidates, place=self.random_place(), limit=MOST_CANDIDATES)
+        found = await self.database.read(read)
+        return [one for one in found if _key(kind, one) != asked][:MOST_CANDIDATES]
+
+    def _believe_json(self, kind: RequestKind, error: AlbertHTTPError, form: str) -> None:
+        if not _is_json(form):
+            raise _unproven(error, form, f"its body is not JSON, and the mirror has no session to request {kind}")
+
+    async def _check(self, kind: RequestKind, route: _Route, found: list[Candidate]) -> None:
+        """Request candidates until one answers 200, and note the result."""
+        began, failure = self.clock.monotonic(), ""
+        route.checks += 1
+        for candidate in found:
+            failure = await self._request(kind, candidate)
+            if not failure:
+                break
+        recovered = route.failure is not None and not failure
+        if failure and route.failure is None:
+            self.log.warning("absence.unproven", request=kind.value, reason=failure)
+        if recovered:
+            route.trusted_from = began
+            route.confirmed.clear()
+            self.log.info("absence.proven", request=kind.value)
+        route.checked_at, route.failure = began, failure or None
+
+    async def _request(self, kind: RequestKind, candidate: Candidate) -> str:
+        """Request one candidate; return why it is not a witness, an empty text if it is."""
+        asked = _key(kind, candidate)
+        try:
+            if kind is RequestKind.BY_ID:
+                body = await self.albert.get_raw(id=asked)
+            else:
+                body = await self.albert.get_raw_by_source_session_id(source_session_id=asked)
+            row = read_session(body)
+        except AlbertException as error:
+            return f"a session that should be alive: {error}"
+        except GarbledError as error:
+            if error.session_id == candidate.session_id:
+                return ""
+            return f"a session that should be alive answered 200, but: {error}"
+        same = row[ID if kind is RequestKind.BY_ID else SOURCE] == asked
+        return "" if same else f"the request for {asked!r} was answered with another session"
+
+
+def _key(kind: RequestKind, candidate: Candidate) -> str:
+    return candidate.session_id if kind is RequestKind.BY_ID else candidate.source_session_id
+
+
+def _is_confirmed(route: _Route, form: str, sent_at: float) -> bool:
+    if route.failure is not None or sent_at < route.trusted_from:
+        return False
+    return route.confirmed.get(form, NEVER) >= sent_at - CACHE_SECONDS
+
+
+def _form(body: str) -> str:
+    """Return the form of an error's body: its JSON keys, or whether it is HTML or text.
+
+    A gateway's 404 rarely has the form of Albert's, so it is not covered by a witness from before the gateway failed.
+    """
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return "html" if body.lstrip().startswith("<") else "text"
+    return f"json {sorted(value)}" if isinstance(value, dict) else "text"
+
+
+def _is_json(form: str) -> bool:
+    return form.startswith("json")
+
+
+def _unproven(error: AlbertHTTPError, form: str, reason: str) -> AbsenceUnprovenError:
+    text = f"{error} (this may be a gateway's answer and not Albert's: {reason})"
+    return AbsenceUnprovenError(text, status=error.status_code, is_json=_is_json(form))

@@ -1,0 +1,204 @@
+"""A 404 is believed only when a session that is known to be alive answers 200 to the same kind of request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from aiohttp import web
+
+from syncd.albert import InternalServerError
+from syncd.lookups import Absent, Found
+from syncd.records.parse import GarbledError
+from syncd.sandbox import answers
+from syncd.sandbox.faults import Faults
+from syncd.witness import CACHE_SECONDS, MOST_CANDIDATES, REPEAT_SECONDS, AbsenceUnprovenError
+from tests.helpers.harness import World, world
+from tests.push.helpers import SESSIONS
+
+pytestmark = pytest.mark.both_databases
+
+
+async def look_up(w: World, kind: str, asked: str = "nobody") -> Any:
+    return await (w.lookups.by_id(asked) if kind == "by_id" else w.lookups.by_source(asked))
+
+
+def gateway(w: World, *methods: str) -> None:
+    w.sandbox.faults = Faults(gateway_404=1.0, only=list(methods))
+
+
+def without_source_lookups(request: web.BaseRequest) -> web.StreamResponse | None:
+    return answers.gateway() if "/source/" in request.raw_path else None
+
+
+@pytest.mark.parametrize("kind", ["by_id", "by_source"])
+async def test_404_is_believed_when_a_live_session_answers(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        assert await look_up(w, kind) == Absent(404)
+
+
+@pytest.mark.parametrize("kind", ["by_id", "by_source"])
+async def test_404_of_a_gateway_decides_nothing(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        gateway(w)
+        with pytest.raises(AbsenceUnprovenError, match="gateway") as caught:
+            await look_up(w, kind)
+        assert (caught.value.status, caught.value.is_json) == (404, False)
+        assert len(w.named("absence.unproven")) == 1
+
+
+@pytest.mark.parametrize("kind", ["by_id", "by_source"])
+async def test_json_404_for_every_session_decides_nothing(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        w.sandbox.script("GET", SESSIONS, 404, times=1000)
+        with pytest.raises(AbsenceUnprovenError) as caught:
+            await look_up(w, kind)
+        assert caught.value.is_json
+
+
+async def test_witness_of_one_kind_proves_nothing_for_the_other(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        w.sandbox.script("GET", SESSIONS, without_source_lookups, times=1000)
+        assert await look_up(w, "by_id") == Absent(404)
+        with pytest.raises(AbsenceUnprovenError):
+            await look_up(w, "by_source")
+
+
+async def test_json_404_is_believed_when_the_mirror_has_no_live_session(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        assert await look_up(w, "by_source") == Absent(404)
+        gateway(w)
+        with pytest.raises(AbsenceUnprovenError, match="not JSON"):
+            await look_up(w, "by_source")
+
+
+async def test_session_is_never_its_own_witness(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=1) as w:
+        await w.one_pass()
+        w.sandbox.delete("SES1")
+        assert await look_up(w, "by_id", "SES1") == Absent(404)
+
+
+async def test_410_needs_a_witness_too(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        w.sandbox.script("GET", SESSIONS, 410, times=1000)
+        with pytest.raises(AbsenceUnprovenError):
+            await look_up(w, "by_id")
+
+
+async def test_other_candidates_are_tried_when_a_witness_is_gone(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=MOST_CANDIDATES) as w:
+        await w.one_pass()
+        for number in range(1, MOST_CANDIDATES):
+            w.sandbox.delete(f"SES{number}")
+        assert await look_up(w, "by_id") == Absent(404)
+
+
+async def test_missing_session_is_no_candidate(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=1) as w:
+        await w.one_pass()
+        w.sandbox.delete("SES1")
+        await w.sql("UPDATE sessions SET missing_since = ?", "2026-06-01T12:00:00.000000Z")
+        assert await look_up(w, "by_id") == Absent(404)
+        assert len(w.asked("GET", f"{SESSIONS}/SES1")) == 0
+
+
+async def test_one_witness_serves_all_404s_of_a_few_seconds(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        before = len(w.sandbox.requests)
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(look_up, w, "by_source", f"absent-{number}")
+        assert len(w.sandbox.requests) - before == 21
+        w.clock.forward(CACHE_SECONDS / 2)
+        await look_up(w, "by_source")
+        assert len(w.sandbox.requests) - before == 22
+        w.clock.forward(CACHE_SECONDS)
+        await look_up(w, "by_source")
+        assert len(w.sandbox.requests) - before == 24
+
+
+async def test_witness_from_before_does_not_cover_a_404_of_another_form(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        assert await look_up(w, "by_source") == Absent(404)
+        gateway(w)
+        with pytest.raises(AbsenceUnprovenError):
+            await look_up(w, "by_source")
+
+
+async def test_failed_check_is_shared_and_repeated_after_a_pause(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        gateway(w)
+        before = len(w.sandbox.requests)
+        for _ in range(10):
+            with pytest.raises(AbsenceUnprovenError):
+                await look_up(w, "by_id")
+        assert len(w.sandbox.requests) - before == 10 + 3
+        w.clock.forward(REPEAT_SECONDS)
+        with pytest.raises(AbsenceUnprovenError):
+            await look_up(w, "by_id")
+        assert len(w.sandbox.requests) - before == 11 + 6
+
+
+async def test_404_from_before_a_witness_answered_again_decides_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        gateway(w)
+        with pytest.raises(AbsenceUnprovenError):
+            await look_up(w, "by_id", "SES2")
+        w.clock.forward(REPEAT_SECONDS)
+
+        def recovers(_: web.BaseRequest) -> web.StreamResponse:
+            w.sandbox.faults = Faults()
+            w.clock.forward(0.1)
+            return answers.gateway()
+
+        w.sandbox.script("GET", f"{SESSIONS}/SES2", recovers)
+        with pytest.raises(AbsenceUnprovenError, match="before a witness answered again"):
+            await look_up(w, "by_id", "SES2")
+        assert isinstance(await look_up(w, "by_id", "SES2"), Found)
+        assert await look_up(w, "by_id") == Absent(404)
+        assert len(w.named("absence.proven")) == 1
+
+
+async def test_witness_that_fails_otherwise_decides_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=1) as w:
+        await w.one_pass()
+        w.sandbox.script("GET", f"{SESSIONS}/SES1", 500, times=100)
+        with pytest.raises(AbsenceUnprovenError, match="500"):
+            await look_up(w, "by_id")
+
+
+async def test_witness_whose_answer_is_another_session_proves_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=2) as w:
+        await w.one_pass()
+        other = answers.json_value(w.sandbox.create(source_session_id="other", name="n"))
+        w.sandbox.script("GET", SESSIONS, lambda _: answers.json_value({}, 404))
+        w.sandbox.script("GET", SESSIONS, lambda _: web.Response(body=other.body), times=100)
+        with pytest.raises(AbsenceUnprovenError, match="another session"):
+            await look_up(w, "by_id", "absent")
+
+
+async def test_answer_that_is_another_session_is_not_found(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        other = answers.json_value(w.sandbox.create(source_session_id="other", name="n"))
+        w.sandbox.script("GET", SESSIONS, lambda _: web.Response(body=other.body))
+        with pytest.raises(GarbledError, match="SES1"):
+            await look_up(w, "by_id", "SES9")
+
+
+async def test_other_failures_of_a_look_up_are_raised_as_they_are(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("GET", SESSIONS, 500)
+        with pytest.raises(InternalServerError):
+            await look_up(w, "by_id")
