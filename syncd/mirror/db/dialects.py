@@ -1,10 +1,20 @@
-"""What differs between the databases in the statements that are handed to the driver as they are.
+"""Two versions of a statement or a function, one for each database, and the translation of statements for PostgreSQL.
 
-Such statements are written once, in SQLite's words: `?` for a parameter, `json_each(?)` for a list (of numbers after
-`key IN`), times as the text of `clock.utc_text`. On PostgreSQL they are said in its words on their way out
-(`postgres.engine` hangs `translate` in), and a codec on each connection lets times and JSON pass as the same text that
-SQLite keeps. The few statements that must be different, or that one round trip for a whole page pays for, are in
-`bulk.py`.
+`mirror/` uses this module wherever SQLite and PostgreSQL need different text. Both versions stand next to each other,
+and the connection selects one::
+
+    _NOW = PerDialect(sqlite="SELECT strftime('%s', 'now')", postgresql="SELECT extract(epoch FROM now())")
+    raw.execute(connection, _NOW.on(connection))
+
+    touch = by_dialect(sqlite=_touch_rows, postgresql=_touch_page)  # two functions of a connection
+    touch(connection, keys)
+
+Most statements need only one version. They are written for SQLite's driver: `?` for a parameter, `json_each(?)` for a
+list (of numbers after `key IN`), times as the text of `clock.utc_text`. `translate` rewrites them for PostgreSQL.
+`postgresql.engine` calls it for each statement, and a codec on each connection passes times and JSON as the same text
+that SQLite stores.
+
+What a command or the composition root needs to know of a database is in `backends`.
 """
 
 from __future__ import annotations
@@ -12,56 +22,89 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import msgspec
 
 from syncd.clock import read_utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy import Connection
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 EARLIEST, LATEST = "0001-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"
-"""What `-infinity` and `infinity`, and times before and after what Python has, are read as."""
-_EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001 - UTC, as all of them are
+"""The texts for `-infinity` and `infinity`, and for times that a `datetime` cannot represent."""
+_EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001 - PostgreSQL counts from here, in UTC
 _MICROSECOND = timedelta(microseconds=1)
 
 
 class ConcurrentChangeError(Exception):
-    """Another replica changed what this transaction had read: it must run again, as a whole."""
+    """Another replica changed rows that this transaction had read: the whole transaction must run again."""
+
+
+@dataclass(frozen=True)
+class PerDialect(Generic[T]):
+    """A value with one version for SQLite and one for PostgreSQL."""
+
+    sqlite: T
+    postgresql: T
+
+    def on(self, connection: Connection) -> T:
+        """Return the version for the database of a connection."""
+        return self.postgresql if connection.dialect.name == "postgresql" else self.sqlite
+
+
+def by_dialect(
+    *, sqlite: Callable[Concatenate[Connection, P], T], postgresql: Callable[Concatenate[Connection, P], T]
+) -> Callable[Concatenate[Connection, P], T]:
+    """Combine two functions of a connection into one that calls the version for the connection's database."""
+    versions = PerDialect(sqlite, postgresql)
+
+    @functools.wraps(sqlite)
+    def call(connection: Connection, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return versions.on(connection)(connection, *args, **kwargs)
+
+    return call
+
+
+def do_nothing(_connection: Connection, /) -> None:
+    """Do nothing: the version of a function for a database that does not need it."""
 
 
 @functools.lru_cache(maxsize=256)
 def translate(statement: str) -> str:
-    """Say a statement that is written for SQLite's driver in PostgreSQL's words."""
+    """Rewrite a statement for SQLite's driver as one for PostgreSQL."""
     numbers = itertools.count(1)
     numbered = re.sub(r"\?", lambda _: f"${next(numbers)}", statement)
-    json_columns = re.sub(r"json_each\((\$\d+)\)", r"jsonb_array_elements_text(\1::text::jsonb)", numbered)
-    return json_columns.replace("key IN (SELECT value FROM jsonb", "key IN (SELECT value::bigint FROM jsonb")
+    lists = re.sub(r"json_each\((\$\d+)\)", r"jsonb_array_elements_text(\1::text::jsonb)", numbered)
+    return lists.replace("key IN (SELECT value FROM jsonb", "key IN (SELECT value::bigint FROM jsonb")
 
 
 def json_columns(first: int, *names: str) -> str:
-    """Write the parameters from `first` on, each a list in JSON, as the columns of a table of text, on PostgreSQL.
+    """Return SQL of a PostgreSQL table `r` of text, made of JSON lists in the parameters from `first` on.
 
-    asyncpg looks at every value of an array from Python, which costs as much as all the rest of a page's statement; a
-    list in JSON is one text to it. PostgreSQL expects a hundred rows, and would rather read a table of some thousands
-    as a whole: where rows of a big table are looked for, their keys are also given as an array (`= ANY`), which it
-    expects to be short, or each is looked for by itself (LATERAL with OFFSET 0, which is no join).
+    asyncpg encodes each value of an array in Python, which costs as much as the rest of a page's statement. A JSON list
+    is a single text to it. PostgreSQL estimates a hundred rows for such a table, and reads a table of some thousand
+    rows as a whole. A statement that searches a large table therefore passes the keys as an array too (`= ANY`), for
+    which the estimate is small, or searches each row by itself (LATERAL with OFFSET 0, which is not made a join).
     """
     lists = (f"json_array_elements_text(${number}::text::json)" for number in range(first, first + len(names)))
     return f"ROWS FROM ({', '.join(lists)}) AS r({', '.join(names)})"
 
 
 def as_lists(columns: Iterable[Sequence[Any]]) -> list[str]:
-    """Write columns as `json_columns` reads them."""
+    """Encode columns as the JSON lists that `json_columns` reads."""
     return [msgspec.json.encode(column).decode() for column in columns]
 
 
 def read_time(value: tuple[int]) -> str:
-    """Bring a `timestamptz`, which travels as microseconds since 2000 and has no zone, to `clock.utc_text`'s form."""
+    """Return a `timestamptz` as the text of `clock.utc_text`; on the wire it is a number of microseconds since 2000."""
     try:
         return (_EPOCH + timedelta(microseconds=value[0])).isoformat(timespec="microseconds") + "Z"
     except OverflowError:
@@ -69,11 +112,11 @@ def read_time(value: tuple[int]) -> str:
 
 
 def write_time(value: str | datetime) -> tuple[int]:
-    """Say a time as `read_time` reads it."""
+    """Return a time in the form that `read_time` reads."""
     moment = read_utc_text(value) if isinstance(value, str) else value.astimezone(UTC)
     return ((moment.replace(tzinfo=None) - _EPOCH) // _MICROSECOND,)
 
 
 def is_postgresql(connection: Connection) -> bool:
-    """Whether a connection speaks to PostgreSQL."""
+    """Return whether a connection is to PostgreSQL; new code uses `PerDialect` or `by_dialect`."""
     return connection.dialect.name == "postgresql"
