@@ -18,10 +18,10 @@ from syncd.mirror.db.database import Database
 from syncd.mirror.db.leader import Leadership, SingleLeader, replica
 from syncd.opening import database_url, open_database
 from syncd.pull.flow import Pull, PullSettings
-from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
+from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.status.watchdog import BeatingClock, Watchdog
 from syncd.witness import Witness

@@ -26,7 +26,7 @@ _TIMES = ("last_complete_pass_at", "started_at", "finished_at")
 _VERSION = "SELECT version_num FROM alembic_version"
 _FRESHNESS = "SELECT * FROM mirror_freshness"
 _COUNTS = "SELECT state, count(*) FROM {} GROUP BY state"
-_PASSES = f"SELECT {', '.join(enums.PASS_COLUMNS)} FROM passes ORDER BY id DESC LIMIT {PASSES_SHOWN}"  # noqa: S608 - constants
+_PASSES = f"SELECT {', '.join(enums.PASS_SHOWN)} FROM passes ORDER BY id DESC LIMIT {PASSES_SHOWN}"  # noqa: S608 - constants
 
 
 def overview(url: str) -> dict[str, Any] | None:

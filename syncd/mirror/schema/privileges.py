@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 OLDEST = 130000
 """As PostgreSQL counts its versions; 12 has no `pg_current_xact_id_if_assigned`, and no support any more."""
 _WRITTEN = (
-    "sessions", "session_versions", "passes", "pages", "held_sessions", "quarantine", "operations", "source_sessions",
-    "writers", "mirror_identity", "operator_actions",
+    "sessions", "session_versions", "passes", "pages", "holds", "hold_sessions", "elapsed_time", "quarantine",
+    "operations", "source_sessions", "writers", "mirror_identity", "operator_actions",
 )  # fmt: skip
 
 
