@@ -29,8 +29,9 @@ FRESH = timedelta(minutes=10)
 """How long a session that no pass has listed may be absent from listings and look-ups: well above any lag."""
 
 
-NEWEST = 100
-"""Sessions that are considered after those of the last complete pass: enough to find some that are not in a hold."""
+NEIGHBOURS = 20
+"""Sessions that are considered at each place of the table: enough to find some that are in no hold."""
+_LISTED = (sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +67,10 @@ def to_request(connection: Connection, decisions: Decisions, now: datetime, *, l
     be: they prove nothing. Missing sessions are left out for the same reason.
     """
     listed = _spread_over_pages(connection, limit)
-    live = sa.select(sessions.c.key).where(sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None))
-    newest = connection.execute(live.order_by(sessions.c.key.desc()).limit(NEWEST)).scalars().all()
+    others = _spread_over_keys(connection, limit)
     query = sa.select(sessions.c.key, sessions.c.id, _is_fresh(now).label("is_fresh"))
-    query = query.where(
-        sessions.c.key.in_([*listed, *newest]), sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None)
-    )
-    rows = {row.key: row for row in connection.execute(query).all()}
-    keys = [key for key in dict.fromkeys([*listed, *newest]) if key in rows]
+    rows = {row.key: row for row in connection.execute(query.where(sessions.c.key.in_([*listed, *others]), *_LISTED))}
+    keys = [key for key in dict.fromkeys([*listed, *others]) if key in rows]
     keys = [key for key in keys if key not in decisions.approved and key not in decisions.kept]
     keys.sort(key=lambda key: (key in decisions.waiting, rows[key].is_fresh and key not in listed))
     return [Known(rows[key].id, key in listed or not rows[key].is_fresh) for key in keys[:limit]]
@@ -87,6 +84,19 @@ def _spread_over_pages(connection: Connection, limit: int) -> list[int]:
     query = sa.select(pages.c.session_keys).where(of_pass, pages.c.number.in_(numbers)).order_by(pages.c.number)
     found = [_at(unpack(packed), limit) for packed in connection.execute(query).scalars()]
     return [keys[turn] for turn in range(limit) for keys in found if turn < len(keys)]
+
+
+def _spread_over_keys(connection: Connection, limit: int) -> list[int]:
+    """Return keys of live sessions from `limit` places of the table: one from each place, then another from each."""
+    first, last = connection.execute(sa.select(sa.func.min(sessions.c.key), sa.func.max(sessions.c.key))).one()
+    if first is None:
+        return []
+    live = sa.select(sessions.c.key).where(*_LISTED).order_by(sessions.c.key).limit(NEIGHBOURS)
+    found = [
+        connection.execute(live.where(sessions.c.key >= first + place)).scalars().all()
+        for place in _spread(last - first + 1, limit)
+    ]
+    return [keys[turn] for turn in range(NEIGHBOURS) for keys in found if turn < len(keys)]
 
 
 def _at(keys: Sequence[int], limit: int) -> list[int]:
