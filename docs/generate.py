@@ -90,7 +90,9 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
         {"id": 3, "kind": "delete", "source_session_id": "lab-9", "requested_at": NOON, "state": "running",
          "lease_until": _at(3), "lease_owner": "host-1:4711", "target_session_id": "SES10"},
         {"id": 4, "kind": "create", "source_session_id": "lab-10", "name": "Open time", "requested_at": NOON,
-         "state": "unknown", "next_attempt_at": _at(2), "unknown_since": _at(1), "lookups": 2},
+         "state": "unknown", "next_attempt_at": _at(2), "unknown_since": _at(1), "lookups": 2, "waits_since": _at(1)},
+        {"id": 5, "kind": "update", "source_session_id": "lab-10", "parent_id": "FOL18", "requested_at": NOON,
+         "on_hold_at": _at(9), "blocked_by": 4},
     ],
     tables.source_sessions: [
         {"source_session_id": "lab-7", "state": "linked", "session_id": "SES2", "checked_at": _at(1)},

@@ -18,7 +18,7 @@ INTRODUCTION = """\
 
 `syncd` is the same as `python -m syncd`. Data goes to standard output, everything else to standard error; with
 `--json` standard output holds the JSON alone. Only `run` and `once` log, to standard output (`once --json`: to standard
-error). Progress bars and colour are for terminals only.
+error). Progress bars and colour are for terminals only. Characters that the encoding of a stream lacks are escaped.
 
 | exit code | means |
 | --- | --- |

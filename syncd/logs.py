@@ -1,12 +1,15 @@
-"""Structured logs: one event a line, safe to read whatever Albert or a database row holds.
+"""Structured logs: one event per line, safe to read whatever Albert or a row of the database contains.
 
-Strings are bounded, and control characters, line separators and bidirectional marks are escaped: a session's name can
-neither break a line nor paint the terminal.
+Texts are bounded. Control characters, line separators and bidirectional marks are escaped, so that the name of a
+session cannot break a line or change the colours of a terminal. `run` and `once` call `configure`; other commands use
+the functions for texts and streams.
 """
 
 from __future__ import annotations
 
 import atexit
+import codecs
+import functools
 import logging
 import os
 import re
@@ -19,18 +22,19 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 LONGEST_TEXT = 1000
+"""Characters of a text in an event: enough for the message of a server, and a line stays readable."""
 _HOSTILE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def safe_text(text: str) -> str:
-    """Bound a text and escape what could break a line, paint a terminal or turn the reading order."""
+    """Return a text that is bounded, with characters escaped that could break a line or change a terminal."""
     if len(text) > LONGEST_TEXT:
         text = f"{text[:LONGEST_TEXT]}… ({len(text)} characters)"
     return _HOSTILE.sub(lambda match: match.group().encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def _make_safe(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Leave out what is None, and make texts safe."""
+    """Remove keys whose value is None, and make texts safe."""
     return {
         key: safe_text(value) if isinstance(value, str) and key != "exception" else value
         for key, value in event.items()
@@ -38,16 +42,56 @@ def _make_safe(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
     }
 
 
-class Lines:
-    """A stream of lines which a full disk neither ends nor garbles: what there is no room for is dropped, and counted.
+_ASCII = "syncd_ascii"
+"""Another name for the codec ascii. click replaces a stream of the codec ascii by one that writes UTF-8."""
 
-    A line that could be written in part only stays in the stream's own buffer, and none follows it before it is out.
-    The reader of a pipe who has gone is another matter: BrokenPipeError comes as ever.
+
+def _find_codec(name: str) -> codecs.CodecInfo | None:
+    if name != _ASCII:
+        return None
+    ascii_codec = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        ascii_codec.encode, ascii_codec.decode, name=_ASCII,
+        incrementalencoder=ascii_codec.incrementalencoder, incrementaldecoder=ascii_codec.incrementaldecoder,
+    )  # fmt: skip
+
+
+@functools.cache
+def _register_codec() -> None:
+    codecs.register(_find_codec)
+
+
+def escape_unencodable(stream: TextIO | None) -> None:
+    r"""Let a stream write characters that its encoding lacks as escapes such as `\u7c98`, instead of failing.
+
+    Such streams come from `PYTHONIOENCODING=latin-1` and from locales that are not UTF-8.
+    """
+    if stream is None or not hasattr(stream, "reconfigure"):
+        return
+    encoding = codecs.lookup(stream.encoding or "ascii").name
+    if encoding == "ascii":
+        _register_codec()
+        stream.reconfigure(encoding=_ASCII, errors="backslashreplace")
+    elif encoding != "utf-8":
+        stream.reconfigure(errors="backslashreplace")
+
+
+def encodable(text: str, stream: TextIO | None) -> str:
+    """Return a text as the stream shows it, so that columns of a table can be measured."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+class Lines:
+    """A stream of lines that continues on a full disk: lines without room are dropped and counted.
+
+    A line that was written in part remains in the buffer of the stream, and the next line waits until it is written.
+    A closed pipe is different: `write` and `flush` raise BrokenPipeError.
 
     Parameters
     ----------
     notice : Callable[[int], str]
-        The line that tells how many were dropped, once there is room again.
+        Returns the line that reports how many lines were dropped. It is written when there is room again.
     """
 
     def __init__(self, out: TextIO, notice: Callable[[int], str]) -> None:
@@ -55,7 +99,13 @@ class Lines:
         self._dropped = 0
 
     def write(self, line: str) -> None:
-        """Write a whole line, behind the notice of those that were dropped before it."""
+        """Write a whole line, after the notice about the lines that were dropped before it.
+
+        Raises
+        ------
+        BrokenPipeError
+            The reader of the pipe has closed it.
+        """
         try:
             self._out.flush()
             if self._dropped:
@@ -68,7 +118,13 @@ class Lines:
             self._dropped += 1
 
     def flush(self) -> None:
-        """Send out what was written, as far as there is room; the next write tries again."""
+        """Write the buffer as far as there is room; the next write tries again.
+
+        Raises
+        ------
+        BrokenPipeError
+            The reader of the pipe has closed it.
+        """
         try:
             self._out.flush()
         except BrokenPipeError:
@@ -77,18 +133,21 @@ class Lines:
             pass
 
     def let_go(self) -> None:
-        """Forget what there was no room for to the end: the interpreter flushes too, and would exit with 120 for it."""
+        """Discard a buffer for which there is still no room at the end.
+
+        The interpreter flushes the stream at exit, and would change the exit code to 120.
+        """
         try:
             self._out.flush()
         except (BrokenPipeError, ValueError):
-            pass  # as ever; ValueError is a stream that has been closed
+            pass  # ValueError: the stream is closed
         except OSError:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._out.fileno())
 
 
 def configure(*, level: str, style: str, stream: TextIO | None = None) -> FilteringBoundLogger:
-    """Set logging up for a command and return its logger.
+    """Set up logging for a command and return its logger.
 
     Parameters
     ----------
@@ -97,11 +156,12 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
     style : str
         `json`, `console`, or `auto`: console on a terminal.
     stream : TextIO | None
-        Standard output unless told otherwise.
+        The stream of the log; standard output if None.
     """
     import structlog  # noqa: PLC0415 - a tenth of a second, and most commands log nothing
 
-    out = stream or sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115 - nobody listens; it ends with the process
+    out = stream or sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115 - no stream; it ends with the process
+    escape_unencodable(out)
     console = style == "console" or (style == "auto" and out.isatty())
     render: Any = (
         structlog.dev.ConsoleRenderer(
@@ -125,25 +185,33 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(lines),  # type: ignore[arg-type]  # all it does is to write and to flush
+        logger_factory=structlog.WriteLoggerFactory(lines),  # type: ignore[arg-type]  # it only writes and flushes
         cache_logger_on_first_use=False,
     )
-    _lead_library_logs_here(processors, lines)
+    _redirect_library_logs(processors, lines)
     return structlog.get_logger()  # type: ignore[no-any-return]
 
 
-def _notice(processors: list[Any], dropped: int) -> str:
-    """Return the line that tells of dropped ones: to log it as others are would be to wait for this very line."""
+def set_level(level: str) -> None:
+    """Log from this level on: `debug`, `info`, `warning` or `error`. Loggers that are in use take it over."""
     import structlog  # noqa: PLC0415 - as above
 
-    told = StringIO()
-    log = structlog.wrap_logger(structlog.WriteLogger(told), processors=processors)
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
+
+
+def _notice(processors: list[Any], dropped: int) -> str:
+    """Return the line about dropped lines. Logging it in the usual way would wait for this same line."""
+    import structlog  # noqa: PLC0415 - as above
+
+    text = StringIO()
+    log = structlog.wrap_logger(structlog.WriteLogger(text), processors=processors)
     log.error("log.dropped", lines=dropped, hint="the log could not be written; see: df -h")
-    return told.getvalue()
+    return text.getvalue()
 
 
-def _lead_library_logs_here(processors: list[Any], out: Lines) -> None:
-    """Send the warnings of libraries through the same processors, so that the output stays one event a line."""
+def _redirect_library_logs(processors: list[Any], out: Lines) -> None:
+    """Send the warnings of libraries through the same processors, so that the output remains one event per line."""
     import structlog  # noqa: PLC0415 - as above
 
     handler = logging.StreamHandler(out)
@@ -159,7 +227,7 @@ def _lead_library_logs_here(processors: list[Any], out: Lines) -> None:
 
 
 def log_link(log: FilteringBoundLogger, link: Any) -> None:  # noqa: ANN401 - a `mirror.sources.Link`
-    """Log where a source id stands now; `unresolved` is no outcome yet."""
+    """Log the new state of a source id; `unresolved` is not an outcome."""
     write = {"linked": log.info, "missing": log.info, "conflict": log.warning}.get(link.state)
     if write is not None:
         write(

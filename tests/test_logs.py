@@ -1,4 +1,4 @@
-"""Logs: one event a line, safe to read, and readable where a person looks."""
+"""Logs: one event per line, safe to read, and readable on a terminal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import click
 import pytest
 
-from syncd.logs import LONGEST_TEXT, configure, safe_text
+from syncd.logs import LONGEST_TEXT, configure, encodable, escape_unencodable, safe_text
 
 HOSTILE = "a\nb\rc\x00\x07\x1b[31m\x7f\x85\x9b\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069\ud800z"
 
@@ -136,3 +137,34 @@ def test_warnings_of_libraries_come_in_the_same_form() -> None:
     event = json.loads(out.getvalue())
     assert (event["event"], event["level"]) == ("two\\nlines of trouble", "warning")
     assert "timestamp" in event
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"),
+    [
+        ("latin-1", b"Z\xe4h \\u2026 \\u7c98 \\U0001f9ea"),
+        ("ascii", b"Z\\xe4h \\u2026 \\u7c98 \\U0001f9ea"),
+        ("cp1252", b"Z\xe4h \x85 \\u7c98 \\U0001f9ea"),
+        ("utf-8", "Zäh … 粘 🧪".encode()),
+    ],
+)
+def test_text_that_the_encoding_of_a_stream_lacks_is_escaped(encoding: str, written: bytes) -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding)
+    for _ in range(2):  # a second call changes nothing
+        escape_unencodable(stream)
+    click.echo("Zäh … 粘 🧪", file=stream, nl=False)
+    stream.flush()
+    assert raw.getvalue() == written
+    assert encodable("Zäh … 粘 🧪", stream).encode(encoding) == written
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_log_is_written_on_a_stream_that_is_not_utf8(encoding: str, style: str) -> None:
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding=encoding)
+    configure(level="info", style=style, stream=out).info("event", name="粘度 …")
+    out.flush()
+    assert b"\\u7c98\\u5ea6" in raw.getvalue()
+    assert len(raw.getvalue().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""A client for Albert's chat sessions, usable without the rest of syncd.
+"""A client for the chat sessions of Albert. It works without the rest of syncd.
 
 ::
 
@@ -7,7 +7,7 @@
         async for each in sessions.get_all(name=["Titanium dioxide"]):
             print(each.id, each.name)
 
-:mod:`syncd.albert.errors` says what can go wrong and what to do about it.
+:mod:`syncd.albert.errors` lists the errors and what to do about each.
 """
 
 from importlib import import_module
@@ -102,10 +102,10 @@ _LATER = {
     "Status": "models",
     "UNSET": "chat_sessions",
 }
-"""What stands on httpx, aiohttp and pydantic is loaded when it is first asked for; checking an id needs none of it."""
+"""Names whose modules import aiohttp and pydantic. They are loaded on first use: checking an id needs neither."""
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the names
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

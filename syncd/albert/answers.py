@@ -1,4 +1,4 @@
-"""Answers that are no success, made into errors with the server's words: bounded, without secrets. No I/O."""
+"""Answers with an error status become exceptions with the text of the server, bounded and without secrets. No I/O."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ if TYPE_CHECKING:
 
     from syncd.albert.wire import Answer
 
-WORDS_LIMIT = 500
+TEXT_LIMIT = 500
+"""Characters of the server's text in a message: the size of a line in a log."""
 BODY_LIMIT = 4096
+"""Characters of a body that an error keeps: enough to find the cause, and small in a queue of errors."""
 
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
 _BEARER = re.compile(r"(?i)\b(bearer)(?:\s|%20|\+)+[^\s\"',;<>]+")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _SHORTEST_SECRET = 4
-"""Anything shorter is no secret, and replacing it would garble every message."""
+"""Characters. A shorter secret occurs in messages by chance, and replacing it would garble them."""
 
 
 def http_error(answer: Answer, *, hide: Callable[[str], str]) -> AlbertHTTPError:
-    """Return the error for an answer with a status that is not a success; ``hide`` is a :func:`redactor`."""
-    words, body = _words(answer, hide)
+    """Return the error for an answer whose status is not 2xx; ``hide`` is a :func:`redactor`."""
+    text, body = _texts(answer, hide)
     return http_error_class(answer.status)(
-        words,
+        text,
         status_code=answer.status,
         method=answer.request.method,
         path=answer.request.path,
@@ -41,7 +43,7 @@ def http_error(answer: Answer, *, hide: Callable[[str], str]) -> AlbertHTTPError
 
 
 def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
-    """Return a function that replaces the secrets in a text, however a server may have quoted them."""
+    """Return a function that replaces secrets in a text, also percent-encoded ones and ones with JSON escapes."""
     forms = {
         form
         for secret in secrets
@@ -64,36 +66,38 @@ def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
     return hidden
 
 
-def _words(answer: Answer, hide: Callable[[str], str]) -> tuple[str, str]:
-    """Return the server's words and the body's text. Secrets go first, so that no cut leaves half of one."""
+def _texts(answer: Answer, hide: Callable[[str], str]) -> tuple[str, str]:
+    """Return the message of the server and the text of the body.
+
+    Secrets are replaced before the texts are truncated, so that no half of a secret remains.
+    """
     if answer.unreadable is not None:
         return f"({answer.unreadable})", ""
     text = answer.content.decode("utf-8", "replace")
     try:
         payload = json.loads(text)
-        words = payload
+        message = payload
         if isinstance(payload, dict):
-            words = payload.get("errors") or payload.get("message") or payload
-        if "\\" in text:  # Written anew, so that a secret in \u escapes is seen for what it is.
+            message = payload.get("errors") or payload.get("message") or payload
+        if "\\" in text:  # encoded again, so that a secret in \u escapes is recognized
             text = json.dumps(payload, ensure_ascii=False)
-        words = words if isinstance(words, str) else json.dumps(words, ensure_ascii=False)
+        message = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
     except (ValueError, RecursionError):
-        words = text
-    return one_line(hide(words)), hide(text)[:BODY_LIMIT]
+        message = text
+    return one_line(hide(message)), hide(text)[:BODY_LIMIT]
 
 
-def one_line(text: str, limit: int = WORDS_LIMIT) -> str:
-    """Return ``text`` on one line of up to ``limit`` characters, control characters escaped."""
+def one_line(text: str, limit: int = TEXT_LIMIT) -> str:
+    """Return a text on one line of at most ``limit`` characters, with control characters escaped."""
     text = text.strip()
     escaped = _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text[:limit])
     return escaped[:limit] + ("…" if len(text) > limit or len(escaped) > limit else "")
 
 
 def retry_after(answer: Answer) -> float | None:
-    """Return the seconds of a ``Retry-After``; None when there is none, or it is garbage or in the past.
+    """Return the seconds of a ``Retry-After``; None if it is absent, malformed or in the past.
 
-    An HTTP date is measured against the answer's own ``Date``, so that a wrong clock on either side does not
-    matter.
+    An HTTP date is compared with the ``Date`` of the same answer, so that a wrong clock on either side has no effect.
     """
     value = answer.headers.get("retry-after", "").strip()
     if not value:

@@ -1,8 +1,8 @@
-"""Tokens: a fixed one, one that is read again when it was rotated, or one had for client credentials.
+"""Tokens: a fixed one, one that is read again after a rotation, or one for client credentials.
 
-Every kind answers two questions of the session: which token is at hand (at once, no waiting), and which one
-to use after that was refused. A renewal is one request however many wait for it, and nobody owns it: whoever
-holds the lock asks; if that one is cancelled, the next in line does.
+The session calls two methods of each kind. `at_hand` returns a token without waiting. `renewed` returns another one
+after a refusal. A renewal is one request, however many tasks wait for it. The task that holds the lock sends it; if
+that task is cancelled, the next one does.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 
 TOKEN_PATH = "/api/v3/login/oauth/token"  # noqa: S105 - a path
 MARGIN = 60.0
-"""Seconds before its end that a token is renewed, but never before half of its life has passed."""
+"""Seconds before its expiry that a token is renewed, but not before half of its lifetime."""
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Token:
-    """A token; compared by identity, since a server may give the same text twice."""
+    """A token. Tokens are compared by identity, because a server can return the same text twice."""
 
     secret: SecretStr
     header: str = field(repr=False)
 
     @classmethod
     def of(cls, text: str) -> Token:
-        """Return the token for its text, surrounding white space stripped.
+        """Return the token for its text without surrounding white space.
 
         Raises
         ------
         ValueError
-            It is empty, or cannot stand in a header.
+            The text is empty, or cannot be the value of a header.
         """
         text = text.strip()
         if not _VISIBLE.fullmatch(text):
-            raise ValueError("the token is empty, or holds characters that cannot stand in a header")
+            raise ValueError("the token is empty, or contains a character that cannot be sent in a header")
         return cls(SecretStr(text), f"Bearer {text}")
 
 
@@ -59,24 +59,47 @@ class TokenRequest(Protocol):
     """Sends a request for a token."""
 
     def __call__(self, base_url: str | None, form: bytes) -> Awaitable[Answer]:
-        """Send the form to the endpoint below a base URL (None: the session's); give a 2xx or raise."""
+        """Send a form to the token endpoint of a base URL (None: that of the session) and return its 2xx answer.
+
+        Raises
+        ------
+        AlbertException
+            The status is not 2xx, or there is no answer.
+        """
 
 
 class Credentials(Protocol):
-    """What a session asks of any kind of credentials."""
+    """The methods that a session calls, on any kind of credentials."""
 
     def at_hand(self) -> Token | None:
-        """Return a token that needs no waiting, if there is one."""
+        """Return a token that is available without waiting; None if there is none."""
 
     async def renewed(self, rejected: Token | None, ask: TokenRequest) -> Token | None:
-        """Return another token than ``rejected``, or None when there is no other."""
+        """Return another token than ``rejected``; None if there is no other.
+
+        Raises
+        ------
+        AlbertAuthError
+            No token was obtained.
+        AlbertException
+            As ``ask`` says.
+        """
 
     def secrets(self) -> list[str]:
-        """Return all that must not be quoted."""
+        """Return the texts that no message may contain."""
+
+    def reload(self) -> None:
+        """Forget the token, so that the next request reads the credentials again."""
 
 
 class StaticToken:
-    """One token for good."""
+    """A token that does not change.
+
+    Raises
+    ------
+    ValueError
+        The token is empty, or cannot be the value of a header.
+    """
 
     def __init__(self, token: str | SecretStr) -> None:
         self._token = Token.of(_revealed(token))
@@ -86,27 +109,36 @@ class StaticToken:
         return self._token
 
     async def renewed(self, rejected: Token | None, ask: TokenRequest) -> Token | None:  # noqa: ARG002
-        """Return None: there is no other."""
+        """Return None: there is no other token."""
         return None
 
     def secrets(self) -> list[str]:
         """Return the token."""
         return [self._token.secret.get_secret_value()]
 
+    def reload(self) -> None:
+        """Do nothing: the token is fixed."""
+
 
 class TokenReader:
-    """A token read from elsewhere (a mounted secret file), and read again when it is refused."""
+    """A token that a function reads, such as one in a mounted file. It is read again after a refusal."""
 
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read
         self._token: Token | None = None
 
     def at_hand(self) -> Token | None:
-        """Return what was read last."""
+        """Return the token that was read last."""
         return self._token
 
     async def renewed(self, rejected: Token | None, ask: TokenRequest) -> Token | None:  # noqa: ARG002
-        """Read again; None if that gives what was rejected."""
+        """Read the token again; return None if it is the rejected one.
+
+        Raises
+        ------
+        AlbertAuthError
+            The token cannot be read, is empty, or cannot be the value of a header.
+        """
         if self._token is not None and self._token is not rejected:
             return self._token  # another request has read it in the meantime
         token = self._fresh()
@@ -122,11 +154,15 @@ class TokenReader:
             raise AlbertAuthError(f"the token cannot be read: {error.strerror}") from error
         except ValueError:
             pass
-        raise AlbertAuthError("what was read as the token is empty, or cannot stand in a header")
+        raise AlbertAuthError("the token that was read is empty, or contains a character that cannot be sent")
 
     def secrets(self) -> list[str]:
-        """Return the token, if it was read."""
+        """Return the token; nothing before it was read."""
         return [] if self._token is None else [self._token.secret.get_secret_value()]
+
+    def reload(self) -> None:
+        """Forget the token, so that the next request reads it again."""
+        self._token = None
 
 
 class AlbertClientCredentials:
@@ -135,18 +171,23 @@ class AlbertClientCredentials:
     Parameters
     ----------
     id : SecretStr | str | Callable[[], str]
-        The client id, or a function that reads it: that is called before every request for a token.
+        The client id, or a function that reads it. The function is called before every request for a token.
     secret : SecretStr | str | Callable[[], str]
         The client secret, or a function that reads it.
     base_url : str | None
-        Where the token endpoint is; the session's base URL if None.
+        The base URL of the token endpoint; None for that of the session.
     clock : Callable[[], float]
         Monotonic seconds.
 
     Notes
     -----
-    One may serve several sessions of one event loop. A token is kept for its ``expires_in`` less 60 seconds,
-    at least for half of it; without a usable ``expires_in``, until it is refused.
+    Several sessions of one event loop can share an instance. A token is used for its ``expires_in`` less 60 seconds,
+    and at least for half of it. Without a usable ``expires_in`` it is used until it is refused.
+
+    Raises
+    ------
+    ValueError
+        The id or the secret is empty, or a secret must not be sent to the base URL.
     """
 
     def __init__(
@@ -174,13 +215,21 @@ class AlbertClientCredentials:
         return f"{type(self).__name__}(id={self.id!r}, secret={self.secret!r}, base_url={self.base_url!r})"
 
     def at_hand(self) -> Token | None:
-        """Return the token while it is fresh."""
+        """Return the token before it is due for renewal; None afterwards."""
         return self._token if self._token is not None and self._clock() < self._renew_at else None
 
     async def renewed(self, rejected: Token | None, ask: TokenRequest) -> Token:
-        """Return a token that is not ``rejected``; one request for all who wait, its failure shared too."""
+        """Return a token that is not ``rejected``. All waiting tasks share one request, and its failure.
+
+        Raises
+        ------
+        AlbertAuthError
+            The credentials cannot be read or were refused, or the answer contains no token.
+        AlbertException
+            As ``ask`` says.
+        """
         if self._token is rejected:
-            self._token = None  # nobody else begins with it
+            self._token = None  # no other request begins with it
         failures = self._failures
         async with self._lock:
             token = self.at_hand()
@@ -202,23 +251,23 @@ class AlbertClientCredentials:
             "client_id": self.id,
             "client_secret": self.secret.get_secret_value(),
         }
-        asked_at = self._clock()
+        requested_at = self._clock()
         answer = await ask(self.base_url, urlencode(form).encode())
         token, lifetime = _granted(answer.content)
         self._token = token
-        self._renew_at = asked_at + max(lifetime - MARGIN, lifetime / 2)
+        self._renew_at = requested_at + max(lifetime - MARGIN, lifetime / 2)
         return token
 
     def _read(self) -> None:
-        """Take up what may have been rotated; what is no function stays as it is."""
+        """Read the id and the secret again, as far as they are functions."""
         try:
             name, secret = (source().strip() if callable(source) else _revealed(source) for source in self._sources)
         except OSError as error:
             raise AlbertAuthError(f"the client credentials cannot be read: {error.strerror}") from error
         except ValueError:
-            name = secret = ""  # raised outside, so that no context quotes the file
+            name = secret = ""  # raised below, so that no context quotes the file
         if not name or not secret:
-            raise AlbertAuthError("what was read as the client credentials is empty, or no text")
+            raise AlbertAuthError("the client credentials that were read are empty, or not text")
         self.id, self.secret = name, SecretStr(secret)
 
     def secrets(self) -> list[str]:
@@ -226,19 +275,23 @@ class AlbertClientCredentials:
         token = [] if self._token is None else [self._token.secret.get_secret_value()]
         return [self.secret.get_secret_value(), *token]
 
+    def reload(self) -> None:
+        """Forget the token, so that the next request reads the credentials again and asks for another."""
+        self._token = None
+
 
 def _granted(body: bytes) -> tuple[Token, float]:
-    """Return the token of a grant and its seconds to live."""
+    """Return the token of a grant and its lifetime in seconds."""
     try:
         grant = json.loads(body)
         token = Token.of(grant["access_token"])
         lifetime = grant.get("expires_in")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass  # raised outside, so that no context quotes the body
+        pass  # raised below, so that no context quotes the body
     else:
         known = isinstance(lifetime, int | float) and not isinstance(lifetime, bool) and lifetime > 0
         return token, float(lifetime) if known else float("inf")
-    raise AlbertAuthError("the token endpoint's answer holds no usable access_token")
+    raise AlbertAuthError("the answer of the token endpoint has no usable access_token")
 
 
 def _revealed(secret: SecretStr | str) -> str:

@@ -1,30 +1,51 @@
-"""Bodies, bounded before and after decompression, so that no server can fill the memory. No I/O."""
+"""Bodies of requests and answers. Answers are bounded before and after decompression. No I/O."""
 
 from __future__ import annotations
 
+import json
 import zlib
+from typing import Final
 
-ENCODINGS = "gzip, identity"
-"""What is asked for, and all that is read."""
+from syncd.albert.errors import InvalidRequestError
 
-_GZIP_WINDOW = 16 + zlib.MAX_WBITS
-_GZIP = frozenset({"gzip", "x-gzip"})
+ENCODINGS: Final = "gzip, identity"
+"""The content encodings that the client accepts. It reads no others."""
+
+_GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
+_GZIP: Final = frozenset({"gzip", "x-gzip"})
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 class UnreadableBodyError(Exception):
-    """The body cannot be had; the text says why and quotes nothing of it."""
+    """A body cannot be read. The text gives the reason and quotes nothing of the body."""
+
+
+def json_body(value: object) -> bytes:
+    """Return the JSON of a value, the same bytes as httpx sends.
+
+    Raises
+    ------
+    InvalidRequestError
+        The value cannot be written as JSON.
+    """
+    try:
+        return _JSON.encode(value).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = type(error).__name__
+    raise InvalidRequestError(f"the body cannot be sent as JSON ({reason})")
 
 
 def decoded(raw: bytes, encoding: str, limit: int) -> bytes:
     """Return the content of a body of at most ``limit`` bytes, given its ``Content-Encoding``.
 
-    Only gzip and identity are read, since only they are asked for: brotli and zstandard would need the same
-    care once more, and codings stacked on each other are how bombs are built.
+    Only gzip and identity are read, because the client asks for no others. Brotli and zstandard would need the same
+    care again, and several codings on top of each other are the form of decompression bombs.
 
     Raises
     ------
     UnreadableBodyError
-        An unknown coding, several codings, corrupt or truncated gzip, or more than ``limit`` bytes.
+        The coding is unknown, or there are several. Or the gzip is corrupt or truncated, or the content is larger than
+        the limit.
     """
     coding = encoding.strip().lower()
     if coding in {"", "identity"} or not raw:
@@ -34,7 +55,7 @@ def decoded(raw: bytes, encoding: str, limit: int) -> bytes:
     try:
         return _gunzipped(raw, limit)
     except zlib.error:
-        pass  # zlib's words add nothing, and raising out here keeps the context short
+        pass  # raised below without the context: the message of zlib adds nothing
     raise UnreadableBodyError("its gzip is corrupt")
 
 
@@ -49,7 +70,7 @@ def _gunzipped(raw: bytes, limit: int) -> bytes:
         if left <= 0:
             raise too_large(limit)
         if not member.eof:
-            raise UnreadableBodyError("its gzip is cut short")
+            raise UnreadableBodyError("its gzip is truncated")
         parts.append(part)
         raw = member.unused_data
     return parts[0] if len(parts) == 1 else b"".join(parts)

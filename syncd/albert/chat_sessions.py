@@ -1,27 +1,33 @@
-"""Chat sessions: the collection of the seed page, and the same calls without models."""
+"""Chat sessions: the collection of the seed page, and the same calls without models, which the flows use."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from syncd.albert.answers import one_line
+from syncd.albert.arguments import validated
 from syncd.albert.errors import AlbertResponseError, InvalidRequestError
-from syncd.albert.models import ChatSession
+from syncd.albert.models import ChatSession, ChatSessionKind
 from syncd.albert.pagination import AsyncAlbertPaginator
 from syncd.albert.paths import segment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from syncd.albert.models import ChatSessionKind
     from syncd.albert.session import AsyncAlbertSession
     from syncd.albert.urls import Params
 
 
+_SESSIONS: Final = TypeAdapter(list[ChatSession])
+Id: TypeAlias = Annotated[str, Field(strict=True)]
+"""Text; bytes are not accepted for it."""
+
+
 class Unset:
-    """The type of :data:`UNSET`: an argument that was left out, where None means something."""
+    """The type of :data:`UNSET`: the default of an argument for which None has a meaning."""
 
     def __repr__(self) -> str:
         return "UNSET"
@@ -33,22 +39,19 @@ UNSET: Final = Unset()
 class ChatSessionCollection:
     """The chat sessions of a tenant.
 
-    The class of the seed page (``albert.collections.chat_sessions``), with the filters and the ``update`` of
-    newer SDKs. The ``*_raw`` methods answer with the bytes of a success's body, unparsed.
+    The class of the seed page (``albert.collections.chat_sessions``), with the filters and the ``update`` of newer
+    SDKs. The ``*_raw`` methods return the unparsed body of a 2xx answer.
+
+    Arguments are validated before anything is sent: a missing or unknown one raises ``TypeError``, a wrong value
+    :class:`InvalidRequestError`, and a wrong id :class:`InvalidIdError`.
+
+    Every method that sends a request can raise any error that :meth:`AsyncAlbertSession.ask` lists. Their base is
+    :class:`AlbertException`; the section "Raises" of each method adds its own.
 
     Parameters
     ----------
     session : AsyncAlbertSession
-        The session used to make API requests.
-
-    Raises
-    ------
-    InvalidIdError
-        From any method with an id that cannot be sent; nothing was.
-    AlbertResponseError
-        A success whose body is not what was asked for; a create may have been applied.
-    AlbertException
-        Whatever the session raises.
+        The session that sends the requests.
     """
 
     _api_version = "v3"
@@ -57,19 +60,60 @@ class ChatSessionCollection:
         self._session = session
         self.base_path: str = f"/api/{self._api_version}/chats/sessions"
 
+    @validated
     async def create(self, *, session: ChatSession) -> ChatSession:
-        """Create a session from the fields that were set; returns what the server stored, with its ``id``."""
+        """Create a session from the fields that were set; return the stored one, with its ``id``.
+
+        Raises
+        ------
+        InvalidRequestError
+            The session cannot be written as JSON. Nothing was sent.
+        ConflictError, BadRequestError
+            The usual answers to a source id that exists already.
+        AlbertResponseError
+            The answer is not a chat session. The create may have been applied.
+        AlbertException
+            As :meth:`AsyncAlbertSession.ask` says. ``not_applied`` tells whether a repetition is safe.
+        """
         return _session_of(await self.create_raw(body=body_of(session)), "POST", self.base_path)
 
-    async def get_by_id(self, *, id: str) -> ChatSession:
-        """Return the session with this id."""
-        return _session_of(await self.get_raw(id=id), "GET", self._path(id))
+    @validated
+    async def get_by_id(self, *, id: Id | None) -> ChatSession:
+        """Return the session with this id.
 
-    async def get_by_source_session_id(self, *, source_session_id: str) -> ChatSession:
-        """Return the session with this external identifier."""
+        Raises
+        ------
+        InvalidIdError
+            The id cannot be sent.
+        NotFoundError, GoneError
+            There is no such session.
+        AlbertResponseError
+            The answer is not a chat session.
+        AlbertException
+            As :meth:`AsyncAlbertSession.ask` says.
+        """
+        path = self._path(id)
+        return _session_of((await self._session.ask("GET", path)).content, "GET", path)
+
+    @validated
+    async def get_by_source_session_id(self, *, source_session_id: Id) -> ChatSession:
+        """Return the session with this external identifier.
+
+        Raises
+        ------
+        InvalidIdError
+            The id cannot be sent.
+        NotFoundError, GoneError
+            There is no such session.
+        AlbertResponseError
+            The answer is not a chat session.
+        AlbertException
+            As :meth:`AsyncAlbertSession.ask` says.
+        """
         body = await self.get_raw_by_source_session_id(source_session_id=source_session_id)
         return _session_of(body, "GET", self._source_path(source_session_id))
 
+    @validated
     def get_all(
         self,
         *,
@@ -80,30 +124,37 @@ class ChatSessionCollection:
         parent_id: str | None = None,
         kind: ChatSessionKind | str | None = None,
         automation_id: str | None = None,
-        max_items: int | None = None,
+        max_items: Annotated[int, Field(ge=0)] | None = None,
+        start_key: str | None = None,
+        on_error: Callable[[object, AlbertResponseError], None] | None = None,
     ) -> AsyncAlbertPaginator[ChatSession]:
-        """Iterate over the sessions that match all filters given.
+        """Return an iterator over the sessions that match all given filters. The call itself sends nothing.
 
         Parameters
         ----------
         name : list[str] | None
-            Any of these names; an empty list filters nothing.
+            Names, of which one must match. An empty list does not filter.
         created_by, updated_by : str | None
-            A user's id; filters of the seed page that newer SDKs lack.
+            The id of a user; filters of the seed page that newer SDKs do not have.
         exact_match : bool
-            Whether names match exactly. Sent with a name or without, as on the seed page; newer SDKs send it
-            with a name only, and have it True unless told otherwise.
+            Whether names must match exactly. It is sent with a name or without, as on the seed page. Newer SDKs send it
+            with a name only, and their default is True.
         parent_id, automation_id : str | None
-            A folder's and an automation's id; filters of newer SDKs.
+            The id of a folder and of an automation; filters of newer SDKs.
         kind : ChatSessionKind | str | None
             A filter of newer SDKs.
         max_items : int | None
-            Stop after as many; ``has_more`` of what is returned then tells whether there are more.
+            The number of sessions after which the iteration ends. ``has_more`` of the iterator then tells whether there
+            are more.
+        start_key : str | None
+            The page to begin with, such as the ``last_key`` of an earlier iterator.
+        on_error : Callable[[object, AlbertResponseError], None] | None
+            Called with each item that is not a session, and its error. Without it, such an item raises.
 
         Returns
         -------
         AsyncAlbertPaginator[ChatSession]
-            An async iterator; its docstring says where a listing ends.
+            An async iterator. Its docstring lists where a listing ends and what an iteration raises.
         """
         params: Params = {
             "name": name,
@@ -118,61 +169,149 @@ class ChatSessionCollection:
             session=self._session,
             path=self.base_path,
             deserialize=self._listed,
+            deserialize_page=self._listed_page,
             params=params,
             max_items=max_items,
+            start_key=start_key,
+            on_error=on_error,
         )
 
-    async def update(self, *, id: str, name: str | None = None, parent_id: str | Unset | None = UNSET) -> ChatSession:
-        """Rename a session, move it (``parent_id=None``: out of its folder), or both; fetches it again.
+    @validated
+    async def update(
+        self, *, id: Id | None, name: str | None = None, parent_id: str | Unset | None = UNSET
+    ) -> ChatSession:
+        """Rename a session, move it to a folder (``parent_id=None``: out of its folder), or both; return it.
 
-        Two requests (one when there is nothing to change): when the second fails, the change has been made.
+        This sends two requests, a PATCH and a GET. Without a change it sends the GET only.
+
+        Raises
+        ------
+        InvalidIdError
+            The id cannot be sent.
+        NotFoundError, GoneError
+            There is no such session.
+        AlbertResponseError
+            The answer to the GET is not a chat session. The change has been applied.
+        AlbertException
+            As :meth:`AsyncAlbertSession.ask` says. If ``method`` is ``GET``, the change has been applied.
         """
-        changes: list[dict[str, object]] = []
+        changes: dict[str, str | None] = {}
         if name is not None:
-            changes.append({"operation": "update", "attribute": "name", "newValue": name})
+            changes["name"] = name
         if not isinstance(parent_id, Unset):
-            changes.append({"operation": "update", "attribute": "parentId", "newValue": parent_id})
+            changes["parentId"] = parent_id
         if changes:
-            await self._session.ask("PATCH", self._path(id), json={"data": changes})
+            await self.update_raw(id=id, changes=changes)
         return await self.get_by_id(id=id)
 
-    async def delete(self, *, id: str) -> None:
-        """Delete the session with this id; the body of the answer is ignored."""
+    @validated
+    async def delete(self, *, id: Id | None) -> None:
+        """Delete the session with this id. The body of the answer is ignored.
+
+        Raises
+        ------
+        InvalidIdError
+            The id cannot be sent.
+        NotFoundError, GoneError
+            There is no such session.
+        AlbertException
+            As :meth:`AsyncAlbertSession.ask` says.
+        """
         await self._session.ask("DELETE", self._path(id))
 
+    async def update_raw(self, *, id: str | None, changes: Mapping[str, str | None]) -> None:
+        """Change fields of a session, given by alias. The body of the answer is ignored.
+
+        Parameters
+        ----------
+        changes : Mapping[str, str | None]
+            `name` and `parentId`; None for `parentId` moves the session out of its folder.
+
+        Raises
+        ------
+        InvalidIdError
+            The id cannot be sent.
+        NotFoundError, GoneError
+            There is no such session.
+        AlbertException
+            As :meth:`AsyncAlbertSession.ask` says.
+        """
+        data = [{"operation": "update", "attribute": name, "newValue": value} for name, value in changes.items()]
+        await self._session.ask("PATCH", self._path(id), json={"data": data})
+
     async def list_raw(self, *, start_key: str | None) -> bytes:
-        """Return the body of one page of the unfiltered listing."""
+        """Return the body of one page of the unfiltered listing; None for the first page.
+
+        Raises
+        ------
+        InvalidRequestError
+            The key cannot be sent.
+        AlbertException
+            As :meth:`AsyncAlbertSession.ask` says.
+        """
         params = None if start_key is None else {"startKey": start_key}
         return (await self._session.ask("GET", self.base_path, params=params)).content
 
     async def get_raw(self, *, id: str) -> bytes:
-        """Return the body of the session with this id."""
+        """Return the body of the session with this id.
+
+        Raises
+        ------
+        InvalidIdError
+            The id cannot be sent.
+        AlbertException
+            As :meth:`AsyncAlbertSession.ask` says.
+        """
         return (await self._session.ask("GET", self._path(id))).content
 
     async def get_raw_by_source_session_id(self, *, source_session_id: str) -> bytes:
-        """Return the body of the session with this external identifier."""
+        """Return the body of the session with this external identifier.
+
+        Raises
+        ------
+        InvalidIdError
+            The id cannot be sent.
+        AlbertException
+            As :meth:`AsyncAlbertSession.ask` says.
+        """
         return (await self._session.ask("GET", self._source_path(source_session_id))).content
 
     async def create_raw(self, *, body: Mapping[str, object]) -> bytes:
-        """Create a session from its fields by alias; returns the body of the answer."""
+        """Create a session from its fields by alias; return the body of the answer.
+
+        Raises
+        ------
+        AlbertException
+            As :meth:`AsyncAlbertSession.ask` says.
+        """
         return (await self._session.ask("POST", self.base_path, json=dict(body))).content
 
-    def _path(self, id: str) -> str:
+    def _path(self, id: str | None) -> str:
         return f"{self.base_path}/{segment(id)}"
 
     def _source_path(self, source_session_id: str) -> str:
         return f"{self.base_path}/source/{segment(source_session_id)}"
 
     def _listed(self, item: object) -> ChatSession:
+        return self._listed_page([item])[0]
+
+    def _listed_page(self, items: list[object]) -> list[ChatSession]:
+        """Validate all items of a page in one call."""
         try:
-            return ChatSession.model_validate(item)
+            return _SESSIONS.validate_python(items)
         except ValidationError as error:
             reason = _summary(error)
-        raise AlbertResponseError(f"an item is no chat session: {reason}", method="GET", path=self.base_path)
+        raise AlbertResponseError(f"an item is not a chat session: {reason}", method="GET", path=self.base_path)
 
 
 def body_of(session: ChatSession) -> dict[str, object]:
-    """Return what a create sends for ``session``: the fields that were set, by alias."""
+    """Return the body of a create: the fields of the session that were set, by alias.
+
+    Raises
+    ------
+    InvalidRequestError
+        A field cannot be written as JSON.
+    """
     try:
         return session.model_dump(by_alias=True, exclude_unset=True, mode="json")
     except ValueError as error:
@@ -185,10 +324,10 @@ def _session_of(body: bytes, method: str, path: str) -> ChatSession:
         return ChatSession.model_validate_json(body)
     except ValidationError as error:
         reason = _summary(error)
-    raise AlbertResponseError(f"the answer is no chat session: {reason}", method=method, path=path)
+    raise AlbertResponseError(f"the answer is not a chat session: {reason}", method=method, path=path)
 
 
 def _summary(error: ValidationError) -> str:
-    """Return what is wrong without quoting the input, which is others' data and may be large."""
+    """Return the problems without the input, which belongs to others and can be large."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     return one_line("; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found[:3]))

@@ -1,19 +1,19 @@
-"""What can go wrong between here and Albert, split by what the caller does about it.
+"""The errors of the client, divided by what the caller does about them.
 
-The names are the official SDK's, so that code can move over::
+The names are those of the official SDK, so that code can be moved::
 
-    AlbertException                    the base of all; `.not_applied`: Albert surely did not act on it
-    ├── InvalidRequestError            raised before the wire: mend the arguments (also a ValueError)
+    AlbertException                    the base; `.not_applied`: Albert has certainly not acted on the request
+    ├── InvalidRequestError            nothing was sent: fix the arguments (also a ValueError)
     │   └── InvalidIdError             an id that cannot be sent as one path segment
-    ├── AlbertAuthError                no token could be had: mend the credentials
-    ├── AlbertTransportError           no answer
-    │   ├── AlbertConnectError         the connection was never made, nothing was sent: send it again
+    ├── AlbertAuthError                no token was obtained: fix the credentials
+    ├── AlbertTransportError           there is no answer
+    │   ├── AlbertConnectError         no connection was established, nothing was sent: send it again
     │   ├── AlbertTimeoutError         the deadline of the whole request passed: it may have been applied
-    │   └── AlbertLostError            reset, disconnected, or the answer was cut: it may have been applied
+    │   └── AlbertLostError            the connection broke, or the answer was cut: it may have been applied
     ├── AlbertResponseError            an answer that cannot be read: it may have been applied
-    └── AlbertHTTPError                a status that is not a success
-        ├── RedirectError              3xx; redirects are never followed: mend the base URL
-        ├── AlbertClientError          4xx: sending the same again brings the same, but for 401, 403 and 429
+    └── AlbertHTTPError                a status that is not 2xx
+        ├── RedirectError              3xx; redirects are never followed: fix the base URL
+        ├── AlbertClientError          4xx: the same request gets the same answer, except for 401, 403 and 429
         │   ├── BadRequestError            400
         │   ├── UnauthorizedError          401, after the token was renewed once
         │   ├── ForbiddenError             403
@@ -29,7 +29,7 @@ The names are the official SDK's, so that code can move over::
             ├── BadGateway                 502
             └── ServiceUnavailableError    503
 
-No text of any of them, nor of a cause, holds a token, a secret or a header. All of them can be pickled.
+No text of an error or of its cause contains a token, a secret or a header. All errors can be pickled.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _REQUEST_TIMEOUT = 408
 
 
 class AlbertException(Exception):  # noqa: N818 - the official SDK's name
-    """The base of everything that this library raises on its own account.
+    """The base of the errors that this library raises.
 
     Attributes
     ----------
     message : str
-        What went wrong; for an :class:`AlbertHTTPError`, the server's words.
+        The cause; for an :class:`AlbertHTTPError`, the message of the server.
     method, path : str | None
-        The request, as far as there was one. The path is the one on the wire, without the query.
+        The request, if there was one. The path is the one on the wire, without the query.
     not_applied : bool
-        Albert surely did not act on the request that the caller made: it never left (no connection, no token,
-        bad arguments), or was turned away at the door with a 401 or 429. False means that it is not known.
+        Whether Albert has certainly not acted on the request of the caller. It was never sent (no connection, no token,
+        bad arguments), or it was refused with a 401 or 429. False means that this is not known.
     """
 
     _NOT_APPLIED: ClassVar[bool] = False
@@ -72,7 +72,7 @@ class AlbertException(Exception):  # noqa: N818 - the official SDK's name
 
 
 def _restored(cls: type[AlbertException], args: tuple[Any, ...], state: dict[str, Any]) -> AlbertException:
-    """Undo ``__reduce__`` without ``__init__``, whose keywords a pickle does not carry."""
+    """Restore an error without ``__init__``, because a pickle does not contain its keywords."""
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
@@ -84,17 +84,17 @@ def _shortened(path: str, limit: int = 200) -> str:
 
 
 class InvalidRequestError(AlbertException, ValueError):
-    """The arguments cannot be sent; nothing was."""
+    """The arguments cannot be sent. Nothing was sent."""
 
     _NOT_APPLIED = True
 
 
 class InvalidIdError(InvalidRequestError):
-    """An id that cannot be sent as one path segment; nothing was sent."""
+    """An id cannot be sent as one path segment. Nothing was sent."""
 
 
 class AlbertAuthError(AlbertException):
-    """No token could be had: the credentials were refused, or the token endpoint's answer holds none."""
+    """No token was obtained: the credentials were refused or cannot be read, or the answer contains no token."""
 
     _NOT_APPLIED = True
 
@@ -104,38 +104,36 @@ class AlbertTransportError(AlbertException):
 
 
 class AlbertConnectError(AlbertTransportError):
-    """The connection was never made (name, route, refusal, TLS, or a time-out of these): nothing was sent."""
+    """No connection was established (name, route, refusal, proxy, TLS, or a timeout of these). Nothing was sent."""
 
     _NOT_APPLIED = True
 
 
 class AlbertTimeoutError(AlbertTransportError):
-    """The deadline of the whole request passed; it may have been applied, unless ``not_applied``."""
+    """The deadline of the whole request passed. It may have been applied, unless ``not_applied``."""
 
 
 class AlbertLostError(AlbertTransportError):
-    """The connection broke before the whole answer was there; the request may have been applied."""
+    """The connection broke before the whole answer was received. The request may have been applied."""
 
 
 class AlbertResponseError(AlbertException):
-    """An answer that cannot be read: no JSON, wrong shape, too large. It may have been applied."""
+    """An answer cannot be read: not HTTP, not JSON, wrong shape, or too large. The request may have been applied."""
 
 
 class AlbertHTTPError(AlbertException):
-    """An answer with a status that is not a success.
+    """An answer has a status that is not 2xx.
 
     Attributes
     ----------
     status_code : int
         The status.
     message : str
-        The server's words, one line of up to 500 characters with control characters escaped; may be empty.
+        The message of the server: one line of at most 500 characters, with control characters escaped. It can be empty.
     body : str
-        The body as text, up to 4,096 characters; secrets are replaced as in ``message``.
-    judged : bool
-        The server turned the request down, and surely did not act on it.
+        The body as text, at most 4,096 characters. Secrets are replaced, as in ``message``.
     retry_after : float | None
-        Seconds that the server asked to wait for, as it said them (not capped), or None.
+        The seconds of ``Retry-After``, without a limit; None without the header.
     """
 
     def __init__(
@@ -155,20 +153,20 @@ class AlbertHTTPError(AlbertException):
 
     @property
     def rejected(self) -> bool:
-        """Whether the server judged the request and turned it down: a 3xx, or a 4xx but 408, which had not all of it.
+        """Return whether the server refused the request: a 3xx, or a 4xx other than 408.
 
-        It was not applied then; whether to send it again is another question (403 and 429).
+        A refused request was not applied. It can still be useful to repeat it (403 and 429).
         """
         return self.status_code // 100 in {3, 4} and self.status_code != _REQUEST_TIMEOUT
 
     def __str__(self) -> str:
         request = f"{self.method} {_shortened(self.path or '')} " if self.method else ""
-        words = f": {self.message}" if self.message else ""
-        return f"{request}answered {self.status_code}{words}"
+        message = f": {self.message}" if self.message else ""
+        return f"{request}answered {self.status_code}{message}"
 
 
 class RedirectError(AlbertHTTPError):
-    """3xx. Redirects are never followed: the token goes to the configured origin only."""
+    """3xx. Redirects are never followed, because the token is sent to the configured origin only."""
 
 
 class AlbertClientError(AlbertHTTPError):
@@ -186,7 +184,7 @@ class UnauthorizedError(AlbertClientError):
 
 
 class ForbiddenError(AlbertClientError):
-    """403; Albert's is sometimes transient."""
+    """403. It is sometimes transient with Albert."""
 
 
 class NotFoundError(AlbertClientError):
@@ -220,7 +218,7 @@ class TooManyRequestsError(AlbertClientError):
 
 
 class AlbertServerError(AlbertHTTPError):
-    """5xx; the request may have been applied."""
+    """5xx. The request may have been applied."""
 
 
 class InternalServerError(AlbertServerError):
@@ -254,5 +252,5 @@ _BY_FAMILY: dict[int, type[AlbertHTTPError]] = {3: RedirectError, 4: AlbertClien
 
 
 def http_error_class(status: int) -> type[AlbertHTTPError]:
-    """Return the class for a status: its own, or its family's, or the base for a status of no family."""
+    """Return the class for a status: its own, that of its family, or the base."""
     return _BY_STATUS.get(status) or _BY_FAMILY.get(status // 100, AlbertHTTPError)

@@ -1,10 +1,11 @@
-"""A chat session as Albert serves it; unknown fields and values are kept."""
+"""The models of the public client: a chat session and its parts. Unknown fields and values are kept."""
 
 from __future__ import annotations
 
+import difflib
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,45 +14,102 @@ class Status(StrEnum):
     """The known values of ``ChatSession.status``."""
 
     ACTIVE = "active"
+    """The session can be continued."""
     INACTIVE = "inactive"
+    """The session is closed."""
 
 
 class ChatSessionKind(StrEnum):
     """The known values of ``ChatSession.kind``."""
 
     CHAT = "chat"
+    """A person talks with the assistant."""
     AUTOMATION = "automation"
+    """An automation made the session."""
 
 
 class _Open(BaseModel):
-    model_config = ConfigDict(extra="allow", populate_by_name=True, validate_assignment=True)
+    """A model that keeps fields of the server that it does not know, and refuses unknown keywords of a program."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        validate_by_name=True,
+        validate_by_alias=True,
+        validate_assignment=True,
+        use_attribute_docstrings=True,
+    )
+
+    if not TYPE_CHECKING:  # type checkers read the signature from the fields
+
+        def __init__(self, /, **data: object) -> None:
+            fields = type(self).model_fields
+            known = {*fields, *(field.validation_alias for field in fields.values())}
+            for name in data:
+                if name not in known:
+                    close = difflib.get_close_matches(name.lower(), fields, 1, cutoff=0.7)
+                    hint = f"; did you mean {close[0]!r}?" if close else ""
+                    raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}{hint}")
+            super().__init__(**data)
+
+        # pydantic then does not call it for what model_validate reads, so that the server's new fields are kept
+        __init__.__pydantic_base_init__ = True
 
 
 class AuditFields(_Open):
-    """Who did something and when. A time that cannot be read stays the text it was."""
+    """The author and the time of a change."""
 
     by: str | None = None
-    by_name: str | None = Field(default=None, alias="byName")
+    """The id of the user."""
+    by_name: str | None = Field(default=None, validation_alias="byName", serialization_alias="byName")
+    """The name of the user."""
     at: Annotated[datetime | str | None, Field(union_mode="left_to_right")] = None
+    """The time; the server's text if it is not a time."""
 
 
 class ChatSession(_Open):
-    """One "Ask Albert" conversation, with Albert's ``id`` and the outside world's ``source_session_id``.
+    """One "Ask Albert" conversation.
 
-    Fields are populated by name or by the alias on the wire. ``status`` and ``kind`` are enum members where
-    the value is a known one, else the text itself. Fields that this version does not know are in
-    ``model_extra``.
+    Fields are given by name, or by their name on the wire (``sourceSessionId``). ``status`` and ``kind`` are enum
+    members if the value is known, otherwise text. Fields of the server that this version does not know are in
+    ``model_extra``. A program that has the server's data calls ``ChatSession.model_validate(data)``; the constructor
+    refuses unknown keywords.
+
+    Raises
+    ------
+    TypeError
+        An unknown keyword, such as ``parentid``.
+    pydantic.ValidationError
+        A field is missing or has the wrong type.
     """
 
-    # In the order of the official SDK, so that a create is the same byte for byte.
+    # In the order of the official SDK, so that the body of a create has the same bytes.
     status: Annotated[Status | str | None, Field(union_mode="left_to_right")] = None
-    created: AuditFields | None = Field(default=None, alias="Created", frozen=True)
-    updated: AuditFields | None = Field(default=None, alias="Updated", frozen=True)
+    """``active``, ``inactive``, or a value that Albert has added."""
+    created: AuditFields | None = Field(
+        default=None, validation_alias="Created", serialization_alias="Created", frozen=True
+    )
+    """The author and the time of the creation; set by Albert."""
+    updated: AuditFields | None = Field(
+        default=None, validation_alias="Updated", serialization_alias="Updated", frozen=True
+    )
+    """The author and the time of the last change; set by Albert."""
     id: str | None = None
+    """Albert's id, such as ``SES123``; set by Albert."""
     name: str
-    parent_id: str | None = Field(default=None, alias="parentId")
-    source_session_id: str = Field(alias="sourceSessionId")
-    last_message_at: str | None = Field(default=None, alias="lastMessageAt")
+    """The session's name."""
+    parent_id: str | None = Field(default=None, validation_alias="parentId", serialization_alias="parentId")
+    """The id of the folder; None if the session is in no folder."""
+    source_session_id: str = Field(validation_alias="sourceSessionId", serialization_alias="sourceSessionId")
+    """The external id, chosen by the program that creates the session."""
+    last_message_at: str | None = Field(
+        default=None, validation_alias="lastMessageAt", serialization_alias="lastMessageAt"
+    )
+    """The time of the last message, as Albert's text (ISO 8601)."""
     kind: Annotated[ChatSessionKind | str | None, Field(union_mode="left_to_right")] = None
-    automation_id: str | None = Field(default=None, alias="automationId")
-    automation_run_id: str | None = Field(default=None, alias="automationRunId")
+    """``chat``, ``automation``, or a value that Albert has added."""
+    automation_id: str | None = Field(default=None, validation_alias="automationId", serialization_alias="automationId")
+    """The automation that owns the session."""
+    automation_run_id: str | None = Field(
+        default=None, validation_alias="automationRunId", serialization_alias="automationRunId"
+    )
+    """The run of the automation that made the session."""

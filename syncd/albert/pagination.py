@@ -1,16 +1,21 @@
-"""Listings, page by page or item by item, that end on evidence and never go round in circles."""
+"""Listings, by item or by page. A listing ends on evidence and never follows a cycle of page keys.
+
+`ChatSessionCollection.get_all` returns an `AsyncAlbertPaginator`; programs iterate over it.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from syncd.albert.errors import AlbertResponseError
+from syncd.albert.errors import AlbertResponseError, InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
     from syncd.albert.session import AsyncAlbertSession
     from syncd.albert.urls import Params
@@ -26,9 +31,9 @@ class Page(Generic[T]):
     Attributes
     ----------
     items : list[T]
-        The items, cut off where ``max_items`` was reached.
+        The items, up to the limit ``max_items``.
     last_key : str | None
-        The ``startKey`` of the next page; None when the server named none.
+        The ``startKey`` of the next page; None if the server named none.
     """
 
     items: list[T]
@@ -36,7 +41,10 @@ class Page(Generic[T]):
 
 
 class AsyncAlbertPaginator(AsyncIterator[T]):
-    """Iterates over the items of a key-based listing; ``pages()`` does so by page. Use one of the two, once.
+    """Iterates over the items of a listing that is paged by keys; ``pages()`` iterates by page.
+
+    One task iterates at a time. A listing that raised, or whose task was cancelled, can be iterated again: it continues
+    with the item or the page that failed. It never ends silently before the end.
 
     Parameters
     ----------
@@ -45,26 +53,36 @@ class AsyncAlbertPaginator(AsyncIterator[T]):
     path : str
         The endpoint.
     deserialize : Callable[[object], T]
-        Makes an item of what stands in ``Items``.
+        Reads one item. It raises :class:`AlbertResponseError` if the item is unreadable.
     params : Params | None
-        The query of every page; ``startKey`` in it is where to begin.
+        The query of every page; a ``startKey`` in it is the same as `start_key`.
     max_items : int | None
-        Stop after as many items.
+        The number of items after which the listing ends; None for no limit.
+    start_key : str | None
+        The key of the page to begin with, such as an earlier listing's ``last_key``; None for the first page.
+    on_error : Callable[[object, AlbertResponseError], None] | None
+        Called with each unreadable item and its error; the listing goes on with the next item. Without it, the error
+        is raised, and an iteration that is continued goes on after that item.
+    deserialize_page : Callable[[list[object]], list[T]] | None
+        Reads all items of a page in one call, which is faster. If it raises :class:`AlbertResponseError`, the items are
+        read one by one.
 
     Notes
     -----
-    The listing ends at a page whose ``lastKey`` is absent, null or empty, or was seen before in this listing
-    (the items of that page are still given out: some endpoints name a key on their last page too). A page
-    with no items and a new key is *not* the end. The official SDK stops there, which ends a filtered listing
-    early, and it has no guard against a cycle of keys.
+    The listing ends at a page whose ``lastKey`` is absent, null or empty, or was seen before in this listing. The items
+    of that page still count, because some endpoints name a key on their last page too. A page without items and with a
+    new key is *not* the end. The official SDK stops there, which ends a filtered listing early, and it has no guard
+    against a cycle of keys.
 
     Raises
     ------
     AlbertResponseError
-        While iterating: a 200 that is not a listing (not JSON, no ``Items`` list, a ``lastKey`` that is not
-        text).
+        While iterating: a 200 that is not a listing (not JSON, no ``Items`` list, a ``lastKey`` that is not text), or
+        an unreadable item without ``on_error``.
+    InvalidRequestError
+        While iterating: another task iterates over the same listing.
     AlbertException
-        Whatever the session raises.
+        While iterating: any error of the session.
     """
 
     def __init__(
@@ -75,61 +93,130 @@ class AsyncAlbertPaginator(AsyncIterator[T]):
         deserialize: Callable[[object], T],
         params: Params | None = None,
         max_items: int | None = None,
+        start_key: str | None = None,
+        on_error: Callable[[object, AlbertResponseError], None] | None = None,
+        deserialize_page: Callable[[list[object]], list[T]] | None = None,
     ) -> None:
         self._session = session
         self._path = path
         self._deserialize = deserialize
+        self._deserialize_page = deserialize_page
         self._params = dict(params or {})
-        self._max_items = max_items
+        begin = self._params.pop("startKey", None)
+        start_key = start_key if begin is None else str(begin)
+        self._on_error = on_error
+        self._left = max_items
+        self._key = start_key
+        self._seen = {start_key}
+        self._items: deque[object] = deque()
+        self._read: deque[T] = deque()
+        self._last_key: str | None = None
+        self._ended = False
         self._has_more = False
-        self._items = self._by_item()
+        self._running = False
 
     @property
     def has_more(self) -> bool:
-        """True once iteration was ended by ``max_items`` and more items are there, or another page is."""
+        """Whether ``max_items`` ended the listing although more items, or another page, are there."""
         return self._has_more
+
+    @property
+    def last_key(self) -> str | None:
+        """The ``startKey`` of the page after the last page that was fetched; None before the first and at the end.
+
+        A new listing with this ``start_key`` begins after that page. Items of the page that were not yet consumed are
+        not repeated.
+        """
+        return self._last_key
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
-        return await anext(self._items)
+        with self._alone():
+            while not self._read:
+                if self._items:
+                    self._read_one()
+                elif self._ended:
+                    raise StopAsyncIteration
+                else:
+                    await self._fetch()
+            return self._read.popleft()
 
     async def aclose(self) -> None:
-        """End the iteration."""
-        await self._items.aclose()
+        """End the listing; further iteration ends at once."""
+        self._ended = True
+        self._items.clear()
+        self._read.clear()
 
     async def pages(self) -> AsyncGenerator[Page[T], None]:
-        """Iterate by page, empty ones included."""
-        async for page in self._raw_pages():
-            yield Page([self._deserialize(item) for item in page.items], page.last_key)
-
-    async def _by_item(self) -> AsyncGenerator[T, None]:
-        async for page in self._raw_pages():
-            for item in page.items:
-                yield self._deserialize(item)
-
-    async def _raw_pages(self) -> AsyncGenerator[Page[object], None]:
-        params = dict(self._params)
-        seen = {params.get("startKey")}
-        left = self._max_items
+        """Iterate by page, empty pages included; raises the same errors as the iteration by item."""
         while True:
-            page = parsed_page(await self._session.ask("GET", self._path, params=params))
-            another = page.last_key is not None and page.last_key not in seen
-            if left is not None and left <= len(page.items):
-                self._has_more = another or left < len(page.items)
-                yield Page(page.items[:left], page.last_key)
+            with self._alone():
+                if self._ended and not self._items and not self._read:
+                    return
+                if not self._items and not self._read:
+                    await self._fetch()
+                while self._items:
+                    self._read_one()
+                items = list(self._read)
+                self._read.clear()
+            yield Page(items, self._last_key)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse a second task that iterates at the same time: each would get a part of the items."""
+        if self._running:
+            raise InvalidRequestError("another task iterates over this listing; call get_all once for each task")
+        self._running = True
+        try:
+            yield
+        finally:
+            self._running = False
+
+    async def _fetch(self) -> None:
+        """Fetch the next page. State changes only after its answer is there, so that a failure can be repeated."""
+        params = self._params if self._key is None else {**self._params, "startKey": self._key}
+        page = parsed_page(await self._session.ask("GET", self._path, params=params))
+        another = page.last_key is not None and page.last_key not in self._seen
+        items = page.items
+        if self._left is not None and self._left <= len(items):
+            self._has_more = another or self._left < len(items)
+            items, another = items[: self._left], False
+        if self._left is not None:
+            self._left -= len(items)
+        self._last_key = page.last_key
+        self._key = page.last_key
+        self._seen.add(page.last_key)
+        self._ended = not another
+        if self._deserialize_page is not None:
+            try:
+                self._read.extend(self._deserialize_page(items))
+            except AlbertResponseError:
+                pass  # one of them is unreadable: they are read one by one
+            else:
                 return
-            yield page
-            if not another:
-                return
-            left = None if left is None else left - len(page.items)
-            params["startKey"] = page.last_key
-            seen.add(page.last_key)
+        self._items.extend(items)
+
+    def _read_one(self) -> None:
+        """Read the next item by itself; report an unreadable one."""
+        item = self._items.popleft()
+        try:
+            self._read.append(self._deserialize(item))
+        except AlbertResponseError as error:
+            if self._on_error is None:
+                raise
+            self._on_error(item, error)
 
 
 def parsed_page(answer: Answer) -> Page[object]:
-    """Return the page in a 200; anything that is not a listing is an error, never an empty listing."""
+    """Return the page in a 200.
+
+    Raises
+    ------
+    AlbertResponseError
+        The body is not a listing. It is never treated as an empty listing.
+    """
     reason = "it is not JSON"
     try:
         body = json.loads(answer.content)
@@ -147,12 +234,12 @@ def parsed_page(answer: Answer) -> Page[object]:
 
 
 def _shape(body: object) -> tuple[list[object] | None, str | None, str]:
-    """Return the items and the key of a listing, or None and what is wrong with it."""
+    """Return the items and the key of a listing, or None and the reason why it is not one."""
     if not isinstance(body, dict):
-        return None, None, "it is no JSON object"
+        return None, None, "it is not a JSON object"
     items, key = body.get("Items"), body.get("lastKey")
     if not isinstance(items, list):
-        return None, None, "its Items are no list"
+        return None, None, "its Items are not a list"
     if not isinstance(key, str | None):
-        return None, None, "its lastKey is no text"
+        return None, None, "its lastKey is not text"
     return items, key, ""

@@ -1,4 +1,4 @@
-"""Ids are data, never path syntax: each becomes exactly one percent-encoded path segment, or is refused."""
+"""Ids in paths: each becomes exactly one percent-encoded segment, or is refused. Imports use the same check."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from urllib.parse import quote
 from syncd.albert.errors import InvalidIdError
 
 MAX_LENGTH = 1024
-"""Characters of an id; longer ones meet the request-line limits of servers (8 KB) once encoded."""
+"""Characters of an id. A longer one can exceed the request line of servers (8 KB) when it is encoded."""
 MAX_BYTES = 2000
-"""Bytes of an id, which leave room for the other one of a session; see `listing.LONGEST_IDS`."""
+"""Bytes of an id in UTF-8. `records.parse.LONGEST_IDS` bounds the two ids of a session together."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def segment(value: str) -> str:
-    """Return ``value`` as one path segment, everything but unreserved characters percent-encoded.
+def segment(value: str | None) -> str:
+    """Return an id as one path segment; every character that is not unreserved is percent-encoded.
 
-    Encoding alone is not enough: a server, a proxy or this side's own URL class may resolve ``.`` and ``..``
-    (encoded dots too, by WHATWG's rules), an empty segment names the collection instead of the item, and
-    control characters are for log and header injection.
+    Encoding alone is not sufficient. A server, a proxy or a URL class can resolve ``.`` and ``..``, also encoded ones
+    (by the rules of WHATWG). An empty segment names the collection instead of the item. Control characters serve log
+    and header injection.
 
     Raises
     ------
     InvalidIdError
-        ``value`` is not text, is empty, ``.`` or ``..``, is longer than 1,024 characters or 2,000 bytes, or holds a
+        The id is not text, is empty, ``.`` or ``..``, is longer than 1,024 characters or 2,000 bytes, or contains a
         control character (C0, DEL, C1) or a lone surrogate.
     """
     if not isinstance(value, str):

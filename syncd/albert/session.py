@@ -1,20 +1,13 @@
-"""One origin, its credentials, and one deadline for each request: what every call to Albert goes through."""
+"""A session with Albert: one origin, its credentials, and one deadline for each request. Every call goes through it."""
 
 from __future__ import annotations
 
-import json as jsonlib
-import math
-import re
-import ssl
 import time
-from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, Self
 
 import anyio
-import httpx
 from pydantic import SecretStr
 
 from syncd.albert.answers import http_error, redactor
@@ -26,7 +19,7 @@ from syncd.albert.auth import (
     Token,
     TokenReader,
 )
-from syncd.albert.bodies import ENCODINGS
+from syncd.albert.bodies import json_body
 from syncd.albert.errors import (
     AlbertAuthError,
     AlbertException,
@@ -34,78 +27,79 @@ from syncd.albert.errors import (
     AlbertResponseError,
     AlbertServerError,
     AlbertTimeoutError,
-    InvalidRequestError,
     TooManyRequestsError,
     UnauthorizedError,
 )
+from syncd.albert.headers import TOKEN_HEADERS, api_headers
+from syncd.albert.proxy import proxy_of
+from syncd.albert.request_state import RequestState, placed
 from syncd.albert.transport import Transport
 from syncd.albert.urls import checked_base_url, checked_path, query
 from syncd.albert.wire import Answer, Request
+from syncd.tls import client_context
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    import os
+    import ssl
+    from collections.abc import Awaitable, Callable, Mapping
+
+    import httpx
 
     from syncd.albert.urls import Params
 
-try:
-    _VERSION = version("syncd")
-except PackageNotFoundError:  # run from a checkout that was never installed
-    _VERSION = "0"
-
-_CONNECT_SHARE: Final = 10.0
-_LINE_BREAK: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_OWN_HEADERS: Final = frozenset(
-    {"authorization", "host", "accept-encoding", "content-length", "transfer-encoding", "connection"}
-)
-_JSON: Final = jsonlib.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-_TOKEN_HEADERS: Final = {
-    "Content-Type": "application/x-www-form-urlencoded",
-    "Accept": "application/json",
-    "User-Agent": f"syncd/{_VERSION}",
-    "Accept-Encoding": ENCODINGS,
-}
+_CONNECT_LIMIT: Final = 10.0
+"""Seconds for a connection at most; a shorter timeout of the request allows half of it."""
 
 
 class AsyncAlbertSession:
-    """An async session for the Albert API; use it as an async context manager, or call ``aclose``.
+    """An async session for the Albert API. Use it as an async context manager, or call ``aclose``.
 
     Parameters
     ----------
     base_url : str
-        ``https://host``, with a path prefix or without; http on loopback only. Secrets go to this origin
-        alone.
+        ``https://host``, with a path prefix or without; http on loopback only. Secrets are sent to this origin only.
     token : str | SecretStr | Callable[[], str] | None
-        A fixed token, or a function that reads it: that is called once, and again after a 401.
+        A fixed token, or a function that reads it. The function is called once, and again after each 401.
     auth_manager : AlbertClientCredentials | None
-        Gets and renews tokens; overrides ``token``.
+        Obtains and renews tokens; overrides ``token``.
     headers : Mapping[str, str] | None
-        Sent with every API request, replacing a default of the same name. ``Authorization``, ``Host`` and
-        ``Accept-Encoding`` are the session's own.
+        Sent with every API request; each replaces a default of the same name. ``Authorization``, ``Host`` and
+        ``Accept-Encoding`` cannot be replaced.
     timeout : float
-        Seconds for the whole of a request: connecting, the body, and a renewed token with the request sent
-        again. The connection gets up to half of it, at most 10.
+        Seconds for a whole request: connecting, the body, and a renewed token with the second request after it. The
+        connection gets up to half of it, at most 10.
     max_response_bytes : int
-        The limit of a body before and after decompression.
+        The limit of a body in bytes, before and after decompression.
     max_connections : int
-        Connections open at once.
+        Open connections at once.
     before_request : Callable[[], Awaitable[None]] | None
-        Awaited before every request, those for tokens included (a rate limiter). Not part of the deadline.
+        Awaited before every request, also those for tokens. For a rate limit. It does not count towards the timeout.
     after_request : Callable[[str, int | BaseException, float], None] | None
-        Told of every request that was sent: its method (``TOKEN`` for one to the token endpoint), the status or the
-        error that ended it, and the seconds it took. For metrics.
+        Called after every request with its method (``TOKEN`` for one to the token endpoint), the status or the error
+        that ended it, and its seconds. For metrics.
     verify : ssl.SSLContext | None
-        For a CA of one's own. It must check certificates and host names.
+        A context that checks certificates and host names, instead of one with the CAs of the system.
+    proxy : str | SecretStr | None
+        An http(s) proxy for all requests, such as ``http://user:p%40ss@proxy.example.com:3128``. An https URL is
+        reached through a CONNECT tunnel. Proxies of the environment (``HTTPS_PROXY``) are ignored.
+    ca_file : str | os.PathLike[str] | None
+        A PEM file of CA certificates that are trusted in addition to those of the system.
+
+    Attributes
+    ----------
+    refused : bool
+        Whether Albert refused the credentials in the last request.
 
     Notes
     -----
-    Nothing is retried, no redirect is followed, no proxy of the environment is used, no cookie is kept. The
-    one exception: a request that was refused with a 401 is sent once more when there is another token.
+    Nothing is retried, no redirect is followed, and no cookie is kept. The one exception: a request that was refused
+    with a 401 is sent again if there is another token.
 
     Raises
     ------
     ValueError
-        No credentials, a base URL that a secret must not go to, or a context that does not check
-        certificates.
+        There are no credentials. Or a secret must not be sent to the base URL, the proxy's URL is not one, the CA file
+        cannot be read, the context does not check certificates, or a header cannot be sent.
     """
 
     def __init__(
@@ -121,23 +115,24 @@ class AsyncAlbertSession:
         before_request: Callable[[], Awaitable[None]] | None = None,
         after_request: Callable[[str, int | BaseException, float], None] | None = None,
         verify: ssl.SSLContext | None = None,
+        proxy: str | SecretStr | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
-        if verify is not None and (verify.verify_mode != ssl.CERT_REQUIRED or not verify.check_hostname):
-            raise ValueError("verify must be a context that checks certificates and host names")
         self.base_url = checked_base_url(base_url)
         self._credentials = _credentials(token, auth_manager)
         self._timeout = timeout
         self._before_request = before_request
         self._after_request = after_request
         self.refused = False
-        """Whether Albert refuses the credentials: it did when it was last asked."""
-        self._headers = _merged(headers)
-        self._hidden: tuple[list[str], Callable[[str], str]] = ([], redactor(()))
+        self._headers = api_headers(headers)
+        self._proxy = proxy_of(proxy)
+        self._redactor: tuple[list[str], Callable[[str], str]] = ([], redactor(()))
         self._transport = Transport(
-            connect_timeout=min(timeout / 2, _CONNECT_SHARE),
+            connect_timeout=min(timeout / 2, _CONNECT_LIMIT),
             max_response_bytes=max_response_bytes,
             max_connections=max_connections,
-            verify=verify,
+            verify=client_context(verify, ca_file),
+            proxy=self._proxy,
         )
 
     def __repr__(self) -> str:
@@ -151,62 +146,117 @@ class AsyncAlbertSession:
         params: Params | None = None,
         json: object = None,
     ) -> httpx.Response:
-        """Send one request and return its answer as httpx's; see :meth:`ask`."""
+        """Send one request and return its answer as a response of httpx.
+
+        Parameters and errors are those of :meth:`ask`.
+
+        Raises
+        ------
+        AlbertException
+            As :meth:`ask` says.
+        """
         return (await self.ask(method, path, params=params, json=json)).response()
 
     async def ask(self, method: str, path: str, *, params: Params | None = None, json: object = None) -> Answer:
-        """Send one request and return its answer, the body read.
+        """Send one request and return its answer with the whole body.
 
         Parameters
         ----------
         method : str
             In capitals.
         path : str
-            Percent-encoded, beginning with a slash; ids in it by :func:`syncd.albert.paths.segment`.
+            Percent-encoded, beginning with a slash. Ids in it come from :func:`syncd.albert.paths.segment`.
         params : Mapping[str, str | Sequence[str] | None] | None
-            The query, not encoded; a name is repeated for each of a sequence, None is left out.
+            The query, not encoded. A name is repeated for each item of a sequence; None is left out.
         json : object
             The body; None for no body.
 
+        Returns
+        -------
+        Answer
+            With a status of 2xx.
+
         Raises
         ------
-        AlbertException
-            Any but :class:`InvalidIdError`; see :mod:`syncd.albert.errors`.
+        InvalidRequestError
+            The path, the query or the body cannot be sent. Nothing was sent.
+        AlbertAuthError
+            No token was obtained.
+        AlbertConnectError
+            The connection, also the one for a token, was not established.
+        AlbertTimeoutError
+            The whole answer was not received within the timeout.
+        AlbertLostError
+            The connection broke before the whole answer was received.
+        AlbertResponseError
+            The answer cannot be read.
+        AlbertHTTPError
+            The status is not 2xx; the subclass tells which. A 429 or 5xx of the token endpoint is raised as such.
+        RuntimeError
+            The session is closed.
         """
-        course = _RequestState()
+        state = RequestState()
         request = self._request(method, path, params, json)
-        with anyio.move_on_after(self._timeout) as course.deadline:
+        with anyio.move_on_after(self._timeout) as state.deadline:
             try:
-                answer = await self._authorized(request, course)
+                answer = await self._authorized(request, state)
             except (AlbertAuthError, UnauthorizedError):
                 self.refused = True
                 raise
             self.refused = False
             return answer
-        # Only the deadline comes here.
+        # Reached only when the deadline has passed.
         late = AlbertTimeoutError(f"no whole answer within {self._timeout:g} seconds")
-        late.not_applied = not course.sent
-        raise _placed(late, request)
+        late.not_applied = not state.sent
+        raise placed(late, request)
 
     async def get(self, path: str, *, params: Params | None = None) -> httpx.Response:
-        """Send a GET; see :meth:`request`."""
+        """Send a GET.
+
+        Raises
+        ------
+        AlbertException
+            As :meth:`ask` says.
+        """
         return await self.request("GET", path, params=params)
 
     async def post(self, path: str, *, params: Params | None = None, json: object = None) -> httpx.Response:
-        """Send a POST; see :meth:`request`."""
+        """Send a POST.
+
+        Raises
+        ------
+        AlbertException
+            As :meth:`ask` says.
+        """
         return await self.request("POST", path, params=params, json=json)
 
     async def patch(self, path: str, *, params: Params | None = None, json: object = None) -> httpx.Response:
-        """Send a PATCH; see :meth:`request`."""
+        """Send a PATCH.
+
+        Raises
+        ------
+        AlbertException
+            As :meth:`ask` says.
+        """
         return await self.request("PATCH", path, params=params, json=json)
 
     async def delete(self, path: str, *, params: Params | None = None) -> httpx.Response:
-        """Send a DELETE; see :meth:`request`."""
+        """Send a DELETE.
+
+        Raises
+        ------
+        AlbertException
+            As :meth:`ask` says.
+        """
         return await self.request("DELETE", path, params=params)
 
     async def aclose(self) -> None:
-        """Close all connections; safe to call twice."""
+        """Close all connections. A second call has no effect."""
         await self._transport.aclose()
+
+    def reload_credentials(self) -> None:
+        """Read credentials that are given as functions again before the next request, without waiting for a 401."""
+        self._credentials.reload()
 
     async def __aenter__(self) -> Self:
         return self
@@ -215,43 +265,43 @@ class AsyncAlbertSession:
         await self.aclose()
 
     def _request(self, method: str, path: str, params: Params | None, json: object) -> Request:
-        """Return the request without its token; raises what is wrong with the arguments."""
+        """Return the request without its token."""
         url = self.base_url + checked_path(path)
-        asked = query(params) if params else ""
-        content = None if json is None else _encoded(json)
-        return Request(method, f"{url}?{asked}" if asked else url, content)
+        encoded = query(params) if params else ""
+        content = None if json is None else json_body(json)
+        return Request(method, f"{url}?{encoded}" if encoded else url, content)
 
-    async def _authorized(self, request: Request, course: _RequestState) -> Answer:
-        """Send ``request`` with a token; once more with another one if that is refused."""
-        token = self._credentials.at_hand() or await self._token(None, course)
-        answer = await self._send(request, token, course)
+    async def _authorized(self, request: Request, state: RequestState) -> Answer:
+        """Send a request with a token, and again with another token if the first is refused."""
+        token = self._credentials.at_hand() or await self._token(None, state)
+        answer = await self._send(request, token, state)
         if answer.status == HTTPStatus.UNAUTHORIZED:
-            course.sent = False  # it was turned away at the door
-            other = await self._token(token, course)
+            state.sent = False  # Albert did not act on it
+            other = await self._token(token, state)
             if other is not None:
                 token = other
-                answer = await self._send(request, token, course)
+                answer = await self._send(request, token, state)
         if answer.is_success:
             return answer
         raise http_error(answer, hide=self._hide(token))
 
-    async def _token(self, rejected: Token | None, course: _RequestState) -> Token | None:
+    async def _token(self, rejected: Token | None, state: RequestState) -> Token | None:
         try:
-            return await self._credentials.renewed(rejected, partial(self._ask_for_token, course))
+            return await self._credentials.renewed(rejected, partial(self._request_token, state))
         except AlbertException as error:
             error.not_applied = True
             raise
 
-    async def _ask_for_token(self, course: _RequestState, base_url: str | None, form: bytes) -> Answer:
-        """Send ``form`` to the token endpoint.
+    async def _request_token(self, state: RequestState, base_url: str | None, form: bytes) -> Answer:
+        """Send a form to the token endpoint.
 
-        Its 4xx must not be taken for an answer to the caller's own request (a 404 there is no missing
-        session), so all but 429 become an :class:`AlbertAuthError`; so does an answer that cannot be read.
+        A 4xx of it must not be confused with an answer to the request of the caller: a 404 here does not mean that a
+        session is missing. All except 429, and an answer that cannot be read, become an :class:`AlbertAuthError`.
         """
         url = (base_url or self.base_url) + TOKEN_PATH
         request = Request("POST", url, form)
         try:
-            answer = await self._exchange(request, _TOKEN_HEADERS, course)
+            answer = await self._exchange(request, TOKEN_HEADERS, state)
             if answer.is_success:
                 return answer
             raise http_error(answer, hide=self._hide(None))
@@ -259,21 +309,21 @@ class AsyncAlbertSession:
             raise
         except (AlbertHTTPError, AlbertResponseError) as error:
             refused = AlbertAuthError(f"no token: {error}")
-            raise _placed(refused, request) from error
+            raise placed(refused, request) from error
 
-    async def _send(self, request: Request, token: Token | None, course: _RequestState) -> Answer:
+    async def _send(self, request: Request, token: Token | None, state: RequestState) -> Answer:
         if token is None:
             raise AlbertAuthError("there is no token")
         headers = {**self._headers, "Authorization": token.header}
-        return await self._exchange(request, headers, course, is_callers=True)
+        return await self._exchange(request, headers, state, is_callers=True)
 
     async def _exchange(
-        self, request: Request, headers: Mapping[str, str], course: _RequestState, *, is_callers: bool = False
+        self, request: Request, headers: Mapping[str, str], state: RequestState, *, is_callers: bool = False
     ) -> Answer:
         if self._before_request is not None:
-            with course.standing_still():
+            with state.paused():
                 await self._before_request()
-        course.sent = is_callers
+        state.sent = is_callers
         ended: int | BaseException = 0
         began = time.perf_counter()
         try:
@@ -281,9 +331,9 @@ class AsyncAlbertSession:
             ended = answer.status
         except AlbertException as error:
             ended = error
-            raise _placed(error, request)  # noqa: B904 - the same error
+            raise placed(error, request)  # noqa: B904 - the same error
         except BaseException as error:  # a cancellation: by the deadline, or by the caller
-            ended = AlbertTimeoutError("late") if course.deadline.cancel_called else error
+            ended = AlbertTimeoutError("late") if state.deadline.cancel_called else error
             raise
         finally:
             if self._after_request is not None:
@@ -291,39 +341,12 @@ class AsyncAlbertSession:
         return answer
 
     def _hide(self, token: Token | None) -> Callable[[str], str]:
-        """Return what replaces the secrets in a text; they seldom change, and it takes long to make."""
+        """Return a function that replaces the secrets in a text. It is kept, because making one is slow."""
         used = [] if token is None else [token.secret.get_secret_value()]
-        secrets = [*used, *self._credentials.secrets()]
-        if secrets != self._hidden[0]:
-            self._hidden = (secrets, redactor(secrets))
-        return self._hidden[1]
-
-
-class _RequestState:
-    """How far one request has come: its deadline, and whether it may have reached Albert."""
-
-    __slots__ = ("deadline", "sent")
-    deadline: anyio.CancelScope
-
-    def __init__(self) -> None:
-        self.sent = False
-
-    @contextmanager
-    def standing_still(self) -> Iterator[None]:
-        """Stop the deadline's clock."""
-        left = self.deadline.deadline - anyio.current_time()
-        self.deadline.deadline = math.inf
-        try:
-            yield
-        finally:
-            self.deadline.deadline = anyio.current_time() + left
-
-
-def _placed(error: AlbertException, request: Request) -> AlbertException:
-    """Return ``error`` with the request that it belongs to."""
-    error.method = request.method
-    error.path = request.path
-    return error
+        secrets = [*used, *self._credentials.secrets(), *(() if self._proxy is None else self._proxy.secrets())]
+        if secrets != self._redactor[0]:
+            self._redactor = (secrets, redactor(secrets))
+        return self._redactor[1]
 
 
 def _credentials(
@@ -334,26 +357,3 @@ def _credentials(
     if token is None:
         raise ValueError("either token or auth_manager must be given")
     return StaticToken(token) if isinstance(token, str | SecretStr) else TokenReader(token)
-
-
-def _merged(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the headers of every API request but for the token; the same set as the official SDK's."""
-    merged = httpx.Headers(
-        {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": f"syncd/{_VERSION}"}
-    )
-    merged.update(headers)
-    if any(_LINE_BREAK.search(part) for pair in merged.raw for part in pair):
-        raise ValueError("a header holds a control character")
-    for own in _OWN_HEADERS.intersection(merged):
-        del merged[own]
-    merged["Accept-Encoding"] = ENCODINGS
-    return {name.decode(merged.encoding): value.decode(merged.encoding) for name, value in merged.raw}
-
-
-def _encoded(json: object) -> bytes:
-    """Return the JSON that httpx would send."""
-    try:
-        return _JSON.encode(json).encode()
-    except (ValueError, TypeError, RecursionError) as error:
-        reason = type(error).__name__
-    raise InvalidRequestError(f"the body cannot be sent as JSON ({reason})")

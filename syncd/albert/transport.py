@@ -1,20 +1,20 @@
-"""aiohttp's connections: one request, sent at most once, exactly as written.
+"""The connections of a session, over aiohttp: a request is sent at most once, exactly as written.
 
-Why not httpx's own: its pool walks all of its connections for every request (at 32 at once a third of the
-rate), and a request costs four times as much. Why not the package httpx-aiohttp: it reports a disconnect as a
-failure to connect, which would have a create sent twice, and it quotes URLs anew.
+httpx's own transport is not used: its pool examines all of its connections for every request (at 32 at once a third of
+the rate), and a request costs four times as much CPU. The package httpx-aiohttp reports a disconnect as a failure to
+connect, which would send a create twice, and it encodes URLs again.
 
-aiohttp resends idempotent requests by itself when a connection breaks (``ClientSession._request``, also on a
-connection that was not reused), never POST or PATCH. Here nothing is resent: a middleware turns a disconnect
-into our own error, which aiohttp does not take up. So one call is one request, and a rate limiter counts
-right.
+aiohttp repeats idempotent requests when a connection breaks (`ClientSession._request`, also on a new connection). Here
+nothing is repeated: a middleware turns a disconnect into an error of the client, which aiohttp does not repeat. One
+call is one request, so that a rate limit counts correctly.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import io
+import socket
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -22,27 +22,36 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from syncd.albert.bodies import UnreadableBodyError, decoded, too_large
-from syncd.albert.errors import (
-    AlbertConnectError,
-    AlbertException,
-    AlbertLostError,
-    AlbertResponseError,
+from syncd.albert.errors import AlbertConnectError, AlbertException, AlbertResponseError
+from syncd.albert.failures import (
+    LONGEST_HEADER,
+    MOST_HEADERS,
+    connect_failure,
+    harmless_cause,
+    place_of,
+    proxy_refusal,
+    request_failure,
 )
 from syncd.albert.wire import Answer, Request
 
 if TYPE_CHECKING:
-    import socket
     import ssl
     from collections.abc import Mapping
 
-    from aiohttp import ClientHandlerType
+    from aiohttp import ClientHandlerType, ClientRequest, ClientTimeout
     from aiohttp.abc import ResolveResult
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.tracing import Trace
+
+    from syncd.albert.proxy import Proxy
 
 KEEPALIVE: Final = 4.0
-"""Seconds an idle connection is kept: less than the 5 after which uvicorn and Node close theirs."""
-
-_LARGE = 1 << 20  # beyond this aiohttp warns about bytes
-_NEVER_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+"""Seconds that an idle connection is kept: less than the 5 after which uvicorn and Node close theirs."""
+_TUNNEL_SHARE: Final = 1.5
+"""Connect timeouts that a connection through a proxy may take as a whole. aiohttp has no timeout for the answer to
+CONNECT, and this one is shorter than the deadline of the request, of which the connect timeout is at most a half."""
+_LARGE: Final = 1 << 20
+"""Bytes of a body from which aiohttp warns about bytes objects."""
 
 
 class Transport:
@@ -55,16 +64,11 @@ class Transport:
     max_response_bytes : int
         The limit of a body, before and after decompression.
     max_connections : int
-        Requests beyond as many wait for a connection.
+        Open connections at once; further requests wait for one.
     verify : ssl.SSLContext | None
-        A context that checks certificates against a CA of one's own; None for the system's.
-
-    Raises
-    ------
-    AlbertTransportError, AlbertResponseError
-        From ``send``, with a text that quotes nothing of the request. A body that cannot be read under a
-        status that is not a success, or in the answer to a DELETE, is no error: the status says enough, and
-        ``unreadable`` says why there is no body.
+        A context that checks certificates; None for the CAs of the system.
+    proxy : Proxy | None
+        The proxy for all requests; None for direct connections. Proxies of the environment are ignored.
     """
 
     def __init__(
@@ -74,39 +78,59 @@ class Transport:
         max_response_bytes: int,
         max_connections: int,
         verify: ssl.SSLContext | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self._connect_timeout = connect_timeout
         self._limit = max_response_bytes
         self._max_connections = max_connections
         self._verify = verify
+        self._proxy = proxy
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
     async def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
-        """Send a request; ``Host`` and what belongs to the body are added to its headers."""
+        """Send a request; `Host` and the headers of the body are added to its headers.
+
+        A body that cannot be read is an error only in the answer to a request that succeeded and is not a DELETE.
+        Otherwise the status is sufficient, and `Answer.unreadable` says why there is no body.
+
+        Raises
+        ------
+        AlbertConnectError
+            The connection was not established, or the proxy refused to establish it. Nothing was sent to Albert.
+        AlbertLostError
+            The connection broke before the whole answer was received.
+        AlbertResponseError
+            The answer cannot be read: it is not HTTP, too large, or its encoding is wrong.
+        RuntimeError
+            The transport is closed.
+        """
+        url = URL(request.url, encoded=True)
         failure: AlbertException
         cause: BaseException | None = None
         try:
-            return await self._exchange(request, headers)
+            return await self._exchange(request, url, headers)
         except UnreadableBodyError as error:
             failure = AlbertResponseError(f"the body of the answer cannot be read: {error}")
         except aiohttp.ClientError as error:
-            failure = _translated(error)
-            cause = _harmless(error)
-        # Raised here and not in the handler: aiohttp's exceptions hold the request's headers, and with them
-        # the token, and would stay on as the context.
+            failure = request_failure(error, url)
+            cause = harmless_cause(error)
+        # Raised here and not in the handler: the attributes of aiohttp's exceptions hold the headers of the request,
+        # with the token, and would stay reachable as the context.
         raise failure from cause
 
-    async def _exchange(self, request: Request, headers: Mapping[str, str]) -> Answer:
+    async def _exchange(self, request: Request, url: URL, headers: Mapping[str, str]) -> Answer:
         content = request.content or None
         answer = await self._open_session().request(
             request.method,
-            URL(request.url, encoded=True),
-            headers=headers,
+            url,
+            headers=self._with_proxy_credentials(url, headers),
             data=content if content is None or len(content) <= _LARGE else io.BytesIO(content),
             allow_redirects=False,
+            proxy_headers=self._tunnel_headers(url),
         )
         try:
+            self._check_proxy(url, answer.status)
             body = await self._body(answer)
         except (UnreadableBodyError, aiohttp.ClientPayloadError):
             answer.close()
@@ -118,6 +142,23 @@ class Transport:
             answer.close()
             raise
         return Answer(request, answer.status, answer.headers, answer.raw_headers, body)
+
+    def _tunnel_headers(self, url: URL) -> dict[str, str] | None:
+        """Return the headers of the CONNECT request, which aiohttp sends for https."""
+        if self._proxy is None or self._proxy.authorization is None or url.scheme != "https":
+            return None
+        return {"Proxy-Authorization": self._proxy.authorization}
+
+    def _with_proxy_credentials(self, url: URL, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the headers of a request; one for plain http is sent to the proxy itself, so its credentials join."""
+        if self._proxy is None or self._proxy.authorization is None or url.scheme != "http":
+            return headers
+        return {**headers, "Proxy-Authorization": self._proxy.authorization}
+
+    def _check_proxy(self, url: URL, status: int) -> None:
+        """Recognize the answer of a proxy that refuses a request for plain http: Albert has not received it."""
+        if self._proxy is not None and url.scheme == "http" and status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            raise AlbertConnectError(proxy_refusal(status, place_of(url), self._proxy))
 
     async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
         if (answer.content_length or 0) > self._limit:
@@ -134,35 +175,66 @@ class Transport:
         return decoded(raw, ",".join(codings), self._limit) if codings else raw
 
     def _open_session(self) -> aiohttp.ClientSession:
-        """Return the aiohttp session, made on first use since it belongs to the running loop."""
+        """Return the aiohttp session; it is made on first use, because it belongs to the running event loop."""
         if self._closed:
             raise RuntimeError("this session is closed")
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._max_connections,
-                    keepalive_timeout=KEEPALIVE,
-                    ssl=True if self._verify is None else self._verify,
-                    resolver=_Resolver(self._connect_timeout),
-                ),
+                connector=_Connector(self._proxy, self._connect_timeout, self._max_connections, self._verify),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
                 trust_env=False,
+                proxy=None if self._proxy is None else self._proxy.url,
                 auto_decompress=False,
+                max_line_size=LONGEST_HEADER,
+                max_field_size=LONGEST_HEADER,
+                max_headers=MOST_HEADERS,
                 middlewares=(_at_most_once,),
             )
         return self._session
 
     async def aclose(self) -> None:
-        """Close all connections; safe to call twice."""
+        """Close all connections. A second call has no effect."""
         self._closed = True
         if self._session is not None:
             await self._session.close()
             self._session = None
 
 
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp's pool of connections. Every failure to establish one becomes an `AlbertConnectError`."""
+
+    def __init__(self, proxy: Proxy | None, timeout: float, limit: int, verify: ssl.SSLContext | None) -> None:
+        super().__init__(
+            limit=limit,
+            keepalive_timeout=KEEPALIVE,
+            ssl=True if verify is None else verify,
+            resolver=_Resolver(timeout),
+        )
+        self._via = proxy
+        self._patience = None if proxy is None else timeout * _TUNNEL_SHARE
+
+    async def _create_connection(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> ResponseHandler:
+        cause: BaseException | None = None
+        try:
+            async with asyncio.timeout(self._patience):
+                return await super()._create_connection(req, traces, timeout)
+        except TimeoutError:
+            through = "" if self._via is None else f" through the proxy {self._via.place}"
+            failure = AlbertConnectError(f"no connection to {place_of(req.url)}{through} in time")
+        except (aiohttp.ClientError, OSError) as error:
+            failure = connect_failure(error, req.url, self._via)
+            cause = harmless_cause(error)
+        raise failure from cause
+
+
 class _Resolver(AbstractResolver):
-    """aiohttp's resolver with a time-out of its own: ``sock_connect`` does not cover the look-up."""
+    """aiohttp's resolver with a timeout: `sock_connect` does not cover the look-up."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
@@ -173,51 +245,17 @@ class _Resolver(AbstractResolver):
             async with asyncio.timeout(self._timeout):
                 return await self._inner.resolve(host, port, family)  # type: ignore[arg-type]
         except TimeoutError:
-            raise OSError(errno.ETIMEDOUT, "the name look-up timed out") from None
+            raise socket.gaierror(socket.EAI_AGAIN, "the name look-up timed out") from None
 
     async def close(self) -> None:
         await self._inner.close()
 
 
 async def _at_most_once(request: aiohttp.ClientRequest, send: ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a request again: it does so for these two errors."""
+    """Prevent aiohttp from repeating a request, which it does after these two errors."""
     try:
         return await send(request)
-    except _NEVER_CONNECTED:
-        raise  # aiohttp does not resend after these
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        failure = _translated(error)
-        cause = _harmless(error)
+        failure = request_failure(error, request.url)
+        cause = harmless_cause(error)
     raise failure from cause
-
-
-def _translated(error: aiohttp.ClientError) -> AlbertException:
-    """Return our error for aiohttp's; what tells them apart is whether the request can have been applied."""
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            made: AlbertException = AlbertConnectError("the connection was not made in time")
-        case aiohttp.ClientConnectorError():
-            made = AlbertConnectError(f"no connection: {_reason(error.os_error)}")
-        case aiohttp.ClientPayloadError():
-            made = AlbertLostError("the answer was cut")
-        case aiohttp.ClientOSError():
-            made = AlbertLostError(f"the connection broke: {_reason(error)}")
-        case aiohttp.ServerDisconnectedError():
-            made = AlbertLostError("the server closed the connection without an answer")
-        case aiohttp.ClientResponseError():
-            made = AlbertResponseError("the answer is not HTTP")
-        case _:  # what no version known raises here; the cautious reading
-            made = AlbertLostError(f"the connection failed ({type(error).__name__})")
-    return made
-
-
-def _reason(error: OSError) -> str:
-    return str(getattr(error, "verify_message", "") or error.strerror or type(error).__name__)
-
-
-def _harmless(error: aiohttp.ClientError) -> BaseException | None:
-    """Return the operating system's error below aiohttp's, which quotes no header; None if there is none."""
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error
-    cause = error.__cause__
-    return cause if isinstance(cause, OSError) and not isinstance(cause, aiohttp.ClientError) else None

@@ -1,4 +1,4 @@
-"""Base URLs that a secret may be sent to, and queries that arrive as they were written."""
+"""Base URLs, paths and queries, as they are sent. The session calls these functions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def checked_base_url(url: str) -> str:
-    """Return ``url`` with its host in small letters and no trailing slash, ready for a path to be appended.
+    """Return a base URL with its host in small letters and without a trailing slash, so that a path can follow.
 
     Raises
     ------
     ValueError
-        What `base_url_problem` says. The message never repeats the URL, which may hold a password.
+        A secret must not be sent to this URL; see `base_url_problem`. The message does not repeat the URL.
     """
     problem = base_url_problem(url)
     if problem is not None:
@@ -32,17 +32,28 @@ def checked_base_url(url: str) -> str:
 
 
 def checked_path(path: str) -> str:
-    """Return ``path`` if it can go onto the wire unchanged: encoded already, absolute, no dot segments."""
+    """Return a path that can be sent unchanged: percent-encoded, absolute, without dot segments.
+
+    Raises
+    ------
+    InvalidRequestError
+        The path has another form.
+    """
     if not PATH.fullmatch(path):
         raise InvalidRequestError(f"not an encoded absolute path: {path[:200]!a}")
     return path
 
 
 def query(params: Params) -> str:
-    """Return the query string, ``name=a&name=b`` for a sequence; None and empty sequences are left out.
+    """Return the query string, ``name=a&name=b`` for a sequence. None and empty sequences are left out.
 
-    Every byte but the unreserved ones is percent-encoded, a space as ``%20``: ``+`` (httpx's default) reaches
-    some servers as a plus sign, and page keys must arrive exactly.
+    Every byte that is not unreserved is percent-encoded. A space is ``%20``: some servers read ``+`` (the default of
+    httpx) as a plus sign, and page keys must arrive exactly.
+
+    Raises
+    ------
+    InvalidRequestError
+        A name or a value is not text, or contains a lone surrogate.
     """
     pairs: list[str] = []
     try:
@@ -56,4 +67,4 @@ def query(params: Params) -> str:
         pass
     else:
         return "&".join(pairs)
-    raise InvalidRequestError("a query holds something that is not text, or a lone surrogate")
+    raise InvalidRequestError("a query contains something that is not text, or a lone surrogate")

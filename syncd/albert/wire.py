@@ -1,7 +1,7 @@
-"""One request and its answer as they are on the wire. No I/O.
+"""A request and its answer, as they are on the wire. No I/O.
 
-httpx's own objects cost more than the request itself: the public calls give an `httpx.Response`, what runs thousands of
-times makes do with these.
+The objects of httpx cost more CPU than the request itself. The public calls return an `httpx.Response`; the flows, with
+thousands of requests, use these types.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-import httpx
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import httpx
+
 UNREADABLE: Final = "syncd.unreadable"
-"""The key of a response's extensions under which stands why a body could not be read."""
+"""The key in the extensions of a response for the reason why a body could not be read."""
 
 _CODING: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request without its headers: its URL is encoded, its content bytes."""
+    """A request without its headers. The URL is percent-encoded."""
 
     method: str
     url: str
@@ -31,15 +31,15 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path on the wire, without the query."""
+        """Return the path on the wire, without the query."""
         return "/" + self.url.split("/", 3)[3].partition("?")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer, its body read and decoded.
+    """An answer with its body read and decoded.
 
-    `unreadable` says why there is no body, where the status alone says enough.
+    `unreadable` is the reason for a missing body, if the status alone is sufficient.
     """
 
     request: Request
@@ -51,11 +51,13 @@ class Answer:
 
     @property
     def is_success(self) -> bool:
-        """Whether the status is a 2xx."""
+        """Return whether the status is 2xx."""
         return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
 
     def response(self) -> httpx.Response:
-        """Return it as httpx's."""
+        """Return the answer as a response of httpx."""
+        import httpx  # noqa: PLC0415 - 80 ms to import, and the flows do not use it
+
         return httpx.Response(
             self.status,
             headers=[pair for pair in self.raw_headers if pair[0].lower() not in _CODING],

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from pydantic import SecretStr
 
 from syncd.cli.common import as_json_option, print_json, print_rows, run, takes_settings
 
@@ -17,25 +16,15 @@ if TYPE_CHECKING:
 @as_json_option
 @takes_settings()
 def config(loaded: Loaded, *, as_json: bool) -> None:
-    """Show the settings in force, with secrets hidden, and where each came from."""
+    """Show every setting in force and its origin: default, environment, or the file and the line.
+
+    Secrets are hidden, and passwords in URLs.
+    """
     rows = [
-        {
-            "setting": name.upper(),
-            "value": shown(name, getattr(loaded.settings, name)),
-            "from": loaded.origins[name],
-        }
-        for name in type(loaded.settings).model_fields
+        {"setting": name, "value": value, "from": loaded.origins[name.lower()]}
+        for name, value in loaded.shown().items()
     ]
     print_rows(rows, ("setting", "value", "from"), as_json=as_json)
-
-
-def shown(name: str, value: Any) -> Any:  # noqa: ANN401 - a setting
-    """Return what may be shown of a setting: of the database's URL all but the password, of other secrets nothing."""
-    if name == "syncd_database_url":
-        import sqlalchemy as sa
-
-        return sa.make_url(value.get_secret_value()).render_as_string(hide_password=True)
-    return "********" if isinstance(value, SecretStr) else value
 
 
 @click.command(short_help="Bring the database's schema to head.")

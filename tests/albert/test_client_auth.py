@@ -345,8 +345,8 @@ def _gone() -> str:
     ("read", "words"),
     [
         (_gone, "cannot be read: No such file"),
-        (b"\xff-hidden".decode, "empty, or no text"),
-        (lambda: " \n", "empty, or no text"),
+        (b"\xff-hidden".decode, "empty, or not text"),
+        (lambda: " \n", "empty, or not text"),
     ],
     ids=["gone", "not UTF-8", "empty"],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from syncd.albert import (
@@ -11,6 +12,8 @@ from syncd.albert import (
     ChatSessionCollection,
     ChatSessionKind,
     InternalServerError,
+    InvalidRequestError,
+    ServiceUnavailableError,
 )
 from tests.albert.client_wire import Seen, Wire, reply
 
@@ -154,14 +157,14 @@ async def test_a_200_that_is_not_a_listing_is_never_an_empty_one(
 
 
 @pytest.mark.parametrize("item", [None, 5, "SES1", [], {}, {"name": "n"}, {"name": 5, "sourceSessionId": "s"}])
-async def test_an_item_that_is_no_session_is_an_error_that_quotes_nothing(
+async def test_an_item_that_is_not_a_session_is_an_error_that_quotes_nothing(
     wire: Wire, sessions: ChatSessionCollection, item: object
 ) -> None:
     good = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
     wire.then(reply(200, {"Items": [good, item, good]}))
     listing = sessions.get_all()
     assert (await anext(listing)).id == "SES1"
-    with pytest.raises(AlbertResponseError, match="no chat session"):
+    with pytest.raises(AlbertResponseError, match="not a chat session"):
         await anext(listing)
 
 
@@ -204,3 +207,80 @@ async def test_closing_a_listing_early_is_quiet(wire: Wire, session: AsyncAlbert
     await listing.aclose()
     assert [item async for item in listing] == []
     assert len(wire.seen) == 1
+
+
+async def test_a_listing_that_failed_continues_with_the_failed_page(wire: Wire, session: AsyncAlbertSession) -> None:
+    pages(wire, ([1, 2], "a"))
+    wire.then(reply(503))
+    pages(wire, ([3], None))
+    listing = numbers(session)
+    found = []
+    for _ in range(2):
+        try:
+            while True:
+                found.append(await anext(listing))
+        except (ServiceUnavailableError, StopAsyncIteration):
+            continue
+    assert found == [1, 2, 3]
+    assert keys(wire) == [None, "a", "a"]
+
+
+async def test_a_listing_whose_task_was_cancelled_continues(wire: Wire, session: AsyncAlbertSession) -> None:
+    pages(wire, ([1], "a"), ([2], None))
+    listing = numbers(session)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await anext(listing)
+    assert [item async for item in listing] == [1, 2]
+
+
+async def test_a_second_task_cannot_take_items_of_the_same_listing(wire: Wire, session: AsyncAlbertSession) -> None:
+    pages(wire, ([1], None))
+    listing = numbers(session)
+    errors = []
+
+    async def take() -> None:
+        try:
+            await anext(listing)
+        except InvalidRequestError as error:
+            errors.append(str(error))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(take)
+        group.start_soon(take)
+    assert len(errors) == 1
+    assert "another task iterates" in errors[0]
+
+
+async def test_a_listing_begins_and_continues_where_its_keys_say(wire: Wire, sessions: ChatSessionCollection) -> None:
+    one = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
+    wire.then(reply(200, {"Items": [one], "lastKey": "b"}), reply(200, {"Items": [one], "lastKey": None}))
+    first = sessions.get_all(start_key="a", max_items=1)
+    assert len([each async for each in first]) == 1
+    assert (first.last_key, first.has_more) == ("b", True)
+    rest = sessions.get_all(start_key=first.last_key)
+    assert len([each async for each in rest]) == 1
+    assert keys(wire) == ["a", "b"]
+    assert rest.last_key is None
+
+
+async def test_unreadable_items_are_passed_to_on_error_and_the_others_are_given(
+    wire: Wire, sessions: ChatSessionCollection
+) -> None:
+    good = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
+    wire.then(reply(200, {"Items": [good, {"id": 5}, good, None], "lastKey": None}))
+    unreadable: list[object] = []
+    listing = sessions.get_all(on_error=lambda item, _: unreadable.append(item))
+    assert [each.id async for each in listing] == ["SES1", "SES1"]
+    assert unreadable == [{"id": 5}, None]
+
+
+async def test_an_iteration_that_raised_at_an_item_continues_after_it(
+    wire: Wire, sessions: ChatSessionCollection
+) -> None:
+    good = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
+    wire.then(reply(200, {"Items": [{"id": 5}, good]}))
+    listing = sessions.get_all()
+    with pytest.raises(AlbertResponseError):
+        await anext(listing)
+    assert [each.id async for each in listing] == ["SES1"]

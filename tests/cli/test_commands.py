@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import pytest
 
 from syncd.cli import COMMANDS, SENTENCES, cli, sentence
 from syncd.cli.common import operating_system_user, read, write
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.read import glance, views
 from syncd.mirror.schema.revisions import HEAD
-from syncd.settings import load
+from syncd.settings import Settings, load
 from tests.cli.conftest import Call
 from tests.helpers.postgres_server import free_port
 
@@ -61,6 +62,34 @@ def test_enqueue_makes_the_database_and_prints_the_operation(syncd: Call) -> Non
     assert Path("syncd.db").stat().st_mode & 0o777 == 0o600
 
 
+def test_enqueue_update_renames_moves_and_moves_out_of_the_folder(syncd: Call) -> None:
+    assert syncd("enqueue", "update", "--id", "SES1", "--name", "N").out == "1\n"
+    assert syncd("enqueue", "update", "--source-session-id", "s", "--parent-id", "FOL1", "--json").data == {"id": 2}
+    assert syncd("enqueue", "update", "--id", "SES1", "--parent-id", "").code == 0
+    assert sql("SELECT kind, source_session_id, session_id, name, parent_id FROM operations ORDER BY id") == [
+        ("update", None, "SES1", "N", None),
+        ("update", "s", None, None, "FOL1"),
+        ("update", None, "SES1", None, ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--id", "SES1"], "an update needs name or parent_id, or both"),
+        (["--name", "N"], "an update needs id or source_session_id, exactly one of them"),
+        (["--id", "SES1", "--source-session-id", "s", "--name", "N"], "exactly one of them"),
+        (["--id", "SES1", "--name", ""], "name must not be empty"),
+        (["--id", "..", "--name", "N"], "id: '..' cannot be an id"),
+    ],
+)
+def test_update_that_makes_no_sense_is_a_usage_error(syncd: Call, options: list[str], problem: str) -> None:
+    refused = syncd("enqueue", "update", *options)
+    assert (refused.code, refused.out) == (2, "")
+    assert problem in refused.err
+    assert not Path("syncd.db").exists()
+
+
 def test_import_takes_csv_and_json_lines_from_a_file_and_from_standard_input(syncd: Call) -> None:
     Path("rows.csv").write_text("source_session_id,name\na,A\n", encoding="utf-8-sig")
     assert syncd("enqueue", "import", "rows.csv").out == "queued 1 operations\n"
@@ -77,7 +106,7 @@ def test_import_with_one_bad_row_is_refused_whole_with_its_line_and_reason(syncd
     Path("rows.csv").write_text("kind,source_session_id,name\ncreate,a,A\nchange,b,B\ncreate,c,C\n")
     refused = syncd("enqueue", "import", "rows.csv")
     assert refused.code == 2
-    assert refused.err == "error: line 3: kind must be create or delete, not 'change'; nothing was queued\n"
+    assert refused.err == "error: line 3: kind must be create, delete or update, not 'change'; nothing was queued\n"
     assert not Path("syncd.db").exists()
 
 
@@ -88,7 +117,7 @@ def test_dry_run_says_what_would_become_of_each_row_and_queues_nothing(syncd: Ca
     assert "LINE" in table.out
     said, warned = table.err.splitlines()
     assert said == "dry run, nothing was queued: 1 created"
-    assert "no pass has been completed yet" in warned
+    assert "no pass is complete yet" in warned
     assert not Path("syncd.db").exists()
     syncd("migrate")
     at = "2026-01-01T00:00:00.000000Z"
@@ -155,7 +184,7 @@ def test_status_tells_of_an_empty_mirror(syncd: Call) -> None:
     assert syncd("migrate", "--json").data == {"before": HEAD, "after": HEAD}
     shown = syncd("status")
     assert shown.code == 1
-    assert "no pass has been completed yet" in shown.out
+    assert "no pass is complete yet" in shown.out
 
 
 def test_glance_of_status_sees_what_the_long_way_sees(syncd: Call) -> None:
@@ -191,24 +220,46 @@ def test_glance_at_postgresql_sees_what_the_long_way_sees(postgres_url: str, mon
     assert glance.overview(f"{postgres_url}?prepared_statement_cache_size=0") is None
 
 
-def test_config_shows_what_is_in_force_and_where_it_came_from_but_no_secret(
+def test_config_shows_each_setting_with_its_origin_and_without_secrets(
     syncd: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SYNCD_DATABASE_URL", "postgresql://reader:canary@db/syncd")
+    monkeypatch.setenv("SYNCD_ENV_FILE", "first.env:my.env")
     Path("canary-token").write_text("canary-from-file")
-    Path("my.env").write_text("ALBERT_TOKEN_FILE=canary-token\nSYNCD_LEASE=90\n")
-    shown = syncd("config", "--env-file", "my.env", "--json")
+    Path("first.env").write_text("SYNCD_LEASE=1\nSYNCD_PROXY=http://u:canary@proxy:3128\n")
+    Path("my.env").write_text("ALBERT_TOKEN_FILE=canary-token\nSYNCD_LEASE=1.5m\n")
+    shown = syncd("config", "--json")
     by_name = {row["setting"]: row for row in shown.data}
-    assert by_name["SYNCD_LEASE"] == {"setting": "SYNCD_LEASE", "value": 90, "from": "my.env"}
+    assert by_name["SYNCD_LEASE"] == {"setting": "SYNCD_LEASE", "value": 90, "from": "my.env:2"}
     assert by_name["ALBERT_TOKEN"]["value"] == "********"
-    assert by_name["ALBERT_TOKEN"]["from"] == "my.env: ALBERT_TOKEN_FILE=canary-token"
+    assert by_name["ALBERT_TOKEN"]["from"] == "my.env:1: ALBERT_TOKEN_FILE=canary-token"
     assert by_name["SYNCD_DATABASE_URL"]["value"] == "postgresql+asyncpg://reader:***@db/syncd"
+    assert by_name["SYNCD_PROXY"] == {
+        "setting": "SYNCD_PROXY", "value": "http://u:***@proxy:3128", "from": "first.env:2",
+    }  # fmt: skip
     assert by_name["SYNCD_RETRY_MAX"]["from"] == "default"
+    assert set(by_name) == {name.upper() for name in Settings.model_fields}
     assert "canary-from-file" not in shown.out
     table = syncd("config").out
     assert ":canary@" not in table
     assert "SYNCD_AUTO_MIGRATE             true " in table
     assert "SYNCD_PASS_INTERVAL            300 " in table
+
+
+def test_every_settings_problem_is_one_line_on_standard_error(syncd: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("my.env").write_text(
+        "ALBERT_BASEURL=http://127.0.0.1:9\nSYNCD_PASS_INTERVAL=soon\nSYNCD_STATUS_HOST='a\nb'\n"
+        "SYNCD_DATABASE_URL=postgresql+asyncpg://syncd:pa55@word@db.example.com/syncd\n"
+    )
+    monkeypatch.setenv("SYNCD_LEASE", "0")
+    refused = syncd("once", "--env-file", "my.env")
+    assert (refused.code, refused.out) == (2, "")
+    lines = refused.err.splitlines()
+    assert [re.split("[= (]", line.removeprefix("error: "))[0] for line in lines] == [
+        "ALBERT_BASEURL", "SYNCD_STATUS_HOST", "SYNCD_DATABASE_URL", "SYNCD_PASS_INTERVAL", "SYNCD_LEASE", "no",
+    ]  # fmt: skip
+    assert "word" not in refused.err.replace("password", "")
+    assert not Path("syncd.db").exists()
 
 
 def test_quarantine_and_deletions_of_a_new_mirror_are_empty(syncd: Call) -> None:
@@ -266,3 +317,54 @@ def test_json_is_ascii_so_that_no_value_can_break_a_line_or_a_terminal(syncd: Ca
     shown = syncd("operations", "list", "--json").out
     assert shown.isascii()
     assert json.loads(shown)[0]["name"] == "\u2028\u202e\x1b"
+
+
+CASES = {
+    "blank-rows.csv": b"kind,source_session_id,name,parent_id\r\ncreate,r-1,One,\r\ncreate,r-2,Two,FOL1\r\n"
+    b"create,r-3,Three,\r\n,,,\r\n,,,\r\n",
+    "semicolons.csv": b"kind;source_session_id;name\ncreate;r-1;One\ncreate;r-2;Two\ncreate;r-3;Three\n",
+    "utf16.csv": "kind,source_session_id,name\ncreate,r-1,One\ncreate,r-2,Two\ncreate,r-3,Three\n".encode("utf-16"),
+    "array.json": json.dumps(
+        [{"kind": "create", "source_session_id": f"r-{n}", "name": "N"} for n in (1, 2, 3)]
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("from_stdin", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_import_of_each_form_queues_the_same_three_creates(syncd: Call, name: str, *, from_stdin: bool) -> None:
+    Path(name).write_bytes(CASES[name])
+    words = ["-"] if from_stdin else [name]
+    given = CASES[name] if from_stdin else b""
+    dry = syncd("enqueue", "import", *words, "--dry-run", "--json", given=given).data
+    assert (dry["totals"], dry["lookalikes"]) == ({"created": 3}, [])
+    assert not Path("syncd.db").exists()
+    assert syncd("enqueue", "import", *words, given=given).out == "queued 3 operations\n"
+    listed = syncd("operations", "list", "--json").data
+    assert sorted(row["source_session_id"] for row in listed) == ["r-1", "r-2", "r-3"]
+    assert syncd("sources", "import", *words, given=given).out == "added 0, known already 3\n"
+
+
+def test_dry_run_reports_ids_that_look_the_same(syncd: Call) -> None:
+    syncd("sources", "add", "known-1")
+    text = (
+        'kind,source_session_id,name\ncreate,r-1,One\ncreate,"r-1 ",One again\ncreate,R\u200b-1,x\ncreate,KNOWN-1,y\n'
+    )
+    planned = syncd("enqueue", "import", "-", "--dry-run", given=text.encode())
+    assert planned.code == 0
+    assert [line for line in planned.out.splitlines() if line.startswith("lookalike")] == [
+        "lookalike: line 3: source_session_id 'r-1 ' differs from 'r-1' (line 2) only in white space",
+        (
+            "lookalike: line 4: source_session_id 'R\\u200b-1' differs from 'r-1' (line 2) "
+            "only in invisible characters and case"
+        ),
+        "lookalike: line 5: source_session_id 'KNOWN-1' differs from 'known-1' (mirror) only in case",
+    ]
+    as_json = syncd("enqueue", "import", "-", "--dry-run", "--json", given=text.encode()).data
+    assert as_json["lookalikes"][2] == {
+        "place": "line 5", "column": "source_session_id", "value": "KNOWN-1", "resembles": "known-1",
+        "resembles_in": "mirror", "differs_in": ["case"],
+    }  # fmt: skip
+    added = syncd("sources", "import", "-", given=text.encode())
+    assert "lookalike: line 5: source_session_id 'KNOWN-1' differs from 'known-1' (mirror) only in case" in added.err
+    assert added.out == "added 4, known already 0\n"

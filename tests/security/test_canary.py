@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import tomllib
@@ -18,6 +17,7 @@ import anyio
 import pytest
 from pydantic import SecretStr
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Faults, Habits, Sandbox, serve
 from syncd.settings import Settings
 from tests.hostile.raw_server import http, serve_raw
@@ -125,7 +125,8 @@ async def test_password_in_a_database_url_is_not_shown(tmp_path: Path) -> None:
 async def test_bad_settings_are_reported_without_their_secrets(tmp_path: Path) -> None:
     env = environment(
         tmp_path, f"http://{CANARY}@example.com", ALBERT_TOKEN=f"{CANARY}\n", SYNCD_DATABASE_URL=f"mysql://u:{CANARY}@h/d",
-        SYNCD_LEASE="-1", SYNCD_NONSENSE="1",
+        SYNCD_LEASE="-1", SYNCD_NONSENSE=CANARY, SYNCD_PROXY=f"http://u:{CANARY}@@h", SYNCD_NOTIFY_URL=f"h/{CANARY}",
+        SYNCD_STATUS_HOST=f"x{CANARY}x", ALBERT_TOKN=CANARY,
     )  # fmt: skip
     done = await _run(tmp_path, "once", **env)
     assert done.returncode == 2
@@ -134,7 +135,10 @@ async def test_bad_settings_are_reported_without_their_secrets(tmp_path: Path) -
 
 def test_every_setting_that_holds_a_secret_is_a_secret_type() -> None:
     secret = {name for name, field in Settings.model_fields.items() if SecretStr in _types(field.annotation)}
-    assert secret == {"albert_token", "albert_client_id", "albert_client_secret", "syncd_database_url"}
+    assert secret == {
+        "albert_token", "albert_client_id", "albert_client_secret", "syncd_database_url", "syncd_proxy",
+        "syncd_notify_url",
+    }  # fmt: skip
 
 
 def _types(annotation: object) -> set[object]:

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from syncd.mirror.schema.types import JsonText, Key, UtcDateTime, utc_now
+from syncd.records.operation_kinds import SPECS
 
 metadata = sa.MetaData(
     naming_convention={
@@ -278,15 +279,19 @@ operations = sa.Table(
     sa.Column(
         "id", Key, sa.Identity(), primary_key=True, comment="the operation; operations on one key run in this order"
     ),
-    sa.Column("kind", sa.Text, nullable=False, comment="create or delete"),
+    sa.Column("kind", sa.Text, nullable=False, comment="create, delete or update"),
     sa.Column(
         "source_session_id",
         sa.Text,
-        comment="the external id: what a create makes sure of, or what to delete",
+        comment="the external id: of the session to create, or of the session to delete or update",
     ),
-    sa.Column("session_id", sa.Text, comment="the session to delete"),
-    sa.Column("name", sa.Text, comment="the name to create with"),
-    sa.Column("parent_id", sa.Text, comment="the folder to create in"),
+    sa.Column("session_id", sa.Text, comment="the session to delete or update"),
+    sa.Column("name", sa.Text, comment="the name to create with, or the new name"),
+    sa.Column(
+        "parent_id",
+        sa.Text,
+        comment="the folder to create in or to move to; in an update '' moves the session out of its folder",
+    ),
     sa.Column("requested_by", sa.Text, comment="whoever wants it; free text"),
     sa.Column("requested_at", UtcDateTime, nullable=False, server_default=utc_now(), comment="when it was asked for"),
     sa.Column("not_before", UtcDateTime, comment="do not begin before this moment"),
@@ -331,16 +336,22 @@ operations = sa.Table(
         server_default="0",
         comment="look-ups since then that found nothing",
     ),
-    sa.CheckConstraint("kind IN ('create', 'delete')", name="kind"),
+    sa.Column(
+        "on_hold_at",
+        UtcDateTime,
+        comment="since when the operation waits for a release after a restore; null when it is not on hold",
+    ),
+    sa.Column(
+        "blocked_by", Key, comment="the operation on the same key that must be over first; null when none is known"
+    ),
+    sa.Column(
+        "waits_since",
+        UtcDateTime,
+        comment="when syncd decided to wait until next_attempt_at; null when it does not wait, or waits for not_before",
+    ),
+    sa.CheckConstraint(f"kind IN ({', '.join(map(repr, map(str, SPECS)))})", name="kind"),
     sa.CheckConstraint("state IN ('pending', 'running', 'unknown', 'succeeded', 'dead', 'cancelled')", name="state"),
-    sa.CheckConstraint(
-        "kind <> 'create' OR (source_session_id IS NOT NULL AND name IS NOT NULL AND session_id IS NULL)",
-        name="create_needs_source_and_name",
-    ),
-    sa.CheckConstraint(
-        "kind <> 'delete' OR (session_id IS NULL) <> (source_session_id IS NULL)",
-        name="delete_needs_one_id",
-    ),
+    *(sa.CheckConstraint(spec.condition, name=spec.check) for spec in SPECS.values()),
     sa.CheckConstraint("source_session_id NOT IN ('', '.', '..')", name="source_session_id"),
     sa.CheckConstraint("session_id NOT IN ('', '.', '..')", name="session_id"),
     sa.CheckConstraint("name <> ''", name="name"),

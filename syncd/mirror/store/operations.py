@@ -64,6 +64,17 @@ class Operation:
     last_error: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Success:
+    """What is written of a claimed operation that succeeded; `at` as `clock.utc_text` writes it."""
+
+    operation: Operation
+    session_id: str | None
+    at: str
+    note: str | None
+    status: int | None
+
+
 _FIELDS = tuple(Operation.__dataclass_fields__)
 _ACTIVE = "state IN ('pending', 'running', 'unknown', 'dead')"
 """As it stands in the partial indexes, so that SQLite sees that those serve."""
@@ -127,6 +138,7 @@ _BLOCKER: sa.ColumnElement[int] = sa.func.coalesce(
     *(sa.literal_column(f"({query})") for query in _earlier("min(e.id)", "operations"))
 )
 """The first operation that blocks one."""
+_SHOWN = tuple(column for column in operations.c if column is not operations.c.blocked_by)
 
 
 def enqueue(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -217,6 +229,33 @@ def release(connection: Connection, operation: Operation, state: str, **values: 
     write(connection, operation, state=state, lease_until=None, lease_owner=None, **values)
 
 
+def finish(connection: Connection, successes: Sequence[Success]) -> None:
+    """Write that claimed operations succeeded.
+
+    Raises
+    ------
+    LeaseLostError
+        One of the claims is not good any more.
+    """
+    if not successes:
+        return
+    if not is_postgresql(connection):
+        for one in successes:
+            release(
+                connection, one.operation, "succeeded", result_session_id=one.session_id, finished_at=one.at,
+                last_error=one.note, last_status=one.status, next_attempt_at=None, unknown_since=None,
+            )  # fmt: skip
+        return
+    rows = [
+        (one.operation.id, one.operation.fence, one.session_id, one.at, one.note and one.note[:LONGEST_ERROR],
+         one.status)
+        for one in successes
+    ]  # fmt: skip
+    parameters = (*as_lists(zip(*rows, strict=True)), [row[0] for row in rows])
+    if raw.execute(connection, operations_pg.FINISH, parameters).rowcount != len(rows):
+        raise LeaseLostError("one of these operations was claimed by somebody else")
+
+
 def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[tuple[int, str | None]]:
     """Make operations whose holder is gone `unknown`: their request may have been applied.
 
@@ -281,7 +320,7 @@ def counts(connection: Connection) -> dict[str, int]:
 
 def listing(connection: Connection, *, state: str | None, limit: int) -> Sequence[sa.RowMapping]:
     """Return operations, newest first, each with the id of the one that blocks it."""
-    query = sa.select(operations, _BLOCKER.label("blocked_by")).order_by(operations.c.id.desc())
+    query = sa.select(*_SHOWN, _BLOCKER.label("blocked_by")).order_by(operations.c.id.desc())
     if state is not None:
         query = query.where(operations.c.state == state)
     with lossy_text(connection):
@@ -290,7 +329,7 @@ def listing(connection: Connection, *, state: str | None, limit: int) -> Sequenc
 
 def get(connection: Connection, operation_id: int) -> sa.RowMapping | None:
     """Return one operation, with the id of the one that blocks it."""
-    query = sa.select(operations, _BLOCKER.label("blocked_by")).where(operations.c.id == operation_id)
+    query = sa.select(*_SHOWN, _BLOCKER.label("blocked_by")).where(operations.c.id == operation_id)
     with lossy_text(connection):
         return connection.execute(query).mappings().first()
 

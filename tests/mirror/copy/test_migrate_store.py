@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from syncd.errors import DatabaseUnusableError, SyncdError
 from syncd.mirror.copy import migrate_store as moving
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.leader import replica
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
 from syncd.sandbox import Habits
 from tests.helpers.harness import world

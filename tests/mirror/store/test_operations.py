@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.store import operations
 from tests.helpers.harness import world
 
@@ -43,6 +43,7 @@ def insert(other: sqlite3.Connection, row: dict[str, Any], how: str = "INSERT") 
         CREATE | {"parent_id": "FOL1", "requested_by": "me"},
         DELETE,
         {"kind": "delete", "source_session_id": "s"},
+        {"kind": "update", "source_session_id": "s", "parent_id": ""},
         CREATE | {"source_session_id": "a/../b?c#d%2F ü"},
         CREATE | {"name": "x" * 1_000_000},
     ],
@@ -59,7 +60,8 @@ def test_a_row_that_makes_sense_is_pending_with_every_default(other: sqlite3.Con
 @pytest.mark.parametrize(
     "row",
     [
-        {"kind": "update", "source_session_id": "s", "name": "n"},
+        {"kind": "rename", "source_session_id": "s", "name": "n"},
+        {"kind": "update", "source_session_id": "s"},
         {"kind": None, "source_session_id": "s", "name": "n"},
         {"source_session_id": "s", "name": "n"},
         {"kind": "create", "name": "n"},

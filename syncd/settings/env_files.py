@@ -1,0 +1,55 @@
+"""Environment files: lines of `NAME=value`, each with its place.
+
+`docs/settings.md` compares this with how Docker and systemd read such a file; `tests/settings/test_env_files.py` runs
+the three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+from syncd.settings.secret_files import UnreadableFileError, read_text
+from syncd.visible_text import quoted
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value as it was given; `origin` is `environment`, or the file and the line."""
+
+    name: str
+    value: str
+    origin: str
+
+
+def read_env_file(file: Path, named_by: str, problems: list[str]) -> list[Given]:
+    """Return the values of an environment file and append what is wrong with it to `problems`.
+
+    `named_by` is the option or setting that names the file.
+
+    A line that is not `NAME=value` is a problem, because it may be a mistyped setting. Its text is not repeated: it may
+    be a secret.
+    """
+    from dotenv.parser import parse_stream  # noqa: PLC0415 - most commands are called without a file
+
+    try:
+        text = read_text(file)
+    except UnreadableFileError as error:
+        problems.append(f"{named_by}: the environment file {quoted(str(file))} cannot be read: {error}")
+        return []
+    found = []
+    for binding in parse_stream(StringIO(text)):
+        line = binding.original.line + _blank_lines(binding.original.string)
+        if binding.error or (binding.key is not None and binding.value is None):
+            problems.append(
+                f"{file}:{line}: not NAME=value, such as SYNCD_PASS_INTERVAL=300, or a quotation mark is not closed"
+            )
+        elif binding.key is not None:
+            found.append(Given(binding.key, binding.value or "", f"{file}:{line}"))
+    return found
+
+
+def _blank_lines(text: str) -> int:
+    """Return the number of empty lines before a binding, which the parser counts as a part of it."""
+    return text[: len(text) - len(text.lstrip())].count("\n")

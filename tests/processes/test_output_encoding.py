@@ -1,0 +1,56 @@
+"""Output on streams that are not UTF-8: what they cannot show is escaped, and no command fails for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.programs import environment
+
+pytestmark = pytest.mark.timeout(120)
+NAME = "Zäh … 粘度 🧪"
+STREAMS = {
+    "latin-1": ({"PYTHONIOENCODING": "latin-1"}, "latin-1"),
+    "ascii": ({"PYTHONIOENCODING": "ascii"}, "ascii"),
+    "the C locale": ({"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, "ascii"),
+    "the C locale with coercion": ({"LC_ALL": "", "LC_CTYPE": "", "LANG": "C"}, "utf-8"),
+}
+
+
+def run(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "syncd", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder, **more), capture_output=True, check=False, timeout=60
+    )
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_tables_and_logs_escape_what_the_stream_cannot_show(tmp_path: Path, stream: str) -> None:
+    more, encoding = STREAMS[stream]
+    assert run(tmp_path, "enqueue", "create", "--source-session-id", NAME, "--name", NAME).returncode == 0
+    outputs = []
+    for command in (["operations", "list"], ["operations", "show", "1"], ["sources", "list"], ["doctor"], ["--help"]):
+        done = run(tmp_path, *command, **more)
+        assert done.returncode == (2 if command == ["doctor"] else 0)
+        outputs += [done.stdout, done.stderr]
+    settings = {"ALBERT_TOKEN": "t", "ALBERT_BASE_URL": "http://127.0.0.1:9", "SYNCD_RETRY_MAX": "0"}
+    once = run(tmp_path, "once", SYNCD_LOG_FORMAT="console", SYNCD_LOG_LEVEL="debug", **settings, **more)
+    assert once.returncode == 1
+    outputs += [once.stdout, once.stderr]
+    for output in outputs:
+        assert b"Traceback" not in output
+        output.decode(encoding)
+    shown = NAME.encode(encoding, "backslashreplace")
+    assert shown in outputs[0]  # the table
+    assert shown in outputs[2]
+
+
+def test_columns_of_a_table_are_aligned_with_escapes(tmp_path: Path) -> None:
+    for name in ("粘度", "plain"):
+        run(tmp_path, "sources", "add", name)
+    done = run(tmp_path, "sources", "list", PYTHONIOENCODING="latin-1")
+    places = {line.index("unresolved") for line in done.stdout.decode("latin-1").splitlines()[1:]}
+    assert len(places) == 1

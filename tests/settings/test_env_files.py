@@ -1,0 +1,88 @@
+"""Environment files: what syncd, Docker and systemd read from the same line. The table in the docs is held to it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from syncd.settings.env_files import read_env_file
+from syncd.settings.values import stripped
+from tests.settings.env_file_readers import DOCKER, SYSTEMD, read_by_docker, read_by_systemd
+from tests.settings.test_load import SECRET, env_file, problems
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
+ROW = re.compile(r"^\| `(.*A.*)` \| (.*) \| (.*) \| (.*) \|$", re.MULTILINE)
+SHOWN = {"␍": "\r", "␠": " ", "[BOM]": "\ufeff"}
+"""How the table shows characters that a page cannot."""
+
+
+def rows() -> list[tuple[str, str, str, str]]:
+    table = PAGE.read_text(encoding="utf-8").partition("## Environment files")[2].partition("\n## ")[0]
+    found = ROW.findall(table)
+    assert len(found) >= 12
+    return found
+
+
+def written(folder: Path, line: str) -> Path:
+    """Write the file that a row of the table shows."""
+    for shown, meant in SHOWN.items():
+        line = line.replace(shown, meant)
+    file = folder / "lines.env"
+    file.write_bytes(f"{line}\n".encode())
+    return file
+
+
+def as_in_the_table(value: str | None) -> str:
+    if value is None:
+        return "not set"
+    return "`" + re.sub("^ | $", "␠", value.replace("\r", "␍").replace("\ufeff", "[BOM]")) + "`"
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
+def test_row_says_what_syncd_reads(tmp_path: Path, row: tuple[str, str, str, str]) -> None:
+    line, expected, *_ = row
+    found: list[str] = []
+    values = {one.name: stripped(one.value) for one in read_env_file(written(tmp_path, line), "--env-file", found)}
+    assert ("refused" if found else as_in_the_table(values.get("A"))) == expected
+
+
+@pytest.mark.skipif(DOCKER is None, reason="needs the docker command")
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
+def test_row_says_what_docker_reads(tmp_path: Path, row: tuple[str, str, str, str]) -> None:
+    line, _, expected, _ = row
+    values = read_by_docker(tmp_path, written(tmp_path, line))
+    assert ("refused" if values is None else as_in_the_table(values.get("A"))) == expected
+
+
+@pytest.mark.skipif(not SYSTEMD.exists(), reason="needs systemd")
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
+def test_row_says_what_systemd_reads(tmp_path: Path, row: tuple[str, str, str, str]) -> None:
+    line, _, _, expected = row
+    assert as_in_the_table(read_by_systemd(tmp_path, written(tmp_path, line)).get("A")) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("SYNCD_LEASE=5\nnot a setting\n", 2),
+        (f'ALBERT_TOKEN="{SECRET}\n', 1),
+        ("SYNCD_LEASE\n", 1),
+        ("SYNCD_LEASE: 5\n", 1),
+        ("\n\n# a comment\n\nSYNCD_LEASE=5 x\n\n\n  SYNCD_RETRY_MAX\n", 8),
+    ],
+)
+def test_line_that_sets_nothing_is_reported_with_its_number_and_without_its_text(
+    tmp_path: Path, text: str, line: int
+) -> None:
+    file = env_file(tmp_path, text)
+    (problem, *_) = problems({}, file)
+    assert problem.startswith(f"{file}:{line}: not NAME=value")
+    assert SECRET not in problem
+
+
+def test_line_number_counts_empty_lines_comments_and_values_of_several_lines(tmp_path: Path) -> None:
+    file = env_file(tmp_path, "\r\n# one\r\n\r\nA=1\r\nB='x\ny'\n\n  C=3\n")
+    places = {one.name: one.origin for one in read_env_file(file, "--env-file", [])}
+    assert places == {"A": f"{file}:4", "B": f"{file}:5", "C": f"{file}:8"}
