@@ -67,7 +67,7 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
             "key": 2, "id": "SES2", "name": "Compare epoxy resins", "source_session_id": "lab-7", **_ADA, "version": 2,
             "change": "deleted", "valid_from": _at(5), "first_seen_at": NOON, "observed_at": _at(0.5),
             "missing_since": _at(1), "absences": 2, "absence_pass_id": 2, "deleted_at": _at(5),
-            "unlisted_alive_at": _at(3),
+            "unlisted_alive_at": _at(3), "missing_elapsed_ms": 61000,
         },
     ],
     tables.session_versions: [
@@ -78,10 +78,8 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
         {"id": 2, "state": "complete", "started_at": _at(1), "finished_at": _at(1.5), "pages": 30, "seen": 2957,
          "inserted": 12, "updated": 3, "unchanged": 2941, "restored": 1, "missing": 2, "deleted": 1, "quarantined": 1,
          "page_key": "SES2957", "read_at": _at(1.4), "listed_at": _at(1.4)},
-        {"id": 3, "state": "held", "started_at": _at(6), "finished_at": _at(7), "candidates_of": 1,
-         "error": "300 of 2957 sessions would go"},
-        {"id": 1, "state": "held", "started_at": NOON, "finished_at": _at(0.5), "decision": "approved",
-         "decided_at": _at(0.8)},
+        {"id": 3, "state": "held", "started_at": _at(6), "finished_at": _at(7), "hold_id": 2,
+         "reason": "too_many_gone", "error": "300 of 2957 live sessions are not listed"},
     ],
     tables.operations: [
         {"id": 1, "kind": "create", "source_session_id": "lab-8", "name": "Viscosity of batch B-114",
@@ -110,7 +108,18 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
         {"pass_id": 2, "number": 1, "next_key": "SES100", "session_keys": bytes(7) + b"\1", "quarantine_ids": b"",
          "digest": b"\x9f\x2c", "versions": 104},
     ],
-    tables.held_sessions: [{"pass_id": 3, "session_key": 1}],
+    tables.holds: [
+        {"id": 2, "pass_id": 3, "last_pass_id": 3, "state": "open", "reason": "too_many_gone",
+         "detail": "300 of 2957 live sessions are not listed", "opened_at": _at(7), "updated_at": _at(7)},
+        {"id": 1, "pass_id": 1, "last_pass_id": 1, "state": "closed", "reason": "listing_empty",
+         "detail": "the listing was empty", "opened_at": NOON, "updated_at": _at(1), "decided_at": _at(0.8),
+         "decided_by": "alice"},
+    ],
+    tables.hold_sessions: [{"hold_id": 2, "session_key": 1}],
+    tables.elapsed_time: [
+        {"id": 1, "milliseconds": 61000, "machine": "1f0c7a52 time:[4026531834]", "monotonic_ms": 7345110,
+         "database_at": _at(7)},
+    ],
     tables.mirror_identity: [
         {"id": 1, "origin": "https://app.albertinvent.com", "tenant_id": "TEN1", "pinned_at": _at(1),
          "copied_at": _at(3), "moved_to": "postgresql+asyncpg://syncd@db/syncd", "moved_at": _at(4)},

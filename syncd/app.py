@@ -19,10 +19,10 @@ from syncd.mirror.db.leader import Leadership, SingleLeader
 from syncd.mirror.db.retries import Failure, Failures, Retries
 from syncd.opening import database_backend, open_database
 from syncd.pull.flow import Pull, PullSettings
-from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
+from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.settings import read_secret
 from syncd.status.watchdog import BeatingClock, Watchdog

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
-    from syncd.mirror.db.database import Database
+    from syncd.mirror.db.database import Connection, Database
 
 CACHE_SECONDS = 3.0
 """Seconds for which a witness confirms further 404s whose bodies have the same form."""
@@ -35,6 +35,14 @@ REPEAT_SECONDS = 2.0
 MOST_CANDIDATES = 5
 """Sessions that one check requests at most: the first ones may have been deleted in Albert."""
 NEVER = float("-inf")
+
+
+class FindCandidates(Protocol):
+    """A function like `mirror.store.witnesses.candidates`."""
+
+    def __call__(self, connection: Connection, /, *, place: float, limit: int) -> list[Candidate]:
+        """Return sessions that should be alive, up to `limit` on each side of a place from 0 to 1."""
+        ...
 
 
 class RequestKind(StrEnum):
@@ -86,6 +94,8 @@ class Witness:
     ----------
     random_place : Callable[[], float]
         Draws a number from 0 to 1 that selects the candidates.
+    find_candidates : FindCandidates
+        Reads the sessions that should be alive. A sweep has better ones than the default: those that its pass listed.
     """
 
     database: Database
@@ -93,6 +103,7 @@ class Witness:
     clock: Clock
     log: FilteringBoundLogger
     random_place: Callable[[], float] = random.random
+    find_candidates: FindCandidates = witnesses.candidates
     _routes: dict[RequestKind, _Route] = field(default_factory=lambda: {kind: _Route() for kind in RequestKind})
 
     async def confirm(self, kind: RequestKind, asked: str, error: AlbertHTTPError, *, sent_at: float) -> None:
@@ -138,7 +149,7 @@ class Witness:
         return route.failure is not None and self.clock.monotonic() - route.checked_at < REPEAT_SECONDS
 
     async def _candidates(self, kind: RequestKind, asked: str) -> list[Candidate]:
-        read = partial(witnesses.candidates, place=self.random_place(), limit=MOST_CANDIDATES)
+        read = partial(self.find_candidates, place=self.random_place(), limit=MOST_CANDIDATES)
         found = await self.database.read(read)
         return [one for one in found if _key(kind, one) != asked][:MOST_CANDIDATES]
 

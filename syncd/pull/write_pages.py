@@ -16,18 +16,16 @@ from syncd.mirror.db.dialects import EARLIEST
 from syncd.mirror.store import contradictions, missing, operations, pages, passes, quarantine, sessions
 from syncd.mirror.store.contradictions import Contradiction
 from syncd.mirror.store.pages import ReadPage
-from syncd.mirror.store.passes import Progress
+from syncd.mirror.store.passes import Ending, Progress
+from syncd.records.enums import PassReason, PassState
 from syncd.records.parse import ID, Page, Unreadable, read_page
+from syncd.records.reasons import Reason
 from syncd.rules.versions import listed_from
 
 if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection
     from syncd.mirror.store.sessions import ApplyResult
     from syncd.mirror.store.sources import Link
-
-KEY_TWICE = "the server gave a page key twice"
-WITHOUT_ID = "had no readable id"
-"""What the reasons say why a listing is not whole; the status page tells their kinds by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +72,7 @@ class PageWritten:
 
 def mirror(
     connection: Connection, before: Progress, fetched: Sequence[Fetched], *, now: datetime, grace: float
-) -> tuple[Progress, list[PageWritten], str | None]:
+) -> tuple[Progress, list[PageWritten], Reason | None]:
     """Write pages that follow each other, and move the checkpoint behind them.
 
     Parameters
@@ -86,8 +84,8 @@ def mirror(
 
     Returns
     -------
-    tuple[Progress, list[Mirrored], str | None]
-        The pass as it stands then, what became of each page, and why the listing that ended with them is not whole.
+    tuple[Progress, list[PageWritten], Reason | None]
+        The pass as it stands then, what became of each page, and why the listing that ended with them is not complete.
 
     Raises
     ------
@@ -98,20 +96,24 @@ def mirror(
     for one in fetched:
         writing.write(one)
     last, progress = fetched[-1], writing.progress
-    verdict = _verdict(last, progress, writing.new) if last.last else None
-    read_at = now if last.last and verdict is None else None
-    passes.checkpoint(connection, progress, writing.read, read_at=read_at)
-    if verdict is not None:
-        passes.finish(connection, progress, "partial", now=now, error=verdict)
-    return progress, writing.mirrored, verdict
+    shortfall = _shortfall(last, progress, writing.new) if last.last else None
+    read_at = now if last.last and shortfall is None else None
+    every_page_was_read = last.last and (shortfall is None or shortfall.code is not PassReason.PAGE_KEY_REPEATED)
+    listed_at = now if every_page_was_read else None
+    passes.checkpoint(connection, progress, writing.read, read_at=read_at, listed_at=listed_at)
+    if shortfall is not None:
+        passes.finish(connection, progress, Ending(PassState.PARTIAL, shortfall), now=now)
+    return progress, writing.mirrored, shortfall
 
 
-def _verdict(last: Fetched, progress: Progress, new: int) -> str | None:
-    """Say why the listing that ended with this page, of so many new sessions, is not whole; None when it is."""
+def _shortfall(last: Fetched, progress: Progress, new: int) -> Reason | None:
+    """Return why a listing that ended with this page, of `new` sessions, is not complete; None if it is."""
     if last.repeated and new:
-        return f"{KEY_TWICE}, on a page with sessions that were new: the listing may go on"
+        text = "a page key was repeated, on a page with new sessions: the listing may go on"
+        return Reason(PassReason.PAGE_KEY_REPEATED, text)
     if progress.counts["without_id"]:
-        return f"{progress.counts['without_id']} items {WITHOUT_ID}: nobody can tell which sessions they are"
+        text = f"{progress.counts['without_id']} items had no readable id, so their sessions are unknown"
+        return Reason(PassReason.ITEM_WITHOUT_ID, text)
     return None
 
 

@@ -70,6 +70,9 @@ class Habits:
     extra_fields: bool = field(
         default=False, metadata={"help": "Some sessions carry unknown fields and unknown enum values."}
     )
+    unlisted: list[str] = field(
+        default_factory=list, metadata={"help": "Ids that the listing leaves out although their sessions exist."}
+    )
     broken_items: list[Any] = field(
         default_factory=list, metadata={"help": "Raw JSON items mixed into the first page of the listing."}
     )

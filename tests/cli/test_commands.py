@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from syncd.cli import COMMANDS, SENTENCES, cli, sentence
-from syncd.cli.common import read, write
+from syncd.cli.common import operating_system_user, read, write
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.read import glance, views
 from syncd.mirror.schema.revisions import HEAD
@@ -272,18 +272,44 @@ def test_quarantine_and_deletions_of_a_new_mirror_are_empty(syncd: Call) -> None
 def test_sessions_of_a_held_pass_are_shown_before_somebody_decides(syncd: Call) -> None:
     syncd("migrate")
     at = "2026-01-01T00:00:00.000000Z"
-    sql(f"INSERT INTO passes (state, started_at, finished_at, missing) VALUES ('held', '{at}', '{at}', 1)")
+    sql(f"INSERT INTO passes (state, started_at, finished_at, missing, hold_id) VALUES ('held', '{at}', '{at}', 1, 1)")
+    sql(
+        "INSERT INTO holds (pass_id, last_pass_id, state, reason, detail, opened_at, updated_at) "
+        f"VALUES (1, 1, 'open', 'too_many_gone', 'too many', '{at}', '{at}')"
+    )
     sql(
         "INSERT INTO sessions (key, id, name, source_session_id, extra, version, change, valid_from, first_seen_at) "
         f"VALUES (1, 'SES1', 'line\nbreak', 's-1', '{{}}', 1, 'created', '{at}', '{at}')"
     )
-    sql("INSERT INTO held_sessions (pass_id, session_key) VALUES (1, 1)")
+    sql("INSERT INTO hold_sessions (hold_id, session_key) VALUES (1, 1)")
+    (row,) = syncd("deletions", "list", "--json").data
+    assert (row["id"], row["state"], row["missing"], row["reason"]) == (1, "open", 1, "too_many_gone")
     assert "line\\nbreak" in syncd("deletions", "show", "1").out
     assert [row["id"] for row in syncd("deletions", "show", "1", "--json").data] == ["SES1"]
-    assert syncd("deletions", "reject", "1").code == 0
+    rejected = syncd("deletions", "reject", "1", "--by", "alice", "--json")
+    assert rejected.data == {"pass": 1, "decision": "rejected", "by": "alice", "sessions": 1}
+    assert syncd("deletions", "list").out == "nothing is held\n"
+    (row,) = syncd("deletions", "list", "--all", "--json").data
+    assert (row["state"], row["decided_by"]) == ("rejected", "alice")
+    assert "SES1" in syncd("deletions", "show", "1").out
+    again = syncd("deletions", "reject", "1")
+    assert (again.code, again.out, again.err) == (1, "", "error: pass 1 is rejected already\n")
+    sql("UPDATE holds SET state = 'closed'")
     refused = syncd("deletions", "show", "1")
     assert (refused.code, refused.out) == (1, "")
     assert "syncd deletions list" in refused.err
+    assert syncd("deletions", "approve", "2").err == "error: there is no pass 2\n"
+
+
+def test_who_decided_is_the_user_of_the_operating_system_unless_said_otherwise(syncd: Call) -> None:
+    syncd("migrate")
+    at = "2026-01-01T00:00:00.000000Z"
+    sql(f"INSERT INTO passes (state, started_at, finished_at, hold_id) VALUES ('held', '{at}', '{at}', 1)")
+    sql(
+        "INSERT INTO holds (pass_id, last_pass_id, state, reason, detail, opened_at, updated_at) "
+        f"VALUES (1, 1, 'open', 'too_many_gone', 'too many', '{at}', '{at}')"
+    )
+    assert syncd("deletions", "approve", "1", "--json").data["by"] == operating_system_user()
 
 
 def test_json_is_ascii_so_that_no_value_can_break_a_line_or_a_terminal(syncd: Call) -> None:

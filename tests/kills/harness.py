@@ -123,6 +123,8 @@ async def case(folder: Path, templates: Path, mirrors: Mirrors, stage: str, seed
             sandbox.store.delete(f"SES{number}")
             sandbox.effects.pop()
         sandbox.update(f"SES{BEGINNING // 2}", name=f"changed {seed}")
+        if stage != STAGES[0]:
+            habits.unlisted = [f"SES{BEGINNING // 2}"]
         yield Case(folder, mirrors, sandbox, queued=stage != "no file")
 
 

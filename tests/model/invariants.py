@@ -11,8 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from syncd.keyset import unpack
-from syncd.pull.sweep import Guard
-from syncd.rules.deletion import guard_limit
+from syncd.rules.deletion import Guard
 from tests.model.albert import Tenant
 from tests.model.store import Store, Values
 
@@ -23,6 +22,8 @@ CONTENT = (
 )  # fmt: skip
 OPEN = frozenset({"pending", "running", "unknown"})
 FINAL = frozenset({"succeeded", "dead", "cancelled"})
+MEASURED = 0.001
+"""Seconds by which a measured time may differ from the true one: the product counts whole milliseconds."""
 ACTIVE = ("pending", "running", "unknown", "dead")
 KINDS = {"DELETE": "delete", "PATCH": "update"}
 """The kind of operation that may send a request of a method to a session."""
@@ -75,6 +76,11 @@ class Checker:
         self._operations: State = {}
         self._passes: State = {}
         self._pages: set[tuple[int, int]] = set()
+        self._approved: set[int] = set()
+        self._kept: set[int] = set()
+        """Keys of the sessions of approved and of rejected holds, as of the last commit."""
+        self._missing_at: dict[str, float] = {}
+        """When a session was marked as missing, in time that no clock step changes."""
         self._live = 0
         """The most sessions that were live since the running pass began: the guard counts them once, in its middle."""
 
@@ -95,6 +101,7 @@ class Checker:
         self._queue(operations, sessions)
         self._counts(passes)
         self._sessions, self._operations, self._passes = sessions, operations, passes
+        self._holds()
         self.operator = set()
 
     def _checkpoints(self, sessions: State, running: list[dict[str, Any]], pages: list[Values]) -> None:
@@ -154,18 +161,21 @@ class Checker:
                 continue  # an operation deleted it, or found it gone
             if passes[row["pass_id"]]["state"] != "complete":
                 raise BrokenError(f"4: {one} was deleted by a pass that is {passes[row['pass_id']]['state']}")
-            approved = any(one["decision"] == "approved" for one in passes.values())
+            approved = row["key"] in self._approved
+            if row["key"] in self._kept:
+                raise BrokenError(f"4: {one} was deleted although an operator keeps it")
             said = len(self.tenant.served.absences[one])
             if said < (1 if approved else self.guard.confirmations):
                 raise BrokenError(f"4: {one} was deleted after {said} answers of 404")
-            gone = (_time(row["deleted_at"]) - _time(before["missing_since"] or row["missing_since"])).total_seconds()
-            if not approved and gone < self.guard.grace:
-                raise BrokenError(f"4: {one} was deleted after {gone} seconds")
+            missing_for = self.tenant.now() - self._missing_at.get(one, self.tenant.now())
+            if not approved and missing_for < self.guard.grace - MEASURED:
+                raise BrokenError(f"4: {one} was deleted after {missing_for} seconds")
             if not approved:
                 fresh[row["pass_id"]] = fresh.get(row["pass_id"], 0) + 1
-        limit = guard_limit(self._live, max_count=self.guard.max_count, max_fraction=self.guard.max_fraction)
+        limit = self.guard.limit(self._live)
         if any(count > limit for count in fresh.values()):
             raise BrokenError(f"4: {fresh} of {self._live} were deleted, the guard allows {limit}")
+        self._note_missing(sessions)
         live = sum(row["deleted_at"] is None for row in sessions.values())
         goes_on = any(row["state"] == "running" for row in passes.values())
         self._live = max(self._live, live) if goes_on else live
@@ -176,8 +186,25 @@ class Checker:
         self._claims.clear()
         self._gone.clear()
         self._pages.clear()
+        self._missing_at.clear()
         self._live = sum(row["deleted_at"] is None for row in self._sessions.values())
         self.held = {number for number, row in self._operations.items() if row["state"] in OPEN}
+
+    def _note_missing(self, sessions: State) -> None:
+        for one, row in sessions.items():
+            if row["missing_since"] is None:
+                self._missing_at.pop(one, None)
+            else:
+                self._missing_at.setdefault(one, self.tenant.now())
+
+    def _holds(self) -> None:
+        """Note what operators have decided, and that at most one hold is open."""
+        rows = self._store.rows(
+            "SELECT h.state, x.session_key FROM holds AS h LEFT JOIN hold_sessions AS x ON x.hold_id = h.id "
+            "WHERE h.state = 'approved' OR (h.state = 'rejected' AND h.reason <> 'known_sessions_gone')"
+        )
+        self._approved = {key for state, key in rows if state == "approved"}
+        self._kept = {key for state, key in rows if state == "rejected"}
 
     def claimed(self, method: str, item: str, source: str | None) -> None:
         """5: every request that changes Albert has an earlier durable claim, and its operation is not on hold."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from random import Random
 
 from syncd.pull.flow import PullSettings
-from syncd.pull.sweep import Guard
 from syncd.push.flow import PushSettings
 from syncd.push.record import RetryPolicy
+from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.sandbox.habits import Habits
 

@@ -22,10 +22,12 @@ from typing import Any
 import anyio
 import sqlalchemy as sa
 
-from syncd.mirror.store import operation_decisions, operations, passes, restored
+from syncd.mirror.store import holds, operation_decisions, operations, restored
 from syncd.mirror.store.operation_decisions import Operator
 from syncd.pull.flow import Pull
 from syncd.push.flow import Push
+from syncd.records.enums import HoldState
+from syncd.rules.deletion import ASK_ALIVE_AGAIN
 from tests.model.albert import AFTER, BEFORE, GATEWAY_BODIES, GATEWAYS, KilledError, Tenant
 from tests.model.clocks import Clocks
 from tests.model.daemon import Life, Replica, Schedule
@@ -205,21 +207,20 @@ class Simulation:
         self._write(lambda c: decision(c, number, Operator("model", self.clock.now())))
 
     def _decide(self) -> None:
-        """Approve or reject what is held; the operator looks into Albert first."""
+        """Approve or reject a hold, or decide differently; before an approval the operator looks into Albert."""
 
         def work(connection: sa.Connection) -> None:
-            gone = self.jitter.random() < 0.5
-            for held in passes.open_holds(connection):
-                query = (
-                    "SELECT s.id FROM held_sessions AS h JOIN sessions AS s ON s.key = h.session_key "
-                    "JOIN passes AS p ON h.pass_id = coalesce(p.candidates_of, p.id) WHERE p.id = ?"
-                )
-                ids = connection.exec_driver_sql(query, (held.id,)).scalars()
-                gone = gone and not any(one in self.tenant.store.truth.by_id for one in ids)
-            for held in passes.open_holds(connection):
-                passes.decide(connection, int(held.id), "approved" if gone else "rejected", self.clock.now())
+            for hold in holds.listed(connection, (HoldState.OPEN, HoldState.REJECTED)):
+                rows = holds.session_rows(connection, hold.hold_id, limit=10**6)
+                gone = not any(row["id"] in self.tenant.store.truth.by_id for row in rows)
+                decision = HoldState.APPROVED if gone and self.jitter.random() < 0.5 else HoldState.REJECTED
+                if decision is not hold.state:
+                    self._decided(connection, hold.last_pass_id, decision)
 
         self._write(work)
+
+    def _decided(self, connection: sa.Connection, pass_id: int, decision: HoldState) -> None:
+        holds.decide(connection, pass_id, decision, by="the operator", now=self.clock.now())
 
     def _know(self) -> None:
         source = self.jitter.choice((*SOURCES, "stranger-1", "stranger-2"))
@@ -249,7 +250,9 @@ class Simulation:
         weather.forbidden, weather.gateway = False, None
         # times that are ahead of a clock by as little as clocks may differ are waited for
         set_back = SET_BACK_BY_LITTLE if self.clock.set_back else 0.0
-        await anyio.sleep(max(habits.listing_lag, habits.lookup_lag, set_back) + 0.1)
+        # a session that was not listed and answered 200 is requested again after an hour
+        alive = ASK_ALIVE_AGAIN.total_seconds()
+        await anyio.sleep(max(habits.listing_lag, habits.lookup_lag, set_back) + 0.1 + alive)
         habits.listing_lag = habits.lookup_lag = 0.0
         habits.cursor_ttl = None
         self.checker.duplicates(self.plan.lag, self.plan.push.retry_policy.settle)
@@ -264,6 +267,7 @@ class Simulation:
             all_over = await self._settle(push, rounds=20)
             if await self._running(replica):
                 await pull.run()  # the pass that the faults interrupted
+            self._approve_rejected()
             await self._two_passes(pull)
             # a dead operation on a session blocks others until the session is found deleted
             if not await self._settle(push, rounds=200):
@@ -279,6 +283,15 @@ class Simulation:
         self.checker.duplicates(self.plan.lag, self.plan.push.retry_policy.settle)
         self.checker.converged()
 
+    def _approve_rejected(self) -> None:
+        """Let go of what the operator kept; the truth decides, because each deletion needs a 404 of its own."""
+
+        def work(connection: sa.Connection) -> None:
+            for hold in holds.listed(connection, (HoldState.REJECTED,)):
+                self._decided(connection, hold.last_pass_id, HoldState.APPROVED)
+
+        self._write(work)
+
     async def _two_passes(self, pull: Pull) -> None:
         left = 2
         for _ in range(5):
@@ -293,7 +306,7 @@ class Simulation:
             await self.clock.sleep(self.plan.guard.grace + 1)
 
     def _approve(self, pass_id: int) -> None:
-        self._write(lambda c: passes.decide(c, pass_id, "approved", self.clock.now()))
+        self._write(lambda c: self._decided(c, pass_id, HoldState.APPROVED))
 
     async def _running(self, replica: Replica) -> bool:
         query = "SELECT count(*) FROM passes WHERE state = 'running'"

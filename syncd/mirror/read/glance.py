@@ -34,7 +34,7 @@ FROM (SELECT 1 AS id) AS one LEFT JOIN mirror_identity AS i ON i.id = one.id
 """
 _FRESHNESS = "SELECT * FROM mirror_freshness"
 _COUNTS = "SELECT state, count(*) FROM {} GROUP BY state"
-_PASSES = f"SELECT {', '.join(enums.PASS_COLUMNS)} FROM passes ORDER BY id DESC LIMIT {PASSES_SHOWN}"  # noqa: S608 - constants
+_PASSES = f"SELECT {', '.join(enums.PASS_SHOWN)} FROM passes ORDER BY id DESC LIMIT {PASSES_SHOWN}"  # noqa: S608 - constants
 
 
 def overview(url: str) -> dict[str, Any] | None:

@@ -27,14 +27,14 @@ def freshness(connection: Connection) -> Mapping[str, Any]:
 
 def last_passes(connection: Connection, limit: int) -> list[dict[str, Any]]:
     """Return the last passes, newest first."""
-    columns = [passes_table.c[name] for name in enums.PASS_COLUMNS]
+    columns = [passes_table.c[name] for name in enums.PASS_SHOWN]
     query = sa.select(*columns).order_by(passes_table.c.id.desc()).limit(limit)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def one_pass(connection: Connection, pass_id: int) -> dict[str, Any]:
     """Return a pass."""
-    query = sa.select(*(passes_table.c[name] for name in enums.PASS_COLUMNS)).where(passes_table.c.id == pass_id)
+    query = sa.select(*(passes_table.c[name] for name in enums.PASS_SHOWN)).where(passes_table.c.id == pass_id)
     return dict(connection.execute(query).mappings().one())
 
 

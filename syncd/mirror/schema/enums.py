@@ -15,4 +15,6 @@ PASS_COLUMNS = (
     "id", "state", "started_at", "finished_at", "pages", "seen", "inserted", "updated", "unchanged", "restored",
     "missing", "deleted", "quarantined", "error",
 )  # fmt: skip
-"""What is shown of a pass."""
+"""The columns of `passes` that users may rely on."""
+PASS_SHOWN = (*PASS_COLUMNS, "reason")
+"""The columns that `syncd status` and the status page read."""

@@ -113,6 +113,7 @@ sessions = sa.Table(
     sa.Column(
         "unlisted_alive_at", UtcDateTime, comment="when Albert last answered 200 for it although it is not listed"
     ),
+    sa.Column("missing_elapsed_ms", Key, comment="elapsed_time.milliseconds when it was marked missing"),
     sa.CheckConstraint(
         "change = 'created' OR change = 'updated' OR change = 'deleted' OR change = 'restored'", name="change"
     ),
@@ -163,8 +164,8 @@ passes = sa.Table(
             "updated": "sessions that had changed",
             "unchanged": "sessions that were as before",
             "restored": "deleted sessions that were listed again",
-            "missing": "live sessions that this pass did not see",
-            "deleted": "sessions that this pass made tombstones of",
+            "missing": "live sessions that this pass found missing",
+            "deleted": "sessions that this pass deleted from the mirror",
             "quarantined": "items that could not be read",
         }.items()
     ),
@@ -172,19 +173,17 @@ passes = sa.Table(
     sa.Column("page_key", sa.Text, comment="the checkpoint: the key of the page to ask for next; null for the first"),
     sa.Column("read_at", UtcDateTime, comment="when the last page had been read; what follows is the sweep"),
     sa.Column("without_id", sa.Integer, nullable=False, server_default="0", comment="items without a readable id"),
-    sa.Column("candidates_of", Key, comment="the held pass whose candidates are this one's, to the last"),
     sa.Column(
         "fence",
         sa.Integer,
         nullable=False,
         server_default="0",
-        comment="rises each time the pass is taken up; who writes to it must hold it",
+        comment="rises each time the pass is resumed; only the holder of the current number can write to the pass",
     ),
-    sa.Column("decision", sa.Text, comment="approved or rejected by an operator, when held"),
-    sa.Column("decided_at", UtcDateTime, comment="when the operator decided"),
     sa.Column("listed_at", UtcDateTime, comment="when its last page was read, if every page was read"),
+    sa.Column("reason", sa.Text, comment="the code of the reason in error"),
+    sa.Column("hold_id", Key, comment="the hold that this pass opened or met again"),
     sa.CheckConstraint("state IN ('running', 'complete', 'partial', 'failed', 'held')", name="state"),
-    sa.CheckConstraint("decision IN ('approved', 'rejected')", name="decision"),
     sa.CheckConstraint("(state = 'running') = (finished_at IS NULL)", name="finished"),
     _some("uq_passes_running", "state", where="state = 'running'", unique=True),
     sqlite_strict=True,
@@ -211,14 +210,47 @@ pages = sa.Table(
     comment="the pages of the running pass and of the last complete one: what was seen and need not be read again",
 )
 
-held_sessions = sa.Table(
-    "held_sessions",
+holds = sa.Table(
+    "holds",
     metadata,
-    sa.Column("pass_id", Key, primary_key=True, autoincrement=False, comment="the held pass"),
-    sa.Column("session_key", Key, primary_key=True, autoincrement=False, comment="a session that would go"),
+    sa.Column("id", Key, sa.Identity(), primary_key=True, comment="the hold"),
+    sa.Column("pass_id", Key, nullable=False, comment="the first pass that was held; operators name the hold by it"),
+    sa.Column("last_pass_id", Key, nullable=False, comment="the newest pass that was held for the same sessions"),
+    sa.Column("state", sa.Text, nullable=False, server_default="open", comment="open, approved, rejected or closed"),
+    sa.Column("reason", sa.Text, nullable=False, comment="the code of the reason"),
+    sa.Column("detail", sa.Text, nullable=False, comment="the reason as a sentence, from the newest of its passes"),
+    sa.Column("opened_at", UtcDateTime, nullable=False, comment="when the first of its passes ended"),
+    sa.Column("updated_at", UtcDateTime, nullable=False, comment="when a pass or an operator changed it last"),
+    sa.Column("decided_at", UtcDateTime, comment="when an operator decided last"),
+    sa.Column("decided_by", sa.Text, comment="the person who decided last"),
+    sa.CheckConstraint("state IN ('open', 'approved', 'rejected', 'closed')", name="state"),
+    _some("uq_holds_open", "state", where="state = 'open'", unique=True),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+    comment="deletions that wait for a person, and decisions that are still in force",
+)
+
+hold_sessions = sa.Table(
+    "hold_sessions",
+    metadata,
+    sa.Column("hold_id", Key, primary_key=True, autoincrement=False, comment="the hold"),
+    sa.Column("session_key", Key, primary_key=True, autoincrement=False, comment="a session that it is about"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
-    comment="the sessions that a held sweep would have made tombstones of",
+    comment="the sessions of each hold that is not closed",
+)
+
+elapsed_time = sa.Table(
+    "elapsed_time",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False, comment="always 1: there is one row"),
+    sa.Column("milliseconds", Key, nullable=False, comment="elapsed between passes, as far as it was measured"),
+    sa.Column("machine", sa.Text, nullable=False, comment="the boot of the machine that took the last reading"),
+    sa.Column("monotonic_ms", Key, nullable=False, comment="that machine's monotonic clock at the last reading"),
+    sa.Column("database_at", UtcDateTime, comment="the PostgreSQL server's clock at the last reading"),
+    sa.CheckConstraint("id = 1", name="one_row"),
+    sqlite_strict=True,
+    comment="time that passed while passes looked, which no step of a wall clock changes",
 )
 
 quarantine = sa.Table(

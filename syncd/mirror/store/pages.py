@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from syncd.keyset import pack, unpack
 from syncd.mirror.db import raw
 from syncd.mirror.schema.tables import pages, passes
+from syncd.records.enums import PassState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,9 +76,15 @@ def insert(connection: Connection, pass_id: int, first_number: int, read: Sequen
     )
 
 
+def newest_complete(connection: Connection) -> int:
+    """Return the id of the newest complete pass, whose pages are kept; 0 if there is none."""
+    query = sa.select(sa.func.max(passes.c.id)).where(passes.c.state == PassState.COMPLETE)
+    return connection.execute(query).scalar() or 0
+
+
 def digests(connection: Connection) -> tuple[int, dict[bytes, int]]:
     """Return the last complete pass and the number of each of its pages by digest."""
-    newest = connection.execute(sa.select(sa.func.max(passes.c.id)).where(passes.c.state == "complete")).scalar() or 0
+    newest = newest_complete(connection)
     query = sa.select(pages.c.digest, pages.c.number).where(pages.c.pass_id == newest, pages.c.digest.is_not(None))
     return newest, {row[0]: row[1] for row in connection.execute(query)}
 

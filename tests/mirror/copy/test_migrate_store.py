@@ -74,7 +74,12 @@ async def fill(folder: Path) -> sa.URL:
             "INSERT INTO quarantine (pass_id, session_id, reason, payload, seen_at, fingerprint) "
             "VALUES (1, 'SES9', 'r', '{}', '2026-01-01T00:00:00.000000Z', 'f')"
         )
-        await w.sql("INSERT INTO held_sessions VALUES (1, 2)")
+        await w.sql(
+            "INSERT INTO holds (pass_id, last_pass_id, state, reason, detail, opened_at, updated_at) "
+            "VALUES (1, 1, 'rejected', 'too_many_gone', 'too many', '2026-01-01T00:00:00.000000Z', "
+            "'2026-01-01T00:00:00.000000Z')"
+        )
+        await w.sql("INSERT INTO hold_sessions VALUES (1, 2)")
         await w.sql("INSERT INTO mirror_identity (id, origin) VALUES (1, 'https://app.albertinvent.com')")
         await w.sql(
             "INSERT INTO operator_actions (at, by, action, subject) "
@@ -257,9 +262,9 @@ async def test_row_that_the_target_does_not_hold_as_it_was_ends_the_move(
     tmp_path: Path, postgres: PostgresServer, postgres_url: str
 ) -> None:
     source, there = await fill(tmp_path), sa.make_url(postgres_url)
-    rule = "CREATE RULE lose AS ON INSERT TO held_sessions DO INSTEAD NOTHING"
+    rule = "CREATE RULE lose AS ON INSERT TO hold_sessions DO INSTEAD NOTHING"
     await in_thread(lambda: postgres.sql(rule, str(there.database)))
-    with pytest.raises(SyncdError, match="held_sessions has 1 rows"):
+    with pytest.raises(SyncdError, match="hold_sessions has 1 rows"):
         await move(source, there)
     async with Database(there, busy_timeout=5) as database:
         with pytest.raises(DatabaseUnusableError, match="interrupted"):

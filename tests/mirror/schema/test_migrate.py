@@ -37,7 +37,7 @@ def test_the_schema_comes_up_from_empty_and_a_second_time_changes_nothing(engine
         migrate.require_head(connection)
 
 
-NUMBERED = (tables.sessions, tables.passes, tables.quarantine, tables.operations, tables.operator_actions)
+NUMBERED = (tables.sessions, tables.passes, tables.holds, tables.quarantine, tables.operations, tables.operator_actions)
 
 
 def test_tables_and_migrations_say_the_same(engine: sa.Engine) -> None:

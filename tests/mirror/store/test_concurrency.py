@@ -24,7 +24,7 @@ from syncd.mirror.store import (
     sessions_pg,
     sources,
 )
-from syncd.mirror.store.passes import PassLostError
+from syncd.mirror.store.passes import COMPLETE, PassLostError
 from syncd.mirror.store.sessions import Observation
 from syncd.records.parse import Row
 from tests.helpers.harness import world
@@ -198,8 +198,8 @@ async def test_leader_that_was_cut_off_writes_nothing_to_a_pass_that_was_taken_u
     with pytest.raises(PassLostError):
         await here.write(lambda c: passes.check(c, old))
     with pytest.raises(PassLostError):
-        await here.write(lambda c: passes.finish(c, old, "complete", now=NOW))
-    await there.write(lambda c: passes.finish(c, new, "complete", now=NOW))
+        await here.write(lambda c: passes.finish(c, old, COMPLETE, now=NOW))
+    await there.write(lambda c: passes.finish(c, new, COMPLETE, now=NOW))
 
 
 async def test_two_that_begin_a_pass_at_once_begin_one(here: Database, there: Database) -> None:
