@@ -31,7 +31,8 @@ from syncd.clock import Clock
 from syncd.mirror.store import pages
 from syncd.pull.page_cache import PageCache
 from syncd.pull.write_pages import Fetched
-from syncd.records.parse import GarbledError, read_page
+from syncd.records.fields import SESSIONS
+from syncd.records.parse import GarbledError, read_page, reader_of
 from syncd.rules.retry import Backoff
 
 PAGE_ATTEMPTS = 5
@@ -196,9 +197,9 @@ class Fetching:
     async def _try(self, key: str | None) -> Fetched:
         asked_at = self.clock.now()
         body = await self.albert.list_raw(start_key=key)
-        mark = pages.digest(body)
+        mark = pages.digest(body, reader_of(SESSIONS))
         known = await self.known.find(mark)
-        page = read_page(body) if known is None else None
+        page = read_page(body, SESSIONS) if known is None else None
         said = page or known
         next_key = said.next_key if said is not None else None
         repeated = next_key in self.given

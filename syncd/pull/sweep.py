@@ -16,7 +16,8 @@ from syncd.albert import AlbertException, AlbertHTTPError
 from syncd.clock import utc_text
 from syncd.logs import log_link
 from syncd.mirror.store import missing, passes, quarantine, sessions
-from syncd.records.parse import ID, GarbledError, Row, read_session
+from syncd.records.fields import SessionRow
+from syncd.records.parse import GarbledError, read_session
 from syncd.rules.deletion import GONE, guard_limit, may_delete
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class _Evidence:
     """
 
     verdict: Literal["alive", "gone"] | None
-    row: Row | None = None
+    row: SessionRow | None = None
     asked_at: str = ""
 
 
@@ -146,7 +147,7 @@ class _Sweep:
             absent = isinstance(error, AlbertHTTPError) and error.status_code in GONE
             self.log.debug("sweep.asked", session_id=candidate.session_id, error=str(error), unknown=not absent)
             return _Evidence("gone" if trusted else None)
-        if other[ID] == candidate.session_id:
+        if other.id == candidate.session_id:
             return _Evidence(None)  # gone by its id, there by its source id: that decides nothing
         return _Evidence("gone" if trusted else None, other, asked_at)
 
@@ -157,10 +158,10 @@ class _Sweep:
         except AlbertHTTPError as error:
             return _Evidence("gone" if error.status_code in GONE else None)
         except GarbledError as error:  # a session that cannot be read is there all the same, as in a listing
-            return _Evidence("alive" if error.session_id == session_id else None)
+            return _Evidence("alive" if error.record_id == session_id else None)
         except AlbertException:
             return _Evidence(None)
-        return _Evidence("alive", row, asked_at) if row[ID] == session_id else _Evidence(None)
+        return _Evidence("alive", row, asked_at) if row.id == session_id else _Evidence(None)
 
     async def _conclude(self, candidates: list[Candidate], evidence: list[_Evidence]) -> int:
         """Write what was learned and end the pass as complete, in one transaction."""

@@ -6,7 +6,7 @@ A page with the very bytes of one in the last complete pass, whose sessions have
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -15,8 +15,9 @@ from syncd.clock import utc_text
 from syncd.mirror.store import missing, operations, pages, passes, quarantine, sessions
 from syncd.mirror.store.pages import ReadPage
 from syncd.mirror.store.passes import Progress
-from syncd.records.parse import ID, Page, Unreadable, read_page
-from syncd.rules.versions import listed_from
+from syncd.records.fields import SESSIONS, SessionRow
+from syncd.records.parse import Page, Unreadable, read_page
+from syncd.rules.versions import Change, listed_from
 
 if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection
@@ -50,7 +51,7 @@ class Fetched:
     size: int
     next_key: str | None
     body: bytes = b""
-    page: Page | None = None
+    page: Page[SessionRow] | None = None
     known: ReadPage | None = None
     last: bool = False
     repeated: bool = False
@@ -142,13 +143,13 @@ class _Writing:
             self._count(known.session_keys, {})
             self._done(known, len(known.session_keys))
         else:
-            self._mirror(fetched, fetched.page or read_page(fetched.body))
+            self._mirror(fetched, fetched.page or read_page(fetched.body, SESSIONS))
 
     def _unchanged(self, known: ReadPage) -> bool:
         suspects = quarantine.open_keys(self.connection) if self.suspect else frozenset()
         return pages.unchanged(self.connection, known, suspects)
 
-    def _mirror(self, fetched: Fetched, page: Page) -> None:
+    def _mirror(self, fetched: Fetched, page: Page[SessionRow]) -> None:
         observation = sessions.Observation(
             utc_text(fetched.asked_at),
             utc_text(self.now),
@@ -159,7 +160,7 @@ class _Writing:
             loading=self.progress.loading,
         )
         applied = sessions.apply(self.connection, page.rows, observation)
-        inserted = list(applied.changes.values()).count("inserted")
+        inserted = sum(change is Change.INSERTED for change in applied.changes.values())
         self.progress.filling = inserted == len(page.rows) > 0
         self._count(applied.keys, applied.changes, self._recovered(page, applied.keys))
         unreadable = _Unreadable()
@@ -177,14 +178,16 @@ class _Writing:
         self.read.append(read)
         self.mirrored.append(PageWritten(self.progress.counts["pages"], count, changed))
 
-    def _count(self, keys: Sequence[int], changes: dict[int, str], recovered: frozenset[int] = frozenset()) -> None:
+    def _count(
+        self, keys: Sequence[int], changes: Mapping[int, Change], recovered: frozenset[int] = frozenset()
+    ) -> None:
         """Count the sessions of a page, of which some were counted as unreadable before."""
         counts, seen = self.progress.counts, self.progress.seen
         again: set[int] = set()
         if recovered or not seen.isdisjoint(keys):
             again = {key for key in keys if key in seen or key in recovered}
             for key in again:
-                self._count_again(key, changes.get(key, "unchanged"), recovered=key in recovered)
+                self._count_again(key, changes.get(key, Change.UNCHANGED), recovered=key in recovered)
         seen.update(keys)
         first = [change for key, change in changes.items() if key not in again]
         self.new = len(keys) - len(again)
@@ -193,25 +196,25 @@ class _Writing:
         for change in first:
             counts[change] += 1
 
-    def _count_again(self, key: int, change: str, *, recovered: bool) -> None:
+    def _count_again(self, key: int, change: Change, *, recovered: bool) -> None:
         counts = self.progress.counts
         if recovered:
             counts["quarantined"] -= 1
             counts[change] += 1
-        elif change != "unchanged" and not sessions.archived_from(self.connection, key, self.progress.id):
+        elif change is not Change.UNCHANGED and not sessions.archived_from(self.connection, key, self.progress.id):
             counts["unchanged"] -= 1
             counts[change] += 1
 
-    def _recovered(self, page: Page, keys: Sequence[int]) -> frozenset[int]:
+    def _recovered(self, page: Page[SessionRow], keys: Sequence[int]) -> frozenset[int]:
         """Resolve what was in quarantine of a page's sessions; return those that this pass counted as unreadable."""
         if not self.suspect:
             return frozenset()
         met = self.progress.met
-        unreadable = {item.session_id for item in page.unreadable}
-        items = quarantine.open_sessions(self.connection, [row[ID] for row in page.rows])
+        unreadable = {item.record_id for item in page.unreadable}
+        items = quarantine.open_sessions(self.connection, [row.id for row in page.rows])
         resolved = [one for one, item in items.items() if one not in unreadable or item in met]
         quarantine.resolve_sessions(self.connection, resolved, self.now)
-        return frozenset(key for row, key in zip(page.rows, keys, strict=True) if items.get(row[ID]) in met)
+        return frozenset(key for row, key in zip(page.rows, keys, strict=True) if items.get(row.id) in met)
 
     def _count_unreadable(self, items: Sequence[Unreadable]) -> _Unreadable:
         """Put items into quarantine and count them; `met` has those with a minus that count as sessions already."""
@@ -222,7 +225,7 @@ class _Writing:
         for item, (row_id, is_new) in zip(items, put, strict=True):
             if is_new:
                 found.new.append(item)
-            key = sessions.key_of(self.connection, item.session_id) if item.session_id is not None else None
+            key = sessions.key_of(self.connection, item.record_id) if item.record_id is not None else None
             if row_id in met or -row_id in met:
                 continue
             if key is not None and key in self.progress.seen:
@@ -233,7 +236,7 @@ class _Writing:
             met.add(row_id)
             self.new += 1
             counts["quarantined"] += 1
-            counts["without_id" if item.session_id is None else "seen"] += 1
+            counts["without_id" if item.record_id is None else "seen"] += 1
             if key is not None:
                 found.keys.append(key)
                 self.progress.seen.update([key])

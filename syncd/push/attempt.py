@@ -31,7 +31,8 @@ from syncd.clock import utc_text
 from syncd.mirror.store import operations, sources
 from syncd.mirror.store.operations import LeaseLostError, Operation
 from syncd.push.outcomes import CredentialsRejected, Dead, NotFound, Outcome, Retry, Succeeded, Unknown
-from syncd.records.parse import ID, SOURCE, GarbledError, Row, read_session
+from syncd.records.fields import SessionRow
+from syncd.records.parse import GarbledError, read_session
 from syncd.rules.deletion import GONE
 from syncd.rules.retry import lag_wait
 from syncd.rules.sources import difference
@@ -138,7 +139,7 @@ async def _create(attempt: Attempt) -> Outcome:
         return Unknown(str(error), status, retry_after, down=True)
     # some servers answer a duplicate with the session that was there first
     note = difference(row, name=operation.name or "", parent_id=operation.parent_id)
-    return Succeeded(row[ID], asked_at, (row,), note=note, status=201, made=True)
+    return Succeeded(row.id, asked_at, (row,), note=note, status=201, made=True)
 
 
 async def _there_after_all(attempt: Attempt) -> Outcome | None:
@@ -164,7 +165,7 @@ async def _there_after_all(attempt: Attempt) -> Outcome | None:
                 words = f"{session_id} was seen lately and is not shown yet: look-ups lag"
                 return Retry(words, None, lag_wait(attempt.settle), counts=False)
             continue
-        if row[ID] == session_id and row[SOURCE] == source_id:
+        if row.id == session_id and row.source_session_id == source_id:
             note = difference(row, name=operation.name or "", parent_id=operation.parent_id)
             return Succeeded(session_id, asked_at, (row,), note=note, status=200)
     return None
@@ -197,18 +198,18 @@ async def _look_up(attempt: Attempt) -> Succeeded | int:
             return error.status_code
         raise
     note = difference(row, name=operation.name or "", parent_id=operation.parent_id)
-    return Succeeded(row[ID], asked_at, (row,), note=note, status=200)
+    return Succeeded(row.id, asked_at, (row,), note=note, status=200)
 
 
-async def _by_source(attempt: Attempt) -> Row:
+async def _by_source(attempt: Attempt) -> SessionRow:
     source_id = attempt.operation.source_session_id or ""
     row = read_session(await attempt.albert.get_raw_by_source_session_id(source_session_id=source_id))
     return _of_source(row, attempt.operation)
 
 
-def _of_source(row: Row, operation: Operation) -> Row:
+def _of_source(row: SessionRow, operation: Operation) -> SessionRow:
     """Refuse an answer that is about another session than the one that was asked for."""
-    if row[SOURCE] != operation.source_session_id:
+    if row.source_session_id != operation.source_session_id:
         raise GarbledError("the answer is a session with another sourceSessionId")
     return row
 
@@ -218,7 +219,7 @@ async def _delete(attempt: Attempt) -> Outcome:
     target = operation.session_id or operation.target_session_id or ""
     if not target:
         try:
-            target = (await _by_source(attempt))[ID] or ""
+            target = (await _by_source(attempt)).id
         except AlbertHTTPError as error:
             if error.status_code not in GONE:
                 raise
@@ -263,7 +264,7 @@ async def _already_gone(attempt: Attempt, status: int) -> Outcome | str:
                 raise
             gone.append(session_id)
             continue
-        if row[ID] == session_id and row[SOURCE] == source_id:
+        if row.id == session_id and row.source_session_id == source_id:
             return session_id
         rows.append(row)
     return Succeeded(None, asked_at, tuple(rows), tuple(gone), status=status)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from syncd.records.parse import Row
+from syncd.records.fields import SessionRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Succeeded:
 
     session_id: str | None
     asked_at: str = ""
-    rows: tuple[Row, ...] = ()
+    rows: tuple[SessionRow, ...] = ()
     gone: tuple[str, ...] = ()
     note: str | None = None
     status: int | None = None

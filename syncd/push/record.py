@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from syncd.clock import utc_text
 from syncd.mirror.db.dialects import is_postgresql
-from syncd.mirror.store import operations, sessions, sessions_pg, sources
+from syncd.mirror.store import operations, sessions, sources
+from syncd.mirror.store.operations import Success
 from syncd.push.outcomes import CredentialsRejected, Dead, NotFound, Outcome, Retry, Succeeded, Unknown
-from syncd.records.parse import ID, SOURCE
 from syncd.rules.retry import Backoff, lag_wait, next_lookup
 from syncd.rules.versions import listed_from
 
@@ -96,17 +96,22 @@ def _write_made(connection: Connection, completions: Sequence[Completion]) -> di
         if (
             isinstance(outcome, Succeeded)
             and outcome.made
-            and outcome.rows[0][SOURCE] == one.operation.source_session_id
+            and outcome.rows[0].source_session_id == one.operation.source_session_id
         ):
-            made[outcome.rows[0][ID]] = one.operation, outcome, one.now
+            made[outcome.rows[0].id] = one.operation, outcome, one.now
     if not made:
         return {}
     rows = [outcome.rows[0] for _, outcome, _ in made.values()]
     now = utc_text(max(one.now for one in completions))
-    keys, links, others = sessions_pg.insert(connection, rows, now=now, pass_id=None, observed_at=now)
-    links += sources.refresh(connection, set(others), now)
-    written = [made[session_id] for session_id in keys]
-    sessions_pg.finish(connection, [(operation, outcome, utc_text(at)) for operation, outcome, at in written])
+    inserted, links = sessions.insert_new(connection, rows, now=now)
+    written = [made[session_id] for session_id in inserted]
+    operations.finish(
+        connection,
+        [
+            Success(operation, outcome.session_id, utc_text(at), outcome.note, outcome.status)
+            for operation, outcome, at in written
+        ],
+    )
     return {
         operation.id: Recorded(
             outcome, [link for link in links if link.source_session_id == operation.source_session_id]
@@ -252,7 +257,7 @@ def _effect(
         links += applied.sources
         linked = "inserted" in applied.changes.values()
         if applied.changes and not applied.deleted:
-            written.add(row[ID])
+            written.add(row.id)
     gone = [sessions.key_of(connection, session_id) for session_id in outcome.gone]
     sessions.tombstone(connection, [key for key in gone if key is not None], now=utc_text(now))
     if operation.source_session_id is not None and not linked:

@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from syncd.records.parse import NAME, PARENT_ID, Row
+from syncd.records.fields import SessionRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def difference(row: Row, *, name: str, parent_id: str | None) -> str | None:
+def difference(row: SessionRow, *, name: str, parent_id: str | None) -> str | None:
     """Say in what an adopted session is not as the operation asked; None when it is."""
-    wanted = {"name": (row[NAME], name), "folder": (row[PARENT_ID], parent_id)}
+    wanted = {"name": (row.name, name), "folder": (row.parent_id, parent_id)}
     parts = [f"{what} is {has!r} and not {asked!r}" for what, (has, asked) in wanted.items() if has != asked]
     return "adopted as it is: " + ", ".join(parts) if parts else None
 

@@ -5,12 +5,13 @@ Pure: no I/O, no clock and no randomness except the arguments.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+import msgspec
+
 from syncd.clock import read_utc_text, utc_text
-from syncd.records.parse import UPDATED_AT, Row
+from syncd.records.fields import SessionRow
 
 CLOCK_SLACK = timedelta(seconds=60)
 """So much later than now may be what a replica has written whose clock is ahead; what is later still was written before
@@ -20,14 +21,14 @@ the clock was set back."""
 class Change(StrEnum):
     """What a sighting means for the session's row."""
 
+    INSERTED = "inserted"
     UNCHANGED = "unchanged"
     UPDATED = "updated"
     RESTORED = "restored"
     STALE = "stale"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredSession:
+class StoredSession(msgspec.Struct, frozen=True, gc=False):
     """A session as the mirror holds it; times as text of `clock.utc_text`."""
 
     key: int
@@ -37,11 +38,11 @@ class StoredSession:
     observed_at: str | None
     missing_since: str | None
     deleted_at: str | None
-    content: Row
+    content: SessionRow
 
 
 def classify_change(
-    known: StoredSession, row: Row, *, asked_at: str, now: str, listed_from: str | None, paged: bool = False
+    known: StoredSession, row: SessionRow, *, asked_at: str, now: str, listed_from: str | None, paged: bool = False
 ) -> Change:
     """Weigh what an answer says of a session against what is known of it: a row never goes back.
 
@@ -71,7 +72,7 @@ def classify_change(
         return Change.STALE if learned_later or written_meanwhile or lags else Change.RESTORED
     if known.content == row:
         return Change.UNCHANGED
-    before, after = known.content[UPDATED_AT], row[UPDATED_AT]
+    before, after = known.content.updated_at, row.updated_at
     older = written_meanwhile if before is None or after is None or before == after else after < before
     return Change.STALE if learned_later or older else Change.UPDATED
 

@@ -12,20 +12,20 @@ from typing import Any
 
 from syncd.keyset import unpack
 from syncd.pull.sweep import Guard
+from syncd.records.fields import SESSIONS, SessionRow
 from syncd.rules.deletion import guard_limit
 from tests.model.albert import Tenant
 from tests.model.store import Store, Values
 
-CONTENT = (
-    "id", "name", "parent_id", "source_session_id", "status", "kind", "automation_id", "automation_run_id",
-    "last_message_at", "created_by", "created_by_name", "created_at", "updated_by", "updated_by_name", "updated_at",
-    "extra",
-)  # fmt: skip
 FINAL = frozenset({"succeeded", "dead", "cancelled"})
 ACTIVE = ("pending", "running", "unknown", "dead")
 COUNTS = ("inserted", "updated", "unchanged", "restored")
 
 State = dict[Any, dict[str, Any]]
+
+
+def _content(row: dict[str, Any]) -> SessionRow:
+    return SessionRow(**{name: row[name] for name in SESSIONS.columns})
 
 
 class _Table:
@@ -122,14 +122,14 @@ class Checker:
             before = self._sessions.get(one)
             if before is row:
                 continue
-            content = tuple(row[name] for name in CONTENT)
-            if before is not None and tuple(before[name] for name in CONTENT) == content:
+            content = _content(row)
+            if before is not None and _content(before) == content:
                 continue
             if content not in self.tenant.served.said[one]:
                 raise BrokenError(f"2: {one} holds what was never served: {content}")
             versions = self.tenant.served.rows[one]
             if before is not None:
-                old = versions[tuple(before[name] for name in CONTENT)]
+                old = versions[_content(before)]
                 if versions[content] < old:
                     raise BrokenError(f"3: {one} went back from version {old} to {versions[content]}")
         for one, row in self._sessions.items():
@@ -248,11 +248,7 @@ class Checker:
     def converged(self) -> None:
         """9: the mirror equals the API, and every operation is final or visibly blocked."""
         truth = self.tenant.truth()
-        mirror = {
-            one: tuple(row[name] for name in CONTENT)
-            for one, row in self._sessions.items()
-            if row["deleted_at"] is None
-        }
+        mirror = {one: _content(row) for one, row in self._sessions.items() if row["deleted_at"] is None}
         if mirror != truth:
             wrong = {one for one in truth.keys() | mirror.keys() if truth.get(one) != mirror.get(one)}
             words = [
@@ -295,7 +291,7 @@ class Checker:
         known = _Table(self._store, "source_sessions", "source_session_id").read()
         carriers: dict[str, set[str]] = {}
         for one, row in truth.items():
-            carriers.setdefault(row[3], set()).add(one)
+            carriers.setdefault(row.source_session_id, set()).add(one)
         for source, ids in carriers.items():
             row = known.get(source)
             want = "linked" if len(ids) == 1 else "conflict"

@@ -281,8 +281,8 @@ async def test_session_whose_id_no_index_can_hold_costs_the_others_nothing(folde
             assert list(await w.live()) == ["A", "C"]
         (row,) = await w.sql("SELECT session_id, reason FROM quarantine")
         reason = (
-            f"id and sourceSessionId have {4608 + len(wire(long)['sourceSessionId'].encode())} bytes together, "
-            "and no more than 2600 can be kept"
+            f"id and sourceSessionId have {4608 + len(wire(long)['sourceSessionId'].encode())} bytes together; "
+            "at most 2600 can be stored"
         )
         assert row == {"session_id": long, "reason": reason}
 

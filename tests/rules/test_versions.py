@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec import structs
 
 from syncd.clock import utc_text
-from syncd.records.parse import UPDATED_AT, Row
+from syncd.records.fields import SessionRow
 from syncd.rules.versions import Change, StoredSession, classify_change, listed_from
+from tests.helpers.rows import session_row
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -18,13 +19,11 @@ def at(seconds: float) -> str:
     return utc_text(NOON + timedelta(seconds=seconds))
 
 
-def row(name: str = "n", updated: float | None = None) -> Row:
-    content: list[str | None] = ["A", name, None, "s", *[None] * 11, "{}"]
-    content[UPDATED_AT] = None if updated is None else at(updated)
-    return tuple(content)
+def row(name: str = "n", updated: float | None = None) -> SessionRow:
+    return session_row(name=name, updated_at=None if updated is None else at(updated))
 
 
-def known(content: Row, *, observed: float | None = None, deleted: float | None = None) -> StoredSession:
+def known(content: SessionRow, *, observed: float | None = None, deleted: float | None = None) -> StoredSession:
     return StoredSession(
         key=1,
         version=1,
@@ -52,7 +51,7 @@ def known(content: Row, *, observed: float | None = None, deleted: float | None 
         (known(row("a", 1), observed=9), row("b", 1), 10, Change.UPDATED),
     ],
 )
-def test_a_row_never_goes_back(before: StoredSession, now: Row, asked: float, change: Change) -> None:
+def test_a_row_never_goes_back(before: StoredSession, now: SessionRow, asked: float, change: Change) -> None:
     for since in (None, at(0)):
         assert classify_change(before, now, asked_at=at(asked), now=at(300), listed_from=since) is change
 
@@ -113,12 +112,12 @@ def test_what_was_learned_before_the_clock_was_set_back_does_not_outweigh_what_i
     ],
 )
 def test_an_answer_that_was_under_way_while_a_listing_brought_a_version_decides_only_by_its_date(
-    before: Row, now: Row, paged: bool, change: Change
+    before: SessionRow, now: SessionRow, paged: bool, change: Change
 ) -> None:
-    listed = replace(known(before), valid_from=at(20))
+    listed = structs.replace(known(before), valid_from=at(20))
     assert classify_change(listed, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is change
     assert classify_change(listed, now, asked_at=at(20), now=at(30), listed_from=None, paged=paged) is Change.UPDATED
-    buried = replace(listed, deleted_at=at(20))
+    buried = structs.replace(listed, deleted_at=at(20))
     after = Change.RESTORED if paged else Change.STALE
     assert classify_change(buried, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is after
 

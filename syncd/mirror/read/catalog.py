@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from syncd.mirror.read import views
 from syncd.mirror.schema import enums, tables
-from syncd.mirror.schema.tables import CONTENT_COMMENTS
 from syncd.mirror.schema.types import JsonText, Key, UtcDateTime
+from syncd.records.fields import SESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _SESSION_COMMENTS = {
-    **CONTENT_COMMENTS,
+    **{name: one.wire.comment for name, one in SESSIONS.by_column.items()},
     "first_seen_at": "when syncd first saw the session",
     "changed_at": "when syncd last saw it changed; where its current version begins",
 }
@@ -64,7 +64,11 @@ VIEW_COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
 }
 """Each view, and each of its columns in their order: PostgreSQL's COMMENTs and the text of `docs/schema.md`."""
 
-_VIEW_TYPES: dict[str, Any] = {"valid_to": UtcDateTime(), "age_seconds": sa.Double(), "extra": JsonText}
+_VIEW_TYPES: dict[str, Any] = {
+    "valid_to": UtcDateTime(),
+    "age_seconds": sa.Double(),
+    **{column.name: column.type for column in tables.content_columns(SESSIONS)},
+}
 _NAMES_OF_TIMES = ("_at", "_from", "_since")
 _COUNTS = tuple(VIEW_COMMENTS["mirror_freshness"][1])[2:]
 _TIME_AS_TEXT = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
@@ -157,7 +161,7 @@ def stream(connection: Connection, name: str) -> Iterator[Sequence[Sequence[Any]
             return (
                 sa.literal_column(_TIME_AS_TEXT.format(column.name), sa.Text()) if postgresql else sa.column(named.name)
             )
-        return sa.cast(named, sa.Text()) if column.name == "extra" else named
+        return sa.cast(named, sa.Text()) if column.type is JsonText else named
 
     query = sa.select(*map(plain, columns(name))).select_from(sa.table(name))
     yield from connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}).partitions()

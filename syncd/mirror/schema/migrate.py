@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -16,7 +15,7 @@ import sqlalchemy as sa
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db.dialects import is_postgresql
 from syncd.mirror.schema.privileges import require_fit
-from syncd.mirror.schema.revisions import HEAD, REVISIONS
+from syncd.mirror.schema.revisions import HEAD, REVISIONS, scripts
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -25,13 +24,6 @@ HALF_MOVED = f"moving {HEAD}"
 """What stands in the place of the revision while `mirror.move` fills a database."""
 MIGRATION_LOCK = 0x53594D49
 """PostgreSQL's advisory lock of whoever migrates; the second half is a hash of the schema's name."""
-
-
-def scripts() -> Path:
-    """Return the directory of the migrations: inside an installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parents[2]
-    installed = package / "migrations"
-    return installed if installed.is_dir() else package.parent / "migrations"
 
 
 def revision(connection: Connection) -> str | None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from syncd.mirror.schema.tables import CONTENT, operations, sessions
+from syncd.mirror.schema.tables import operations, sessions
+from syncd.records.fields import SESSIONS, SessionRow
 from syncd.rules.sources import difference
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _plan_one(connection: Connection, row: dict[str, Any], planned: dict[tuple[s
     elif live is None or before is False:
         outcome = "created"
     else:
-        note = difference(tuple(live), name=row["name"], parent_id=row["parent_id"])
+        note = difference(live, name=row["name"], parent_id=row["parent_id"])
         outcome = "adopted" if note else "there"
     return {
         "line": row["line"], "kind": row["kind"], "source_session_id": row["source_session_id"],
@@ -62,13 +63,14 @@ def _plan_one(connection: Connection, row: dict[str, Any], planned: dict[tuple[s
     }  # fmt: skip
 
 
-def _live(connection: Connection, row: dict[str, Any]) -> Any:  # noqa: ANN401 - a row
+def _live(connection: Connection, row: dict[str, Any]) -> SessionRow | None:
     column, value = ("source_session_id", row["source_session_id"])
     if value is None:
         column, value = "id", row["session_id"]
-    columns = [sa.type_coerce(sessions.c[name], sa.Text) for name in CONTENT]
+    columns = [sa.type_coerce(sessions.c[name], sa.Text) for name in SESSIONS.columns]
     query = sa.select(*columns).where(sessions.c[column] == value, sessions.c.deleted_at.is_(None)).limit(1)
-    return connection.execute(query).first()
+    found = connection.execute(query).mappings().first()
+    return None if found is None else SessionRow(**found)
 
 
 def _queued(connection: Connection, row: dict[str, Any]) -> bool:

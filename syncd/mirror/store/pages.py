@@ -51,9 +51,11 @@ class ReadPage:
     versions: int
 
 
-def digest(body: bytes) -> bytes:
-    """Return what tells a page's bytes from all others."""
-    return hashlib.sha256(body).digest()[:DIGEST_BYTES]  # most processors do this one in hardware
+def digest(body: bytes, reader: bytes) -> bytes:
+    """Return the digest of a page as one reader reads it (`records.parse.reader_of`)."""
+    found = hashlib.sha256(reader)  # most processors compute this one in hardware
+    found.update(body)
+    return found.digest()[:DIGEST_BYTES]
 
 
 def insert(connection: Connection, pass_id: int, first_number: int, read: Sequence[ReadPage]) -> None:

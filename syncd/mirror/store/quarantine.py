@@ -39,15 +39,15 @@ def put(connection: Connection, items: Sequence[Unreadable], *, now: datetime, p
 def _put(connection: Connection, item: Unreadable, *, now: datetime, pass_id: int) -> tuple[int, bool]:
     content = _content(item.payload)
     mark = f"payload {_digest(content)}"
-    if item.session_id is not None:  # as it is, unless it is too long for an index
-        mark = f"id {item.session_id}" if len(item.session_id) < LONGEST_MARK else f"id {_digest(item.session_id)}"
+    if item.record_id is not None:  # as it is, unless it is too long for an index
+        mark = f"id {item.record_id}" if len(item.record_id) < LONGEST_MARK else f"id {_digest(item.record_id)}"
     open_row = connection.execute(
         sa.select(quarantine.c.id, quarantine.c.payload, quarantine.c.reason)
         .where(quarantine.c.fingerprint == mark, quarantine.c.resolved_at.is_(None))
     ).first()  # fmt: skip
     if open_row is None:
         values = {
-            "pass_id": pass_id, "session_id": item.session_id, "reason": item.reason, "payload": item.payload,
+            "pass_id": pass_id, "session_id": item.record_id, "reason": item.reason, "payload": item.payload,
             "seen_at": now, "fingerprint": mark,
         }  # fmt: skip
         result = connection.execute(sa.insert(quarantine).values(values))
