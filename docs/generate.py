@@ -22,6 +22,7 @@ from syncd.mirror.db.database import Database
 from syncd.mirror.read import catalog
 from syncd.mirror.read.queries import QUERIES
 from syncd.mirror.schema import migrate, tables
+from syncd.mirror.store.pages import pack
 from syncd.records.fields import SESSIONS, FieldList, FieldType
 
 HERE = Path(__file__).resolve().parent
@@ -114,8 +115,8 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
          "accepted_at": _at(2)},
     ],
     tables.pages: [
-        {"pass_id": 2, "number": 1, "next_key": "SES100", "session_keys": bytes(7) + b"\1", "quarantine_ids": b"",
-         "digest": b"\x9f\x2c", "versions": 104},
+        {"pass_id": 2, "number": 1, "next_key": "SES100", "digest": b"\x9f\x2c", "versions": 104,
+         "sessions": pack(range(1, 101)), "unreadable": pack([7]), "repeated": pack([])},
     ],
     tables.held_sessions: [{"pass_id": 3, "session_key": 1}],
     tables.mirror_identity: [

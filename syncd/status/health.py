@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from syncd.pull.write_pages import WITHOUT_ID
+
 MISSED_PASSES = 3
 """Intervals without a complete pass after which the mirror counts as stale."""
+QUARANTINE = "run: syncd quarantine list, and for items that may be ignored: syncd quarantine accept ID"
 LEEWAY = 60.0
 """Seconds on top of them, for the passes' own length."""
 
@@ -27,17 +30,25 @@ def problems(overview: Mapping[str, Any], *, pass_interval: float) -> list[str]:
     last = next((row for row in overview["passes"] if row["state"] != "running"), None)
     why = f" (pass {last['id']} is {last['state']}: {last['error']})" if last and last["error"] else ""
     if age is None:
-        found.append(f"no pass has been completed yet{why}; run: syncd once, or see the log of syncd run")
+        found.append(
+            f"no pass has been completed yet{why}; {remedy(why, 'run: syncd once, or see the log of syncd run')}"
+        )
     elif age > MISSED_PASSES * pass_interval + LEEWAY:
-        found.append(f"the mirror is {duration(age)} old{why}; is syncd run alive? run: syncd doctor")
+        found.append(f"the mirror is {duration(age)} old{why}; {remedy(why, 'is syncd run alive? run: syncd doctor')}")
     elif last and last["state"] in {"failed", "partial"}:
-        found.append(f"the last pass was not complete{why}; the next one may be; if it is not, run: syncd doctor")
+        otherwise = "the next one may be; if it is not, run: syncd doctor"
+        found.append(f"the last pass was not complete{why}; {remedy(why, otherwise)}")
     if fresh["held_pass_id"] is not None:
         held = fresh["held_pass_id"]
         found.append(f"pass {held} holds deletions for your decision; run: syncd deletions list")
     if fresh["operations_dead"]:
         found.append(dead_operations(fresh["operations_dead"]))
     return found
+
+
+def remedy(reason: str, otherwise: str) -> str:
+    """Return what to do about passes that are not complete for a reason."""
+    return QUARANTINE if WITHOUT_ID in reason else otherwise
 
 
 def dead_operations(count: int) -> str:

@@ -6,11 +6,12 @@ is a matter of processes: see `tests/security`.
 
 from __future__ import annotations
 
-from array import array
 from datetime import datetime
 from typing import Any
 
-from syncd.keyset import unpack
+from pyroaring import BitMap64
+
+from syncd.mirror.store.pages import unpack
 from syncd.pull.sweep import Guard
 from syncd.records.fields import SESSIONS, SessionRow
 from syncd.rules.deletion import guard_limit
@@ -81,7 +82,7 @@ class Checker:
         pages = []
         if running:
             pages = self._store.rows(
-                "SELECT pass_id, number, next_key, session_keys FROM pages "
+                "SELECT pass_id, number, next_key, sessions FROM pages "
                 f"WHERE pass_id = {running[0]['id']} ORDER BY number"
             )
         self._checkpoints(sessions, running, pages)
@@ -105,10 +106,10 @@ class Checker:
             if row["page_key"] != last:
                 raise BrokenError(f"1: the checkpoint of pass {row['id']} is not that of its last page")
 
-    def _page(self, sessions: State, name: str, next_key: str | None, keys: array[int]) -> None:
+    def _page(self, sessions: State, name: str, next_key: str | None, keys: BitMap64) -> None:
         by_key = {row["key"]: row for row in sessions.values()}
         ids = {by_key[key]["id"] for key in keys if key in by_key}
-        if len(ids) != len(set(keys)):
+        if len(ids) != len(keys):
             raise BrokenError(f"1: page {name} names sessions that are not there")
         for one in ids:
             if sessions[one]["missing_since"] is not None and sessions[one]["deleted_at"] is None:

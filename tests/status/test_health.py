@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from syncd.pull.write_pages import WITHOUT_ID
 from syncd.status.health import duration, notices, problems
 
 UNKNOWN = "syncd operations list --state unknown"
@@ -75,6 +76,13 @@ def test_last_pass_that_was_not_complete_is_a_problem_however_fresh_the_mirror(s
     (problem,) = urgent((state, "Albert was down"), ("complete", None))
     assert f"pass 2 is {state}: Albert was down" in problem
     assert urgent(("running", None), (state, "Albert was down"), ("complete", None)) == [problem]
+
+
+@pytest.mark.parametrize("fresh", [{}, {"age_seconds": 4000.0}, {"age_seconds": None}])
+def test_pass_with_an_item_without_an_id_says_how_to_accept_it(fresh: dict[str, Any]) -> None:
+    (problem,) = urgent(("partial", f"1 item {WITHOUT_ID}"), ("complete", None), **fresh)
+    assert problem.endswith("run: syncd quarantine list, and for items that may be ignored: syncd quarantine accept ID")
+    assert "doctor" not in problem
 
 
 def test_stale_mirror_says_why_also_while_the_next_pass_runs() -> None:

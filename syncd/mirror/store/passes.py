@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from pyroaring import BitMap64
 
 from syncd.clock import utc_text
-from syncd.keyset import KeySet, unpack
 from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import ConcurrentChangeError, is_postgresql
 from syncd.mirror.db.postgresql import forget_writers
@@ -17,6 +17,7 @@ from syncd.mirror.schema.tables import held_sessions, pages, passes, sessions
 from syncd.mirror.schema.types import new_id
 from syncd.mirror.store import initial_load
 from syncd.mirror.store import pages as page_rows
+from syncd.mirror.store.quarantine import MetItems
 from syncd.rules.versions import CLOCK_SLACK
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ class Progress:
     """A running pass in memory: what its row and its pages say.
 
     `page_key` is the checkpoint; `keys` are the page keys that were given before the pass was taken up; `seen` are
-    sessions, `met` rows of the quarantine (those with an id are sessions too, and count as seen; with a minus where the
-    session had been counted before, as one that could be read). `loading` tells that this pass fills an empty mirror:
+    the keys of sessions, `met` rows of the quarantine. `loading` tells that this pass fills an empty mirror:
     see `mirror.loading`; `filling` that the last page brought nothing but new sessions, so that the next one may, too.
     `fence` tells this holder of the pass from every later one.
     """
@@ -56,13 +56,13 @@ class Progress:
     read: bool = False
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
     keys: set[str] = field(default_factory=set)
-    seen: KeySet = field(default_factory=KeySet)
-    met: set[int] = field(default_factory=set)
+    seen: BitMap64 = field(default_factory=BitMap64)
+    met: MetItems = field(default_factory=MetItems)
     fence: int = 0
 
     def copy(self) -> Progress:
         """Return one that can go on while this one stays."""
-        return replace(self, counts=dict(self.counts), seen=self.seen.copy(), met=set(self.met))
+        return replace(self, counts=dict(self.counts), seen=self.seen.copy(), met=self.met.copy())
 
     def adopt(self, later: Progress) -> None:
         """Go on where a copy has come to."""
@@ -82,10 +82,10 @@ def running(connection: Connection) -> Progress | None:
     progress = Progress(row.id, row.started_at, resumed=True, page_key=row.page_key, read=row.read_at is not None)
     progress.fence = row.fence
     progress.counts = {name: getattr(row, name) for name in COUNTERS}
-    query = sa.select(pages).where(pages.c.pass_id == row.id).order_by(pages.c.number)
-    for page in connection.execute(query.execution_options(yield_per=100)):
-        progress.seen.update(unpack(page.session_keys))
-        progress.met.update(unpack(page.quarantine_ids))
+    for page in page_rows.of_pass(connection, row.id):
+        progress.seen |= page.sessions
+        progress.met.counted |= page.unreadable
+        progress.met.repeat(page.repeated)
         if page.next_key is not None:
             progress.keys.add(page.next_key)
     progress.loading = initial_load.begin(connection)
