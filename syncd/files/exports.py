@@ -23,9 +23,9 @@ import sqlalchemy as sa
 
 from syncd.clock import utc_text
 from syncd.errors import SyncdError, UsageError, how_to_install
-from syncd.files.temp_files import temp_names
 from syncd.mirror.read import catalog
 from syncd.mirror.schema.types import Boolean, UtcDateTime
+from syncd.temp_dirs import temp_dir
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -141,7 +141,8 @@ def export(
         "files": [],
     }
     try:
-        with temp_names(plan.directory, "syncd-export") as temporary:
+        with temp_dir(plan.directory, "syncd-export") as unfinished:
+            temporary = unfinished.joinpath
             done = 0
             for name in catalog.EXPORTED:
                 made = temporary(plan.file(name))

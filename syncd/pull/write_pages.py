@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from pyroaring import BitMap64
 
 from syncd.clock import utc_text
-from syncd.mirror.store import operations, pages, passes, quarantine, sessions
+from syncd.mirror.db.dialects import EARLIEST
+from syncd.mirror.store import contradictions, operations, pages, passes, quarantine, sessions
+from syncd.mirror.store.contradictions import Contradiction
 from syncd.mirror.store.pages import ReadPage
 from syncd.mirror.store.passes import Progress
 from syncd.pull.counting import Counting
@@ -23,6 +25,7 @@ from syncd.rules.versions import Change, listed_from
 
 if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection
+    from syncd.mirror.store.sessions import ApplyResult
     from syncd.mirror.store.sources import Link
 
 LISTED_ITEMS = 10
@@ -70,6 +73,7 @@ class PageWritten:
     changed: int = 0
     quarantined: list[Unreadable] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
+    contradictions: list[Contradiction] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
 
 
@@ -144,11 +148,14 @@ class _Writing:
     counting: Counting = field(init=False)
     deletions: bool = field(init=False)
     """Whether operations have deleted anything that may still be listed."""
+    deletes: bool = field(init=False)
+    """Whether operations have deleted anything at all."""
 
     def __post_init__(self) -> None:
         self.counting = Counting(self.connection, self.progress, self.now)
         since = listed_from(self.asked_at, self.now, self.grace)
         self.deletions = operations.any_deleted_since(self.connection, since)
+        self.deletes = self.deletions or operations.any_deleted_since(self.connection, EARLIEST)
 
     def write(self, fetched: Fetched) -> None:
         self.progress.counts["pages"] += 1
@@ -189,7 +196,17 @@ class _Writing:
             restored=applied.restored,
             links=applied.sources,
         )
+        if self.deletes and (inserted or applied.restored):
+            written.contradictions = self._contradictions(page, applied, fetched.asked_at)
         self._done(read, written)
+
+    def _contradictions(self, page: Page[SessionRow], applied: ApplyResult, asked_at: datetime) -> list[Contradiction]:
+        """Queue the deletes again whose sessions this page lists although the grace is over."""
+        pairs = zip(page.rows, applied.keys, strict=True)
+        listed = [row.id for row, key in pairs if applied.changes.get(key) in {Change.INSERTED, Change.RESTORED}]
+        return contradictions.queue_again(
+            self.connection, listed, pass_id=self.progress.id, asked_at=asked_at, grace=self.grace
+        )
 
     def _done(self, read: ReadPage, written: PageWritten) -> None:
         self.progress.page_key = read.next_key

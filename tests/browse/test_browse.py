@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from syncd.browse import metadata
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.read import catalog
 from syncd.mirror.read.queries import QUERIES
 from syncd.sandbox import Habits

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from syncd.mirror.db.dialects import PerDialect, by_dialect, do_nothing
 from syncd.mirror.read import views
 from syncd.mirror.schema import enums, tables
+from syncd.mirror.schema.comments import VIEW_COMMENTS
 from syncd.mirror.schema.types import JsonText, Key, UtcDateTime
 from syncd.records.fields import SESSIONS
 
@@ -19,51 +21,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-_SESSION_COMMENTS = {
-    **{name: one.wire.comment for name, one in SESSIONS.by_column.items()},
-    "first_seen_at": "when syncd first saw the session",
-    "changed_at": "when syncd last saw it changed; where its current version begins",
-}
-VIEW_COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
-    "chat_sessions": ("the sessions that are live in Albert, missing ones included, one row each", _SESSION_COMMENTS),
-    "chat_sessions_all": (
-        "every session ever seen, deleted ones included, one row each",
-        {
-            **_SESSION_COMMENTS,
-            "missing_since": "since when complete passes have missed it; null while listed",
-            "deleted_at": "when the session was found deleted; null while it is live",
-        },
-    ),
-    "chat_session_history": (
-        "one row a version of a session: what it said, from when to when",
-        {
-            "session_id": "Albert's id of the session; the same as id",
-            "change": "what made this version: created, updated, deleted, restored",
-            "valid_from": "when syncd wrote this version",
-            "valid_to": "when the next version took its place; null for the current one",
-            "pass_id": "the pass that wrote this version; null when an operation or a look-up did",
-            **_SESSION_COMMENTS,
-            "changed_at": "the same as valid_from",
-        },
-    ),
-    "mirror_freshness": (
-        "one row: how fresh the mirror is and what needs a person",
-        {
-            "last_complete_pass_at": "when the last complete pass ended; null before the first",
-            "age_seconds": "seconds since then",
-            "live_sessions": "sessions that are live, missing ones included",
-            "deleted_sessions": "sessions that were found deleted",
-            "missing_sessions": "live sessions that complete passes have missed",
-            "quarantined_items": "listed items that cannot be read",
-            "operations_pending": "operations that wait for their turn",
-            "operations_unknown": "operations whose answer was lost and is being looked up",
-            "operations_dead": "operations that failed for good and need a person",
-            "held_pass_id": "the pass that holds deletions for an operator's decision; null when none does",
-        },
-    ),
-}
-"""Each view, and each of its columns in their order: PostgreSQL's COMMENTs and the text of `docs/schema.md`."""
-
 _VIEW_TYPES: dict[str, Any] = {
     "valid_to": UtcDateTime(),
     "age_seconds": sa.Double(),
@@ -71,7 +28,9 @@ _VIEW_TYPES: dict[str, Any] = {
 }
 _NAMES_OF_TIMES = ("_at", "_from", "_since")
 _COUNTS = tuple(VIEW_COMMENTS["mirror_freshness"][1])[2:]
-_TIME_AS_TEXT = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+_TIME_AS_TEXT = PerDialect(
+    sqlite="{}", postgresql="""to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+)
 ROWS_AT_ONCE = 5000
 """Rows that a stream holds in memory."""
 
@@ -137,9 +96,15 @@ def freeze(connection: Connection) -> dict[str, Any]:
 
     SQLite's read transactions are snapshots by themselves; PostgreSQL is asked for one.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    _one_snapshot(connection)
     return dict(views.freshness(connection))
+
+
+def _repeatable_read(connection: Connection) -> None:
+    connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+_one_snapshot = by_dialect(sqlite=do_nothing, postgresql=_repeatable_read)
 
 
 def count(connection: Connection, name: str) -> int:
@@ -153,14 +118,12 @@ def stream(connection: Connection, name: str) -> Iterator[Sequence[Sequence[Any]
     Each value is text, a number or None; a time is text in the one form that syncd writes, from either database: to
     read it into a `datetime`, and mostly to write it out again, would take most of an export's time.
     """
-    postgresql = connection.dialect.name == "postgresql"
+    time_as_text = _TIME_AS_TEXT.on(connection)
 
     def plain(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
         named = sa.column(column.name, column.type)
         if isinstance(column.type, UtcDateTime):
-            return (
-                sa.literal_column(_TIME_AS_TEXT.format(column.name), sa.Text()) if postgresql else sa.column(named.name)
-            )
+            return sa.literal_column(time_as_text.format(column.name), sa.Text())
         return sa.cast(named, sa.Text()) if column.type is JsonText else named
 
     query = sa.select(*map(plain, columns(name))).select_from(sa.table(name))

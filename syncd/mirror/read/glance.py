@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from syncd.errors import DatabaseUnusableError
+from syncd.mirror.db import sqlite_file
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import enums
 from syncd.mirror.schema.revisions import HEAD
 
@@ -43,13 +45,14 @@ def of_sqlite(path: Path) -> dict[str, Any] | None:
     if not os.path.isfile(path):  # noqa: PTH113 - which also holds for a name that no file can have
         return None
     try:
+        sqlite_file.require_single_name(path)
         with closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as connection:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA query_only=ON")
             connection.execute("BEGIN")
             asked = (_VERSION, _FRESHNESS, *map(_COUNTS.format, ("operations", "source_sessions")), _PASSES)
             return _told(*(connection.execute(statement).fetchall() for statement in asked))
-    except sqlite3.Error:
+    except (sqlite3.Error, DatabaseUnusableError):
         return None
 
 

@@ -24,6 +24,7 @@ from syncd.rules.versions import Change, classify_change
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -279,6 +280,16 @@ def archived_from(connection: Connection, key: int, pass_id: int) -> bool:
 def key_of(connection: Connection, session_id: str) -> int | None:
     """Return the key of a session; None when the mirror never saw it."""
     return connection.execute(sa.select(sessions.c.key).where(sessions.c.id == session_id)).scalar()
+
+
+def observed_at(connection: Connection, session_id: str) -> datetime | None:
+    """Return when something other than a listing last showed a session; None if nothing did."""
+    return connection.execute(sa.select(sessions.c.observed_at).where(sessions.c.id == session_id)).scalar()
+
+
+def source_of(connection: Connection, session_id: str) -> str | None:
+    """Return the source id of a session; None if the mirror has no such session."""
+    return connection.execute(sa.select(sessions.c.source_session_id).where(sessions.c.id == session_id)).scalar()
 
 
 def is_live(connection: Connection, session_id: str) -> bool:

@@ -10,8 +10,8 @@ from alembic.migration import MigrationContext
 
 from syncd.errors import DatabaseBusyError
 from syncd.mirror.db.database import Database
-from syncd.mirror.read.catalog import VIEW_COMMENTS
 from syncd.mirror.schema import migrate
+from syncd.mirror.schema.comments import VIEW_COMMENTS
 from syncd.mirror.schema.revisions import HEAD
 from syncd.mirror.schema.tables import metadata
 from syncd.mirror.schema.types import JsonText
@@ -81,7 +81,7 @@ async def test_migration_that_waits_for_a_lock_gives_way(postgres: PostgresServe
     name = await in_thread(postgres.empty)
 
     def impatient(connection: sa.Connection) -> None:
-        migrate._take_turns(connection)
+        migrate.lock(connection)
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "10s"
         assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "100s"
         connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
