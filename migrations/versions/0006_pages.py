@@ -22,6 +22,22 @@ UPDATE passes SET page_key = NULL, read_at = NULL, listed_at = NULL, fence = fen
 WHERE state = 'running'
 """
 
+# The view changes in one condition. The rest stays as the revision that wrote it last left it. It is replaced and not
+# dropped, because readers would lose their rights to a view that is dropped.
+CHANGE_VIEW_POSTGRESQL = r"""
+DO $do$
+DECLARE
+    before text := pg_get_viewdef('mirror_freshness'::regclass);
+    changed text := regexp_replace(before, '(FROM quarantine\s+WHERE )', '\1accepted_at IS NULL AND ');
+BEGIN
+    IF changed = before THEN
+        RAISE EXCEPTION 'mirror_freshness does not count the quarantine: %', before;
+    END IF;
+    EXECUTE 'CREATE OR REPLACE VIEW mirror_freshness AS ' || changed;
+END
+$do$
+"""
+
 
 def upgrade() -> None:
     """Replace the packed keys of pages by bitmaps; drop the rows, which the next complete pass writes again."""
@@ -36,24 +52,21 @@ def upgrade() -> None:
         for column in _bitmaps():
             op.add_column("pages", column)
     op.create_index("ix_quarantine_fingerprint", "quarantine", ["fingerprint"])
-    _do_not_count_accepted_items()
+    if op.get_context().dialect.name == "sqlite":
+        _change_view_sqlite()
+    else:
+        op.execute(CHANGE_VIEW_POSTGRESQL)
 
 
-def _do_not_count_accepted_items() -> None:
-    """Change one condition of mirror_freshness, and leave the rest as the revision that wrote it last left it."""
+def _change_view_sqlite() -> None:
     connection = op.get_bind()
-    sqlite = op.get_context().dialect.name == "sqlite"
-    source = (
+    view = connection.exec_driver_sql(
         "SELECT sql FROM sqlite_master WHERE type = 'view' AND name = 'mirror_freshness'"
-        if sqlite
-        else "SELECT 'CREATE OR REPLACE VIEW mirror_freshness AS ' || pg_get_viewdef('mirror_freshness'::regclass)"
-    )
-    view = connection.exec_driver_sql(source).scalar_one()
+    ).scalar_one()
     changed, count = re.subn(r"(FROM quarantine\s+WHERE )", r"\1accepted_at IS NULL AND ", view)
     if count != 1:
         raise RuntimeError(f"mirror_freshness counts the quarantine {count} times: {view}")
-    if sqlite:  # on PostgreSQL a view is replaced, because readers would lose their rights to one that is dropped
-        connection.exec_driver_sql("DROP VIEW mirror_freshness")
+    connection.exec_driver_sql("DROP VIEW mirror_freshness")
     connection.exec_driver_sql(changed)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
+from syncd.mirror.schema.revisions import REVISIONS
 from syncd.mirror.store import pages, passes
 from tests.helpers.old_schema import upgrade
 from tests.helpers.postgres_server import PostgresServer, in_thread
@@ -81,6 +83,14 @@ async def test_pages_of_older_readers_are_gone_and_the_complete_pass_stays(old: 
     assert await run(old, "SELECT 1 FROM pages") == []
     (row,) = await run(old, "SELECT * FROM passes WHERE state = 'complete'")
     assert {name: row[name] for name in COMPLETE} == COMPLETE
+
+
+@pytest.mark.sqlite  # no database is contacted
+def test_sql_for_postgresql_is_written_without_a_database() -> None:
+    output = StringIO()
+    migrate.print_sql("postgresql", REVISIONS[REVISIONS.index("0006") - 1], output)
+    assert "ALTER TABLE pages ADD COLUMN sessions" in output.getvalue()
+    assert "CREATE OR REPLACE VIEW mirror_freshness" in output.getvalue()
 
 
 async def test_freshness_counts_no_accepted_item_and_is_otherwise_as_it_was(old: Database) -> None:
