@@ -19,6 +19,7 @@ from syncd.mirror.store import missing, passes, quarantine, sessions
 from syncd.records.fields import SessionRow
 from syncd.records.parse import GarbledError, read_session
 from syncd.rules.deletion import GONE, guard_limit, may_delete
+from syncd.rules.versions import listed_from
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -173,7 +174,8 @@ class _Sweep:
             for _, found in pairs:
                 if found.row is not None:
                     # look-ups lag: nothing is restored here, what is back from the dead is listed
-                    observation = sessions.Observation(found.asked_at, utc_text(now), listed_from="")
+                    since = listed_from(found.asked_at, now, self.guard.grace)
+                    observation = sessions.Observation(found.asked_at, utc_text(now), listed_from=since, lifts=False)
                     one = sessions.apply(connection, [found.row], observation)
                     applied.sources += one.sources
                     applied.restored += one.restored

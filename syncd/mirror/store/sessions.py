@@ -79,6 +79,8 @@ class Observation:
         The pass whose page it was; None for an operation or a look-up.
     listed_from : str | None
         See `rules.versions.classify_change`.
+    lifts : bool
+        A tombstone may be lifted.
     new : bool
         Most of the sessions are probably new: they are inserted, and only those that were left out are looked up.
     deletions : bool
@@ -91,6 +93,7 @@ class Observation:
     now: str
     pass_id: int | None = None
     listed_from: str | None = None
+    lifts: bool = True
     new: bool = False
     deletions: bool = True
     loading: bool = False
@@ -165,6 +168,7 @@ def _decide(rows: Sequence[SessionRow], stored: Mapping[str, StoredSession], obs
             asked_at=observation.asked_at,
             now=observation.now,
             listed_from=observation.listed_from,
+            lifts=observation.lifts,
             paged=observation.pass_id is not None,
         )
         if change in {Change.UPDATED, Change.RESTORED}:
@@ -182,7 +186,8 @@ def _delete_again(
 ) -> None:
     """Make tombstones of new sessions that an operation has deleted since the answer may have been true."""
     if new:
-        gone = operations.deleted_since(connection, new, observation.listed_from or EARLIEST)
+        since = observation.listed_from if observation.lifts and observation.listed_from else EARLIEST
+        gone = operations.deleted_since(connection, new, since)
         applied.deleted = tombstone(connection, [new[session_id] for session_id in gone], now=observation.now)
         applied.clean &= not gone
 
