@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ import anyio
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from syncd.clock import read_utc_text
 from syncd.mirror.db.database import Database
 from syncd.mirror.read import catalog
 from syncd.mirror.read.queries import QUERIES
 from syncd.mirror.schema import migrate, tables
+from syncd.mirror.store.pages import pack
+from syncd.records.fields import SESSIONS, FieldList, FieldType
 
 HERE = Path(__file__).resolve().parent
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -51,14 +55,18 @@ def _at(minutes: float) -> datetime:
     return NOON + timedelta(minutes=minutes)
 
 
-_ADA = {"created_by": "USR1", "created_by_name": "Ada Okafor", "created_at": _at(-90)}
-_FIRST = {
-    "id": "SES1", "name": "Which PTFE wax gives the best gloss?", "parent_id": "FOL17",
-    "source_session_id": "36f675cc-81e7-4ef5-a8e2-5d940ed90475", "status": "active", "kind": "automation",
-    "automation_id": "AUT2", "automation_run_id": "RUN1", "last_message_at": _at(-80), **_ADA,
-    "updated_by": "USR2", "updated_by_name": "Beatriz Núñez", "updated_at": _at(-70), "extra": '{"pinned": true}',
-    "change": "updated", "valid_from": _at(1), "pass_id": 2,
-}  # fmt: skip
+def _examples_of(fields: FieldList[Any]) -> dict[str, Any]:
+    """Return the example of each field as a value for SQLAlchemy."""
+    types: dict[FieldType, Callable[[str], Any]] = {
+        FieldType.TIME: read_utc_text,
+        FieldType.NUMBER: float,
+        FieldType.BOOLEAN: "true".__eq__,
+    }
+    return {name: types.get(one.type, str)(one.wire.example) for name, one in fields.by_column.items()}
+
+
+_FIRST = {**_examples_of(SESSIONS), "change": "updated", "valid_from": _at(1), "pass_id": 2}
+_ADA = {name: _FIRST[name] for name in ("created_by", "created_by_name", "created_at")}
 _DONE = {"state": "succeeded", "attempts": 1, "last_status": 201, "finished_at": _at(2), "fence": 1}
 ROWS: dict[sa.Table, list[dict[str, Any]]] = {
     tables.sessions: [
@@ -105,8 +113,8 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
          "accepted_at": _at(2)},
     ],
     tables.pages: [
-        {"pass_id": 2, "number": 1, "next_key": "SES100", "session_keys": bytes(7) + b"\1", "quarantine_ids": b"",
-         "digest": b"\x9f\x2c", "versions": 104},
+        {"pass_id": 2, "number": 1, "next_key": "SES100", "digest": b"\x9f\x2c", "versions": 104,
+         "sessions": pack(range(1, 101)), "unreadable": pack([7]), "repeated": pack([])},
     ],
     tables.holds: [
         {"id": 2, "pass_id": 3, "last_pass_id": 3, "state": "open", "reason": "too_many_gone",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from syncd.albert import AlbertException, ChatSessionCollection
 from syncd.mirror.store import identity, operator_actions, restored, witnesses
-from syncd.records.parse import SOURCE, GarbledError, read_session
+from syncd.records.parse import GarbledError, read_session
 from syncd.rules.identity import Identity
 
 if TYPE_CHECKING:
@@ -80,6 +80,6 @@ async def _is_same(database: Database, session: AsyncAlbertSession | None, befor
             row = read_session(await albert.get_raw(id=candidate.session_id))
         except (AlbertException, GarbledError):
             continue
-        if row[SOURCE] == candidate.source_session_id:  # ids are counted, so two tenants can have the same id
+        if row.source_session_id == candidate.source_session_id:  # ids are counted, so two tenants can have the same id
             return True
     return False

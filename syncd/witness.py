@@ -19,7 +19,7 @@ import anyio
 from syncd.albert import AlbertException, AlbertHTTPError
 from syncd.mirror.store import witnesses
 from syncd.mirror.store.witnesses import Candidate
-from syncd.records.parse import ID, SOURCE, GarbledError, read_session
+from syncd.records.parse import GarbledError, read_session
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -186,10 +186,10 @@ class Witness:
         except AlbertException as error:
             return f"a session that should be alive: {error}"
         except GarbledError as error:
-            if error.session_id == candidate.session_id:
+            if error.record_id == candidate.session_id:
                 return ""
             return f"a session that should be alive answered 200, but: {error}"
-        same = row[ID if kind is RequestKind.BY_ID else SOURCE] == asked
+        same = (row.id if kind is RequestKind.BY_ID else row.source_session_id) == asked
         return "" if same else f"the request for {asked!r} was answered with another session"
 
 

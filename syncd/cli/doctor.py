@@ -186,10 +186,11 @@ async def _albert(settings: Settings) -> tuple[Finding, str | None]:
     from syncd.albert import AlbertException, ChatSessionCollection
     from syncd.app import CurrentSettings, open_session
     from syncd.clock import SystemClock
+    from syncd.records.fields import SESSIONS
     from syncd.records.parse import read_page
 
     async def list_one_page() -> str:
-        page = read_page(await albert.list_raw(start_key=None))
+        page = read_page(await albert.list_raw(start_key=None), SESSIONS)
         return f"{settings.albert_base_url} answers a listing with {len(page.rows)} sessions on its first page"
 
     async with open_session(CurrentSettings(settings), SystemClock()) as session:

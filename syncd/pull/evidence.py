@@ -16,7 +16,7 @@ from syncd.aio import gather
 from syncd.albert import AlbertException
 from syncd.lookups import Absent, Found, Lookups
 from syncd.mirror.store import missing
-from syncd.records.parse import ID, GarbledError
+from syncd.records.parse import GarbledError
 from syncd.witness import AbsenceUnprovenError, Witness
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Asking:
         try:
             answer = await self.lookups.by_id(session.session_id)
         except GarbledError as error:  # a session that exists and cannot be read, as in a listing
-            exists = error.session_id == session.session_id
+            exists = error.record_id == session.session_id
             return Evidence(session, Verdict.ALIVE if exists else Verdict.UNDECIDED)
         except AbsenceUnprovenError:
             return Evidence(session, Verdict.UNPROVEN)
@@ -144,7 +144,7 @@ class Asking:
         if isinstance(answer, Absent):
             self.log.debug("sweep.asked", session_id=session.session_id, status=answer.status, unknown=False)
             return Evidence(session, Verdict.GONE)
-        if answer.row[ID] == session.session_id:
+        if answer.row.id == session.session_id:
             return Evidence(session, Verdict.UNDECIDED)  # absent by its id and present by its source id
         return Evidence(session, Verdict.GONE, answer)
 

@@ -26,7 +26,8 @@ from syncd.pull.page_cache import PageCache
 from syncd.pull.retries import CeilingError, ListingError, RefusedError, Retries
 from syncd.pull.write_pages import Fetched
 from syncd.records.enums import PassReason
-from syncd.records.parse import read_page
+from syncd.records.fields import SESSIONS
+from syncd.records.parse import read_page, reader_of
 
 LINGER = 0.02
 """Seconds that a page waits for others to be written with it; a fast server gives some in that time."""
@@ -163,9 +164,9 @@ class Fetching:
     async def _try(self, key: str | None) -> Fetched:
         asked_at = self.clock.now()
         body = await self.albert.list_raw(start_key=key)
-        mark = pages.digest(body)
+        mark = pages.digest(body, reader_of(SESSIONS))
         known = await self.known.find(mark)
-        page = read_page(body) if known is None else None
+        page = read_page(body, SESSIONS) if known is None else None
         said = page or known
         next_key = said.next_key if said is not None else None
         repeated = next_key in self.given

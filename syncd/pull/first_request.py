@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from syncd.albert import AlbertHTTPError, InvalidIdError
 from syncd.pull.retries import ListingError, RefusedError
 from syncd.records.enums import PassReason
-from syncd.records.parse import ID, GarbledError, read_session
+from syncd.records.parse import GarbledError, read_session
 from syncd.records.reasons import Reason
 from syncd.rules.deletion import GONE
 
@@ -87,9 +87,9 @@ class FirstRequest:
                 raise GarbledError(f"{error}, with a page of HTML: this is not Albert's answer") from error
             return False
         except GarbledError as error:
-            if error.session_id == session_id:
+            if error.record_id == session_id:
                 return True
             raise
-        if row[ID] != session_id:
-            raise GarbledError(f"the answer to the request for session {session_id!r} is session {row[ID]!r}")
+        if row.id != session_id:
+            raise GarbledError(f"the answer to the request for session {session_id!r} is session {row.id!r}")
         return True

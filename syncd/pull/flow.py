@@ -313,7 +313,7 @@ class Pull:
         )
         log = self.log.bind(pass_id=progress.id) if page.quarantined or page.restored or page.links else self.log
         for item in page.quarantined:
-            log.warning("item.quarantined", session_id=item.session_id, reason=item.reason)
+            log.warning("item.quarantined", session_id=item.record_id, reason=item.reason)
         for session_id in page.restored:
             log.info("session.restored", session_id=session_id)
         for one in page.contradictions:

@@ -27,9 +27,8 @@ from syncd.push.outcomes import (
 )
 from syncd.records.enums import OperationKind, OperationState
 from syncd.records.operation_kinds import SPECS
-from syncd.records.parse import ID, SOURCE
 from syncd.rules.retry import Backoff, LookupPlan, after_lookup, first_lookup, lag_wait
-from syncd.rules.versions import listed_from
+from syncd.rules.versions import Change, listed_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,8 +121,8 @@ def _write_made(connection: Connection, completions: Sequence[Completion]) -> di
     for one in completions:
         if isinstance(one.outcome, Succeeded) and one.outcome.effect.made:
             (row,) = one.outcome.effect.rows
-            if row[SOURCE] == one.operation.source_session_id:
-                made[row[ID]] = one, one.outcome
+            if row.source_session_id == one.operation.source_session_id:
+                made[row.id] = one, one.outcome
     if not made:
         return {}
     rows = [outcome.effect.rows[0] for _, outcome in made.values()]
@@ -249,7 +248,7 @@ def _unknown(connection: Connection, completion: Completion, outcome: Unknown) -
     operation, policy = completion.operation, completion.retry_policy
     links, _ = _apply(connection, completion, outcome.effect)
     wait = max(first_lookup(policy.settle), policy.backoff.bounded(outcome.retry_after or 0.0))
-    result = {"result_session_id": outcome.effect.rows[0][ID]} if outcome.effect.rows else {}
+    result = {"result_session_id": outcome.effect.rows[0].id} if outcome.effect.rows else {}
     operations.release(
         connection, operation, OperationState.UNKNOWN, wait=completion.wait(wait),
         attempts=max(operation.attempts - outcome.refunds, 0), unknown_since=completion.now, lookups=0,
@@ -307,12 +306,12 @@ def _apply(connection: Connection, completion: Completion, effect: Effect) -> tu
     for row in effect.rows:
         applied = sessions.apply(connection, [row], observation)
         links += applied.sources
-        inserted = "inserted" in applied.changes.values()
+        inserted = Change.INSERTED in applied.changes.values()
         if applied.changes and not applied.deleted:
-            written.add(row[ID])
+            written.add(row.id)
     gone = [sessions.key_of(connection, session_id) for session_id in effect.gone]
     sessions.tombstone(connection, [key for key in gone if key is not None], now=utc_text(now))
     source_id = completion.operation.source_session_id
-    if source_id is not None and not (inserted and effect.rows[0][SOURCE] == source_id):
+    if source_id is not None and not (inserted and effect.rows[0].source_session_id == source_id):
         links += sources.refresh(connection, {source_id}, utc_text(now))
     return links, written

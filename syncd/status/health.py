@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from syncd.records.enums import PassReason
 from syncd.rules.identity import Identity, same_tenant
 
 MISSED_PASSES = 3
 """Intervals without a complete pass after which the mirror counts as stale."""
+QUARANTINE = "run: syncd quarantine list, and for items that may be ignored: syncd quarantine accept ID"
 LEEWAY = 60.0
 """Seconds on top of them, for the passes' own length."""
 
@@ -31,11 +33,14 @@ def problems(overview: Mapping[str, Any], *, pass_interval: float, named: Identi
     last = next((row for row in overview["passes"] if row["state"] != "running"), None)
     why = f" (pass {last['id']} is {last['state']}: {last['error']})" if last and last["error"] else ""
     if age is None:
-        found.append(f"no pass has been completed yet{why}; run: syncd once, or see the log of syncd run")
+        found.append(
+            f"no pass has been completed yet{why}; {remedy(last, 'run: syncd once, or see the log of syncd run')}"
+        )
     elif age > MISSED_PASSES * pass_interval + LEEWAY:
-        found.append(f"the mirror is {duration(age)} old{why}; is syncd run alive? run: syncd doctor")
+        found.append(f"the mirror is {duration(age)} old{why}; {remedy(last, 'is syncd run alive? run: syncd doctor')}")
     elif last and last["state"] in {"failed", "partial"}:
-        found.append(f"the last pass was not complete{why}; the next one may be; if it is not, run: syncd doctor")
+        otherwise = "the next one may be; if it is not, run: syncd doctor"
+        found.append(f"the last pass was not complete{why}; {remedy(last, otherwise)}")
     if fresh["held_pass_id"] is not None:
         held = fresh["held_pass_id"]
         found.append(f"pass {held} holds deletions for your decision; run: syncd deletions list")
@@ -69,6 +74,11 @@ def identity_problems(identity: Mapping[str, Any], named: Identity | None) -> li
         held = _counted(count, "operation is on hold", "operations are on hold")
         found.append(f"{held} since a restore; run: syncd operations list, then release or cancel them")
     return found
+
+
+def remedy(ended: Mapping[str, Any] | None, otherwise: str) -> str:
+    """Return what to do about passes that end as the last one did."""
+    return QUARANTINE if ended is not None and ended["reason"] == PassReason.ITEM_WITHOUT_ID else otherwise
 
 
 def dead_operations(count: int) -> str:

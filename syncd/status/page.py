@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from syncd.mirror.schema import enums
 from syncd.records.enums import PassReason
 from syncd.status import plots
-from syncd.status.health import duration, notices, problems
+from syncd.status.health import duration, notices, problems, remedy
 from syncd.status.style import STYLE
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _problems(overview: Mapping[str, Any], pass_interval: float) -> list[str]:
     if not ended:
         return found[1:]
     why = f": pass {ended[0]['id']} is {ended[0]['state']} ({ended[0]['error']})"
-    return [f"no pass has been completed yet{why}; run: syncd doctor", *found[1:]]
+    return [f"no pass has been completed yet{why}; {remedy(ended[0], 'run: syncd doctor')}", *found[1:]]
 
 
 def _verdict(overview: Mapping[str, Any] | None, needs: Sequence[str], worth_a_look: Sequence[str]) -> tuple[str, str]:

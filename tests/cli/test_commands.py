@@ -266,6 +266,26 @@ def test_quarantine_and_deletions_of_a_new_mirror_are_empty(syncd: Call) -> None
     syncd("migrate")
     assert syncd("quarantine", "list").out == "nothing is in quarantine\n"
     assert syncd("quarantine", "replay", "--json").data == {"resolved": 0, "left": 0}
+
+
+def test_items_are_accepted_by_a_person_and_listed_as_accepted(syncd: Call, tmp_path: Path) -> None:
+    syncd("migrate")
+    with closing(sqlite3.connect(tmp_path / "syncd.db")) as db, db:
+        db.execute(
+            "INSERT INTO quarantine (reason, payload, seen_at, fingerprint) "
+            "VALUES ('no readable id', '{}', '2026-06-01T12:00:00.000000Z', 'f')"
+        )
+    refused = syncd("quarantine", "accept", "1", "2")
+    assert (refused.code, refused.out) == (1, "")
+    assert "there is no quarantine item 2; nothing was accepted; see: syncd quarantine list" in refused.err
+    assert syncd("quarantine", "accept").code == 2
+    assert syncd("quarantine", "accept", "1", "1", "--by", "alice", "--json").data == {"accepted": [1]}
+    assert syncd("quarantine", "accept", "1").out == "accepted: 1\n"
+    (item,) = syncd("quarantine", "list", "--json").data
+    assert item["accepted_at"] is not None
+    with closing(sqlite3.connect(tmp_path / "syncd.db")) as db:
+        assert db.execute("SELECT by, subject FROM operator_actions").fetchall() == [("alice", "quarantine item 1")]
+        assert db.execute("SELECT quarantined_items FROM mirror_freshness").fetchall() == [(0,)]
     assert syncd("deletions", "list", "--json").data == []
 
 

@@ -23,7 +23,9 @@ from syncd.albert.errors import (
     http_error_class,
 )
 from syncd.albert.paths import segment
-from syncd.records.parse import Row, UnreadableError, read_item
+from syncd.records.fields import SESSIONS as FIELDS
+from syncd.records.fields import SessionRow
+from syncd.records.items import UnreadableError, read_item
 from syncd.sandbox.api import Api
 from syncd.sandbox.habits import Habits
 from syncd.sandbox.session import Session, Wire, render
@@ -75,9 +77,9 @@ GATEWAY_BODIES = ("<html>404 Not Found</html>", '{"message": "no Route matched"}
 class Served:
     """What the API has said and done, for the invariants."""
 
-    rows: dict[str, dict[Row, int]] = field(default_factory=lambda: defaultdict(dict))
+    rows: dict[str, dict[SessionRow, int]] = field(default_factory=lambda: defaultdict(dict))
     """For each session the versions that there ever were, in their order."""
-    said: dict[str, set[Row]] = field(default_factory=lambda: defaultdict(set))
+    said: dict[str, set[SessionRow]] = field(default_factory=lambda: defaultdict(set))
     """For each session the versions that were served."""
     pages: dict[str | None, list[set[str]]] = field(default_factory=lambda: defaultdict(list))
     """The ids on the pages served, by the key that the page gave."""
@@ -114,18 +116,18 @@ class Tenant:
         """Return the time in page keys: none but where they expire, so that an unchanged page is the same bytes."""
         return 0.0 if self.habits.cursor_ttl is None else self.now()
 
-    def row(self, session: Session) -> Row:
+    def row(self, session: Session) -> SessionRow:
         """Return a session as the mirror must hold it."""
-        return read_item(json.loads(render(session, extra_fields=self.habits.extra_fields)))
+        return read_item(json.loads(render(session, extra_fields=self.habits.extra_fields)), FIELDS)
 
     def note(self, session: Session) -> None:
         """Note a version."""
         versions, number = self.served.rows[session.id], len(self.served.rows[session.id])
         versions[self.row(session)] = number
         self.served.updated.add((session.id, session.name))
-        versions[read_item(session.wire())] = number  # the answer to a create has no unknown fields
+        versions[read_item(session.wire(), FIELDS)] = number  # the answer to a create has no unknown fields
 
-    def truth(self) -> dict[str, Row]:
+    def truth(self) -> dict[str, SessionRow]:
         """Return what there really is."""
         return {one.id: self.row(one) for one in self.store.truth.by_id.values()}
 
@@ -297,10 +299,10 @@ class Client(ChatSessionCollection):
 
     def _note_session(self, body: bytes) -> None:
         try:
-            row = read_item(json.loads(body))
+            row = read_item(json.loads(body), FIELDS)
         except (ValueError, UnreadableError):
             return
-        self.tenant.served.said[row[0] or ""].add(row)
+        self.tenant.served.said[row.id].add(row)
 
     def _note_page(self, body: bytes) -> bytes:
         """Note what a page says; now and then one of its items is spoilt first."""
@@ -320,6 +322,6 @@ class Client(ChatSessionCollection):
             if "id" in item:
                 ids.add(item["id"])
             if "id" in item and "name" in item:
-                self.tenant.served.said[item["id"]].add(read_item(item))
+                self.tenant.served.said[item["id"]].add(read_item(item, FIELDS))
         self.tenant.served.pages[page.get("lastKey") or None].append(ids)
         return body

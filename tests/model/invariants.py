@@ -6,20 +6,17 @@ is a matter of processes: see `tests/security`.
 
 from __future__ import annotations
 
-from array import array
 from datetime import datetime
 from typing import Any
 
-from syncd.keyset import unpack
+from pyroaring import BitMap64
+
+from syncd.mirror.store.pages import unpack
+from syncd.records.fields import SESSIONS, SessionRow
 from syncd.rules.deletion import Guard
 from tests.model.albert import Tenant
 from tests.model.store import Store, Values
 
-CONTENT = (
-    "id", "name", "parent_id", "source_session_id", "status", "kind", "automation_id", "automation_run_id",
-    "last_message_at", "created_by", "created_by_name", "created_at", "updated_by", "updated_by_name", "updated_at",
-    "extra",
-)  # fmt: skip
 OPEN = frozenset({"pending", "running", "unknown"})
 FINAL = frozenset({"succeeded", "dead", "cancelled"})
 MEASURED = 0.001
@@ -30,6 +27,10 @@ KINDS = {"DELETE": "delete", "PATCH": "update"}
 COUNTS = ("inserted", "updated", "unchanged", "restored")
 
 State = dict[Any, dict[str, Any]]
+
+
+def _content(row: dict[str, Any]) -> SessionRow:
+    return SessionRow(**{name: row[name] for name in SESSIONS.columns})
 
 
 class _Table:
@@ -92,7 +93,7 @@ class Checker:
         pages = []
         if running:
             pages = self._store.rows(
-                "SELECT pass_id, number, next_key, session_keys FROM pages "
+                "SELECT pass_id, number, next_key, sessions FROM pages "
                 f"WHERE pass_id = {running[0]['id']} ORDER BY number"
             )
         self._checkpoints(sessions, running, pages)
@@ -117,10 +118,10 @@ class Checker:
             if row["page_key"] != last:
                 raise BrokenError(f"1: the checkpoint of pass {row['id']} is not that of its last page")
 
-    def _page(self, sessions: State, name: str, next_key: str | None, keys: array[int]) -> None:
+    def _page(self, sessions: State, name: str, next_key: str | None, keys: BitMap64) -> None:
         by_key = {row["key"]: row for row in sessions.values()}
         ids = {by_key[key]["id"] for key in keys if key in by_key}
-        if len(ids) != len(set(keys)):
+        if len(ids) != len(keys):
             raise BrokenError(f"1: page {name} names sessions that are not there")
         for one in ids:
             if sessions[one]["missing_since"] is not None and sessions[one]["deleted_at"] is None:
@@ -134,14 +135,14 @@ class Checker:
             before = self._sessions.get(one)
             if before is row:
                 continue
-            content = tuple(row[name] for name in CONTENT)
-            if before is not None and tuple(before[name] for name in CONTENT) == content:
+            content = _content(row)
+            if before is not None and _content(before) == content:
                 continue
             if content not in self.tenant.served.said[one]:
                 raise BrokenError(f"2: {one} holds what was never served: {content}")
             versions = self.tenant.served.rows[one]
             if before is not None:
-                old = versions[tuple(before[name] for name in CONTENT)]
+                old = versions[_content(before)]
                 if versions[content] < old:
                     raise BrokenError(f"3: {one} went back from version {old} to {versions[content]}")
         for one, row in self._sessions.items():
@@ -303,11 +304,7 @@ class Checker:
     def converged(self) -> None:
         """9: the mirror equals the API, and every operation is final or visibly blocked."""
         truth = self.tenant.truth()
-        mirror = {
-            one: tuple(row[name] for name in CONTENT)
-            for one, row in self._sessions.items()
-            if row["deleted_at"] is None
-        }
+        mirror = {one: _content(row) for one, row in self._sessions.items() if row["deleted_at"] is None}
         if mirror != truth:
             wrong = {one for one in truth.keys() | mirror.keys() if truth.get(one) != mirror.get(one)}
             words = [
@@ -350,7 +347,7 @@ class Checker:
         known = _Table(self._store, "source_sessions", "source_session_id").read()
         carriers: dict[str, set[str]] = {}
         for one, row in truth.items():
-            carriers.setdefault(row[3], set()).add(one)
+            carriers.setdefault(row.source_session_id, set()).add(one)
         for source, ids in carriers.items():
             row = known.get(source)
             want = "linked" if len(ids) == 1 else "conflict"

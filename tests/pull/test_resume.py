@@ -14,12 +14,9 @@ from syncd.mirror.store import passes
 from tests.helpers.harness import world
 from tests.pull.helpers import BASE, Listing, counted, dump, listings, page, run_until, session, wire
 
-pytestmark = pytest.mark.both_databases
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("_a_page_at_a_time")]
 
 PAGES = 5
-
-
-pytestmark = pytest.mark.usefixtures("_a_page_at_a_time")
 
 
 @pytest.mark.parametrize("boundary", range(1, PAGES + 1))

@@ -6,16 +6,24 @@ from typing import Any
 
 import pytest
 
+from syncd.records.enums import PassReason
 from syncd.status.health import duration, notices, problems
 
 UNKNOWN = "syncd operations list --state unknown"
 
 
 def overview(
-    *passes: tuple[str, str | None], operations: dict[str, int] | None = None, conflicts: int = 0, **freshness: Any
+    *passes: tuple[str, str | None],
+    operations: dict[str, int] | None = None,
+    conflicts: int = 0,
+    reason: str | None = None,
+    **freshness: Any,
 ) -> dict[str, Any]:
     """Return an overview with these passes, newest first, each a state and an error."""
-    rows = [{"id": len(passes) - n, "state": state, "error": error} for n, (state, error) in enumerate(passes)]
+    rows = [
+        {"id": len(passes) - n, "state": state, "error": error, "reason": reason}
+        for n, (state, error) in enumerate(passes)
+    ]
     fresh = {"age_seconds": 10.0, "held_pass_id": None, "operations_dead": 0, "quarantined_items": 0, **freshness}
     identity = dict.fromkeys(("origin", "tenant_id", "copied_at", "moved_to", "moved_at"))
     return {
@@ -79,6 +87,14 @@ def test_last_pass_that_was_not_complete_is_a_problem_however_fresh_the_mirror(s
     (problem,) = urgent((state, "Albert was down"), ("complete", None))
     assert f"pass 2 is {state}: Albert was down" in problem
     assert urgent(("running", None), (state, "Albert was down"), ("complete", None)) == [problem]
+
+
+@pytest.mark.parametrize("fresh", [{}, {"age_seconds": 4000.0}, {"age_seconds": None}])
+def test_pass_with_an_item_without_an_id_says_how_to_accept_it(fresh: dict[str, Any]) -> None:
+    without_id = ("partial", "1 item had no readable id"), ("complete", None)
+    (problem,) = urgent(*without_id, reason=PassReason.ITEM_WITHOUT_ID, **fresh)
+    assert problem.endswith("run: syncd quarantine list, and for items that may be ignored: syncd quarantine accept ID")
+    assert "doctor" not in problem
 
 
 def test_stale_mirror_says_why_also_while_the_next_pass_runs() -> None:

@@ -14,13 +14,18 @@ from syncd.mirror.read import views
 from syncd.mirror.schema import enums, tables
 from syncd.mirror.schema.comments import VIEW_COMMENTS
 from syncd.mirror.schema.types import JsonText, Key, UtcDateTime
+from syncd.records.fields import SESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
 
-_VIEW_TYPES: dict[str, Any] = {"valid_to": UtcDateTime(), "age_seconds": sa.Double(), "extra": JsonText}
+_VIEW_TYPES: dict[str, Any] = {
+    "valid_to": UtcDateTime(),
+    "age_seconds": sa.Double(),
+    **{column.name: column.type for column in tables.content_columns(SESSIONS)},
+}
 _NAMES_OF_TIMES = ("_at", "_from", "_since")
 _COUNTS = tuple(VIEW_COMMENTS["mirror_freshness"][1])[2:]
 _TIME_AS_TEXT = PerDialect(
@@ -121,7 +126,7 @@ def stream(connection: Connection, name: str) -> Iterator[Sequence[Sequence[Any]
         named = sa.column(column.name, column.type)
         if isinstance(column.type, UtcDateTime):
             return sa.literal_column(time_as_text.format(column.name), sa.Text())
-        return sa.cast(named, sa.Text()) if column.name == "extra" else named
+        return sa.cast(named, sa.Text()) if column.type is JsonText else named
 
     query = sa.select(*map(plain, columns(name))).select_from(sa.table(name))
     yield from connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}).partitions()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from syncd.mirror.schema.tables import CONTENT_COMMENTS
+from syncd.records.fields import SESSIONS
 
 _SESSION_COMMENTS = {
-    **CONTENT_COMMENTS,
+    **{name: one.wire.comment for name, one in SESSIONS.by_column.items()},
     "first_seen_at": "when syncd first saw the session",
     "changed_at": "when syncd last saw it changed; where its current version begins",
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import sqlalchemy as sa
@@ -19,7 +18,7 @@ from syncd.mirror.db import locks
 from syncd.mirror.db.dialects import by_dialect, do_nothing
 from syncd.mirror.db.sqlite import sync_engine
 from syncd.mirror.schema.privileges import require_fit
-from syncd.mirror.schema.revisions import HEAD, REVISIONS
+from syncd.mirror.schema.revisions import HEAD, REVISIONS, scripts
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -27,13 +26,6 @@ if TYPE_CHECKING:
 
 HALF_MOVED = f"moving {HEAD}"
 """The text in the place of the revision while `migrate_store` fills a database."""
-
-
-def scripts() -> Path:
-    """Return the directory of the migrations: inside an installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parents[2]
-    installed = package / "migrations"
-    return installed if installed.is_dir() else package.parent / "migrations"
 
 
 def revision(connection: Connection) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from syncd.mirror.schema.types import JsonText, Key, UtcDateTime, utc_now
+from syncd.mirror.schema.types import Boolean, JsonText, Key, Number, UtcDateTime, utc_now
 from syncd.records.enums import ACTIVE_STATES
+from syncd.records.fields import EXTRA, SESSIONS, FieldList, FieldType
 from syncd.records.operation_kinds import SPECS
 
 metadata = sa.MetaData(
@@ -23,59 +24,27 @@ metadata = sa.MetaData(
     }
 )
 
-CONTENT = (
-    "id",
-    "name",
-    "parent_id",
-    "source_session_id",
-    "status",
-    "kind",
-    "automation_id",
-    "automation_run_id",
-    "last_message_at",
-    "created_by",
-    "created_by_name",
-    "created_at",
-    "updated_by",
-    "updated_by_name",
-    "updated_at",
-    "extra",
-)
-"""What Albert says of a session, in the order of `listing.Row`."""
-
-CONTENT_COMMENTS = {
-    "id": "Albert's id of the session, such as SES123",
-    "name": "the session's name",
-    "parent_id": "the folder that the session is in",
-    "source_session_id": "the external id that the session was created with",
-    "status": "active or inactive, or a value that Albert has added since",
-    "kind": "chat or automation, or a value that Albert has added since",
-    "automation_id": "the automation that owns the session",
-    "automation_run_id": "the run that made the session",
-    "last_message_at": "when the last message was written",
-    "created_by": "the id of the user who created the session",
-    "created_by_name": "the name of the user who created the session",
-    "created_at": "when Albert created the session",
-    "updated_by": "the id of the user who changed the session last",
-    "updated_by_name": "the name of the user who changed the session last",
-    "updated_at": "when Albert changed the session last",
-    "extra": "JSON of the fields that syncd does not know, and of times that could not be read; {} when empty",
+_COLUMN_TYPES: dict[FieldType, Any] = {
+    FieldType.TEXT: sa.Text(),
+    FieldType.NUMBER: Number,
+    FieldType.BOOLEAN: Boolean(),
+    FieldType.TIME: UtcDateTime(),
+    FieldType.JSON: JsonText,
 }
-_TIMES = frozenset(name for name in CONTENT if name.endswith("_at"))
-_REQUIRED = frozenset({"id", "name", "source_session_id"})
 
 
-def _content() -> list[sa.Column[Any]]:
-    """Make the columns that hold what Albert says of a session."""
-
-    def column(name: str) -> sa.Column[Any]:
-        comment = CONTENT_COMMENTS[name]
-        if name == "extra":
-            return sa.Column(name, JsonText, nullable=False, server_default="{}", comment=comment)
-        kind = UtcDateTime() if name in _TIMES else sa.Text()
-        return sa.Column(name, kind, nullable=name not in _REQUIRED, comment=comment)
-
-    return [column(name) for name in CONTENT]
+def content_columns(fields: FieldList[Any]) -> list[sa.Column[Any]]:
+    """Make the columns that hold what Albert says of a record."""
+    return [
+        sa.Column(
+            name,
+            _COLUMN_TYPES[one.type],
+            nullable=not one.required,
+            server_default="{}" if name == EXTRA else None,
+            comment=one.wire.comment,
+        )
+        for name, one in fields.by_column.items()
+    ]
 
 
 def _some(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
@@ -94,7 +63,7 @@ sessions = sa.Table(
         primary_key=True,
         comment="syncd's own number of the session; a pass keeps one bit for each",
     ),
-    *_content(),
+    *content_columns(SESSIONS),
     sa.Column("version", sa.Integer, nullable=False, comment="counts the versions of the session from 1"),
     sa.Column(
         "change",
@@ -132,7 +101,7 @@ session_versions = sa.Table(
     metadata,
     sa.Column("session_key", Key, primary_key=True, autoincrement=False, comment="the session's row in sessions"),
     sa.Column("version", sa.Integer, primary_key=True, autoincrement=False, comment="counts from 1"),
-    *_content(),
+    *content_columns(SESSIONS),
     sa.Column("change", sa.Text, nullable=False, comment="what made this version"),
     sa.Column("valid_from", UtcDateTime, nullable=False, comment="when syncd wrote this version"),
     sa.Column("valid_to", UtcDateTime, nullable=False, comment="when the next version took its place"),
@@ -197,14 +166,25 @@ pages = sa.Table(
     sa.Column("pass_id", Key, primary_key=True, autoincrement=False, comment="the pass that read the page"),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False, comment="counts the pages from 1"),
     sa.Column("next_key", sa.Text, comment="the key that the page gave for the next one"),
-    sa.Column("session_keys", sa.LargeBinary, nullable=False, comment="the keys of the sessions on it, packed"),
-    sa.Column("quarantine_ids", sa.LargeBinary, nullable=False, comment="the quarantine rows of it, packed"),
     sa.Column(
         "digest",
         sa.LargeBinary,
         comment="SHA-256 of the page's bytes, its first 16, when the mirror holds just what it says",
     ),
     sa.Column("versions", sa.Integer, nullable=False, comment="the sum of the versions of its sessions at that time"),
+    sa.Column("sessions", sa.LargeBinary, nullable=False, comment="the keys of the sessions on it, a bitmap"),
+    sa.Column(
+        "unreadable",
+        sa.LargeBinary,
+        nullable=False,
+        comment="the quarantine rows that the pass counted for it, a bitmap",
+    ),
+    sa.Column(
+        "repeated",
+        sa.LargeBinary,
+        nullable=False,
+        comment="the quarantine rows on it of sessions that the pass had counted as readable, a bitmap",
+    ),
     sqlite_strict=True,
     sqlite_with_rowid=False,
     comment="the pages of the running pass and of the last complete one: what was seen and need not be read again",
@@ -265,6 +245,7 @@ quarantine = sa.Table(
     sa.Column("resolved_at", UtcDateTime, comment="when a good version came, or the item went"),
     sa.Column("fingerprint", sa.Text, nullable=False, comment="tells the same item again"),
     sa.Column("accepted_at", UtcDateTime, comment="when an operator accepted it as unreadable"),
+    sa.Index("ix_quarantine_fingerprint", "fingerprint"),
     _some("uq_quarantine_open", "fingerprint", where="resolved_at IS NULL", unique=True),
     sqlite_strict=True,
     sqlite_autoincrement=True,

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from syncd.keyset import unpack
 from syncd.mirror.schema.tables import pages, sessions
-from syncd.mirror.store.pages import newest_complete
+from syncd.mirror.store.pages import newest_complete, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +44,7 @@ class Known:
 def live_keys(connection: Connection, now: datetime) -> array[int]:
     """Return the keys of the live sessions that even an empty tenant's listing would have contained, in their order."""
     listed: set[int] = set()
-    query = sa.select(pages.c.session_keys).where(pages.c.pass_id == newest_complete(connection))
+    query = sa.select(pages.c.sessions).where(pages.c.pass_id == newest_complete(connection))
     for packed in connection.execute(query.execution_options(yield_per=100)).scalars():
         listed.update(unpack(packed))
     live = sa.select(sessions.c.key, _is_fresh(now).label("is_fresh")).where(sessions.c.deleted_at.is_(None))
@@ -81,8 +80,8 @@ def _spread_over_pages(connection: Connection, limit: int) -> list[int]:
     of_pass = pages.c.pass_id == newest_complete(connection)
     count = connection.execute(sa.select(sa.func.count()).select_from(pages).where(of_pass)).scalar_one()
     numbers = [1 + place for place in _spread(count, limit)]
-    query = sa.select(pages.c.session_keys).where(of_pass, pages.c.number.in_(numbers)).order_by(pages.c.number)
-    found = [_at(unpack(packed), limit) for packed in connection.execute(query).scalars()]
+    query = sa.select(pages.c.sessions).where(of_pass, pages.c.number.in_(numbers)).order_by(pages.c.number)
+    found = [_at(list(unpack(packed)), limit) for packed in connection.execute(query).scalars()]
     return [keys[turn] for turn in range(limit) for keys in found if turn < len(keys)]
 
 

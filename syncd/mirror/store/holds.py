@@ -20,9 +20,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from pyroaring import BitMap64
 
 from syncd.errors import SyncdError
-from syncd.keyset import KeySet
 from syncd.mirror.db.dialects import ConcurrentChangeError
 from syncd.mirror.schema.tables import hold_sessions, holds, passes, sessions
 from syncd.mirror.schema.types import new_id
@@ -78,19 +78,19 @@ class Decisions:
 
     Parameters
     ----------
-    approved : KeySet
+    approved : BitMap64
         Sessions that a sweep may delete, each after a 404 of its own.
-    kept : KeySet
+    kept : BitMap64
         Sessions that an operator keeps: a sweep neither deletes them nor holds because of them.
-    waiting : KeySet
+    waiting : BitMap64
         Sessions without a decision that lets a pass go on.
     holds : frozenset[tuple[int, HoldState]]
         The holds and their states. A sweep starts again if an operator changed them meanwhile.
     """
 
-    approved: KeySet
-    kept: KeySet
-    waiting: KeySet
+    approved: BitMap64
+    kept: BitMap64
+    waiting: BitMap64
     holds: frozenset[tuple[int, HoldState]]
 
 
@@ -114,7 +114,7 @@ def place(connection: Connection, pass_id: int, keys: array[int], reason: Reason
     changes = {"last_pass_id": pass_id, "reason": reason.code, "detail": reason.text, "updated_at": now}
     hold = _current(connection, reason.code)
     if hold is not None:
-        remaining = KeySet()
+        remaining = BitMap64()
         _add_sessions(connection, hold.id, remaining)
         if all(key in remaining for key in keys):
             _keep_only(connection, hold.id, keys)
@@ -146,8 +146,7 @@ def _current(connection: Connection, code: PassReason) -> sa.Row[Any] | None:
 
 
 def _keep_only(connection: Connection, hold_id: int, keys: array[int]) -> None:
-    kept = KeySet()
-    kept.update(keys)
+    kept = BitMap64(keys)
     held = connection.execute(sa.select(hold_sessions.c.session_key).where(hold_sessions.c.hold_id == hold_id))
     gone = [key for key in held.scalars() if key not in kept]
     for first in range(0, len(gone), CHUNK):
@@ -158,7 +157,7 @@ def _keep_only(connection: Connection, hold_id: int, keys: array[int]) -> None:
 def decisions(connection: Connection, *, lock: bool = False) -> Decisions:
     """Return the holds in force; with `lock`, they stay as they are until the transaction ends."""
     query = sa.select(holds.c.id, holds.c.state, holds.c.reason).where(holds.c.state.in_(IN_FORCE)).order_by(holds.c.id)
-    found = Decisions(KeySet(), KeySet(), KeySet(), frozenset())
+    found = Decisions(BitMap64(), BitMap64(), BitMap64(), frozenset())
     states = set()
     for row in connection.execute(query.with_for_update() if lock else query).all():
         states.add((int(row.id), HoldState(row.state)))
@@ -172,14 +171,14 @@ def decisions(connection: Connection, *, lock: bool = False) -> Decisions:
     return replace(found, holds=frozenset(states))
 
 
-def _add_sessions(connection: Connection, hold_id: int, keys: KeySet) -> None:
+def _add_sessions(connection: Connection, hold_id: int, keys: BitMap64) -> None:
     query = sa.select(hold_sessions.c.session_key).where(hold_sessions.c.hold_id == hold_id)
     streamed = connection.execute(query.execution_options(yield_per=10_000)).scalars()
     for some in streamed.partitions(10_000):
         keys.update(some)
 
 
-def release(connection: Connection, seen: KeySet, now: datetime) -> None:
+def release(connection: Connection, seen: BitMap64, now: datetime) -> None:
     """Remove sessions that a pass has listed, or that are deleted, from all holds; close holds that have none left.
 
     A decision is about sessions that are not listed. If they are missing again later, that is a new question.

@@ -26,9 +26,9 @@ from syncd.rules.versions import CLOCK_SLACK
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from pyroaring import BitMap64
     from sqlalchemy import Connection
 
-    from syncd.keyset import KeySet
     from syncd.mirror.store.passes import Progress
 
 _WANTED = "WHERE key IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL"
@@ -140,7 +140,7 @@ def note_alive(connection: Connection, keys: list[int], now: datetime) -> None:
     raw.execute(connection, _ALIVE, (utc_text(now), json.dumps(keys)))
 
 
-def forget_alive(connection: Connection, seen: KeySet, gone: frozenset[int]) -> None:
+def forget_alive(connection: Connection, seen: BitMap64, gone: frozenset[int]) -> None:
     """Remove that record from sessions that are listed again, deleted, or reported as gone."""
     query = sa.select(sessions.c.key, sessions.c.deleted_at.is_not(None).label("is_deleted"))
     rows = connection.execute(query.where(sessions.c.unlisted_alive_at.is_not(None))).all()

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from pyroaring import BitMap64
 
 from syncd.clock import utc_text
-from syncd.keyset import KeySet, unpack
 from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import ConcurrentChangeError, is_postgresql
 from syncd.mirror.db.postgresql import forget_writers
@@ -16,6 +16,7 @@ from syncd.mirror.schema.tables import pages, passes, sessions
 from syncd.mirror.schema.types import new_id
 from syncd.mirror.store import holds, initial_load
 from syncd.mirror.store import pages as page_rows
+from syncd.mirror.store.quarantine import MetItems
 from syncd.records.enums import PassState
 
 if TYPE_CHECKING:
@@ -50,11 +51,10 @@ class Progress:
         The last page was read; only the sweep is left.
     keys : set[str]
         The page keys that pages gave before the pass was resumed.
-    seen : KeySet
+    seen : BitMap64
         The keys of the sessions that the pass has seen.
-    met : set[int]
-        Rows of the quarantine. Those with an id are sessions too, and count as seen. A negative number stands for an
-        item of a session that the pass had counted as readable before.
+    met : MetItems
+        Rows of the quarantine. Those with an id are sessions too, and count as seen.
     fence : int
         Tells this holder of the pass from every later one.
     """
@@ -68,13 +68,13 @@ class Progress:
     read: bool = False
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
     keys: set[str] = field(default_factory=set)
-    seen: KeySet = field(default_factory=KeySet)
-    met: set[int] = field(default_factory=set)
+    seen: BitMap64 = field(default_factory=BitMap64)
+    met: MetItems = field(default_factory=MetItems)
     fence: int = 0
 
     def copy(self) -> Progress:
         """Return a copy that can continue while this one stays as it is."""
-        return replace(self, counts=dict(self.counts), seen=self.seen.copy(), met=set(self.met))
+        return replace(self, counts=dict(self.counts), seen=self.seen.copy(), met=self.met.copy())
 
     def adopt(self, later: Progress) -> None:
         """Take over the state of a copy that has continued."""
@@ -109,10 +109,10 @@ def running(connection: Connection) -> Progress | None:
     progress = Progress(row.id, row.started_at, resumed=True, page_key=row.page_key, read=row.read_at is not None)
     progress.fence = row.fence
     progress.counts = {name: getattr(row, name) for name in COUNTERS}
-    query = sa.select(pages).where(pages.c.pass_id == row.id).order_by(pages.c.number)
-    for page in connection.execute(query.execution_options(yield_per=100)):
-        progress.seen.update(unpack(page.session_keys))
-        progress.met.update(unpack(page.quarantine_ids))
+    for page in page_rows.of_pass(connection, row.id):
+        progress.seen |= page.sessions
+        progress.met.counted |= page.unreadable
+        progress.met.repeat(page.repeated)
         if page.next_key is not None:
             progress.keys.add(page.next_key)
     progress.loading = initial_load.begin(connection)

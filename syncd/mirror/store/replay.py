@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from syncd.clock import utc_text
 from syncd.mirror.store import quarantine, sessions
-from syncd.records.parse import ID, UnreadableError, read_item
+from syncd.records.fields import SESSIONS
+from syncd.records.items import UnreadableError, read_item
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,13 +29,13 @@ def replay(connection: Connection, now: datetime) -> tuple[int, int]:
         for item in rows:
             after = item.id
             try:
-                row = read_item(json.loads(item.payload))
+                row = read_item(json.loads(item.payload), SESSIONS)
             except (ValueError, RecursionError, UnreadableError):
                 left += 1
                 continue
             seen = utc_text(item.seen_at)
             # one that is new counts as seen now: the running pass has seen it as an item, and not as a session
-            pass_id = None if sessions.key_of(connection, row[ID] or "") is None else item.pass_id
+            pass_id = None if sessions.key_of(connection, row.id) is None else item.pass_id
             sessions.apply(connection, [row], sessions.Observation(seen, utc_text(now), pass_id, listed_from=seen))
             quarantine.resolve(connection, item.id, now)
             resolved += 1

@@ -14,21 +14,22 @@ import sqlalchemy as sa
 
 from syncd.mirror.db.change_feed import NotifyFeed
 from syncd.mirror.db.database import Database
-from syncd.mirror.schema import tables
 from syncd.mirror.store import (
     operation_views,
     operations,
     pages,
     passes,
     sessions,
-    sessions_pg,
+    sessions_postgresql,
     sources,
 )
 from syncd.mirror.store.passes import COMPLETE, PassLostError
 from syncd.mirror.store.sessions import Observation
-from syncd.records.parse import Row
+from syncd.mirror.store.sessions_postgresql import PostgresqlSessions
+from syncd.records.fields import SESSIONS, SessionRow
 from tests.helpers.harness import world
 from tests.helpers.postgres_server import engine_of
+from tests.helpers.rows import session_row
 
 pytestmark = pytest.mark.both_databases
 
@@ -49,8 +50,10 @@ async def there(postgres_url: str) -> AsyncIterator[Database]:
         yield database
 
 
-def session(session_id: str, name: str, *, source: str | None = None, at: str | None = None, extra: str = "{}") -> Row:
-    return (session_id, name, None, source or f"s-{session_id}", *[None] * 10, at, extra)
+def session(
+    session_id: str, name: str, *, source: str | None = None, at: str | None = None, extra: str = "{}"
+) -> SessionRow:
+    return session_row(session_id, name=name, source_session_id=source or f"s-{session_id}", updated_at=at, extra=extra)
 
 
 async def names(database: Database) -> dict[str, str]:
@@ -335,14 +338,15 @@ async def test_page_of_a_mirror_of_8000_is_looked_up_by_its_indexes(here: Databa
     def work(connection: sa.Connection) -> list[str]:
         at, keys = "2031-01-01T00:00:00.000000Z", [1, 2, 3]
         texts = [json.dumps([value] * 3) for value in ("1", "1", at)]
-        content = [json.dumps([value] * 3) for value in ("1", "updated", at, *[None] * (len(tables.CONTENT) - 1), "{}")]
+        width, statements = len(SESSIONS.columns), PostgresqlSessions(SESSIONS)
+        content = [json.dumps([value] * 3) for value in ("1", "updated", at, *[None] * (width - 1), "{}")]
         asked = [
             (sources._CARRIERS_OF_EACH, (json.dumps(["src-1"] * 100),)),
-            (sessions_pg._INSERT, (at, None, None, *[json.dumps(["x"] * 100)] * len(tables.CONTENT))),
-            (sessions_pg._KNOWN, (json.dumps(["SES1"] * 100), json.dumps(["{}"] * 100))),
-            (sessions_pg._LOCK, (*texts, keys)),
-            (sessions_pg._ARCHIVE, (texts[0], texts[2], keys)),
-            (sessions_pg._UPDATE, (None, None, keys, *content)),
+            (statements._insert, (at, None, None, *[json.dumps(["x"] * 100)] * width)),
+            (statements._stored, (json.dumps(["SES1"] * 100), json.dumps(["{}"] * 100))),
+            (sessions_postgresql._LOCK, (*texts, keys)),
+            (statements._archive, (texts[0], texts[2], keys)),
+            (statements._update, (None, None, keys, *content)),
             (pages._IN_RANGE, (1, 100)),
         ]
         return [row[0] for text, values in asked for row in connection.exec_driver_sql(f"EXPLAIN {text}", values)]
