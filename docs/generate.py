@@ -24,7 +24,7 @@ from syncd.mirror.schema import migrate, tables
 HERE = Path(__file__).resolve().parent
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 LONGEST_EXAMPLE = 48
-CLOCK = {"age_seconds": "93.217"}
+CLOCK = {"age_seconds": "93.217", "listed_age_seconds": "99.108"}
 """Examples of what the database's clock says."""
 
 SCHEMA_HEAD = """# The tables and views of the mirror
@@ -62,17 +62,22 @@ _FIRST = {
 _DONE = {"state": "succeeded", "attempts": 1, "last_status": 201, "finished_at": _at(2), "fence": 1}
 ROWS: dict[sa.Table, list[dict[str, Any]]] = {
     tables.sessions: [
-        {"key": 1, **_FIRST, "version": 2, "first_seen_at": NOON},
+        {"key": 1, **_FIRST, "version": 2, "first_seen_at": NOON, "seq": 3, "changed_fields": '["name"]',
+         "created_date": "2026-06-01", "last_message_date": "2026-06-01"},
         {
             "key": 2, "id": "SES2", "name": "Compare epoxy resins", "source_session_id": "lab-7", **_ADA, "version": 2,
             "change": "deleted", "valid_from": _at(5), "first_seen_at": NOON, "observed_at": _at(0.5),
-            "missing_since": _at(1), "absences": 2, "absence_pass_id": 2, "deleted_at": _at(5),
-            "unlisted_alive_at": _at(3),
+            "absences": 2, "absence_pass_id": 2, "deleted_at": _at(5), "seq": 4,
+        },
+        {
+            "key": 3, "id": "SES3", "name": "Open time of a wood adhesive", "source_session_id": "lab-8", **_ADA,
+            "version": 1, "change": "created", "valid_from": NOON, "first_seen_at": NOON, "missing_since": _at(1),
+            "unlisted_alive_at": _at(3), "seq": 2,
         },
     ],
     tables.session_versions: [
         {**_FIRST, "session_key": 1, "version": 1, "name": "Which wax?", "change": "created", "valid_from": NOON,
-         "valid_to": _at(1), "pass_id": 1},
+         "valid_to": _at(1), "pass_id": 1, "seq": 1, "first_seen_at": NOON},
     ],
     tables.passes: [
         {"id": 2, "state": "complete", "started_at": _at(1), "finished_at": _at(1.5), "pages": 30, "seen": 2957,
@@ -118,6 +123,17 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
     tables.operator_actions: [
         {"id": 1, "at": _at(2), "by": "alice", "action": "retry", "subject": "operation 12", "detail": "it was dead"},
     ],
+    tables.mirror_totals: [{"id": 1, "last_seq": 4, "live_sessions": 2, "deleted_sessions": 1}],
+    tables.folders: [
+        {"id": "FOL1", "name": "Lab", "type": "root", "path": "Lab", "first_seen_at": NOON, "changed_at": NOON,
+         "extra": '{"pinned": true}', "absences": 1, "deleted_at": _at(8)},
+        {"id": "FOL17", "name": "Adhesives", "type": "child", "parent_id": "FOL1", "path": "Lab / Adhesives",
+         "created_at": _at(-100), "updated_at": _at(-99), "first_seen_at": NOON, "changed_at": NOON},
+    ],
+    tables.folder_listing: [
+        {"id": 1, "fence": 3, "state": "partial", "error": "1 folder could not be read", "finished_at": _at(2),
+         "complete_at": _at(1)},
+    ],
     tables.writers: [{"id": "9b2c41f0a7d34e2c8f1b6d5e4c3a2b19", "number": 4711, "written_at": _at(2)}],
 }  # fmt: skip
 
@@ -137,7 +153,8 @@ def _examples(connection: sa.Connection) -> dict[str, dict[str, Any]]:
         rows = connection.execute(sa.text(f'SELECT * FROM "{name}"')).mappings().all()  # noqa: S608 - our own names
         rows = sorted(rows, key=lambda row: row.get("state") == "held")
         found[name] = {
-            column: CLOCK.get(column) or next((row[column] for row in rows if row[column] is not None), None)
+            column: CLOCK.get(column)
+            or next((row[column] for row in rows if row[column] not in (None, "[]")), rows[0][column])
             for column in rows[0]
         }
     return found

@@ -121,16 +121,16 @@ def _take_turns(connection: Connection) -> None:
 
 def _comment_on_views(connection: Connection) -> None:
     """Give the views, as they are at head, this release's words."""
-    from syncd.mirror.read.catalog import VIEW_COMMENTS  # noqa: PLC0415 - see the module's docstring
+    from syncd.mirror.read.catalog import VIEWS  # noqa: PLC0415 - see the module's docstring
 
-    def comment(on: str, words: str) -> None:
-        quoted = words.replace("'", "''")
+    def comment(on: str, text: str | None) -> None:
+        quoted = (text or "").replace("'", "''")
         connection.exec_driver_sql(f"COMMENT ON {on} IS '{quoted}'")
 
-    for view, (words, columns) in VIEW_COMMENTS.items():
-        comment(f"VIEW {view}", words)
-        for name, meaning in columns.items():
-            comment(f"COLUMN {view}.{name}", meaning)
+    for view in VIEWS.values():
+        comment(f"VIEW {view.name}", view.comment)
+        for column in view.columns:
+            comment(f"COLUMN {view.name}.{column.name}", column.comment)
 
 
 def migrate(connection: Connection) -> tuple[str | None, str]:

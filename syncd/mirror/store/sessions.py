@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import EARLIEST, ConcurrentChangeError, is_postgresql
 from syncd.mirror.schema.tables import CONTENT, session_versions, sessions
-from syncd.mirror.store import operations, sessions_pg, sources
+from syncd.mirror.store import operations, sessions_pg, sources, totals
 from syncd.records.parse import ID, SOURCE, Row
 from syncd.rules.versions import Change, StoredSession, classify_change
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _COLUMNS = ", ".join(CONTENT)
+_CREATED_AT, _LAST_MESSAGE_AT = CONTENT.index("created_at"), CONTENT.index("last_message_at")
 CONTENT_FROM = 7
 """Where the content begins in a row of `_SELECT`."""
 _SELECT = f"""
@@ -36,13 +37,17 @@ FROM sessions WHERE id IN (SELECT value FROM json_each(?))
 """  # noqa: S608 - constants
 _ROWS_AT_ONCE = 50
 """Rows of one INSERT: the driver gives up the interpreter's lock, and must get it again, for each statement it runs."""
+_ARCHIVED = f"{_COLUMNS}, change, seq, changed_fields, first_seen_at, pass_id, valid_from"
+"""What the history copies of a session."""
 _ARCHIVE = f"""
-INSERT INTO session_versions (session_key, version, {_COLUMNS}, change, valid_from, valid_to, pass_id)
-SELECT key, version, {_COLUMNS}, change, valid_from, ?, pass_id FROM sessions WHERE key = ?
+INSERT INTO session_versions (session_key, version, {_ARCHIVED}, valid_to)
+SELECT key, version, {_ARCHIVED}, ? FROM sessions WHERE key = ?
 """  # noqa: S608 - constants
 _UPDATE = f"""
-UPDATE sessions SET {", ".join(f"{name} = ?" for name in CONTENT)}, version = version + 1, change = ?, valid_from = ?,
-    pass_id = ?, observed_at = coalesce(?, observed_at), missing_since = NULL, absences = 0, deleted_at = NULL
+UPDATE sessions SET {", ".join(f"{name} = ?{place}" for place, name in enumerate(CONTENT, 1))},
+    created_date = substr(?{_CREATED_AT + 1}, 1, 10), last_message_date = substr(?{_LAST_MESSAGE_AT + 1}, 1, 10),
+    version = version + 1, change = ?, valid_from = ?, pass_id = ?, observed_at = coalesce(?, observed_at),
+    missing_since = NULL, absences = 0, deleted_at = NULL, seq = ?, changed_fields = ?
 WHERE key = ?
 """  # noqa: S608 - constants
 _TOUCH = """
@@ -53,15 +58,14 @@ SELECT key, id, source_session_id FROM sessions WHERE key IN (SELECT value FROM 
 """
 # A clock that was set back must not turn a version inside out.
 _BURY_ARCHIVE = f"""
-INSERT INTO session_versions (session_key, version, {_COLUMNS}, change, valid_from, valid_to, pass_id)
-SELECT key, version, {_COLUMNS}, change, valid_from, {{later}}(?, valid_from), pass_id FROM sessions
-WHERE key IN (SELECT value FROM json_each(?))
+INSERT INTO session_versions (session_key, version, {_ARCHIVED}, valid_to)
+SELECT key, version, {_ARCHIVED}, {{later}}(?, valid_from) FROM sessions WHERE key IN (SELECT value FROM json_each(?))
 """  # noqa: S608 - constants
 _BURY = """
 UPDATE sessions SET version = version + 1, change = 'deleted', valid_from = {later}(?, valid_from),
-    deleted_at = {later}(?, valid_from), pass_id = ?, observed_at = coalesce(?, observed_at),
-    missing_since = coalesce(missing_since, {later}(?, valid_from))
-WHERE key IN (SELECT value FROM json_each(?))
+    deleted_at = {later}(?, valid_from), pass_id = ?, observed_at = coalesce(?, observed_at), missing_since = NULL,
+    seq = ?, changed_fields = '[]'
+WHERE key = ?
 """
 
 
@@ -163,6 +167,7 @@ def apply(connection: Connection, rows: Sequence[Row], observation: Observation)
     if changed:
         _update(connection, changed, observation, applied)
     if touched:
+        totals.hold(connection)
         _touch(connection, [before.key for before in touched], observation.observed_at)
         moved = {before.content[SOURCE] or "" for before in touched if before.missing_since}
         applied.sources += sources.refresh(connection, moved, observation.now)
@@ -205,11 +210,14 @@ def _insert(
     if is_postgresql(connection):
         return _insert_bulk(connection, rows, observation, applied)
     first = (raw.execute(connection, "SELECT max(key) FROM sessions").fetchone()[0] or 0) + 1
+    seq = totals.reserve(connection, len(rows), live=len(rows))
     inserted = 0
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         some = rows[start : start + _ROWS_AT_ONCE]
-        bound = [observation.now, observation.pass_id, observation.observed_at, *chain.from_iterable(some)]
-        inserted += raw.execute(connection, _inserting(len(some)), bound).rowcount
+        bound = [observation.now, observation.pass_id, observation.observed_at, seq + start]
+        inserted += raw.execute(connection, _inserting(len(some)), [*bound, *chain.from_iterable(some)]).rowcount
+    if inserted < len(rows):
+        totals.reserve(connection, 0, live=inserted - len(rows))
     if not inserted:
         return {}
     if inserted == len(rows):
@@ -228,12 +236,13 @@ def _inserting(count: int) -> str:
     """Write the INSERT of so many sessions; what is the same for all of them is bound once."""
     width = len(CONTENT)
     rows = (
-        f"({', '.join(f'?{place}' for place in range(first, first + width))}, 1, 'created', ?1, ?2, ?1, ?3)"
-        for first in range(4, 4 + count * width, width)
+        f"({', '.join(f'?{place}' for place in range(first, first + width))}, 1, 'created', ?1, ?2, ?1, ?3, "
+        f"?4 + {number}, substr(?{first + _CREATED_AT}, 1, 10), substr(?{first + _LAST_MESSAGE_AT}, 1, 10))"
+        for number, first in enumerate(range(5, 5 + count * width, width))
     )
     return (
-        f"INSERT INTO sessions ({_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at) "  # noqa: S608
-        f"VALUES {', '.join(rows)} ON CONFLICT (id) DO NOTHING"
+        f"INSERT INTO sessions ({_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at, "  # noqa: S608
+        f"seq, created_date, last_message_date) VALUES {', '.join(rows)} ON CONFLICT (id) DO NOTHING"
     )
 
 
@@ -265,13 +274,17 @@ def _update(
     applied: ApplyResult,
 ) -> None:
     archive, update = [], []
-    changes: list[tuple[StoredSession, Row, str, str]] = []
+    changes: list[sessions_pg.Changed] = []
     moved: set[str] = set()
-    for before, row, change in changed:
+    restored = sum(change is Change.RESTORED for *_, change in changed)
+    first = totals.reserve(connection, len(changed), live=restored, deleted=-restored)
+    for seq, (before, row, change) in enumerate(changed, first):
         at = max(observation.now, before.valid_from)  # a clock that was set back must not turn a version inside out
-        changes.append((before, row, change.value, at))
+        fields = _changed_fields(before, row)
+        changes.append(sessions_pg.Changed(before, row, change.value, at, seq, fields))
         archive.append((at, before.key))
-        update.append((*row, change.value, at, observation.pass_id, observation.observed_at, before.key))
+        written = (change.value, at, observation.pass_id, observation.observed_at, seq, fields, before.key)
+        update.append((*row, *written))
         applied.changes[before.key] = change.value
         applied.versions += before.version + 1
         if change is Change.RESTORED:
@@ -284,6 +297,12 @@ def _update(
         raw.executemany(connection, _ARCHIVE, archive)
         raw.executemany(connection, _UPDATE, update)
     applied.sources += sources.refresh(connection, moved, observation.now)
+
+
+def _changed_fields(before: StoredSession, row: Row) -> str:
+    """Return the JSON list of the columns in which a session differs from its last version."""
+    pairs = zip(CONTENT, before.content, row, strict=True)
+    return json.dumps([name for name, old, new in pairs if old != new])
 
 
 def tombstone(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int | None = None) -> list[str]:
@@ -299,13 +318,15 @@ def tombstone(connection: Connection, keys: Iterable[int], *, now: str, pass_id:
         return []
     postgresql = is_postgresql(connection)
     lock, later = ("ORDER BY key FOR UPDATE", "greatest") if postgresql else ("ORDER BY key", "max")
+    totals.hold(connection)
     live = raw.execute(connection, _LIVE + lock, (json.dumps(to_delete),)).fetchall()
     if not live:
         return []
-    found = json.dumps([row[0] for row in live])
-    raw.execute(connection, _BURY_ARCHIVE.format(later=later), (now, found))
+    first = totals.reserve(connection, len(live), live=-len(live), deleted=len(live))
+    raw.execute(connection, _BURY_ARCHIVE.format(later=later), (now, json.dumps([row[0] for row in live])))
     observed_at = now if pass_id is None else None
-    raw.execute(connection, _BURY.format(later=later), (now, now, pass_id, observed_at, now, found))
+    buried = [(now, now, pass_id, observed_at, seq, row[0]) for seq, row in enumerate(live, first)]
+    raw.executemany(connection, _BURY.format(later=later), buried)
     sources.refresh(connection, {row[2] for row in live}, now)
     return [row[1] for row in live]
 

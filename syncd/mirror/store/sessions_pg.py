@@ -6,11 +6,12 @@ work: a transaction that comes too late raises `ConcurrentChangeError` and runs 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import ConcurrentChangeError, as_lists, json_columns
 from syncd.mirror.schema.tables import CONTENT
+from syncd.mirror.store import totals
 from syncd.mirror.store.operations import LONGEST_ERROR, LeaseLostError, Operation
 from syncd.mirror.store.sources import Link
 from syncd.push.outcomes import Succeeded
@@ -34,6 +35,8 @@ def _native(name: str) -> str:
 
 
 _COLUMNS = ", ".join(CONTENT)
+_DATES = "created_date, last_message_date"
+_ARCHIVED = ("change", "seq", "changed_fields", "first_seen_at", "pass_id", "valid_from")
 _KNOWN = f"""
 SELECT s.key, s.version, s.valid_from, s.pass_id, s.observed_at, s.missing_since, s.deleted_at,
     {", ".join(f"s.{name}" for name in CONTENT[:EXTRA])},
@@ -44,10 +47,16 @@ FROM {json_columns(1, "id", "extra")} CROSS JOIN LATERAL (SELECT * FROM sessions
 # the row as it is when this statement has its lock tells what the snapshot of the statement does not. OFFSET 0 keeps
 # the planner from gathering all live sessions first, where it expects to look for a hundred.
 _INSERT = f"""
-WITH made AS (
-    INSERT INTO sessions ({_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at)
-    SELECT {", ".join(map(_native, CONTENT))}, 1, 'created', $1, $2, $1, $3
-    FROM {json_columns(4, *CONTENT)}
+WITH numbers AS (
+    INSERT INTO mirror_totals AS t (id, last_seq, live_sessions, deleted_sessions) VALUES (1, $4, $4, 0)
+    ON CONFLICT (id) DO UPDATE SET last_seq = t.last_seq + excluded.last_seq,
+        live_sessions = t.live_sessions + excluded.live_sessions
+    RETURNING last_seq - $4 AS before
+), made AS (
+    INSERT INTO sessions ({_COLUMNS}, version, change, valid_from, pass_id, first_seen_at, observed_at, seq, {_DATES})
+    SELECT {", ".join(map(_native, CONTENT))}, 1, 'created', $1, $2, $1, $3,
+        (SELECT before FROM numbers) + row_number() OVER (), left(r.created_at, 10), left(r.last_message_at, 10)
+    FROM {json_columns(5, *CONTENT)}
     ON CONFLICT (id) DO NOTHING RETURNING id, key, source_session_id
 ), linked AS (
     INSERT INTO source_sessions AS x (source_session_id, state, session_id, checked_at)
@@ -69,17 +78,18 @@ WHERE s.key = ANY($4::bigint[]) AND s.version = r.version::int
 ORDER BY s.key FOR UPDATE OF s
 """  # noqa: S608 - constants
 _ARCHIVE = f"""
-INSERT INTO session_versions (session_key, version, {_COLUMNS}, change, valid_from, valid_to, pass_id)
-SELECT s.key, s.version, {", ".join(f"s.{name}" for name in CONTENT)}, s.change, s.valid_from,
-    r.at::timestamptz, s.pass_id
+INSERT INTO session_versions (session_key, version, {_COLUMNS}, {", ".join(_ARCHIVED)}, valid_to)
+SELECT s.key, s.version, {", ".join(f"s.{name}" for name in (*CONTENT, *_ARCHIVED))}, r.at::timestamptz
 FROM {json_columns(1, "key", "at")} JOIN sessions AS s ON s.key = r.key::bigint
 WHERE s.key = ANY($3::bigint[])
 """  # noqa: S608 - constants
 _UPDATE = f"""
 UPDATE sessions AS s SET {", ".join(f"{name} = {_native(name)}" for name in CONTENT)},
     version = s.version + 1, change = r.change, valid_from = r.at::timestamptz, pass_id = $1,
-    observed_at = coalesce($2, s.observed_at), missing_since = NULL, absences = 0, deleted_at = NULL
-FROM {json_columns(4, "key", "change", "at", *CONTENT)}
+    observed_at = coalesce($2, s.observed_at), missing_since = NULL, absences = 0, deleted_at = NULL,
+    seq = r.seq::bigint, changed_fields = r.changed_fields,
+    created_date = left(r.created_at, 10), last_message_date = left(r.last_message_at, 10)
+FROM {json_columns(4, "key", "change", "at", "seq", "changed_fields", *CONTENT)}
 WHERE s.key = r.key::bigint AND s.key = ANY($3::bigint[])
 """  # noqa: S608 - constants
 _FINISH = f"""
@@ -94,6 +104,17 @@ _TOUCH = """
 UPDATE sessions SET observed_at = coalesce($1, observed_at), missing_since = NULL, absences = 0
 WHERE key = ANY($2::bigint[]) AND deleted_at IS NULL
 """
+
+
+class Changed(NamedTuple):
+    """A new version of a session: the stored session, the new content, the change, its time, number and fields."""
+
+    before: StoredSession
+    row: Row
+    change: str
+    at: str
+    seq: int
+    changed_fields: str
 
 
 def known(connection: Connection, rows: Sequence[Row]) -> dict[str | None, tuple[Any, ...]]:
@@ -114,8 +135,10 @@ def insert(
         that are not simply linked to one of them, because others carry them or they stand otherwise.
     """
     columns = as_lists(zip(*rows, strict=True))
-    found = raw.execute(connection, _INSERT, (now, pass_id, observed_at, *columns)).fetchall()
+    found = raw.execute(connection, _INSERT, (now, pass_id, observed_at, len(rows), *columns)).fetchall()
     keys = {row[0]: row[1] for row in found}
+    if len(keys) < len(rows):
+        totals.reserve(connection, 0, live=len(keys) - len(rows))
     links = [Link(source_id, "linked", session_id, None) for session_id, _, source_id, known in found if known]
     others = [source_id for _, _, source_id, known in found if known is None]
     return {row[ID]: keys[row[ID]] for row in rows if row[ID] in keys}, links, others
@@ -123,7 +146,7 @@ def insert(
 
 def update(
     connection: Connection,
-    changed: Sequence[tuple[StoredSession, Row, str, str]],
+    changed: Sequence[Changed],
     *,
     pass_id: int | None,
     observed_at: str | None,
@@ -132,21 +155,21 @@ def update(
 
     Parameters
     ----------
-    changed : Sequence[tuple[Known, Row, str, str]]
-        What was known, what is true now, the change, and the time of the new version.
+    changed : Sequence[Changed]
+        The new versions, whose numbers are reserved.
 
     Raises
     ------
     ConcurrentChangeError
         Another replica has changed one of them since it was looked up.
     """
-    known, rows, changes, times = zip(*changed, strict=True)
+    known, rows, changes, times, numbers, fields = zip(*changed, strict=True)
     keys = [before.key for before in known]
     versions = as_lists((keys, [before.version for before in known], [before.observed_at for before in known]))
     if len(raw.execute(connection, _LOCK, (*versions, keys)).fetchall()) != len(changed):
         raise ConcurrentChangeError("another replica has changed one of these sessions first")
     raw.execute(connection, _ARCHIVE, (*as_lists((keys, times)), keys))
-    columns = as_lists((keys, changes, times, *zip(*rows, strict=True)))
+    columns = as_lists((keys, changes, times, numbers, fields, *zip(*rows, strict=True)))
     raw.execute(connection, _UPDATE, (pass_id, observed_at, keys, *columns))
 
 

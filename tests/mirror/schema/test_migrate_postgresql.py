@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 
 from syncd.errors import DatabaseBusyError
 from syncd.mirror.db.database import Database
-from syncd.mirror.read.catalog import VIEW_COMMENTS
+from syncd.mirror.read.catalog import VIEWS
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.revisions import HEAD
 from syncd.mirror.schema.tables import metadata
@@ -32,12 +32,12 @@ async def test_every_table_view_and_column_has_its_comment_and_native_type(postg
     expected = {
         (table.name, column.name): column.comment for table in metadata.sorted_tables for column in table.columns
     }
-    expected |= {(view, name): words for view, (_, names) in VIEW_COMMENTS.items() for name, words in names.items()}
+    expected |= {(view.name, column.name): column.comment for view in VIEWS.values() for column in view.columns}
     expected |= {("alembic_version", "version_num"): None}
     assert {key: row[2] for key, row in columns.items()} == expected
     tables = {table.name: table.comment for table in metadata.sorted_tables}
     tables |= {"alembic_version": "the version of the schema"}
-    tables |= {view: words for view, (words, _) in VIEW_COMMENTS.items()}
+    tables |= {view.name: view.comment for view in VIEWS.values()}
     assert {row[0]: row[3] for row in found} == tables
     types = {name: kind for (table, name), (*_, kind, _) in columns.items() if table == "chat_session_history"}
     assert {types[name] for name in types if name.endswith("_at") or name.startswith("valid")} == {"timestamptz"}
