@@ -15,7 +15,7 @@ from syncd.aio import gather
 from syncd.albert import AlbertException, AlbertHTTPError
 from syncd.clock import utc_text
 from syncd.logs import log_link
-from syncd.mirror.store import missing, passes, quarantine, sessions
+from syncd.mirror.store import missing, passes, quarantine, sessions, totals
 from syncd.records.parse import ID, GarbledError, Row, read_session
 from syncd.rules.deletion import GONE, guard_limit, may_delete
 
@@ -168,6 +168,7 @@ class _Sweep:
         pairs = list(zip(candidates, evidence, strict=True))
 
         def work(connection: Connection) -> tuple[list[str], sessions.ApplyResult]:
+            totals.hold(connection)
             applied = sessions.ApplyResult()
             for _, found in pairs:
                 if found.row is not None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from syncd.clock import utc_text
 from syncd.mirror.schema.tables import sessions
-from syncd.mirror.store import passes, sources
+from syncd.mirror.store import passes, sources, totals
 from syncd.rules.versions import CLOCK_SLACK
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def mark(connection: Connection, keys: list[int], now: datetime) -> tuple[list[C
 
 def clear(connection: Connection, keys: list[int], now: datetime) -> None:
     """Take the mark, and the 404s counted so far, from missing sessions that a listing named after all."""
+    if keys:
+        totals.hold(connection)
     for key in keys:
         source_id = connection.execute(
             sa.select(sessions.c.source_session_id)

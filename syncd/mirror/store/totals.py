@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from syncd.mirror.db import raw
+from syncd.mirror.db.dialects import by_dialect, do_nothing
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -46,6 +47,9 @@ def reserve(connection: Connection, versions: int, *, live: int = 0, deleted: in
     return int(row[0]) - versions + 1
 
 
-def hold(connection: Connection) -> None:
-    """Lock the row before a transaction locks sessions or source ids and writes versions later."""
-    reserve(connection, 0)
+def _lock(connection: Connection) -> None:
+    raw.execute(connection, "SELECT 1 FROM mirror_totals FOR UPDATE").fetchall()
+
+
+hold = by_dialect(sqlite=do_nothing, postgresql=_lock)
+"""Lock the row before a transaction locks sessions or source ids and writes versions later."""

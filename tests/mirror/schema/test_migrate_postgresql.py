@@ -15,6 +15,7 @@ from syncd.mirror.schema import migrate
 from syncd.mirror.schema.revisions import HEAD
 from syncd.mirror.schema.tables import metadata
 from syncd.mirror.schema.types import JsonText
+from tests.helpers.old_schema import upgrade
 from tests.helpers.postgres_server import PostgresServer, engine_of, in_thread
 
 COMMENTS = """
@@ -97,3 +98,18 @@ async def test_migration_that_waits_for_a_lock_gives_way(postgres: PostgresServe
                     await database.write(impatient)
     finally:
         await in_thread(lambda: postgres.drop(name))
+
+
+async def test_readers_keep_their_rights_to_the_views(postgres: PostgresServer) -> None:
+    name = await in_thread(postgres.empty)
+    role = f"reader_{name}"
+    granted = f"SELECT has_table_privilege('{role}', 'chat_sessions', 'SELECT')"
+    try:
+        async with Database.create(sa.make_url(postgres.url(name)), busy_timeout=5) as database:
+            await database.write(lambda c: upgrade(c, "0001"))
+            await in_thread(lambda: postgres.sql(f"CREATE ROLE {role}; GRANT SELECT ON chat_sessions TO {role}", name))
+            await database.write(migrate.migrate)
+            assert await in_thread(lambda: postgres.sql(granted, name)) is True
+    finally:
+        await in_thread(lambda: postgres.drop(name))
+        await in_thread(lambda: postgres.sql(f"DROP ROLE {role}"))

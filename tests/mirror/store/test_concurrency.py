@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -377,3 +377,22 @@ async def test_pass_that_finds_nothing_changed_touches_no_session(tmp_path: Path
             w.clock.forward(300)
             assert (await w.one_pass()).state == "complete"
         assert await w.sql(query) == before
+
+
+async def test_numbers_of_the_change_feed_are_in_the_order_of_commits(here: Database, there: Database) -> None:
+    def create(session_id: str) -> Callable[[sa.Connection], sessions.ApplyResult]:
+        return lambda c: sessions.apply(c, [session(session_id, "n")], Observation(T1, T1, new=True))
+
+    async def feed() -> list[str]:
+        query = "SELECT id FROM chat_session_changes ORDER BY seq"
+        return list(await here.read(lambda c: c.exec_driver_sql(query).scalars().all()))
+
+    async with engine_of(here).connect() as connection:
+        transaction = await connection.begin()
+        await connection.run_sync(create("began first"))
+        async with anyio.create_task_group() as group:
+            group.start_soon(there.write, create("began second"))
+            await waits_for_a_lock(here)
+            assert await feed() == []
+            await transaction.commit()
+    assert await feed() == ["began first", "began second"]
