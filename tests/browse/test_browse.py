@@ -22,7 +22,7 @@ import pytest
 
 from syncd.browse import metadata
 from syncd.mirror.read import catalog
-from syncd.mirror.read.queries import QUERIES
+from syncd.mirror.read.questions import QUERIES
 from syncd.sandbox import Habits
 from tests.helpers import harness as worlds
 from tests.helpers.programs import start, syncd, without
