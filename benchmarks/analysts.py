@@ -11,7 +11,6 @@ import asyncio
 import datetime as dt
 import json
 import re
-import sqlite3
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from benchmarks import report
 from benchmarks.machine import ROOT, describe, load_average
 from benchmarks.stores import POSTGRES
+from syncd.mirror.db.sqlite_module import sqlite3
 
 if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection

@@ -7,7 +7,6 @@ ratio pays for. `sniffio` is installed, without which httpcore is a quarter slow
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +15,7 @@ from benchmarks.machine import TOKEN
 from benchmarks.server import LISTING, source_id
 from benchmarks.timer import Timer
 from syncd.mirror.db.dialects import translate
+from syncd.mirror.db.sqlite_module import sqlite3
 
 COLUMNS = (
     "id, name, parent_id, source_session_id, last_message_at, status, kind, created_by, created_by_name, created_at, "

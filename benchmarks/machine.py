@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import sqlite3
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+
+from syncd.mirror.db.sqlite_module import sqlite3
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT_CORE, SERVER_CORE = 0, 1

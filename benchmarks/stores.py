@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from benchmarks.timer import WATCHED
 from syncd.mirror.db.dialects import translate
+from syncd.mirror.db.sqlite_module import sqlite3
 
 if TYPE_CHECKING:
     from tests.helpers.postgres_server import PostgresServer

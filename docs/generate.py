@@ -61,7 +61,9 @@ from pathlib import Path
 
 state = Path("last-seq.json")
 last = json.loads(state.read_text()) if state.exists() else 0
-query = "SELECT seq, session_id, change, changed_fields FROM chat_session_changes WHERE seq > ? ORDER BY seq LIMIT 10000"
+query = (
+    "SELECT seq, session_id, change, changed_fields FROM chat_session_changes WHERE seq > ? ORDER BY seq LIMIT 10000"
+)
 with closing(sqlite3.connect("file:syncd.db?mode=ro", uri=True)) as mirror:
     changes = mirror.execute(query, (last,)).fetchall()
 for seq, session_id, change, changed_fields in changes:

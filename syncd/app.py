@@ -1,23 +1,23 @@
-"""The composition root: settings become a database, a client, a clock and the three flows."""
+"""The composition root: it turns settings into a database, a client, a clock and the three flows.
+
+`syncd run`, `syncd once`, `syncd demo` and the benchmarks call `open_flows`. Nothing below this module reads settings.
+"""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncd.aio import RateLimit
 from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import Clock, SystemClock
 from syncd.lookups import Lookups
-from syncd.mirror.db.daemon_lock import daemon_lock
 from syncd.mirror.db.database import Database
-from syncd.mirror.db.leader import Leadership, SingleLeader, replica
-from syncd.opening import database_url, open_database
+from syncd.mirror.db.leader import Leadership, SingleLeader
+from syncd.mirror.db.retries import Failure, Failures, Retries
+from syncd.opening import database_backend, open_database
 from syncd.pull.flow import Pull, PullSettings
 from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
@@ -35,14 +35,9 @@ if TYPE_CHECKING:
     from syncd.settings import Settings
 
 
-YOUNG_OBJECTS = 20_000
-"""Objects that may be made before the collector looks for cycles among them: a few pages of rows. With its own 700, and
-what was imported to walk through each time, it took 8% of the CPU of a first pass."""
-
-
 @dataclass(frozen=True)
 class Flows:
-    """The three flows, and what they share."""
+    """The three flows, and the objects that they share."""
 
     database: Database
     albert: ChatSessionCollection
@@ -55,24 +50,48 @@ class Flows:
     leadership: Leadership = field(default_factory=SingleLeader)
 
 
-def open_session(
-    settings: Settings, clock: Clock, after_request: Callable[[str, int | BaseException, float], None] | None = None
-) -> AsyncAlbertSession:
-    """Return a session with Albert. The token is used when client credentials are given too.
+@dataclass
+class CurrentSettings:
+    """The settings in force; SIGHUP replaces them, and the session reads its credentials from here."""
 
-    A secret in a file is read again when Albert refuses it, because mounted secrets are rotated.
+    settings: Settings
+
+    def secret(self, name: str) -> Callable[[], str]:
+        """Return a function that reads a secret as it is now, from its file if it has one.
+
+        The function raises OSError or ValueError if the file cannot be read.
+        """
+
+        def read() -> str:
+            file = self.settings.file_of(name)
+            if file is not None:
+                return read_secret(file)
+            value: SecretStr | None = getattr(self.settings, name)
+            return "" if value is None else value.get_secret_value()
+
+        return read
+
+
+def open_session(
+    current: CurrentSettings,
+    clock: Clock,
+    after_request: Callable[[str, int | BaseException, float], None] | None = None,
+) -> AsyncAlbertSession:
+    """Return the HTTP session; a token wins over client credentials if both are given.
+
+    Secrets are read again when Albert refuses the old ones (mounted secrets are rotated), and after a SIGHUP.
     """
+    settings = current.settings
     token = settings.albert_token
     credentials = None
     if token is None and settings.albert_client_id is not None and settings.albert_client_secret is not None:
         credentials = AlbertClientCredentials(
-            id=_rotated(settings, "albert_client_id", settings.albert_client_id),
-            secret=_rotated(settings, "albert_client_secret", settings.albert_client_secret),
+            id=current.secret("albert_client_id"), secret=current.secret("albert_client_secret")
         )
     limit = settings.syncd_max_requests_per_second
     return AsyncAlbertSession(
         base_url=settings.albert_base_url,
-        token=None if token is None else _rotated(settings, "albert_token", token),
+        token=None if token is None else current.secret("albert_token"),
         auth_manager=credentials,
         timeout=settings.syncd_request_timeout,
         max_response_bytes=settings.syncd_max_response_bytes,
@@ -84,19 +103,13 @@ def open_session(
     )
 
 
-def _rotated(settings: Settings, name: str, value: SecretStr) -> SecretStr | Callable[[], str]:
-    """Return a secret, or a function that reads it again from its file."""
-    file = settings.file_of(name)
-    return value if file is None else partial(read_secret, file)
-
-
 def backoff(settings: Settings) -> Backoff:
-    """Return the waits between tries."""
+    """Return the waits between attempts."""
     return Backoff(settings.syncd_retry_base, settings.syncd_retry_max)
 
 
 def pull_settings(settings: Settings) -> PullSettings:
-    """Return what bounds a pass."""
+    """Return the limits of a pass."""
     return PullSettings(
         max_pages=settings.syncd_max_pass_pages,
         max_seconds=settings.syncd_max_pass_seconds,
@@ -111,7 +124,7 @@ def pull_settings(settings: Settings) -> PullSettings:
 
 
 def push_settings(settings: Settings) -> PushSettings:
-    """Return how the queue is worked."""
+    """Return the settings of the queue."""
     return PushSettings(
         concurrency=settings.syncd_operations_concurrency,
         lease=settings.syncd_lease,
@@ -124,7 +137,10 @@ def push_settings(settings: Settings) -> PushSettings:
 
 
 def longest_silence(settings: Settings) -> float:
-    """Return the seconds that a loop may work without a sign: a few requests, each behind all that waits for a turn."""
+    """Return the seconds that a loop may work without a heartbeat.
+
+    That is a few requests, each of which may wait until the rate limit has let all others pass.
+    """
     limit = settings.syncd_max_requests_per_second
     queued = (settings.syncd_operations_concurrency + 20) / limit if limit else 0.0
     return 60.0 + 4 * (settings.syncd_request_timeout + queued)
@@ -137,69 +153,108 @@ async def open_flows(
     command: str,
     log: FilteringBoundLogger,
     busy_timeout: float,
+    current: CurrentSettings | None = None,
     clock: Clock | None = None,
     on_page: Callable[[Mapping[str, int]], None] | None = None,
     after_request: Callable[[str, int | BaseException, float], None] | None = None,
 ) -> AsyncIterator[Flows]:
-    """Hold the database as its one daemon and put the flows together.
+    """Hold the database as a daemon and connect the flows with it.
+
+    Parameters
+    ----------
+    command : str
+        The command's name, for the message that another daemon prints.
+    busy_timeout : float
+        Seconds that the flows wait for a database that cannot be used.
+    current : CurrentSettings | None
+        Where the session reads its credentials; None if they cannot change.
+    on_page : Callable[[Mapping[str, int]], None] | None
+        Called with the counts of each page of a pass.
+    after_request : Callable[[str, int | BaseException, float], None] | None
+        See `AsyncAlbertSession`.
 
     Raises
     ------
+    DatabaseBusyError
+        The database could not be used for longer than `busy_timeout`.
     DatabaseUnusableError
-        The database is held by another daemon, or not to be used.
+        The database is held by another daemon, or cannot be used.
     """
     clock = clock or SystemClock()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS)
+    retries = logged_retries(busy_timeout, log)
     async with AsyncExitStack() as stack:
-        url = database_url(settings)
-        alone = url.get_backend_name() == "sqlite"
-        if alone:
-            stack.enter_context(daemon_lock(Path(url.database or ""), command))
-
-        def on_wait(reason: str) -> None:
-            log.warning("database.waiting", reason=reason, hint="the work goes on by itself when this is over")
-
-        database = await stack.enter_async_context(
-            open_database(settings, make=True, busy_timeout=busy_timeout, on_wait=on_wait)
+        leadership = await stack.enter_async_context(database_backend(settings).hold(command, clock, retries))
+        database = await stack.enter_async_context(open_database(settings, make=True, retries=retries))
+        session = await stack.enter_async_context(
+            open_session(current or CurrentSettings(settings), clock, after_request)
         )
-        session = await stack.enter_async_context(open_session(settings, clock, after_request))
-        albert = ChatSessionCollection(session=session)
-        watchdog = Watchdog(clock, longest_silence(settings), lambda: database.waiting)
-        witness = Witness(database=database, albert=albert, clock=clock, log=log)
-        reconcile_clock = BeatingClock(clock, watchdog, "reconcile")
-        push = Push(database=database, albert=albert, clock=clock, log=log, settings=push_settings(settings))
-        await push.recover(abandoned=alone)
-
-        def mirrored(counts: Mapping[str, int]) -> None:
-            push.note_response()
-            if on_page is not None:
-                on_page(counts)
-
-        pull = Pull(
-            database=database,
-            albert=albert,
-            clock=BeatingClock(clock, watchdog, "passes"),
-            log=log,
-            settings=pull_settings(settings),
-            on_page=mirrored,
+        flows = connect_flows(
+            settings, database=database, session=session, clock=clock, log=log, leadership=leadership, on_page=on_page
         )
-        yield Flows(
-            database,
-            albert,
-            clock,
-            pull,
-            push,
-            Reconcile(
-                database=database,
-                lookups=Lookups(albert=albert, clock=reconcile_clock, witness=witness),
-                clock=reconcile_clock,
-                log=log,
-                settle=settings.syncd_unknown_settle,
-            ),
-            session,
-            watchdog,
-            SingleLeader()
-            if alone
-            else await stack.enter_async_context(replica(url, clock, busy_timeout=busy_timeout, on_wait=on_wait)),
+        await flows.push.recover(abandoned=leadership.alone)
+        yield flows
+
+
+def logged_retries(busy_timeout: float, log: FilteringBoundLogger) -> Retries:
+    """Return retries that log when a wait for the database begins and ends, and work that fails again and again."""
+
+    def on_wait(reason: str) -> None:
+        log.warning("database.waiting", reason=reason, hint="the work continues by itself when this is over")
+
+    def on_resume(seconds: float) -> None:
+        log.info("database.resumed", seconds=round(seconds, 3))
+
+    def on_repeated(failure: Failure) -> None:
+        log.error(
+            "work.failing",
+            work=failure.work,
+            error=failure.error,
+            count=failure.count,
+            hint="waiting alone will not help: fix the cause; the work continues by itself then",
         )
+
+    def on_recovered(failure: Failure) -> None:
+        log.info("work.recovered", work=failure.work, seconds=round(failure.last - failure.since, 3))
+
+    return Retries(busy_timeout, on_wait, on_resume, Failures(on_repeated, on_recovered))
+
+
+def connect_flows(
+    settings: Settings,
+    *,
+    database: Database,
+    session: AsyncAlbertSession,
+    clock: Clock,
+    log: FilteringBoundLogger,
+    leadership: Leadership,
+    on_page: Callable[[Mapping[str, int]], None] | None = None,
+) -> Flows:
+    """Return the three flows on an open database and an open session."""
+    albert = ChatSessionCollection(session=session)
+    watchdog = Watchdog(clock, longest_silence(settings), lambda: database.waiting)
+    witness = Witness(database=database, albert=albert, clock=clock, log=log)
+    lookups = Lookups(albert=albert, clock=clock, witness=witness)
+    push = Push(database=database, lookups=lookups, clock=clock, log=log, settings=push_settings(settings))
+
+    def mirrored(counts: Mapping[str, int]) -> None:
+        push.note_response()
+        if on_page is not None:
+            on_page(counts)
+
+    pull = Pull(
+        database=database,
+        albert=albert,
+        clock=BeatingClock(clock, watchdog, "passes"),
+        log=log,
+        settings=pull_settings(settings),
+        on_page=mirrored,
+    )
+    reconcile_clock = BeatingClock(clock, watchdog, "reconcile")
+    reconcile = Reconcile(
+        database=database,
+        lookups=Lookups(albert=albert, clock=reconcile_clock, witness=witness),
+        clock=reconcile_clock,
+        log=log,
+        settle=settings.syncd_unknown_settle,
+    )
+    return Flows(database, albert, clock, pull, push, reconcile, session, watchdog, leadership)

@@ -192,6 +192,14 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
     return structlog.get_logger()  # type: ignore[no-any-return]
 
 
+def set_level(level: str) -> None:
+    """Log from this level on: `debug`, `info`, `warning` or `error`. Loggers that are in use take it over."""
+    import structlog  # noqa: PLC0415 - as above
+
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
+
+
 def _notice(processors: list[Any], dropped: int) -> str:
     """Return the line about dropped lines. Logging it in the usual way would wait for this same line."""
     import structlog  # noqa: PLC0415 - as above

@@ -1,18 +1,16 @@
-"""Opening the mirror: what every command needs of the composition root, without the client that most do not need."""
+"""Open the mirror: the part of the composition root that commands without a client need."""
 
 from __future__ import annotations
 
-import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
 
-from syncd.errors import DatabaseUnusableError
+from syncd.mirror.db.backends import Backend, backend_of
 from syncd.mirror.db.database import Database
-from syncd.mirror.db.file_access import file_error
+from syncd.mirror.db.retries import Retries
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.privileges import require_rights
 from syncd.mirror.schema.revisions import HEAD
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 COMMAND_BUSY_TIMEOUT = 30.0
-"""Seconds that a command waits for a database that another program holds; the daemon waits for as long as it takes."""
+"""Seconds that a command waits for a database that another program holds; the daemon waits without a limit."""
 
 
 def database_url(settings: Settings) -> sa.URL:
@@ -31,51 +29,66 @@ def database_url(settings: Settings) -> sa.URL:
     return sa.make_url(settings.syncd_database_url.get_secret_value())
 
 
+def database_backend(settings: Settings) -> Backend:
+    """Return the backend of the database."""
+    return backend_of(database_url(settings))
+
+
 @asynccontextmanager
 async def open_database(
     settings: Settings,
     *,
     make: bool = False,
-    busy_timeout: float = COMMAND_BUSY_TIMEOUT,
-    on_wait: Callable[[str], None] | None = None,
+    retries: Retries | None = None,
 ) -> AsyncIterator[Database]:
     """Open the mirror with its schema at head.
 
     Parameters
     ----------
     make : bool
-        Make an empty database and bring the schema to head, where `SYNCD_AUTO_MIGRATE` allows; otherwise a database
-        that is not there, or not at head, is refused.
+        Create an empty database and bring the schema to head, if `SYNCD_AUTO_MIGRATE` allows it. Otherwise a database
+        that does not exist, or whose schema is not at head, is refused.
+    retries : Retries | None
+        How to wait for a database that cannot be used now; by default for `COMMAND_BUSY_TIMEOUT` seconds.
 
     Raises
     ------
+    DatabaseBusyError
+        The database could not be used for as long as that.
     DatabaseUnusableError
-        The database is not there, not at head, or not to be used.
+        The database does not exist, is not at head, or cannot be used.
     """
     url = database_url(settings)
+    backend = backend_of(url)
     migrates = make and settings.syncd_auto_migrate
-    if not migrates and url.get_backend_name() == "sqlite":
-        require_file(url)
-    async with Database.create(url, busy_timeout=busy_timeout, on_wait=on_wait) as database:
+    if not migrates:
+        backend.require_exists()
+    retries = retries or Retries(COMMAND_BUSY_TIMEOUT)
+
+    async def create() -> None:
+        backend.create()
+
+    await retries.run(lambda: "create", create)
+    async with Database(url, retries=retries) as database:
         if migrates:
             await bring_to_head(database)
         else:
             await database.read(migrate.require_head)
-        if make and database.dialect == "postgresql":
+        if make:
             await database.write(require_rights)
         yield database
 
 
 async def read_before_it_is_made(settings: Settings, work: Callable[[Connection], T]) -> T:
-    """Read the mirror as it is; when it has not been made yet, read an empty one, and make none.
+    """Read the mirror as it is; if it was not created yet, read an empty one, and create none.
 
     Raises
     ------
     DatabaseUnusableError
-        The database is not at head, or not to be used.
+        The database is not at head, or cannot be used.
     """
     url = database_url(settings)
-    if url.get_backend_name() != "sqlite" or is_there(url):
+    if backend_of(url).exists():
         async with Database(url, busy_timeout=COMMAND_BUSY_TIMEOUT) as database:
             if await database.read(migrate.revision) is not None:
                 await database.read(migrate.require_head)
@@ -85,52 +98,17 @@ async def read_before_it_is_made(settings: Settings, work: Callable[[Connection]
 
 
 async def bring_to_head(database: Database) -> tuple[str | None, str]:
-    """Migrate where that is needed; return the revision before and the one after.
+    """Migrate if that is needed; return the revision before and the one after.
 
-    The file is looked at on a reading connection first: opening the writer switches a file to WAL, and a file that is
-    not syncd's must stay as it is to the last byte.
+    The revision is read on a read-only connection first: opening the writer switches a file to WAL, and a file of
+    another program must stay as it is, byte by byte.
 
     Raises
     ------
     DatabaseUnusableError
-        The database is not syncd's, or a newer syncd's.
+        The database belongs to another program, or to a newer syncd.
     """
     found = await database.read(migrate.revision)
     if found == HEAD:
         return found, found
     return await database.write(migrate.migrate)
-
-
-def require_file(url: sa.URL) -> None:
-    """Refuse a SQLite file that is not there, instead of making an empty one.
-
-    Raises
-    ------
-    DatabaseUnusableError
-        There is no such file.
-    """
-    if not is_there(url):
-        raise DatabaseUnusableError(
-            f"there is no database {url.database}; syncd once, syncd run or syncd migrate makes it "
-            "(SYNCD_DATABASE_URL says where)"
-        )
-
-
-def is_there(url: sa.URL) -> bool:
-    """Whether the SQLite file has been made.
-
-    Raises
-    ------
-    DatabaseUnusableError
-        It cannot be looked at, or is no file.
-    """
-    path = Path(url.database or "")
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise file_error(path, error) from error
-    if not stat.S_ISREG(mode):
-        raise DatabaseUnusableError(f"the database {path} is not a file; SYNCD_DATABASE_URL names the file")
-    return True

@@ -1,4 +1,4 @@
-"""Evidence that a 404 comes from Albert. `syncd.lookups` and the push flow ask for it before they believe a 404.
+"""Evidence that a 404 comes from Albert. `syncd.lookups` asks for it before it believes a 404.
 
 A gateway, a missing route and a maintenance page answer 404 too. A 404 proves that a session is absent only if another
 session, which is known to be alive, answers 200 to the same kind of request at about the same time: the witness.
@@ -38,7 +38,7 @@ NEVER = float("-inf")
 
 
 class RequestKind(StrEnum):
-    """The kinds of request that a witness can answer. A DELETE belongs to `BY_ID`."""
+    """The kinds of request that a witness can answer."""
 
     BY_ID = "by id"
     BY_SOURCE = "by source id"

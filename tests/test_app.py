@@ -1,4 +1,4 @@
-"""The composition root: what one flow learns, another one hears."""
+"""The composition root: what one flow learns reaches the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from syncd.sandbox import Sandbox, serve
 from syncd.settings import load
 
 
-async def test_a_mirrored_page_tells_the_queue_that_albert_is_there(tmp_path: Path) -> None:
+async def test_mirrored_page_shows_the_queue_that_albert_answers(tmp_path: Path) -> None:
     sandbox = Sandbox(3)
     async with serve(sandbox):
         given = {
@@ -29,11 +29,10 @@ async def test_a_mirrored_page_tells_the_queue_that_albert_is_there(tmp_path: Pa
             busy_timeout=5,
             on_page=lambda now: counts.append(now["seen"]),
         ) as flows:
-            outage = flows.push._outage
+            outage = flows.push._brake._outage
             moment = flows.clock.monotonic()
-            for operation in range(DISTINCT):
-                alone = outage.failed(operation, moment)
-            assert alone, "nobody has heard of Albert"
+            verdicts = [outage.note_failure(operation, moment) for operation in range(DISTINCT)]
+            assert verdicts[-1].is_outage, "nothing has got an answer from Albert yet"
             assert (await flows.pull.run()).state == "complete"
-            assert not outage.failed(DISTINCT, flows.clock.monotonic())
+            assert not outage.note_failure(DISTINCT, flows.clock.monotonic()).is_outage
         assert counts[-1] == 3

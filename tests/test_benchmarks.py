@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from benchmarks.results import against, alone, exponent
 from benchmarks.server import Listing, session
 from benchmarks.stores import PostgresStore, SqliteStore, Store, connect
 from benchmarks.timer import WATCHED, server_seconds
+from syncd.mirror.db.sqlite_module import sqlite3
 from tests.helpers.postgres_server import PostgresServer
 
 PEERS = {"sdk-core", "dlt", "singer"}

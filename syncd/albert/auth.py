@@ -88,6 +88,9 @@ class Credentials(Protocol):
     def secrets(self) -> list[str]:
         """Return the texts that no message may contain."""
 
+    def reload(self) -> None:
+        """Forget the token, so that the next request reads the credentials again."""
+
 
 class StaticToken:
     """A token that does not change.
@@ -112,6 +115,9 @@ class StaticToken:
     def secrets(self) -> list[str]:
         """Return the token."""
         return [self._token.secret.get_secret_value()]
+
+    def reload(self) -> None:
+        """Do nothing: the token is fixed."""
 
 
 class TokenReader:
@@ -153,6 +159,10 @@ class TokenReader:
     def secrets(self) -> list[str]:
         """Return the token; nothing before it was read."""
         return [] if self._token is None else [self._token.secret.get_secret_value()]
+
+    def reload(self) -> None:
+        """Forget the token, so that the next request reads it again."""
+        self._token = None
 
 
 class AlbertClientCredentials:
@@ -264,6 +274,10 @@ class AlbertClientCredentials:
         """Return the client secret and the current token."""
         token = [] if self._token is None else [self._token.secret.get_secret_value()]
         return [self.secret.get_secret_value(), *token]
+
+    def reload(self) -> None:
+        """Forget the token, so that the next request reads the credentials again and asks for another."""
+        self._token = None
 
 
 def _granted(body: bytes) -> tuple[Token, float]:

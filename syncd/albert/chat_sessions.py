@@ -195,13 +195,13 @@ class ChatSessionCollection:
         AlbertException
             As :meth:`AsyncAlbertSession.ask` says. If ``method`` is ``GET``, the change has been applied.
         """
-        changes: list[dict[str, object]] = []
+        changes: dict[str, str | None] = {}
         if name is not None:
-            changes.append({"operation": "update", "attribute": "name", "newValue": name})
+            changes["name"] = name
         if not isinstance(parent_id, Unset):
-            changes.append({"operation": "update", "attribute": "parentId", "newValue": parent_id})
+            changes["parentId"] = parent_id
         if changes:
-            await self._session.ask("PATCH", self._path(id), json={"data": changes})
+            await self.update_raw(id=id, changes=changes)
         return await self.get_by_id(id=id)
 
     @validated
@@ -218,6 +218,26 @@ class ChatSessionCollection:
             As :meth:`AsyncAlbertSession.ask` says.
         """
         await self._session.ask("DELETE", self._path(id))
+
+    async def update_raw(self, *, id: str | None, changes: Mapping[str, str | None]) -> None:
+        """Change fields of a session, given by alias. The body of the answer is ignored.
+
+        Parameters
+        ----------
+        changes : Mapping[str, str | None]
+            `name` and `parentId`; None for `parentId` moves the session out of its folder.
+
+        Raises
+        ------
+        InvalidIdError
+            The id cannot be sent.
+        NotFoundError, GoneError
+            There is no such session.
+        AlbertException
+            As :meth:`AsyncAlbertSession.ask` says.
+        """
+        data = [{"operation": "update", "attribute": name, "newValue": value} for name, value in changes.items()]
+        await self._session.ask("PATCH", self._path(id), json={"data": data})
 
     async def list_raw(self, *, start_key: str | None) -> bytes:
         """Return the body of one page of the unfiltered listing; None for the first page.

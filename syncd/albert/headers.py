@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
 from syncd.albert.bodies import ENCODINGS
+from syncd.version import program_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-try:
-    _VERSION = version("syncd")
-except PackageNotFoundError:  # run from a checkout that is not installed
-    _VERSION = "0"
-
 _DEFAULTS: Final = {
     "Content-Type": "application/json",
     "Accept": "application/json",
-    "User-Agent": f"syncd/{_VERSION}",
+    "User-Agent": f"syncd/{program_version()}",
 }
 """The same headers as those of the official SDK."""
 _OWN: Final = frozenset(
@@ -31,7 +26,7 @@ _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 TOKEN_HEADERS: Final = {
     "Content-Type": "application/x-www-form-urlencoded",
     "Accept": "application/json",
-    "User-Agent": f"syncd/{_VERSION}",
+    "User-Agent": f"syncd/{program_version()}",
     "Accept-Encoding": ENCODINGS,
 }
 """The headers of a request to the token endpoint."""

@@ -254,6 +254,10 @@ class AsyncAlbertSession:
         """Close all connections. A second call has no effect."""
         await self._transport.aclose()
 
+    def reload_credentials(self) -> None:
+        """Read credentials that are given as functions again before the next request, without waiting for a 401."""
+        self._credentials.reload()
+
     async def __aenter__(self) -> Self:
         return self
 

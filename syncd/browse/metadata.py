@@ -1,4 +1,4 @@
-"""What Datasette is told of the mirror: what everything means, what to facet by, and the ten questions. Pure."""
+"""What Datasette is told of the mirror: what everything means, what to facet by, and the twenty questions. Pure."""
 
 from __future__ import annotations
 

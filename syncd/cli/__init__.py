@@ -1,17 +1,22 @@
-"""The command line: one file a noun; a command parses, calls and prints, and decides nothing.
+"""The command line: one file for each noun. A command parses, calls and prints; it decides nothing.
 
-A command's module is imported when it is called: `syncd status` must not wait for what only the daemon needs.
+`__main__` calls `main`. A command's module is imported when it is called: `syncd status` must not wait for the
+libraries of the daemon.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from syncd.errors import SyncdError
 from syncd.logs import escape_unencodable, safe_text
+
+if TYPE_CHECKING:
+    from syncd.daemon.signals import Signals
 
 COMMANDS = {
     "run": "daemon",
@@ -33,9 +38,9 @@ COMMANDS = {
     "sandbox": "sandbox",
     "demo": "demo",
 }
-"""Each command and the module of `syncd.cli` that has it."""
+"""Each command and the module of `syncd.cli` that contains it."""
 SENTENCES = {"sandbox": "Run a stand-in Albert server on loopback."}
-"""What the list of commands says of one whose module takes long to import: its options are the server's own."""
+"""The sentence in the list of commands for one whose module takes long to import: its options are the server's own."""
 
 
 class _Commands(click.Group):
@@ -61,11 +66,19 @@ class _Commands(click.Group):
 
 
 def sentence(command: click.Command | None) -> str:
-    """Return what the list of commands says of one."""
+    """Return the first sentence of a command's help."""
     if command is None:
         return ""
     words = command.short_help or " ".join((command.help or "").partition("\n\n")[0].split())
     return f"{words.partition('. ')[0].rstrip('.')}."
+
+
+def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
+    if wanted:
+        from syncd.version import program_version
+
+        click.echo(f"syncd {program_version()}")
+        context.exit()
 
 
 @click.group(
@@ -73,7 +86,14 @@ def sentence(command: click.Command | None) -> str:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Begin with: syncd demo. Settings: config/syncd.env, docs/settings.md.",
 )
-@click.version_option(package_name="syncd", message="syncd %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """Mirror Albert chat sessions into a local SQL database, and apply queued creates and deletes.
 
@@ -81,12 +101,18 @@ def cli() -> None:
     """
 
 
-def main() -> None:
-    """Run the command line and exit with the code that `interface.md` gives the outcome."""
+def main(signals: Signals | None = None) -> None:
+    """Run the command line and exit with the code that belongs to its outcome.
+
+    Parameters
+    ----------
+    signals : Signals | None
+        The signal handlers that the entry point has installed for `run` and `once`.
+    """
     escape_unencodable(sys.stdout)
     escape_unencodable(sys.stderr)
     try:
-        code = cli.main(prog_name="syncd", standalone_mode=False)
+        code = cli.main(prog_name="syncd", standalone_mode=False, obj=signals)
     except click.exceptions.Exit as done:
         code = done.exit_code
     except click.ClickException as error:
@@ -100,6 +126,6 @@ def main() -> None:
             click.echo(f"error: {safe_text(line)}", err=True)
         code = error.exit_code
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; nothing is left to say, or to whom
+        sys.stderr.close()  # the reader of the output has gone
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -25,15 +25,15 @@ def backup(loaded: Loaded, file: Path, *, as_json: bool) -> None:
     again and again, and a reader of it never sees half a copy.
     """
     from syncd.mirror.copy.backup import copy
-    from syncd.opening import database_url, require_file
+    from syncd.opening import database_backend
 
-    url = database_url(loaded.settings)
-    if url.get_backend_name() != "sqlite":
+    backend = database_backend(loaded.settings)
+    if backend.file is None:
         raise UsageError(
             "the mirror is on PostgreSQL, which has its own tool: pg_dump --format=custom --file=FILE DATABASE"
         )
-    require_file(url)
-    copied = copy(Path(url.database or ""), file)
+    backend.require_exists()
+    copied = copy(backend.file, file)
     if as_json:
         print_json({"file": str(file), "bytes": copied.size, "rows": copied.rows, "seconds": round(copied.seconds, 3)})
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -27,10 +26,10 @@ def browse(loaded: Loaded, *, port: int) -> None:
     from syncd.browse import NAME
     from syncd.browse.app import listen, make_app, require_datasette, serve
     from syncd.errors import UsageError
-    from syncd.opening import database_url, open_database
+    from syncd.opening import database_backend, open_database
 
-    url = database_url(loaded.settings)
-    if url.get_backend_name() != "sqlite":
+    file = database_backend(loaded.settings).file
+    if file is None:
         raise UsageError("browse reads SQLite only; for PostgreSQL see docs/reading.md, or: syncd export")
     require_datasette()
 
@@ -40,6 +39,6 @@ def browse(loaded: Loaded, *, port: int) -> None:
         with listen(port) as taken:
             say("the live mirror, read only; stop with Ctrl-C")
             click.echo(f"http://127.0.0.1:{taken.getsockname()[1]}/{NAME}")
-            await serve(make_app(Path(url.database or "")), taken)
+            await serve(make_app(file), taken)
 
     run(main)

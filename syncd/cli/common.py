@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 ROW_ID = click.IntRange(1, 2**63 - 1)
 """What a row's id can be in the database."""
+READ_SETTINGS = "syncd.read_settings"
+"""The key of click's `Context.meta` with the function that reads the command's settings again."""
 
 
 env_file_option = click.option(
@@ -50,8 +52,11 @@ def takes_settings(*, credentials: bool = False) -> Callable[[Callable[..., T]],
         @env_file_option
         @functools.wraps(command)
         def wrapped(*args: Any, env_files: tuple[Path, ...], **kwargs: Any) -> T:  # noqa: ANN401 - click's
-            loaded = settings_module.load(os.environ, env_files, credentials=credentials)
-            return command(loaded, *args, **kwargs)
+            def read_settings() -> settings_module.Loaded:
+                return settings_module.load(os.environ, env_files, credentials=credentials)
+
+            click.get_current_context().meta[READ_SETTINGS] = read_settings
+            return command(read_settings(), *args, **kwargs)
 
         return wrapped
 
@@ -127,13 +132,14 @@ def write(settings: Settings, work: Callable[[Connection], T], *, make: bool = F
 
 
 def _with_database(settings: Settings, work: Callable[[Connection], T], *, make: bool, writes: bool) -> T:
+    from syncd.mirror.db.retries import Retries
     from syncd.opening import COMMAND_BUSY_TIMEOUT, open_database
 
     def tell(reason: str) -> None:
-        say(f"waiting, {COMMAND_BUSY_TIMEOUT:g} seconds at the most: {safe_text(reason)}")
+        say(f"waiting for at most {COMMAND_BUSY_TIMEOUT:g} seconds: {safe_text(reason)}")
 
     async def main() -> T:
-        async with open_database(settings, make=make, on_wait=tell) as database:
+        async with open_database(settings, make=make, retries=Retries(COMMAND_BUSY_TIMEOUT, tell)) as database:
             return await (database.write(work) if writes else database.read(work))
 
     return run(main)

@@ -1,9 +1,8 @@
-"""`syncd doctor`: what is wrong with the installation, and how to mend it."""
+"""`syncd doctor`: what is wrong with the installation, and how to fix it."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,17 +16,17 @@ from syncd.errors import DatabaseUnusableError, SettingsError, SyncdError
 from syncd.logs import safe_text
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
+    from syncd.mirror.db.backends import Backend
+    from syncd.mirror.schema.concerns import Durability
     from syncd.settings import Settings
 
-GOOD_SQLITE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
-"""The releases that mended a bug: two connections that write and checkpoint at once corrupt a WAL database."""
+BUSY_TIMEOUT = 5.0
+"""Seconds that doctor waits for a database."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: `ok`, `warning` or `bad`, and how to mend it."""
+    """The result of one check: the verdict is `ok`, `warning` or `bad`; `mend` says how to fix it."""
 
     check: str
     verdict: str
@@ -35,14 +34,14 @@ class Finding:
     mend: str | None = None
 
 
-@click.command(short_help="Check the installation and say how to mend it.")
+@click.command(short_help="Check the installation and say how to fix it.")
 @env_file_option
 @as_json_option
 @click.pass_context
 def doctor(context: click.Context, env_files: tuple[Path, ...], *, as_json: bool) -> None:
-    """Check settings, database, schema, credentials, one real API call and SQLite, and say how to mend each.
+    """Check settings, database, schema, credentials, one real API call and SQLite, and say how to fix each.
 
-    It changes nothing. Exits 0 when all is well, 1 when something must be mended, 2 when it is the settings.
+    It changes nothing. Exits 0 if nothing is bad, 1 if something must be fixed, 2 if the settings are wrong.
     """
     try:
         loaded = settings_module.load(os.environ, env_files, credentials=True)
@@ -50,111 +49,120 @@ def doctor(context: click.Context, env_files: tuple[Path, ...], *, as_json: bool
         findings = [Finding("settings", "bad", problem, "see config/syncd.env") for problem in error.problems]
         _show(findings, as_json=as_json)
         context.exit(2)
-    findings = [Finding("settings", "ok", "they make sense"), sqlite_version()]
-    findings += run(lambda: _look(loaded.settings))
+    findings = [Finding("settings", "ok", "they are valid"), *run(lambda: _check(loaded.settings))]
     _show(findings, as_json=as_json)
     context.exit(1 if any(finding.verdict == "bad" for finding in findings) else 0)
 
 
-def sqlite_version() -> Finding:
-    """Judge the SQLite that runs."""
-    found = sqlite3.sqlite_version_info
-    good = found >= GOOD_SQLITE[0] or any(found[:2] == fixed[:2] and found >= fixed for fixed in GOOD_SQLITE)
-    if good:
-        return Finding("sqlite", "ok", sqlite3.sqlite_version)
-    return Finding(
-        "sqlite",
-        "warning",
-        f"{sqlite3.sqlite_version} can corrupt a WAL database when two connections write and checkpoint at once",
-        "use SQLite 3.51.3 or newer (the image has it); until then, one writer besides the daemon at a time",
-    )
+async def _check(settings: Settings) -> list[Finding]:
+    from syncd.opening import database_backend
+
+    backend = database_backend(settings)
+    return [
+        _sqlite(backend),
+        *await _database(settings, backend),
+        *await _daemon(settings),
+        await _albert(settings),
+    ]
 
 
-async def _look(settings: Settings) -> list[Finding]:
-    from syncd.opening import database_url
+def _sqlite(backend: Backend) -> Finding:
+    """Judge the SQLite library; a mirror on a server does not use it."""
+    from syncd.mirror.schema.concerns import Durability, sqlite_durability
 
-    url = database_url(settings)
-    findings = [_not_made_yet(settings) or await _try("database", lambda: _database(settings))]
-    if url.get_backend_name() == "postgresql" and findings[0].verdict == "ok":
-        findings.append(await _sessions(url))
-    return [*findings, *await _albert(settings)]
+    found = sqlite_durability()
+    return _of("sqlite", found if backend.file is not None else Durability(found.version))
 
 
-def _not_made_yet(settings: Settings) -> Finding | None:
-    """Judge a SQLite file that is not there: on the first day that is as it should be, if it can be made."""
-    from syncd.opening import database_url, is_there
+def _of(check: str, found: Durability) -> Finding:
+    if found.problem is None:
+        return Finding(check, "ok", found.version)
+    return Finding(check, "warning", f"{found.version}: {found.problem}", found.fix)
 
-    url = database_url(settings)
+
+async def _database(settings: Settings, backend: Backend) -> list[Finding]:
+    """Judge the database, and the connections to a server."""
+    from syncd.mirror.db.database import Database
+    from syncd.mirror.schema.concerns import durability
+
+    absent = _not_created_yet(settings, backend)
+    if absent is not None:
+        return [absent]
+    findings = [await _try("database", lambda: _use_database(backend))]
+    if findings[0].verdict == "ok" and backend.file is None:
+        async with Database(backend.url, busy_timeout=BUSY_TIMEOUT) as database:
+            findings.append(_of("server", await database.read(durability)))
+        findings.append(await _try("sessions", backend.check_connections))
+    return findings
+
+
+def _not_created_yet(settings: Settings, backend: Backend) -> Finding | None:
+    """Judge a SQLite file that does not exist: on the first day that is as it should be, if it can be created."""
+    file = backend.file
     try:
-        if url.get_backend_name() != "sqlite" or is_there(url) or os.path.lexists(url.database or ""):
+        if file is None or backend.exists() or os.path.lexists(file):
             return None
     except DatabaseUnusableError as error:
         return Finding("database", "bad", str(error))
-    file = Path(url.database or "").absolute()
+    file = file.absolute()
     if not os.access(file.parent, os.W_OK | os.X_OK):
-        mend = "make the folder, or give it to this user; SYNCD_DATABASE_URL says where it is"
-        return Finding("database", "bad", f"{file} cannot be made: {file.parent} is no folder to write to", mend)
+        fix = "create the folder, or give it to this user; SYNCD_DATABASE_URL names it"
+        return Finding("database", "bad", f"{file} cannot be created: {file.parent} is not a folder to write to", fix)
     if not settings.syncd_auto_migrate:
-        return Finding("database", "bad", f"there is none yet: {file}", "syncd migrate makes it")
-    mend = "syncd once and syncd run make it; if there should be one, mend SYNCD_DATABASE_URL"
-    return Finding("database", "warning", f"there is none yet: {file}", mend)
+        return Finding("database", "bad", f"there is none yet: {file}", "syncd migrate creates it")
+    fix = "syncd once and syncd run create it; if there should be one, fix SYNCD_DATABASE_URL"
+    return Finding("database", "warning", f"there is none yet: {file}", fix)
 
 
 async def _try(
-    check: str, look: Callable[[], Awaitable[str]], hint: Callable[[Exception], str | None] = lambda _: None
+    check: str, work: Callable[[], Awaitable[str]], hint: Callable[[Exception], str | None] = lambda _: None
 ) -> Finding:
     try:
-        return Finding(check, "ok", await look())
+        return Finding(check, "ok", await work())
     except SyncdError as error:
         return Finding(check, "bad", str(error), hint(error))
-    except Exception as error:  # noqa: BLE001 - a doctor reports what it finds
+    except Exception as error:  # noqa: BLE001 - doctor reports whatever is wrong
         return Finding(check, "bad", f"{type(error).__name__}: {error}", hint(error))
 
 
-async def _database(settings: Settings) -> str:
+async def _use_database(backend: Backend) -> str:
+    """Check the schema, the rights and the file; return what was checked, without the password."""
     from syncd.mirror.db.database import Database
     from syncd.mirror.schema import migrate
+    from syncd.mirror.schema.concerns import require_intact
     from syncd.mirror.schema.privileges import require_rights
     from syncd.mirror.schema.revisions import HEAD
-    from syncd.opening import database_url, require_file
 
-    url = database_url(settings)
-    if url.get_backend_name() == "sqlite":
-        require_file(url)
-        if not os.access(url.database or "", os.W_OK):
-            raise SyncdError(f"{url.database} cannot be written by this user; mend its owner or mode")
-    async with Database(url, busy_timeout=5) as database:
+    backend.require_exists()
+    backend.create()  # it exists: this checks that this user may read and write it
+    async with Database(backend.url, busy_timeout=BUSY_TIMEOUT) as database:
         await database.read(migrate.require_head)
-        if database.dialect == "postgresql":
-            await database.write(require_rights)
-        else:
-            verdict = await database.read(lambda c: c.exec_driver_sql("PRAGMA quick_check(1)").scalar())
-            if verdict != "ok":
-                raise SyncdError(f"the database is damaged ({verdict}); restore a backup")
-    return f"{url.render_as_string(hide_password=True)}, schema {HEAD}"
+        await database.write(require_rights)
+        await database.read(require_intact)
+    return f"{backend.url.render_as_string(hide_password=True)}, schema {HEAD}"
 
 
-async def _sessions(url: sa.URL) -> Finding:
-    """Tell whether connections are sessions of their own, which LISTEN and the leader's lock need."""
-    from syncd.mirror.db import leader, postgresql
+async def _daemon(settings: Settings) -> list[Finding]:
+    """Ask the daemon whether it is ready; without a daemon there is nothing to report."""
+    import anyio.to_thread
 
-    if postgresql.is_pooled(url):
-        detail = (
-            "a connection may change its session, says the URL: the queue is polled every second, LISTEN is not used"
-        )
-        return Finding("sessions", "ok", detail)
+    from syncd.cli.healthcheck import NotAnsweredError, ask, host_to_ask
+
+    if settings.syncd_status_port == 0:
+        return []
+    host = host_to_ask(settings.syncd_status_host)
     try:
-        shared = await leader.shares_sessions(url)
-    except Exception as error:  # noqa: BLE001 - a doctor reports what it finds
-        return Finding("sessions", "bad", str(postgresql.classify_error(error) or error))
-    if shared:
-        return Finding("sessions", "bad", "two connections at the same time are one session", postgresql.POOLING)
-    return Finding("sessions", "ok", "each connection is one of its own")
+        answer = await anyio.to_thread.run_sync(ask, host, settings.syncd_status_port, "/readyz")
+    except NotAnsweredError:
+        return []
+    except SyncdError as error:
+        return [Finding("daemon", "bad", str(error), "see its log; it continues by itself when the cause is gone")]
+    return [Finding("daemon", "ok", f"syncd run on {host}:{settings.syncd_status_port} is ready ({answer})")]
 
 
-async def _albert(settings: Settings) -> list[Finding]:
+async def _albert(settings: Settings) -> Finding:
     from syncd.albert import ChatSessionCollection
-    from syncd.app import open_session
+    from syncd.app import CurrentSettings, open_session
     from syncd.clock import SystemClock
     from syncd.records.parse import read_page
 
@@ -162,9 +170,9 @@ async def _albert(settings: Settings) -> list[Finding]:
         page = read_page(await albert.list_raw(start_key=None))
         return f"{settings.albert_base_url} answers a listing with {len(page.rows)} sessions on its first page"
 
-    async with open_session(settings, SystemClock()) as session:
+    async with open_session(CurrentSettings(settings), SystemClock()) as session:
         albert = ChatSessionCollection(session=session)
-        return [await _try("albert", list_one_page, _albert_hint)]
+        return await _try("albert", list_one_page, _albert_hint)
 
 
 def _albert_hint(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""`syncd enqueue`: put operations into the queue."""
+"""`syncd enqueue`: queues operations. The commands of the kinds are made from `records.operation_kinds`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,50 @@ import click
 
 from syncd.cli.common import as_json_option, print_json, print_rows, run, say, takes_settings, write
 from syncd.errors import UsageError
+from syncd.logs import safe_text
+from syncd.records.operation_kinds import IMPORT_COLUMNS, SPECS, KindSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from syncd.mirror.db.database import Connection
+    from syncd.rules.lookalikes import Lookalike
     from syncd.settings import Loaded
+
+_OPTIONS = {
+    "session_id": ("--id", "ID"),
+    "source_session_id": ("--source-session-id", "S"),
+    "name": ("--name", "N"),
+    "parent_id": ("--parent-id", "P"),
+}
+"""The option and the placeholder for each column of an operation."""
 
 
 @click.group()
 def enqueue() -> None:
-    """Queue creates and deletes; a running daemon notices them at once."""
+    """Queue operations; a running daemon notices them immediately."""
+
+
+def _command(spec: KindSpec) -> click.Command:
+    """Make the command that queues an operation of a kind."""
+
+    @as_json_option
+    @takes_settings()
+    def queue(loaded: Loaded, *, as_json: bool, **columns: str | None) -> None:
+        _queue(loaded, {"kind": spec.kind.value, **columns}, as_json=as_json)
+
+    queue = click.option("--requested-by", metavar="NAME", help="The person or program that wants it; free text.")(
+        queue
+    )
+    for column, text in reversed(list(spec.help.items())):
+        option, metavar = _OPTIONS[column]
+        queue = click.option(option, column, required=column in spec.required, metavar=metavar, help=text)(queue)
+    summary = f"{spec.summary}; prints the operation's id."
+    return click.command(
+        spec.kind.value,
+        help=f"{summary}\n\n{spec.details}",
+        short_help=f"Queue {spec.named}; prints the operation's id.",
+    )(queue)
 
 
 def _queue(loaded: Loaded, row: dict[str, Any], *, as_json: bool) -> None:
@@ -36,72 +69,36 @@ def _queue(loaded: Loaded, row: dict[str, Any], *, as_json: bool) -> None:
         click.echo(operation_id)
 
 
-@enqueue.command(short_help="Queue a create; prints the operation's id.")
-@click.option("--source-session-id", required=True, metavar="S", help="The external id that the session must have.")
-@click.option("--name", required=True, metavar="N", help="The name to create it with.")
-@click.option("--parent-id", metavar="P", help="The folder to create it in.")
-@click.option("--requested-by", metavar="WHO", help="Whoever wants it; free text.")
-@as_json_option
-@takes_settings()
-def create(
-    loaded: Loaded,
-    source_session_id: str,
-    name: str,
-    parent_id: str | None,
-    requested_by: str | None,
-    *,
-    as_json: bool,
-) -> None:
-    """Make sure that a session with this source id exists; prints the operation's id.
-
-    A session that Albert already has with this source id is adopted as it is.
-    """
-    row = {
-        "kind": "create", "source_session_id": source_session_id, "name": name, "parent_id": parent_id,
-        "requested_by": requested_by,
-    }  # fmt: skip
-    _queue(loaded, row, as_json=as_json)
+for _spec in SPECS.values():
+    enqueue.add_command(_command(_spec))
 
 
-@enqueue.command(short_help="Queue a delete; prints the operation's id.")
-@click.option("--id", "session_id", metavar="ID", help="Albert's id of the session.")
-@click.option("--source-session-id", metavar="S", help="The external id of the session.")
-@click.option("--requested-by", metavar="WHO", help="Whoever wants it; free text.")
-@as_json_option
-@takes_settings()
-def delete(
-    loaded: Loaded,
-    session_id: str | None,
-    source_session_id: str | None,
-    requested_by: str | None,
-    *,
-    as_json: bool,
-) -> None:
-    """Delete a session, by its id or by its source id; prints the operation's id."""
-    row = {
-        "kind": "delete", "session_id": session_id, "source_session_id": source_session_id,
-        "requested_by": requested_by,
-    }  # fmt: skip
-    _queue(loaded, row, as_json=as_json)
+@enqueue.command(
+    "import",
+    short_help="Queue a whole CSV or JSON Lines file.",
+    help=f"""Queue all rows of a file, or none: CSV, JSON Lines or a JSON array; - for standard input.
 
+    Columns: {", ".join(IMPORT_COLUMNS)}. A row without a kind is a create. CSV can have commas, semicolons or tabs; the
+    text is UTF-8 or UTF-16. Rows of empty cells are skipped. An empty cell leaves its column out; in JSON,
+    "parent_id": "" in an update moves the session out of its folder. Workbooks (.xlsx) are refused: save them as CSV.
 
-@enqueue.command("import", short_help="Queue a whole CSV or JSON Lines file.")
+    A file with a bad row is refused with the line and the reason. A dry run compares each row with the mirror and the
+    queue. It also reports ids that differ from others only in white space, invisible characters or case.
+    """,
+)
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--dry-run", is_flag=True, help="Queue nothing; say what would become of each row.")
+@click.option("--dry-run", is_flag=True, help="Queue nothing; show the outcome of each row.")
 @as_json_option
 @takes_settings()
 def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None:
-    """Queue a whole file, or nothing of it: CSV or JSON Lines, - for standard input.
-
-    Columns: kind (create when it is not given), source_session_id, name, parent_id, id.
-    A file with a bad row is refused with the row's line and the reason. A dry run judges by the mirror and the queue.
-    """
+    """Queue a file of operations."""
     from syncd.cli.progress import bar
     from syncd.files import imports
+    from syncd.files.open_text import open_text
     from syncd.mirror.store.import_plan import enqueue_all
 
     with bar("reading", total=None) as advance:
-        rows = imports.read_operations(imports.open_text(file), on_row=advance)
+        rows = imports.read_operations(open_text(file), on_row=advance)
     if dry_run:
         _plan(loaded, rows, as_json=as_json)
         return
@@ -115,24 +112,27 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None
 
 def _plan(loaded: Loaded, rows: list[dict[str, Any]], *, as_json: bool) -> None:
     from syncd.mirror.read import views
-    from syncd.mirror.store import import_plan
+    from syncd.mirror.store import import_plan, lookalikes
     from syncd.opening import read_before_it_is_made
 
-    def work(connection: Connection) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
-        return import_plan.plan(connection, rows), views.freshness(connection)
+    def work(connection: Connection) -> tuple[list[dict[str, Any]], list[Lookalike], Mapping[str, Any]]:
+        found = lookalikes.find(connection, rows)
+        return import_plan.plan(connection, rows), found, views.freshness(connection)
 
-    planned, fresh = run(lambda: read_before_it_is_made(loaded.settings, work))
-    _show_plan(planned, as_json=as_json)
+    planned, similar, fresh = run(lambda: read_before_it_is_made(loaded.settings, work))
+    _show_plan(planned, similar, as_json=as_json)
     if fresh["last_complete_pass_at"] is None:
-        say("no pass has been completed yet: what Albert has and the mirror does not is not known; run: syncd once")
+        say("no pass is complete yet, so the mirror may lack sessions that Albert has; run: syncd once")
 
 
-def _show_plan(plan: list[dict[str, Any]], *, as_json: bool) -> None:
+def _show_plan(plan: list[dict[str, Any]], similar: list[Lookalike], *, as_json: bool) -> None:
     totals: dict[str, int] = {}
     for one in plan:
         totals[one["outcome"]] = totals.get(one["outcome"], 0) + 1
     if as_json:
-        print_json({"totals": totals, "rows": plan})
+        print_json({"totals": totals, "rows": plan, "lookalikes": [each.as_data() for each in similar]})
         return
     print_rows(plan, ("line", "kind", "source_session_id", "id", "outcome", "note"), as_json=False)
+    for each in similar:
+        click.echo(f"lookalike: {safe_text(str(each))}")
     say("dry run, nothing was queued: " + (", ".join(f"{n} {name}" for name, n in totals.items()) or "no rows"))

@@ -1,4 +1,7 @@
-"""`syncd healthcheck`: ask the running daemon whether it is alive; for a container's HEALTHCHECK, so it starts fast."""
+"""`syncd healthcheck`: ask the running daemon whether it is alive.
+
+It serves a container's HEALTHCHECK, so it starts fast: it imports neither an HTTP client nor SQLAlchemy.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,13 @@ if TYPE_CHECKING:
     from syncd.settings import Loaded
 
 TIMEOUT = 4.0
-"""Seconds; less than what the image gives the whole check."""
+"""Seconds; less than the image's limit for the whole check."""
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - where to ask, not where to listen
 LONGEST_ANSWER = 1000
+
+
+class NotAnsweredError(SyncdError):
+    """No daemon answers on the port."""
 
 
 @click.command()
@@ -24,31 +31,38 @@ LONGEST_ANSWER = 1000
 def healthcheck(loaded: Loaded) -> None:
     """Ask the running daemon whether it is alive (its /livez); exit 0 when it is, 1 when not."""
     settings = loaded.settings
-    host, port = settings.syncd_status_host, settings.syncd_status_port
-    if port == 0:
-        raise UsageError("SYNCD_STATUS_PORT is 0: the status server is off, so there is nobody to ask")
-    click.echo(ask(WILDCARDS.get(host, host), port))
+    if settings.syncd_status_port == 0:
+        raise UsageError("SYNCD_STATUS_PORT is 0: the status server is off, so nothing can be asked")
+    click.echo(ask(host_to_ask(settings.syncd_status_host), settings.syncd_status_port, "/livez"))
 
 
-def ask(host: str, port: int) -> str:
-    """Return what `/livez` says.
+def host_to_ask(host: str) -> str:
+    """Return the address at which a server that listens on `host` answers."""
+    return WILDCARDS.get(host, host)
+
+
+def ask(host: str, port: int, path: str) -> str:
+    """Return the daemon's answer to a path of its status server.
 
     Raises
     ------
+    NotAnsweredError
+        There is no answer, or another program has the port.
     SyncdError
-        Nobody answers, or the daemon says that it is not alive.
+        The daemon answers with another status than 200; the message contains its text.
     """
     connection = HTTPConnection(host, port, timeout=TIMEOUT)
     try:
-        connection.request("GET", "/livez")
+        connection.request("GET", path)
         answer = connection.getresponse()
-        words = answer.read(LONGEST_ANSWER).decode(errors="replace").strip()
+        text = answer.read(LONGEST_ANSWER).decode(errors="replace").strip()
     except (OSError, HTTPException) as error:
-        raise SyncdError(f"the daemon does not answer on {host}:{port} ({error}); is syncd run alive?") from error
+        reason = f"the daemon does not answer on {host}:{port} ({error}); is syncd run alive?"
+        raise NotAnsweredError(reason) from error
     finally:
         connection.close()
     if answer.getheader("Server") != "syncd":
-        raise SyncdError(f"{host}:{port} is not syncd's: another program has the port; is syncd run alive?")
+        raise NotAnsweredError(f"another program than syncd answers on {host}:{port}; is syncd run alive?")
     if answer.status != 200:  # noqa: PLR2004 - OK
-        raise SyncdError(f"the daemon answers {answer.status}: {words}")
-    return words
+        raise SyncdError(f"the daemon answers {answer.status}: {text}")
+    return text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -39,13 +38,13 @@ def migrate_store(loaded: Loaded, target: str, *, as_json: bool) -> None:
     stays as it is. Refuses while a daemon works on either; point SYNCD_DATABASE_URL at the target afterwards.
     """
     from syncd.cli.progress import bar
-    from syncd.opening import database_url, require_file
+    from syncd.mirror.db.backends import backend_of
+    from syncd.opening import database_url
 
     source, there = database_url(loaded.settings), _target(target)
     if source == there:
         raise UsageError("--to names the database that SYNCD_DATABASE_URL names already")
-    if source.get_backend_name() == "sqlite":
-        require_file(source)
+    backend_of(source).require_exists()
     with bar("moving", total=100) as advance:
         on_rows = (lambda done, total: advance(100 * done // max(total, 1))) if advance is not None else None
         moved = run(lambda: _move(source, there, on_rows))
@@ -69,16 +68,10 @@ def _target(text: str) -> sa.URL:
 
 async def _move(source: sa.URL, target: sa.URL, on_rows: Callable[[int, int], None] | None) -> list[Moved]:
     from syncd.mirror.copy.migrate_store import move
-    from syncd.mirror.db.daemon_lock import daemon_lock
-    from syncd.mirror.db.database import Database
-    from syncd.mirror.db.leader import nobody_else
+    from syncd.mirror.db.backends import backend_of
 
     async with AsyncExitStack() as stack:
         for url in (source, target):
-            if url.get_backend_name() == "sqlite":
-                stack.enter_context(daemon_lock(Path(url.database or ""), "migrate-store"))
-            else:
-                await stack.enter_async_context(nobody_else(url))
-        async with Database.create(target):
-            pass  # makes the file of a SQLite target, for its owner alone
+            await stack.enter_async_context(backend_of(url).keep_others_out("migrate-store"))
+        backend_of(target).create()
         return await move(source, target, on_rows=on_rows)

@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.common import as_json_option, limit_option, print_json, print_rows, read, takes_settings, write
+from syncd.cli.common import (
+    as_json_option,
+    limit_option,
+    print_json,
+    print_rows,
+    read,
+    run,
+    say,
+    takes_settings,
+    write,
+)
 from syncd.errors import UsageError
+from syncd.logs import safe_text
 from syncd.mirror.schema import enums
 
 if TYPE_CHECKING:
@@ -49,14 +60,22 @@ def add(loaded: Loaded, ids: tuple[str, ...], *, as_json: bool) -> None:
 @as_json_option
 @takes_settings()
 def import_(loaded: Loaded, file: Path, *, as_json: bool) -> None:
-    """Make a whole file of source ids known, or none of it.
+    """Make all source ids of a file known, or none: CSV, JSON Lines or a JSON array; - for standard input.
 
-    CSV with the column source_session_id, or JSON Lines with that key; - for standard input. Other columns are passed
-    over.
+    The column or key is source_session_id; others are ignored. CSV can have commas, semicolons or tabs; the text is
+    UTF-8 or UTF-16. Ids that differ from others only in white space, invisible characters or case are reported on
+    standard error.
     """
     from syncd.files import imports
+    from syncd.files.open_text import open_text
+    from syncd.mirror.store import lookalikes
+    from syncd.opening import read_before_it_is_made
 
-    _add(loaded, imports.read_sources(imports.open_text(file)), as_json=as_json)
+    found = imports.read_sources(open_text(file))
+    rows = [{"place": place, "source_session_id": value} for place, value in found]
+    for one in run(lambda: read_before_it_is_made(loaded.settings, lambda c: lookalikes.find(c, rows))):
+        say(f"lookalike: {safe_text(str(one))}")
+    _add(loaded, [value for _, value in found], as_json=as_json)
 
 
 @sources.command("list")

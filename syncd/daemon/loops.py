@@ -1,12 +1,13 @@
-"""The daemon: a task group of loops, their supervision, signals and shutdown.
+"""The loops of `syncd run` and their supervision; `daemon.run` starts them.
 
 ::
 
-    watch ──(somebody committed)──► push, reconcile
-    passes ──(a pass ended)──────► reconcile
+    watch ──(another connection committed)──► push, reconcile
+    passes ──(a pass ended)─────────────────► reconcile
 
-A loop that fails for a reason nobody foresaw is logged with its traceback and begun anew after a pause; a database
-that cannot be used ends the daemon (exit 3). SIGTERM and SIGINT: no new work, what is in flight gets the grace.
+A loop that fails for an unforeseen reason is logged with its traceback and restarted after a pause. A database that
+cannot be used ends the daemon (exit 3). After SIGTERM or SIGINT there is no new work, and requests in flight get the
+grace.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import anyio
 
 from syncd.aio import AutoResetEvent, task_group
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
-from syncd.mirror.db.change_feed import POLL_SECONDS_LISTENING, change_feed
+from syncd.mirror.db.change_feed import POLL_SECONDS_LISTENING
 from syncd.rules.retry import PASS_AGAIN, Backoff, pass_pause
 from syncd.status.watchdog import BeatingClock
 
@@ -31,12 +32,18 @@ if TYPE_CHECKING:
     from syncd.status.watchdog import Watchdog
 
 RECONCILE_GAP = 0.5
-"""Seconds between rounds of reconciliation, however often the bell rings."""
+"""The shortest time in seconds between rounds of reconciliation, however often its event is set."""
 SECONDS_TO_WRITE = 2.0
-"""What is kept of the grace, 0.4 of it at the most, to write down what became of the requests in flight."""
+"""Seconds of the grace that are kept to write the outcomes of requests in flight; at most 0.4 of a shorter grace."""
 TAKE_BACK_SECONDS = 3.0
-"""After a pass was lost to another replica: longer than one that was cut off takes to notice that it leads no more."""
+"""Seconds until a pass that was lost to another replica is tried again.
+
+Longer than an ex-leader needs to notice that it lost the lock.
+"""
 RESTARTS = Backoff(1.0, 60.0)
+"""The pauses in seconds before a loop that failed is restarted."""
+RECOVERED_FACTOR, RECOVERED_SECONDS = 2.0, 5.0
+"""A restarted loop has recovered if it runs twice as long as before its failure, and 5 seconds more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +60,10 @@ class Intervals:
 class Daemon:
     """The loops of a running syncd.
 
-    The flows' `watchdog` says whether one is wedged. `others` are loops besides the flows, each by its name.
+    Parameters
+    ----------
+    others : Mapping[str, Callable[[], Awaitable[None]]]
+        Loops besides those of the flows, by their names.
     """
 
     flows: Flows
@@ -63,7 +73,7 @@ class Daemon:
     _reconcile_event: AutoResetEvent = field(default_factory=AutoResetEvent)
 
     async def run(self, signals: AsyncIterator[signal.Signals]) -> None:
-        """Run until a signal comes; one that came before counts."""
+        """Run until a signal arrives; one that arrived earlier counts."""
         async with task_group() as group:
             stoppable = anyio.CancelScope()
             drained = anyio.Event()
@@ -78,13 +88,13 @@ class Daemon:
             grace = self.intervals.shutdown_grace
             with anyio.move_on_after(max(grace - SECONDS_TO_WRITE, grace * 0.6)):
                 await drained.wait()
-            # From here on a database that somebody else holds is not waited for: recovery finds what was in flight.
-            self.flows.database.busy_timeout = 0.0
+            # From here on a database that cannot be used is not waited for: recovery finds what was in flight.
+            self.flows.database.retries.busy_timeout = 0.0
             group.cancel_scope.cancel()
         self.log.info("daemon.stopped")
 
     async def _until_cancelled(self, scope: anyio.CancelScope) -> None:
-        """Run the loops that a signal may cancel at once: all but the queue."""
+        """Run the loops that a signal may cancel immediately: all but the queue."""
         with scope:
             async with task_group() as group:
                 group.start_soon(self._supervise, "watch", self._watch)
@@ -93,7 +103,7 @@ class Daemon:
                     group.start_soon(self._supervise, name, loop)
 
     async def _lead(self) -> None:
-        """Take passes and reconcile, on PostgreSQL only while this is the replica that leads."""
+        """Take passes and reconcile while this process leads; the only daemon of a database always does."""
         await self.flows.leadership.run(self._led, on_change=self._report_leadership, on_standby=self._stand_by)
 
     async def _led(self) -> None:
@@ -107,7 +117,7 @@ class Daemon:
         elif change == "standby":
             self.log.info("replica.standby")
         else:
-            self.log.warning("replica.lost", reason=change, hint="it goes on by itself when this is over")
+            self.log.warning("replica.lost", reason=change, hint="it continues by itself when this is over")
 
     def _stand_by(self) -> None:
         for name in ("passes", "reconcile"):
@@ -119,23 +129,41 @@ class Daemon:
         drained.set()
 
     async def _supervise(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
-        """Run a loop; begin it anew when it fails, but for a database that cannot be used."""
-        failures = 0
+        """Run a loop, and restart it when it fails, unless the database cannot be used."""
+        failures, ran = 0, 0.0
         while True:
             began = self.flows.clock.monotonic()
             try:
-                await loop()
-            except DatabaseBusyError as error:
-                self.log.warning("database.waiting", loop=name, reason=str(error))
-            except DatabaseUnusableError:
-                raise
-            except Exception:
+                await self._until_it_fails(name, loop, RECOVERED_FACTOR * ran + RECOVERED_SECONDS)
+            except DatabaseUnusableError as error:
+                if not isinstance(error, DatabaseBusyError):
+                    raise
+                self.log.warning("loop.failed", loop=name, reason=str(error))
+            except Exception as error:
                 self.log.exception("loop.failed", loop=name)
+                self.flows.database.failures.failed(f"loop {name}", describe(error), self.flows.clock.monotonic())
             else:
                 self.flows.watchdog.end(name)
                 return
-            failures = 1 if self.flows.clock.monotonic() - began > RESTARTS.longest else failures + 1
+            ran = self.flows.clock.monotonic() - began
+            failures = 1 if ran > RESTARTS.longest else failures + 1
             await self._sleep(name, RESTARTS.wait(failures, jitter=1.0))
+
+    async def _until_it_fails(self, name: str, loop: Callable[[], Awaitable[None]], recovered_after: float) -> None:
+        """Run a loop; if it has failed before and runs for so many seconds now, forget its failures."""
+        failures, work = self.flows.database.failures, f"loop {name}"
+        if not failures.has(work):
+            await loop()
+            return
+
+        async def note_recovery() -> None:
+            await self.flows.clock.sleep(recovered_after)
+            failures.succeeded(work)
+
+        async with task_group() as group:
+            group.start_soon(note_recovery)
+            await loop()
+            group.cancel_scope.cancel()
 
     async def _sleep(self, name: str, seconds: float) -> None:
         self.flows.watchdog.heartbeat(name, seconds)
@@ -171,21 +199,25 @@ class Daemon:
             await self._reconcile_event.wait(self.intervals.reconcile_interval)
 
     async def _watch(self) -> None:
-        """Ring the bells when anybody has committed, or the file is not the one that was opened any more."""
-        told = change_feed(self.flows.database, BeatingClock(self.flows.clock, self.flows.watchdog, "watch"))
+        """Wake the queue and the reconciliation after each commit of another connection.
+
+        Raises `DatabaseReplacedError` if the file is not the one that was opened.
+        """
+        clock = BeatingClock(self.flows.clock, self.flows.watchdog, "watch")
+        feed = self.flows.database.backend.change_feed(self.flows.database, clock)
         try:
             while True:
                 self.flows.watchdog.heartbeat("watch", POLL_SECONDS_LISTENING)
-                await told.wait()
+                await feed.wait()
                 self.flows.watchdog.heartbeat("watch")
                 self.flows.push.wake_up.set()
                 self._reconcile_event.set()
         finally:
-            await told.close()
+            await feed.close()
 
 
 class _QueueEvent(AutoResetEvent):
-    """The queue's bell: whoever comes to wait for it has made progress."""
+    """The queue's event: a loop that waits for it has made progress."""
 
     def __init__(self, watchdog: Watchdog, loop: str) -> None:
         super().__init__()
@@ -195,7 +227,12 @@ class _QueueEvent(AutoResetEvent):
     async def wait(
         self, seconds: float | None = None, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     ) -> None:
-        """Wait for the bell, alive; with no limit of time it waits for work in flight, which ends by itself."""
+        """Wait, with a heartbeat before and after; without a limit it waits for work in flight, which ends."""
         self._pulse.heartbeat(self._loop, seconds or 0.0)
         await super().wait(seconds, sleep=sleep)
         self._pulse.heartbeat(self._loop)
+
+
+def describe(error: Exception) -> str:
+    """Return an error's type and the first line of its text, by which identical failures are recognized."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -12,7 +12,6 @@ last: its `exported_at` and `bytes` describe files that are in place. A file tha
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import stat
@@ -26,8 +25,9 @@ from typing import IO, TYPE_CHECKING, Any
 from syncd.clock import utc_text
 from syncd.errors import SyncdError, UsageError
 from syncd.files.formats import Csv, Format, JsonLines, Parquet, Writer, arrow
-from syncd.files.temp_files import temp_names
 from syncd.mirror.read import catalog, rows
+from syncd.temp_dirs import temp_dir
+from syncd.version import program_version
 
 if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection
@@ -164,7 +164,7 @@ def export(
     begin(sum(rows.count(connection, name, since=plan.since) for name in plan.names))
     about = {
         "exported_at": utc_text(now),
-        "version": importlib.metadata.version("syncd"),
+        "version": program_version(),
         "origin": snapshot.origin,
         "last_complete_pass_at": snapshot.last_complete_pass_at,
         "last_seq": snapshot.last_seq,
@@ -183,8 +183,8 @@ def _write_all(
     connection: Connection, plan: Plan, about: Mapping[str, Any], advance: Callable[[int], None]
 ) -> list[dict[str, Any]]:
     files = []
-    with temp_names(plan.directory, "syncd-export") as temporary:
-        done = 0
+    with temp_dir(plan.directory, "syncd-export") as unfinished:
+        temporary, done = unfinished.joinpath, 0
         for name in plan.names:
             made, written = temporary(plan.file(name)), 0
             for written in _write(made, plan, name, about, rows.stream(connection, name, since=plan.since)):

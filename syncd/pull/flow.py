@@ -236,5 +236,13 @@ class Pull:
             log.warning("item.quarantined", session_id=item.session_id, reason=item.reason)
         for session_id in page.restored:
             log.info("session.restored", session_id=session_id)
+        for one in page.contradictions:
+            log.warning(
+                "operation.contradicted",
+                operation_id=one.operation_id,
+                session_id=one.session_id,
+                requeued_as=one.requeued_as,
+                hint="the delete succeeded, and Albert still lists the session",
+            )
         for link in page.links:
             log_link(log, link)

@@ -12,7 +12,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from syncd.clock import utc_text
-from syncd.mirror.store import missing, operations, pages, passes, quarantine, sessions
+from syncd.mirror.db.dialects import EARLIEST
+from syncd.mirror.store import contradictions, missing, operations, pages, passes, quarantine, sessions
+from syncd.mirror.store.contradictions import Contradiction
 from syncd.mirror.store.pages import ReadPage
 from syncd.mirror.store.passes import Progress
 from syncd.records.parse import ID, Page, Unreadable, read_page
@@ -20,6 +22,7 @@ from syncd.rules.versions import listed_from
 
 if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection
+    from syncd.mirror.store.sessions import ApplyResult
     from syncd.mirror.store.sources import Link
 
 KEY_TWICE = "the server gave a page key twice"
@@ -65,6 +68,7 @@ class PageWritten:
     changed: int = 0
     quarantined: list[Unreadable] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
+    contradictions: list[Contradiction] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
 
 
@@ -129,11 +133,14 @@ class _Writing:
     """Whether something may be in quarantine."""
     deletions: bool = field(init=False)
     """Whether operations have deleted anything that may not be listed yet."""
+    deletes: bool = field(init=False)
+    """Whether operations have deleted anything at all."""
 
     def __post_init__(self) -> None:
         self.suspect = quarantine.any_open(self.connection)
         since = listed_from(self.asked_at, self.now, self.grace)
         self.deletions = operations.any_deleted_since(self.connection, since)
+        self.deletes = self.deletions or operations.any_deleted_since(self.connection, EARLIEST)
 
     def write(self, fetched: Fetched) -> None:
         self.progress.counts["pages"] += 1
@@ -171,6 +178,17 @@ class _Writing:
         self._done(read, len(page.rows), len(applied.changes))
         done = self.mirrored[-1]
         done.quarantined, done.restored, done.links = unreadable.new, applied.restored, applied.sources
+        if self.deletes and (inserted or applied.restored):
+            done.contradictions = self._contradictions(page, applied, fetched.asked_at)
+
+    def _contradictions(self, page: Page, applied: ApplyResult, asked_at: datetime) -> list[Contradiction]:
+        """Queue the deletes again whose sessions this page lists although the grace is over."""
+        appeared = {"inserted", "restored"}
+        pairs = zip(page.rows, applied.keys, strict=True)
+        listed = [row[ID] for row, key in pairs if applied.changes.get(key) in appeared]
+        return contradictions.queue_again(
+            self.connection, listed, pass_id=self.progress.id, asked_at=asked_at, grace=self.grace
+        )
 
     def _done(self, read: ReadPage, count: int, changed: int = 0) -> None:
         self.progress.page_key = read.next_key

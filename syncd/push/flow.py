@@ -1,13 +1,12 @@
-"""The queue: mirror → Albert.
+"""The push flow: applies queued operations to Albert. `app` creates it, the daemon and `once` run it.
 
 ::
 
-    claim (durable) ──► perform: look up, POST or DELETE ──► conclude: effect on the mirror and final state,
-      lease, fence        `attempt.py`, no database             in one transaction, by the holder of the fence
+    claim (durable) ──► attempt: look up, send one request ──► record: effect on the mirror and final state,
+      lease, fence        `runner`, `kinds`, `targets`           in one transaction, by the holder of the fence
 
-`Push` keeps as many operations in flight as it may, claims as slots fall free, and holds the leases of what is in
-flight. What an answer means is decided in `attempt.py` and written down by `conclude.py`; whether Albert is down for
-everybody is told by `outage.py`.
+`Push` keeps operations in flight, as many as it may, and claims more when slots become free. `leases` renews the
+claims. `brake` decides how many operations may run, and when the queue rests.
 """
 
 from __future__ import annotations
@@ -16,49 +15,33 @@ import os
 import random
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
-
-import anyio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from syncd.aio import AutoResetEvent, task_group
-from syncd.errors import DatabaseUnusableError
-from syncd.logs import log_link, safe_text
 from syncd.mirror.store import operations
-from syncd.mirror.store.operations import LeaseLostError, Operation
-from syncd.push import attempt, record
-from syncd.push.attempt import Attempt
-from syncd.push.outage import LONGEST_PAUSE, Outage, Pauses
-from syncd.push.outcomes import (
-    CredentialsRejected,
-    Dead,
-    NotFound,
-    Outcome,
-    Retry,
-    Succeeded,
-    Unknown,
-    proves_available,
-)
-from syncd.push.record import Completion, Recorded, RetryPolicy
+from syncd.mirror.store.operations import Operation
+from syncd.push.attempt import Attempt, Lease
+from syncd.push.brake import Brake
+from syncd.push.evidence import Recency
+from syncd.push.leases import Leases
+from syncd.push.record import RetryPolicy
+from syncd.push.runner import Runner
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
     from structlog.typing import FilteringBoundLogger
 
-    from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
-    from syncd.mirror.db.database import Database
+    from syncd.lookups import Lookups
+    from syncd.mirror.db.database import Connection, Database
 
-LAST_WORDS = 2.0
-"""Seconds that writing down what became of an operation gets after a cancellation."""
 NEVER = datetime.min.replace(tzinfo=UTC)
 AHEAD = 4
-"""One out of so many operations is claimed ahead of its turn, so that nobody waits for a commit between two of them."""
-LOOKS_AT_ONCE = 0.005
-"""Seconds; the shortest time between two looks into the queue when nothing was found."""
+"""One of this many operations is claimed ahead of its turn, so that no slot waits for the commit of a claim."""
+SHORTEST_IDLE = 0.005
+"""Seconds; the shortest time between two claims when the last one found nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,41 +55,60 @@ class PushSettings:
 
 @dataclass(kw_only=True)
 class Push:
-    """The flow that operations run in: `run` for ever, or `drain` what is due.
+    """The flow of operations: `run` until `stop`, or `drain` what is due.
 
     Parameters
     ----------
-    wake : Wake
-        Rung when the queue may have something new.
+    wake_up : AutoResetEvent
+        Set when the queue may contain something new.
+    jitter : Callable[[], float]
+        Draws a number from 0 to 1 for each wait.
+    owner : str
+        The name of this process in its claims.
     """
 
     database: Database
-    albert: ChatSessionCollection
+    lookups: Lookups
     clock: Clock
     log: FilteringBoundLogger
     settings: PushSettings
     wake_up: AutoResetEvent = field(default_factory=AutoResetEvent)
     jitter: Callable[[], float] = field(default=random.random)
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
-    refused: str | None = None
-    """Why the queue rests, while Albert refuses the credentials."""
-    _limited: dict[int, int] = field(default_factory=dict)
-    """How often in a row each operation was answered 429 with no word of how long to wait."""
-    _in_flight: dict[int, Attempt] = field(default_factory=dict)
-    _looked_at: datetime = NEVER
-    _turn: int = 0
-    _stopping: bool = False
+    _in_flight: dict[int, Attempt] = field(default_factory=dict, init=False)
+    _claimed_at: datetime = field(default=NEVER, init=False)
+    _turn: int = field(default=0, init=False)
+    _stopping: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        backoff = self.settings.retry_policy.backoff
-        self._refusals = Pauses(backoff)
-        self._outage = Outage(Pauses(replace(backoff, longest=min(backoff.longest, LONGEST_PAUSE))))
-        self._room = anyio.Semaphore(self.settings.concurrency, fast_acquire=True)
+        policy = self.settings.retry_policy
+        self._brake = Brake(backoff=policy.backoff, clock=self.clock, log=self.log)
+        self._recency = Recency(self.clock, policy.settle)
+        self._leases = Leases(
+            database=self.database, clock=self.clock, log=self.log, seconds=self.settings.lease,
+            in_flight=self._in_flight, on_recovered=self._wake,
+        )  # fmt: skip
+        self._runner = Runner(
+            database=self.database, clock=self.clock, log=self.log, retry_policy=policy,
+            concurrency=self.settings.concurrency, jitter=self.jitter, brake=self._brake, may_send=self._may_send,
+            on_room=self._wake,
+        )  # fmt: skip
+
+    @property
+    def refused(self) -> str | None:
+        """Why the queue is paused while Albert refuses the credentials; None while it accepts them."""
+        return self._brake.refused
 
     async def run(self) -> None:
-        """Work the queue until `stop`, and what is then in flight to its end."""
+        """Work the queue until `stop`, and the operations that are then in flight to their end.
+
+        Raises
+        ------
+        DatabaseUnusableError
+            The database is corrupt, or was replaced.
+        """
         async with task_group() as group:
-            group.start_soon(self._hold_leases)
+            group.start_soon(self._leases.hold)
             while not self._stopping:
                 claimed = await self._launch(group)
                 if not claimed and not self._stopping:
@@ -115,24 +117,18 @@ class Push:
                 await self.wake_up.wait()
             group.cancel_scope.cancel()
 
-    def stop(self) -> None:
-        """Claim nothing more."""
-        self._stopping = True
-        self.wake_up.set()
-
-    def note_response(self) -> None:
-        """Note that Albert answered somebody else: if all operations fail, that is not for want of Albert.
-
-        They still go one at a time, but not ever more slowly, and each comes to the end of its attempts.
-        """
-        self._outage.note_response(self.clock.monotonic())
-
     async def drain(self) -> None:
-        """Work the queue until nothing is due and nothing is in flight, or Albert takes nothing."""
+        """Work the queue until nothing is due and nothing is in flight, or until Albert accepts nothing.
+
+        Raises
+        ------
+        DatabaseUnusableError
+            The database is corrupt, or was replaced.
+        """
         async with task_group() as group:
-            group.start_soon(self._hold_leases)
+            group.start_soon(self._leases.hold)
             while True:
-                idle = not self._in_flight  # what ends while the queue is looked at may have been in the way of others
+                idle = not self._in_flight  # an operation that ends during the claim may have blocked others
                 claimed = 0 if self.refused else await self._launch(group)
                 if not claimed and idle:
                     break
@@ -140,220 +136,79 @@ class Push:
                     await self.wake_up.wait()
             group.cancel_scope.cancel()
 
+    def stop(self) -> None:
+        """Claim no more operations."""
+        self._stopping = True
+        self._wake()
+
+    def note_response(self) -> None:
+        """Note that Albert answered something else than an operation; see `Brake.note_response`."""
+        self._brake.note_response()
+
     async def recover(self, *, abandoned: bool) -> None:
-        """Make operations whose holder is gone `unknown`."""
+        """Make operations whose holder is gone `unknown`; see `Leases.recover`."""
+        await self._leases.recover(abandoned=abandoned)
 
-        def work(connection: Any) -> list[tuple[int, str | None]]:  # noqa: ANN401 - a Connection
-            return operations.recover(connection, now=self.clock.now(), abandoned=abandoned)
+    def _wake(self) -> None:
+        self.wake_up.set()
 
-        found = await self.database.write(work)
-        for operation_id, source_id in found:
-            self.log.warning(
-                "operation.unknown",
-                operation_id=operation_id,
-                source_session_id=source_id,
-                error="its daemon stopped before the answer was known",
-            )
-        if found:
-            self.wake_up.set()
+    def _may_send(self) -> bool:
+        return not self._stopping and self._brake.rest_seconds() <= 0
 
     @property
     def _free(self) -> int:
-        """How many more operations may be claimed: those that may ask Albert at once, and some that wait their turn.
+        """How many more operations may be claimed: those that may send requests now, and a few that wait for a slot.
 
-        One that is through makes room before it is written down.
+        An operation frees its slot when its requests are done, before its outcome is committed.
         """
         at_once = self.settings.concurrency
-        slots = 1 if self.refused or self._outage.down else at_once + at_once // AHEAD
-        return slots - sum(not flight.awaiting_commit for flight in self._in_flight.values())
-
-    def _rest_seconds(self) -> float:
-        now = self.clock.monotonic()
-        return max(self._refusals.left(now), self._outage.pauses.left(now))
+        slots = self._brake.slots(at_once + at_once // AHEAD)
+        return slots - sum(not attempt.awaiting_commit for attempt in self._in_flight.values())
 
     async def _launch(self, group: TaskGroup) -> int:
-        """Claim as many operations as there are free slots, and set them off."""
+        """Claim as many operations as there are free slots, and start them; return their number."""
         free = self._free
-        if free <= 0 or self._rest_seconds() > 0:
+        if free <= 0 or self._brake.rest_seconds() > 0:
             return 0
-        lease, self._turn = self.settings.lease, self._turn + 1
+        self._turn += 1
 
-        def work(connection: Any) -> tuple[datetime, list[Operation]]:  # noqa: ANN401 - a Connection
-            # the clock is read in the transaction, which may have waited long for its turn: the lease runs from here
-            now = self.clock.now()
-            found = operations.claim(
-                connection, now=now, owner=self.owner, lease=lease, limit=free, lookups_first=self._turn % 2 == 0
-            )
-            return now, found
+        def work(connection: Connection) -> tuple[datetime, Lease, list[Operation]]:
+            # the clocks are read inside the transaction, which may have waited for its turn
+            now, lease = self.clock.now(), Lease.begin(self.clock, self.settings.lease)
+            claimed = operations.claim(
+                connection, now=now, owner=self.owner, lease=self.settings.lease, limit=free,
+                lookups_first=self._turn % 2 == 0,
+            )  # fmt: skip
+            return now, lease, claimed
 
-        self._looked_at, claimed = await self.database.write(work)
-        until = self._looked_at + timedelta(seconds=lease)
+        self._claimed_at, lease, claimed = await self.database.write(work)
         for operation in claimed:
-            flight = Attempt(
-                operation, self.albert, self.clock, until, self.database, self.settings.retry_policy.settle
-            )
-            self._in_flight[operation.id] = flight
-            group.start_soon(self._run_operation, flight)
+            attempt = Attempt(
+                operation=operation, albert=self.lookups.albert, lookups=self.lookups, database=self.database,
+                clock=self.clock, recency=self._recency, lease=lease,
+            )  # fmt: skip
+            self._in_flight[operation.id] = attempt
+            group.start_soon(self._run, attempt)
         return len(claimed)
 
+    async def _run(self, attempt: Attempt) -> None:
+        try:
+            await self._runner.run(attempt)
+        finally:
+            number = attempt.operation.id
+            if self._in_flight.get(number) is attempt:  # after a lost lease this process may have claimed it again
+                del self._in_flight[number]
+            self._wake()
+
     async def _idle_seconds(self) -> float | None:
-        """Return how long there is nothing to do unless the bell rings."""
+        """Return for how long there is nothing to do unless `wake_up` is set."""
         if self._free <= 0:
             return None
-        if rest := self._rest_seconds():
+        if rest := self._brake.rest_seconds():
             return rest
-        # what was due when the queue was looked at and was not claimed is blocked: the bell rings when that changes
-        due = await self.database.read(lambda c: operations.next_due(c, after=self._looked_at))
-        ceiling = self.settings.lease
+        # what was due at the last claim and was not claimed is blocked; `wake_up` is set when that changes
+        due = await self.database.read(lambda c: operations.next_due(c, after=self._claimed_at))
+        longest = self.settings.lease
         if due is None:
-            return ceiling
-        return min(max((due - self.clock.now()).total_seconds(), LOOKS_AT_ONCE), ceiling)
-
-    async def _run_operation(self, flight: Attempt) -> None:
-        """Perform one claimed operation and write what became of it."""
-        operation = flight.operation
-        log = self.log.bind(operation_id=operation.id, source_session_id=operation.source_session_id)
-        outcome: Outcome | None = None
-        try:
-            outcome = await self._perform(flight)
-            if isinstance(outcome, Succeeded):
-                # the next claim shares a commit with this one's end; see `database.write`
-                flight.awaiting_commit = True
-                self.wake_up.set()
-            await self._conclude(operation, outcome, log)
-        except anyio.get_cancelled_exc_class():
-            with anyio.move_on_after(LAST_WORDS, shield=True):
-                await self._last_words(operation, outcome or flight.interrupted(), log)
-            raise
-        except LeaseLostError as error:
-            log.warning("operation.fenced", error=str(error))
-        except DatabaseUnusableError:
-            raise
-        except Exception as error:
-            log.exception("operation.failed")
-            sent = operation.kind == "create" and (flight.sent or isinstance(outcome, Succeeded | Unknown))
-            await self._break(operation, error, log, sent=sent)
-        finally:
-            if self._in_flight.get(operation.id) is flight:  # not when its lease ran out and it was claimed anew, by us
-                del self._in_flight[operation.id]
-            self.wake_up.set()
-
-    async def _perform(self, flight: Attempt) -> Outcome:
-        """Make the attempt when there is room; one that the queue came to rest before gives its claim back."""
-        async with self._room:
-            if self._stopping or self._rest_seconds() > 0:
-                return Retry("the queue came to rest before it was sent", counts=False, returned=True)
-            return await attempt.perform(flight)
-
-    async def _last_words(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
-        """Write an outcome down while everything is being cancelled; what fails now is found `running` later."""
-        try:
-            await self._conclude(operation, outcome, log)
-        except LeaseLostError as error:
-            log.warning("operation.fenced", error=str(error))
-        except DatabaseUnusableError as error:
-            log.info("operation.left", error=str(error))
-        except Exception:
-            log.exception("operation.failed")
-
-    async def _conclude(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
-        operation, own = self._record_failure(operation, outcome, log)
-        now, jitter = self.clock.now(), self.jitter()
-        own = self._slow_down(operation, own, jitter)
-        outcome = record.give_up_if_exhausted(operation, own, now=now, retry_policy=self.settings.retry_policy)
-        completion = Completion(operation, outcome, now, self.settings.retry_policy, jitter)
-        written: Recorded = await self.database.write_batched(record.write_all, completion)
-        for link in written.links:
-            log_link(log, link)
-        self._record_recovery(own, log)  # not what was written: to be given up is no sign of life
-        _report(operation, written.outcome, log)
-
-    async def _break(self, operation: Operation, error: Exception, log: FilteringBoundLogger, *, sent: bool) -> None:
-        """Give up a claim on which syncd itself failed, so that it does not stay `running` with nobody there."""
-        words = safe_text(f"syncd failed on it: {type(error).__name__}: {error}".splitlines()[0])
-        now = self.clock.now()
-        try:
-            outcome = await self.database.write(
-                lambda c: record.write_broken(
-                    c, operation, words, sent=sent, now=now, retry_policy=self.settings.retry_policy
-                )
-            )
-        except LeaseLostError as lost:
-            log.warning("operation.fenced", error=str(lost))
-        else:
-            _report(operation, outcome, log)
-
-    def _record_failure(
-        self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger
-    ) -> tuple[Operation, Outcome]:
-        """Learn from an outcome that Albert is down or refuses the credentials, before the next in line is sent."""
-        if isinstance(outcome, CredentialsRejected):
-            # a credential that stays refused costs no attempt of anybody: the queue rests
-            if self.refused is None:
-                log.error("queue.paused", error=outcome.error, hint="mend the credentials, then: syncd doctor")
-            self.refused = outcome.error
-            self._refusals.grow(self.clock.monotonic())
-        if isinstance(outcome, Retry | Unknown) and outcome.down:
-            was_down, error = self._outage.down, outcome.error
-            moment = self.clock.monotonic()
-            if self._outage.failed(operation.id, moment, retry_after=outcome.retry_after):
-                operation, outcome = record.refund_attempt(operation, outcome, self._outage.pauses.left(moment))
-            if self._outage.down and not was_down:
-                log.error("queue.slowed", error=error, hint="Albert fails for everybody; no attempt counts meanwhile")
-        return operation, outcome
-
-    def _slow_down(self, operation: Operation, outcome: Outcome, jitter: float) -> Outcome:
-        """Wait ever longer for a server that says "too many" and not until when: such an attempt is not counted."""
-        if not isinstance(outcome, Retry) or outcome.status != HTTPStatus.TOO_MANY_REQUESTS or outcome.retry_after:
-            self._limited.pop(operation.id, None)
-            return outcome
-        self._limited[operation.id] = count = self._limited.get(operation.id, 0) + 1
-        return replace(outcome, retry_after=self.settings.retry_policy.backoff.wait(count, jitter=jitter))
-
-    def _record_recovery(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
-        """Learn from an outcome that Albert takes the credentials again, or works again."""
-        if isinstance(outcome, CredentialsRejected):
-            return
-        taken = outcome.status is not None and not getattr(outcome, "down", False)
-        if taken and self.refused is not None:
-            self.refused = None
-            self._refusals.end()
-            log.info("queue.resumed")
-        if proves_available(outcome) and self._outage.over():
-            log.info("queue.resumed")
-
-    async def _hold_leases(self) -> None:
-        """Prolong the leases of what is in flight long before they run out, and sweep up those that nobody holds."""
-        while True:
-            await self.clock.sleep(self.settings.lease / 3)
-            await self._renew(list(self._in_flight.values()))
-            await self.recover(abandoned=False)
-
-    async def _renew(self, flights: list[Attempt]) -> None:
-        if not flights:
-            return
-        until = self.clock.now() + timedelta(seconds=self.settings.lease)
-        held = await self.database.write(
-            partial(operations.renew, held=[flight.operation for flight in flights], until=until)
-        )
-        for flight in flights:
-            # one that is not held any more must send nothing more
-            flight.lease_until = until if flight.operation.id in held else NEVER
-
-
-def _report(operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
-    """Log the one event that an attempt ends with."""
-    facts: dict[str, Any] = {"kind": operation.kind, "attempts": operation.attempts, "status": outcome.status}
-    match outcome:
-        case Succeeded():
-            log.info("operation.succeeded", session_id=outcome.session_id, note=outcome.note, **facts)
-        case Retry(returned=True):
-            log.debug("operation.returned", reason=outcome.error, **facts)
-        case Retry():
-            log.warning("operation.retrying", error=outcome.error, **facts)
-        case Unknown():
-            log.warning("operation.unknown", error=outcome.error, **facts)
-        case NotFound():
-            log.info("operation.looked_up", lookups=operation.lookups + 1, **facts)
-        case Dead():
-            log.error("operation.dead", error=outcome.error, hint=f"syncd operations show {operation.id}", **facts)
+            return longest
+        return min(max((due - self.clock.now()).total_seconds(), SHORTEST_IDLE), longest)

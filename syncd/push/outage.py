@@ -1,9 +1,9 @@
-"""Whether Albert is down for everybody. Pure: no I/O, no clock but what is passed in.
+"""Whether Albert fails for every operation. Pure: no I/O and no clock except the arguments. `brake` uses it.
 
-When several operations fail in a row and none succeeds in between, and nobody else hears of Albert either, none of them
-is to blame: their attempts do not count, the queue asks with one operation at a time, and the pauses in between grow.
-The first answer that shows that Albert works brings everything back to full speed. Operations that fail while Albert
-answers others, or one that fails alone, come to the end of their attempts.
+When several operations fail in a row and none succeeds in between, the operations are not the reason: the queue runs
+them one at a time, with growing pauses. If nothing else gets answers from Albert either, or if every answer is a 403,
+their attempts do not count. The first answer that shows that Albert works restores full speed. Operations that fail
+while Albert answers others, and an operation that fails alone, use up their attempts.
 """
 
 from __future__ import annotations
@@ -15,27 +15,25 @@ if TYPE_CHECKING:
     from syncd.rules.retry import Backoff
 
 DISTINCT = 3
-"""So many operations that fail, with no success in between, are an outage."""
+"""The number of different operations that fail without a success in between in an outage."""
 SHORTEST_PAUSE = 1.0
-"""Seconds that the queue rests at least while it waits for Albert, or for credentials that Albert takes."""
+"""Seconds that the queue rests at least while it waits for Albert, or for valid credentials."""
 LONGEST_PAUSE = 20.0
-"""Seconds that it rests at most while it waits for Albert: the first good minute is to bring everything up to date."""
-
-
+"""Seconds that it rests at most while it waits for Albert: the queue must recover within the first good minute."""
 SILENCE = 30.0
-"""Seconds without an answer to anybody, the passes included, after which a failure is Albert's."""
+"""Seconds without an answer to anything, passes included, after which a failure is not the operation's."""
 
 
 @dataclass
 class Pauses:
-    """Pauses that grow: all failures during one pause, or in flight together before it, are one step."""
+    """Pauses that grow. All failures during one pause, or in flight together before it, are one step."""
 
     backoff: Backoff
     count: int = 0
     until: float = 0.0
 
     def grow(self, now: float, *, retry_after: float | None = None) -> None:
-        """Rest for longer than the last time, or for as long as the server asked for; `now` is monotonic seconds."""
+        """Begin a longer pause than the last one, or the server's `retry_after`; `now` is in monotonic seconds."""
         if self.count and now < self.until:
             return
         self.count += 1
@@ -43,46 +41,70 @@ class Pauses:
         self.until = now + max(wait, min(SHORTEST_PAUSE, self.backoff.longest))
 
     def shorten(self) -> None:
-        """Let the pauses grow anew from the shortest; the one that is under way is served."""
+        """Let the next pause be the shortest again; the present pause does not change."""
         self.count = min(self.count, 1)
 
     def end(self) -> None:
-        """Begin anew."""
+        """End the present pause; the next one is the shortest again."""
         self.count, self.until = 0, 0.0
 
     def left(self, now: float) -> float:
-        """Return the seconds that are left to rest."""
+        """Return the remaining seconds of the present pause."""
         return max(self.until - now, 0.0) if self.count else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a failure is Albert's and not the operation's, and how many earlier attempts were Albert's too."""
+
+    is_outage: bool
+    refunds: int = 0
 
 
 @dataclass
 class Outage:
-    """What the last failures say of Albert."""
+    """What the last failures say about Albert."""
 
     pauses: Pauses
-    failing: set[int] = field(default_factory=set)
-    _heard_at: float = -SILENCE
+    _charged: dict[int, int] = field(default_factory=dict)
+    """The operations that failed since the last success, with the attempts that they used meanwhile."""
+    _answered_at: float = -SILENCE
 
     @property
     def down(self) -> bool:
-        """Whether Albert is taken to be down for everybody."""
-        return len(self.failing) >= DISTINCT
+        """Whether Albert fails for every operation."""
+        return len(self._charged) >= DISTINCT
 
-    def failed(self, operation_id: int, now: float, *, retry_after: float | None = None) -> bool:
-        """Note a failure; return whether it is Albert's and not the operation's."""
-        self.failing.add(operation_id)
+    def note_failure(
+        self, operation_id: int, now: float, *, uses_attempt: bool = True, forbidden: bool = False,
+        retry_after: float | None = None,
+    ) -> Verdict:  # fmt: skip
+        """Note that an operation failed.
+
+        Parameters
+        ----------
+        uses_attempt : bool
+            The failure counts unless it is an outage.
+        forbidden : bool
+            The answer was a 403. Answers to passes say nothing about the right to change Albert.
+        """
+        charged = self._charged.setdefault(operation_id, 0)
         if self.down:
             self.pauses.grow(now, retry_after=retry_after)
-        return self.down and now - self._heard_at >= SILENCE
+        if self.down and (forbidden or now - self._answered_at >= SILENCE):
+            self._charged[operation_id] = 0
+            return Verdict(is_outage=True, refunds=charged)
+        self._charged[operation_id] = charged + uses_attempt
+        return Verdict(is_outage=False)
 
     def note_response(self, now: float) -> None:
-        """Note that Albert answered somebody else: what goes on failing now does so for other reasons."""
-        self._heard_at = now
+        """Note that Albert answered something else: further failures have other reasons."""
+        self._answered_at = now
         self.pauses.shorten()
 
-    def over(self) -> bool:
-        """Note that Albert works; return whether that is news."""
-        news = self.down
-        self.failing.clear()
+    def end(self) -> bool:
+        """Note that Albert works; return whether it failed for every operation before."""
+        was_down = self.down
+        self._charged.clear()
         self.pauses.end()
-        return news
+        return was_down

@@ -1,73 +1,155 @@
-"""What can become of an attempt at an operation: small frozen types, so that who judges an answer writes nothing."""
+"""The possible results of an attempt at an operation. `kinds` and `answers` produce them, `record` writes them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from syncd.records.parse import Row
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
-    """The effect is there. `rows` are sessions as Albert has them, asked for at `asked_at`; `gone` are deleted ones.
+class RetryReason(StrEnum):
+    """Why an operation is tried again later although nothing was applied."""
 
-    `made` tells that the answer is that of the create itself, which does not lag as look-ups do.
+    NO_ANSWER = "no answer"
+    """No answer, an unreadable one, or a 5xx."""
+    RATE_LIMITED = "rate limited"
+    """A 429, or a 503 with `Retry-After`."""
+    FORBIDDEN = "forbidden"
+    """A 403, which Albert sometimes answers without a lasting reason."""
+    GATEWAY = "gateway"
+    """A 404, 405 or 410 that does not prove that Albert itself answered."""
+    LAGGING = "lagging"
+    """Look-ups do not show yet what the mirror knows."""
+    UNCHANGED = "unchanged"
+    """Albert accepted a change, and does not show it after the settle time."""
+    UNDECIDED = "undecided"
+    """A look-up of an unknown create was refused, which says nothing about the create."""
+    RETURNED = "returned"
+    """Nothing failed: the claim is given back because the queue rests or the daemon stops."""
+
+    @property
+    def uses_attempt(self) -> bool:
+        """Whether the try counts against the most attempts."""
+        return self in {RetryReason.NO_ANSWER, RetryReason.FORBIDDEN, RetryReason.UNCHANGED}
+
+    @property
+    def may_be_outage(self) -> bool:
+        """Whether Albert may answer no operation at all at the moment."""
+        return self in {
+            RetryReason.NO_ANSWER,
+            RetryReason.RATE_LIMITED,
+            RetryReason.FORBIDDEN,
+            RetryReason.GATEWAY,
+        }
+
+
+class UnknownReason(StrEnum):
+    """Why it is not known whether a create was applied."""
+
+    LOST_ANSWER = "lost answer"
+    """No readable answer, or a 5xx."""
+    STOPPED = "stopped"
+    """The daemon stopped before the answer arrived."""
+    CONFLICT = "conflict"
+    """A 409, and no look-up shows the session yet."""
+    OTHER_SOURCE = "other source id"
+    """The session was created, with another source id than requested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What an attempt learned about sessions, to be written to the mirror.
+
+    Attributes
+    ----------
+    asked_at : str
+        When the sessions were requested, as text of `clock.utc_text`.
+    rows : tuple[Row, ...]
+        Sessions as Albert returned them.
+    gone : tuple[str, ...]
+        Ids of sessions that Albert does not have any more.
+    made : bool
+        The row is the answer to the create itself, which does not lag as look-ups do.
     """
 
-    session_id: str | None
     asked_at: str = ""
     rows: tuple[Row, ...] = ()
     gone: tuple[str, ...] = ()
+    made: bool = False
+
+
+NO_EFFECT = Effect()
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The operation has its effect in Albert; `note` is the difference between the session and the request."""
+
+    session_id: str | None
+    effect: Effect = NO_EFFECT
     note: str | None = None
     status: int | None = None
-    made: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not applied, and may go better later.
+    """Not applied, and may succeed later.
 
-    `counts` tells whether it was an attempt, `retry_after` is in seconds, `down` tells that Albert may be down for
-    everybody: no answer, one that cannot be read, a 5xx or a 429. `returned` tells that nothing failed: the
-    claim is given back because the queue came to rest or the daemon stops.
+    Attributes
+    ----------
+    retry_after : float | None
+        Seconds to wait; None to wait by the backoff.
+    refunds : int
+        Earlier attempts that do not count, because an outage and not the operation was their reason.
+    outage : bool
+        Albert fails for every operation, so that this try does not count either.
     """
 
+    reason: RetryReason
     error: str
     status: int | None = None
     retry_after: float | None = None
-    counts: bool = True
-    down: bool = False
-    returned: bool = False
+    refunds: int = 0
+    outage: bool = False
+
+    @property
+    def uses_attempt(self) -> bool:
+        """Whether the try counts against the most attempts."""
+        return self.reason.uses_attempt and not self.outage
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A create was sent and nobody knows whether it was applied; `down` as for `Retry`."""
+    """A create was sent, and it is not known whether it was applied; it is looked up before it is sent again."""
 
+    reason: UnknownReason
     error: str
     status: int | None = None
     retry_after: float | None = None
-    down: bool = False
+    effect: Effect = NO_EFFECT
+    refunds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """A look-up for an unknown create found nothing."""
+    """A look-up of an unknown create found nothing."""
 
     status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """It can never go well as it is."""
+    """The operation cannot succeed as it is. `session_id` is the session that it created all the same."""
 
     error: str
     status: int | None = None
+    session_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialsRejected:
-    """Albert refuses the credentials: the operation has no part in it."""
+    """Albert refuses the credentials, which does not depend on the operation."""
 
     error: str
     status: int | None = None
@@ -76,10 +158,20 @@ class CredentialsRejected:
 Outcome = Succeeded | Retry | Unknown | NotFound | Dead | CredentialsRejected
 
 
-def proves_available(outcome: Outcome) -> bool:
-    """Whether an outcome shows that Albert works: a request that changes it was judged on its merits.
+def may_be_outage(outcome: Outcome) -> bool:
+    """Whether Albert may answer no operation at all at the moment."""
+    match outcome:
+        case Retry():
+            return outcome.reason.may_be_outage
+        case Unknown():
+            return outcome.reason is UnknownReason.LOST_ANSWER
+    return False
 
-    A look-up that finds nothing and a 403, which Albert's gateway gives at times, show neither the one nor the other.
+
+def proves_available(outcome: Outcome) -> bool:
+    """Whether an outcome shows that Albert works: it decided about a request that changes it.
+
+    A look-up that finds nothing shows neither, nor does a 403, which Albert's gateway answers at times.
     """
     match outcome:
         case Succeeded():
@@ -87,5 +179,5 @@ def proves_available(outcome: Outcome) -> bool:
         case Dead():
             return outcome.status is not None
         case Unknown():
-            return not outcome.down
+            return not may_be_outage(outcome)
     return False

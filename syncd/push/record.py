@@ -1,21 +1,33 @@
-"""Writing what became of an attempt: the final state and its effect on the mirror, in the caller's transaction.
+"""Writes the outcome of an attempt: the effect on the mirror and the operation's state, in one transaction.
 
-Every function takes the transaction's connection and may be run again with it. Whoever calls must hold the fence of
-the operation: `LeaseLostError` otherwise, and nothing is written.
+`runner` calls `write_all` through the group commit, and `write_broken` after an unexpected error.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from syncd.clock import utc_text
-from syncd.mirror.db.dialects import is_postgresql
-from syncd.mirror.store import operations, sessions, sessions_pg, sources
-from syncd.push.outcomes import CredentialsRejected, Dead, NotFound, Outcome, Retry, Succeeded, Unknown
+from syncd.mirror.store import operations, sessions, sources
+from syncd.push.outcomes import (
+    NO_EFFECT,
+    CredentialsRejected,
+    Dead,
+    Effect,
+    NotFound,
+    Outcome,
+    Retry,
+    RetryReason,
+    Succeeded,
+    Unknown,
+    UnknownReason,
+)
+from syncd.records.enums import OperationKind, OperationState
+from syncd.records.operation_kinds import SPECS
 from syncd.records.parse import ID, SOURCE
-from syncd.rules.retry import Backoff, lag_wait, next_lookup
+from syncd.rules.retry import Backoff, LookupPlan, after_lookup, first_lookup, lag_wait
 from syncd.rules.versions import listed_from
 
 if TYPE_CHECKING:
@@ -37,224 +49,265 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What is to be written of an operation; `jitter` is from 0 to 1, for the jitter of a wait."""
+    """An outcome to write.
+
+    Attributes
+    ----------
+    jitter : float
+        From 0 to 1, for the jitter of a wait.
+    elapsed : float
+        Seconds for which this process has known that the operation is unknown; see `evidence.Settling`.
+    """
 
     operation: Operation
     outcome: Outcome
     now: datetime
     retry_policy: RetryPolicy
     jitter: float
+    elapsed: float = 0.0
+
+    def after(self, seconds: float) -> datetime:
+        """Return the time some seconds from now."""
+        return self.now + timedelta(seconds=seconds)
+
+    @property
+    def plan(self) -> LookupPlan:
+        """Return the look-ups that follow one that found nothing."""
+        return after_lookup(self.operation.lookups, elapsed=self.elapsed, settle=self.retry_policy.settle)
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What was written, which may be another outcome than the attempt's own, and the links that changed."""
+    """What was written, which may differ from the attempt's own outcome, and the links that changed."""
 
     outcome: Outcome
     links: list[Link]
 
 
-def give_up_if_exhausted(
-    operation: Operation, outcome: Outcome, *, now: datetime, retry_policy: RetryPolicy
-) -> Outcome:
-    """Turn a retry of an operation whose attempts are used up into its end."""
-    over = operation.attempts >= retry_policy.max_attempts
-    if isinstance(outcome, Retry) and outcome.counts and over and operation.state == "running":
+def give_up_if_exhausted(completion: Completion) -> Outcome:
+    """Return the outcome, or `Dead` if it is a retry of an operation whose attempts are used up."""
+    operation, outcome = completion.operation, completion.outcome
+    over = operation.attempts >= completion.retry_policy.max_attempts
+    if isinstance(outcome, Retry) and outcome.uses_attempt and over and operation.state == OperationState.RUNNING:
         return Dead(f"gave up after {operation.attempts} attempts: {outcome.error}", outcome.status)
-    if isinstance(outcome, NotFound) and over and _following(operation, now, retry_policy) is None:
-        words = f"gave up after {operation.attempts} attempts, each with its answer lost"
-        return Dead(f"{words}; the last: {operation.last_error}" if operation.last_error else words, outcome.status)
+    may_be_sent_again = operation.target_session_id is None
+    if isinstance(outcome, NotFound) and over and may_be_sent_again and completion.plan.wait is None:
+        text = f"gave up after {operation.attempts} attempts, each with its answer lost"
+        return Dead(f"{text}; the last: {operation.last_error}" if operation.last_error else text, outcome.status)
     return outcome
 
 
-def refund_attempt(operation: Operation, outcome: Outcome, rest: float) -> tuple[Operation, Outcome]:
-    """Take an attempt back that was not the operation's fault: Albert is down for everybody.
-
-    It waits for as long as the queue rests, in seconds: a growing wait of its own would outlast the outage.
-    """
-    if isinstance(outcome, Retry):
-        return operation, replace(outcome, counts=False, retry_after=outcome.retry_after or rest)
-    if isinstance(outcome, Unknown) and operation.state == "running":
-        return replace(operation, attempts=operation.attempts - 1), outcome
-    return operation, outcome
-
-
 def write_all(connection: Connection, completions: Sequence[Completion]) -> list[Recorded]:
-    """Write what became of some attempts, each of an operation of its own: see `write`.
+    """Write the outcomes of several operations, each a different one; new sessions are written together.
 
-    On PostgreSQL the sessions that were made are written together; SQLite has no round trips to save.
+    Raises
+    ------
+    LeaseLostError
+        One of the claims is not good any more; nothing is written.
     """
-    done = _write_made(connection, completions) if is_postgresql(connection) and len(completions) > 1 else {}
+    done = _write_made(connection, completions)
     return [done.get(one.operation.id) or write(connection, one) for one in completions]
 
 
 def _write_made(connection: Connection, completions: Sequence[Completion]) -> dict[int, Recorded]:
-    """Write what creates have made, where it is new to the mirror, as it nearly always is; return those written."""
-    made = {}
+    """Write the creates whose sessions are new to the mirror, as nearly all are; return what was written by id."""
+    made: dict[str | None, tuple[Completion, Succeeded]] = {}
     for one in completions:
-        outcome = one.outcome
-        if (
-            isinstance(outcome, Succeeded)
-            and outcome.made
-            and outcome.rows[0][SOURCE] == one.operation.source_session_id
-        ):
-            made[outcome.rows[0][ID]] = one.operation, outcome, one.now
+        if isinstance(one.outcome, Succeeded) and one.outcome.effect.made:
+            (row,) = one.outcome.effect.rows
+            if row[SOURCE] == one.operation.source_session_id:
+                made[row[ID]] = one, one.outcome
     if not made:
         return {}
-    rows = [outcome.rows[0] for _, outcome, _ in made.values()]
-    now = utc_text(max(one.now for one in completions))
-    keys, links, others = sessions_pg.insert(connection, rows, now=now, pass_id=None, observed_at=now)
-    links += sources.refresh(connection, set(others), now)
-    written = [made[session_id] for session_id in keys]
-    sessions_pg.finish(connection, [(operation, outcome, utc_text(at)) for operation, outcome, at in written])
+    rows = [outcome.effect.rows[0] for _, outcome in made.values()]
+    applied = sessions.insert_new(connection, rows, now=utc_text(max(one.now for one, _ in made.values())))
+    written = [made[session_id] for session_id in applied.inserted]
+    operations.finish(
+        connection,
+        [
+            operations.Success(one.operation, outcome.session_id, utc_text(one.now), outcome.note, outcome.status)
+            for one, outcome in written
+        ],
+    )
     return {
-        operation.id: Recorded(
-            outcome, [link for link in links if link.source_session_id == operation.source_session_id]
+        one.operation.id: Recorded(
+            outcome,
+            [link for link in applied.links if link.source_session_id == one.operation.source_session_id],
         )
-        for operation, outcome, _ in written
+        for one, outcome in written
     }
 
 
 def write(connection: Connection, completion: Completion) -> Recorded:
-    """Write an outcome.
+    """Write one outcome.
 
     Raises
     ------
     LeaseLostError
         The claim is not good any more.
     """
-    operation, outcome, now = completion.operation, completion.outcome, completion.now
-    retry_policy, jitter = completion.retry_policy, completion.jitter
+    outcome = completion.outcome
     match outcome:
         case Succeeded():
-            links, written = _effect(connection, operation, outcome, now, retry_policy)
-            created = outcome.session_id or ""
-            if operation.kind == "create" and created not in written and not sessions.is_live(connection, created):
-                # deleted by another operation between the answer and now, or lately, and look-ups lag: what a create
-                # promises is not there
-                words = f"{outcome.session_id} was deleted lately and is shown still: look-ups lag"
-                again = Retry(words, outcome.status, lag_wait(retry_policy.settle), counts=False)
-                _retry(connection, operation, again, now=now, retry_policy=retry_policy, jitter=jitter)
-                return Recorded(again, links)
-            operations.release(
-                connection, operation, "succeeded", result_session_id=outcome.session_id, finished_at=now,
-                last_error=outcome.note, last_status=outcome.status, next_attempt_at=None, unknown_since=None,
-            )  # fmt: skip
-            return Recorded(outcome, links)
+            return _succeeded(connection, completion, outcome)
         case Retry():
-            _retry(connection, operation, outcome, now=now, retry_policy=retry_policy, jitter=jitter)
+            _retry(connection, completion, outcome)
         case CredentialsRejected():
-            operations.release(
-                connection, operation, "unknown" if operation.state == "unknown" else "pending",
-                attempts=operation.attempts - (operation.state == "running"),
-                last_error=outcome.error, last_status=outcome.status, next_attempt_at=now,
-            )  # fmt: skip
+            _credentials_rejected(connection, completion, outcome)
         case Unknown():
-            _unknown(connection, operation, outcome, now, retry_policy)
+            return Recorded(outcome, _unknown(connection, completion, outcome))
         case NotFound():
-            _missed(connection, operation, outcome, now, retry_policy)
+            return Recorded(_not_found(connection, completion, outcome), [])
         case Dead():
-            operations.release(
-                connection, operation, "dead", finished_at=now, last_error=outcome.error,
-                last_status=outcome.status, next_attempt_at=None,
-            )  # fmt: skip
+            _dead(connection, completion, outcome)
     return Recorded(outcome, [])
 
 
 def write_broken(
     connection: Connection, operation: Operation, error: str, *, sent: bool, now: datetime, retry_policy: RetryPolicy
 ) -> Outcome:
-    """Write that syncd itself failed on an operation: it must neither stay claimed for ever nor be tried for ever.
+    """Write that syncd itself failed on an operation, so that it is neither claimed nor tried forever.
 
     Parameters
     ----------
     sent : bool
-        A request that changes Albert may have been applied.
+        A request that must not be repeated blindly may have been applied.
+
+    Raises
+    ------
+    LeaseLostError
+        The claim is not good any more.
     """
-    looked_up = operation.state == "unknown"
+    looked_up = operation.state == OperationState.UNKNOWN
     attempts = operation.attempts + looked_up
     if attempts >= retry_policy.max_attempts:
         operations.release(
-            connection, operation, "dead", attempts=attempts, finished_at=now, last_error=error, next_attempt_at=None
-        )
+            connection, operation, OperationState.DEAD,
+            attempts=attempts, finished_at=now, last_error=error, next_attempt_at=None,
+        )  # fmt: skip
         return Dead(error)
     due = now + timedelta(seconds=retry_policy.backoff.wait(attempts, jitter=1.0))
     values: dict[str, Any] = {"attempts": attempts, "last_error": error, "next_attempt_at": due}
     if sent and not looked_up:
         values |= {"unknown_since": now, "lookups": 0}
-    operations.release(connection, operation, "unknown" if sent or looked_up else "pending", **values)
-    return Unknown(error) if sent or looked_up else Retry(error)
+    unknown = sent or looked_up
+    operations.release(connection, operation, OperationState.UNKNOWN if unknown else OperationState.PENDING, **values)
+    return Unknown(UnknownReason.LOST_ANSWER, error) if unknown else Retry(RetryReason.NO_ANSWER, error)
 
 
-def _retry(
-    connection: Connection,
-    operation: Operation,
-    outcome: Retry,
-    *,
-    now: datetime,
-    retry_policy: RetryPolicy,
-    jitter: float,
-) -> None:
-    running = operation.state == "running"
+def _succeeded(connection: Connection, completion: Completion, outcome: Succeeded) -> Recorded:
+    operation, settle = completion.operation, completion.retry_policy.settle
+    links, written = _apply(connection, completion, outcome.effect)
+    session_id = outcome.session_id or ""
+    must_be_live = SPECS[OperationKind(operation.kind)].leaves_live
+    if must_be_live and session_id not in written and not sessions.is_live(connection, session_id):
+        # another operation deleted it recently, and look-ups lag: the session that the create promises does not exist
+        text = f"{session_id} was deleted recently and look-ups still show it"
+        again = Retry(RetryReason.LAGGING, text, outcome.status, lag_wait(settle))
+        _retry(connection, completion, again)
+        return Recorded(again, links)
+    operations.release(
+        connection, operation, OperationState.SUCCEEDED, result_session_id=outcome.session_id,
+        finished_at=completion.now, last_error=outcome.note, last_status=outcome.status, next_attempt_at=None,
+        unknown_since=None,
+    )  # fmt: skip
+    return Recorded(outcome, links)
+
+
+def _retry(connection: Connection, completion: Completion, outcome: Retry) -> None:
+    operation, backoff, jitter = completion.operation, completion.retry_policy.backoff, completion.jitter
+    running = operation.state == OperationState.RUNNING
     if running:
-        attempt = max(operation.attempts, 1)
-        wait = retry_policy.backoff.wait(attempt, jitter=jitter, retry_after=outcome.retry_after)
-    else:  # failed look-ups are not counted, so what grows their waits is the time that has gone by
-        elapsed = (now - (operation.unknown_since or now)).total_seconds()
-        wait = retry_policy.backoff.since(elapsed, jitter=jitter, retry_after=outcome.retry_after)
+        wait = backoff.wait(max(operation.attempts, 1), jitter=jitter, retry_after=outcome.retry_after)
+    else:  # look-ups that fail use no attempts, so their waits grow with the time since the answer was lost
+        since = completion.now - (operation.unknown_since or completion.now)
+        wait = backoff.since(since.total_seconds(), jitter=jitter, retry_after=outcome.retry_after)
+    refunds = outcome.refunds + (running and not outcome.uses_attempt)
     operations.release(
-        connection, operation, "pending" if running else "unknown",
-        attempts=operation.attempts - (running and not outcome.counts),
-        last_error=outcome.error, last_status=outcome.status, next_attempt_at=now + timedelta(seconds=wait),
+        connection, operation, OperationState.PENDING if running else OperationState.UNKNOWN,
+        attempts=max(operation.attempts - refunds, 0), last_error=outcome.error, last_status=outcome.status,
+        next_attempt_at=completion.after(wait),
     )  # fmt: skip
 
 
-def _unknown(
-    connection: Connection, operation: Operation, outcome: Unknown, now: datetime, retry_policy: RetryPolicy
-) -> None:
-    first = next_lookup(now, lookups=0, settle=retry_policy.settle, now=now) or now
-    told = now + timedelta(seconds=retry_policy.backoff.told(outcome.retry_after or 0.0))
+def _credentials_rejected(connection: Connection, completion: Completion, outcome: CredentialsRejected) -> None:
+    operation = completion.operation
+    running = operation.state == OperationState.RUNNING
     operations.release(
-        connection, operation, "unknown", attempts=operation.attempts, unknown_since=now, lookups=0,
-        last_error=outcome.error, last_status=outcome.status, next_attempt_at=max(first, told),
+        connection, operation, OperationState.PENDING if running else OperationState.UNKNOWN,
+        attempts=operation.attempts - running, last_error=outcome.error, last_status=outcome.status,
+        next_attempt_at=completion.now,
     )  # fmt: skip
 
 
-def _following(operation: Operation, now: datetime, retry_policy: RetryPolicy) -> datetime | None:
-    """Return when to look after this look-up; None when it was the last."""
-    since = operation.unknown_since or now
-    return next_lookup(since, lookups=operation.lookups + 1, settle=retry_policy.settle, now=now)
+def _unknown(connection: Connection, completion: Completion, outcome: Unknown) -> list[Link]:
+    operation, policy = completion.operation, completion.retry_policy
+    links, _ = _apply(connection, completion, outcome.effect)
+    wait = max(first_lookup(policy.settle), policy.backoff.bounded(outcome.retry_after or 0.0))
+    session_id = outcome.effect.rows[0][ID] if outcome.effect.rows else None
+    operations.release(
+        connection, operation, OperationState.UNKNOWN, attempts=max(operation.attempts - outcome.refunds, 0),
+        unknown_since=completion.now, lookups=0, last_error=outcome.error, last_status=outcome.status,
+        next_attempt_at=completion.after(wait), **({"result_session_id": session_id} if session_id else {}),
+    )  # fmt: skip
+    return links
 
 
-def _missed(
-    connection: Connection, operation: Operation, outcome: NotFound, now: datetime, retry_policy: RetryPolicy
-) -> None:
-    """Count a look-up that found nothing; after the last of them the create may be sent again."""
-    following = _following(operation, now, retry_policy)
-    values: dict[str, Any] = {"lookups": operation.lookups + 1, "next_attempt_at": following}
-    if following is None:
-        values = {"lookups": 0, "next_attempt_at": now, "unknown_since": None}
-    state = "pending" if following is None else "unknown"
-    operations.release(connection, operation, state, last_status=outcome.status, **values)
+def _not_found(connection: Connection, completion: Completion, outcome: NotFound) -> Outcome:
+    """Count a look-up that found nothing; after the last one the create may be sent again.
+
+    A create whose session has another source id is never sent again: it ends here.
+    """
+    operation, plan = completion.operation, completion.plan
+    if plan.wait is not None:
+        operations.release(
+            connection, operation, OperationState.UNKNOWN,
+            lookups=plan.lookups, next_attempt_at=completion.after(plan.wait), last_status=outcome.status,
+        )  # fmt: skip
+        return outcome
+    created = operation.target_session_id
+    if created is None:
+        operations.release(
+            connection, operation, OperationState.PENDING,
+            lookups=0, next_attempt_at=completion.now, unknown_since=None, last_status=outcome.status,
+        )  # fmt: skip
+        return outcome
+    source_id = sessions.source_of(connection, created)
+    requested = operation.source_session_id
+    text = (
+        f"Albert created {created} with the source id {source_id!r} and not {requested!r}, under which it finds nothing"
+    )
+    dead = Dead(text, outcome.status, created)
+    _dead(connection, completion, dead)
+    return dead
 
 
-def _effect(
-    connection: Connection, operation: Operation, outcome: Succeeded, now: datetime, retry_policy: RetryPolicy
-) -> tuple[list[Link], set[str | None]]:
-    """Bring the mirror in line; return the links that changed, and the sessions that were written, so are live."""
+def _dead(connection: Connection, completion: Completion, outcome: Dead) -> None:
+    values = {} if outcome.session_id is None else {"result_session_id": outcome.session_id}
+    operations.release(
+        connection, completion.operation, OperationState.DEAD, finished_at=completion.now, last_error=outcome.error,
+        last_status=outcome.status, next_attempt_at=None, **values,
+    )  # fmt: skip
+
+
+def _apply(connection: Connection, completion: Completion, effect: Effect) -> tuple[list[Link], set[str | None]]:
+    """Write an effect to the mirror; return the links that changed, and the ids of sessions that are live by it."""
     links: list[Link] = []
     written: set[str | None] = set()
-    linked = False
-    lags_from = None if outcome.made or not outcome.rows else listed_from(outcome.asked_at, now, retry_policy.settle)
-    observation = sessions.Observation(outcome.asked_at, utc_text(now), listed_from=lags_from, new=outcome.made)
-    for row in outcome.rows:
+    if effect == NO_EFFECT and completion.operation.source_session_id is None:
+        return links, written
+    now, settle, inserted = completion.now, completion.retry_policy.settle, False
+    lags_from = None if effect.made or not effect.rows else listed_from(effect.asked_at, now, settle)
+    observation = sessions.Observation(effect.asked_at, utc_text(now), listed_from=lags_from, new=effect.made)
+    for row in effect.rows:
         applied = sessions.apply(connection, [row], observation)
         links += applied.sources
-        linked = "inserted" in applied.changes.values()
+        inserted = "inserted" in applied.changes.values()
         if applied.changes and not applied.deleted:
             written.add(row[ID])
-    gone = [sessions.key_of(connection, session_id) for session_id in outcome.gone]
+    gone = [sessions.key_of(connection, session_id) for session_id in effect.gone]
     sessions.tombstone(connection, [key for key in gone if key is not None], now=utc_text(now))
-    if operation.source_session_id is not None and not linked:
-        links += sources.refresh(connection, {operation.source_session_id}, utc_text(now))
+    source_id = completion.operation.source_session_id
+    if source_id is not None and not (inserted and effect.rows[0][SOURCE] == source_id):
+        links += sources.refresh(connection, {source_id}, utc_text(now))
     return links, written

@@ -5,20 +5,44 @@ Pure: no I/O, no clock and no randomness except the arguments.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from syncd.records.parse import NAME, PARENT_ID, Row
+from syncd.records.parse import NAME, PARENT_ID, SOURCE, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+_COMPARED = {"source_session_id": ("source id", SOURCE), "name": ("name", NAME), "parent_id": ("folder", PARENT_ID)}
 
 
-def difference(row: Row, *, name: str, parent_id: str | None) -> str | None:
-    """Say in what an adopted session is not as the operation asked; None when it is."""
-    wanted = {"name": (row[NAME], name), "folder": (row[PARENT_ID], parent_id)}
-    parts = [f"{what} is {has!r} and not {asked!r}" for what, (has, asked) in wanted.items() if has != asked]
-    return "adopted as it is: " + ", ".join(parts) if parts else None
+def difference(row: Row, wanted: Mapping[str, str | None]) -> str | None:
+    """Return how a session differs from the wanted values of some columns; None if it does not.
+
+    Parameters
+    ----------
+    wanted : Mapping[str, str | None]
+        Values of `source_session_id`, `name` and `parent_id`; columns that are left out are not compared.
+    """
+    parts = []
+    for column, value in wanted.items():
+        label, place = _COMPARED[column]
+        if row[place] != value:
+            parts.append(f"{label} is {row[place]!r} and not {value!r}")
+    return ", ".join(parts) or None
+
+
+def alike(source_id: str, other: str) -> bool:
+    """Whether two source ids differ only in case, outer white space or the form of their characters.
+
+    Some servers store a source id in another form, and find it under both.
+    """
+    return _normalized(source_id) == _normalized(other)
+
+
+def _normalized(source_id: str) -> str:
+    return unicodedata.normalize("NFKC", source_id).casefold().strip()
 
 
 @dataclass(frozen=True, slots=True)

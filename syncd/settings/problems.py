@@ -19,7 +19,7 @@ FILE_NAMES = frozenset(f"{name}_FILE" for name in FROM_FILES)
 KNOWN = {name.upper() for name in Settings.model_fields} | FILE_NAMES
 """Every name that is a setting."""
 _SHORTEST_SECRET = 4
-"""Characters. A shorter secret occurs in values by chance, and hiding those helps nobody."""
+"""Characters. A shorter secret occurs in values by chance, and they would be hidden without a reason."""
 
 
 @dataclass(frozen=True)

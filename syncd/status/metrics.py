@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import sqlite3
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import prometheus_client
@@ -19,8 +17,10 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from syncd.albert import AlbertConnectError, AlbertLostError, AlbertResponseError, AlbertTimeoutError
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.read.stats import PassTotals, Snapshot
 from syncd.mirror.schema.enums import CHANGES, ENDED
+from syncd.version import program_version
 
 if TYPE_CHECKING:
     from syncd.status.snapshot import Readings
@@ -167,11 +167,3 @@ def _daemon(readings: Readings, snapshot: Snapshot) -> Iterator[Metric]:
         "What runs.",
         {"version": program_version(), "python": platform.python_version(), "sqlite": sqlite3.sqlite_version},
     )
-
-
-def program_version() -> str:
-    """Return syncd's version; 0 when it runs from a checkout that was never installed."""
-    try:
-        return version("syncd")
-    except PackageNotFoundError:
-        return "0"

@@ -23,6 +23,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from syncd.errors import UsageError
+from syncd.logs import safe_text
 from syncd.status import page
 from syncd.status.metrics import Metrics, exposition
 from syncd.status.snapshot import NotReadError, Readings
@@ -195,6 +196,8 @@ class RequestHandler:
             return _text(503, str(error))
         if self._readings.refused():
             return _text(503, "Albert refuses the credentials; run: syncd doctor")
+        if failing := self._readings.database.failures.repeated():
+            return _text(503, "\n".join(safe_text(str(failure)) for failure in failing))
         return _text(200, "ok")
 
     async def _scrape(self) -> web.Response:

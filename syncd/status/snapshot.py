@@ -111,4 +111,4 @@ class Readings:
 
     def wal_bytes(self) -> int | None:
         """Return the size of the write-ahead log; None where there is none."""
-        return stats.wal_bytes(self.database)
+        return self.database.store.wal_bytes()

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from syncd.mirror.read import stats
-
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
@@ -49,7 +47,7 @@ class WalWatch:
 
     def look(self) -> None:
         """Look once, and warn when a reader has kept the log growing for too long."""
-        size = stats.wal_bytes(self.database) or 0
+        size = self.database.store.wal_bytes() or 0
         if size < max(self.threshold, self._size_then):  # it was reset since, or never was large
             if self._told:
                 self.log.info("database.wal_shrunk", wal_bytes=size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from syncd.cli import COMMANDS, SENTENCES, cli, sentence
 from syncd.cli.common import read, write
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.read import views
 from syncd.mirror.schema.revisions import HEAD
 from syncd.settings import Settings, load
@@ -62,6 +62,34 @@ def test_enqueue_makes_the_database_and_prints_the_operation(syncd: Call) -> Non
     assert Path("syncd.db").stat().st_mode & 0o777 == 0o600
 
 
+def test_enqueue_update_renames_moves_and_moves_out_of_the_folder(syncd: Call) -> None:
+    assert syncd("enqueue", "update", "--id", "SES1", "--name", "N").out == "1\n"
+    assert syncd("enqueue", "update", "--source-session-id", "s", "--parent-id", "FOL1", "--json").data == {"id": 2}
+    assert syncd("enqueue", "update", "--id", "SES1", "--parent-id", "").code == 0
+    assert sql("SELECT kind, source_session_id, session_id, name, parent_id FROM operations ORDER BY id") == [
+        ("update", None, "SES1", "N", None),
+        ("update", "s", None, None, "FOL1"),
+        ("update", None, "SES1", None, ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--id", "SES1"], "an update needs name or parent_id, or both"),
+        (["--name", "N"], "an update needs id or source_session_id, exactly one of them"),
+        (["--id", "SES1", "--source-session-id", "s", "--name", "N"], "exactly one of them"),
+        (["--id", "SES1", "--name", ""], "name must not be empty"),
+        (["--id", "..", "--name", "N"], "id: '..' cannot be an id"),
+    ],
+)
+def test_update_that_makes_no_sense_is_a_usage_error(syncd: Call, options: list[str], problem: str) -> None:
+    refused = syncd("enqueue", "update", *options)
+    assert (refused.code, refused.out) == (2, "")
+    assert problem in refused.err
+    assert not Path("syncd.db").exists()
+
+
 def test_import_takes_csv_and_json_lines_from_a_file_and_from_standard_input(syncd: Call) -> None:
     Path("rows.csv").write_text("source_session_id,name\na,A\n", encoding="utf-8-sig")
     assert syncd("enqueue", "import", "rows.csv").out == "queued 1 operations\n"
@@ -78,7 +106,7 @@ def test_import_with_one_bad_row_is_refused_whole_with_its_line_and_reason(syncd
     Path("rows.csv").write_text("kind,source_session_id,name\ncreate,a,A\nchange,b,B\ncreate,c,C\n")
     refused = syncd("enqueue", "import", "rows.csv")
     assert refused.code == 2
-    assert refused.err == "error: line 3: kind must be create or delete, not 'change'; nothing was queued\n"
+    assert refused.err == "error: line 3: kind must be create, delete or update, not 'change'; nothing was queued\n"
     assert not Path("syncd.db").exists()
 
 
@@ -89,7 +117,7 @@ def test_dry_run_says_what_would_become_of_each_row_and_queues_nothing(syncd: Ca
     assert "LINE" in table.out
     said, warned = table.err.splitlines()
     assert said == "dry run, nothing was queued: 1 created"
-    assert "no pass has been completed yet" in warned
+    assert "no pass is complete yet" in warned
     assert not Path("syncd.db").exists()
     syncd("migrate")
     at = "2026-01-01T00:00:00.000000Z"
@@ -265,3 +293,54 @@ def test_json_is_ascii_so_that_no_value_can_break_a_line_or_a_terminal(syncd: Ca
     shown = syncd("operations", "list", "--json").out
     assert shown.isascii()
     assert json.loads(shown)[0]["name"] == "\u2028\u202e\x1b"
+
+
+CASES = {
+    "blank-rows.csv": b"kind,source_session_id,name,parent_id\r\ncreate,r-1,One,\r\ncreate,r-2,Two,FOL1\r\n"
+    b"create,r-3,Three,\r\n,,,\r\n,,,\r\n",
+    "semicolons.csv": b"kind;source_session_id;name\ncreate;r-1;One\ncreate;r-2;Two\ncreate;r-3;Three\n",
+    "utf16.csv": "kind,source_session_id,name\ncreate,r-1,One\ncreate,r-2,Two\ncreate,r-3,Three\n".encode("utf-16"),
+    "array.json": json.dumps(
+        [{"kind": "create", "source_session_id": f"r-{n}", "name": "N"} for n in (1, 2, 3)]
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("from_stdin", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_import_of_each_form_queues_the_same_three_creates(syncd: Call, name: str, *, from_stdin: bool) -> None:
+    Path(name).write_bytes(CASES[name])
+    words = ["-"] if from_stdin else [name]
+    given = CASES[name] if from_stdin else b""
+    dry = syncd("enqueue", "import", *words, "--dry-run", "--json", given=given).data
+    assert (dry["totals"], dry["lookalikes"]) == ({"created": 3}, [])
+    assert not Path("syncd.db").exists()
+    assert syncd("enqueue", "import", *words, given=given).out == "queued 3 operations\n"
+    listed = syncd("operations", "list", "--json").data
+    assert sorted(row["source_session_id"] for row in listed) == ["r-1", "r-2", "r-3"]
+    assert syncd("sources", "import", *words, given=given).out == "added 0, known already 3\n"
+
+
+def test_dry_run_reports_ids_that_look_the_same(syncd: Call) -> None:
+    syncd("sources", "add", "known-1")
+    text = (
+        'kind,source_session_id,name\ncreate,r-1,One\ncreate,"r-1 ",One again\ncreate,R\u200b-1,x\ncreate,KNOWN-1,y\n'
+    )
+    planned = syncd("enqueue", "import", "-", "--dry-run", given=text.encode())
+    assert planned.code == 0
+    assert [line for line in planned.out.splitlines() if line.startswith("lookalike")] == [
+        "lookalike: line 3: source_session_id 'r-1 ' differs from 'r-1' (line 2) only in white space",
+        (
+            "lookalike: line 4: source_session_id 'R\\u200b-1' differs from 'r-1' (line 2) "
+            "only in invisible characters and case"
+        ),
+        "lookalike: line 5: source_session_id 'KNOWN-1' differs from 'known-1' (mirror) only in case",
+    ]
+    as_json = syncd("enqueue", "import", "-", "--dry-run", "--json", given=text.encode()).data
+    assert as_json["lookalikes"][2] == {
+        "place": "line 5", "column": "source_session_id", "value": "KNOWN-1", "resembles": "known-1",
+        "resembles_in": "mirror", "differs_in": ["case"],
+    }  # fmt: skip
+    added = syncd("sources", "import", "-", given=text.encode())
+    assert "lookalike: line 5: source_session_id 'KNOWN-1' differs from 'known-1' (mirror) only in case" in added.err
+    assert added.out == "added 4, known already 0\n"

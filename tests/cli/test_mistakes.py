@@ -57,7 +57,7 @@ def test_each_thing_in_the_place_of_the_file_is_called_what_it_is(syncd: Call) -
     Path("syncd.db").symlink_to("unmounted.db")
     refused = syncd("migrate")
     assert refused.code == 3
-    assert re.search(r"syncd\.db is a link to /.*/unmounted\.db, which is not there", refused.err)
+    assert re.search(r"syncd\.db is a link to /.*/unmounted\.db, which does not exist", refused.err)
     assert not Path("unmounted.db").exists()
     Path("syncd.db").unlink()
     Path("syncd.db").mkdir()

@@ -10,13 +10,13 @@ import re
 import shlex
 import shutil
 import socket
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from tests.container.engine import IN_AN_ENGINE, ROOT, docker, run, succeeds, until
 
 PAGE = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from tests.container.engine import IMAGE, IN_AN_ENGINE, ROOT, docker, until
 
 SESSIONS = 300

@@ -7,7 +7,6 @@ import configparser
 import importlib.util
 import re
 import shlex
-import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -22,6 +21,7 @@ from pydantic import SecretStr
 
 from syncd import errors
 from syncd.cli import cli
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Sandbox, serve
 from syncd.settings import FROM_FILES, Settings, load
 from tests.cli.conftest import Call
@@ -33,6 +33,7 @@ STABLE_EVENTS = {
     "daemon.started", "daemon.stopped", "pass.started", "page.mirrored", "pass.complete", "pass.failed", "pass.held",
     "session.missing", "session.deleted", "session.restored", "item.quarantined", "operation.succeeded",
     "operation.retrying", "operation.unknown", "operation.dead", "source.linked", "source.missing", "source.conflict",
+    "database.waiting", "database.resumed",
 }  # fmt: skip
 
 

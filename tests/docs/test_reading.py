@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Habits
 from tests.helpers import harness as worlds
 from tests.helpers.programs import ROOT, environment, start

@@ -11,7 +11,6 @@ import re
 import shlex
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from typing import Any
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.cli.conftest import Call
 from tests.cli.conftest import syncd as syncd  # noqa: PLC0414 - a fixture
@@ -120,6 +120,8 @@ def test_command_does_what_the_pages_say(
 ) -> None:
     shutil.copy(troubled / "syncd.db", tmp_path)
     (tmp_path / "backups").mkdir()
+    for name in ("migration.csv", "ids.csv"):
+        (tmp_path / name).write_text("source_session_id,name\ncrm-1,One\n")
     words = [STAND_FOR.get(word, word) for word in shlex.split(line.replace(*ELSEWHERE_URL), comments=True)]
     while "=" in words[0]:
         monkeypatch.setenv(*words.pop(0).split("=", 1))

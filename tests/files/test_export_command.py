@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from syncd.cli.export import EXPORTABLE
 from syncd.files.exports import export, plan
+from syncd.mirror.db.sqlite import sync_engine
 from syncd.mirror.read import catalog, rows
 from tests.helpers import harness as worlds
 from tests.helpers.programs import environment, syncd, without
@@ -119,7 +120,7 @@ async def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
 ) -> None:
     async with worlds.world(tmp_path, sessions=30) as w:
         await w.one_pass()
-        other = sa.create_engine(sa.make_url(f"sqlite:///{tmp_path / 'syncd.db'}"))
+        other = sync_engine(tmp_path / "syncd.db")
         stream, planned = rows.stream, plan(tmp_path / "out", "jsonl")
 
         def interrupted(connection: sa.Connection, name: str, **options: Any) -> Iterator[Sequence[Any]]:

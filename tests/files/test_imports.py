@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from syncd.errors import UsageError
 from syncd.files import imports
+from syncd.files.open_text import open_text
 from syncd.mirror.store import import_plan
 from tests.helpers.harness import world
 from tests.push.helpers import create
@@ -24,7 +26,7 @@ def rows(text: str) -> list[dict[str, Any]]:
 def from_file(folder: Path, content: bytes) -> list[dict[str, Any]]:
     file = folder / "rows"
     file.write_bytes(content)
-    return imports.read_operations(imports.open_text(file))
+    return imports.read_operations(open_text(file))
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
@@ -47,14 +49,16 @@ def test_csv_and_json_lines_are_told_apart_with_and_without_a_mark(tmp_path: Pat
     [
         ("source_session_id,name\ns-1,n\ns-2,\n", 3, "needs source_session_id and name"),
         ('source_session_id,name\ns-1,"two\nlines"\ns-2,"three\n\nlines"\n..,n\n', 7, "cannot be an id"),
-        ('source_session_id,name\ns-1,"two\nlines",more\n', 2, "3 cells and not 2"),
-        ("source_session_id,name\n\n\ns-1\n", 4, "1 cells and not 2"),
+        ('source_session_id,name\ns-1,"two\nlines",more\n', 2, "cell 3: there are only 2 columns"),
+        ("source_session_id,name\n\n\ns-1\n", 4, "it has 1 of 2 cells; name is missing"),
         ('source_session_id,name\ns-1,"open\nto the\nend\n', 2, "not CSV"),
         ("source_session_id,colour\ns-1,n\n", 1, "unknown: 'colour'"),
         ("source_session_id,name,name\ns-1,n,m\n", 1, "named twice"),
-        ("", 1, "must name the columns"),
-        ("kind,source_session_id,name\nupdate,s-1,n\n", 2, "kind must be create or delete"),
-        ("kind,source_session_id,id\ndelete,s-1,SES1\n", 2, "one of them"),
+        ("", 1, "it is empty"),
+        ("kind,source_session_id,name\nrename,s-1,n\n", 2, "kind must be create, delete or update, not 'rename'"),
+        ("kind,source_session_id,id\ndelete,s-1,SES1\n", 2, "a delete needs id or source_session_id, exactly one"),
+        ("kind,source_session_id,id,name\nupdate,s-1,SES1,n\n", 2, "an update needs id or source_session_id, exactly"),
+        ("kind,source_session_id,name,parent_id\nupdate,s-1,,\n", 2, "an update needs name or parent_id"),
         ("source_session_id,name,id\ns-1,n,SES1\n", 2, "takes no id"),
         ('{"source_session_id": "s-1", "name": "n"}\n\n{"source_session_id": "s-2"}\n', 3, "needs"),
         ('{"source_session_id": "s-1", "name": "n"}\nnot json\n', 2, "not JSON"),
@@ -74,18 +78,18 @@ def test_bad_row_refuses_the_file_with_its_line_and_reason(text: str, line: int,
 
 
 def test_bytes_that_are_not_utf8_are_refused_with_their_line(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="line 3: not UTF-8"):
+    with pytest.raises(UsageError, match="line 3, character 5: not UTF-8"):
         from_file(tmp_path, b"source_session_id,name\ns-1,n\ns-2,\xff\n")
 
 
 def test_file_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
-        imports.open_text(tmp_path / "nothing")
+        open_text(tmp_path / "nothing")
 
 
 def test_source_ids_are_read_from_both_kinds_of_file() -> None:
     for text in ("source_session_id\ns-1\ns-2\n", '{"source_session_id": "s-1"}\n{"source_session_id": "s-2"}\n'):
-        assert imports.read_sources(io.StringIO(text)) == ["s-1", "s-2"]
+        assert [value for _, value in imports.read_sources(io.StringIO(text))] == ["s-1", "s-2"]
     with pytest.raises(UsageError, match="line 3"):
         imports.read_sources(io.StringIO("source_session_id\ns-1\n..\n"))
 
@@ -105,6 +109,40 @@ async def test_dry_run_says_what_would_become_of_each_row(tmp_path: Path) -> Non
             "created", "there", "adopted", "there", "there", "deleted", "absent", "deleted", "created",
         ]  # fmt: skip
         assert [one["line"] for one in planned] == list(range(2, 11))
+
+
+async def test_dry_run_predicts_updates(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.create(source_session_id="s", name="n", parent_id="FOL1")
+        w.sandbox.create(source_session_id="t", name="n")
+        await w.one_pass()
+        await w.enqueue(create("queued"), {"kind": "delete", "source_session_id": "t"})
+        updates = (
+            {"source_session_id": "s", "name": "n"},
+            {"source_session_id": "s", "name": "m"},
+            {"source_session_id": "s", "name": "m"},
+            {"source_session_id": "s", "name": "n"},
+            {"id": "SES1", "parent_id": ""},
+            {"source_session_id": "queued", "name": "m"},
+            {"source_session_id": "t", "name": "m"},
+            {"source_session_id": "nobody", "name": "m"},
+        )
+        asked = rows("".join(json.dumps({"kind": "update", **one}) + "\n" for one in updates))
+        planned = await w.database.read(lambda c: import_plan.plan(c, asked))
+        assert [one["outcome"] for one in planned] == [
+            "there", "updated", "there", "updated", "updated", "updated", "absent", "absent",
+        ]  # fmt: skip
+        assert planned[1]["note"] == "name is 'n' and not 'm'"
+        assert planned[4]["note"] == "folder is 'FOL1' and not None"
+
+
+def test_empty_folder_is_kept_in_json_lines_of_an_update_alone() -> None:
+    both = (
+        '{"kind": "update", "id": "SES1", "parent_id": ""}\n'
+        '{"kind": "create", "source_session_id": "s", "name": "n", "parent_id": ""}\n'
+    )
+    assert [row["parent_id"] for row in rows(both)] == ["", None]
+    assert rows("kind,id,name,parent_id\nupdate,SES1,n,\n")[0]["parent_id"] is None
 
 
 async def test_whole_file_is_queued_in_its_order(tmp_path: Path) -> None:

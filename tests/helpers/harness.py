@@ -43,12 +43,17 @@ class VirtualClock:
 
     def __init__(self) -> None:
         self.at = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+        self.offset = timedelta()
         self.working = 0
         self._sleepers: list[tuple[datetime, int, anyio.Event]] = []
         self._counter = itertools.count()
 
     def now(self) -> datetime:
-        return self.at
+        return self.at + self.offset
+
+    def step(self, seconds: float) -> None:
+        """Set the wall clock forward or back; the monotonic clock and the server's clock go on as before."""
+        self.offset += timedelta(seconds=seconds)
 
     def monotonic(self) -> float:
         return self.at.timestamp()
@@ -142,12 +147,12 @@ class World:
             jitter=lambda: 1.0,
         )
 
-    def push(self, **changes: Any) -> Push:
+    def push(self, *, albert: ChatSessionCollection | None = None, **changes: Any) -> Push:
         retry_policy = {name: changes.pop(name) for name in list(changes) if name in RetryPolicy.__dataclass_fields__}
         changes["retry_policy"] = replace(self.push_settings.retry_policy, **retry_policy)
         return Push(
             database=self.database,
-            albert=self.albert,
+            lookups=self.lookups if albert is None else self.lookups_over(albert),
             clock=self.clock,
             log=self._logger(),
             settings=replace(self.push_settings, **changes),
@@ -157,8 +162,12 @@ class World:
     @cached_property
     def lookups(self) -> Lookups:
         """Return the look-ups that all flows of the world share."""
-        witness = Witness(database=self.database, albert=self.albert, clock=self.clock, log=self._logger())
-        return Lookups(albert=self.albert, clock=self.clock, witness=witness)
+        return self.lookups_over(self.albert)
+
+    def lookups_over(self, albert: ChatSessionCollection) -> Lookups:
+        """Return look-ups that use another client."""
+        witness = Witness(database=self.database, albert=albert, clock=self.clock, log=self._logger())
+        return Lookups(albert=albert, clock=self.clock, witness=witness)
 
     def reconcile(self) -> Reconcile:
         return Reconcile(

@@ -17,6 +17,7 @@ from structlog.testing import LogCapture
 
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import SystemClock
+from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import operations
@@ -25,6 +26,7 @@ from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
 from syncd.rules.retry import Backoff
+from syncd.witness import Witness
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]] | None
 """Bytes to send as they are and close, a function of the writer, or None for a reset without a word."""
@@ -141,10 +143,13 @@ class Rig:
         settings = PushSettings(
             concurrency=1, lease=60, retry_policy=RetryPolicy(max_attempts=3, backoff=Backoff(3600, 3600), settle=3600)
         )
-        await Push(
-            database=self.database, albert=self.albert, clock=SystemClock(), settings=settings, jitter=lambda: 1.0,
-            log=structlog.wrap_logger(None, processors=[self.log]),
-        ).drain()  # fmt: skip
+        log, clock = structlog.wrap_logger(None, processors=[self.log]), SystemClock()
+        witness = Witness(database=self.database, albert=self.albert, clock=clock, log=log)
+        lookups = Lookups(albert=self.albert, clock=clock, witness=witness)
+        push = Push(
+            database=self.database, lookups=lookups, clock=clock, settings=settings, jitter=lambda: 1.0, log=log
+        )
+        await push.drain()
         found = await self.database.read(lambda c: operations.get(c, number))
         assert found is not None
         return dict(found)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -22,6 +21,7 @@ import sqlalchemy as sa
 from syncd.errors import DatabaseReplacedError, DatabaseUnusableError
 from syncd.mirror.db import sqlite
 from syncd.mirror.db.database import Database
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import operations
 from syncd.sandbox import Sandbox, serve
@@ -50,7 +50,7 @@ async def test_pass_waits_for_a_lock_that_another_program_holds_and_goes_on(
     held = float(os.environ.get("LOCKED_SECONDS", "1.5"))  # 30 in the long form
     async with world(tmp_path, sessions=15) as w:
         told: list[str] = []
-        w.database.on_wait, w.database.busy_timeout = told.append, 60
+        w.database.retries.on_wait, w.database.retries.busy_timeout = told.append, 60
         with _plain(tmp_path) as other:
             other.execute("BEGIN IMMEDIATE")
             letting_go = threading.Timer(held, other.rollback)

@@ -1,6 +1,6 @@
 """syncd, with places at which a test can end it by SIGKILL: `python -m tests.kills.instrumented_syncd once`.
 
-Every commit goes through `Database._run` and every request through `Transport.send`; a place stands before and behind
+Every commit goes through `Writer._run` and every request through `Transport.send`; a place stands before and behind
 each. It is named by what stands there: a commit by the function whose work it is, a request by its method and what its
 path points at. Nobody has to list them: a recording run finds them all, those that are added later too, and the program
 itself knows nothing of it.
@@ -19,8 +19,7 @@ from typing import Any
 
 from syncd.albert.transport import Transport
 from syncd.albert.wire import Request
-from syncd.mirror.db.database import Database
-from syncd.mirror.db.group_commit import one_by_one
+from syncd.mirror.db.group_commit import Writer, one_by_one
 
 
 class Places:
@@ -75,7 +74,7 @@ def main() -> None:
 
     places = Places(os.environ.get("PLACE", ""))
     for owner, method, name in (
-        (Database, "_run", commit_name),
+        (Writer, "_run", commit_name),
         (Transport, "send", request_name),
     ):
         setattr(owner, method, places.around(getattr(owner, method), name))

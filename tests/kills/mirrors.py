@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 import asyncpg
 import sqlalchemy as sa
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from tests.helpers.postgres_server import PostgresServer, in_thread
 
 SETTLES = 1.5

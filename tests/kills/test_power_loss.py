@@ -7,7 +7,6 @@ aside, cut at every frame and in the middle of frames, with garbage behind the c
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ import sqlalchemy as sa
 
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.sqlite import WRITER_PRAGMAS
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import operations
 

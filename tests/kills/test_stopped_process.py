@@ -19,6 +19,7 @@ import structlog
 
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import SystemClock
+from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import operations
@@ -26,12 +27,15 @@ from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
+from syncd.witness import Witness
 from tests.kills.harness import ROOT
 
 SLEEPER = """
 import sys, anyio, sqlalchemy as sa
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import SystemClock
+from syncd.lookups import Lookups
+from syncd.witness import Witness
 from syncd.push.record import RetryPolicy
 from syncd.rules.retry import Backoff
 from syncd.logs import configure
@@ -44,8 +48,10 @@ async def main(file, url):
     async with Database(sa.make_url(f"sqlite+aiosqlite:///{file}"), busy_timeout=5) as database:
         async with AsyncAlbertSession(base_url=url, token="sandbox-token", timeout=20) as session:
             log = configure(level="debug", style="json")
-            push = Push(database=database, albert=ChatSessionCollection(session=session), clock=SystemClock(), log=log,
-                        settings=settings, owner="sleeper")
+            albert, clock = ChatSessionCollection(session=session), SystemClock()
+            witness = Witness(database=database, albert=albert, clock=clock, log=log)
+            lookups = Lookups(albert=albert, clock=clock, witness=witness)
+            push = Push(database=database, lookups=lookups, clock=clock, log=log, settings=settings, owner="sleeper")
             await push.drain()
 
 anyio.run(main, *sys.argv[1:])
@@ -58,11 +64,11 @@ async def _take_over(database: Database, sandbox: Sandbox) -> None:
         concurrency=1, lease=60, retry_policy=RetryPolicy(max_attempts=8, backoff=Backoff(0, 1), settle=0)
     )
     async with AsyncAlbertSession(base_url=sandbox.url, token=sandbox.token) as session:
-        push = Push(
-            database=database, albert=ChatSessionCollection(session=session), clock=SystemClock(),
-            log=structlog.wrap_logger(None, processors=[structlog.testing.LogCapture()]), settings=settings,
-            owner="other",
-        )  # fmt: skip
+        log = structlog.wrap_logger(None, processors=[structlog.testing.LogCapture()])
+        albert, clock = ChatSessionCollection(session=session), SystemClock()
+        witness = Witness(database=database, albert=albert, clock=clock, log=log)
+        lookups = Lookups(albert=albert, clock=clock, witness=witness)
+        push = Push(database=database, lookups=lookups, clock=clock, log=log, settings=settings, owner="other")
         await push.recover(abandoned=False)
         await push.drain()
     row = await database.read(lambda c: operations.get(c, 1))

@@ -6,15 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
+from syncd.mirror.db.sqlite import sync_engine
 from syncd.mirror.schema import migrate
 
 
 @pytest.fixture(scope="session")
 def empty_mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("schema") / "syncd.db"
-    engine = sa.create_engine(f"sqlite:///{path}")
+    engine = sync_engine(path)
     with engine.begin() as connection:
         migrate.migrate(connection)
     engine.dispose()

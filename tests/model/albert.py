@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import anyio
 
@@ -53,7 +54,21 @@ class Weather:
     kinds: tuple[str, ...] = BEFORE + AFTER
     refused: bool = False
     outage: bool = False
+    forbidden: bool = False
     broken: float = 0.0
+    gateway: str | None = None
+    """Which requests a gateway answers by 404: a name of `GATEWAYS`."""
+    gateway_body: str = ""
+
+
+GATEWAYS: dict[str, Callable[[str, str], bool]] = {
+    "all": lambda _method, _path: True,
+    "look-ups": lambda method, path: method == "GET" and path != SESSIONS,
+    "look-ups by source id": lambda _method, path: path.startswith(f"{SESSIONS}/source/"),
+    "changes": lambda method, _path: method != "GET",
+    "deletes": lambda method, _path: method == "DELETE",
+}
+GATEWAY_BODIES = ("<html>404 Not Found</html>", '{"message": "no Route matched"}', "")
 
 
 @dataclass
@@ -70,6 +85,8 @@ class Served:
     """When a GET by id was answered by 404 or 410."""
     foreign: set[str] = field(default_factory=set)
     """Source ids that others have created or changed."""
+    updated: set[tuple[str, str | None]] = field(default_factory=set)
+    """The session and the new name of each PATCH of ours that was applied, and of each name that a session had."""
     doubled: list[str] = field(default_factory=list)
     """Source ids that got a second session by a POST of ours."""
     log: list[str] = field(default_factory=list)
@@ -88,6 +105,10 @@ class Tenant:
         self.api = Api(self.store, Tokens("t", now, jitter), self._issued_at)
         self.late: TaskGroup | None = None
         self.latest_late = 6.0
+        self.renames = False
+        """Whether a create stores its source id in upper case."""
+        self.finds_both = False
+        """Whether such a session is found by the source id that the create named, too."""
 
     def _issued_at(self) -> float:
         """Return the time in page keys: none but where they expire, so that an unchanged page is the same bytes."""
@@ -101,6 +122,7 @@ class Tenant:
         """Note a version."""
         versions, number = self.served.rows[session.id], len(self.served.rows[session.id])
         versions[self.row(session)] = number
+        self.served.updated.add((session.id, session.name))
         versions[read_item(session.wire())] = number  # the answer to a create has no unknown fields
 
     def truth(self) -> dict[str, Row]:
@@ -126,6 +148,8 @@ class Tenant:
         """Do a request and return its answer."""
         self.store.catch_up(self.habits.listing_lag, self.habits.lookup_lag)
         before = len(self.store.effects)
+        if self.renames:
+            path, body = self._renamed(method, path, body)
         if method == "POST":
             source = json.loads(body)["sourceSessionId"]
             if self.store.truth.of_source(source) is not None and self.habits.duplicate_create == "duplicate":
@@ -137,6 +161,15 @@ class Tenant:
                 self.note(self.store.truth.by_id[effect.session_id])
         payload = response.body
         return response.status, payload if isinstance(payload, bytes) else b""
+
+    def _renamed(self, method: str, path: str, body: bytes) -> tuple[str, bytes]:
+        if method == "POST":
+            wire = json.loads(body)
+            body = json.dumps(wire | {"sourceSessionId": wire["sourceSessionId"].upper()}).encode()
+        place, _, source = path.rpartition("/source/")
+        if place and self.finds_both and self.store.lookup.of_source(unquote(source)) is None:
+            path = f"{place}/source/{segment(unquote(source).upper())}"
+        return path, body
 
 
 class Client(ChatSessionCollection):
@@ -169,6 +202,11 @@ class Client(ChatSessionCollection):
     async def create_raw(self, *, body: Mapping[str, object]) -> bytes:
         return await self._exchange("POST", SESSIONS, body=json.dumps(dict(body)).encode())
 
+    async def update_raw(self, *, id: str | None, changes: Mapping[str, str | None]) -> None:
+        data = [{"operation": "update", "attribute": name, "newValue": value} for name, value in changes.items()]
+        body = json.dumps({"data": data}).encode()
+        await self._exchange("PATCH", f"{SESSIONS}/{segment(id)}", body=body, item=id)
+
     async def delete(self, *, id: str | None) -> None:
         await self._exchange("DELETE", f"{SESSIONS}/{segment(id)}", item=id)
 
@@ -190,6 +228,9 @@ class Client(ChatSessionCollection):
             self.on_change(method, item or "", body)
         tenant.served.log.append(f"{tenant.now():.2f} {method} {path}")
         await self._pause(self.timeout)
+        weather = tenant.weather
+        if weather.gateway is not None and GATEWAYS[weather.gateway](method, path):
+            raise http_error_class(404)("", status_code=404, method=method, path=path, body=weather.gateway_body)
         fault = self._fault(method)
         if fault in BEFORE:
             await self._fail(fault)
@@ -204,7 +245,7 @@ class Client(ChatSessionCollection):
             if status in {404, 410} and item is not None and method == "GET":
                 tenant.served.absences[item].append(tenant.now())
             raise http_error_class(status)("no", status_code=status, method=method, path=path, body=payload.decode())
-        if method != "DELETE":
+        if method not in {"DELETE", "PATCH"}:
             self._note_session(payload)
         return payload
 
@@ -214,6 +255,8 @@ class Client(ChatSessionCollection):
             return "e401"
         if weather.outage:
             return "e500"
+        if weather.forbidden:
+            return "e403"
         if jitter.random() >= weather.jitter:
             return None
         fault = jitter.choice(weather.kinds)

@@ -89,6 +89,9 @@ class StepStore:
         if self.dead:
             raise KilledError
 
+    def wal_bytes(self) -> None:
+        """Return None: no schedule looks at it."""
+
     async def aclose(self) -> None:
         """Close nothing: the schedules share it."""
 
@@ -97,11 +100,8 @@ class ModelDatabase(Database):
     """The real database over such a store."""
 
     def __init__(self, kept: Store, checker: Checker) -> None:
-        super().__init__(kept.url)
-        self.steps = self.store = StepStore(kept, checker)
-
-    def __post_init__(self) -> None:
-        """Open nothing: the store has it open."""
+        self.steps = StepStore(kept, checker)
+        super().__init__(kept.url, store=self.steps)
 
 
 @dataclass
@@ -164,20 +164,20 @@ class Life:
 
     def pull(self) -> Pull:
         """Make the flow of passes."""
-        return Pull(settings=self.plan.pull, jitter=self.jitter.random, **self._parts())
+        parts = self._parts()
+        del parts["lookups"]
+        return Pull(settings=self.plan.pull, jitter=self.jitter.random, albert=self.client, **parts)
 
     def reconcile(self) -> Reconcile:
         """Make the flow of source ids."""
-        parts = self._parts()
-        del parts["albert"]
-        return Reconcile(settle=self.plan.push.retry_policy.settle, lookups=self.lookups, **parts)
+        return Reconcile(settle=self.plan.push.retry_policy.settle, **self._parts())
 
     def _push(self, owner: str) -> Push:
         return Push(settings=self.plan.push, jitter=self.jitter.random, owner=owner, **self._parts())
 
     def _parts(self) -> dict[str, Any]:
         log = QuietLog(self.events)
-        return {"database": self.database, "albert": self.client, "clock": self.clock, "log": log}
+        return {"database": self.database, "lookups": self.lookups, "clock": self.clock, "log": log}
 
     async def _passes(self) -> None:
         pull = self.pull()

@@ -23,6 +23,8 @@ CONTENT = (
 )  # fmt: skip
 FINAL = frozenset({"succeeded", "dead", "cancelled"})
 ACTIVE = ("pending", "running", "unknown", "dead")
+KINDS = {"DELETE": "delete", "PATCH": "update"}
+"""The kind of operation that may send a request of a method to a session."""
 COUNTS = ("inserted", "updated", "unchanged", "restored")
 
 FEED = "SELECT seq FROM chat_session_changes WHERE seq > {} ORDER BY seq"
@@ -193,15 +195,7 @@ class Checker:
                 continue
             if method == "POST" and row["kind"] == "create" and row["source_session_id"] == source:
                 return
-            if (
-                method == "DELETE"
-                and row["kind"] == "delete"
-                and item
-                in {
-                    row["session_id"],
-                    row["target_session_id"],
-                }
-            ):
+            if KINDS.get(method) == row["kind"] and item in {row["session_id"], row["target_session_id"]}:
                 return
         raise BrokenError(f"5: {method} {item or source} was sent without a claim")
 
@@ -229,18 +223,38 @@ class Checker:
                 self._succeeded(row, sessions)
 
     def _succeeded(self, row: dict[str, Any], sessions: State) -> None:
+        if row["kind"] == "delete":
+            self._deleted(row, sessions)
+        elif row["kind"] == "update":
+            self._updated(row)
+        else:
+            self._created(row, sessions)
+
+    def _deleted(self, row: dict[str, Any], sessions: State) -> None:
+        number, session_id = row["id"], row["result_session_id"]
+        store = self.tenant.store.truth
+        there = store.by_id.get(session_id) if session_id else store.of_source(row["source_session_id"])
+        if there is not None and there.source not in self.tenant.served.foreign:
+            raise BrokenError(f"7: operation {number} deleted {session_id}, and Albert still has {there.id}")
+        # a session that the mirror had never seen leaves a tombstone only when an answer that lags brings it
+        if session_id in self._sessions:
+            self._gone[session_id] = self.tenant.now()
+            if sessions[session_id]["deleted_at"] is None:
+                raise BrokenError(f"7: operation {number} deleted {session_id}, which is still live")
+
+    def _updated(self, row: dict[str, Any]) -> None:
+        if row["name"] and (row["result_session_id"], row["name"]) not in self.tenant.served.updated:
+            raise BrokenError(f"7: operation {row['id']} updated {row['result_session_id']}, which never had that name")
+
+    def _created(self, row: dict[str, Any], sessions: State) -> None:
         number, session_id = row["id"], row["result_session_id"]
         result = sessions.get(session_id)
-        if row["kind"] == "delete":
-            # one that the mirror had never seen leaves a tombstone only when an answer that lags brings it
-            if session_id in self._sessions:
-                self._gone[session_id] = self.tenant.now()
-                if sessions[session_id]["deleted_at"] is None:
-                    raise BrokenError(f"7: operation {number} deleted {session_id}, which is still live")
-            return
         if result is None:
             raise BrokenError(f"7: operation {number} names {session_id}, which is not there")
-        if result["source_session_id"] != row["source_session_id"]:
+        requested = {row["source_session_id"]}
+        if self.tenant.renames and self.tenant.finds_both:
+            requested.add(row["source_session_id"].upper())
+        if result["source_session_id"] not in requested:
             raise BrokenError(f"7: operation {number} names a session of another source")
         ours = row["source_session_id"] not in self.tenant.served.foreign
         there = session_id in self.tenant.store.truth.by_id
@@ -328,6 +342,7 @@ class Checker:
                 row["state"] == "missing"
                 or "cannot be sent" in (row["note"] or "")
                 or "too long" in (row["note"] or "")
+                or (self.tenant.renames and self.tenant.finds_both and "Albert answers with" in (row["note"] or ""))
             )
             if source not in carriers and source not in busy and not settled:
                 raise BrokenError(f"9: the source id {source}, which nobody carries, is {row}")

@@ -27,6 +27,8 @@ class Plan:
     owners: int
     jump: float
     late: float
+    renames: bool
+    finds_both: bool
 
     @property
     def lag(self) -> float:
@@ -40,8 +42,8 @@ def plan(jitter: Random) -> Plan:
     backoff = Backoff(0.5, 8.0)
     grace = jitter.choice((0.0, 6.0, 25.0))
     jump = jitter.choice((3600.0, 30.0, -30.0, -3600.0)) if jitter.random() < 0.2 else 0.0
-    late = jitter.choice((0.0, 1.0, 3.0)) if jump >= 0 else 0.0
-    room = (settle - late) * 0.95 if jump == 0 else 0.0  # a jump hides from syncd what it has done just before
+    late = jitter.choice((0.0, 1.0, 3.0))
+    room = (settle - late) * 0.95
     habits = Habits(
         page_size=jitter.choice((1, 2, 3, 7)),
         duplicate_create=jitter.choice(("duplicate", "duplicate", "conflict", "bad_request", "first")),
@@ -71,4 +73,6 @@ def plan(jitter: Random) -> Plan:
         owners=jitter.choice((1, 1, 1, 2)),
         jump=jump,
         late=late,
+        renames=jitter.random() < 0.05,
+        finds_both=jitter.random() < 0.5,
     )  # fmt: skip

@@ -23,9 +23,10 @@ import anyio
 import sqlalchemy as sa
 
 from syncd.mirror.store import operations, passes
+from syncd.pull.flow import Pull
 from syncd.push.flow import Push
 from syncd.rules.versions import CLOCK_SLACK
-from tests.model.albert import AFTER, BEFORE, KilledError, Tenant
+from tests.model.albert import AFTER, BEFORE, GATEWAY_BODIES, GATEWAYS, KilledError, Tenant
 from tests.model.daemon import Life, ModelClock, ModelDatabase
 from tests.model.invariants import BrokenError, Checker
 from tests.model.loop import VirtualLoop, run
@@ -47,6 +48,7 @@ class Simulation:
         self.clock = ModelClock(loop)
         self.tenant = Tenant(self.jitter, self.plan.habits, loop.time)
         self.tenant.latest_late = self.plan.late
+        self.tenant.renames, self.tenant.finds_both = self.plan.renames, self.plan.finds_both
         self.checker = Checker(store, self.tenant, self.plan.guard)
         self.events: list[str] = []
         self.life: Life | None = None
@@ -140,13 +142,18 @@ class Simulation:
     def _enqueue(self) -> None:
         draw = self.jitter.random()
         source = self.jitter.choice(SOURCES if draw < 0.95 else HOSTILE[1:])
-        row: tuple[str, str | None, str | None, str] = ("create", source, None, f"ours {self.loop.turns}")
-        if draw < 0.2:
-            row = ("delete", source, None, "")
-        elif draw < 0.4 and (one := self._some()) is not None:
-            row = ("delete", None, one, "")
+        name, one = f"ours {self.loop.turns} {self.jitter.random()}", self._some()
+        row: tuple[str, str | None, str | None, str | None, str | None] = ("create", source, None, name, None)
+        if draw < 0.15:
+            row = ("delete", source, None, None, None)
+        elif draw < 0.3 and one is not None:
+            row = ("delete", None, one, None, None)
+        elif draw < 0.4:
+            row = ("update", source, None, name, self.jitter.choice((None, "FOL9", "")))
+        elif draw < 0.5 and one is not None:
+            row = ("update", None, one, name, None)
         insert = (
-            "INSERT INTO operations (kind, source_session_id, session_id, name) VALUES (?, ?, ?, nullif(?, '')) "
+            "INSERT INTO operations (kind, source_session_id, session_id, name, parent_id) VALUES (?, ?, ?, ?, ?) "
             "RETURNING id"
         )
         self._write(lambda c: c.exec_driver_sql(insert, row).scalar())
@@ -188,12 +195,16 @@ class Simulation:
         weather.kinds = self.jitter.choice((BEFORE, AFTER, BEFORE + AFTER, (self.jitter.choice(BEFORE + AFTER),)))
         weather.refused = self.jitter.random() < 0.05
         weather.outage = self.jitter.random() < 0.05
+        weather.forbidden = self.jitter.random() < 0.05
+        weather.gateway = self.jitter.choice(tuple(GATEWAYS)) if self.jitter.random() < 0.15 else None
+        weather.gateway_body = self.jitter.choice(GATEWAY_BODIES)
         weather.broken = self.jitter.choice((0.0, 0.0, 0.1))
 
     async def _converge(self) -> None:
         """Stop the faults; then two passes and the grace must do."""
         weather, habits = self.tenant.weather, self.tenant.habits
         weather.jitter, weather.broken, weather.refused, weather.outage = 0.0, 0.0, False, False
+        weather.forbidden, weather.gateway = False, None
         # a clock that was set back by less than clocks may differ is waited for
         set_back = CLOCK_SLACK.total_seconds() if self.clock.offset < 0 else 0.0
         await anyio.sleep(max(habits.listing_lag, habits.lookup_lag, set_back) + 0.1)
@@ -206,28 +217,36 @@ class Simulation:
             if not self.store.alone:
                 await self.clock.sleep(self.plan.push.lease + 0.1)  # what the dead have claimed is theirs until then
             await push.recover(abandoned=self.store.alone)
-            await self._settle(push)
+            all_over = await self._settle(push, rounds=20)
             if await self._running(life):
                 await pull.run()  # the pass that the faults interrupted
-            left = 2
-            for _ in range(5):
-                outcome = await pull.run()
-                left -= outcome.state != "held"
-                if outcome.state == "held":  # the operator's answer costs a pass of its own
-                    self._approve(outcome.pass_id)
-                elif outcome.state != "complete":
-                    raise BrokenError(f"9: a pass without faults is {outcome}")
-                if not left:
-                    break
-                await self.clock.sleep(self.plan.guard.grace + 1)
-            await self._settle(push)  # what a dead operation on a session blocked, until that was found deleted
+            await self._two_passes(pull)
+            # a dead operation on a session blocks others until the session is found deleted
+            if not await self._settle(push, rounds=200):
+                raise BrokenError("9: the queue does not come to its end")
+            if not all_over:  # operations that waited until the passes found witnesses
+                await self._two_passes(pull)
             self._write(lambda c: c.exec_driver_sql("UPDATE source_sessions SET checked_at = NULL"))
+            await reconcile.run()  # the first answers after a gateway failed are not believed
             for _ in range(2):
                 if await reconcile.run():
                     raise BrokenError("9: source ids without an answer, without faults")
         self.checker.look()
         self.checker.duplicates(self.plan.lag, self.plan.push.retry_policy.settle)
         self.checker.converged()
+
+    async def _two_passes(self, pull: Pull) -> None:
+        left = 2
+        for _ in range(5):
+            outcome = await pull.run()
+            left -= outcome.state != "held"
+            if outcome.state == "held":  # the operator's answer costs a pass of its own
+                self._approve(outcome.pass_id)
+            elif outcome.state != "complete":
+                raise BrokenError(f"9: a pass without faults is {outcome}")
+            if not left:
+                break
+            await self.clock.sleep(self.plan.guard.grace + 1)
 
     def _approve(self, pass_id: int) -> None:
         self._write(lambda c: passes.decide(c, pass_id, "approved", self.clock.now()))
@@ -236,18 +255,18 @@ class Simulation:
         query = "SELECT count(*) FROM passes WHERE state = 'running'"
         return bool(await life.database.read(lambda c: c.exec_driver_sql(query).scalar()))
 
-    async def _settle(self, push: Push) -> None:
-        """Work the queue until nothing in it waits for a time."""
-        for _ in range(200):
+    async def _settle(self, push: Push, *, rounds: int) -> bool:
+        """Work the queue until nothing in it waits for a time; return whether that was so after some rounds."""
+        for _ in range(rounds):
             await push.drain()
             now = self.clock.now()
             due = await push.database.read(partial(operations.next_due, after=now))
             if due is None:
-                return
+                return True
             await self.clock.sleep(max((due - now).total_seconds(), 0.0) + 0.001)
             if self.life is not None and self.loop.moment > 100_000:
                 break
-        raise BrokenError("9: the queue does not come to its end")
+        return False
 
 
 def _only_killed(error: BaseException) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from syncd.mirror.db import sqlite
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
 
 Values = tuple[Any, ...]
@@ -71,7 +71,7 @@ class SqliteStore:
         base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a temporary directory in it
         self.folder = Path(tempfile.mkdtemp(prefix="syncd-model-", dir=base))
         self.url = sa.make_url(f"sqlite+aiosqlite:///{self.folder / 'model.db'}")
-        self._engine = sa.create_engine(self.url.set(drivername="sqlite"), poolclass=sa.pool.StaticPool)
+        self._engine = sqlite.sync_engine(self.folder / "model.db", poolclass=sa.pool.StaticPool)
         sqlite.prepare(self._engine, PRAGMAS, begin="BEGIN")  # nobody else is there
         self._connection = self._engine.connect()
         with self._connection.begin():

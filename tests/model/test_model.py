@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from syncd.lookups import Absent, Lookups
 from syncd.mirror.store import operations, passes
+from syncd.push import kinds
+from syncd.push.evidence import Recency, Settling
+from syncd.push.outcomes import Effect
+from syncd.push.targets import NoHolder
+from syncd.witness import Witness
 from tests.model.invariants import BrokenError
 from tests.model.simulation import simulate
 from tests.model.soak import run_batch
@@ -57,16 +64,16 @@ def test_schedule_is_the_same_for_the_same_seed(store: SqliteStore) -> None:
         assert once == again
 
 
-def _breaks(store: SqliteStore, words: str) -> bool:
-    """Whether one of some schedules breaks an invariant with these words."""
-    for seed in range(100, 140):
+def _breaks(store: SqliteStore, *texts: str, first: int = 100, count: int = 40) -> bool:
+    """Whether one of some schedules breaks an invariant with one of these texts."""
+    for seed in range(first, first + count):
         try:
             simulate(seed, store)
         except BaseExceptionGroup as error:
-            if words in str(error.exceptions[0]):
+            if any(text in str(error.exceptions[0]) for text in texts):
                 return True
         except BrokenError as error:
-            if words in str(error):
+            if any(text in str(error) for text in texts):
                 return True
     return False
 
@@ -80,17 +87,46 @@ def test_model_notices_that_no_session_is_ever_missed(store: SqliteStore, monkey
 def test_model_notices_a_create_that_is_sent_without_a_look(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("syncd.push.attempt._look_up", _finds_nothing)
-    monkeypatch.setattr("syncd.push.attempt._there_after_all", _knows_nothing)
+    monkeypatch.setattr(Lookups, "by_source", _finds_nothing)
+    monkeypatch.setattr(kinds, "look_for_holder", _knows_nothing)
     assert _breaks(store, "6: ")
 
 
-async def _finds_nothing(_: object) -> int:
-    return 404
+async def _finds_nothing(*_: object) -> Absent:
+    return Absent(404)
 
 
-async def _knows_nothing(_: object) -> None:
-    return None
+async def _knows_nothing(*_: object) -> NoHolder:
+    return NoHolder(404, Effect())
+
+
+def test_model_notices_that_every_404_is_believed(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def believe(*_: object, **__: object) -> None:
+        pass
+
+    monkeypatch.setattr(Witness, "confirm", believe)
+    assert _breaks(store, "6: ", "7: ")
+
+
+def test_model_notices_look_ups_that_end_when_the_clock_steps_forward(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_the_wall_clock(self: Settling, operation: operations.Operation) -> float:
+        return (self.clock.now() - (operation.unknown_since or self.clock.now())).total_seconds()
+
+    monkeypatch.setattr(Settling, "elapsed", by_the_wall_clock)
+    assert _breaks(store, "6: ", first=100, count=400)
+
+
+def test_model_notices_a_session_that_is_taken_for_gone_after_a_step(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_the_wall_clock(self: Recency, _: str, observed_at: datetime | None) -> bool:
+        now = self.clock.now()
+        return observed_at is not None and now - timedelta(seconds=self.settle) < observed_at <= now
+
+    monkeypatch.setattr(Recency, "is_recent", by_the_wall_clock)
+    assert _breaks(store, "6: ", first=100, count=400)
 
 
 def test_model_notices_a_request_without_a_durable_claim(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:

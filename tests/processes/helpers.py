@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
@@ -15,6 +14,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -45,6 +45,25 @@ async def test_row_inserted_with_plain_sql_is_applied_within_a_second(syncd: Syn
     assert syncd.sql("SELECT count(*) AS n FROM operations WHERE state = 'succeeded'") == [{"n": 6}]
 
 
+async def test_updates_of_every_form_reach_albert_and_the_mirror(syncd: Syncd) -> None:
+    daemon = await syncd.run(SYNCD_PASS_INTERVAL="600", SYNCD_RECONCILE_INTERVAL="600")
+    await daemon.event("pass.complete")
+    first, second, third, *_ = syncd.sandbox.live()
+    source = syncd.sandbox.live()[second]["sourceSessionId"]
+
+    syncd.sql("INSERT INTO operations (kind, session_id, name) VALUES ('update', ?, 'by SQL')", first)
+    queued = await syncd.call("enqueue", "update", "--source-session-id", source, "--name", "by command")
+    assert queued.code == 0
+    rows = [{"kind": "update", "id": third, "name": "by import", "parent_id": ""}]
+    (syncd.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert (await syncd.call("enqueue", "import", "rows.jsonl")).code == 0
+
+    names = {first: "by SQL", second: "by command", third: "by import"}
+    await eventually(lambda: names.items() <= {row["id"]: row["name"] for row in syncd.rows(EVERYTHING)}.items())
+    assert names.items() <= {one: wire["name"] for one, wire in syncd.sandbox.live().items()}.items()
+    assert syncd.sql("SELECT count(*) AS n FROM operations WHERE state = 'succeeded'") == [{"n": 3}]
+
+
 async def test_source_id_inserted_with_plain_sql_is_reconciled_without_waiting_for_the_interval(syncd: Syncd) -> None:
     daemon = await syncd.run(SYNCD_PASS_INTERVAL="600", SYNCD_RECONCILE_INTERVAL="600")
     await daemon.event("pass.complete")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from tests.processes.helpers import Syncd, eventually
 
 

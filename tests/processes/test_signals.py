@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sqlite3
 import time
 from contextlib import closing
 
@@ -12,6 +11,7 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from tests.helpers.postgres_server import PostgresServer
 from tests.helpers.tcp_proxy import proxied
 from tests.processes.helpers import COMMAND, Syncd, eventually
@@ -19,12 +19,13 @@ from tests.processes.helpers import COMMAND, Syncd, eventually
 GRACE = 3.0
 BETWEEN = """\
 import os, signal, sys
-from syncd.cli import daemon, main
-tell = daemon._tell_database
-def told(*given):
-    tell(*given)
+from syncd.__main__ import main
+from syncd.daemon import run
+log_database = run.log_database
+async def signalled(*given):
+    await log_database(*given)
     os.kill(os.getpid(), signal.{name})
-daemon._tell_database = told
+run.log_database = signalled
 sys.argv = ["syncd", "run"]
 main()
 """
@@ -78,7 +79,7 @@ async def test_database_that_hangs_does_not_keep_the_daemon_beyond_the_grace(
         with anyio.fail_after(30):
             await proxy.held.wait()
         assert await daemon.stop(seconds=20) == 0
-        assert daemon.events()[-1]["reason"] == "the grace was over, and something still hung"
+        assert daemon.events()[-1]["reason"] == "the grace was over, and something was still waited for"
 
 
 async def test_answer_that_comes_within_the_grace_is_written_down(syncd: Syncd) -> None:
@@ -137,7 +138,7 @@ async def test_interrupted_once_ends_in_good_order_and_the_next_one_goes_on(
     await running.event("page.mirrored")
     running.process.send_signal(number)
     assert await running.code() == 128 + number
-    assert running.err.read_text() == "interrupted; the next cycle goes on from here\n"
+    assert running.err.read_text() == "interrupted; the next cycle continues from here\n"
     syncd.sandbox.habits.latency = 0
     ended = await syncd.call("once", "--json")
     assert (ended.code, ended.data["pass"]["id"]) == (0, 1)

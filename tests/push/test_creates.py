@@ -122,22 +122,6 @@ async def test_lookup_that_fails_decides_nothing_and_does_not_count(tmp_path: Pa
         assert len(looked) >= 4
 
 
-async def test_answer_about_another_source_is_not_believed(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        stranger = w.sandbox.create(source_session_id="stranger", name="wanted")
-
-        def other(_: web.BaseRequest) -> web.Response:
-            return web.json_response(stranger, status=201)
-
-        w.sandbox.script("POST", SESSIONS, other)
-        (one,) = await w.enqueue(create())
-        await w.push().drain()
-        assert (await w.operation(one))["state"] == "unknown"
-        (row,) = await worked(w, one)
-        assert row["state"] == "succeeded"
-        assert row["result_session_id"] != stranger["id"]
-
-
 @pytest.mark.parametrize("duplicate", ["conflict", "bad_request", "first"])
 async def test_session_made_between_the_lookup_and_the_post_is_adopted(tmp_path: Path, duplicate: Any) -> None:
     async with world(tmp_path, habits=Habits(duplicate_create=duplicate)) as w:

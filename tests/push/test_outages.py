@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from syncd.push.outage import Outage, Pauses
+from syncd.push.outage import SILENCE, Outage, Pauses
 from syncd.rules.retry import Backoff
 from syncd.sandbox.faults import Faults
 from tests.helpers.harness import World, world
@@ -89,21 +89,45 @@ async def test_single_poisonous_operation_dies_while_the_others_go_on(tmp_path: 
         assert "scripted 500" in rows[2]["last_error"]
 
 
-def test_outage_takes_several_operations_and_ends_with_the_first_answer() -> None:
-    outage = Outage(Pauses(Backoff(0.5, 300)))
-    assert [outage.failed(1, at) for at in range(20)] == [False] * 20
-    assert not outage.failed(2, 20)
-    assert outage.failed(3, 21)
-    assert outage.over()
-    assert not outage.over()
-    assert not outage.failed(3, 22)
+def outage() -> Outage:
+    return Outage(Pauses(Backoff(0.5, 300)))
+
+
+def test_outage_takes_several_operations_and_ends_with_the_first_success() -> None:
+    state = outage()
+    assert not any(state.note_failure(1, at).is_outage for at in range(20))
+    assert not state.note_failure(2, 20).is_outage
+    assert state.note_failure(3, 21).is_outage
+    assert state.end()
+    assert not state.end()
+    assert not state.note_failure(3, 22).is_outage
+
+
+def test_attempts_that_were_used_before_an_outage_was_recognized_are_refunded_once() -> None:
+    state = outage()
+    for _ in range(4):
+        state.note_failure(1, 0)
+    state.note_failure(2, 0)
+    assert state.note_failure(3, 0).refunds == 0
+    assert [state.note_failure(1, 0).refunds for _ in range(2)] == [4, 0]
+    assert state.note_failure(2, 0).refunds == 1
+
+
+def test_failures_while_albert_answers_others_are_no_outage_unless_they_are_403() -> None:
+    state = outage()
+    state.note_response(100)
+    for operation in range(3):
+        state.note_failure(operation, 101)
+    assert not state.note_failure(1, 102).is_outage
+    assert state.note_failure(1, 102, forbidden=True).is_outage
+    assert state.note_failure(1, 100 + SILENCE).is_outage
 
 
 def test_pauses_of_an_outage_grow_to_the_longest_and_no_further() -> None:
-    outage, now, pauses = Outage(Pauses(Backoff(0.5, 300))), 0.0, []
+    state, now, pauses = outage(), 0.0, []
     for operation in range(1, 20):
-        outage.failed(operation, now)
-        pauses.append(outage.pauses.left(now))
+        state.note_failure(operation, now)
+        pauses.append(state.pauses.left(now))
         now += pauses[-1]
     assert pauses[:2] == [0, 0]
     assert pauses[2:] == sorted(pauses[2:])
@@ -111,7 +135,7 @@ def test_pauses_of_an_outage_grow_to_the_longest_and_no_further() -> None:
     assert min(pauses[2:]) >= 1
 
 
-def test_pauses_grow_anew_when_albert_answers_somebody_else_and_what_it_asked_for_is_waited() -> None:
+def test_pauses_grow_from_the_shortest_again_after_another_answer_and_a_retry_after_is_waited() -> None:
     pauses, now = Pauses(Backoff(0.5, 300)), 0.0
     for _ in range(12):
         pauses.grow(now)

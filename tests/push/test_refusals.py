@@ -13,14 +13,17 @@ from pydantic import SecretStr
 
 from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
 from syncd.rules.retry import Backoff
+from syncd.sandbox.faults import Faults
 from tests.helpers.harness import world
 from tests.push.helpers import SESSIONS, create, effects, finished, times, until, worked, working
 
 pytestmark = pytest.mark.both_databases
 
 
-@pytest.mark.parametrize("status", [402, 405, 412, 415, 422, 428])
-@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("method", "status"),
+    [(method, status) for method in ("GET", "POST") for status in (402, 412, 415, 422, 428)] + [("GET", 405)],
+)
 async def test_other_4xx_is_dead_at_once_with_words_and_status(tmp_path: Path, method: str, status: int) -> None:
     async with world(tmp_path) as w:
         w.sandbox.script(method, SESSIONS, status)
@@ -89,10 +92,7 @@ async def test_429_that_says_no_time_is_waited_for_ever_longer_and_counts_no_att
     async with world(tmp_path) as w:
         w.sandbox.script("POST", SESSIONS, 429, times=8)
         (one,) = await w.enqueue(create())
-        push = w.push()
-        push.jitter = lambda: 1.0
-        async with working(push):
-            (row,) = await finished(w, one)
+        (row,) = await worked(w, one)
         assert (row["state"], row["attempts"]) == ("succeeded", 1)
         at = times(w, "POST")
         waits = [later - earlier for earlier, later in itertools.pairwise(at)]
@@ -128,9 +128,7 @@ async def test_connection_that_was_never_made_is_retried(tmp_path: Path) -> None
         nobody = AsyncAlbertSession(base_url="http://127.0.0.1:9", token="t", timeout=2)
         (one,) = await w.enqueue(create())
         async with nobody:
-            push = w.push()
-            push.albert = ChatSessionCollection(session=nobody)
-            await push.drain()
+            await w.push(albert=ChatSessionCollection(session=nobody)).drain()
         row = await w.operation(one)
         assert (row["state"], row["attempts"]) == ("pending", 1)
         (row,) = await worked(w, one)
@@ -144,14 +142,15 @@ async def test_refused_token_pauses_the_queue_burns_no_attempt_and_resumes(tmp_p
         push, began = w.push(), w.clock.monotonic()
         async with working(push):
             await until(lambda: w.clock.monotonic() > began + 3600)
-            assert push.refused is not None
+            reason = push.refused
+            assert reason is not None
             assert len(w.sandbox.requests) < 40
             rows = await w.sql("SELECT DISTINCT state, attempts FROM operations")
             assert rows == [{"state": "pending", "attempts": 0}]
             w.sandbox.tokens.static_accepted = True
             rows = await finished(w, *ids)
         assert {row["state"] for row in rows} == {"succeeded"}
-        assert push.__dict__["refused"] is None
+        assert push.refused is None, "Albert accepts the token again"
         assert w.named("queue.paused")
         assert w.named("queue.resumed")
 
@@ -186,8 +185,7 @@ async def test_revoked_token_is_renewed_once_for_all_operations(tmp_path: Path) 
     async with world(tmp_path) as w:
         keys = AlbertClientCredentials(id=w.sandbox.client_id, secret=SecretStr(w.sandbox.client_secret))
         async with AsyncAlbertSession(base_url=w.sandbox.url, auth_manager=keys, timeout=5) as session:
-            push = w.push(concurrency=16)
-            push.albert = ChatSessionCollection(session=session)
+            push = w.push(albert=ChatSessionCollection(session=session), concurrency=16)
             await w.enqueue(create("first"))
             await push.drain()
             w.sandbox.tokens.revoke()
@@ -202,3 +200,41 @@ async def test_revoked_token_is_renewed_once_for_all_operations(tmp_path: Path) 
 def test_backoff_is_full_jitter_within_its_bounds(attempt: int, jitter: Any) -> None:
     wait = Backoff(0.5, 300).wait(attempt, jitter=jitter)
     assert wait == min(300, 0.5 * 2 ** (attempt - 1)) * jitter
+
+
+@pytest.mark.parametrize("listing_works", [False, True])
+async def test_403_for_all_operations_is_an_outage_and_uses_no_attempts(tmp_path: Path, listing_works: bool) -> None:
+    async with world(tmp_path) as w:
+        there = [w.sandbox.create(source_session_id=f"old-{n}", name="old")["id"] for n in range(4)]
+        ids = await w.enqueue(
+            *(create(f"s-{n}") for n in range(4)),
+            *({"kind": "delete", "session_id": there[n]} for n in range(2)),
+            {"kind": "update", "session_id": there[2], "name": "new"},
+        )
+        w.sandbox.faults = Faults(forbidden=1.0)
+        push, began = w.push(max_attempts=3), w.clock.monotonic()
+
+        async def answers() -> None:
+            while listing_works:
+                push.note_response()
+                await w.clock.sleep(5)
+
+        async with working(push) as group:
+            group.start_soon(answers)
+            await until(lambda: w.clock.monotonic() >= began + 600)
+            states = await w.sql("SELECT DISTINCT state FROM operations")
+            assert {row["state"] for row in states} <= {"pending", "running"}
+            w.sandbox.faults = Faults()
+            rows = await finished(w, *ids)
+            group.cancel_scope.cancel()
+        assert {(row["state"], row["attempts"]) for row in rows} == {("succeeded", 1)}
+        assert len(w.named("queue.slowed")) == len(w.named("queue.resumed")) == 1
+
+
+async def test_403_for_one_operation_uses_its_attempts_while_others_succeed(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("GET", f"{SESSIONS}/source/poisonous", 403, times=100)
+        ids = await w.enqueue(create("poisonous"), *(create(f"s-{n}") for n in range(6)))
+        rows = await worked(w, *ids, max_attempts=3)
+        assert [row["state"] for row in rows] == ["dead", *["succeeded"] * 6]
+        assert (rows[0]["attempts"], rows[0]["last_status"]) == (3, 403)

@@ -9,7 +9,6 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.mirror.store import sources
-from syncd.reconcile import RECHECK
 from syncd.sandbox import Habits
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS, create
@@ -51,7 +50,7 @@ async def test_source_that_answers_404_is_missing_and_asked_again_only_after_a_w
         assert len(w.sandbox.requests) == 1
         assert len(w.named("source.missing")) == 1
         w.sandbox.create(source_session_id="nobody", name="n")
-        w.clock.forward(RECHECK + 1)
+        w.clock.forward(3601)
         await w.reconcile().run()
         assert (await source(w, "nobody"))["state"] == "linked"
 

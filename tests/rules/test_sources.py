@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from syncd.records.parse import Row
-from syncd.rules.sources import difference, source_state
+from syncd.rules.sources import alike, difference, source_state
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -45,8 +45,25 @@ def test_the_mirror_cannot_tell_of_a_source_id_that_nobody_carries() -> None:
 
 
 def test_the_difference_of_an_adopted_session_is_named() -> None:
-    assert difference(row("n"), name="n", parent_id=None) is None
-    told = str(difference(row("n"), name="other", parent_id="FOL1"))
-    assert "'n'" in told
-    assert "'other'" in told
-    assert "FOL1" in told
+    assert difference(row("n"), {"name": "n", "parent_id": None}) is None
+    text = difference(row("n"), {"source_session_id": "S", "name": "other", "parent_id": "FOL1"})
+    assert text == "source id is 's' and not 'S', name is 'n' and not 'other', folder is None and not 'FOL1'"
+
+
+def test_columns_that_are_not_wanted_are_not_compared() -> None:
+    assert difference(row("n"), {"parent_id": None}) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("CRM-Äpfel-77", "crm-äpfel-77", True),
+        (" r-1", "r-1", True),
+        ("A\u0308pfel", "Äpfel", True),
+        ("STRASSE", "straße", True),
+        ("r-1", "r-2", False),
+        ("r 1", "r1", False),
+    ],
+)
+def test_source_ids_are_alike_when_they_differ_only_in_form(one: str, other: str, expected: bool) -> None:
+    assert alike(one, other) is expected

@@ -21,7 +21,9 @@ async def test_the_official_sdk_creates_reads_lists_updates_and_deletes(
         assert [each.id async for each in sessions.get_all(name=["from the SDK"])] == ["SES26"]
         updated = await sessions.update(id="SES26", name="renamed", parent_id="FOL1")
         assert (updated.name, updated.parent_id) == ("renamed", "FOL1")
+        moved_out = await sessions.update(id="SES26", parent_id=None)
+        assert (moved_out.name, moved_out.parent_id) == ("renamed", None)
         await sessions.delete(id="SES26")
         with pytest.raises(NotFoundError):
             await sessions.get_by_id(id="SES26")
-    assert [each.kind for each in box.effects] == ["created", "updated", "deleted"]
+    assert [each.kind for each in box.effects] == ["created", "updated", "updated", "deleted"]

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import tomllib
@@ -18,6 +17,7 @@ import anyio
 import pytest
 from pydantic import SecretStr
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Faults, Habits, Sandbox, serve
 from syncd.settings import Settings
 from tests.hostile.raw_server import http, serve_raw

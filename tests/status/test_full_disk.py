@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from syncd.mirror.db import sqlite
+from syncd.mirror.db import sqlite_file
+from syncd.mirror.db.sqlite_module import sqlite3
 from tests.helpers.harness import world
 
 pytestmark = pytest.mark.both_databases
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.sqlite  # SQLite's log and disk
 async def test_log_is_emptied_after_each_transaction_only_where_room_is_low(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low_room: int, *, moved: bool
 ) -> None:
-    monkeypatch.setattr(sqlite, "LOW_ROOM", low_room)
+    monkeypatch.setattr(sqlite_file, "LOW_ROOM", low_room)
     async with world(tmp_path, sessions=30) as w:
         await w.one_pass()
         size = (tmp_path / "syncd.db").stat().st_size
@@ -30,7 +30,7 @@ async def test_log_is_emptied_after_each_transaction_only_where_room_is_low(
 async def test_low_room_and_a_reader_that_stays_do_not_stop_the_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "LOW_ROOM", 2**62)
+    monkeypatch.setattr(sqlite_file, "LOW_ROOM", 2**62)
     async with world(tmp_path, sessions=30) as w:
         with closing(sqlite3.connect(tmp_path / "syncd.db", isolation_level=None)) as reader:
             reader.execute("BEGIN")

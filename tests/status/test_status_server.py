@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from syncd.albert.auth import StaticToken
 from syncd.errors import UsageError
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.status import server
 from syncd.status.server import allowed_hosts, listen
 from tests.pull.helpers import Listing, page, wire

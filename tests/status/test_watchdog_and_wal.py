@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from syncd.albert import AlbertConnectError, AlbertTimeoutError
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.status.metrics import outcome
 from syncd.status.wal_monitor import WalWatch
 from syncd.status.watchdog import BeatingClock, Watchdog

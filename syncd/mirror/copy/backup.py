@@ -1,21 +1,23 @@
-"""A copy of a SQLite mirror that is one snapshot, whole, verified, and in its place in one step.
+"""Copy a SQLite mirror: one snapshot, complete, verified, and put in its place in one step.
 
-SQLite's backup API, inside one read transaction: the daemon goes on writing meanwhile, and the copy never has to begin
-anew because of it. The copy is one file without a WAL, so that it can be moved, and read from a read-only place.
+It uses SQLite's backup API inside one read transaction: the daemon writes meanwhile, and the copy never has to start
+again because of that. The copy is one file without a WAL, so it can be moved, and read from a read-only place.
+`syncd backup` calls `copy`.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from syncd.errors import DatabaseUnusableError, SyncdError, UsageError
-from syncd.files.temp_files import temp_names
+from syncd.mirror.db import sqlite_file
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema.tables import metadata
+from syncd.temp_dirs import temp_dir
 
 BUSY_SECONDS = 30.0
 MAGIC = b"SQLite format 3\0"
@@ -44,12 +46,11 @@ def copy(database: Path, target: Path) -> Copied:
         The copy cannot be written.
     """
     began = time.monotonic()
+    sqlite_file.require_single_name(database)
     try:
         target = _require_replaceable(database, target)
-        with temp_names(
-            target.parent, "syncd-backup"
-        ) as name:  # another backup of the same file must not meet this one
-            partial = name("copy")
+        with temp_dir(target.parent, "syncd-backup") as unfinished:
+            partial = unfinished / "copy"
             _make_empty(partial)
             rows = _copy_snapshot(database, partial)
             _verify(partial, rows)

@@ -24,9 +24,9 @@ import sqlalchemy as sa
 from syncd.clock import utc_text
 from syncd.errors import DatabaseUnusableError, SyncdError
 from syncd.mirror.copy.checksum import Checksum
-from syncd.mirror.db import postgresql, sqlite
-from syncd.mirror.db.database import classify_error
-from syncd.mirror.db.dialects import is_postgresql
+from syncd.mirror.db.backends import backend_of
+from syncd.mirror.db.dialects import HasDialect, PerDialect, by_dialect, do_nothing
+from syncd.mirror.db.retries import classify_error
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.tables import metadata, writers
 from syncd.mirror.schema.types import JsonText, UtcDateTime
@@ -40,6 +40,13 @@ CHUNK = 1000
 """Rows that are in memory, and in one transaction of the target."""
 TABLES = tuple(table for table in metadata.sorted_tables if table is not writers)
 """What is moved; who wrote last is a matter of each database."""
+_ONE_SNAPSHOT: PerDialect[dict[str, Any]] = PerDialect(
+    sqlite={}, postgresql={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+)
+"""Options of a connection whose transaction sees one snapshot."""
+_BYTE_ORDER: PerDialect[Callable[[sa.Column[Any]], sa.ColumnElement[Any]]] = PerDialect(
+    sqlite=lambda column: column, postgresql=lambda column: column.collate("C")
+)
 READINGS = 4
 """Each row is read four times: to copy it, on both sides to compare it, and to see that it is still so."""
 
@@ -69,7 +76,7 @@ async def move(source: sa.URL, target: sa.URL, *, on_rows: Callable[[int, int], 
         The target cannot hold a row, or does not hold afterwards what the source holds, or the source was written to
         meanwhile.
     """
-    here, there = _engine(source, write=False), _engine(target, write=True)
+    here, there = backend_of(source).engine(write=False), backend_of(target).engine(write=True)
     try:
         async with _snapshot(here) as snapshot:
             await snapshot.run_sync(migrate.require_head)
@@ -91,16 +98,9 @@ async def move(source: sa.URL, target: sa.URL, *, on_rows: Callable[[int, int], 
 async def _snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Open a connection that sees all tables as they are now, to its end."""
     async with engine.connect() as connection:
-        if engine.dialect.name == "postgresql":
-            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        await connection.execution_options(**_ONE_SNAPSHOT.on(connection))
         async with connection.begin():
             yield connection
-
-
-def _engine(url: sa.URL, *, write: bool) -> AsyncEngine:
-    if url.get_backend_name() == "postgresql":
-        return postgresql.engine(url, command_seconds=None)  # a large table takes its time to sort
-    return sqlite.engine(url, write=write)
 
 
 def _make_ready(connection: Connection) -> bool:
@@ -128,17 +128,17 @@ def _count_all(connection: Connection) -> int:
     return sum(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() for table in TABLES)
 
 
-def _keys(table: sa.Table, dialect: str) -> list[sa.ColumnElement[Any]]:
+def _keys(table: sa.Table, database: HasDialect) -> list[sa.ColumnElement[Any]]:
     """Return a table's key in an order that both databases have: that of the bytes."""
+    in_order_of_bytes = _BYTE_ORDER.on(database)
+    return [
+        in_order_of_bytes(column) if isinstance(column.type, sa.Text) else column
+        for column in table.primary_key.columns
+    ]
 
-    def ordered(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-        return column.collate("C") if dialect == "postgresql" and isinstance(column.type, sa.Text) else column
 
-    return [ordered(column) for column in table.primary_key.columns]
-
-
-def _last_key(table: sa.Table, dialect: str) -> sa.Select[Any]:
-    keys = _keys(table, dialect)
+def _last_key(table: sa.Table, database: HasDialect) -> sa.Select[Any]:
+    keys = _keys(table, database)
     return sa.select(*table.primary_key.columns).order_by(*(key.desc() for key in keys)).limit(1)
 
 
@@ -184,12 +184,12 @@ class _Move:
         names = ", ".join(column.name for column in table.columns)
         marks = ", ".join("?" for _ in table.columns)
         insert = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"  # noqa: S608 - names of our own
-        query = _select(table).order_by(*_keys(table, self.here.dialect.name))
+        query = _select(table).order_by(*_keys(table, self.here))
         async with self.there.connect() as target:
-            last = (await target.execute(_last_key(table, self.there.dialect.name))).first()
+            last = (await target.execute(_last_key(table, self.there))).first()
             self._tell(await target.scalar(sa.select(sa.func.count()).select_from(table)) or 0)
         if last is not None:
-            query = query.where(sa.tuple_(*_keys(table, self.here.dialect.name)) > tuple(last))
+            query = query.where(sa.tuple_(*_keys(table, self.here)) > tuple(last))
         async for rows in self._chunks(self.snapshot, query):
             try:
                 async with self.there.begin() as target:
@@ -259,31 +259,36 @@ class _Move:
             await target.run_sync(migrate.unmark_half_moved)
 
 
-def _put_triggers_to_sleep(connection: Connection) -> None:
-    """Keep the triggers from acting on rows that are not new."""
-    if is_postgresql(connection):
-        for table in TABLES:
-            connection.exec_driver_sql(f"ALTER TABLE {table.name} DISABLE TRIGGER USER")
-        return
+def _drop_triggers(connection: Connection) -> None:
     for name in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").scalars().all():
         connection.exec_driver_sql(f"DROP TRIGGER {name}")
 
 
-def _wake_triggers(connection: Connection) -> None:
-    if is_postgresql(connection):
-        for table in TABLES:
-            connection.exec_driver_sql(f"ALTER TABLE {table.name} ENABLE TRIGGER USER")
-        return
+def _disable_triggers(connection: Connection) -> None:
+    for table in TABLES:
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} DISABLE TRIGGER USER")
+
+
+_put_triggers_to_sleep = by_dialect(sqlite=_drop_triggers, postgresql=_disable_triggers)
+"""Keep the triggers from acting on rows that are not new."""
+
+
+def _create_triggers(connection: Connection) -> None:
     with migrate.empty_mirror() as pattern:  # a kill may have been since they were dropped
         statements = pattern.exec_driver_sql("SELECT sql FROM sqlite_master WHERE type = 'trigger' ORDER BY rowid")
         for statement in statements.scalars().all():
             connection.exec_driver_sql(statement)
 
 
-def _continue_numbering(connection: Connection) -> None:
-    """Let PostgreSQL's identity keys go on behind the moved ones; SQLite keeps count by itself."""
-    if not is_postgresql(connection):
-        return
+def _enable_triggers(connection: Connection) -> None:
+    for table in TABLES:
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} ENABLE TRIGGER USER")
+
+
+_wake_triggers = by_dialect(sqlite=_create_triggers, postgresql=_enable_triggers)
+
+
+def _set_sequences(connection: Connection) -> None:
     for table in TABLES:
         for column in table.columns:
             if column.identity is not None:
@@ -291,3 +296,7 @@ def _continue_numbering(connection: Connection) -> None:
                     f"SELECT setval(pg_get_serial_sequence('{table.name}', '{column.name}'), "  # noqa: S608
                     f"coalesce(max({column.name}), 1), max({column.name}) IS NOT NULL) FROM {table.name}"
                 )
+
+
+_continue_numbering = by_dialect(sqlite=do_nothing, postgresql=_set_sequences)
+"""Let PostgreSQL's identity keys continue after the moved ones; SQLite counts by itself."""

@@ -1,4 +1,7 @@
-"""Noticing that somebody has committed: SQLite's data version, or PostgreSQL's NOTIFY with polling behind it."""
+"""Notice that another connection has committed: SQLite's data version, or PostgreSQL's NOTIFY together with polling.
+
+The daemon's `watch` loop waits on a change feed and then wakes the queue and the reconciliation.
+"""
 
 from __future__ import annotations
 
@@ -15,30 +18,30 @@ if TYPE_CHECKING:
     from syncd.mirror.db.database import Database
 
 LOOK_SECONDS = 0.125
-"""How often SQLite is asked whether somebody committed; a look costs microseconds and no write."""
+"""Seconds between two looks at SQLite's data version; a look costs microseconds and writes nothing."""
 POLL_SECONDS = 1.0
-"""How often the queue is looked at where nothing tells of changes (no LISTEN behind a transaction-pooling proxy)."""
+"""Seconds between two wake-ups where nothing announces changes: LISTEN does not work behind a pool by transaction."""
 POLL_SECONDS_LISTENING = 10.0
-"""The same while PostgreSQL tells of changes: only in case that it does not."""
+"""The same while PostgreSQL announces changes, in case an announcement is lost."""
 ANSWER_SECONDS = 5.0
 CHANNEL = "syncd"
 
 
 class ChangeFeed(Protocol):
-    """What tells of commits."""
+    """Announces commits."""
 
     async def wait(self) -> None:
-        """Wait until somebody may have committed something."""
+        """Wait until another connection may have committed something."""
         ...
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop."""
         ...
 
 
 @dataclass
 class PollingFeed:
-    """SQLite: look at the data version, often."""
+    """SQLite: compare the data version, several times a second."""
 
     database: Database
     clock: Clock
@@ -57,31 +60,31 @@ class PollingFeed:
         self._seen = version
 
     async def close(self) -> None:
-        """Do nothing: the database closes what it looks with."""
+        """Do nothing: the connection belongs to the database."""
 
 
 @dataclass
 class NotifyFeed:
-    """PostgreSQL: LISTEN on a connection of its own, and poll in case that nobody tells."""
+    """PostgreSQL: LISTEN on a connection of its own, and poll in case nothing is announced."""
 
     database: Database
     _connection: Any = None
     _schema: str = ""
-    _rung: anyio.Event = field(default_factory=anyio.Event)
+    _notified: anyio.Event = field(default_factory=anyio.Event)
 
     async def wait(self) -> None:
-        """Wait for a notification, or as long as polling waits."""
+        """Wait for a notification, at most as long as the polling interval."""
         if self._connection is None or self._connection.is_closed():
             await self._listen()
         poll_seconds = POLL_SECONDS if self._connection is None else POLL_SECONDS_LISTENING
         with anyio.move_on_after(poll_seconds) as waiting:
-            await self._rung.wait()
-        self._rung = anyio.Event()
+            await self._notified.wait()
+        self._notified = anyio.Event()
         if waiting.cancelled_caught:
-            await self._make_sure()
+            await self._check_connection()
 
-    async def _make_sure(self) -> None:
-        """Notice that nobody is there any more who could tell: a machine that is gone closes no connection."""
+    async def _check_connection(self) -> None:
+        """Drop a connection whose server does not answer: a machine that disappears does not close it."""
         if self._connection is None:
             return
         try:
@@ -95,7 +98,7 @@ class NotifyFeed:
     async def _listen(self) -> None:
         self._connection = None
         if postgresql.is_pooled(self.database.url):
-            return  # what is told would be told to whoever has the connection then
+            return  # a notification would reach whichever client has the connection then
         try:
             connection = await postgresql.connect(self.database.url)
         except DatabaseUnusableError:
@@ -103,30 +106,25 @@ class NotifyFeed:
         except Exception as error:
             if postgresql.classify_error(error) is None:
                 raise
-            return  # the next wait tries again, and the queue's own statements tell what is wrong
+            return  # the next wait tries again, and the statements of the queue report the problem
         try:
             self._schema = await connection.fetchval("SELECT current_schema()", timeout=ANSWER_SECONDS)
-            await connection.add_listener(CHANNEL, self._hear)
-            connection.add_termination_listener(lambda _: self._rung.set())
+            await connection.add_listener(CHANNEL, self._on_notify)
+            connection.add_termination_listener(lambda _: self._notified.set())
         except Exception as error:
             connection.terminate()
             if postgresql.classify_error(error) is None:
                 raise
             return
         self._connection = connection
-        self._rung.set()  # what was committed before anybody listened
+        self._notified.set()  # for what was committed before the LISTEN
 
-    def _hear(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
+    def _on_notify(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
         if payload.startswith(f"{self._schema}."):
-            self._rung.set()
+            self._notified.set()
 
     async def close(self) -> None:
         """Close the connection."""
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
-
-
-def change_feed(database: Database, clock: Clock) -> ChangeFeed:
-    """Return what tells of commits to this database."""
-    return PollingFeed(database, clock) if database.dialect == "sqlite" else NotifyFeed(database)

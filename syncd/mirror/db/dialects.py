@@ -24,7 +24,7 @@ import itertools
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
@@ -33,7 +33,7 @@ from syncd.clock import read_utc_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Dialect
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,6 +48,14 @@ class ConcurrentChangeError(Exception):
     """Another replica changed rows that this transaction had read: the whole transaction must run again."""
 
 
+class HasDialect(Protocol):
+    """A connection or an engine, async or not."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """SQLAlchemy's dialect."""
+
+
 @dataclass(frozen=True)
 class PerDialect(Generic[T]):
     """A value with one version for SQLite and one for PostgreSQL."""
@@ -55,8 +63,8 @@ class PerDialect(Generic[T]):
     sqlite: T
     postgresql: T
 
-    def on(self, connection: Connection) -> T:
-        """Return the version for the database of a connection."""
+    def on(self, connection: HasDialect) -> T:
+        """Return the version for the database of a connection or an engine."""
         return self.postgresql if connection.dialect.name == "postgresql" else self.sqlite
 
 

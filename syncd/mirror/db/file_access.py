@@ -1,6 +1,6 @@
 """Why the file of a SQLite database cannot be created or opened, with the setting that names it and what to do.
 
-`sqlite` and `daemon_lock` raise these errors before anything is contacted.
+`sqlite_file` and `daemon_lock` raise these errors before anything is contacted.
 """
 
 from __future__ import annotations
@@ -10,14 +10,20 @@ import os
 import pwd
 from pathlib import Path
 
-from syncd.errors import DatabaseUnusableError
+from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The disk, or the user's share of it, is full: this is waited for."""
 _ELSEWHERE = "or set SYNCD_DATABASE_URL to a file in another folder"
 
 
 def file_error(path: str | Path, error: OSError) -> DatabaseUnusableError:
-    """Return the error for a database file, or a file beside it, that the operating system refuses to open."""
-    return DatabaseUnusableError(f"cannot open the database {path}: {_text(Path(path), error)}")
+    """Return the error for a database file, or a file beside it, that the operating system refuses to open.
+
+    It is a `DatabaseBusyError` if only room is missing.
+    """
+    kind = DatabaseBusyError if error.errno in NO_ROOM else DatabaseUnusableError
+    return kind(f"cannot open the database {path}: {_text(Path(path), error)}")
 
 
 def folder_problem(path: str | Path) -> str | None:

@@ -1,12 +1,12 @@
-"""Who takes the passes: the one daemon on SQLite, one of the replicas on PostgreSQL.
+"""The right to take passes: the one daemon on SQLite has it, and one of the replicas on PostgreSQL.
 
-The leader holds an advisory lock of its own connection's session: it is free again the moment that PostgreSQL notices
-that the leader is gone, and each replica tries for it every `TRY_SECONDS`. Behind a proxy that gives each transaction
-another connection there is no session; there the lock is that of a transaction, which stays open. A leader that was
-cut off without knowing it can do no harm: whoever takes up a pass raises its fence (`passes.running`), and no write of
-a pass goes through with an older one.
+The leader holds an advisory lock of its own connection's session. PostgreSQL releases it when it notices that the
+leader is gone, and each replica tries to take it every `TRY_SECONDS`. Behind a proxy that gives each transaction
+another connection there is no session: there the lock belongs to a transaction that stays open. An ex-leader that has
+not noticed its loss can do no harm: the new leader raises the fence of the pass (`passes.running`), and a write with an
+older fence fails.
 
-A second lock, shared by all replicas, tells `syncd migrate-store` that somebody works here.
+A second lock, shared by all replicas, tells `syncd migrate-store` that a daemon works on the database.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import anyio
 from syncd.aio import task_group
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.db import postgresql
+from syncd.mirror.db.retries import Retries
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -28,14 +29,14 @@ if TYPE_CHECKING:
     from syncd.clock import Clock
 
 LEADER_LOCK, PRESENCE_LOCK = 0x53594C44, 0x53595052
-"""The first halves of the locks; the second is a hash of the schema's name, so that tenants do not meet."""
+"""The first halves of the advisory locks; the second half is a hash of the schema's name, which separates mirrors."""
 TRY_SECONDS = 1.0
 PING_SECONDS = 1.0
 PING_TIMEOUT = 5.0
-"""A leader that cannot reach PostgreSQL for so long gives up its pass before the server gives its lock away."""
+"""Seconds without an answer after which a leader gives up its pass: before PostgreSQL releases its lock."""
 
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
-"""Between its statements such a transaction holds no snapshot, so that VACUUM need not wait for it."""
+# A transaction that stays open for the lock is READ COMMITTED: between its statements it has no snapshot, so that
+# VACUUM need not wait for it.
 _TRY = "SELECT pg_backend_pid(), pg_try_advisory_{scope}lock{shared}($1, hashtext(current_schema()))"
 _HOLDER = """
 SELECT a.application_name || ' (PostgreSQL process ' || a.pid || ', since ' ||
@@ -51,15 +52,18 @@ ORDER BY a.backend_start LIMIT 1
 class Leadership(Protocol):
     """The right to take passes."""
 
+    alone: bool
+    """Whether no other daemon can be at work on the database."""
+
     async def run(
         self, work: Callable[[], Awaitable[None]], *, on_change: Callable[[str], None], on_standby: Callable[[], None]
     ) -> None:
-        """Run `work` whenever this process leads, and cancel it when it does not any more.
+        """Run `work` whenever this process leads, and cancel it when the leadership is lost.
 
         Parameters
         ----------
         on_change : Callable[[str], None]
-            Told `leading`, `standby` or why the leadership was lost.
+            Called with `leading`, `standby` or the reason of a loss.
         on_standby : Callable[[], None]
             Called at each try while another process leads.
         """
@@ -77,58 +81,61 @@ class Leadership(Protocol):
 
 
 class SingleLeader:
-    """The leadership of the one daemon that there is: nothing ever changes, and nobody need be told."""
+    """The leadership of the only daemon: it never changes."""
+
+    alone = True
 
     async def run(
         self,
         work: Callable[[], Awaitable[None]],
         *,
-        on_change: Callable[[str], None],  # noqa: ARG002 - see above
+        on_change: Callable[[str], None],  # noqa: ARG002 - nothing changes
         on_standby: Callable[[], None],  # noqa: ARG002
     ) -> None:
         """Run `work`."""
         await work()
 
     async def require(self) -> None:
-        """Lead, as ever."""
+        """Return: this process leads."""
 
 
 @dataclass
 class Replica:
-    """One of several replicas on one PostgreSQL."""
+    """One of several replicas on one PostgreSQL database."""
 
     url: sa.URL
     clock: Clock
+    alone: bool = False
     _connection: Any = None
     _session: int = 0
     _leading: bool = False
 
     async def open(self) -> None:
-        """Connect, and say that this database is at work.
+        """Connect, and take the lock that all replicas share.
 
         Raises
         ------
         DatabaseUnusableError
-            `syncd migrate-store` is moving the database, it cannot be used, or a proxy shares its sessions out.
+            `syncd migrate-store` is moving the database, it cannot be used, or a proxy shares sessions between clients.
         """
-        self._leading = False
+        self._drop()
         if not postgresql.is_pooled(self.url) and await shares_sessions(self.url):
             raise DatabaseUnusableError(postgresql.POOLING)
         self._connection = await postgresql.connect(self.url)
         if postgresql.is_pooled(self.url):
-            await self._connection.execute(_BEGIN, timeout=PING_TIMEOUT)
-        self._session = await _ask(self._connection, "SELECT pg_backend_pid()")
+            await self._connection.begin()
+        self._session = await _fetch(self._connection, "SELECT pg_backend_pid()")
         if not await self._take(PRESENCE_LOCK, shared="_shared"):
             self._drop()
             raise DatabaseUnusableError("syncd migrate-store is moving this database; wait until it is done")
 
     async def _take(self, lock: int, *, shared: str = "") -> bool:
-        """Try for a lock, for as long as the connection lives.
+        """Try to take a lock, for as long as the connection lives.
 
         Raises
         ------
         DatabaseUnusableError
-            The lock may have been taken by a session that is not this connection's.
+            The lock may have been taken by a session that does not belong to this connection.
         """
         scope = "xact_" if postgresql.is_pooled(self.url) else ""
         row = await self._connection.fetchrow(_TRY.format(scope=scope, shared=shared), lock, timeout=PING_TIMEOUT)
@@ -140,7 +147,7 @@ class Replica:
             raise DatabaseUnusableError(postgresql.POOLING)
 
     async def close(self) -> None:
-        """Give the locks back."""
+        """Release the locks."""
         if self._connection is not None:
             with anyio.CancelScope(shield=True), suppress(Exception):
                 await self._connection.close(timeout=1)
@@ -155,7 +162,7 @@ class Replica:
             Another replica leads; the message names it.
         """
         if not await self._try():
-            holder = await _ask(self._connection, _HOLDER, LEADER_LOCK) or "another syncd"
+            holder = await _fetch(self._connection, _HOLDER, LEADER_LOCK) or "another syncd"
             raise DatabaseUnusableError(f"the passes of this database are taken by {holder}; stop it first")
 
     async def run(
@@ -177,11 +184,11 @@ class Replica:
                 await self.clock.sleep(TRY_SECONDS)
 
     async def _stand_by(self, on_change: Callable[[str], None], on_standby: Callable[[], None]) -> None:
-        told = False
+        reported = False
         while not await self._try():
-            if not told:
+            if not reported:
                 on_change("standby")
-                told = True
+                reported = True
             on_standby()
             await self.clock.sleep(TRY_SECONDS)
         on_change("leading")
@@ -191,15 +198,15 @@ class Replica:
         return self._leading
 
     async def _lead(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` and make sure all the while that the session with the lock is alive."""
+        """Run `work`, and check meanwhile that the session with the lock is alive."""
         lost: list[Exception] = []
 
         async def watch() -> None:
             try:
                 while True:
                     await self.clock.sleep(PING_SECONDS)
-                    self._require_same(await _ask(self._connection, "SELECT pg_backend_pid()"))
-            except Exception as error:  # noqa: BLE001 - raised below, where it is told apart
+                    self._require_same(await _fetch(self._connection, "SELECT pg_backend_pid()"))
+            except Exception as error:  # noqa: BLE001 - raised below
                 lost.append(error)
                 group.cancel_scope.cancel()
 
@@ -216,17 +223,17 @@ class Replica:
         self._connection, self._leading = None, False
 
 
-async def _ask(connection: Any, statement: str, *parameters: object) -> Any:  # noqa: ANN401 - asyncpg's
+async def _fetch(connection: Any, statement: str, *parameters: object) -> Any:  # noqa: ANN401 - asyncpg's
     return await connection.fetchval(statement, *parameters, timeout=PING_TIMEOUT)
 
 
 async def shares_sessions(url: sa.URL) -> bool:
-    """Whether two connections at the same time are one session: there is a proxy that gives it to who needs it."""
+    """Return whether two connections at the same time are one session, which a proxy gives to whoever needs it."""
     first, second = await postgresql.connect(url), None
     try:
-        session = await _ask(first, "SELECT pg_backend_pid()")
+        session = await _fetch(first, "SELECT pg_backend_pid()")
         second = await postgresql.connect(url)
-        return bool(await _ask(second, "SELECT pg_backend_pid()") == session)
+        return bool(await _fetch(second, "SELECT pg_backend_pid()") == session)
     finally:
         for connection in (first, second):
             if connection is not None:
@@ -234,36 +241,44 @@ async def shares_sessions(url: sa.URL) -> bool:
                     await connection.close(timeout=1)
 
 
-@asynccontextmanager
-async def replica(
-    url: sa.URL, clock: Clock, *, busy_timeout: float = 0.0, on_wait: Callable[[str], None] = lambda _: None
-) -> AsyncIterator[Replica]:
-    """Be a replica of the daemon on a PostgreSQL.
-
-    Parameters
-    ----------
-    busy_timeout : float
-        Seconds that a database is waited for that takes no connection just now; `on_wait` is told why, once.
+async def check_connections(url: sa.URL) -> str:
+    """Return how connections to a server behave, in words for `syncd doctor`.
 
     Raises
     ------
     DatabaseUnusableError
+        A proxy shares sessions between clients, and the URL does not say so; or there is no connection.
+    """
+    if postgresql.is_pooled(url):
+        return "the URL declares a pool by transaction: the queue is polled every second, LISTEN is not used"
+    try:
+        shared = await shares_sessions(url)
+    except Exception as error:
+        raise postgresql.classify_error(error) or error from error
+    if shared:
+        raise DatabaseUnusableError(f"two connections at the same time are one session: {postgresql.POOLING}")
+    return "each connection is a session of its own"
+
+
+@asynccontextmanager
+async def replica(url: sa.URL, clock: Clock, retries: Retries | None = None) -> AsyncIterator[Replica]:
+    """Be one of the replicas on a PostgreSQL database while the context lasts.
+
+    Parameters
+    ----------
+    retries : Retries | None
+        How to wait for a database that accepts no connection now; None does not wait.
+
+    Raises
+    ------
+    DatabaseBusyError
+        It accepted no connection for longer than the busy timeout.
+    DatabaseUnusableError
         The database cannot be used, or is being moved.
     """
-    one, began, told = Replica(url, clock), clock.monotonic(), False
+    one = Replica(url, clock)
     try:
-        while True:
-            try:
-                await one.open()
-                break
-            except Exception as error:
-                reason = postgresql.classify_error(error)
-                if not isinstance(reason, DatabaseBusyError) or clock.monotonic() - began >= busy_timeout:
-                    raise (reason or error) from error
-                if not told:
-                    on_wait(str(reason))
-                told = True
-                await clock.sleep(TRY_SECONDS)
+        await (retries or Retries(busy_timeout=0.0)).run(lambda: "replica", one.open)
         yield one
     finally:
         await one.close()
@@ -271,23 +286,25 @@ async def replica(
 
 @asynccontextmanager
 async def nobody_else(url: sa.URL) -> AsyncIterator[None]:
-    """Keep every daemon away from a PostgreSQL while its content is moved.
+    """Keep every daemon off a PostgreSQL database while its content is moved.
 
     Raises
     ------
     DatabaseUnusableError
         A daemon works on it; the message names one.
     """
+    from syncd.mirror.db.pg_session import UNLIMITED  # noqa: PLC0415 - imports asyncpg
+
     try:
-        connection = await postgresql.connect(url)
+        connection = await postgresql.connect(url, limits=UNLIMITED)
     except Exception as error:
         raise postgresql.classify_error(error) or error from error
     try:
-        await connection.execute(_BEGIN, timeout=PING_TIMEOUT)  # behind a proxy too, this is one session to its end
+        await connection.begin()  # behind a proxy too, a transaction is one session to its end
         taken = await connection.fetchrow(_TRY.format(scope="xact_", shared=""), PRESENCE_LOCK, timeout=PING_TIMEOUT)
         if not taken[1]:
-            holder = await _ask(connection, _HOLDER, PRESENCE_LOCK) or "another syncd"
-            raise DatabaseUnusableError(f"the database is at work for {holder}; stop it first")
+            holder = await _fetch(connection, _HOLDER, PRESENCE_LOCK) or "another syncd"
+            raise DatabaseUnusableError(f"the database is in use by {holder}; stop it first")
         yield
     finally:
         with anyio.CancelScope(shield=True), suppress(Exception):

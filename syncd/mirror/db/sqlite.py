@@ -1,15 +1,15 @@
-"""SQLite's side of `Database`: one file with one writing connection, and what an error means.
+"""SQLite below `Database`: one file with one writing connection, and the meaning of its errors.
 
-The writer's connection lives in one thread, in which a transaction runs in one piece; readers are others and read-only.
-A third, on the event loop, only ever looks at what an index answers at once.
+The writing connection lives in one thread, in which a transaction runs without interruption. Readers are separate,
+read-only connections. A further connection on the event loop runs only statements that an index answers immediately.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
-from syncd.mirror.db.file_access import file_error, folder_problem
+from syncd.mirror.db import sqlite_file
+from syncd.mirror.db.sqlite_module import sqlite3
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,9 +41,7 @@ _WAITED_FOR = frozenset(
 )
 _FATAL = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
 BUSY_SECONDS = 1.0
-"""How long one try for SQLite's lock lasts inside the driver, where nothing can cancel it."""
-LOW_ROOM = 16 * 1024 * 1024
-"""Bytes left on the disk below which the write-ahead log is emptied after every transaction."""
+"""Seconds that one try waits for SQLite's lock inside the driver, where it cannot be cancelled."""
 WRITER_PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -51,31 +50,35 @@ WRITER_PRAGMAS = (
     "journal_size_limit=16777216",
 )
 READER_PRAGMAS = ("query_only=ON", "cache_size=-4096")
+_DRIVER_NAMES = (
+    "DatabaseError", "Error", "IntegrityError", "NotSupportedError", "OperationalError", "ProgrammingError",
+    "sqlite_version", "sqlite_version_info",
+)  # fmt: skip
+"""What SQLAlchemy reads from aiosqlite and must find as it is in syncd's SQLite."""
 
 
 class Store:
-    """The file, and the connections to it."""
+    """The connections to one file.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        The file has a second name (see `sqlite_file.require_single_name`).
+    """
 
     def __init__(self, url: sa.URL) -> None:
         self.path = Path(url.database or "")
-        self._identity = _identity(self.path)
-        # What is sorted beyond the page cache goes into files beside the database, the one place that is surely
-        # writable: an index over a million sessions took 80 MB of memory.
-        os.environ.setdefault("SQLITE_TMPDIR", str(self.path.parent))
+        sqlite_file.require_single_name(self.path)
+        self._identity = sqlite_file.identity(self.path)
         self._reader = engine(url, write=False)
-        self.writer = sa.create_engine(
-            url.set(drivername="sqlite"),
-            poolclass=sa.pool.StaticPool,
-            hide_parameters=True,  # names of sessions are in them, and tracebacks go to the log
-            connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
-        )
+        self.writer = sync_engine(self.path, poolclass=sa.pool.StaticPool, check_same_thread=False)
         prepare(self.writer, WRITER_PRAGMAS, begin="BEGIN IMMEDIATE")
         self._thread = anyio.CapacityLimiter(1)
         self._connection: Connection | None = None
         self._watcher: sqlite3.Connection | None = None
 
     async def aclose(self) -> None:
-        """Close every connection; the last one to leave the file takes its write-ahead log along."""
+        """Close every connection; the last one that closes the file removes its write-ahead log."""
         if self._watcher is not None:
             self._watcher.close()
         await self._reader.dispose()
@@ -96,7 +99,7 @@ class Store:
             self.check_identity()  # a connection that was opened just now may be to another file
 
     async def read_batched(self, work: Callable[[Connection], T]) -> T:
-        """Do what `read` does: a transaction costs nothing here."""
+        """Do the same as `read`: a transaction costs nothing here."""
         return await self.read(work)
 
     async def transact(self, work: Callable[[Connection], None]) -> None:
@@ -108,7 +111,7 @@ class Store:
             if is_full(error):
                 await self._checkpoint("TRUNCATE")
             raise
-        if _room(self.path) < LOW_ROOM:
+        if sqlite_file.room(self.path) < sqlite_file.LOW_ROOM:
             await self._checkpoint("PASSIVE")
         self.check_identity()
 
@@ -121,14 +124,14 @@ class Store:
     async def _checkpoint(self, mode: str) -> None:
         """Move the write-ahead log into the database, as far as readers and the disk allow.
 
-        On a disk that is nearly full it must not be left to grow: the move itself needs room for the pages that the
-        database does not have yet, and a log that has taken the last of it can neither grow nor be moved.
+        On a disk that is nearly full the log must not grow: the checkpoint itself needs room for new pages of the
+        database, and a log that has used the last of it can neither grow nor be checkpointed.
         """
         with suppress(sqlite3.Error):
             await anyio.to_thread.run_sync(_checkpoint, self.writer, mode, limiter=self._thread)
 
     def read_inline(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]] | None:
-        """Look, on the event loop; None where there is no looking just now."""
+        """Run a query on the event loop; return None if it cannot run now."""
         try:
             if self._watcher is None:
                 self.check_identity()
@@ -139,62 +142,63 @@ class Store:
             return None
 
     def check_identity(self) -> None:
-        """Notice that the file was replaced or removed, before anyone acts on what was "committed" to it.
+        """Check that the path still leads to the file that is open.
 
         Raises
         ------
         DatabaseReplacedError
-            Another file, or none, stands in the place of the one that is open.
+            Another file, or none, is at the path.
         """
-        if _identity(self.path) != self._identity:
+        if sqlite_file.identity(self.path) != self._identity:
             raise DatabaseReplacedError(
                 f"{self.path} was replaced or removed while syncd had it open; nothing more is sent to Albert. "
-                "Put the file back, or start syncd anew on the file that is there"
+                "Put the file back, or start syncd again on the new file"
             )
 
-
-def make_file(url: sa.URL) -> None:
-    """Make the file when there is none: mode 0600, for its owner alone.
-
-    Raises
-    ------
-    DatabaseUnusableError
-        The file cannot be made, or used.
-    """
-    path = url.database or ""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    except FileExistsError:  # and not opened: closing a descriptor of it would drop SQLite's locks on it
-        if (problem := _problem(path)) is not None:
-            raise DatabaseUnusableError(f"the database {path} {problem}") from None
-    except OSError as error:
-        raise file_error(path, error) from error
+    def wal_bytes(self) -> int:
+        """Return the size of the write-ahead log in bytes."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size  # noqa: PTH116 - called often, and no Path for it
+        except OSError:
+            return 0
 
 
-def _problem(path: str) -> str | None:
-    """Say why what stands in the place of the file cannot be used; None when it can."""
-    if os.path.isdir(path):  # noqa: PTH112 - it is text
-        return "is a directory; SYNCD_DATABASE_URL names the file"
-    if not os.path.exists(path):  # noqa: PTH110
-        return f"is a link to {os.path.realpath(path)}, which is not there; is its disk mounted?"
-    if not os.access(path, os.R_OK | os.W_OK):
-        return "may not be read and written by this user; change its owner or mode, or set SYNCD_DATABASE_URL"
-    return folder_problem(path)
+def sync_engine(path: Path | None, *, poolclass: type[sa.Pool] | None = None, check_same_thread: bool = True) -> Engine:
+    """Return an engine that blocks its thread; without a path, of a database in memory."""
+    url = sa.URL.create("sqlite", database=None if path is None else str(path))
+    arguments = {"timeout": BUSY_SECONDS, "check_same_thread": check_same_thread}
+    # parameters contain the names of sessions, and tracebacks go to the log
+    return sa.create_engine(url, module=sqlite3, poolclass=poolclass, hide_parameters=True, connect_args=arguments)
 
 
 def engine(url: sa.URL, *, write: bool) -> AsyncEngine:
-    """Make an engine of connections that are not the daemon's writer."""
-    made = create_async_engine(url, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True)
+    """Return an engine whose connections are not the daemon's writer."""
+    made = create_async_engine(
+        url, module=_async_driver(), connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True
+    )
     begin = "BEGIN IMMEDIATE" if write else "BEGIN"
     prepare(made.sync_engine, WRITER_PRAGMAS if write else READER_PRAGMAS, begin=begin)
     return made
 
 
-def prepare(made: Engine, pragmas: tuple[str, ...], *, begin: str) -> None:
-    """Set an engine's connections up as `semantics.md` says.
+def _async_driver() -> Any:  # noqa: ANN401 - a module, as SQLAlchemy expects it
+    """Return aiosqlite on top of syncd's SQLite; by itself it opens files with Python's own."""
+    import aiosqlite  # noqa: PLC0415 - commands that only use the writer do not need it
+    from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_dbapi  # noqa: PLC0415
 
-    The driver's own transaction handling is switched off: it begins transactions late and DEFERRED, which loses
-    read-modify-writes.
+    def connect(database: str, **options: Any) -> aiosqlite.Connection:  # noqa: ANN401 - sqlite3.connect's
+        return aiosqlite.Connection(lambda: sqlite3.connect(database, **options), iter_chunk_size=64)
+
+    ours = {name: getattr(sqlite3, name) for name in _DRIVER_NAMES}
+    driver: Any = SimpleNamespace(**{**vars(aiosqlite), **ours, "connect": connect})
+    library: Any = sqlite3
+    return AsyncAdapt_aiosqlite_dbapi(driver, library)
+
+
+def prepare(made: Engine, pragmas: tuple[str, ...], *, begin: str) -> None:
+    """Set the pragmas of an engine's connections, and the statement that begins their transactions.
+
+    The driver's own transactions are switched off: they begin late and DEFERRED, which loses read-modify-writes.
     """
 
     @sa.event.listens_for(made, "connect")
@@ -210,21 +214,21 @@ def prepare(made: Engine, pragmas: tuple[str, ...], *, begin: str) -> None:
         connection.exec_driver_sql(begin)
 
 
-def classify_error(error: sqlite3.Error) -> Exception | None:
-    """Say what an error means for the database; None when the error is about the work and not the database."""
+def classify_error(error: BaseException) -> Exception | None:
+    """Return the meaning of an error for the database; None if the error is the statement's own."""
     code = _code(error)
     if code in _WAITED_FOR:
         return DatabaseBusyError(f"the database cannot be used right now: {error}")
     if code in _FATAL:
         return DatabaseUnusableError(
-            f"the database cannot be used: {error}; restore a backup or point SYNCD_DATABASE_URL elsewhere. "
+            f"the database cannot be used: {error}; restore a backup, or point SYNCD_DATABASE_URL at another file. "
             "syncd does not repair or replace it"
         )
     return None
 
 
 def is_full(error: Exception) -> bool:
-    """Whether an error says that the disk is full."""
+    """Return whether an error says that the disk is full."""
     return _code(error.orig if isinstance(error, sa.exc.DBAPIError) else error) == sqlite3.SQLITE_FULL
 
 
@@ -232,23 +236,6 @@ def _code(error: BaseException | None) -> int:
     return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)) & 0xFF
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - on the hot path
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def _checkpoint(made: Engine, mode: str) -> None:
     with closing(made.raw_connection()) as connection:
         connection.driver_connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()  # type: ignore[union-attr]
-
-
-def _room(path: Path) -> int:
-    """Return the bytes that are left on a file's disk."""
-    try:
-        room = os.statvfs(path.parent)
-    except OSError:
-        return LOW_ROOM
-    return room.f_bavail * room.f_frsize

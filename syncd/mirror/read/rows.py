@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from syncd.clock import utc_text
-from syncd.mirror.db.dialects import PerDialect
+from syncd.mirror.db.dialects import PerDialect, by_dialect, do_nothing
 from syncd.mirror.db.lossy_text import lossy_text
 from syncd.mirror.read import views
 from syncd.mirror.read.catalog import TABLES, columns
@@ -52,14 +52,21 @@ class Snapshot:
 
 def freeze(connection: Connection) -> Snapshot:
     """Let all that the connection reads from now on be one snapshot, and describe it."""
-    if connection.dialect.name == "postgresql":  # a read transaction of SQLite is a snapshot by itself
-        connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    _one_snapshot(connection)
     at = views.freshness(connection)["last_complete_pass_at"]
     return Snapshot(
         None if at is None else utc_text(at),
         connection.execute(sa.select(mirror_totals.c.last_seq)).scalar() or 0,
         connection.execute(sa.select(mirror_identity.c.origin)).scalar(),
     )
+
+
+def _repeatable_read(connection: Connection) -> None:
+    connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+_one_snapshot = by_dialect(sqlite=do_nothing, postgresql=_repeatable_read)
+"""A read transaction of SQLite is a snapshot by itself."""
 
 
 def count(connection: Connection, name: str, *, since: int | None = None) -> int:

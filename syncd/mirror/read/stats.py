@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from syncd.mirror.db.dialects import PerDialect
 from syncd.mirror.read import views
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.enums import CHANGES, ENDED
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Connection
-
-    from syncd.mirror.db.database import Database
 
 PASSES_SHOWN = 60
 
@@ -102,18 +100,11 @@ def _oldest_due(connection: Connection, now: datetime) -> datetime | None:
     return found
 
 
+_BYTES = PerDialect(
+    sqlite="SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+    postgresql="SELECT pg_database_size(current_database())",
+)
+
+
 def _bytes(connection: Connection) -> int:
-    if connection.dialect.name == "postgresql":
-        return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
-    pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    return int(pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one())
-
-
-def wal_bytes(database: Database) -> int | None:
-    """Return the size of SQLite's write-ahead log; None for a database that has none."""
-    if database.dialect != "sqlite":
-        return None
-    try:
-        return os.stat(f"{database.path}-wal").st_size  # noqa: PTH116 - a look a minute, and no Path for it
-    except OSError:
-        return 0
+    return int(connection.exec_driver_sql(_BYTES.on(connection)).scalar_one())

@@ -7,12 +7,14 @@ Each statement exists once. `overview` runs them on a connection of SQLAlchemy, 
 from __future__ import annotations
 
 import os
-import sqlite3
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from syncd.errors import DatabaseUnusableError
+from syncd.mirror.db import sqlite_file
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import enums
 from syncd.mirror.schema.revisions import HEAD
 
@@ -107,6 +109,7 @@ def _overview_of_sqlite(path: Path) -> Row | None:
     if not os.path.isfile(path):  # noqa: PTH113 - False also for a name that no file can have
         return None
     try:
+        sqlite_file.require_single_name(path)
         with closing(sqlite3.connect(path, timeout=_LOCK_SECONDS, isolation_level=None)) as connection:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA query_only=ON")
@@ -114,7 +117,7 @@ def _overview_of_sqlite(path: Path) -> Row | None:
             if [row[0] for row in connection.execute(_VERSION)] != [HEAD]:
                 return None
             found = [connection.execute(statement).fetchall() for statement in _statements(PASSES_SHOWN)]
-    except sqlite3.Error:
+    except (sqlite3.Error, DatabaseUnusableError):
         return None
     return _assemble(*(list(map(_read_row, rows)) for rows in found))
 

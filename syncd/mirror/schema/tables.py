@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from syncd.mirror.schema.types import JsonText, Key, UtcDateTime, utc_now
+from syncd.records.operation_kinds import SPECS
 
 metadata = sa.MetaData(
     naming_convention={
@@ -344,21 +345,9 @@ operations = sa.Table(
         UtcDateTime,
         comment="when syncd decided to wait until next_attempt_at; null when it does not wait, or waits for not_before",
     ),
-    sa.CheckConstraint("kind IN ('create', 'delete', 'update')", name="kind"),
+    sa.CheckConstraint(f"kind IN ({', '.join(map(repr, map(str, SPECS)))})", name="kind"),
     sa.CheckConstraint("state IN ('pending', 'running', 'unknown', 'succeeded', 'dead', 'cancelled')", name="state"),
-    sa.CheckConstraint(
-        "kind <> 'create' OR (source_session_id IS NOT NULL AND name IS NOT NULL AND session_id IS NULL)",
-        name="create_needs_source_and_name",
-    ),
-    sa.CheckConstraint(
-        "kind <> 'delete' OR (session_id IS NULL) <> (source_session_id IS NULL)",
-        name="delete_needs_one_id",
-    ),
-    sa.CheckConstraint(
-        "kind <> 'update' OR ((session_id IS NULL) <> (source_session_id IS NULL) "
-        "AND (name IS NOT NULL OR parent_id IS NOT NULL))",
-        name="update_needs_one_id_and_a_change",
-    ),
+    *(sa.CheckConstraint(spec.condition, name=spec.check) for spec in SPECS.values()),
     sa.CheckConstraint("source_session_id NOT IN ('', '.', '..')", name="source_session_id"),
     sa.CheckConstraint("session_id NOT IN ('', '.', '..')", name="session_id"),
     sa.CheckConstraint("name <> ''", name="name"),

@@ -64,6 +64,17 @@ class Operation:
     last_error: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Success:
+    """What is written of a claimed operation that succeeded; `at` as `clock.utc_text` writes it."""
+
+    operation: Operation
+    session_id: str | None
+    at: str
+    note: str | None
+    status: int | None
+
+
 _FIELDS = tuple(Operation.__dataclass_fields__)
 _ACTIVE = "state IN ('pending', 'running', 'unknown', 'dead')"
 """As it stands in the partial indexes, so that SQLite sees that those serve."""
@@ -216,6 +227,33 @@ def release(connection: Connection, operation: Operation, state: str, **values: 
     if "last_error" in values and values["last_error"] is not None:
         values["last_error"] = values["last_error"][:LONGEST_ERROR]
     write(connection, operation, state=state, lease_until=None, lease_owner=None, **values)
+
+
+def finish(connection: Connection, successes: Sequence[Success]) -> None:
+    """Write that claimed operations succeeded.
+
+    Raises
+    ------
+    LeaseLostError
+        One of the claims is not good any more.
+    """
+    if not successes:
+        return
+    if not is_postgresql(connection):
+        for one in successes:
+            release(
+                connection, one.operation, "succeeded", result_session_id=one.session_id, finished_at=one.at,
+                last_error=one.note, last_status=one.status, next_attempt_at=None, unknown_since=None,
+            )  # fmt: skip
+        return
+    rows = [
+        (one.operation.id, one.operation.fence, one.session_id, one.at, one.note and one.note[:LONGEST_ERROR],
+         one.status)
+        for one in successes
+    ]  # fmt: skip
+    parameters = (*as_lists(zip(*rows, strict=True)), [row[0] for row in rows])
+    if raw.execute(connection, operations_pg.FINISH, parameters).rowcount != len(rows):
+        raise LeaseLostError("one of these operations was claimed by somebody else")
 
 
 def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[tuple[int, str | None]]:

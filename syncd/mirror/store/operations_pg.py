@@ -39,6 +39,17 @@ RETURNING o.id
 """Claims those of some locked operations that nobody else can claim an operation of the same key beside."""
 
 
+FINISH = f"""
+UPDATE operations AS o SET state = 'succeeded', result_session_id = r.session_id, finished_at = r.at::timestamptz,
+    last_error = r.note, last_status = r.status::int, next_attempt_at = NULL, unknown_since = NULL,
+    lease_until = NULL, lease_owner = NULL
+FROM {json_columns(1, "id", "fence", "session_id", "at", "note", "status")}
+WHERE o.id = r.id::bigint AND o.id = ANY($7::bigint[]) AND o.fence = r.fence::bigint
+    AND o.state IN ('running', 'unknown')
+"""  # noqa: S608 - constants
+"""Writes that claimed operations succeeded, in one statement."""
+
+
 def free(waited: str, fresh: str) -> str:
     """Make statements for due operations find those alone whose key no other replica is claiming.
 

@@ -24,6 +24,7 @@ from syncd.rules.versions import Change, StoredSession, classify_change
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -260,6 +261,21 @@ def _insert_bulk(
     return keys
 
 
+@dataclass(frozen=True, slots=True)
+class NewSessions:
+    """The key of each session that was inserted, by its id, and the links that changed."""
+
+    inserted: dict[str | None, int]
+    links: list[sources.Link]
+
+
+def insert_new(connection: Connection, rows: Sequence[Row], *, now: str) -> NewSessions:
+    """Insert sessions that answers to creates showed; a session that the mirror has already is left as it is."""
+    applied = ApplyResult()
+    inserted = _insert(connection, rows, Observation(now, now, new=True), applied)
+    return NewSessions(inserted, applied.sources)
+
+
 def _touch(connection: Connection, keys: list[int], observed_at: str | None) -> None:
     if is_postgresql(connection):
         sessions_pg.touch(connection, keys, observed_at)
@@ -344,6 +360,16 @@ def archived_from(connection: Connection, key: int, pass_id: int) -> bool:
 def key_of(connection: Connection, session_id: str) -> int | None:
     """Return the key of a session; None when the mirror never saw it."""
     return connection.execute(sa.select(sessions.c.key).where(sessions.c.id == session_id)).scalar()
+
+
+def observed_at(connection: Connection, session_id: str) -> datetime | None:
+    """Return when something other than a listing last showed a session; None if nothing did."""
+    return connection.execute(sa.select(sessions.c.observed_at).where(sessions.c.id == session_id)).scalar()
+
+
+def source_of(connection: Connection, session_id: str) -> str | None:
+    """Return the source id of a session; None if the mirror has no such session."""
+    return connection.execute(sa.select(sessions.c.source_session_id).where(sessions.c.id == session_id)).scalar()
 
 
 def is_live(connection: Connection, session_id: str) -> bool:

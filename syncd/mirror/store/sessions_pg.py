@@ -12,9 +12,7 @@ from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import ConcurrentChangeError, as_lists, json_columns
 from syncd.mirror.schema.tables import CONTENT
 from syncd.mirror.store import totals
-from syncd.mirror.store.operations import LONGEST_ERROR, LeaseLostError, Operation
 from syncd.mirror.store.sources import Link
-from syncd.push.outcomes import Succeeded
 from syncd.records.parse import ID, Row
 from syncd.rules.versions import StoredSession
 
@@ -92,14 +90,6 @@ UPDATE sessions AS s SET {", ".join(f"{name} = {_native(name)}" for name in CONT
 FROM {json_columns(4, "key", "change", "at", "seq", "changed_fields", *CONTENT)}
 WHERE s.key = r.key::bigint AND s.key = ANY($3::bigint[])
 """  # noqa: S608 - constants
-_FINISH = f"""
-UPDATE operations AS o SET state = 'succeeded', result_session_id = r.session_id, finished_at = r.at::timestamptz,
-    last_error = r.note, last_status = r.status::int, next_attempt_at = NULL, unknown_since = NULL,
-    lease_until = NULL, lease_owner = NULL
-FROM {json_columns(1, "id", "fence", "session_id", "at", "note", "status")}
-WHERE o.id = r.id::bigint AND o.id = ANY($7::bigint[]) AND o.fence = r.fence::bigint
-    AND o.state IN ('running', 'unknown')
-"""  # noqa: S608 - constants
 _TOUCH = """
 UPDATE sessions SET observed_at = coalesce($1, observed_at), missing_since = NULL, absences = 0
 WHERE key = ANY($2::bigint[]) AND deleted_at IS NULL
@@ -176,29 +166,3 @@ def update(
 def touch(connection: Connection, keys: list[int], observed_at: str | None) -> None:
     """Note that live sessions were seen."""
     raw.execute(connection, _TOUCH, (observed_at, keys))
-
-
-def finish(connection: Connection, finished: Sequence[tuple[Operation, Succeeded, str]]) -> None:
-    """Write that claimed operations have succeeded, each with its time.
-
-    Raises
-    ------
-    LeaseLostError
-        The claim of one of them is not good any more.
-    """
-    if not finished:
-        return
-    done = [
-        (
-            operation.id,
-            operation.fence,
-            outcome.session_id,
-            at,
-            outcome.note and outcome.note[:LONGEST_ERROR],
-            outcome.status,
-        )
-        for operation, outcome, at in finished
-    ]
-    parameters = (*as_lists(zip(*done, strict=True)), [row[0] for row in done])
-    if raw.execute(connection, _FINISH, parameters).rowcount != len(done):
-        raise LeaseLostError("one of these operations was claimed by somebody else")

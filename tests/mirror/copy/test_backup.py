@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from syncd.errors import DatabaseUnusableError, SyncdError, UsageError
 from syncd.mirror.copy import backup
 from syncd.mirror.copy.backup import copy
 from syncd.mirror.db.database import Database
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
 
 
@@ -125,15 +125,18 @@ def test_mirror_itself_is_never_overwritten(mirror: Path, tmp_path: Path, name: 
     assert rows(mirror) == 200
 
 
-@pytest.mark.parametrize("link", ["symbolic", "hard"])
-def test_link_to_the_mirror_is_the_mirror(mirror: Path, tmp_path: Path, link: str) -> None:
+@pytest.mark.parametrize(
+    ("link", "refusal", "reason"),
+    [("symlink_to", UsageError, "is the mirror itself"), ("hardlink_to", DatabaseUnusableError, "2 hard links")],
+)
+def test_link_to_the_mirror_is_not_overwritten(
+    mirror: Path, tmp_path: Path, link: str, refusal: type[SyncdError], reason: str
+) -> None:
     other = tmp_path / "other.db"
-    if link == "symbolic":
-        other.symlink_to(mirror)
-    else:
-        other.hardlink_to(mirror)
-    with pytest.raises(UsageError, match="is the mirror itself"):
+    getattr(other, link)(mirror)
+    with pytest.raises(refusal, match=reason):
         copy(mirror, other)
+    assert rows(mirror) == 200
 
 
 def test_copy_that_fails_leaves_the_old_one_and_nothing_half_made(

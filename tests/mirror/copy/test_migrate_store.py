@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from syncd.errors import DatabaseUnusableError, SyncdError
 from syncd.mirror.copy import migrate_store as moving
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.leader import replica
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
 from syncd.sandbox import Habits
 from tests.helpers.harness import world
@@ -107,7 +107,7 @@ async def test_everything_goes_to_postgresql_and_back(tmp_path: Path, empty_url:
 
 async def test_moved_queue_goes_on_where_it_was(tmp_path: Path, empty_url: str) -> None:
     await moving.move(await fill(tmp_path), sa.make_url(empty_url))
-    async with world(tmp_path, url=empty_url, sessions=3) as w:
+    async with world(tmp_path, url=empty_url, sessions=40) as w:
         last = max(row["id"] for row in await w.sql("SELECT id FROM operations"))
         (following,) = await w.enqueue({"kind": "create", "source_session_id": "s-3", "name": "after"})
         assert following == last + 1

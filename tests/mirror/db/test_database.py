@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ import sqlalchemy as sa
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
 from syncd.mirror.db import sqlite
 from syncd.mirror.db.database import Database
+from syncd.mirror.db.sqlite_module import sqlite3
 
 
 def url_of(folder: Path) -> sa.URL:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from tests.helpers.programs import environment, syncd
 
 SETPRIV = shutil.which("setpriv")

@@ -77,7 +77,7 @@ async def test_what_one_tenant_inserts_wakes_that_tenant_alone(tenants: tuple[sa
         with anyio.fail_after(5):
             await ours.wait()
         await b.read(lambda c: c.exec_driver_sql("SELECT 1").scalar())  # what is told has been told by now
-        assert not theirs._rung.is_set()
+        assert not theirs._notified.is_set()
         await ours.close()
         await theirs.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.read import catalog
 from syncd.sandbox import Habits
 from tests.helpers.harness import World, world

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -14,6 +13,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from syncd.errors import DatabaseUnusableError
+from syncd.mirror.db.sqlite import sync_engine
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import enums, migrate, tables
 from syncd.mirror.schema.revisions import HEAD, REVISIONS
 from syncd.mirror.schema.types import UtcDateTime
@@ -21,7 +22,7 @@ from syncd.mirror.schema.types import UtcDateTime
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'x.db'}")
+    engine = sync_engine(tmp_path / "x.db")
     yield engine
     engine.dispose()
 
@@ -51,7 +52,7 @@ def test_tables_and_migrations_say_the_same(engine: sa.Engine) -> None:
         (table.name, table.primary_key.columns.keys()[0]) for table in NUMBERED
     }
     assert [one for one in differences if one not in identities] == []
-    other = sa.create_engine("sqlite://")
+    other = sync_engine(None)
     with other.begin() as connection:
         tables.metadata.create_all(connection)
         assert _declared(connection) == migrated
@@ -136,7 +137,7 @@ def test_a_foreign_or_newer_schema_is_refused_and_left_as_it_is(
 def test_a_migration_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """The schema is there whole or not at all."""
     path = tmp_path / "x.db"
-    engine = sa.create_engine(f"sqlite:///{path}")
+    engine = sync_engine(path)
 
     @sa.event.listens_for(engine, "connect")
     def _(connection: sqlite3.Connection, _record: object) -> None:

@@ -82,7 +82,7 @@ async def test_migration_that_waits_for_a_lock_gives_way(postgres: PostgresServe
     name = await in_thread(postgres.empty)
 
     def impatient(connection: sa.Connection) -> None:
-        migrate._take_turns(connection)
+        migrate.lock(connection)
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "10s"
         assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "100s"
         connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.store import operations
 from tests.helpers.harness import world
 

@@ -1,0 +1,95 @@
+"""The work of `syncd run`: open the flows, serve the status, and run the loops until a signal."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from syncd.app import CurrentSettings, backoff, open_flows
+from syncd.daemon.loops import Daemon, Intervals
+from syncd.daemon.reload import reload_on_sighup
+from syncd.daemon.shutdown import ForcedExit, Received, StopSignals, unless_stopped
+from syncd.daemon.status_port import status_port, status_server
+from syncd.mirror.schema.concerns import durability
+from syncd.status.metrics import Metrics
+from syncd.status.wal_monitor import WalWatch
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from syncd.app import Flows
+    from syncd.mirror.db.database import Database
+    from syncd.settings import Loaded, Settings
+
+
+async def run_daemon(
+    read_settings: Callable[[], Loaded], loaded: Loaded, received: Received, log: FilteringBoundLogger
+) -> None:
+    """Run the daemon until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    read_settings : Callable[[], Loaded]
+        Reads the settings again, for SIGHUP.
+
+    Raises
+    ------
+    UsageError
+        The port of the status server is in use.
+    DatabaseUnusableError
+        The database is held by another daemon, or cannot be used.
+    """
+    settings, current, metrics = loaded.settings, CurrentSettings(loaded.settings), Metrics()
+    # one iterator from here to the end: a signal is never lost between two
+    stops = ForcedExit(StopSignals(received), settings.syncd_shutdown_grace, log)
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(status_port(loaded, log))
+        opening = open_flows(
+            settings,
+            command="run",
+            log=log,
+            busy_timeout=float("inf"),
+            current=current,
+            after_request=metrics.observe_request,
+        )
+
+        async def open_and_log() -> Flows:
+            flows = await stack.enter_async_context(opening)
+            await log_database(flows.database, log)
+            return flows
+
+        flows = await unless_stopped(stops, open_and_log)
+        if isinstance(flows, signal.Signals):
+            log.info("daemon.stopped")
+            return
+        wal = WalWatch(database=flows.database, clock=flows.clock, log=log)
+        if listener is not None:
+            server = status_server(settings, flows, wal, metrics, listener, log)
+            await stack.enter_async_context(server)
+        others = {
+            "wal": lambda: wal.run(flows.watchdog),
+            "settings": lambda: reload_on_sighup(received, read_settings, current, flows, log),
+        }
+        await Daemon(flows=flows, log=log, intervals=intervals(settings), others=others).run(stops)
+
+
+def intervals(settings: Settings) -> Intervals:
+    """Return the daemon's periods."""
+    return Intervals(
+        pass_interval=settings.syncd_pass_interval,
+        reconcile_interval=settings.syncd_reconcile_interval,
+        shutdown_grace=settings.syncd_shutdown_grace,
+        backoff=backoff(settings),
+    )
+
+
+async def log_database(database: Database, log: FilteringBoundLogger) -> None:
+    """Log the database and its version; as a warning if a crash or another writer can damage it."""
+    found = await database.read(durability)
+    shown = database.url.render_as_string(hide_password=True)
+    if found.problem is None:
+        log.info("database.opened", database=shown, version=found.version)
+    else:
+        log.warning("database.opened", database=shown, version=found.version, problem=found.problem, hint=found.fix)

@@ -1,0 +1,83 @@
+"""Queues deletes once more that Albert confirmed and a later listing contradicts. `pull.write_pages` calls it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from syncd.clock import utc_text
+from syncd.mirror.db import raw
+from syncd.mirror.db.dialects import EARLIEST
+from syncd.mirror.schema.tables import operations, passes
+from syncd.mirror.schema.types import new_id
+from syncd.records.enums import OperationKind, PassState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+MARK = "syncd: operation {} was contradicted by a listing"
+"""`requested_by` of the delete that is queued once more. It is the durable note that this has been done."""
+_SUCCEEDED = """
+SELECT id, result_session_id, requested_by FROM operations
+WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ? AND finished_at <= ?
+    AND result_session_id IN (SELECT value FROM json_each(?))
+ORDER BY id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """A succeeded delete whose session is listed; `requeued_as` is the new operation, None after the second time."""
+
+    operation_id: int
+    session_id: str
+    requeued_as: int | None
+
+
+def queue_again(
+    connection: Connection, session_ids: Iterable[str | None], *, pass_id: int, asked_at: datetime, grace: float
+) -> list[Contradiction]:
+    """Queue the deletes of listed sessions once more that succeeded longer ago than listings lag.
+
+    A session that an earlier complete pass, requested after the grace, did not list was gone. If it is listed now, it
+    has been restored in Albert, and stays.
+
+    Parameters
+    ----------
+    session_ids : Iterable[str | None]
+        Sessions that are new to the mirror or were deleted in it, and that a listing contains.
+    asked_at : datetime
+        When the page was requested.
+    grace : float
+        Seconds by which listings may lag behind a delete.
+    """
+    lag = timedelta(seconds=grace)
+    proof = connection.execute(
+        sa.select(sa.func.max(passes.c.started_at)).where(
+            passes.c.state == PassState.COMPLETE.value, passes.c.id < pass_id
+        )
+    ).scalar()
+    since = EARLIEST if proof is None else utc_text(proof - lag)
+    parameters = (since, utc_text(asked_at - lag), json.dumps([*session_ids]))
+    found = raw.execute(connection, _SUCCEEDED, parameters).fetchall()
+    last = {session_id: (operation_id, requested_by) for operation_id, session_id, requested_by in found}
+    return [
+        Contradiction(operation_id, session_id, _queue_once(connection, operation_id, session_id, requested_by))
+        for session_id, (operation_id, requested_by) in last.items()
+    ]
+
+
+def _queue_once(connection: Connection, operation_id: int, session_id: str, requested_by: str | None) -> int | None:
+    """Queue a delete again unless it, or a repetition of it, has been queued again before."""
+    if requested_by is not None and requested_by.startswith(MARK.partition("{}")[0]):
+        return None
+    mark = MARK.format(operation_id)
+    if connection.execute(sa.select(operations.c.id).where(operations.c.requested_by == mark).limit(1)).first():
+        return None
+    row = {"kind": OperationKind.DELETE.value, "session_id": session_id, "requested_by": mark}
+    return new_id(connection.execute(sa.insert(operations).values(row)))

@@ -1,0 +1,138 @@
+"""Slows the queue while Albert fails for every operation, and pauses it while Albert refuses the credentials.
+
+`runner` passes each outcome through `judge` before it is recorded, and to `note_recorded` afterwards. `flow` asks how
+many operations may run, and how long the queue rests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from syncd.push.outage import LONGEST_PAUSE, SHORTEST_PAUSE, Outage, Pauses
+from syncd.push.outcomes import (
+    CredentialsRejected,
+    Outcome,
+    Retry,
+    RetryReason,
+    Unknown,
+    may_be_outage,
+    proves_available,
+)
+from syncd.records.enums import OperationState
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from syncd.clock import Clock
+    from syncd.mirror.store.operations import Operation
+    from syncd.rules.retry import Backoff
+
+
+@dataclass(kw_only=True)
+class Brake:
+    """What the outcomes of all operations say about Albert.
+
+    Attributes
+    ----------
+    refused : str | None
+        Why the queue is paused while Albert refuses the credentials; None while it accepts them.
+    """
+
+    backoff: Backoff
+    clock: Clock
+    log: FilteringBoundLogger
+    refused: str | None = None
+    _repeats: dict[int, int] = field(default_factory=dict)
+    """How many times in a row each operation failed without using an attempt."""
+
+    def __post_init__(self) -> None:
+        self._short = replace(self.backoff, longest=min(self.backoff.longest, LONGEST_PAUSE))
+        self._refusals = Pauses(self.backoff)
+        self._outage = Outage(Pauses(self._short))
+
+    def note_response(self) -> None:
+        """Note that Albert answered something else than an operation, a page of a listing for example.
+
+        If all operations fail all the same, they run one at a time, with short pauses, and use up their attempts.
+        """
+        self._outage.note_response(self.clock.monotonic())
+
+    def slots(self, at_most: int) -> int:
+        """Return how many operations may run at the same time."""
+        return 1 if self.refused or self._outage.down else at_most
+
+    def rest_seconds(self) -> float:
+        """Return the seconds for which no request is sent."""
+        now = self.clock.monotonic()
+        return max(self._refusals.left(now), self._outage.pauses.left(now))
+
+    def judge(self, operation: Operation, outcome: Outcome, *, jitter: float) -> Outcome:
+        """Return the outcome to record: an outage uses no attempt, and repeated waits grow."""
+        if isinstance(outcome, CredentialsRejected):
+            self._note_refusal(outcome)
+        if isinstance(outcome, Retry | Unknown) and may_be_outage(outcome):
+            outcome = self._note_failure(operation, outcome)
+        if isinstance(outcome, Retry):
+            return self._with_growing_wait(operation, outcome, jitter)
+        self._repeats.pop(operation.id, None)
+        return outcome
+
+    def note_recorded(self, outcome: Outcome) -> None:
+        """Note, after an attempt's own outcome was recorded, that Albert accepts the credentials or works again.
+
+        An operation whose attempts are used up is recorded as `Dead`, which is not Albert's answer.
+        """
+        if isinstance(outcome, CredentialsRejected):
+            return
+        accepted = outcome.status is not None and not (
+            isinstance(outcome, Retry | Unknown) and may_be_outage(outcome) and outcome.status != HTTPStatus.FORBIDDEN
+        )
+        if accepted and self.refused is not None:
+            self.refused = None
+            self._refusals.end()
+            self.log.info("queue.resumed")
+        if proves_available(outcome) and self._outage.end():
+            self.log.info("queue.resumed")
+
+    def _note_refusal(self, outcome: CredentialsRejected) -> None:
+        if self.refused is None:
+            self.log.error("queue.paused", error=outcome.error, hint="fix the credentials, then run: syncd doctor")
+        self.refused = outcome.error
+        self._refusals.grow(self.clock.monotonic())
+
+    def _note_failure(self, operation: Operation, outcome: Retry | Unknown) -> Retry | Unknown:
+        was_down, now = self._outage.down, self.clock.monotonic()
+        verdict = self._outage.note_failure(
+            operation.id, now, uses_attempt=isinstance(outcome, Unknown) or outcome.uses_attempt,
+            forbidden=isinstance(outcome, Retry) and outcome.reason is RetryReason.FORBIDDEN,
+            retry_after=outcome.retry_after,
+        )  # fmt: skip
+        if self._outage.down and not was_down:
+            self.log.error(
+                "queue.slowed",
+                error=outcome.error,
+                hint="Albert fails for every operation: they run one at a time until one succeeds",
+            )
+        if not verdict.is_outage:
+            return outcome
+        if isinstance(outcome, Unknown):
+            running = operation.state == OperationState.RUNNING
+            return replace(outcome, refunds=verdict.refunds + running)
+        # a growing wait of its own would outlast the outage
+        rest = outcome.retry_after or self._outage.pauses.left(now)
+        return replace(outcome, outage=True, refunds=verdict.refunds, retry_after=rest)
+
+    def _with_growing_wait(self, operation: Operation, outcome: Retry, jitter: float) -> Retry:
+        """Wait longer each time for an answer that uses no attempt and says no time: the backoff would not grow."""
+        if outcome.reason not in {RetryReason.RATE_LIMITED, RetryReason.GATEWAY}:
+            self._repeats.pop(operation.id, None)
+            return outcome
+        if outcome.retry_after:
+            return outcome
+        self._repeats[operation.id] = count = self._repeats.get(operation.id, 0) + 1
+        if outcome.reason is RetryReason.RATE_LIMITED:
+            return replace(outcome, retry_after=self.backoff.wait(count, jitter=jitter))
+        wait = max(self._short.wait(count, jitter=jitter), min(SHORTEST_PAUSE, self._short.longest))
+        return replace(outcome, retry_after=wait)

@@ -1,0 +1,274 @@
+"""What each kind of operation does: its look-up, its request, and its effect on the mirror. `runner` calls `KINDS`.
+
+Create makes sure that a session with the source id exists. It looks the source id up, and only after a 404 sends one
+POST. A POST whose answer is lost makes the operation `unknown`; it is looked up over the settle time before the POST
+may be sent again. Delete and update can be sent again at any time.
+
+The columns, the CHECK constraint and the options of each kind are declared in `records.operation_kinds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from syncd.albert import AlbertException, AlbertHTTPError, BadRequestError, ConflictError
+from syncd.clock import utc_text
+from syncd.lookups import Absent, Found, LookUp
+from syncd.mirror.store import sessions
+from syncd.push.answers import surely_not_applied
+from syncd.push.outcomes import (
+    Dead,
+    Effect,
+    NotFound,
+    Outcome,
+    Retry,
+    RetryReason,
+    Succeeded,
+    Unknown,
+    UnknownReason,
+)
+from syncd.push.targets import Holder, NoHolder, look_for_holder, resolve
+from syncd.records.enums import OperationKind, OperationState
+from syncd.records.parse import ID, SOURCE, GarbledError, Row, read_session
+from syncd.rules.deletion import GONE
+from syncd.rules.retry import lag_wait
+from syncd.rules.sources import alike, difference
+from syncd.witness import AbsenceUnprovenError
+
+if TYPE_CHECKING:
+    from syncd.mirror.store.operations import Operation
+    from syncd.push.attempt import Attempt
+
+
+async def create(attempt: Attempt) -> Outcome:
+    """Adopt the session with the source id, or create it."""
+    operation = attempt.operation
+    found = await attempt.lookups.by_source(operation.source_session_id or "")
+    if isinstance(found, Found):
+        return _adopted(operation, found)
+    if operation.state == OperationState.UNKNOWN:
+        return NotFound(found.status)
+    if operation.target_session_id is not None:
+        return await _never_sent_again(attempt, operation.target_session_id)
+    holder = await look_for_holder(attempt, found)
+    if isinstance(holder, NoHolder):
+        return await _post(attempt)
+    if holder.found is not None:
+        return _adopted(operation, holder.found)
+    return _lagging(attempt, holder.session_id)
+
+
+def _adopted(operation: Operation, found: Found) -> Outcome:
+    """Accept the session that Albert finds under the source id, and note how it differs from the request."""
+    row, source_id = found.row, operation.source_session_id or ""
+    created = operation.target_session_id
+    if created is not None and created != row[ID]:
+        return Dead(f"Albert created {created}, but finds {row[ID]} under the source id {source_id!r}", None, created)
+    if created is None and not alike(row[SOURCE] or "", source_id):
+        raise GarbledError(f"the answer is a session with another sourceSessionId: {row[SOURCE]!r}")
+    return Succeeded(row[ID], Effect(found.asked_at, (row,)), _adoption_note(operation, row), status=200)
+
+
+def _adoption_note(operation: Operation, row: Row) -> str | None:
+    differs = difference(row, {"source_session_id": operation.source_session_id, **_content(operation)})
+    return f"adopted as it is: {differs}" if differs else None
+
+
+def _content(operation: Operation) -> dict[str, str | None]:
+    """Return the name and the folder that a create asks for; an empty folder means none."""
+    return {"name": operation.name or "", "parent_id": operation.parent_id or None}
+
+
+def _lagging(attempt: Attempt, session_id: str) -> Retry:
+    text = f"{session_id} was observed recently and look-ups do not show it yet"
+    return Retry(RetryReason.LAGGING, text, retry_after=lag_wait(attempt.recency.settle))
+
+
+async def _post(attempt: Attempt) -> Outcome:
+    operation = attempt.operation
+    if (problem := _unstorable(operation)) is not None:
+        return problem
+    body: dict[str, object] = {"name": operation.name, "sourceSessionId": operation.source_session_id}
+    if operation.parent_id:
+        body["parentId"] = operation.parent_id
+    asked_at = utc_text(attempt.clock.now())
+    attempt.before_change()
+    attempt.sent = True
+    try:
+        row = read_session(await attempt.albert.create_raw(body=body))
+    except (ConflictError, BadRequestError) as error:
+        attempt.sent = False
+        return await _look_after_refusal(attempt, error)
+    except (AlbertException, GarbledError) as error:
+        if surely_not_applied(error):
+            attempt.sent = False
+            raise
+        status, retry_after = getattr(error, "status_code", None), getattr(error, "retry_after", None)
+        return Unknown(UnknownReason.LOST_ANSWER, str(error), status, retry_after)
+    effect = Effect(asked_at, (row,), made=True)
+    if row[SOURCE] != operation.source_session_id:
+        return await _created_otherwise(attempt, effect)
+    # some servers answer a duplicate with the session that was there first
+    return Succeeded(row[ID], effect, _adoption_note(operation, row), status=201)
+
+
+def _unstorable(operation: Operation) -> Dead | None:
+    if "\0" in f"{operation.name}{operation.parent_id}":
+        return Dead("the name or the folder contains a NUL, and no answer with it could be stored")
+    return None
+
+
+async def _look_after_refusal(attempt: Attempt, error: ConflictError | BadRequestError) -> Outcome:
+    """Look up once more after a 409, or a 400: some servers answer a duplicate so."""
+    found = await attempt.lookups.by_source(attempt.operation.source_session_id or "")
+    if isinstance(found, Found):
+        return _adopted(attempt.operation, found)
+    if isinstance(error, ConflictError):
+        # it exists, and look-ups lag: they are made over the settle time before the create is sent again
+        return Unknown(UnknownReason.CONFLICT, str(error), error.status_code, error.retry_after)
+    return Dead(str(error), error.status_code)
+
+
+async def _created_otherwise(attempt: Attempt, effect: Effect) -> Outcome:
+    """Handle a session that was created with another source id than requested: the create is never sent again.
+
+    The id of the session is stored at once. The operation succeeds if Albert finds the session under the requested
+    source id too; look-ups over the settle time decide that.
+    """
+    (row,) = effect.rows
+    session_id, requested = row[ID] or "", attempt.operation.source_session_id or ""
+    await attempt.keep_target(session_id)
+    attempt.sent = False
+    text = _otherwise(session_id, row[SOURCE], requested)
+    try:
+        found = await attempt.lookups.by_source(requested)
+    except (AlbertException, GarbledError, AbsenceUnprovenError):
+        found = Absent(404)
+    if isinstance(found, Found) and found.row[ID] == session_id:
+        return Succeeded(session_id, effect, _adoption_note(attempt.operation, row), status=201)
+    return Unknown(UnknownReason.OTHER_SOURCE, text, 201, effect=effect)
+
+
+def _otherwise(session_id: str, source_id: str | None, requested: str) -> str:
+    return f"Albert created {session_id} with the source id {source_id!r} and not {requested!r}"
+
+
+async def _never_sent_again(attempt: Attempt, session_id: str) -> Outcome:
+    """End a create, retried by an operator, whose session exists with another source id."""
+    requested = attempt.operation.source_session_id or ""
+    found = await attempt.lookups.by_id(session_id)
+    if isinstance(found, Absent):
+        return Dead(f"Albert created {session_id} with another source id than {requested!r}; it is gone", 404)
+    return Dead(_otherwise(session_id, found.row[SOURCE], requested), 200, session_id)
+
+
+async def delete(attempt: Attempt) -> Outcome:
+    """Delete the session; a session that is gone already is a success."""
+    target = await _target(attempt)
+    if isinstance(target, NoHolder):
+        return Succeeded(None, target.effect, status=target.status)
+    attempt.before_change()
+    try:
+        await attempt.albert.delete(id=target.session_id)
+    except AlbertHTTPError as error:
+        if error.status_code not in GONE:
+            raise
+        await _confirm_absence(attempt, target.session_id, error)
+        return Succeeded(target.session_id, Effect(gone=(target.session_id,)), status=error.status_code)
+    return Succeeded(target.session_id, Effect(gone=(target.session_id,)), status=204)
+
+
+async def _confirm_absence(attempt: Attempt, session_id: str, error: AlbertHTTPError) -> None:
+    """Return if a look-up agrees with a 404 to a change: a gateway may answer 404 to changes alone.
+
+    Raises
+    ------
+    AbsenceUnprovenError
+        Albert finds the session, or the look-up's own 404 may come from a gateway.
+    """
+    found = await attempt.lookups.by_id(session_id)
+    if isinstance(found, Found):
+        text = f"{error} (this may be a gateway's answer and not Albert's: a look-up finds {session_id})"
+        raise AbsenceUnprovenError(text, status=error.status_code, is_json=False)
+
+
+async def _target(attempt: Attempt) -> Holder | NoHolder:
+    """Return the session that a delete or an update means.
+
+    It is stored before it is changed: a later attempt must not find, and change, a session that somebody created since.
+    """
+    operation = attempt.operation
+    if (known := operation.session_id or operation.target_session_id) is not None:
+        return Holder(known, None)
+    target = await resolve(attempt)
+    if isinstance(target, Holder):
+        await attempt.keep_target(target.session_id)
+    return target
+
+
+async def update(attempt: Attempt) -> Outcome:
+    """Rename or move the session: look, send the change if needed, and look again until it shows."""
+    operation, wanted = attempt.operation, _changes(attempt.operation)
+    if (problem := _unstorable(operation)) is not None:
+        return problem
+    target = await _target(attempt)
+    if isinstance(target, NoHolder):
+        return Dead(f"Albert has no session with the source id {operation.source_session_id!r}", target.status)
+    session_id = target.session_id
+    before = target.found or await attempt.lookups.by_id(session_id)
+    if isinstance(before, Found) and difference(before.row, wanted) is None:
+        return Succeeded(session_id, Effect(before.asked_at, (before.row,)), status=200)
+    if isinstance(before, Absent) and not await _is_recent(attempt, session_id):
+        return Dead(f"Albert has no session {session_id}", before.status)
+    attempt.before_change()
+    try:
+        await attempt.albert.update_raw(id=session_id, changes={_ATTRIBUTES[name]: wanted[name] for name in wanted})
+    except AlbertHTTPError as error:
+        if error.status_code not in GONE:
+            raise
+        await _confirm_absence(attempt, session_id, error)
+        return Dead(f"Albert has no session {session_id}: {error}", error.status_code)
+    return await _updated(attempt, session_id, before, wanted)
+
+
+_ATTRIBUTES = {"name": "name", "parent_id": "parentId"}
+"""The name on the wire of each column that an update can change."""
+
+
+def _changes(operation: Operation) -> dict[str, str | None]:
+    """Return the wanted values; an empty folder moves the session out of its folder."""
+    changes = {"name": operation.name, "parent_id": operation.parent_id}
+    return {name: value or None for name, value in changes.items() if value is not None}
+
+
+async def _is_recent(attempt: Attempt, session_id: str) -> bool:
+    """Whether the mirror observed a session so recently that look-ups may not show it yet."""
+    observed_at = await attempt.database.read(partial(sessions.observed_at, session_id=session_id))
+    return attempt.recency.is_recent(session_id, observed_at)
+
+
+async def _updated(attempt: Attempt, session_id: str, before: LookUp, wanted: Mapping[str, str | None]) -> Outcome:
+    """Request the session after an accepted change.
+
+    If it differs from the request although it changed, somebody else has changed it since: the difference is noted. If
+    it is as before, look-ups lag or the change was not applied, and both are found out later.
+    """
+    after = await attempt.lookups.by_id(session_id)
+    differs = difference(after.row, wanted) if isinstance(after, Found) else f"session {session_id} is not found"
+    if isinstance(after, Found) and (differs is None or (isinstance(before, Found) and after.row != before.row)):
+        note = f"after the update, Albert shows that the {differs}" if differs else None
+        return Succeeded(session_id, Effect(after.asked_at, (after.row,)), note, status=200)
+    settle = attempt.recency.settle
+    lagging = attempt.recency.elapsed(f"update {attempt.operation.id}") < settle
+    reason = RetryReason.LAGGING if lagging else RetryReason.UNCHANGED
+    return Retry(reason, f"Albert accepted the update and shows no change: {differs}", retry_after=lag_wait(settle))
+
+
+KINDS: Mapping[OperationKind, Callable[[Attempt], Awaitable[Outcome]]] = {
+    OperationKind.CREATE: create,
+    OperationKind.DELETE: delete,
+    OperationKind.UPDATE: update,
+}
+"""The function that makes one attempt at an operation of each kind."""

@@ -1,0 +1,81 @@
+"""Finds the session that an operation by source id means. `kinds` calls it.
+
+Look-ups by source id lag. If Albert answers 404 for a source id, the live sessions that carry it in the mirror are
+requested by their ids. A session that was observed recently and answers 404 is taken to exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from syncd.lookups import Absent, Found
+from syncd.mirror.store import sources
+from syncd.push.outcomes import Effect
+from syncd.records.parse import ID, SOURCE, GarbledError, Row
+
+if TYPE_CHECKING:
+    from syncd.push.attempt import Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The session that has the source id. `found` is None if look-ups do not show it yet."""
+
+    session_id: str
+    found: Found | None
+
+
+@dataclass(frozen=True, slots=True)
+class NoHolder:
+    """No session has the source id: the status of the look-up, and what the look-ups by id showed."""
+
+    status: int
+    effect: Effect
+
+
+async def resolve(attempt: Attempt) -> Holder | NoHolder:
+    """Look an operation's source id up in Albert, and then in the mirror.
+
+    Raises
+    ------
+    GarbledError
+        Albert answers with a session that carries another source id: it may be the wrong one to delete or change.
+    AlbertException, AbsenceUnprovenError, DatabaseUnusableError
+        As `Lookups.by_source` and `Lookups.by_id`.
+    """
+    source_id = attempt.operation.source_session_id or ""
+    found = await attempt.lookups.by_source(source_id)
+    if isinstance(found, Absent):
+        return await look_for_holder(attempt, found)
+    session_id = found.row[ID] or ""
+    if found.row[SOURCE] != source_id:
+        raise GarbledError(
+            f"the answer to the request for the source id {source_id!r} is session {session_id!r}, which carries the "
+            f"source id {found.row[SOURCE]!r}; to change that session, name it by its id"
+        )
+    return Holder(session_id, found)
+
+
+async def look_for_holder(attempt: Attempt, absent: Absent) -> Holder | NoHolder:
+    """Find the session that has the source id although a look-up by source id answered 404.
+
+    Raises
+    ------
+    AlbertException, GarbledError, AbsenceUnprovenError, DatabaseUnusableError
+        As `Lookups.by_id`.
+    """
+    source_id = attempt.operation.source_session_id or ""
+    asked_at, rows, gone = "", list[Row](), list[str]()
+    for session_id, observed_at in await sources.look_for_carriers(attempt.database, source_id):
+        found = await attempt.lookups.by_id(session_id)
+        if isinstance(found, Found):
+            if found.row[SOURCE] == source_id:
+                return Holder(session_id, found)
+            asked_at = asked_at or found.asked_at
+            rows.append(found.row)
+        elif attempt.recency.is_recent(session_id, observed_at):
+            return Holder(session_id, None)
+        else:
+            gone.append(session_id)
+    return NoHolder(absent.status, Effect(asked_at, tuple(rows), tuple(gone)))

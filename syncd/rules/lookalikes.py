@@ -1,0 +1,131 @@
+"""Rules for ids that a person reads as the same: they differ only in white space, invisible characters or case.
+
+Pure: no I/O, no clock and no randomness. `mirror.store.lookalikes` compares a file with itself, the mirror and the
+queue.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from syncd.visible_text import is_invisible, quoted
+
+
+@dataclass(frozen=True, slots=True)
+class NamedId:
+    """An id in a column of a file, or in a place that is described by a word such as `mirror`."""
+
+    place: str
+    column: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lookalike:
+    """Two different ids that look the same, and what they differ in."""
+
+    id: NamedId
+    other: NamedId
+    differs_in: tuple[str, ...]
+
+    def as_data(self) -> dict[str, str | list[str]]:
+        """Return what JSON shows."""
+        return {
+            "place": self.id.place,
+            "column": self.id.column,
+            "value": self.id.value,
+            "resembles": self.other.value,
+            "resembles_in": self.other.place,
+            "differs_in": list(self.differs_in),
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"{self.id.place}: {self.id.column} {quoted(self.id.value)} differs from {quoted(self.other.value)} "
+            f"({self.other.place}) only in {' and '.join(self.differs_in)}"
+        )
+
+
+def folded(text: str) -> str:
+    """Return a text that is the same for ids that look the same."""
+    if text.isascii() and text.isalnum():
+        return text.lower()
+    return _composed(_visible(text).casefold())
+
+
+def differences(one: str, other: str) -> tuple[str, ...]:
+    """Return in what two ids differ that look the same."""
+    visible, other_visible = _visible(one), _visible(other)
+    found = (
+        ("white space", _hidden(one, str.isspace) != _hidden(other, str.isspace)),
+        ("invisible characters", _hidden(one, _is_zero_width) != _hidden(other, _is_zero_width)),
+        ("case", _composed(visible) != _composed(other_visible)),
+        (_FORM, visible.casefold() != other_visible.casefold()),
+    )
+    return tuple(name for name, differs in found if differs) or (_FORM,)
+
+
+def lookalikes(ids: Iterable[NamedId], known: Iterable[NamedId]) -> Iterator[Lookalike]:
+    """Yield the ids of a file that look like an earlier one of the file, or like a known one.
+
+    An id that is itself known is not compared with the other known ones. Each pair of values is reported once.
+
+    Parameters
+    ----------
+    ids : Iterable[NamedId]
+        The ids of the file, in their order.
+    known : Iterable[NamedId]
+        Ids of the mirror and the queue. They are read once, and only those that look like one of the file are kept.
+    """
+    first: dict[tuple[str, str], dict[str, NamedId]] = {}
+    for each in ids:
+        same = first.setdefault((each.column, folded(each.value)), {})
+        if each.value in same:
+            continue
+        if same:
+            earlier = next(iter(same.values()))
+            yield Lookalike(each, earlier, differences(each.value, earlier.value))
+        same[each.value] = each
+    found: dict[tuple[str, str], dict[str, NamedId]] = {}
+    for each in known:
+        if (key := (each.column, folded(each.value))) in first:
+            found.setdefault(key, {}).setdefault(each.value, each)
+    for key, others in found.items():
+        for each in first[key].values():
+            if each.value not in others:
+                other = next(iter(others.values()))
+                yield Lookalike(each, other, differences(each.value, other.value))
+
+
+_FORM = "the Unicode form of a letter"
+
+
+def _is_zero_width(character: str) -> bool:
+    return is_invisible(character) and not character.isspace()
+
+
+def _is_hidden(character: str) -> bool:
+    return character.isspace() or is_invisible(character)
+
+
+def _visible(text: str) -> str:
+    return "".join(character for character in text if not _is_hidden(character))
+
+
+def _hidden(text: str, selects: Callable[[str], bool]) -> list[tuple[int, str]]:
+    """Return the selected characters, each after the number of visible characters before it."""
+    found = []
+    before = 0
+    for character in text:
+        if selects(character):
+            found.append((before, character))
+        elif not _is_hidden(character):
+            before += 1
+    return found
+
+
+def _composed(text: str) -> str:
+    """Return a text in one of the forms in which Unicode writes the same letter."""
+    return unicodedata.normalize("NFKC", text)

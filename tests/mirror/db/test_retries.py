@@ -1,0 +1,177 @@
+"""Waiting for a database that cannot be used, and reporting work that fails again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import sqlalchemy as sa
+
+from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.mirror.db import retries as retries_module
+from syncd.mirror.db.database import Database
+from syncd.mirror.db.retries import Failure, Failures, Retries, work_name
+from syncd.mirror.store import operations
+from tests.helpers.postgres_server import PostgresServer, in_thread
+
+BUSY = DatabaseBusyError("busy")
+
+
+def failing(times: int, *, then: str = "done", error: Exception = BUSY) -> Any:
+    """Return a step that fails so often and then returns."""
+    errors: Iterator[Exception] = iter([error] * times)
+
+    async def step() -> str:
+        await anyio.lowlevel.checkpoint()
+        if (raised := next(errors, None)) is not None:
+            raise raised
+        return then
+
+    return step
+
+
+def named(name: str) -> Any:
+    return lambda: name
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries_module, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retries_module, "LONGEST_PAUSE", 0.01)
+
+
+async def test_wait_that_ends_is_reported_once_with_its_seconds() -> None:
+    told: list[object] = []
+    waits = Retries(on_wait=told.append, on_resume=lambda seconds: told.append(seconds > 0))
+    assert await waits.run(named("w"), failing(4)) == "done"
+    assert told == ["busy", True]
+    assert not waits.waiting
+
+
+async def test_steps_that_wait_at_the_same_time_are_one_wait() -> None:
+    told: list[object] = []
+    waits = Retries(on_wait=told.append, on_resume=lambda _: told.append("resumed"))
+    async with anyio.create_task_group() as group:
+        for times in (3, 5, 9):
+            group.start_soon(waits.run, named("w"), failing(times))
+    assert told == ["busy", "resumed"]
+
+
+async def test_step_that_succeeds_at_once_reports_nothing() -> None:
+    told: list[object] = []
+    waits = Retries(on_wait=told.append, on_resume=told.append)
+    assert await waits.run(named("w"), failing(0)) == "done"
+    assert told == []
+
+
+async def test_wait_that_is_cancelled_or_given_up_has_not_resumed() -> None:
+    told: list[object] = []
+    waits = Retries(on_wait=told.append, on_resume=lambda _: told.append("resumed"))
+    with anyio.move_on_after(0.05):
+        await waits.run(named("w"), failing(1_000_000))
+    waits.busy_timeout = 0.02
+    with pytest.raises(DatabaseBusyError):
+        await waits.run(named("w"), failing(1_000_000))
+    assert told == ["busy", "busy"]
+    assert not waits.waiting
+
+
+async def test_error_that_a_wait_does_not_help_is_raised_at_once() -> None:
+    waits = Retries()
+    with pytest.raises(ZeroDivisionError):
+        await waits.run(named("w"), failing(1, error=ZeroDivisionError()))
+    with pytest.raises(DatabaseUnusableError):
+        await waits.run(named("w"), failing(1, error=DatabaseUnusableError("corrupt")))
+    assert not waits.failures.any()
+
+
+def test_same_error_three_times_over_seconds_is_reported_once_and_its_end_too() -> None:
+    told: list[tuple[str, int]] = []
+    failures = Failures(
+        on_repeated=lambda failure: told.append(("repeated", failure.count)),
+        on_recovered=lambda failure: told.append(("recovered", failure.count)),
+    )
+    for now in (0.0, 0.1, 0.2, 4.9):
+        failures.failed("write", "temp_file_limit exceeded", now)
+    assert failures.repeated() == []
+    for now in (5.1, 6.0):
+        failures.failed("write", "temp_file_limit exceeded", now)
+    assert failures.repeated() == [Failure("write", "temp_file_limit exceeded", 6, 0.0, 6.0)]
+    failures.succeeded("write")
+    assert failures.repeated() == []
+    assert told == [("repeated", 5), ("recovered", 6)]
+
+
+def test_two_failures_are_not_yet_reported_however_long_they_last() -> None:
+    failures = Failures()
+    failures.failed("write", "lost", 0.0)
+    failures.failed("write", "lost", 1000.0)
+    assert failures.repeated() == []
+
+
+def test_another_error_begins_a_new_count_and_other_work_has_its_own() -> None:
+    failures = Failures()
+    for now in range(0, 20, 5):
+        failures.failed("write", "one" if now % 10 else "other", now)
+        failures.failed("read", "one", now)
+    assert [failure.work for failure in failures.repeated()] == ["read"]
+
+
+def test_work_is_named_by_its_function() -> None:
+    assert work_name(operations.counts) == "operations.counts"
+    assert work_name(partial(operations.claim, limit=1)) == "operations.claim"
+    assert work_name(lambda _: None) == "test_retries.test_work_is_named_by_its_function"
+
+
+REFUSES = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE SQLSTATE '53400' USING MESSAGE = 'temporary file size exceeds temp_file_limit'; END $$;
+CREATE TRIGGER refuses BEFORE INSERT ON operations FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+async def test_permanent_error_of_a_server_is_reported_until_it_is_fixed(
+    postgres: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries_module, "TROUBLE_SECONDS", 0.05)
+    url = sa.make_url(postgres_url)
+    await in_thread(lambda: postgres.sql(REFUSES, str(url.database)))
+    repeated, recovered = anyio.Event(), anyio.Event()
+    failures = Failures(lambda _: repeated.set(), lambda _: recovered.set())
+    row = {"kind": "delete", "session_id": "SES1"}
+
+    def enqueue(connection: sa.Connection) -> list[int]:
+        return operations.enqueue(connection, [row])
+
+    async with (
+        Database(url, retries=Retries(failures=failures)) as database,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(database.write, enqueue)
+        with anyio.fail_after(20):
+            await repeated.wait()
+        (failure,) = database.failures.repeated()
+        assert failure.work.startswith("test_retries.test_permanent_error")
+        assert "temp_file_limit" in failure.error
+        assert await database.read(operations.counts)  # other work, which succeeds, does not hide it
+        assert database.failures.repeated() != []
+        await in_thread(lambda: postgres.sql("DROP TRIGGER refuses ON operations", str(url.database)))
+        with anyio.fail_after(20):
+            await recovered.wait()
+    assert failures.repeated() == []
+
+
+async def test_error_of_one_job_in_a_batch_is_counted_for_that_job(tmp_path: Path) -> None:
+    """The first of a batch gives the name: it stays the first until it is committed."""
+    async with Database.create(sa.make_url(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}"), busy_timeout=0.02) as database:
+
+        def locked(_: sa.Connection) -> None:
+            raise DatabaseBusyError("locked by another program")
+
+        with pytest.raises(DatabaseBusyError):
+            await database.write(locked)
+        assert database.failures.has("test_retries.test_error_of_one_job_in_a_batch_is_counted_for_that_job")

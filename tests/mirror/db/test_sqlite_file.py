@@ -1,0 +1,154 @@
+"""The SQLite file: a second name is refused, the text of the lock is a convenience, and one library opens it."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.mirror.copy.backup import copy
+from syncd.mirror.db import sqlite_file
+from syncd.mirror.db.daemon_lock import daemon_lock, require_free
+from syncd.mirror.db.database import Database
+from syncd.mirror.db.sqlite_module import is_safe, sqlite3
+from syncd.mirror.read import views
+
+ROOT = Path(__file__).resolve().parents[3]
+MOUNTED = "63 43 254:0 /home/u/x.db {path} rw,relatime - ext4 /dev/vda rw\n"
+
+
+def url_of(path: Path) -> sa.URL:
+    return sa.URL.create("sqlite+aiosqlite", database=str(path))
+
+
+def hold(path: Path) -> None:
+    with daemon_lock(path, "run"):
+        pass
+
+
+OPENERS: list[Callable[[Path], Any]] = [
+    lambda path: Database(url_of(path)),
+    lambda path: copy(path, path.with_name("copy.db")),
+    hold,
+]
+
+
+@pytest.mark.parametrize("open_it", OPENERS)
+def test_file_with_two_hard_links_is_refused_by_either_name(folder: Path, open_it: Callable[[Path], Any]) -> None:
+    (folder / "other").mkdir()
+    (folder / "other/link.db").hardlink_to(folder / "syncd.db")
+    for path in (folder / "syncd.db", folder / "other/link.db"):
+        with pytest.raises(DatabaseUnusableError, match=r"has 2 hard links.*mount the folder"):
+            open_it(path)
+    (folder / "other/link.db").unlink()
+    open_it(folder / "syncd.db")
+
+
+@pytest.mark.parametrize("open_it", OPENERS)
+def test_file_that_is_a_mount_point_is_refused(
+    folder: Path, open_it: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = folder / "mountinfo"
+    monkeypatch.setattr(sqlite_file, "MOUNTS", mounts)
+    odd = folder / "with space\tand \\.db"
+    (folder / "syncd.db").rename(odd)
+    mounts.write_text(MOUNTED.format(path=str(odd).replace("\\", r"\134").replace(" ", r"\040").replace("\t", r"\011")))
+    with pytest.raises(DatabaseUnusableError, match="mount the folder that contains it"):
+        open_it(odd)
+    (folder / "link.db").symlink_to(odd)  # SQLite follows links, to the same mount
+    with pytest.raises(DatabaseUnusableError, match="mount the folder that contains it"):
+        open_it(folder / "link.db")
+    mounts.write_text(MOUNTED.format(path=folder))
+    open_it(odd)
+
+
+def test_quick_status_leaves_a_file_with_two_names_to_the_command_that_explains_it(folder: Path) -> None:
+    url = f"sqlite+aiosqlite:///{folder / 'syncd.db'}"
+    assert views.overview_of(url) is not None
+    (folder / "link.db").hardlink_to(folder / "syncd.db")
+    assert views.overview_of(url) is None
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite"])
+def test_lock_whose_text_cannot_be_written_is_held_and_released(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, call, fails)
+    with daemon_lock(folder / "syncd.db", "run"), pytest.raises(DatabaseUnusableError, match="is held by"):
+        require_free(folder / "syncd.db")
+    require_free(folder / "syncd.db")
+
+
+def test_lock_names_its_holder_and_leaves_an_empty_file(folder: Path) -> None:
+    lock = folder / "syncd.db.lock"
+    with daemon_lock(folder / "syncd.db", "run"):
+        assert lock.read_text().startswith(f"syncd run, process {os.getpid()}, since 2")
+    assert lock.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [(errno.ENOSPC, DatabaseBusyError), (errno.EDQUOT, DatabaseBusyError), (errno.EROFS, DatabaseUnusableError)],
+)
+def test_missing_room_for_a_file_is_waited_for_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, meaning: type[Exception]
+) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "open", fails)
+    for create in (sqlite_file.create, hold):
+        with pytest.raises(DatabaseUnusableError, match="cannot") as caught:
+            create(tmp_path / "new.db")
+        assert type(caught.value) is meaning
+
+
+@pytest.mark.parametrize(
+    ("version", "safe"),
+    [
+        ((3, 40, 1), False), ((3, 44, 5), False), ((3, 44, 6), True), ((3, 45, 0), False), ((3, 50, 6), False),
+        ((3, 50, 7), True), ((3, 51, 2), False), ((3, 51, 3), True), ((3, 53, 4), True), ((4, 0, 0), True),
+    ],
+)  # fmt: skip
+def test_releases_that_can_corrupt_a_wal_database_are_known(version: tuple[int, ...], *, safe: bool) -> None:
+    assert is_safe(version) == safe
+
+
+async def test_every_connection_of_a_database_uses_the_one_library(folder: Path) -> None:
+    def version(connection: sa.Connection) -> str:
+        return str(connection.exec_driver_sql("SELECT sqlite_version()").scalar_one())
+
+    async with Database(url_of(folder / "syncd.db")) as database:
+        found = {await database.read(version), await database.write(version)}
+        found |= {row[0] for row in database.read_inline("SELECT sqlite_version()") or ()}
+    assert found == {sqlite3.sqlite_version}
+
+
+def test_no_module_but_one_imports_a_sqlite_library() -> None:
+    importers = set()
+    for path in (ROOT / "syncd").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            if any(name.partition(".")[0] in {"sqlite3", "pysqlite3"} for name in names):
+                importers.add(path.relative_to(ROOT).as_posix())
+    assert importers == {"syncd/mirror/db/sqlite_module.py"}
+
+
+def test_none_is_stored_as_null() -> None:
+    """The adapter for None, which makes inserts fast, changes no value."""
+    connection = sqlite3.connect(":memory:")
+    values = (None, "", "text", 0, 1.5, b"bytes")
+    assert connection.execute("SELECT ?, ?, ?, ?, ?, ?", values).fetchone() == values
+    connection.close()
