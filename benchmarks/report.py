@@ -16,6 +16,7 @@ from benchmarks.results import exponent
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 PEERS = ROOT / "benchmarks" / "peers.json"
+ANALYSTS = ROOT / "benchmarks" / "analysts.json"
 DOCS = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "plots"
 WRITTEN = (RESULTS, DOCS, PLOTS)
@@ -150,6 +151,10 @@ def write() -> None:
             text = replace(text, name, section(results[name]))
     if PEERS.exists():
         text = replace(text, "peers", peers(json.loads(PEERS.read_text())))
+    if ANALYSTS.exists():
+        from benchmarks.analysts import section as analysts  # it imports this module
+
+        text = replace(text, "analysts", analysts(json.loads(ANALYSTS.read_text())))
     DOCS.write_text(text)
 
 

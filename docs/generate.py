@@ -1,4 +1,4 @@
-"""Write `docs/schema.md` and `docs/queries.md` from the code; with `--check`, say whether they are as it says.
+"""Write `docs/schema.md`, `docs/queries.md` and `contrib/metabase` from the code, or compare them (`--check`).
 
 Meanings are the comments of `syncd/mirror/tables.py`. Examples are read, through the very views, from a database that
 the migrations made and that took the rows below: an example that the schema would refuse cannot be written.
@@ -20,7 +20,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from syncd.clock import read_utc_text
 from syncd.mirror.db.database import Database
 from syncd.mirror.read import catalog
-from syncd.mirror.read.queries import QUERIES
+from syncd.mirror.read.queries import Dialect, Query
+from syncd.mirror.read.questions import QUERIES
 from syncd.mirror.schema import migrate, tables
 from syncd.mirror.store.pages import pack
 from syncd.records.fields import SESSIONS, FieldList, FieldType
@@ -28,7 +29,7 @@ from syncd.records.fields import SESSIONS, FieldList, FieldType
 HERE = Path(__file__).resolve().parent
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 LONGEST_EXAMPLE = 48
-CLOCK = {"age_seconds": "93.217"}
+CLOCK = {"age_seconds": "93.217", "listed_age_seconds": "99.108"}
 """Examples of what the database's clock says."""
 
 SCHEMA_HEAD = """# The tables and views of the mirror
@@ -43,11 +44,51 @@ programs. The **internal tables** of the third part may change with any release.
 All times are UTC: on SQLite text in one fixed form (`2026-06-01T12:00:00.000000Z`), which sorts and compares as time
 does; on PostgreSQL `timestamptz`. On PostgreSQL these words are also the `COMMENT`s of the views and columns (`\\d+`).
 """
-QUERIES_HEAD = """# The first ten questions
+QUERIES_HEAD = """# Twenty questions
 
-Written by `make docs` from `syncd/mirror/queries.py`; tests run each of them. Where one text is shown it runs on SQLite
-and on PostgreSQL alike. `syncd browse` has them ready. [schema.md](schema.md) says what each column means, and
-[reading.md](reading.md) how to connect.
+Written by `make docs` from `syncd/mirror/read/questions.py`; tests run each of them. Where one text is shown it runs on
+SQLite and on PostgreSQL alike. `syncd browse` has them ready, and [contrib/metabase](../contrib/metabase/README.md) has
+them as files for Metabase. [schema.md](schema.md) says what each column means, and [reading.md](reading.md) how to
+connect, how to write a moment for each tool, and for which moments the history is exact.
+
+## Reading changes in a job
+
+A job that copies changes elsewhere reads the view `chat_session_changes` and remembers the highest `seq` that it has
+finished. Each version of a session has one number, in the order of commits, with any number of replicas. A reader that
+continues after the highest number that it has seen misses no version and reads none twice.
+
+```python
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+state = Path("last-seq.json")
+last = json.loads(state.read_text()) if state.exists() else 0
+query = (
+    "SELECT seq, session_id, change, changed_fields FROM chat_session_changes WHERE seq > ? ORDER BY seq LIMIT 10000"
+)
+with closing(sqlite3.connect("file:syncd.db?mode=ro", uri=True)) as mirror:
+    changes = mirror.execute(query, (last,)).fetchall()
+for seq, session_id, change, changed_fields in changes:
+    print(seq, session_id, change, json.loads(changed_fields))  # your work, which may see a change again after a crash
+    last = seq
+state.write_text(json.dumps(last))
+```
+
+- If the target is a database, write `last` in the same transaction as the changes: then no change is applied twice.
+- On PostgreSQL the query is the same, with `$1` or `%s` in place of `?`.
+- `syncd export changes --format parquet --since SEQ` writes the same rows as a file, and `last_seq` in
+  `syncd-export.json` is the next `SEQ`.
+- `seq` has gaps. It is not a time, and it is not comparable between two databases, except that `syncd migrate-store`
+  keeps it. After `syncd restore` of an older backup, read the feed again from 0.
+- `changed_fields` is `[]` for `created` and `deleted`. More than half of the versions `updated` are only new messages;
+  `changed_fields LIKE '%"name"%'` finds the renamed sessions, `'%"parent_id"%'` the moved ones.
+- `syncd prune --history` removes old versions from the feed.
+"""
+METABASE_HEAD = """-- {question}
+-- {about}
+-- Written by make docs from syncd/mirror/read/questions.py.
 """
 
 
@@ -70,17 +111,22 @@ _ADA = {name: _FIRST[name] for name in ("created_by", "created_by_name", "create
 _DONE = {"state": "succeeded", "attempts": 1, "last_status": 201, "finished_at": _at(2), "fence": 1}
 ROWS: dict[sa.Table, list[dict[str, Any]]] = {
     tables.sessions: [
-        {"key": 1, **_FIRST, "version": 2, "first_seen_at": NOON},
+        {"key": 1, **_FIRST, "version": 2, "first_seen_at": NOON, "seq": 3, "changed_fields": '["name"]',
+         "created_date": "2026-06-01", "last_message_date": "2026-06-01"},
         {
             "key": 2, "id": "SES2", "name": "Compare epoxy resins", "source_session_id": "lab-7", **_ADA, "version": 2,
             "change": "deleted", "valid_from": _at(5), "first_seen_at": NOON, "observed_at": _at(0.5),
-            "missing_since": _at(1), "absences": 2, "absence_pass_id": 2, "deleted_at": _at(5),
-            "unlisted_alive_at": _at(3), "missing_elapsed_ms": 61000,
+            "absences": 2, "absence_pass_id": 2, "deleted_at": _at(5), "seq": 4,
+        },
+        {
+            "key": 3, "id": "SES3", "name": "Open time of a wood adhesive", "source_session_id": "lab-8", **_ADA,
+            "version": 1, "change": "created", "valid_from": NOON, "first_seen_at": NOON, "missing_since": _at(1),
+            "unlisted_alive_at": _at(3), "missing_elapsed_ms": 61000, "seq": 2,
         },
     ],
     tables.session_versions: [
         {**_FIRST, "session_key": 1, "version": 1, "name": "Which wax?", "change": "created", "valid_from": NOON,
-         "valid_to": _at(1), "pass_id": 1},
+         "valid_to": _at(1), "pass_id": 1, "seq": 1, "first_seen_at": NOON},
     ],
     tables.passes: [
         {"id": 2, "state": "complete", "started_at": _at(1), "finished_at": _at(1.5), "pages": 30, "seen": 2957,
@@ -135,6 +181,17 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
     tables.operator_actions: [
         {"id": 1, "at": _at(2), "by": "alice", "action": "retry", "subject": "operation 12", "detail": "it was dead"},
     ],
+    tables.mirror_totals: [{"id": 1, "last_seq": 4, "live_sessions": 2, "deleted_sessions": 1}],
+    tables.folders: [
+        {"id": "FOL1", "name": "Lab", "type": "root", "path": "Lab", "first_seen_at": NOON, "changed_at": NOON,
+         "extra": '{"pinned": true}', "absences": 1, "deleted_at": _at(8)},
+        {"id": "FOL17", "name": "Adhesives", "type": "child", "parent_id": "FOL1", "path": "Lab / Adhesives",
+         "created_at": _at(-100), "updated_at": _at(-99), "first_seen_at": NOON, "changed_at": NOON},
+    ],
+    tables.folder_listing: [
+        {"id": 1, "fence": 3, "state": "partial", "error": "1 folder could not be read", "finished_at": _at(2),
+         "complete_at": _at(1)},
+    ],
     tables.writers: [{"id": "9b2c41f0a7d34e2c8f1b6d5e4c3a2b19", "number": 4711, "written_at": _at(2)}],
 }  # fmt: skip
 
@@ -154,7 +211,8 @@ def _examples(connection: sa.Connection) -> dict[str, dict[str, Any]]:
         rows = connection.execute(sa.text(f'SELECT * FROM "{name}"')).mappings().all()  # noqa: S608 - our own names
         rows = sorted(rows, key=lambda row: row.get("state") == "held")
         found[name] = {
-            column: CLOCK.get(column) or next((row[column] for row in rows if row[column] is not None), None)
+            column: CLOCK.get(column)
+            or next((row[column] for row in rows if row[column] not in (None, "[]")), rows[0][column])
             for column in rows[0]
         }
     return found
@@ -224,16 +282,37 @@ def queries_page() -> str:
     return "\n".join(lines)
 
 
+def _metabase_question(query: Query, dialect: Dialect) -> str:
+    """Return a question with Metabase's variables: a text variable there, which PostgreSQL must be told the type of."""
+    types = {"since": "CAST({} AS timestamptz)", "seq": "CAST({} AS bigint)"} if dialect == "postgresql" else {}
+    values = {name: types.get(name, "{}").format("{{" + name + "}}") for name in query.parameters}
+    head = METABASE_HEAD.format(question=query.question, about=query.about.replace("`", ""))
+    return f"{head}{query.sql(dialect, **values)};\n"
+
+
+def pages() -> dict[Path, str]:
+    """Return the text of each file that is made from the code."""
+    dialects: tuple[Dialect, ...] = ("sqlite", "postgresql")
+    questions = {
+        HERE.parent / "contrib" / "metabase" / dialect / f"{number:02}_{query.name}.sql": _metabase_question(
+            query, dialect
+        )
+        for dialect in dialects
+        for number, query in enumerate(QUERIES, start=1)
+    }
+    return {HERE / "schema.md": schema_page(), HERE / "queries.md": queries_page(), **questions}
+
+
 def main() -> int:
-    """Write both pages, or compare them."""
+    """Write the files, or compare them."""
     check = "--check" in sys.argv[1:]
     stale = []
-    for name, page in (("schema.md", schema_page()), ("queries.md", queries_page())):
-        path = HERE / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != page:
-            stale.append(f"docs/{name}")
+    for path, text in pages().items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(str(path.relative_to(HERE.parent)))
             if not check:
-                path.write_text(page, encoding="utf-8")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
     if stale:
         verdict = "not what the code says; run: make docs" if check else "written"
         print(f"{', '.join(stale)}: {verdict}")

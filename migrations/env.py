@@ -17,6 +17,7 @@ from alembic import context
 from alembic.operations.ops import MigrationScript
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 
+from syncd.mirror.read.catalog import VIEWS
 from syncd.mirror.schema import comments, migrate, tables
 from syncd.mirror.schema.revisions import HEAD
 from syncd.mirror.schema.types import JsonText
@@ -51,7 +52,7 @@ def number_revision(migration: MigrationContext, _revision: object, directives: 
 def comment_on_views(ctx: MigrationContext, step: MigrationInfo, heads: object, run_args: object) -> None:  # noqa: ARG001
     """Give the views their comments when a step has reached head; SQLite has none."""
     if step.is_upgrade and step.up_revision_id == HEAD and ctx.dialect.name == "postgresql":
-        for statement in comments.comment_statements():
+        for statement in comments.comment_statements(VIEWS.values()):
             ctx.impl.execute(sa.text(statement.replace(":", r"\:")))
 
 

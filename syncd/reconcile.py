@@ -23,7 +23,7 @@ from syncd.albert import (
 from syncd.clock import utc_text
 from syncd.logs import log_link
 from syncd.lookups import Found, Lookups
-from syncd.mirror.store import initial_load, sessions, sources
+from syncd.mirror.store import initial_load, sessions, sources, totals
 from syncd.mirror.store.sources import Link
 from syncd.records.enums import LinkState
 from syncd.records.parse import GarbledError
@@ -132,6 +132,8 @@ class Reconcile:
         now = self.clock.now()
 
         def work(connection: Connection) -> list[Link]:
+            if any(answer.found is not None for answer in answers):
+                totals.hold(connection)
             return [link for answer in answers for link in _write(connection, answer, now, self.settle)]
 
         for link in await self.database.write(work):

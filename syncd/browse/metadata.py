@@ -1,11 +1,11 @@
-"""What Datasette is told of the mirror: what everything means, what to facet by, and the ten questions. Pure."""
+"""What Datasette is told of the mirror: what everything means, what to facet by, and the twenty questions. Pure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from syncd.mirror.read import catalog
-from syncd.mirror.read.queries import QUERIES
+from syncd.mirror.read.questions import QUERIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +72,7 @@ def metadata() -> dict[str, Any]:
     """Return Datasette's metadata for the mirror."""
     queries = {
         query.name: {
-            "sql": query.sql("sqlite", since=":since"),
+            "sql": query.sql("sqlite", **{name: f":{name}" for name in query.parameters}),
             "title": query.question,
             "description": query.about.replace("`", ""),
             "chart": query.chart,

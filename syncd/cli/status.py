@@ -38,13 +38,10 @@ def status(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
 
 
 def _overview(settings: Settings) -> dict[str, Any]:
-    from syncd.mirror.read import glance
-
-    if (overview := glance.overview(settings.syncd_database_url.get_secret_value())) is not None:
-        return overview
     from syncd.mirror.read import views
 
-    return read(settings, views.overview)
+    overview = views.overview_of(settings.syncd_database_url.get_secret_value())
+    return read(settings, views.overview) if overview is None else overview
 
 
 def _show(overview: dict[str, Any], found: list[str]) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from syncd.clock import utc_text
 from syncd.logs import log_link
-from syncd.mirror.store import elapsed, established, holds, missing, passes, quarantine, sessions
+from syncd.mirror.store import elapsed, established, holds, missing, passes, quarantine, sessions, totals
 from syncd.mirror.store.passes import COMPLETE, Ending
 from syncd.pull.evidence import Asking, Evidence, Verdict, sweep_lookups
 from syncd.records.enums import PassReason, PassState
@@ -159,6 +159,7 @@ class _Sweep:
         now = self.clock.now()
 
         def work(connection: Connection) -> sessions.ApplyResult:
+            totals.hold(connection)
             passes.check(connection, self.progress)
             applied = _apply(connection, alive, now)
             missing.clear(connection, [one.session.key for one in alive if one.found is None], now)
@@ -174,6 +175,7 @@ class _Sweep:
         reason = reason_to_hold(found, answers, self.guard.limit(found.live))
 
         def work(connection: Connection) -> _Written | None:
+            totals.hold(connection)
             passes.check(connection, self.progress)
             if holds.decisions(connection, lock=True).holds != found.decisions.holds:
                 return None

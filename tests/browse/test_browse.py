@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
 
 from syncd.browse import metadata
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.read import catalog
-from syncd.mirror.read.queries import QUERIES
+from syncd.mirror.read.questions import QUERIES
 from syncd.sandbox import Habits
 from tests.helpers import harness as worlds
 from tests.helpers.programs import start, syncd, without
@@ -36,7 +36,7 @@ CHROMIUM_FLAGS = (
 
 
 async def mirror(folder: Path) -> None:
-    async with worlds.world(folder, sessions=60, habits=Habits(page_size=25)) as w:
+    async with worlds.world(folder, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as w:
         await play(w)
 
 
@@ -71,16 +71,17 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-async def test_browse_answers_the_ten_questions_read_only_on_loopback(tmp_path: Path) -> None:
+async def test_browse_answers_the_twenty_questions_read_only_on_loopback(tmp_path: Path) -> None:
     await mirror(tmp_path)
     with running(tmp_path, "browse", "--port", "0") as (process, address):
         assert address.startswith("http://127.0.0.1:")
         for query in QUERIES:
-            since = "?since=2000" if query.name == "changed_since" else ""
-            status, body = get(f"{address}/{query.name}.json{since}")
+            values = {"since": "2000" if query.name == "deleted_sessions" else "9999", "session_id": "SES1", "seq": "0"}
+            asked = urlencode({name: values.get(name, "") for name in query.parameters})
+            status, body = get(f"{address}/{query.name}.json?{asked}")
             said = json.loads(body)
             assert (status, said.get("error"), bool(said["rows"])) == (200, None, True), query.name
-            status, page = get(f"{address}/{query.name}{since}")
+            status, page = get(f"{address}/{query.name}?{asked}")
             assert status == 200
             assert ("syncd-chart" in page) == (query.chart is not None), query.name
         statement = "DELETE FROM sessions"
@@ -177,7 +178,7 @@ def _see(folder: Path, address: str, settings: dict[str, str]) -> None:
         page.on("pageerror", lambda error: noise.append(str(error)))
         page.goto(address)
         page.get_by_role("link", name="Who creates sessions?").click()
-        page.wait_for_url("**/sessions_per_creator**")
+        page.wait_for_url("**/top_creators**")
         assert page.locator("svg.syncd-chart rect").count() == page.locator("table.rows-and-columns tbody tr").count()
         page.goto(f"{address}/chat_sessions")
         assert "when syncd first saw the session" in page.locator("dl.column-descriptions").inner_text()

@@ -14,7 +14,7 @@ import pytest
 from syncd.cli import COMMANDS, SENTENCES, cli, sentence
 from syncd.cli.common import operating_system_user, read, write
 from syncd.mirror.db.sqlite_module import sqlite3
-from syncd.mirror.read import glance, views
+from syncd.mirror.read import views
 from syncd.mirror.schema.revisions import HEAD
 from syncd.settings import Settings, load
 from tests.cli.conftest import Call
@@ -187,37 +187,39 @@ def test_status_tells_of_an_empty_mirror(syncd: Call) -> None:
     assert "no pass has been completed yet" in shown.out
 
 
-def test_glance_of_status_sees_what_the_long_way_sees(syncd: Call) -> None:
+def test_status_reads_the_same_without_sqlalchemy(syncd: Call) -> None:
     syncd("enqueue", "create", "--source-session-id", "s", "--name", "N")
     syncd("sources", "add", "x")
     sql(
         "INSERT INTO passes (state, started_at, finished_at, seen) VALUES "
         "('complete', '2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:01.500000Z', 3)"
     )
-    long, short = read(load({}).settings, views.overview), glance.overview("sqlite+aiosqlite:///syncd.db")
+    long, short = read(load({}).settings, views.overview), views.overview_of("sqlite+aiosqlite:///syncd.db")
     assert short is not None
     for overview in (long, short):
         assert overview["freshness"].pop("age_seconds") > 0
     assert short == long
 
 
-def test_glance_leaves_what_it_does_not_know_to_the_long_way(tmp_path: Path) -> None:
-    assert glance.overview(f"sqlite+aiosqlite:///{tmp_path}/none.db") is None
+def test_database_that_the_bare_driver_cannot_read_has_no_overview(tmp_path: Path) -> None:
+    assert views.overview_of(f"sqlite+aiosqlite:///{tmp_path}/none.db") is None
     (tmp_path / "text.db").write_text("no database")
-    assert glance.overview(f"sqlite+aiosqlite:///{tmp_path}/text.db") is None
-    assert glance.overview(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/none") is None
+    assert views.overview_of(f"sqlite+aiosqlite:///{tmp_path}/text.db") is None
+    assert views.overview_of(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/none") is None
 
 
-def test_glance_at_postgresql_sees_what_the_long_way_sees(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_reads_the_same_of_postgresql_without_sqlalchemy(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SYNCD_DATABASE_URL", postgres_url)
     add = "INSERT INTO passes (state, started_at, finished_at, seen) VALUES ('complete', now(), now(), 3)"
     write(load(dict(os.environ)).settings, lambda connection: connection.exec_driver_sql(add))
-    long, short = read(load(dict(os.environ)).settings, views.overview), glance.overview(postgres_url)
+    long, short = read(load(dict(os.environ)).settings, views.overview), views.overview_of(postgres_url)
     assert short is not None
     for overview in (long, short):
         assert overview["freshness"].pop("age_seconds") >= 0
     assert short == long
-    assert glance.overview(f"{postgres_url}?prepared_statement_cache_size=0") is None
+    assert views.overview_of(f"{postgres_url}?prepared_statement_cache_size=0") is None
 
 
 def test_config_shows_each_setting_with_its_origin_and_without_secrets(

@@ -7,7 +7,8 @@ import re
 import subprocess
 import sys
 
-from syncd.mirror.read.queries import QUERIES, Dialect
+from syncd.mirror.read.queries import Dialect
+from syncd.mirror.read.questions import QUERIES
 from tests.helpers.programs import ROOT
 
 DOCS = ROOT / "docs"
@@ -25,9 +26,3 @@ def test_docs_show_every_query_word_for_word() -> None:
     blocks = re.findall(r"```sql\n(.*?);\n```", (DOCS / "queries.md").read_text(encoding="utf-8"), re.DOTALL)
     dialects: tuple[Dialect, ...] = ("sqlite", "postgresql")
     assert set(blocks) == {query.sql(dialect) for query in QUERIES for dialect in dialects}
-    assert len(QUERIES) == 10
-
-
-def test_only_queries_about_now_differ_between_databases() -> None:
-    differing = {query.name for query in QUERIES if not query.portable}
-    assert differing == {"deleted_last_week", "stale_sessions", "time_in_state"}

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from syncd.cli.export import EXPORTABLE
 from syncd.files.exports import export, plan
 from syncd.mirror.db.sqlite import sync_engine
-from syncd.mirror.read import catalog
+from syncd.mirror.read import catalog, rows
 from tests.helpers import harness as worlds
 from tests.helpers.programs import environment, syncd, without
 
@@ -32,7 +33,7 @@ async def test_export_prints_what_it_wrote(tmp_path: Path) -> None:
     await mirror(tmp_path)
     done = syncd(tmp_path, "export", "out", "--format", "csv")
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "out/chat_sessions.csv  20 rows")
-    assert "all of one moment" in done.stderr
+    assert "all from one snapshot" in done.stderr
 
 
 async def test_json_holds_counts_and_the_freshness_of_the_snapshot(tmp_path: Path) -> None:
@@ -89,6 +90,27 @@ async def test_progress_is_shown_on_a_terminal_and_nowhere_else(tmp_path: Path) 
     assert "/81" not in syncd(tmp_path, "export", "out", "--format", "csv").stderr
 
 
+def test_only_accepts_every_view_and_table() -> None:
+    assert set(EXPORTABLE) == set(catalog.EXPORTED)
+
+
+async def test_since_tells_where_the_next_export_continues(tmp_path: Path) -> None:
+    await mirror(tmp_path)
+    done = syncd(tmp_path, "export", "out", "--format", "csv", "--since", "5", "--mode", "0644")
+    assert (done.returncode, done.stdout) == (0, "out/chat_session_changes.csv  15 rows\n")
+    assert "continue with: --since 20\n" in done.stderr
+    assert (tmp_path / "out" / "chat_session_changes.csv").stat().st_mode & 0o777 == 0o644
+    beyond = syncd(tmp_path, "export", "out", "--format", "csv", "--since", "21")
+    assert (beyond.returncode, beyond.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("mode", ["0440", "640x", "8", "01640", "rw", ""])
+def test_mode_that_is_not_one_is_a_usage_error(tmp_path: Path, mode: str) -> None:
+    done = syncd(tmp_path, "export", "out", "--format", "csv", "--mode", mode)
+    assert done.returncode == 2
+    assert "0640" in done.stderr
+
+
 def ignore(_: int) -> None:
     pass
 
@@ -99,20 +121,20 @@ async def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
     async with worlds.world(tmp_path, sessions=30) as w:
         await w.one_pass()
         other = sync_engine(tmp_path / "syncd.db")
-        stream, planned = catalog.stream, plan(tmp_path / "out", "jsonl")
+        stream, planned = rows.stream, plan(tmp_path / "out", "jsonl")
 
-        def interrupted(connection: sa.Connection, name: str) -> Iterator[Sequence[Any]]:
+        def interrupted(connection: sa.Connection, name: str, **options: Any) -> Iterator[Sequence[Any]]:
             with other.begin() as writer:
                 writer.exec_driver_sql("DELETE FROM sessions WHERE key = (SELECT max(key) FROM sessions)")
                 writer.exec_driver_sql("DELETE FROM source_sessions")
-            return stream(connection, name)
+            return stream(connection, name, **options)
 
-        monkeypatch.setattr(catalog, "stream", interrupted)
+        monkeypatch.setattr(rows, "stream", interrupted)
         summary = await w.database.read(
             lambda c: export(c, planned, now=datetime.now(UTC), begin=ignore, advance=ignore)
         )
         other.dispose()
-        rows = {one["file"].partition(".")[0]: one["rows"] for one in summary["files"]}
-        assert rows["chat_sessions"] == rows["chat_sessions_all"] == rows["chat_session_history"] == 30
-        assert rows["source_sessions"] == 30
-        assert len(await w.live()) == 30 - len(catalog.EXPORTED)
+        found = {one["file"].partition(".")[0]: one["rows"] for one in summary["files"]}
+        assert found["chat_sessions"] == found["chat_sessions_all"] == found["chat_session_history"] == 30
+        assert found["source_sessions"] == 30
+        assert len(await w.live()) == 30 - len(catalog.EXPORTED_BY_DEFAULT)

@@ -19,6 +19,8 @@ class Scene:
     moments: list[datetime] = field(default_factory=list)
     old_names: dict[str, str] = field(default_factory=dict)
     duplicates: list[str] = field(default_factory=list)
+    deleted: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The deleted sessions as they were."""
 
 
 async def play(w: World) -> Scene:
@@ -37,14 +39,14 @@ async def play(w: World) -> Scene:
     w.sandbox.update("SES2", name="renamed once")
     w.sandbox.update("SES3", status="inactive")
     w.sandbox.update("SES4", parent_id="FOL-NEW")
-    w.sandbox.delete("SES5")
+    scene.deleted["SES5"] = w.sandbox.delete("SES5")
     source = w.sandbox.live()["SES7"]["sourceSessionId"]
     twin = w.sandbox.create(source_session_id=source, name="a twin")
     scene.duplicates = ["SES7", twin["id"]]
     await a_pass()
     w.clock.forward(7 * DAY)
     w.sandbox.update("SES2", name="renamed twice")
-    w.sandbox.delete("SES6")
+    scene.deleted["SES6"] = w.sandbox.delete("SES6")
     await w.enqueue({"kind": "create", "source_session_id": "from-queue", "name": "from the queue"})
     await w.push().drain()
     await a_pass()

@@ -26,6 +26,9 @@ KINDS = {"DELETE": "delete", "PATCH": "update"}
 """The kind of operation that may send a request of a method to a session."""
 COUNTS = ("inserted", "updated", "unchanged", "restored")
 
+FEED = "SELECT seq FROM chat_session_changes WHERE seq > {} ORDER BY seq"
+KEPT = "SELECT live_sessions, deleted_sessions FROM mirror_freshness"
+
 State = dict[Any, dict[str, Any]]
 
 
@@ -82,6 +85,8 @@ class Checker:
         """Keys of the sessions of approved and of rejected holds, as of the last commit."""
         self._missing_at: dict[str, float] = {}
         """When a session was marked as missing, in time that no clock step changes."""
+        self._read_up_to = 0
+        self._versions_read = 0
         self._live = 0
         """The most sessions that were live since the running pass began: the guard counts them once, in its middle."""
 
@@ -101,9 +106,25 @@ class Checker:
         self._tombstones(sessions, passes)
         self._queue(operations, sessions)
         self._counts(passes)
+        self._feed(sessions)
         self._sessions, self._operations, self._passes = sessions, operations, passes
         self._holds()
         self.operator = set()
+
+    def _feed(self, sessions: State) -> None:
+        """Compare what a reader of the change feed has with the versions, and the kept counts with the rows."""
+        fresh = [row[0] for row in self._store.rows(FEED.format(self._read_up_to))]
+        self._read_up_to = fresh[-1] if fresh else self._read_up_to
+        self._versions_read += len(fresh)
+        if len(set(fresh)) != len(fresh):
+            raise BrokenError(f"the change feed gives a number twice: {fresh}")
+        written = sum(row["version"] for row in sessions.values())
+        if self._versions_read != written:
+            raise BrokenError(f"a reader of the change feed has {self._versions_read} of {written} versions")
+        live = sum(row["deleted_at"] is None for row in sessions.values())
+        kept = tuple(self._store.rows(KEPT)[0])
+        if kept != (live, len(sessions) - live):
+            raise BrokenError(f"the kept counts are {kept}, and {live} of {len(sessions)} sessions are live")
 
     def _checkpoints(self, sessions: State, running: list[dict[str, Any]], pages: list[Values]) -> None:
         """1: a committed checkpoint implies that the rows of all earlier pages of that pass are committed."""

@@ -153,21 +153,21 @@ async def test_the_view_has_the_columns_that_the_interface_promises(folder: Path
             query = f"SELECT * FROM {name} LIMIT 0"
             return await w.database.read(lambda c: list(c.exec_driver_sql(query).keys()))
 
-        assert await columns("chat_sessions") == content
-        assert await columns("chat_sessions_all") == [*content, "missing_since", "deleted_at"]
+        ends = ["folder_name", "folder_path", "created_date", "last_message_date"]
+        assert await columns("chat_sessions") == [*content, *ends]
+        assert await columns("chat_sessions_all") == [*content, "missing_since", "deleted_at", *ends]
         assert await columns("chat_session_history") == history_first + content
+        assert await columns("chat_session_changes") == ["seq", "changed_fields", *history_first, *content]
+        assert await columns("chat_sessions_daily") == ["date", "kind", "live", "created", "deleted", "active"]
+        assert await columns("chat_folders") == [
+            "id", "name", "parent_id", "type", "path", "created_at", "updated_at", "extra", "first_seen_at",
+            "changed_at",
+        ]  # fmt: skip
         assert await columns("mirror_freshness") == [
-            "last_complete_pass_at",
-            "age_seconds",
-            "live_sessions",
-            "deleted_sessions",
-            "missing_sessions",
-            "quarantined_items",
-            "operations_pending",
-            "operations_unknown",
-            "operations_dead",
-            "held_pass_id",
-        ]
+            "last_complete_pass_at", "age_seconds", "live_sessions", "deleted_sessions", "missing_sessions",
+            "quarantined_items", "operations_pending", "operations_unknown", "operations_dead", "held_pass_id",
+            "last_listed_at", "listed_age_seconds", "operations_on_hold", "unlisted_alive_sessions",
+        ]  # fmt: skip
         public = [
             "id",
             "state",

@@ -16,7 +16,8 @@ from alembic.operations import Operations
 from pyarrow import parquet
 
 from syncd.albert import ChatSession
-from syncd.files.exports import Format, export, plan
+from syncd.files.exports import export, plan
+from syncd.files.formats import Format
 from syncd.mirror.db.dialects import PerDialect
 from syncd.mirror.read import catalog
 from syncd.mirror.schema.tables import content_columns

@@ -1,6 +1,6 @@
 """The SQLite file itself: whether it exists, whether it may be used, how it is created, and its identity.
 
-`sqlite` and `backends` use this module; `read/glance` and `copy/backup`, which open the file themselves, check it here
+`sqlite` and `backends` use this module; `read/views` and `copy/backup`, which open the file themselves, check it here
 first. It imports neither SQLAlchemy nor SQLite.
 """
 

@@ -1,1 +1,1 @@
-"""Reading the mirror: the views, the catalog of their columns, queries for analysts, and statistics."""
+"""Reading the mirror: status for operators, descriptions of views, rows for exports, questions of analysts."""

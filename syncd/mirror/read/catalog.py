@@ -1,6 +1,7 @@
-"""What may be read of the mirror: the analysts' views and tables with their columns, types and meanings.
+"""The views and tables of the mirror with their columns, types and meanings.
 
-One source for `docs/schema.md`, for `syncd export` and for `syncd browse`; the words are those of `tables`.
+One source for `docs/schema.md`, `syncd export`, `syncd browse` and PostgreSQL's COMMENTs. The columns of tables are
+described in `schema.tables`.
 """
 
 from __future__ import annotations
@@ -9,64 +10,143 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from syncd.mirror.db.dialects import PerDialect, by_dialect, do_nothing
-from syncd.mirror.read import views
 from syncd.mirror.schema import enums, tables
-from syncd.mirror.schema.comments import VIEW_COMMENTS
-from syncd.mirror.schema.types import JsonText, Key, UtcDateTime
+from syncd.mirror.schema.types import Key, UtcDateTime
 from syncd.records.fields import SESSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection
-
-_VIEW_TYPES: dict[str, Any] = {
-    "valid_to": UtcDateTime(),
-    "age_seconds": sa.Double(),
-    **{column.name: column.type for column in tables.content_columns(SESSIONS)},
+_FOLDER = {
+    "folder_name": "the name of the folder; null without a folder, or when Albert does not list it",
+    "folder_path": "the names of the folder and of the folders above it, such as Root / Child",
 }
-_NAMES_OF_TIMES = ("_at", "_from", "_since")
-_COUNTS = tuple(VIEW_COMMENTS["mirror_freshness"][1])[2:]
-_TIME_AS_TEXT = PerDialect(
-    sqlite="{}", postgresql="""to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
-)
-ROWS_AT_ONCE = 5000
-"""Rows that a stream holds in memory."""
+_OF_VERSION = {
+    "session_id": "Albert's id of the session; the same as id",
+    "change": "what made this version: created, updated, deleted, restored",
+    "valid_from": "when syncd wrote this version",
+    "valid_to": "when the next version took its place; null for the current one",
+    "pass_id": "the pass that wrote this version; null when an operation or a look-up did",
+}
+_HELD = "the pass that holds deletions for an operator's decision; null when none does"
+_MORE_TYPES: dict[str, Any] = {"valid_to": UtcDateTime(), "changed_at": UtcDateTime()}
 
 
-def _view(name: str) -> sa.Table:
-    """Describe a view as a table, in a `MetaData` of its own: no migration must ever try to make it."""
+def _of(table: sa.Table, *names: str, **comments: str) -> list[sa.Column[Any]]:
+    """Return columns of a view that it takes from a table, with their own meanings where they differ."""
 
-    def kind(column: str) -> Any:  # noqa: ANN401 - a type or a type's instance
-        if column in _VIEW_TYPES:
-            return _VIEW_TYPES[column]
-        if column.endswith(_NAMES_OF_TIMES):
-            return UtcDateTime()
-        return Key if column == "pass_id" or column in _COUNTS else sa.Text()
+    def column(name: str) -> sa.Column[Any]:
+        source = table.c.get(name)
+        kind = _MORE_TYPES.get(name, sa.Text()) if source is None else source.type
+        return sa.Column(name, kind, comment=comments.get(name) or (None if source is None else source.comment))
 
-    comment, columns = VIEW_COMMENTS[name]
-    described = (sa.Column(column, kind(column), comment=words) for column, words in columns.items())
-    return sa.Table(name, sa.MetaData(), *described, comment=comment)
+    return [column(name) for name in names]
 
 
-VIEWS = {name: _view(name) for name in VIEW_COMMENTS}
-TABLES = {table.name: table for table in (tables.passes, tables.operations, tables.source_sessions, tables.quarantine)}
-"""The tables that `interface.md` promises."""
-INTERNAL = {
-    table.name: table
-    for table in (
-        tables.sessions,
-        tables.session_versions,
-        tables.pages,
-        tables.holds,
-        tables.hold_sessions,
-        tables.elapsed_time,
-        tables.writers,
-        tables.mirror_identity,
-        tables.operator_actions,
+def _counts(**comments: str) -> list[sa.Column[Any]]:
+    return [sa.Column(name, Key, comment=comment) for name, comment in comments.items()]
+
+
+def _view(name: str, comment: str, *columns: sa.Column[Any]) -> sa.Table:
+    """Describe a view as a table, in a `MetaData` of its own: no migration must create it."""
+    return sa.Table(name, sa.MetaData(), *columns, comment=comment)
+
+
+def _session() -> list[sa.Column[Any]]:
+    changed = "when syncd last saw it changed; where its current version begins"
+    return _of(tables.sessions, *SESSIONS.columns, "first_seen_at", "changed_at", changed_at=changed)
+
+
+def _session_ends() -> list[sa.Column[Any]]:
+    return _of(tables.sessions, *_FOLDER, "created_date", "last_message_date", **_FOLDER)
+
+
+def _version() -> list[sa.Column[Any]]:
+    names = (*_OF_VERSION, *SESSIONS.columns, "first_seen_at", "changed_at")
+    return _of(tables.sessions, *names, **_OF_VERSION, changed_at="the same as valid_from")
+
+
+VIEWS = {
+    view.name: view
+    for view in (
+        _view(
+            "chat_sessions",
+            "the sessions that are live in Albert, missing ones included, one row each",
+            *_session(),
+            *_session_ends(),
+        ),
+        _view(
+            "chat_sessions_all",
+            "every session ever seen, deleted ones included, one row each",
+            *_session(),
+            *_of(
+                tables.sessions,
+                "missing_since",
+                "deleted_at",
+                missing_since="since when complete passes have missed it; null while listed, and null when deleted",
+                deleted_at="when the session was found deleted; null while it is live",
+            ),
+            *_session_ends(),
+        ),
+        _view("chat_session_history", "one row a version of a session: its content, from when to when", *_version()),
+        _view(
+            "chat_session_changes",
+            "the change feed: one row a version, numbered in the order of commits",
+            *_of(tables.sessions, "seq", "changed_fields"),
+            *_version(),
+        ),
+        _view(
+            "chat_sessions_daily",
+            "one row a kind of session and UTC date on which one of its counts changed",
+            sa.Column("date", sa.Text, comment="the UTC date, as YYYY-MM-DD"),
+            sa.Column("kind", sa.Text, comment="the kind of the current version of the sessions"),
+            *_counts(
+                live="sessions at the end of the date: all created until then without all deleted until then",
+                created="sessions by the date of created_at; by that of first_seen_at if created_at is null or later",
+                deleted="sessions by the date of deleted_at; a session that was restored counts as never deleted",
+                active="sessions of which a version has last_message_at on the date; deleted sessions included",
+            ),
+        ),
+        _view(
+            "chat_folders",
+            "the folders of chat sessions, one row each",
+            *_of(
+                tables.folders, "id", "name", "parent_id", "type", "path", "created_at", "updated_at", "extra",
+                "first_seen_at", "changed_at",
+            ),
+        ),
+        _view(
+            "mirror_freshness",
+            "one row: how fresh the mirror is and what needs a person",
+            sa.Column(
+                "last_complete_pass_at", UtcDateTime(), comment="when the last complete pass ended; null before it"
+            ),
+            sa.Column("age_seconds", sa.Double(), comment="seconds since then"),
+            *_counts(
+                live_sessions="sessions that are live, missing ones included",
+                deleted_sessions="sessions that were found deleted",
+                missing_sessions="live sessions that complete passes have missed",
+                quarantined_items="listed items that cannot be read",
+                operations_pending="operations that wait for their turn",
+                operations_unknown="operations whose answer was lost and is being looked up",
+                operations_dead="operations that failed for good and need a person",
+            ),
+            sa.Column("held_pass_id", Key, comment=_HELD),
+            sa.Column(
+                "last_listed_at", UtcDateTime(),
+                comment="when the last pass whose every page was read, complete or not, had read its last page",
+            ),
+            sa.Column("listed_age_seconds", sa.Double(), comment="seconds since then"),
+            *_counts(
+                operations_on_hold="operations that wait for a release after a restore",
+                unlisted_alive_sessions="live sessions that Albert does not list and answers 200 for",
+            ),
+        ),
     )
-}
+}  # fmt: skip
+TABLES = {table.name: table for table in (tables.passes, tables.operations, tables.source_sessions, tables.quarantine)}
+"""The tables whose columns in `PROMISED` are stable across releases."""
+INTERNAL = {name: table for name, table in tables.metadata.tables.items() if name not in TABLES}
 """The tables that may change from one release to the next: read the views instead."""
 
 OPERATION_COLUMNS = (
@@ -79,54 +159,19 @@ PROMISED = {
     "source_sessions": tuple(tables.source_sessions.c.keys()),
     "quarantine": ("id", "pass_id", "session_id", "reason", "payload", "seen_at", "resolved_at"),
 }
-"""The columns of the tables that `interface.md` promises; the others are internal."""
-EXPORTED: dict[str, Sequence[str]] = {
-    **{name: tuple(VIEWS[name].c.keys()) for name in ("chat_sessions", "chat_sessions_all", "chat_session_history")},
-    **{name: PROMISED[name] for name in ("passes", "operations", "source_sessions")},
-}
-"""What an export holds, and the columns of each."""
+"""The stable columns of tables; the others are internal."""
+EXPORTED: Mapping[str, Sequence[str]] = {name: tuple(view.c.keys()) for name, view in VIEWS.items()} | PROMISED
+"""What an export can contain, and the columns of each."""
+CHANGES = "chat_session_changes"
+"""The view that `syncd export --since` writes."""
+EXPORTED_BY_DEFAULT = (
+    "chat_sessions", "chat_sessions_all", "chat_session_history", "chat_folders", "passes", "operations",
+    "source_sessions", "quarantine",
+)  # fmt: skip
+"""What an export contains unless `--only` or `--since` names something else."""
 
 
 def columns(name: str) -> list[sa.Column[Any]]:
-    """Return the columns that an export has of a view or a table."""
+    """Return the columns of a view or a table that an export contains."""
     table = VIEWS.get(name)
     return [(TABLES[name] if table is None else table).c[column] for column in EXPORTED[name]]
-
-
-def freeze(connection: Connection) -> dict[str, Any]:
-    """Make all that the connection reads from now on one snapshot, and return the `mirror_freshness` of it.
-
-    SQLite's read transactions are snapshots by themselves; PostgreSQL is asked for one.
-    """
-    _one_snapshot(connection)
-    return dict(views.freshness(connection))
-
-
-def _repeatable_read(connection: Connection) -> None:
-    connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-
-
-_one_snapshot = by_dialect(sqlite=do_nothing, postgresql=_repeatable_read)
-
-
-def count(connection: Connection, name: str) -> int:
-    """Return how many rows a view or a table has."""
-    return int(connection.execute(sa.select(sa.func.count()).select_from(sa.table(name))).scalar_one())
-
-
-def stream(connection: Connection, name: str) -> Iterator[Sequence[Sequence[Any]]]:
-    """Read a view or a table in chunks, in bounded memory.
-
-    Each value is text, a number or None; a time is text in the one form that syncd writes, from either database: to
-    read it into a `datetime`, and mostly to write it out again, would take most of an export's time.
-    """
-    time_as_text = _TIME_AS_TEXT.on(connection)
-
-    def plain(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-        named = sa.column(column.name, column.type)
-        if isinstance(column.type, UtcDateTime):
-            return sa.literal_column(time_as_text.format(column.name), sa.Text())
-        return sa.cast(named, sa.Text()) if column.type is JsonText else named
-
-    query = sa.select(*map(plain, columns(name))).select_from(sa.table(name))
-    yield from connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}).partitions()

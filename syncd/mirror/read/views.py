@@ -1,66 +1,156 @@
-"""What the analysts' views say, for the commands that show it to operators."""
+"""What operators see: freshness, counts and the last passes, as `syncd status` and the status server show them.
+
+Each statement exists once. `overview` runs them on a connection of SQLAlchemy, for a process that has imported it.
+`overview_of` runs them on the bare driver, because `syncd status` would spend most of its time on that import.
+"""
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
-
+from syncd.errors import DatabaseUnusableError
+from syncd.mirror.db import sqlite_file
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import enums
-from syncd.mirror.schema.tables import passes as passes_table
-from syncd.mirror.schema.tables import source_sessions
-from syncd.mirror.schema.types import UtcDateTime
-from syncd.mirror.store import identity, operation_views, restored
+from syncd.mirror.schema.revisions import HEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
-FRESHNESS = sa.text("SELECT * FROM mirror_freshness").columns(last_complete_pass_at=UtcDateTime())
+PASSES_SHOWN = 5
+CONNECT_SECONDS, COMMAND_SECONDS = 5.0, 30.0
+"""`syncd status` is run by probes: it fails rather than wait longer for a server."""
+_LOCK_SECONDS = 1.0
+
+_TIMES = ("last_complete_pass_at", "last_listed_at", "started_at", "finished_at", "copied_at", "moved_at")
+_VERSION = "SELECT version_num FROM alembic_version"
+_IDENTITY = """
+SELECT i.origin, i.tenant_id, i.copied_at, i.moved_to, i.moved_at, (
+    SELECT count(*) FROM operations WHERE state IN ('pending', 'unknown') AND on_hold_at IS NOT NULL
+) AS operations_on_hold
+FROM (SELECT 1 AS id) AS one LEFT JOIN mirror_identity AS i ON i.id = one.id
+"""
+_FRESHNESS = "SELECT * FROM mirror_freshness"
+_OPERATIONS = "SELECT state, count(*) AS rows FROM operations GROUP BY state"
+_SOURCES = "SELECT state, count(*) AS rows FROM source_sessions GROUP BY state"
+_PASSES = f"SELECT {', '.join(enums.PASS_SHOWN)} FROM passes"  # noqa: S608 - constants
+
+Row = dict[str, Any]
 
 
-def freshness(connection: Connection) -> Mapping[str, Any]:
-    """Return the one row of `mirror_freshness`."""
-    return dict(connection.execute(FRESHNESS).mappings().one())
+def _statements(passes_shown: int) -> tuple[str, ...]:
+    """Return the statements whose rows `_assemble` takes, in its order."""
+    return _IDENTITY, _FRESHNESS, _OPERATIONS, _SOURCES, f"{_PASSES} ORDER BY id DESC LIMIT {passes_shown:d}"
 
 
-def last_passes(connection: Connection, limit: int) -> list[dict[str, Any]]:
-    """Return the last passes, newest first."""
-    columns = [passes_table.c[name] for name in enums.PASS_SHOWN]
-    query = sa.select(*columns).order_by(passes_table.c.id.desc()).limit(limit)
-    return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def one_pass(connection: Connection, pass_id: int) -> dict[str, Any]:
-    """Return a pass."""
-    query = sa.select(*(passes_table.c[name] for name in enums.PASS_SHOWN)).where(passes_table.c.id == pass_id)
-    return dict(connection.execute(query).mappings().one())
-
-
-def source_counts(connection: Connection) -> dict[str, int]:
-    """Return how many source ids are in each state."""
-    query = sa.select(source_sessions.c.state, sa.func.count()).group_by(source_sessions.c.state)
-    found = {row[0]: row[1] for row in connection.execute(query)}
-    return {state: found.get(state, 0) for state in enums.SOURCES}
-
-
-def stored_identity(connection: Connection) -> dict[str, Any]:
-    """Return the tenant that the database mirrors, the marks of copies and moves, and the operations on hold."""
-    stored = identity.read(connection)
+def _assemble(
+    identity: Sequence[Row],
+    freshness: Sequence[Row],
+    operations: Sequence[Row],
+    sources: Sequence[Row],
+    passes: Sequence[Row],
+) -> Row:
     return {
-        "origin": stored.pinned.origin, "tenant_id": stored.pinned.tenant_id, "copied_at": stored.copied_at,
-        "moved_to": stored.moved_to, "moved_at": stored.moved_at,
-        "operations_on_hold": restored.count_on_hold(connection),
-    }  # fmt: skip
-
-
-def overview(connection: Connection, *, passes_shown: int = 5) -> dict[str, Any]:
-    """Return all that `syncd status` shows, in one snapshot."""
-    return {
-        "identity": stored_identity(connection),
-        "freshness": dict(freshness(connection)),
-        "operations": operation_views.counts(connection),
-        "sources": source_counts(connection),
-        "passes": last_passes(connection, passes_shown),
+        "identity": identity[0],
+        "freshness": freshness[0],
+        "operations": dict.fromkeys(enums.OPERATIONS, 0) | {row["state"]: row["rows"] for row in operations},
+        "sources": dict.fromkeys(enums.SOURCES, 0) | {row["state"]: row["rows"] for row in sources},
+        "passes": list(passes),
     }
+
+
+def _read_row(row: Any) -> Row:  # noqa: ANN401 - of three drivers
+    """Return a row with its times as `datetime`; drivers give them as text or as `datetime`."""
+    values = {name: row[name] for name in row.keys()}  # noqa: SIM118 - iterating some drivers' rows gives the values
+    for name in _TIMES:
+        if isinstance(values.get(name), str):
+            values[name] = datetime.fromisoformat(values[name])
+    return values
+
+
+def _rows(connection: Connection, statement: str, *parameters: object) -> list[Row]:
+    return [_read_row(row) for row in connection.exec_driver_sql(statement, parameters).mappings()]
+
+
+def overview(connection: Connection, *, passes_shown: int = PASSES_SHOWN) -> Row:
+    """Return what `syncd status` shows, in the snapshot of a transaction.
+
+    Returns
+    -------
+    dict[str, Any]
+        `identity` (the tenant, the marks of copies and moves),
+        `freshness` (the row of `mirror_freshness`), `operations` and `sources` (rows by state, each state named), and
+        `passes` (the newest first, with `enums.PASS_SHOWN`). Times are `datetime`.
+    """
+    return _assemble(*(_rows(connection, statement) for statement in _statements(passes_shown)))
+
+
+def freshness(connection: Connection) -> Row:
+    """Return the row of `mirror_freshness`."""
+    return _rows(connection, _FRESHNESS)[0]
+
+
+def one_pass(connection: Connection, pass_id: int) -> Row:
+    """Return a pass, with `enums.PASS_SHOWN`."""
+    return _rows(connection, f"{_PASSES} WHERE id = ?", pass_id)[0]
+
+
+def overview_of(url: str) -> Row | None:
+    """Return what `overview` returns, read by the bare driver from the database at a URL.
+
+    Returns
+    -------
+    dict[str, Any] | None
+        None if the database cannot be read this way, or its schema is not at head. The caller then opens the database
+        the general way, which raises an error with an explanation.
+    """
+    scheme, _, path = url.partition(":///")
+    if scheme.startswith("sqlite"):
+        return _overview_of_sqlite(Path(path))
+    # SQLAlchemy reads the options after the ?
+    return None if "?" in url else _overview_of_postgresql(url.replace("+asyncpg", "", 1))
+
+
+def _overview_of_sqlite(path: Path) -> Row | None:
+    if not os.path.isfile(path):  # noqa: PTH113 - False also for a name that no file can have
+        return None
+    try:
+        sqlite_file.require_single_name(path)
+        with closing(sqlite3.connect(path, timeout=_LOCK_SECONDS, isolation_level=None)) as connection:
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA query_only=ON")
+            connection.execute("BEGIN")
+            if [row[0] for row in connection.execute(_VERSION)] != [HEAD]:
+                return None
+            found = [connection.execute(statement).fetchall() for statement in _statements(PASSES_SHOWN)]
+    except (sqlite3.Error, DatabaseUnusableError):
+        return None
+    return _assemble(*(list(map(_read_row, rows)) for rows in found))
+
+
+def _overview_of_postgresql(dsn: str) -> Row | None:
+    import asyncio  # noqa: PLC0415 - a mirror in SQLite needs neither
+
+    import asyncpg  # noqa: PLC0415
+
+    async def ask() -> list[list[Row]] | None:
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS)
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                if [row[0] for row in await connection.fetch(_VERSION)] != [HEAD]:
+                    return None
+                return [list(map(_read_row, await connection.fetch(one))) for one in _statements(PASSES_SHOWN)]
+        finally:
+            await connection.close(timeout=CONNECT_SECONDS)
+
+    try:
+        found = asyncio.run(ask())
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return None
+    return None if found is None else _assemble(*found)

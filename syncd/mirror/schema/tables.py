@@ -47,6 +47,26 @@ def content_columns(fields: FieldList[Any]) -> list[sa.Column[Any]]:
     ]
 
 
+def _feed() -> list[sa.Column[Any]]:
+    """Return the columns that place a version in the change feed."""
+    return [
+        sa.Column(
+            "seq",
+            Key,
+            nullable=False,
+            server_default="0",
+            comment="the place of this version among all versions, in the order of commits",
+        ),
+        sa.Column(
+            "changed_fields",
+            sa.Text,
+            nullable=False,
+            server_default="[]",
+            comment="JSON list of the columns that this version changed; [] for created and deleted",
+        ),
+    ]
+
+
 def _some(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
     """Make an index of those rows that a condition names."""
     condition = sa.text(where)
@@ -83,12 +103,16 @@ sessions = sa.Table(
         "unlisted_alive_at", UtcDateTime, comment="when Albert last answered 200 for it although it is not listed"
     ),
     sa.Column("missing_elapsed_ms", Key, comment="elapsed_time.milliseconds when it was marked missing"),
+    *_feed(),
+    sa.Column("created_date", sa.Text, comment="the UTC date of created_at, as YYYY-MM-DD"),
+    sa.Column("last_message_date", sa.Text, comment="the UTC date of last_message_at, as YYYY-MM-DD"),
     sa.CheckConstraint(
         "change = 'created' OR change = 'updated' OR change = 'deleted' OR change = 'restored'", name="change"
     ),
     sa.CheckConstraint("(change = 'deleted') = (deleted_at IS NOT NULL)", name="deleted"),
     sa.Index("uq_sessions_id", "id", unique=True),
-    _some("ix_sessions_live_source", "source_session_id", "id", where="deleted_at IS NULL"),
+    sa.Index("ix_sessions_source", "source_session_id", "id", "deleted_at"),
+    sa.Index("uq_sessions_seq", "seq", unique=True),
     _some("ix_sessions_missing", "missing_since", where="missing_since IS NOT NULL"),
     _some("ix_sessions_deleted", "deleted_at", where="deleted_at IS NOT NULL"),
     _some("ix_sessions_unlisted_alive", "unlisted_alive_at", where="unlisted_alive_at IS NOT NULL"),
@@ -106,6 +130,10 @@ session_versions = sa.Table(
     sa.Column("valid_from", UtcDateTime, nullable=False, comment="when syncd wrote this version"),
     sa.Column("valid_to", UtcDateTime, nullable=False, comment="when the next version took its place"),
     sa.Column("pass_id", Key, comment="the pass that wrote this version"),
+    *_feed(),
+    sa.Column("first_seen_at", UtcDateTime, comment="when syncd first saw the session"),
+    sa.Index("uq_session_versions_seq", "seq", unique=True),
+    sa.Index("ix_session_versions_id", "id", "version"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
     comment="the versions that are past; read the view chat_session_history",
@@ -439,4 +467,68 @@ operator_actions = sa.Table(
     sqlite_strict=True,
     sqlite_autoincrement=True,
     comment="what operators decided, and who and when",
+)
+
+mirror_totals = sa.Table(
+    "mirror_totals",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False, comment="always 1: there is one row"),
+    sa.Column("last_seq", Key, nullable=False, comment="the highest seq that was given to a version"),
+    sa.Column("live_sessions", Key, nullable=False, comment="sessions without deleted_at"),
+    sa.Column("deleted_sessions", Key, nullable=False, comment="sessions with deleted_at"),
+    sa.CheckConstraint("id = 1", name="one_row"),
+    sqlite_strict=True,
+    comment="one row: the end of the change feed, and counts that are kept by each change of a session",
+)
+
+folders = sa.Table(
+    "folders",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True, comment="Albert's id of the folder, such as FOL17"),
+    sa.Column("name", sa.Text, nullable=False, comment="the folder's name"),
+    sa.Column("type", sa.Text, comment="root or child, or a value that Albert has added since"),
+    sa.Column("parent_id", sa.Text, comment="the folder that the folder is in"),
+    sa.Column("created_at", UtcDateTime, comment="when Albert created the folder"),
+    sa.Column("updated_at", UtcDateTime, comment="when Albert changed the folder last"),
+    sa.Column(
+        "extra",
+        JsonText,
+        nullable=False,
+        server_default="{}",
+        comment="JSON of the fields that have no column; {} when empty",
+    ),
+    sa.Column(
+        "path",
+        sa.Text,
+        nullable=False,
+        comment="the names of the folder and of the folders above it, from the top, with ' / ' between them",
+    ),
+    sa.Column("first_seen_at", UtcDateTime, nullable=False, comment="when syncd first saw the folder"),
+    sa.Column("changed_at", UtcDateTime, nullable=False, comment="when syncd last saw the folder changed"),
+    sa.Column(
+        "absences",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="complete listings in a row that missed it, each confirmed by a 404 or 410 of its own",
+    ),
+    sa.Column("deleted_at", UtcDateTime, comment="when the folder was found deleted"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    comment="every folder ever seen; read the view chat_folders",
+)
+
+folder_listing = sa.Table(
+    "folder_listing",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False, comment="always 1: there is one row"),
+    sa.Column("fence", sa.Integer, nullable=False, comment="rises with each listing; only its holder can write"),
+    sa.Column("state", sa.Text, comment="complete, partial, failed or unavailable"),
+    sa.Column("error", sa.Text, comment="why the last listing is not complete"),
+    sa.Column("finished_at", UtcDateTime, comment="when the last listing ended"),
+    sa.Column("complete_at", UtcDateTime, comment="when the last complete listing ended"),
+    sa.CheckConstraint("id = 1", name="one_row"),
+    sa.CheckConstraint("state IN ('complete', 'partial', 'failed', 'unavailable')", name="state"),
+    sqlite_strict=True,
+    comment="one row: the last listing of the folders",
 )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from syncd.mirror.db.database import Database
 
 CHUNK = 20_000
-_INDEX = "ix_sessions_live_source"
+_INDEX = "ix_sessions_source"
 _SOURCES = """
 SELECT source_session_id FROM sessions WHERE source_session_id {behind} ? AND deleted_at IS NULL
 ORDER BY source_session_id
@@ -102,9 +102,7 @@ async def finish(database: Database, now: datetime) -> list[sources.Link]:
 
 
 def _build_index(connection: Connection) -> None:
-    connection.exec_driver_sql(
-        f"CREATE INDEX IF NOT EXISTS {_INDEX} ON sessions (source_session_id, id) WHERE deleted_at IS NULL"
-    )
+    connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {_INDEX} ON sessions (source_session_id, id, deleted_at)")
 
 
 def _link(connection: Connection, after: str | None, at: str) -> tuple[str | None, list[sources.Link]]:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from syncd.clock import utc_text
 from syncd.mirror.db import raw
 from syncd.mirror.schema.tables import sessions
-from syncd.mirror.store import sources
+from syncd.mirror.store import sources, totals
 from syncd.mirror.store.passes import live_count
 from syncd.mirror.store.witnesses import Candidate
 from syncd.rules.deletion import ASK_ALIVE_AGAIN
@@ -131,6 +131,7 @@ def clear(connection: Connection, keys: list[int], now: datetime) -> None:
     cleared = [row for row in read(connection, keys) if row.missing_since is not None]
     if not cleared:
         return
+    totals.hold(connection)
     raw.execute(connection, _CLEAR, (json.dumps([row.key for row in cleared]),))
     sources.refresh(connection, {row.source_session_id for row in cleared}, utc_text(now))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from syncd.rules.versions import StoredSession
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -30,12 +30,26 @@ class NewSessions(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """A session that changes: its row as it was read, its content from now on, and since when (`clock.utc_text`)."""
+    """A session that changes.
+
+    Attributes
+    ----------
+    before, row : StoredSession, SessionRow
+        Its row as it was read, and its content from now on.
+    valid_from : str
+        Since when, as `clock.utc_text` writes it.
+    seq : int
+        The reserved number of the version; see `totals`.
+    changed_fields : str
+        The JSON list of the columns that differ.
+    """
 
     before: StoredSession
     row: SessionRow
     change: Change
     valid_from: str
+    seq: int
+    changed_fields: str
 
 
 class LiveSession(NamedTuple):
@@ -69,7 +83,7 @@ class SessionStatements(Protocol):
         observed_at: str | None,
         link: bool,
     ) -> NewSessions:
-        """Insert those of some sessions that are not stored.
+        """Insert those of some sessions that are not stored, with numbers of the change feed.
 
         Parameters
         ----------
@@ -99,12 +113,28 @@ class SessionStatements(Protocol):
         ...
 
     def tombstone(
-        self, connection: Connection, keys: Sequence[int], *, now: str, pass_id: int | None, observed_at: str | None
+        self,
+        connection: Connection,
+        numbers: Mapping[int, int],
+        *,
+        now: str,
+        pass_id: int | None,
+        observed_at: str | None,
     ) -> None:
-        """Move current versions to the history and make tombstones of live sessions."""
+        """Move current versions to the history and make tombstones of live sessions.
+
+        Parameters
+        ----------
+        numbers : Mapping[int, int]
+            The reserved number of the version of each session's key.
+        """
         ...
 
 
+DATES = {"created_date": "created_at", "last_message_date": "last_message_at"}
+"""The columns with a date, and the time of which it is the UTC date."""
+ARCHIVED = ("change", "seq", "changed_fields", "first_seen_at", "pass_id", "valid_from")
+"""The columns that a version in the history copies from the session, besides those of its fields."""
 STATE = tuple(name for name in StoredSession.__struct_fields__ if name != "content")
 """The columns that say how a session is stored; those of its fields follow them in a SELECT."""
 

@@ -7,6 +7,7 @@ changes a row keeps `source_sessions` true in the same transaction.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import EARLIEST, ConcurrentChangeError, PerDialect
 from syncd.mirror.schema.tables import session_versions, sessions
-from syncd.mirror.store import operations, sources
+from syncd.mirror.store import operations, sources, totals
 from syncd.mirror.store.session_statements import NewVersion
 from syncd.mirror.store.sessions_postgresql import PostgresqlSessions
 from syncd.mirror.store.sessions_sqlite import SqliteSessions
@@ -220,9 +221,11 @@ def _update(
 ) -> None:
     versions = []
     moved: set[str] = set()
-    for before, row, change in changed:
-        # Keep `valid_to >= valid_from` when the clock steps back.
-        versions.append(NewVersion(before, row, change, max(observation.now, before.valid_from)))
+    restored = sum(change is Change.RESTORED for *_, change in changed)
+    first = totals.reserve(connection, len(changed), live=restored, deleted=-restored)
+    for seq, (before, row, change) in enumerate(changed, first):
+        valid_from = max(observation.now, before.valid_from)  # `valid_to >= valid_from` when the clock steps back
+        versions.append(NewVersion(before, row, change, valid_from, seq, _changed_fields(before, row)))
         applied.changes[before.key] = change
         applied.versions += before.version + 1
         if change is Change.RESTORED:
@@ -239,9 +242,15 @@ def _update(
     applied.sources += sources.refresh(connection, moved, observation.now)
 
 
+def _changed_fields(before: StoredSession, row: SessionRow) -> str:
+    """Return the JSON list of the columns in which a session differs from its last version."""
+    return json.dumps([name for name in SESSIONS.columns if getattr(before.content, name) != getattr(row, name)])
+
+
 def _touch(
     connection: Connection, touched: Sequence[StoredSession], observation: Observation, applied: ApplyResult
 ) -> None:
+    totals.hold(connection)
     STATEMENTS.on(connection).touch(connection, [before.key for before in touched], observation.observed_at)
     moved = {before.content.source_session_id for before in touched if before.missing_since}
     applied.sources += sources.refresh(connection, moved, observation.now)
@@ -264,10 +273,13 @@ def tombstone(connection: Connection, keys: Iterable[int], *, now: str, pass_id:
     if not to_delete:
         return []
     statements = STATEMENTS.on(connection)
+    totals.hold(connection)
     live = statements.lock_live(connection, to_delete)
     if live:
+        first = totals.reserve(connection, len(live), live=-len(live), deleted=len(live))
         observed_at = now if pass_id is None else None
-        statements.tombstone(connection, [one.key for one in live], now=now, pass_id=pass_id, observed_at=observed_at)
+        numbers = {one.key: seq for seq, one in enumerate(live, first)}
+        statements.tombstone(connection, numbers, now=now, pass_id=pass_id, observed_at=observed_at)
         sources.refresh(connection, {one.source_session_id for one in live}, now)
     return [one.session_id for one in live]
 

@@ -12,13 +12,13 @@ from msgspec.structs import astuple
 
 from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import ConcurrentChangeError, as_lists, json_columns
-from syncd.mirror.store import sources
-from syncd.mirror.store.session_statements import STATE, LiveSession, NewSessions, listed, read_stored
+from syncd.mirror.store import sources, totals
+from syncd.mirror.store.session_statements import ARCHIVED, DATES, STATE, LiveSession, NewSessions, listed, read_stored
 from syncd.mirror.store.sources import Link
 from syncd.records.fields import FieldType
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -47,12 +47,13 @@ _LIVE = """
 SELECT key, id, source_session_id FROM sessions WHERE key = ANY($1::bigint[]) AND deleted_at IS NULL
 ORDER BY key FOR UPDATE
 """
-_TOMBSTONE = """
-UPDATE sessions SET version = version + 1, change = 'deleted', valid_from = greatest($1, valid_from),
-    deleted_at = greatest($1, valid_from), pass_id = $2, observed_at = coalesce($3, observed_at),
-    missing_since = coalesce(missing_since, greatest($1, valid_from))
-WHERE key = ANY($4::bigint[])
-"""
+_TOMBSTONE = f"""
+UPDATE sessions AS s SET version = s.version + 1, change = 'deleted', valid_from = greatest($1, s.valid_from),
+    deleted_at = greatest($1, s.valid_from), pass_id = $2, observed_at = coalesce($3, s.observed_at),
+    missing_since = NULL, seq = r.seq::bigint, changed_fields = '[]'
+FROM {json_columns(5, "key", "seq")}
+WHERE s.key = r.key::bigint AND s.key = ANY($4::bigint[])
+"""  # noqa: S608 - constants
 
 
 class PostgresqlSessions:
@@ -61,6 +62,7 @@ class PostgresqlSessions:
     def __init__(self, fields: FieldList[SessionRow]) -> None:
         columns = fields.columns
         native = {column: f"r.{column}{_CASTS[one.type]}" for column, one in fields.by_column.items()}
+        dates = ", ".join(f"left(r.{time}, 10)" for time in DATES.values())
         json_fields = tuple(column for column, one in fields.by_column.items() if one.type is FieldType.JSON)
         self._fields = fields
         self._json_fields = json_fields
@@ -74,10 +76,17 @@ CROSS JOIN LATERAL (SELECT * FROM sessions WHERE id = r.id OFFSET 0) AS s
         # Whatever adds a carrier of a source id also changes the row of that source id from one of these two states to
         # another, in the same transaction. The row is read under its lock, and so is newer than the snapshot.
         self._insert = f"""
-WITH made AS (
-    INSERT INTO sessions ({listed(columns)}, version, change, valid_from, pass_id, first_seen_at, observed_at)
-    SELECT {", ".join(native.values())}, 1, 'created', $1, $2, $1, $3
-    FROM {json_columns(4, *columns)}
+WITH numbers AS (
+    INSERT INTO mirror_totals AS t (id, last_seq, live_sessions, deleted_sessions) VALUES (1, $4, $4, 0)
+    ON CONFLICT (id) DO UPDATE SET last_seq = t.last_seq + excluded.last_seq,
+        live_sessions = t.live_sessions + excluded.live_sessions
+    RETURNING last_seq - $4 AS before
+), made AS (
+    INSERT INTO sessions ({listed(columns)}, version, change, valid_from, pass_id, first_seen_at, observed_at, seq,
+        {listed(list(DATES))})
+    SELECT {", ".join(native.values())}, 1, 'created', $1, $2, $1, $3,
+        (SELECT before FROM numbers) + row_number() OVER (), {dates}
+    FROM {json_columns(5, *columns)}
     ON CONFLICT (id) DO NOTHING RETURNING id, key, source_session_id
 ), linked AS (
     INSERT INTO source_sessions AS x (source_session_id, state, session_id, checked_at)
@@ -93,8 +102,8 @@ SELECT made.id, made.key, made.source_session_id, linked.known
 FROM made LEFT JOIN linked ON linked.session_id = made.id
 """  # noqa: S608 - constants
         archive = f"""
-INSERT INTO session_versions (session_key, version, {listed(columns)}, change, valid_from, valid_to, pass_id)
-SELECT s.key, s.version, {listed(columns, "s.")}, s.change, s.valid_from, {{valid_to}}, s.pass_id FROM {{rows}}
+INSERT INTO session_versions (session_key, version, {listed((*columns, *ARCHIVED))}, valid_to)
+SELECT s.key, s.version, {listed((*columns, *ARCHIVED), "s.")}, {{valid_to}} FROM {{rows}}
 """  # noqa: S608 - constants
         self._archive = archive.format(
             valid_to="r.at::timestamptz",
@@ -107,8 +116,10 @@ SELECT s.key, s.version, {listed(columns, "s.")}, s.change, s.valid_from, {{vali
         self._update = f"""
 UPDATE sessions AS s SET {", ".join(f"{column} = {value}" for column, value in native.items())},
     version = s.version + 1, change = r.change, valid_from = r.at::timestamptz, pass_id = $1,
-    observed_at = coalesce($2, s.observed_at), missing_since = NULL, absences = 0, deleted_at = NULL
-FROM {json_columns(4, "key", "change", "at", *columns)}
+    observed_at = coalesce($2, s.observed_at), missing_since = NULL, absences = 0, deleted_at = NULL,
+    seq = r.seq::bigint, changed_fields = r.changed_fields,
+    {", ".join(f"{date} = left(r.{time}, 10)" for date, time in DATES.items())}
+FROM {json_columns(4, "key", "change", "at", "seq", "changed_fields", *columns)}
 WHERE s.key = r.key::bigint AND s.key = ANY($3::bigint[])
 """  # noqa: S608 - constants
 
@@ -129,8 +140,10 @@ WHERE s.key = r.key::bigint AND s.key = ANY($3::bigint[])
     ) -> NewSessions:
         """See `SessionStatements`."""
         columns = as_lists(zip(*map(astuple, rows), strict=True))
-        found = raw.execute(connection, self._insert, (now, pass_id, observed_at, *columns)).fetchall()
+        found = raw.execute(connection, self._insert, (now, pass_id, observed_at, len(rows), *columns)).fetchall()
         keys = {session_id: key for session_id, key, _, _ in found}
+        if len(keys) < len(rows):
+            totals.reserve(connection, 0, live=len(keys) - len(rows))
         links = [Link(source_id, "linked", session_id, None) for session_id, _, source_id, known in found if known]
         # Other sessions carry these source ids too, or an operator should know something about them.
         others = {source_id for _, _, source_id, known in found if known is None}
@@ -149,7 +162,16 @@ WHERE s.key = r.key::bigint AND s.key = ANY($3::bigint[])
         times = [one.valid_from for one in versions]
         raw.execute(connection, self._archive, (*as_lists((keys, times)), keys))
         content = zip(*(astuple(one.row) for one in versions), strict=True)
-        columns = as_lists((keys, [one.change.value for one in versions], times, *content))
+        columns = as_lists(
+            (
+                keys,
+                [one.change.value for one in versions],
+                times,
+                [one.seq for one in versions],
+                [one.changed_fields for one in versions],
+                *content,
+            )
+        )
         raw.execute(connection, self._update, (pass_id, observed_at, keys, *columns))
 
     def touch(self, connection: Connection, keys: Sequence[int], observed_at: str | None) -> None:
@@ -161,11 +183,19 @@ WHERE s.key = r.key::bigint AND s.key = ANY($3::bigint[])
         return [LiveSession(*row) for row in raw.execute(connection, _LIVE, (list(keys),))]
 
     def tombstone(
-        self, connection: Connection, keys: Sequence[int], *, now: str, pass_id: int | None, observed_at: str | None
+        self,
+        connection: Connection,
+        numbers: Mapping[int, int],
+        *,
+        now: str,
+        pass_id: int | None,
+        observed_at: str | None,
     ) -> None:
         """See `SessionStatements`."""
-        raw.execute(connection, self._archive_live, (now, list(keys)))
-        raw.execute(connection, _TOMBSTONE, (now, pass_id, observed_at, list(keys)))
+        keys = list(numbers)
+        raw.execute(connection, self._archive_live, (now, keys))
+        pairs = as_lists((keys, list(numbers.values())))
+        raw.execute(connection, _TOMBSTONE, (now, pass_id, observed_at, keys, *pairs))
 
 
 def _own_text(column: str) -> str:

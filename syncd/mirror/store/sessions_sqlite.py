@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import astuple
 
 from syncd.mirror.db import raw
-from syncd.mirror.store import sources
-from syncd.mirror.store.session_statements import STATE, LiveSession, NewSessions, listed, read_stored
+from syncd.mirror.store import sources, totals
+from syncd.mirror.store.session_statements import ARCHIVED, DATES, STATE, LiveSession, NewSessions, listed, read_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -34,8 +34,8 @@ ORDER BY key
 _TOMBSTONE = """
 UPDATE sessions SET version = version + 1, change = 'deleted', valid_from = max(?, valid_from),
     deleted_at = max(?, valid_from), pass_id = ?, observed_at = coalesce(?, observed_at),
-    missing_since = coalesce(missing_since, max(?, valid_from))
-WHERE key IN (SELECT value FROM json_each(?))
+    missing_since = NULL, seq = ?, changed_fields = '[]'
+WHERE key = ?
 """
 
 
@@ -50,17 +50,18 @@ SELECT {listed(STATE)}, {columns}
 FROM sessions WHERE id IN (SELECT value FROM json_each(?))
 """  # noqa: S608 - constants
         archive = f"""
-INSERT INTO session_versions (session_key, version, {columns}, change, valid_from, valid_to, pass_id)
-SELECT key, version, {columns}, change, valid_from, {{valid_to}}, pass_id FROM sessions WHERE {{keys}}
+INSERT INTO session_versions (session_key, version, {columns}, {listed(ARCHIVED)}, valid_to)
+SELECT key, version, {columns}, {listed(ARCHIVED)}, {{valid_to}} FROM sessions WHERE {{keys}}
 """  # noqa: S608 - constants
         self._archive = archive.format(valid_to="?", keys="key = ?")
         self._archive_live = archive.format(
             valid_to="max(?, valid_from)", keys="key IN (SELECT value FROM json_each(?))"
         )
         self._update = f"""
-UPDATE sessions SET {", ".join(f"{column} = ?" for column in fields.columns)}, version = version + 1, change = ?,
-    valid_from = ?, pass_id = ?, observed_at = coalesce(?, observed_at), missing_since = NULL, absences = 0,
-    deleted_at = NULL
+UPDATE sessions SET {", ".join(f"{column} = ?{place}" for place, column in enumerate(fields.columns, 1))},
+    {", ".join(f"{date} = substr(?{place}, 1, 10)" for date, place in _dates(fields.columns).items())},
+    version = version + 1, change = ?, valid_from = ?, pass_id = ?, observed_at = coalesce(?, observed_at),
+    missing_since = NULL, absences = 0, deleted_at = NULL, seq = ?, changed_fields = ?
 WHERE key = ?
 """  # noqa: S608 - constants
         self._insert = lru_cache(maxsize=_ROWS_AT_ONCE)(lambda count: _insert(fields.columns, count))
@@ -83,11 +84,14 @@ WHERE key = ?
         """See `SessionStatements`."""
         (last,) = raw.execute(connection, "SELECT max(key) FROM sessions").fetchone()
         first = (last or 0) + 1
+        seq = totals.reserve(connection, len(rows), live=len(rows))
         count = 0
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
-            bound: list[Any] = [now, pass_id, observed_at, *chain.from_iterable(map(astuple, some))]
+            bound: list[Any] = [now, pass_id, observed_at, seq + start, *chain.from_iterable(map(astuple, some))]
             count += raw.execute(connection, self._insert(len(some)), bound).rowcount
+        if count < len(rows):
+            totals.reserve(connection, 0, live=count - len(rows))
         if not count:
             return NewSessions({}, [])
         if count == len(rows):
@@ -102,7 +106,16 @@ WHERE key = ?
         """See `SessionStatements`."""
         raw.executemany(connection, self._archive, [(one.valid_from, one.before.key) for one in versions])
         rows = [
-            (*astuple(one.row), one.change.value, one.valid_from, pass_id, observed_at, one.before.key)
+            (
+                *astuple(one.row),
+                one.change.value,
+                one.valid_from,
+                pass_id,
+                observed_at,
+                one.seq,
+                one.changed_fields,
+                one.before.key,
+            )
             for one in versions
         ]
         raw.executemany(connection, self._update, rows)
@@ -116,22 +129,34 @@ WHERE key = ?
         return [LiveSession(*row) for row in raw.execute(connection, _LIVE, (json.dumps(keys),))]
 
     def tombstone(
-        self, connection: Connection, keys: Sequence[int], *, now: str, pass_id: int | None, observed_at: str | None
+        self,
+        connection: Connection,
+        numbers: Mapping[int, int],
+        *,
+        now: str,
+        pass_id: int | None,
+        observed_at: str | None,
     ) -> None:
         """See `SessionStatements`."""
-        wanted = json.dumps(keys)
-        raw.execute(connection, self._archive_live, (now, wanted))
-        raw.execute(connection, _TOMBSTONE, (now, now, pass_id, observed_at, now, wanted))
+        raw.execute(connection, self._archive_live, (now, json.dumps(list(numbers))))
+        rows = [(now, now, pass_id, observed_at, seq, key) for key, seq in numbers.items()]
+        raw.executemany(connection, _TOMBSTONE, rows)
 
 
 def _insert(columns: Sequence[str], count: int) -> str:
     """Write the INSERT of some sessions. Values that all of them share are bound once."""
-    width = len(columns)
+    width, dates = len(columns), _dates(columns)
     rows = (
-        f"({', '.join(f'?{place}' for place in range(first, first + width))}, 1, 'created', ?1, ?2, ?1, ?3)"
-        for first in range(4, 4 + count * width, width)
+        f"({', '.join(f'?{place}' for place in range(first, first + width))}, 1, 'created', ?1, ?2, ?1, ?3, "
+        f"?4 + {number}, {', '.join(f'substr(?{first + place - 1}, 1, 10)' for place in dates.values())})"
+        for number, first in enumerate(range(5, 5 + count * width, width))
     )
     return (
-        f"INSERT INTO sessions ({listed(columns)}, version, change, valid_from, pass_id, first_seen_at, observed_at) "  # noqa: S608
-        f"VALUES {', '.join(rows)} ON CONFLICT (id) DO NOTHING"
+        f"INSERT INTO sessions ({listed(columns)}, version, change, valid_from, pass_id, first_seen_at, observed_at, "  # noqa: S608
+        f"seq, {listed(list(dates))}) VALUES {', '.join(rows)} ON CONFLICT (id) DO NOTHING"
     )
+
+
+def _dates(columns: Sequence[str]) -> dict[str, int]:
+    """Return the place among the columns, from 1, of the time that each date is the beginning of."""
+    return {date: columns.index(time) + 1 for date, time in DATES.items()}

@@ -56,7 +56,7 @@ _MAKE = """
 INSERT INTO source_sessions (source_session_id) SELECT value FROM json_each(?) ORDER BY 1 ON CONFLICT DO NOTHING
 """
 _CARRIERS = """
-SELECT id, observed_at FROM sessions INDEXED BY ix_sessions_live_source
+SELECT id, observed_at FROM sessions INDEXED BY ix_sessions_source
 WHERE source_session_id = ? AND deleted_at IS NULL
 """
 _CARRIERS_OF = """

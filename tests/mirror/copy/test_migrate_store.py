@@ -80,6 +80,11 @@ async def fill(folder: Path) -> sa.URL:
             "'2026-01-01T00:00:00.000000Z')"
         )
         await w.sql("INSERT INTO hold_sessions VALUES (1, 2)")
+        await w.sql(
+            "INSERT INTO folders (id, name, path, extra, first_seen_at, changed_at) VALUES "
+            "('FOL1', 'R&D', 'R&D', '{\"a\": 1.50}', '2026-06-01T13:00:00.000000Z', '2026-06-01T13:00:00.000001Z')"
+        )
+        await w.sql("INSERT INTO folder_listing (id, fence, state) VALUES (1, 3, 'complete')")
         await w.sql("INSERT INTO mirror_identity (id, origin) VALUES (1, 'https://app.albertinvent.com')")
         await w.sql(
             "INSERT INTO operator_actions (at, by, action, subject) "
@@ -251,7 +256,7 @@ async def test_mirror_that_its_first_pass_has_loaded_in_part_is_linked_by_the_mo
         source = w.database.url
         assert await w.sql("SELECT 1 FROM sessions")
     async with Database(source, busy_timeout=5) as database:
-        await database.write(lambda c: c.exec_driver_sql("DROP INDEX IF EXISTS ix_sessions_live_source"))
+        await database.write(lambda c: c.exec_driver_sql("DROP INDEX IF EXISTS ix_sessions_source"))
         await database.write(lambda c: c.exec_driver_sql("DELETE FROM source_sessions"))
     await move(source, sa.make_url(empty_url))
     found = await tables(sa.make_url(empty_url))

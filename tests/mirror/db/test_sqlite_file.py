@@ -19,7 +19,7 @@ from syncd.mirror.db import sqlite_file
 from syncd.mirror.db.daemon_lock import daemon_lock, require_free
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.sqlite_module import is_safe, sqlite3
-from syncd.mirror.read import glance
+from syncd.mirror.read import views
 
 ROOT = Path(__file__).resolve().parents[3]
 MOUNTED = "63 43 254:0 /home/u/x.db {path} rw,relatime - ext4 /dev/vda rw\n"
@@ -71,9 +71,10 @@ def test_file_that_is_a_mount_point_is_refused(
 
 
 def test_quick_status_leaves_a_file_with_two_names_to_the_command_that_explains_it(folder: Path) -> None:
-    assert glance.of_sqlite(folder / "syncd.db") is not None
+    url = f"sqlite+aiosqlite:///{folder / 'syncd.db'}"
+    assert views.overview_of(url) is not None
     (folder / "link.db").hardlink_to(folder / "syncd.db")
-    assert glance.of_sqlite(folder / "syncd.db") is None
+    assert views.overview_of(url) is None
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])

@@ -1,18 +1,20 @@
-"""The ten questions, asked of a mirrored sandbox, against answers computed from the sandbox's own data."""
+"""The twenty questions, asked of a mirrored sandbox, and answered a second time from the sandbox's own data."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator
+import json
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from syncd.mirror.read.queries import QUERIES, SINCE, Dialect
+from syncd.mirror.read.queries import Dialect
+from syncd.mirror.read.questions import QUERIES
 from syncd.sandbox import Habits
 from tests.helpers.harness import World, world
 from tests.helpers.sample_history import HOSTILE, Scene, moment, play
@@ -21,55 +23,73 @@ pytestmark = pytest.mark.both_databases
 
 BY_NAME = {query.name: query for query in QUERIES}
 Rows = list[dict[str, Any]]
+Wire = dict[str, Any]
 
 
 def dialect_of(w: World) -> Dialect:
     return "postgresql" if w.database.dialect == "postgresql" else "sqlite"
 
 
-async def ask(w: World, name: str, *, since: str = SINCE) -> Rows:
-    text = BY_NAME[name].sql(dialect_of(w), since=since)
+async def ask(w: World, name: str, **values: str) -> Rows:
+    """Ask a question on a connection of another time zone: no answer may depend on that."""
+    text = BY_NAME[name].sql(dialect_of(w), **values)
 
     def work(connection: sa.Connection) -> Rows:
         if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql("SET TIME ZONE 'UTC'")
+            connection.exec_driver_sql("SET LOCAL TIME ZONE 'Asia/Kolkata'")
         return [dict(row) for row in connection.exec_driver_sql(text).mappings()]
 
     return await w.database.read(work)
 
 
+def literal(at: datetime) -> str:
+    return f"'{at:%Y-%m-%dT%H:%M:%S.%fZ}'"
+
+
 @asynccontextmanager
 async def played(folder: Path) -> AsyncIterator[tuple[World, Scene]]:
-    async with world(folder, sessions=60, habits=Habits(page_size=25)) as w:
+    async with world(folder, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as w:
         yield w, await play(w)
 
 
-async def test_freshness_names_the_last_pass_and_counts_what_there_is(tmp_path: Path) -> None:
+def everyone(w: World, scene: Scene) -> list[Wire]:
+    return [*w.sandbox.live().values(), *scene.deleted.values()]
+
+
+def people(wires: list[Wire], key: Callable[[Wire], Hashable]) -> dict[Hashable, tuple[int, int]]:
+    """Count sessions, and the people who created them, by a key."""
+    groups = defaultdict(list)
+    for wire in wires:
+        groups[key(wire)].append(wire["Created"]["by"])
+    return {name: (len(by), len(set(by))) for name, by in groups.items()}
+
+
+async def test_adoption_counts_sessions_and_people_by_the_week_of_their_creation(tmp_path: Path) -> None:
     async with played(tmp_path) as (w, scene):
-        (row,) = await ask(w, "freshness")
-        assert moment(row["last_complete_pass_at"]) == scene.moments[-1]
-        assert row["age_seconds"] == pytest.approx((datetime.now(UTC) - scene.moments[-1]).total_seconds(), abs=30)
-        assert row["live_sessions"] == len(w.sandbox.live())
-        assert row["deleted_sessions"] == 2
+
+        def monday(wire: Wire) -> str:
+            created = moment(wire["Created"]["at"]).date()
+            return str(created - timedelta(days=created.weekday()))
+
+        rows = await ask(w, "adoption_by_week")
+        assert {row["week"]: (row["sessions"], row["people"]) for row in rows} == people(everyone(w, scene), monday)
 
 
-async def test_sessions_per_day_count_creations_by_utc_day(tmp_path: Path) -> None:
-    async with played(tmp_path) as (w, _):
-        rows = await ask(w, "sessions_per_day")
-        expected = Counter(wire["Created"]["at"][:10] for wire in w.sandbox.live().values())
-        assert {str(row["day"]): row["sessions"] for row in rows} == expected
-        days = [date.fromisoformat(str(row["day"])) for row in rows]
-        assert days == sorted(days, reverse=True)
+async def test_active_users_are_counted_by_the_month_of_the_last_message(tmp_path: Path) -> None:
+    async with played(tmp_path) as (w, scene):
+        rows = await ask(w, "active_users")
+        expected = people(everyone(w, scene), lambda wire: wire["lastMessageAt"][:7])
+        assert {row["month"]: (row["sessions"], row["people"]) for row in rows} == expected
 
 
-async def test_sessions_per_creator_count_by_user_id(tmp_path: Path) -> None:
-    async with played(tmp_path) as (w, _):
-        rows = await ask(w, "sessions_per_creator")
-        assert {row["created_by"]: row["sessions"] for row in rows} == Counter(
-            wire["Created"]["by"] for wire in w.sandbox.live().values()
-        )
-        names = {wire["Created"]["by"]: wire["Created"]["byName"] for wire in w.sandbox.live().values()}
-        assert {row["created_by"]: row["name"] for row in rows} == names
+async def test_retention_counts_each_person_of_a_cohort_once_a_month(tmp_path: Path) -> None:
+    async with played(tmp_path) as (w, scene):
+        months = defaultdict(set)
+        for wire in everyone(w, scene):
+            months[wire["Created"]["by"]].add(wire["Created"]["at"][:7])
+        expected = Counter((min(active), month) for active in months.values() for month in active)
+        rows = await ask(w, "retention")
+        assert {(row["cohort"], row["month"]): row["people"] for row in rows} == expected
 
 
 async def test_sessions_per_folder_count_those_without_one_too(tmp_path: Path) -> None:
@@ -78,6 +98,31 @@ async def test_sessions_per_folder_count_those_without_one_too(tmp_path: Path) -
         expected = Counter(wire.get("parentId") for wire in w.sandbox.live().values())
         assert {row["parent_id"]: row["sessions"] for row in rows} == expected
         assert expected[None] > 0
+
+
+async def test_automation_and_chat_are_counted_by_month(tmp_path: Path) -> None:
+    async with played(tmp_path) as (w, scene):
+        rows = await ask(w, "automation_and_chat")
+        expected = people(everyone(w, scene), lambda wire: (wire["Created"]["at"][:7], wire["kind"]))
+        assert {(row["month"], row["kind"]): (row["sessions"], row["people"]) for row in rows} == expected
+
+
+async def test_duration_is_the_time_from_creation_to_the_last_message(tmp_path: Path) -> None:
+    async with played(tmp_path) as (w, _):
+        minutes = defaultdict(list)
+        for wire in w.sandbox.live().values():
+            span = moment(wire["lastMessageAt"]) - moment(wire["Created"]["at"])
+            minutes[wire["kind"]].append(span.total_seconds() / 60)
+        rows = await ask(w, "duration")
+        assert {row["kind"] for row in rows} == minutes.keys()
+        for row in rows:
+            own = minutes[row["kind"]]
+            assert row["sessions"] == len(own)
+            assert row["average_minutes"] == pytest.approx(sum(own) / len(own), abs=0.51)
+            assert row["under_5_minutes"] == sum(one < 5 for one in own)
+            assert row["under_an_hour"] == sum(5 <= one < 60 for one in own)
+            assert row["under_a_day"] == sum(60 <= one < 1440 for one in own)
+            assert row["a_day_or_more"] == sum(one >= 1440 for one in own)
 
 
 async def test_renamed_sessions_are_told_with_both_names_each_time(tmp_path: Path) -> None:
@@ -92,20 +137,60 @@ async def test_renamed_sessions_are_told_with_both_names_each_time(tmp_path: Pat
         assert len(rows) == 3
 
 
-async def test_deleted_last_week_leaves_out_what_was_deleted_before(tmp_path: Path) -> None:
+async def test_deleted_sessions_leave_out_what_was_deleted_before_the_moment(tmp_path: Path) -> None:
     async with played(tmp_path) as (w, scene):
-        (row,) = await ask(w, "deleted_last_week")
+        (row,) = await ask(w, "deleted_sessions", since=literal(scene.moments[-1]))
         assert row["id"] == "SES6"
         assert moment(row["deleted_at"]) == scene.moments[-1]
+        assert len(await ask(w, "deleted_sessions", since=literal(scene.moments[0]))) == 2
 
 
-async def test_stale_sessions_are_those_without_a_message_for_90_days(tmp_path: Path) -> None:
+async def test_stale_sessions_are_those_without_a_message_since_the_moment(tmp_path: Path) -> None:
     async with played(tmp_path) as (w, _):
-        rows = await ask(w, "stale_sessions")
-        limit = datetime.now(UTC) - timedelta(days=90)
+        limit = datetime.now(UTC) - timedelta(days=400)
+        rows = await ask(w, "stale_sessions", since=literal(limit))
         expected = {one for one, wire in w.sandbox.live().items() if moment(wire["lastMessageAt"]) < limit}
         assert {row["id"] for row in rows} == expected
         assert 0 < len(expected) < len(w.sandbox.live())
+
+
+async def test_growth_adds_up_to_the_live_sessions(tmp_path: Path) -> None:
+    async with played(tmp_path) as (w, _):
+        rows = await ask(w, "growth")
+        expected = Counter(wire["Created"]["at"][:10] for wire in w.sandbox.live().values())
+        assert {row["created_date"]: row["created"] for row in rows} == expected
+        assert rows[-1]["sessions"] == len(w.sandbox.live())
+
+
+async def test_top_creators_are_counted_by_user_id(tmp_path: Path) -> None:
+    async with played(tmp_path) as (w, _):
+        rows = await ask(w, "top_creators")
+        wires = w.sandbox.live().values()
+        assert {row["created_by"]: row["sessions"] for row in rows} == Counter(wire["Created"]["by"] for wire in wires)
+        names = {wire["Created"]["by"]: wire["Created"]["byName"] for wire in wires}
+        assert {row["created_by"]: row["name"] for row in rows} == names
+
+
+async def test_alive_on_a_date_knows_the_time_before_the_first_pass(tmp_path: Path) -> None:
+    async with played(tmp_path) as (w, scene):
+        at = datetime(2025, 1, 1, tzinfo=UTC)
+        rows = await ask(w, "alive_on_a_date", since=literal(at))
+        expected = Counter(wire["kind"] for wire in everyone(w, scene) if moment(wire["Created"]["at"]) <= at)
+        assert {row["kind"]: row["sessions"] for row in rows} == expected
+        assert 0 < expected.total() < 60
+
+
+async def test_as_of_counts_are_those_of_the_versions_of_the_moment(tmp_path: Path) -> None:
+    async with played(tmp_path) as (w, scene):
+        counts = [
+            sum(row["sessions"] for row in await ask(w, "as_of_counts", since=literal(at))) for at in scene.moments
+        ]
+        assert counts == [60, 60, 60]  # one deleted and one created on the second and on the third day
+        before = await ask(w, "as_of_counts", since=literal(scene.moments[0] - timedelta(microseconds=1)))
+        assert before == []
+        rows = await ask(w, "as_of_counts", since=literal(scene.moments[-1]))
+        expected = Counter((wire["status"], wire["kind"]) for wire in w.sandbox.live().values())
+        assert {(row["status"], row["kind"]): row["sessions"] for row in rows} == expected
 
 
 async def test_duplicate_sources_name_each_session_that_shares_one(tmp_path: Path) -> None:
@@ -113,24 +198,59 @@ async def test_duplicate_sources_name_each_session_that_shares_one(tmp_path: Pat
         assert [row["id"] for row in await ask(w, "duplicate_sources")] == scene.duplicates
 
 
-async def test_changed_since_tells_every_version_from_that_moment_on(tmp_path: Path) -> None:
+async def test_funnel_counts_people_by_the_sessions_that_they_created(tmp_path: Path) -> None:
     async with played(tmp_path) as (w, scene):
-        since = f"'{scene.moments[1]:%Y-%m-%dT%H:%M:%S.%fZ}'"
-        found = {(row["session_id"], row["change"]) for row in await ask(w, "changed_since", since=since)}
-        created = next(one for one, wire in w.sandbox.live().items() if wire["sourceSessionId"] == "from-queue")
-        last_day = {("SES2", "updated"), ("SES6", "deleted"), (created, "created")}
-        assert last_day <= found
-        assert len(await ask(w, "changed_since", since="'2000-01-01T00:00:00.000000Z'")) == len(
-            await w.sql("SELECT session_id FROM chat_session_history")
-        )
+        created = Counter(wire["Created"]["by"] for wire in everyone(w, scene)).values()
+        (row,) = await ask(w, "funnel")
+        assert row == {
+            "people": len(created), **{f"at_least_{n}": sum(one >= n for one in created) for n in (2, 10, 100)},
+        }  # fmt: skip
 
 
-async def test_time_in_state_adds_up_the_days_between_versions(tmp_path: Path) -> None:
+async def test_heat_map_counts_last_messages_by_utc_weekday_and_hour(tmp_path: Path) -> None:
     async with played(tmp_path) as (w, _):
-        rows = {row["state"]: row for row in await ask(w, "time_in_state")}
-        assert rows["deleted"]["sessions"] == 2
-        assert rows["deleted"]["longest_days"] == pytest.approx(9, abs=0.05)
-        assert rows["deleted"]["average_days"] == pytest.approx((9 + 2) / 2, abs=0.05)
-        ever_active = [wire for wire in w.sandbox.live().values() if wire["status"] == "active"]
-        assert rows["active"]["sessions"] == len(ever_active) + 3  # and the two deleted, and the one made inactive
-        assert rows["active"]["longest_days"] == pytest.approx(10, abs=0.05)
+        rows = await ask(w, "heat_map")
+        times = [moment(wire["lastMessageAt"]) for wire in w.sandbox.live().values()]
+        expected = Counter((at.isoweekday() % 7, at.hour) for at in times)
+        assert {(row["weekday"], row["hour"]): row["sessions"] for row in rows} == expected
+
+
+async def test_history_of_a_session_has_its_versions_from_the_oldest_on(tmp_path: Path) -> None:
+    async with played(tmp_path) as (w, scene):
+        rows = await ask(w, "history_of_a_session", session_id="'SES2'")
+        assert [row["name"] for row in rows] == [scene.old_names["SES2"], "renamed once", "renamed twice"]
+        assert [row["valid_to"] for row in rows] == [rows[1]["valid_from"], rows[2]["valid_from"], None]
+        assert json.loads(rows[0]["changed_fields"]) == []
+        assert "name" in json.loads(rows[1]["changed_fields"])
+
+
+async def test_changes_since_tell_every_version_after_the_last_look(tmp_path: Path) -> None:
+    async with played(tmp_path) as (w, _):
+        rows = await ask(w, "changes_since")
+        assert len(rows) == len(await w.sql("SELECT session_id FROM chat_session_history"))
+        half = rows[len(rows) // 2]["seq"]
+        later = await ask(w, "changes_since", seq=str(half))
+        assert later == [row for row in rows if row["seq"] > half]
+        assert await ask(w, "changes_since", seq=str(rows[-1]["seq"])) == []
+        assert {("SES6", "deleted"), ("SES2", "updated")} <= {(row["session_id"], row["change"]) for row in later}
+
+
+async def test_name_search_finds_names_in_any_case(tmp_path: Path) -> None:
+    async with played(tmp_path) as (w, _):
+        rows = await ask(w, "name_search", text="'GLOSS'")
+        expected = {one for one, wire in w.sandbox.live().items() if "gloss" in wire["name"].lower()}
+        assert {row["id"] for row in rows} == expected
+        assert expected
+
+
+async def test_search_in_extra_finds_sessions_with_an_unknown_field(tmp_path: Path) -> None:
+    async with played(tmp_path) as (w, _):
+        rows = await ask(w, "search_in_extra", text="'\"pinned\"'")
+        expected = {one for one, wire in w.sandbox.live().items() if "pinned" in wire}
+        assert {row["id"] for row in rows} == expected
+        assert expected
+
+
+def test_three_questions_at_most_need_a_text_for_each_database() -> None:
+    assert {query.name for query in QUERIES if not query.portable} == {"adoption_by_week", "duration", "heat_map"}
+    assert len(BY_NAME) == len(QUERIES) == 20

@@ -10,11 +10,12 @@ from alembic.migration import MigrationContext
 
 from syncd.errors import DatabaseBusyError
 from syncd.mirror.db.database import Database
+from syncd.mirror.read.catalog import VIEWS
 from syncd.mirror.schema import migrate
-from syncd.mirror.schema.comments import VIEW_COMMENTS
 from syncd.mirror.schema.revisions import HEAD
 from syncd.mirror.schema.tables import metadata
 from syncd.mirror.schema.types import JsonText
+from tests.helpers.old_schema import upgrade
 from tests.helpers.postgres_server import PostgresServer, engine_of, in_thread
 
 COMMENTS = """
@@ -32,12 +33,12 @@ async def test_every_table_view_and_column_has_its_comment_and_native_type(postg
     expected = {
         (table.name, column.name): column.comment for table in metadata.sorted_tables for column in table.columns
     }
-    expected |= {(view, name): words for view, (_, names) in VIEW_COMMENTS.items() for name, words in names.items()}
+    expected |= {(view.name, column.name): column.comment for view in VIEWS.values() for column in view.columns}
     expected |= {("alembic_version", "version_num"): None}
     assert {key: row[2] for key, row in columns.items()} == expected
     tables = {table.name: table.comment for table in metadata.sorted_tables}
     tables |= {"alembic_version": "the version of the schema"}
-    tables |= {view: words for view, (words, _) in VIEW_COMMENTS.items()}
+    tables |= {view.name: view.comment for view in VIEWS.values()}
     assert {row[0]: row[3] for row in found} == tables
     types = {name: kind for (table, name), (*_, kind, _) in columns.items() if table == "chat_session_history"}
     assert {types[name] for name in types if name.endswith("_at") or name.startswith("valid")} == {"timestamptz"}
@@ -98,3 +99,18 @@ async def test_migration_that_waits_for_a_lock_gives_way(postgres: PostgresServe
                     await database.write(impatient)
     finally:
         await in_thread(lambda: postgres.drop(name))
+
+
+async def test_readers_keep_their_rights_to_the_views(postgres: PostgresServer) -> None:
+    name = await in_thread(postgres.empty)
+    role = f"reader_{name}"
+    granted = f"SELECT has_table_privilege('{role}', 'chat_sessions', 'SELECT')"
+    try:
+        async with Database.create(sa.make_url(postgres.url(name)), busy_timeout=5) as database:
+            await database.write(lambda c: upgrade(c, "0001"))
+            await in_thread(lambda: postgres.sql(f"CREATE ROLE {role}; GRANT SELECT ON chat_sessions TO {role}", name))
+            await database.write(migrate.migrate)
+            assert await in_thread(lambda: postgres.sql(granted, name)) is True
+    finally:
+        await in_thread(lambda: postgres.drop(name))
+        await in_thread(lambda: postgres.sql(f"DROP ROLE {role}"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -326,9 +326,9 @@ async def test_the_queue_can_read_every_time_that_was_let_in(here: Database, giv
 
 @pytest.mark.parametrize("analyzed", [False, True])
 async def test_page_of_a_mirror_of_8000_is_looked_up_by_its_indexes(here: Database, analyzed: bool) -> None:
-    columns = "id, name, source_session_id, extra, version, change, valid_from, first_seen_at"
+    columns = "id, name, source_session_id, extra, version, change, valid_from, first_seen_at, seq"
     fill = (
-        f"INSERT INTO sessions ({columns}) SELECT 'SES' || n, 'n', 'src-' || n, '{{}}', 1, 'created', now(), now() "
+        f"INSERT INTO sessions ({columns}) SELECT 'SES' || n, 'n', 'src-' || n, '{{}}', 1, 'created', now(), now(), n "
         "FROM generate_series(1, 8000) AS n"
     )
     await here.write(lambda c: c.exec_driver_sql(fill))
@@ -339,10 +339,11 @@ async def test_page_of_a_mirror_of_8000_is_looked_up_by_its_indexes(here: Databa
         at, keys = "2031-01-01T00:00:00.000000Z", [1, 2, 3]
         texts = [json.dumps([value] * 3) for value in ("1", "1", at)]
         width, statements = len(SESSIONS.columns), PostgresqlSessions(SESSIONS)
-        content = [json.dumps([value] * 3) for value in ("1", "updated", at, *[None] * (width - 1), "{}")]
+        written = ("1", "updated", at, "1", "[]", *[None] * (width - 1), "{}")
+        content = [json.dumps([value] * 3) for value in written]
         asked = [
             (sources._CARRIERS_OF_EACH, (json.dumps(["src-1"] * 100),)),
-            (statements._insert, (at, None, None, *[json.dumps(["x"] * 100)] * width)),
+            (statements._insert, (at, None, None, 100, *[json.dumps(["x"] * 100)] * width)),
             (statements._stored, (json.dumps(["SES1"] * 100), json.dumps(["{}"] * 100))),
             (sessions_postgresql._LOCK, (*texts, keys)),
             (statements._archive, (texts[0], texts[2], keys)),
@@ -352,7 +353,7 @@ async def test_page_of_a_mirror_of_8000_is_looked_up_by_its_indexes(here: Databa
         return [row[0] for text, values in asked for row in connection.exec_driver_sql(f"EXPLAIN {text}", values)]
 
     plan = await here.write(work)
-    wrong = ("Seq Scan on sessions", "Bitmap Index Scan on ix_sessions_live_source", "hashed SubPlan")
+    wrong = ("Seq Scan on sessions", "Bitmap Index Scan on ix_sessions_source", "hashed SubPlan")
     assert [step for step in plan if any(words in step for words in wrong)] == []
 
 
@@ -365,3 +366,22 @@ async def test_pass_that_finds_nothing_changed_touches_no_session(tmp_path: Path
             w.clock.forward(300)
             assert (await w.one_pass()).state == "complete"
         assert await w.sql(query) == before
+
+
+async def test_numbers_of_the_change_feed_are_in_the_order_of_commits(here: Database, there: Database) -> None:
+    def create(session_id: str) -> Callable[[sa.Connection], sessions.ApplyResult]:
+        return lambda c: sessions.apply(c, [session(session_id, "n")], Observation(T1, T1, new=True))
+
+    async def feed() -> list[str]:
+        query = "SELECT id FROM chat_session_changes ORDER BY seq"
+        return list(await here.read(lambda c: c.exec_driver_sql(query).scalars().all()))
+
+    async with engine_of(here).connect() as connection:
+        transaction = await connection.begin()
+        await connection.run_sync(create("began first"))
+        async with anyio.create_task_group() as group:
+            group.start_soon(there.write, create("began second"))
+            await waits_for_a_lock(here)
+            assert await feed() == []
+            await transaction.commit()
+    assert await feed() == ["began first", "began second"]

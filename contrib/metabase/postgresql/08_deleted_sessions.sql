@@ -1,0 +1,7 @@
+-- Which sessions were deleted since a moment?
+-- deleted_at is when syncd was sure of it. A session that was restored since is live again and not here.
+-- Written by make docs from syncd/mirror/read/questions.py.
+SELECT id, name, source_session_id, created_by_name, deleted_at
+FROM chat_sessions_all
+WHERE deleted_at >= CAST({{since}} AS timestamptz)
+ORDER BY deleted_at DESC, id;

@@ -1,0 +1,8 @@
+-- How many sessions were alive at a moment?
+-- By Albert's times, so that it also answers for moments before the first pass; a session that was deleted before it is unknown.
+-- Written by make docs from syncd/mirror/read/questions.py.
+SELECT kind, count(*) AS sessions
+FROM chat_sessions_all
+WHERE created_at <= {{since}} AND (deleted_at IS NULL OR deleted_at > {{since}})
+GROUP BY kind
+ORDER BY kind;

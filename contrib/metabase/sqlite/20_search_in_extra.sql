@@ -1,0 +1,7 @@
+-- Which sessions have an unknown field?
+-- extra has the fields that Albert sends and this release of syncd does not know.
+-- Written by make docs from syncd/mirror/read/questions.py.
+SELECT id, name, extra, last_message_at
+FROM chat_sessions
+WHERE CAST(extra AS text) LIKE '%' || {{text}} || '%'
+ORDER BY last_message_at DESC NULLS LAST, id;
