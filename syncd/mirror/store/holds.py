@@ -146,7 +146,7 @@ def _current(connection: Connection, code: PassReason) -> sa.Row[Any] | None:
 
 
 def _keep_only(connection: Connection, hold_id: int, keys: array[int]) -> None:
-    kept = BitMap64(keys)
+    kept = BitMap64(keys.tolist())
     held = connection.execute(sa.select(hold_sessions.c.session_key).where(hold_sessions.c.hold_id == hold_id))
     gone = [key for key in held.scalars() if key not in kept]
     for first in range(0, len(gone), CHUNK):
