@@ -209,6 +209,7 @@ class Checker:
         self._gone.clear()
         self._pages.clear()
         self._missing_at.clear()
+        self._versions_read = sum(row["version"] for row in self._sessions.values())
         self._live = sum(row["deleted_at"] is None for row in self._sessions.values())
         self.held = {number for number, row in self._operations.items() if row["state"] in OPEN}
 

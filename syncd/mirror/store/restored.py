@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.mirror.schema.tables import operations
-from syncd.mirror.store import identity
+from syncd.mirror.store import identity, totals
 from syncd.mirror.store.operations import recover
 from syncd.records.enums import OperationState
 
@@ -27,9 +27,10 @@ OPEN = (OperationState.PENDING, OperationState.UNKNOWN)
 def hold_open_operations(connection: Connection, now: datetime) -> int:
     """Put all open operations on hold, in a database that no daemon works on; return how many are on hold now.
 
-    The claims of running operations belong to a daemon of another time, so these operations become unknown.
+    The numbers of the change feed continue after a gap. The claims of running operations belong to a daemon of another time, so these operations become unknown.
     """
     recover(connection, now=now, abandoned=True)
+    totals.skip_numbers(connection)
     fresh = operations.c.state.in_(OPEN) & operations.c.on_hold_at.is_(None)
     connection.execute(sa.update(operations).where(fresh).values(on_hold_at=now))
     return count_on_hold(connection)
