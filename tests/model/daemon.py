@@ -164,9 +164,7 @@ class Life:
 
     def pull(self) -> Pull:
         """Make the flow of passes."""
-        parts = self._parts()
-        del parts["lookups"]
-        return Pull(settings=self.plan.pull, jitter=self.jitter.random, albert=self.client, **parts)
+        return Pull(settings=self.plan.pull, jitter=self.jitter.random, **self._parts())
 
     def reconcile(self) -> Reconcile:
         """Make the flow of source ids."""
