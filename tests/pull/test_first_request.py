@@ -232,10 +232,10 @@ async def test_a_session_whose_request_is_refused_is_no_obstacle(folder: Path) -
 
 async def test_own_creates_that_look_ups_do_not_show_yet_hold_nothing(folder: Path) -> None:
     async with world(folder) as w:
-        w.sandbox.habits.lookup_lag = 60
         await w.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "ours"} for n in range(3)))
         await w.push().drain()
         assert len(await w.live()) == 3
+        w.sandbox.habits.lookup_lag = 60
         assert (await w.one_pass()).state == "complete"
         w.sandbox.requests.clear()
         w.sandbox.habits.lookup_lag = 10**6
