@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from syncd.mirror.store import holds
+from syncd.mirror.store import holds, passes
 from syncd.mirror.store.holds import Hold
 from syncd.pull.retries import ATTEMPTS
 from syncd.records.enums import HoldState, PassReason
@@ -272,6 +272,24 @@ async def test_a_decision_during_the_first_requests_counts(folder: Path) -> None
         w.sandbox.script("GET", f"{BASE}/SES3", approve)
         assert (await w.one_pass()).state == "complete"
         assert await w.live() == {}
+
+
+async def test_a_pass_lost_during_its_first_requests_asks_nothing_again_after_a_decision(folder: Path) -> None:
+    async with world(folder, sessions=3) as w:
+        await w.one_pass()
+        for session_id in list(w.there()):
+            w.sandbox.delete(session_id)
+        await w.one_pass()
+
+        async def approve_and_take_over(_: object) -> None:
+            await decide(w, 2, HoldState.APPROVED)
+            await w.database.write(passes.running)
+
+        w.sandbox.script("GET", f"{BASE}/SES3", approve_and_take_over)
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "running"
+        assert sorted(asked_for(w)) == ["SES1", "SES2", "SES3"]
+        assert listings(w) == []
 
 
 async def test_a_known_session_that_cannot_be_read_is_known(folder: Path) -> None:
