@@ -15,7 +15,10 @@ def overview(
     *passes: tuple[str, str | None], operations: dict[str, int] | None = None, conflicts: int = 0, **freshness: Any
 ) -> dict[str, Any]:
     """Return an overview with these passes, newest first, each a state and an error."""
-    rows = [{"id": len(passes) - n, "state": state, "error": error} for n, (state, error) in enumerate(passes)]
+    rows = [
+        {"id": len(passes) - n, "state": state, "error": error, "reason": None}
+        for n, (state, error) in enumerate(passes)
+    ]
     fresh = {"age_seconds": 10.0, "held_pass_id": None, "operations_dead": 0, "quarantined_items": 0, **freshness}
     return {"freshness": fresh, "operations": operations or {}, "sources": {"conflict": conflicts}, "passes": rows}
 
@@ -85,6 +88,16 @@ def test_stale_mirror_says_why_also_while_the_next_pass_runs() -> None:
 def test_rejected_hold_is_no_problem_any_more() -> None:
     assert urgent(("held", "too many")) == []
     assert "syncd deletions list" in urgent(("held", "too many"), held_pass_id=1)[0]
+
+
+def test_rejected_hold_that_keeps_passes_from_starting_is_a_problem_with_an_exit() -> None:
+    row = {"id": 3, "state": "held", "error": "Albert answers 404", "reason": "known_sessions_gone"}
+    given = overview() | {"passes": [row]}
+    (problem,) = problems(given, pass_interval=300)
+    assert problem.startswith("pass 3 is held although its hold was rejected")
+    assert problem.endswith("syncd deletions list --all")
+    given["freshness"]["held_pass_id"] = 3
+    assert problems(given, pass_interval=300) == ["pass 3 holds deletions for your decision; run: syncd deletions list"]
 
 
 def test_dead_operations_are_counted_in_good_english() -> None:
