@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from syncd.aio import RateLimit
@@ -272,10 +272,11 @@ def connect_flows(
         if on_page is not None:
             on_page(counts)
 
+    pull_clock = BeatingClock(clock, watchdog, "passes")
     pull = Pull(
         database=database,
-        albert=albert,
-        clock=BeatingClock(clock, watchdog, "passes"),
+        lookups=replace(lookups, clock=pull_clock),
+        clock=pull_clock,
         log=log,
         settings=pull_settings(settings),
         on_page=mirrored,
@@ -283,7 +284,7 @@ def connect_flows(
     reconcile_clock = BeatingClock(clock, watchdog, "reconcile")
     reconcile = Reconcile(
         database=database,
-        lookups=Lookups(albert=albert, clock=reconcile_clock, witness=witness),
+        lookups=replace(lookups, clock=reconcile_clock),
         clock=reconcile_clock,
         log=log,
         settle=settings.syncd_unknown_settle,

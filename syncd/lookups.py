@@ -5,7 +5,7 @@ A 404 or 410 means "absent" only when a witness confirms that it comes from Albe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from syncd.albert import AlbertHTTPError
@@ -18,7 +18,7 @@ from syncd.witness import RequestKind
 if TYPE_CHECKING:
     from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
-    from syncd.witness import Witness
+    from syncd.witness import FindCandidates, Witness
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,10 @@ class Lookups:
     albert: ChatSessionCollection
     clock: Clock
     witness: Witness
+
+    def among(self, find_candidates: FindCandidates) -> Lookups:
+        """Return look-ups whose witnesses are other sessions: see `Witness.among`."""
+        return replace(self, witness=self.witness.among(find_candidates))
 
     async def by_id(self, session_id: str) -> LookUp:
         """Request `GET /{id}`.

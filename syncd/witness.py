@@ -1,4 +1,4 @@
-"""Evidence that a 404 comes from Albert. `syncd.lookups` asks for it before it believes a 404.
+"""Evidence that a 404 comes from Albert. `syncd.lookups` requires it before it believes a 404.
 
 A gateway, a missing route and a maintenance page answer 404 too. A 404 proves that a session is absent only if another
 session, which is known to be alive, answers 200 to the same kind of request at about the same time: the witness.
@@ -95,7 +95,7 @@ class Witness:
     random_place : Callable[[], float]
         Draws a number from 0 to 1 that selects the candidates.
     find_candidates : FindCandidates
-        Reads the sessions that should be alive. A sweep has better ones than the default: those that its pass listed.
+        Reads the sessions that should be alive.
     """
 
     database: Database
@@ -105,6 +105,21 @@ class Witness:
     random_place: Callable[[], float] = random.random
     find_candidates: FindCandidates = witnesses.candidates
     _routes: dict[RequestKind, _Route] = field(default_factory=lambda: {kind: _Route() for kind in RequestKind})
+
+    def among(self, find_candidates: FindCandidates) -> Witness:
+        """Return a witness that requests other sessions. A sweep has better ones: those that its pass has listed.
+
+        It has evidence of its own: after a mass deletion the other sessions of the mirror may all be gone, and a check
+        that failed with them says nothing about these.
+        """
+        return Witness(
+            database=self.database,
+            albert=self.albert,
+            clock=self.clock,
+            log=self.log,
+            random_place=self.random_place,
+            find_candidates=find_candidates,
+        )
 
     async def confirm(self, kind: RequestKind, asked: str, error: AlbertHTTPError, *, sent_at: float) -> None:
         """Return if a 404 or 410 comes from Albert.

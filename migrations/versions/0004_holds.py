@@ -1,5 +1,7 @@
 """Holds with decisions that last, codes for the reasons of passes, and a measure of time that no wall clock changes."""
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -177,8 +179,12 @@ def _alter_passes() -> None:
 
 
 def _rebuild_passes() -> None:
-    """Rebuild `passes` on SQLite, which cannot drop a column that a constraint names; keep the numbers it gave out."""
-    op.execute("DROP VIEW mirror_freshness")
+    """Rebuild `passes` on SQLite, which cannot drop a column that a constraint names; keep the numbers it gave out.
+
+    RENAME changes the views and triggers that name the table. They are dropped first, and created again at the end.
+    """
+    connection = op.get_bind()
+    kept = _dropped(connection, "trigger") + _dropped(connection, "view")
     op.drop_index("uq_passes_running", "passes")
     op.rename_table("passes", "passes_before_0004")
     op.create_table(
@@ -250,3 +256,14 @@ def _rebuild_passes() -> None:
     op.execute("DROP TABLE passes_before_0004")
     op.create_index("uq_passes_running", "passes", ["state"], unique=True, sqlite_where=sa.text("state = 'running'"))
     op.execute(FRESHNESS.format(replace="", age=AGE["sqlite"]).replace(":", r"\:"))
+    for statement in reversed(kept):
+        connection.exec_driver_sql(statement)
+
+
+def _dropped(connection: sa.Connection, kind: str) -> list[str]:
+    """Drop all views or triggers; return the statements of those that stay as they are, the newest first."""
+    query = "SELECT name, sql FROM sqlite_master WHERE type = ? ORDER BY rowid DESC"
+    found: Sequence[sa.Row[tuple[str, str]]] = connection.exec_driver_sql(query, (kind,)).all()
+    for row in found:
+        connection.exec_driver_sql(f'DROP {kind} "{row.name}"')
+    return [row.sql for row in found if row.name != "mirror_freshness"]

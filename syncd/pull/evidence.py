@@ -17,16 +17,13 @@ from syncd.albert import AlbertException
 from syncd.lookups import Absent, Found, Lookups
 from syncd.mirror.store import missing
 from syncd.records.parse import GarbledError
-from syncd.witness import AbsenceUnprovenError, Witness
+from syncd.witness import AbsenceUnprovenError
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-    from syncd.albert import ChatSessionCollection
-    from syncd.clock import Clock
     from syncd.mirror.db.database import Database
     from syncd.mirror.store.missing import Unlisted
-    from syncd.mirror.store.passes import Progress
 
 AT_ONCE = 8
 """Requests at the same time."""
@@ -147,16 +144,3 @@ class Asking:
         if answer.row.id == session.session_id:
             return Evidence(session, Verdict.UNDECIDED)  # absent by its id and present by its source id
         return Evidence(session, Verdict.GONE, answer)
-
-
-def sweep_lookups(
-    progress: Progress, *, database: Database, albert: ChatSessionCollection, clock: Clock, log: FilteringBoundLogger
-) -> Lookups:
-    """Return look-ups whose witnesses are sessions that a pass has listed.
-
-    After a mass deletion most sessions of the mirror are gone, so a witness chosen from all of them could not answer.
-    If the pass has listed nothing, there is no witness, and a 404 with a JSON body is believed.
-    """
-    find = partial(missing.listed, progress=progress)
-    witness = Witness(database=database, albert=albert, clock=clock, log=log, find_candidates=find)
-    return Lookups(albert=albert, clock=clock, witness=witness)

@@ -21,9 +21,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from syncd.aio import task_group
-from syncd.albert import ChatSessionCollection
 from syncd.clock import Clock, machine_boot
 from syncd.logs import log_link
+from syncd.lookups import Lookups
 from syncd.mirror.store import established, holds, initial_load, passes
 from syncd.mirror.store.passes import Ending, PassLostError, Progress
 from syncd.pull.fetch import Fetching, KeyRefusedError, PageQueue
@@ -97,7 +97,7 @@ class Pull:
     """
 
     database: Database
-    albert: ChatSessionCollection
+    lookups: Lookups
     clock: Clock
     log: FilteringBoundLogger
     settings: PullSettings
@@ -169,7 +169,7 @@ class Pull:
 
     async def _hold_if_unknown(self, progress: Progress) -> PassOutcome | None:
         """Make the first requests of a pass; end it as held if Albert knows none of the sessions."""
-        request = FirstRequest(albert=self.albert, retries=self._retries(progress))
+        request = FirstRequest(albert=self.lookups.albert, retries=self._retries(progress))
         while True:
             known, decisions = await self.database.read(self._known)
             reason = await request.unknown(known)
@@ -204,7 +204,7 @@ class Pull:
         swept = await sweep(
             progress,
             database=self.database,
-            albert=self.albert,
+            lookups=self.lookups,
             clock=self.clock,
             log=self.log.bind(pass_id=progress.id),
             guard=self.settings.guard,
@@ -262,7 +262,7 @@ class Pull:
         shortfall: Reason | None = None
         page_queue = PageQueue()
         fetching = Fetching(
-            albert=self.albert,
+            albert=self.lookups.albert,
             clock=self.clock,
             retries=self._retries(progress),
             ceiling=partial(self._ceiling, progress),

@@ -21,7 +21,7 @@ from syncd.clock import utc_text
 from syncd.logs import log_link
 from syncd.mirror.store import elapsed, established, holds, missing, passes, quarantine, sessions, totals
 from syncd.mirror.store.passes import COMPLETE, Ending
-from syncd.pull.evidence import Asking, Evidence, Verdict, sweep_lookups
+from syncd.pull.evidence import Asking, Evidence, Verdict
 from syncd.records.enums import PassReason, PassState
 from syncd.records.reasons import Reason
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
+    from syncd.lookups import Lookups
     from syncd.mirror.db.database import Connection, Database
     from syncd.mirror.store.elapsed import Reading
     from syncd.mirror.store.holds import Decisions, Placed
@@ -125,7 +125,7 @@ def reason_to_hold(found: Situation, answers: Answers, limit: int) -> Reason | N
 class _Sweep:
     progress: Progress
     database: Database
-    albert: ChatSessionCollection
+    lookups: Lookups
     clock: Clock
     log: FilteringBoundLogger
     guard: Guard
@@ -141,10 +141,12 @@ class _Sweep:
                 return written.swept
 
     async def _ask(self, found: Situation) -> Answers:
-        """Ask about the unlisted sessions, as far as the guard allows, and then about all that are approved."""
-        lookups = sweep_lookups(
-            self.progress, database=self.database, albert=self.albert, clock=self.clock, log=self.log
-        )
+        """Ask about the unlisted sessions, as far as the guard allows, and then about all that are approved.
+
+        The witnesses are sessions that the pass has listed. If it has listed nothing, there is no witness, and a 404
+        with a JSON body is believed.
+        """
+        lookups = self.lookups.among(partial(missing.listed, progress=self.progress))
         asking = Asking(database=self.database, lookups=lookups, log=self.log, write_alive=self._write_alive)
         if found.listed_before:
             return asking.answers
@@ -275,7 +277,7 @@ async def sweep(
     progress: Progress,
     *,
     database: Database,
-    albert: ChatSessionCollection,
+    lookups: Lookups,
     clock: Clock,
     log: FilteringBoundLogger,
     guard: Guard,
@@ -296,5 +298,5 @@ async def sweep(
         The mirror cannot be read or written.
     """
     return await _Sweep(
-        progress=progress, database=database, albert=albert, clock=clock, log=log, guard=guard, machine=machine
+        progress=progress, database=database, lookups=lookups, clock=clock, log=log, guard=guard, machine=machine
     ).run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from syncd.records.enums import PassReason
+from syncd.records.enums import PassReason, PassState
 from syncd.rules.identity import Identity, same_tenant
 
 MISSED_PASSES = 3
@@ -44,6 +44,11 @@ def problems(overview: Mapping[str, Any], *, pass_interval: float, named: Identi
     if fresh["held_pass_id"] is not None:
         held = fresh["held_pass_id"]
         found.append(f"pass {held} holds deletions for your decision; run: syncd deletions list")
+    elif last and last["state"] == PassState.HELD and last["reason"] == PassReason.KNOWN_SESSIONS_GONE:
+        found.append(
+            f"pass {last['id']} is held although its hold was rejected, because Albert knows none of the sessions that "
+            "it requested first; fix the credentials or ALBERT_BASE_URL, or run: syncd deletions list --all"
+        )
     if fresh["operations_dead"]:
         found.append(dead_operations(fresh["operations_dead"]))
     return [*identity_problems(overview["identity"], named), *found]

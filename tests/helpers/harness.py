@@ -148,7 +148,7 @@ class World:
         )
         return Pull(
             database=self.database,
-            albert=self.albert,
+            lookups=self.lookups,
             clock=self.clock,
             log=self._logger(),
             settings=replace(settings, **changes),

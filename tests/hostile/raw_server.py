@@ -138,13 +138,18 @@ class Rig:
     def albert(self) -> ChatSessionCollection:
         return ChatSessionCollection(session=self.session)
 
+    def _lookups(self) -> Lookups:
+        log, clock = structlog.wrap_logger(None, processors=[self.log]), SystemClock()
+        witness = Witness(database=self.database, albert=self.albert, clock=clock, log=log)
+        return Lookups(albert=self.albert, clock=clock, witness=witness)
+
     async def one_pass(self, **changes: Any) -> PassOutcome:
         guard = Guard(grace=0, confirmations=1, max_count=0, max_fraction=0)
         settings = PullSettings(max_pages=50, max_seconds=60, backoff=AT_ONCE, guard=guard, **changes)
+        log = structlog.wrap_logger(None, processors=[self.log])
         return await Pull(
-            database=self.database, albert=self.albert, clock=SystemClock(), settings=settings,
-            log=structlog.wrap_logger(None, processors=[self.log]),
-        ).run()  # fmt: skip
+            database=self.database, lookups=self._lookups(), clock=SystemClock(), settings=settings, log=log
+        ).run()
 
     async def one_create(self) -> dict[str, Any]:
         """Queue a create, work the queue once, and return the operation."""
@@ -154,10 +159,8 @@ class Rig:
             concurrency=1, lease=60, retry_policy=RetryPolicy(max_attempts=3, backoff=Backoff(3600, 3600), settle=3600)
         )
         log, clock = structlog.wrap_logger(None, processors=[self.log]), SystemClock()
-        witness = Witness(database=self.database, albert=self.albert, clock=clock, log=log)
-        lookups = Lookups(albert=self.albert, clock=clock, witness=witness)
         push = Push(
-            database=self.database, lookups=lookups, clock=clock, settings=settings, jitter=lambda: 1.0, log=log
+            database=self.database, lookups=self._lookups(), clock=clock, settings=settings, jitter=lambda: 1.0, log=log
         )
         await push.drain()
         found = await self.database.read(lambda c: operation_views.get(c, number))

@@ -137,9 +137,8 @@ class Replica:
 
     def pull(self) -> Pull:
         """Make the flow of passes."""
-        plan, jitter, parts = self._schedule.plan, self._schedule.jitter, self._parts()
-        del parts["lookups"]
-        return Pull(settings=plan.pull, jitter=jitter.random, albert=self.process.client, **parts)
+        plan, jitter = self._schedule.plan, self._schedule.jitter
+        return Pull(settings=plan.pull, jitter=jitter.random, **self._parts())
 
     def reconcile(self) -> Reconcile:
         """Make the flow of source ids."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from syncd.mirror.store import holds
+from syncd.mirror.store import holds, passes
 from syncd.mirror.store.holds import Hold
 from syncd.pull.retries import ATTEMPTS
 from syncd.records.enums import HoldState, PassReason
@@ -232,10 +232,10 @@ async def test_a_session_whose_request_is_refused_is_no_obstacle(folder: Path) -
 
 async def test_own_create_that_look_ups_do_not_show_yet_holds_nothing(folder: Path) -> None:
     async with world(folder) as w:
-        w.sandbox.habits.lookup_lag = 60
-        await w.enqueue({"kind": "create", "source_session_id": "s-1", "name": "ours"})
+        await w.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "ours"} for n in range(3)))
         await w.push().drain()
-        assert len(await w.live()) == 1
+        assert len(await w.live()) == 3
+        w.sandbox.habits.lookup_lag = 60
         assert (await w.one_pass()).state == "complete"
         w.sandbox.requests.clear()
         w.sandbox.habits.lookup_lag = 10**6
@@ -272,6 +272,24 @@ async def test_a_decision_during_the_first_requests_counts(folder: Path) -> None
         w.sandbox.script("GET", f"{BASE}/SES3", approve)
         assert (await w.one_pass()).state == "complete"
         assert await w.live() == {}
+
+
+async def test_a_pass_lost_during_its_first_requests_asks_nothing_again_after_a_decision(folder: Path) -> None:
+    async with world(folder, sessions=3) as w:
+        await w.one_pass()
+        for session_id in list(w.there()):
+            w.sandbox.delete(session_id)
+        await w.one_pass()
+
+        async def approve_and_take_over(_: object) -> None:
+            await decide(w, 2, HoldState.APPROVED)
+            await w.database.write(passes.running)
+
+        w.sandbox.script("GET", f"{BASE}/SES3", approve_and_take_over)
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "running"
+        assert sorted(asked_for(w)) == ["SES1", "SES2", "SES3"]
+        assert listings(w) == []
 
 
 async def test_a_known_session_that_cannot_be_read_is_known(folder: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.mirror.store import holds
+from syncd.mirror.store import holds, passes
 from syncd.mirror.store.holds import Hold, NotHeldError
 from syncd.records.enums import HoldState, PassReason
 from syncd.rules.deletion import Guard
@@ -348,6 +348,25 @@ async def test_a_decision_during_a_sweep_counts_in_that_sweep(folder: Path) -> N
         assert (await w.one_pass()).state == "complete"
         assert await held(w) == []
         assert len(await w.live()) == 30
+
+
+async def test_a_sweep_whose_pass_was_lost_asks_nothing_again_after_a_decision(folder: Path) -> None:
+    async with world(folder, sessions=30) as w:
+        w.guard = AT_MOST_THREE
+        await w.one_pass()
+        delete(w, 1, 2, 3, 4, 5)
+        await w.one_pass()
+
+        async def reject_and_take_over(_: object) -> None:
+            await decide(w, 2, REJECTED)
+            await w.database.write(passes.running)
+
+        w.sandbox.script("GET", "/api/v3/chats/sessions/SES2", reject_and_take_over)
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "running"
+        asked = [one for one in asked_for(w) if one in names(1, 2, 3, 4, 5)]
+        assert len(asked) == len(set(asked)) > 0
+        assert (await w.one_pass()).state == "complete"
 
 
 async def test_a_later_pass_within_the_limits_closes_the_hold(folder: Path) -> None:

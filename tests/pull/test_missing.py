@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from syncd.rules.deletion import Guard
+from syncd.witness import AbsenceUnprovenError
 from tests.helpers.harness import World, world
 from tests.pull.helpers import BASE, Listing, all_but, answer_get, asked_for, counted, history, listings, page, session
 
@@ -193,6 +194,18 @@ async def test_one_witness_among_the_first_few_is_enough(folder: Path) -> None:
         answer_get(w, "SES5", 500)
         await w.one_pass()
         assert "SES2" not in await w.live()
+
+
+async def test_a_failed_check_of_the_queue_does_not_stop_a_sweep_that_has_listed_a_witness(folder: Path) -> None:
+    async with world(folder, sessions=40) as w:
+        await w.one_pass()
+        w.lookups.witness.random_place = lambda: 0.0
+        for number in range(1, 11):
+            w.sandbox.delete(f"SES{number}")
+        with pytest.raises(AbsenceUnprovenError):
+            await w.lookups.by_id("SES1")
+        assert (await w.one_pass()).state == "complete"
+        assert await w.live() == w.there()
 
 
 async def test_a_pass_that_misses_nothing_makes_one_request_beside_its_pages(folder: Path) -> None:

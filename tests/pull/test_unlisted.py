@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from syncd.mirror.store import passes
 from syncd.rules.deletion import Guard
@@ -130,24 +132,65 @@ async def test_a_hold_counts_only_sessions_that_are_gone_and_leaves_out_those_th
         assert set(await recorded(w)) == set(names(1, 30)), "what a held sweep has learned is kept"
 
 
-async def test_a_pass_that_was_lost_during_its_sweep_writes_nothing(folder: Path) -> None:
+async def take_over(w: World) -> None:
+    await w.database.write(passes.running)
+
+
+async def finish_elsewhere(w: World) -> None:
+    """End the pass as another replica does that took it over."""
+
+    def work(connection: sa.Connection) -> None:
+        progress = passes.running(connection)
+        assert progress is not None
+        passes.finish(connection, progress, passes.COMPLETE, now=w.clock.now())
+
+    await w.database.write(work)
+
+
+@pytest.mark.parametrize(("lose", "state"), [(take_over, "running"), (finish_elsewhere, "complete")])
+@pytest.mark.parametrize("asked", ["SES2", "SES3"], ids=["alive", "gone"])
+async def test_a_pass_that_was_lost_during_its_sweep_writes_nothing(
+    folder: Path, lose: Callable[[World], Awaitable[None]], state: str, asked: str
+) -> None:
     async with world(folder, sessions=30) as w:
         await w.one_pass()
         w.sandbox.habits.unlisted = ["SES2"]
         w.sandbox.delete("SES3")
-        await w.database.write(passes.running)
 
-        async def taken_over(_: object) -> None:
-            await w.database.write(passes.running)
+        async def lost(_: object) -> None:
+            w.sandbox.update("SES2", name="changed")
+            await lose(w)
 
-        w.sandbox.script("GET", f"{BASE}/SES2", taken_over)
-        assert (await w.one_pass()).state == "running"
+        w.sandbox.script("GET", f"{BASE}/{asked}", lost)
+        assert (await w.one_pass()).state == state
         assert await recorded(w) == {}
-        assert (await session(w, "SES3"))["missing_since"] is None
-        assert (await session(w, "SES2"))["observed_at"] is None
+        assert "changed" not in (await w.live()).values()
+        shown = await session(w, "SES3")
+        assert (shown["missing_since"], shown["absences"], shown["deleted_at"]) == (None, 0, None)
         assert len(w.named("pass.lost")) == 1
+        assert w.named("session.missing") + w.named("session.deleted") == []
         assert (await w.one_pass()).state == "complete"
         assert set(await recorded(w)) == {"SES2"}
+        assert "SES3" not in await w.live()
+
+
+@pytest.mark.parametrize("lose", [take_over, finish_elsewhere])
+async def test_a_pass_that_was_lost_during_a_held_sweep_opens_no_hold(
+    folder: Path, lose: Callable[[World], Awaitable[None]]
+) -> None:
+    async with world(folder, sessions=30) as w:
+        await w.one_pass()
+        for session_id in names(1, 20):
+            w.sandbox.delete(session_id)
+
+        async def lost(_: object) -> None:
+            await lose(w)
+
+        w.sandbox.script("GET", f"{BASE}/SES3", lost)
+        await w.one_pass()
+        assert await w.sql("SELECT * FROM holds") == []
+        assert len(w.named("pass.lost")) == 1
+        assert w.named("pass.held") == []
 
 
 async def test_an_observation_during_the_sweep_outweighs_a_404_from_before_it(folder: Path) -> None:

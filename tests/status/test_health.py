@@ -107,6 +107,16 @@ def test_rejected_hold_is_no_problem_any_more() -> None:
     assert "syncd deletions list" in urgent(("held", "too many"), held_pass_id=1)[0]
 
 
+def test_rejected_hold_that_keeps_passes_from_starting_is_a_problem_with_an_exit() -> None:
+    row = {"id": 3, "state": "held", "error": "Albert answers 404", "reason": "known_sessions_gone"}
+    given = overview() | {"passes": [row]}
+    (problem,) = problems(given, pass_interval=300)
+    assert problem.startswith("pass 3 is held although its hold was rejected")
+    assert problem.endswith("syncd deletions list --all")
+    given["freshness"]["held_pass_id"] = 3
+    assert problems(given, pass_interval=300) == ["pass 3 holds deletions for your decision; run: syncd deletions list"]
+
+
 def test_dead_operations_are_counted_in_good_english() -> None:
     assert urgent(("complete", None), operations_dead=1)[0].startswith("1 operation is dead;")
     assert urgent(("complete", None), operations_dead=2)[0].startswith("2 operations are dead;")

@@ -195,6 +195,22 @@ async def test_one_hold_at_most_is_open(old: Database) -> None:
         await run(old, statement, "opne")
 
 
+@pytest.mark.sqlite
+async def test_every_other_view_and_trigger_is_as_it_was(old: Database) -> None:
+    query = (
+        "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type IN ('view', 'trigger') "
+        "AND name <> 'mirror_freshness' ORDER BY type, name"
+    )
+    await old.write(lambda c: upgrade(c, "0003"))
+    await run(old, "CREATE VIEW passes_of_a_user AS SELECT id, state FROM passes")
+    await run(old, "CREATE TRIGGER of_a_user AFTER UPDATE ON passes BEGIN SELECT 1; END")
+    before = await run(old, query)
+    await insert_pass(old, "complete")
+    await migrated(old)
+    assert await run(old, query) == before
+    assert await run(old, "SELECT state FROM passes_of_a_user") == [{"state": "complete"}]
+
+
 async def test_readers_keep_their_right_to_the_view(old: Database) -> None:
     if old.dialect == "sqlite":
         pytest.skip("SQLite has no rights")
