@@ -50,11 +50,11 @@ def replay(loaded: Loaded, *, as_json: bool) -> None:
     from syncd.mirror.store.replay import replay as replay_all
 
     now = SystemClock().now()
-    read_again, left = write(loaded.settings, lambda c: replay_all(c, now))
+    replayed = write(loaded.settings, lambda c: replay_all(c, now))
     if as_json:
-        print_json({"resolved": read_again, "left": left})
+        print_json(replayed._asdict())
     else:
-        click.echo(f"{read_again} could be read now, {left} could not")
+        click.echo(f"{replayed.resolved} could be read now, {replayed.left} could not")
 
 
 @quarantine.command(short_help="Accept items as they are.")

@@ -175,6 +175,7 @@ class _Writing:
             utc_text(self.now),
             self.progress.id,
             listed_from(fetched.asked_at, self.now, self.grace),
+            seen=self.progress.seen,
             deletions=self.deletions,
             new=self.progress.loading or self.progress.filling,
             loading=self.progress.loading,

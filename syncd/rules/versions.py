@@ -54,6 +54,7 @@ def classify_change(
     listed_from: str | None,
     lifts: bool = True,
     paged: bool = False,
+    listed_twice: bool = False,
 ) -> Change:
     """Compare an answer with the stored row, which never returns to an older version.
 
@@ -74,6 +75,8 @@ def classify_change(
     paged : bool
         The answer is a page of a listing. Pages are written in the order in which they were requested. Any other
         answer may be older than the version that a page brought meanwhile.
+    listed_twice : bool
+        An earlier page of the same pass contained the session too. The two pages overlap in time.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def classify_change(
         return Change.STALE if not lifts or learned_later or written_meanwhile or lags else Change.RESTORED
     if stored.content == row:
         return Change.UNCHANGED
-    overlaps = _after(stored.valid_from, asked_at if listed_from is None else listed_from, now)
+    overlaps = listed_twice or _after(stored.valid_from, asked_at if listed_from is None else listed_from, now)
     before, after = stored.content.updated_at, row.updated_at
     older = written_meanwhile
     if overlaps and before is not None and after is not None and before != after:

@@ -89,6 +89,8 @@ class Served:
     """Source ids that others have created or changed."""
     updated: set[tuple[str, str | None]] = field(default_factory=set)
     """The session and the new name of each PATCH of ours that was applied, and of each name that a session had."""
+    misdated: set[str] = field(default_factory=set)
+    """Sessions with a wrong `Updated.at`: answers that overlap in time may be taken in the wrong order."""
     doubled: list[str] = field(default_factory=list)
     """Source ids that got a second session by a POST of ours."""
     log: list[str] = field(default_factory=list)

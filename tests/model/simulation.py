@@ -41,6 +41,8 @@ SET_BACK_BY_LITTLE = 600.0
 """Seconds; more than all steps of up to a minute in a schedule together, and far less than an hour."""
 RESTORED = 0.15
 """The chance that a life of the daemon ends with the restore of a backup that was made during it."""
+FIRST_MISDATED = 1_000_000
+"""Schedules from this seed on may contain wrong dates. Older seeds stay as they were when they found something."""
 HOSTILE = ("..", "a/../../../users/USR1", "nul\u0001", "ü?#&", "x" * 2000)
 
 
@@ -50,6 +52,8 @@ class Simulation:
     def __init__(self, seed: int, store: Store, loop: VirtualLoop) -> None:
         self.jitter = Random(seed)  # noqa: S311 - not for secrets
         self.plan = plan(self.jitter)
+        misdates = seed >= FIRST_MISDATED and seed % 4 == 0
+        self.dates = Random(f"dates {seed}") if misdates else None  # noqa: S311 - not for secrets
         self.store = store
         self.loop = loop
         self.clocks = Clocks(loop, alone=store.alone, skews=self.plan.skews)
@@ -155,7 +159,14 @@ class Simulation:
 
     def _change(self) -> None:
         if (one := self._some()) is not None:
-            self.tenant.update(one, {"name": self._name()})
+            self.tenant.update(one, {"name": self._name()} | self._wrong_date(one))
+
+    def _wrong_date(self, session_id: str) -> dict[str, Any]:
+        """Return a wrong time of a change, in some schedules: of 2099, or of before a tenant was restored."""
+        if self.dates is None or self.dates.random() < 0.5:
+            return {}
+        self.tenant.served.misdated.add(session_id)
+        return {"Updated": {"at": self.dates.choice(("2099-01-01T00:00:00.000Z", "2020-01-01T00:00:00.000Z"))}}
 
     def _move(self) -> None:
         if (one := self._some()) is not None:

@@ -11,16 +11,17 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.lookups import Absent, Lookups
-from syncd.mirror.store import missing, operations, restored
+from syncd.mirror.store import missing, operations, restored, sessions
 from syncd.mirror.store.operation import Claimed, Operation
 from syncd.push import kinds
 from syncd.push.evidence import Recency, Settling
 from syncd.push.outcomes import Effect
 from syncd.push.targets import NoHolder
+from syncd.rules.versions import Change, classify_change
 from syncd.witness import Witness
 from tests.model import simulation
 from tests.model.invariants import BrokenError
-from tests.model.simulation import simulate
+from tests.model.simulation import FIRST_MISDATED, simulate
 from tests.model.soak import run_batch
 from tests.model.store import SqliteStore
 
@@ -133,6 +134,14 @@ def test_model_notices_a_session_that_is_taken_for_gone_after_a_step(
 
     monkeypatch.setattr(Recency, "is_recent", by_the_wall_clock)
     assert _breaks(store, "6: ", first=100, count=400)
+
+
+def test_model_notices_a_row_that_is_frozen_by_its_date(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def believe(*compared: Any, **observed: Any) -> Change:
+        return classify_change(*compared, **observed | {"listed_twice": True})
+
+    monkeypatch.setattr(sessions, "classify_change", believe)
+    assert _breaks(store, "9: the mirror is not the API", first=FIRST_MISDATED, count=120)
 
 
 def test_model_notices_a_request_without_a_durable_claim(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:

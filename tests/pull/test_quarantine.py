@@ -247,6 +247,7 @@ async def test_replay_does_not_bring_back_what_was_learned_since(folder: Path) -
         await w.one_pass()
         await w.sql("UPDATE quarantine SET payload = ?", json.dumps(old))
         listing.pages = {None: page(GOOD[0], {"no": "id"}, wire("X", 2, name="new"))}
+        w.clock.forward(60)
         await w.one_pass()
         await w.sql("UPDATE quarantine SET resolved_at = NULL WHERE session_id = 'X'")
         before = await session(w, "X")

@@ -44,8 +44,8 @@ def test_model_of_the_client_has_every_field_under_the_name_on_the_wire() -> Non
 
 
 def test_model_of_the_client_requires_what_a_row_requires_except_the_id_that_a_create_does_not_have() -> None:
-    aliases = {one.alias or name for name, one in ChatSession.model_fields.items() if one.is_required()}
-    assert aliases | {"id"} == {one.wire.path for one in SESSIONS.fields if one.required}
+    names = {one.validation_alias or name for name, one in ChatSession.model_fields.items() if one.is_required()}
+    assert names | {"id"} == {one.wire.path for one in SESSIONS.fields if one.required}
 
 
 def test_example_of_each_field_is_what_the_mirror_would_store() -> None:

@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from pyarrow import parquet
 
+from docs import generate
 from syncd.albert import ChatSession
 from syncd.files.exports import export, plan
 from syncd.files.formats import Format
@@ -139,6 +140,18 @@ async def test_export_gives_each_type_its_own_form(
             row = json.loads(path.read_text())
             assert {name: row[name] for name in STORED} == STORED | {"tags": row["tags"]}
             assert row["archived_at"] == STORED_AT
+
+
+@pytest.mark.sqlite  # no database is read
+def test_new_field_of_each_type_is_a_row_of_the_schema_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    know(monkeypatch)
+    examples = {name: one.wire.example for name, one in SAMPLES.by_column.items()}
+    rows = generate._relation(catalog.VIEWS["sample_sessions"], examples, None)
+    assert "| `label` | TEXT | text | a text | `urgent` |" in rows
+    assert "| `size` | REAL | double precision | a number | `1.5` |" in rows
+    assert "| `pinned` | INTEGER | boolean | a boolean | `true` |" in rows
+    assert '| `tags` | TEXT | jsonb | any JSON | `["a"]` |' in rows
+    assert "| `archived_at` | TEXT | timestamptz | a time | `2026-06-01T10:30:00.000000Z` |" in rows
 
 
 def _blocks() -> list[str]:

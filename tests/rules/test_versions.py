@@ -85,6 +85,15 @@ def test_date_orders_only_answers_that_overlap_in_time(
     assert found is change
 
 
+def test_date_orders_two_pages_of_one_pass() -> None:
+    for dates, change in (((3, 2), Change.STALE), ((2, 3), Change.UPDATED)):
+        before, after = known(row("a", dates[0])), row("b", dates[1])
+        found = classify_change(
+            before, after, asked_at=at(200), now=at(200), listed_from=at(200), paged=True, listed_twice=True
+        )
+        assert found is change
+
+
 def test_date_of_a_row_that_a_wrong_clock_wrote_in_the_future_orders_nothing() -> None:
     before = structs.replace(known(row("a", 3)), valid_from=at(WRONG_DATE))
     assert classify_change(before, row("b", 2), asked_at=at(9), now=at(9), listed_from=at(0)) is Change.UPDATED

@@ -27,7 +27,8 @@ OPEN = (OperationState.PENDING, OperationState.UNKNOWN)
 def hold_open_operations(connection: Connection, now: datetime) -> int:
     """Put all open operations on hold, in a database that no daemon works on; return how many are on hold now.
 
-    The numbers of the change feed continue after a gap. The claims of running operations belong to a daemon of another time, so these operations become unknown.
+    The numbers of the change feed continue after a gap. The claims of running operations belong to a daemon of another
+    time, so these operations become unknown.
     """
     recover(connection, now=now, abandoned=True)
     totals.skip_numbers(connection)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from pyroaring import BitMap64
 
 from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import EARLIEST, ConcurrentChangeError, PerDialect
@@ -82,6 +83,8 @@ class Observation:
         See `rules.versions.classify_change`.
     lifts : bool
         A tombstone may be lifted.
+    seen : BitMap64
+        The keys of sessions on earlier pages of the same pass.
     new : bool
         Most of the sessions are probably new: they are inserted, and only those that were left out are looked up.
     deletions : bool
@@ -95,6 +98,7 @@ class Observation:
     pass_id: int | None = None
     listed_from: str | None = None
     lifts: bool = True
+    seen: BitMap64 = field(default_factory=BitMap64)
     new: bool = False
     deletions: bool = True
     loading: bool = False
@@ -171,6 +175,7 @@ def _decide(rows: Sequence[SessionRow], stored: Mapping[str, StoredSession], obs
             listed_from=observation.listed_from,
             lifts=observation.lifts,
             paged=observation.pass_id is not None,
+            listed_twice=before.key in observation.seen,
         )
         if change in {Change.UPDATED, Change.RESTORED}:
             decision.changed.append((before, row, change))
