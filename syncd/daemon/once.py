@@ -36,6 +36,7 @@ async def run_once(
         await flows.leadership.require()
         await flows.push.drain()
         outcome = await flows.pull.run()
+        await flows.mirror_folders(outcome.state)
         unanswered = await flows.reconcile.run()
         counts: Mapping[str, int] = await flows.database.read(operations.counts)
         row = await flows.database.read(lambda connection: views.one_pass(connection, outcome.pass_id))
