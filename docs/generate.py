@@ -1,4 +1,4 @@
-"""Write `docs/schema.md`, `docs/queries.md` and `contrib/metabase` from the code, or compare them (`--check`).
+"""Write `docs/schema.md`, `docs/queries.md` and the files of `contrib_files`, or compare them (`--check`).
 
 Meanings are the comments of `syncd/mirror/tables.py`. Examples are read, through the very views, from a database that
 the migrations made and that took the rows below: an example that the schema would refuse cannot be written.
@@ -17,10 +17,10 @@ import anyio
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from docs import contrib_files as contrib
 from syncd.clock import read_utc_text
 from syncd.mirror.db.database import Database
 from syncd.mirror.read import catalog
-from syncd.mirror.read.queries import Dialect, Query
 from syncd.mirror.read.questions import QUERIES
 from syncd.mirror.schema import migrate, tables
 from syncd.mirror.store.pages import pack
@@ -78,17 +78,13 @@ state.write_text(json.dumps(last))
 
 - If the target is a database, write `last` in the same transaction as the changes: then no change is applied twice.
 - On PostgreSQL the query is the same, with `$1` or `%s` in place of `?`.
-- `syncd export changes --format parquet --since SEQ` writes the same rows as a file, and `last_seq` in
-  `syncd-export.json` is the next `SEQ`.
-- `seq` has gaps. It is not a time, and it is not comparable between two databases, except that `syncd migrate-store`
-  keeps it. After `syncd restore` of an older backup, read the feed again from 0.
+- `syncd export changes --format jsonl --since 0` writes the same rows to a file. The number for the next `--since` is
+  `last_seq` in `syncd-export.json`.
+- `seq` has gaps. It is not a time, and it is not comparable between two databases, except that a move between
+  SQLite and PostgreSQL keeps it. After an older backup was restored, read the feed again from 0.
 - `changed_fields` is `[]` for `created` and `deleted`. More than half of the versions `updated` are only new messages;
   `changed_fields LIKE '%"name"%'` finds the renamed sessions, `'%"parent_id"%'` the moved ones.
-- `syncd prune --history` removes old versions from the feed.
-"""
-METABASE_HEAD = """-- {question}
--- {about}
--- Written by make docs from syncd/mirror/read/questions.py.
+- Versions that are pruned from the history are gone from the feed too.
 """
 
 
@@ -282,25 +278,9 @@ def queries_page() -> str:
     return "\n".join(lines)
 
 
-def _metabase_question(query: Query, dialect: Dialect) -> str:
-    """Return a question with Metabase's variables: a text variable there, which PostgreSQL must be told the type of."""
-    types = {"since": "CAST({} AS timestamptz)", "seq": "CAST({} AS bigint)"} if dialect == "postgresql" else {}
-    values = {name: types.get(name, "{}").format("{{" + name + "}}") for name in query.parameters}
-    head = METABASE_HEAD.format(question=query.question, about=query.about.replace("`", ""))
-    return f"{head}{query.sql(dialect, **values)};\n"
-
-
 def pages() -> dict[Path, str]:
     """Return the text of each file that is made from the code."""
-    dialects: tuple[Dialect, ...] = ("sqlite", "postgresql")
-    questions = {
-        HERE.parent / "contrib" / "metabase" / dialect / f"{number:02}_{query.name}.sql": _metabase_question(
-            query, dialect
-        )
-        for dialect in dialects
-        for number, query in enumerate(QUERIES, start=1)
-    }
-    return {HERE / "schema.md": schema_page(), HERE / "queries.md": queries_page(), **questions}
+    return {HERE / "schema.md": schema_page(), HERE / "queries.md": queries_page(), **contrib.files(HERE.parent)}
 
 
 def main() -> int:

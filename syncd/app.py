@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from syncd.aio import RateLimit
-from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
+from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatFolderCollection, ChatSessionCollection
 from syncd.clock import Clock, SystemClock
 from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
@@ -19,9 +19,11 @@ from syncd.mirror.db.leader import Leadership, SingleLeader
 from syncd.mirror.db.retries import Failure, Failures, Retries
 from syncd.opening import database_backend, open_database
 from syncd.pull.flow import Pull, PullSettings
+from syncd.pull.folders import FolderSettings, MirrorFolders
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
+from syncd.records.enums import PassState
 from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.settings import read_secret
@@ -54,6 +56,19 @@ class Flows:
     watchdog: Watchdog
     tenant: TenantGuard
     leadership: Leadership = field(default_factory=SingleLeader)
+    folders: MirrorFolders | None = None
+    """None if folders are not mirrored."""
+
+    async def mirror_folders(self, pass_state: str) -> None:
+        """Mirror the folders after a pass that read the listing of the sessions: held and failed passes write nothing.
+
+        Raises
+        ------
+        DatabaseUnusableError
+            The mirror cannot be used.
+        """
+        if self.folders is not None and pass_state in {PassState.COMPLETE, PassState.PARTIAL}:
+            await self.folders.run()
 
 
 @dataclass
@@ -129,6 +144,12 @@ def pull_settings(settings: Settings) -> PullSettings:
             max_fraction=settings.syncd_delete_max_fraction,
         ),
     )
+
+
+def folder_settings(settings: Settings) -> FolderSettings:
+    """Return the limits of a listing of folders."""
+    limits = pull_settings(settings)
+    return FolderSettings(max_pages=limits.max_pages, backoff=limits.backoff, guard=limits.guard)
 
 
 def push_settings(settings: Settings) -> PushSettings:
@@ -281,6 +302,13 @@ def connect_flows(
         settings=pull_settings(settings),
         on_page=mirrored,
     )
+    folders = MirrorFolders(
+        database=database,
+        albert=ChatFolderCollection(session=session),
+        clock=BeatingClock(clock, watchdog, "passes"),
+        log=log,
+        settings=folder_settings(settings),
+    )
     reconcile_clock = BeatingClock(clock, watchdog, "reconcile")
     reconcile = Reconcile(
         database=database,
@@ -289,4 +317,7 @@ def connect_flows(
         log=log,
         settle=settings.syncd_unknown_settle,
     )
-    return Flows(database, albert, clock, pull, push, reconcile, session, watchdog, tenant, leadership)
+    return Flows(
+        database, albert, clock, pull, push, reconcile, session, watchdog, tenant, leadership,
+        folders if settings.syncd_folders else None,
+    )  # fmt: skip

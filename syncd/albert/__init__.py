@@ -46,8 +46,9 @@ from syncd.albert.paths import segment
 
 if TYPE_CHECKING:
     from syncd.albert.auth import AlbertClientCredentials
+    from syncd.albert.chat_folders import ChatFolderCollection
     from syncd.albert.chat_sessions import UNSET, ChatSessionCollection
-    from syncd.albert.models import AuditFields, ChatSession, ChatSessionKind, Status
+    from syncd.albert.models import AuditFields, ChatFolder, ChatFolderType, ChatSession, ChatSessionKind, Status
     from syncd.albert.pagination import AsyncAlbertPaginator, Page
     from syncd.albert.session import AsyncAlbertSession
 
@@ -70,6 +71,9 @@ __all__ = [
     "AuditFields",
     "BadGateway",
     "BadRequestError",
+    "ChatFolder",
+    "ChatFolderCollection",
+    "ChatFolderType",
     "ChatSession",
     "ChatSessionCollection",
     "ChatSessionKind",
@@ -97,6 +101,9 @@ _LATER = {
     "AsyncAlbertPaginator": "pagination",
     "AsyncAlbertSession": "session",
     "AuditFields": "models",
+    "ChatFolder": "models",
+    "ChatFolderCollection": "chat_folders",
+    "ChatFolderType": "models",
     "ChatSession": "models",
     "ChatSessionCollection": "chat_sessions",
     "ChatSessionKind": "models",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
-from syncd.albert.answers import one_line
 from syncd.albert.arguments import validated
 from syncd.albert.errors import AlbertResponseError, InvalidRequestError
 from syncd.albert.models import ChatSession, ChatSessionKind
 from syncd.albert.pagination import AsyncAlbertPaginator
 from syncd.albert.paths import segment
+from syncd.albert.readers import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from syncd.albert.urls import Params
 
 
-_SESSIONS: Final = TypeAdapter(list[ChatSession])
 Id: TypeAlias = Annotated[str, Field(strict=True)]
 """Text; bytes are not accepted for it."""
 
@@ -59,6 +58,7 @@ class ChatSessionCollection:
     def __init__(self, *, session: AsyncAlbertSession) -> None:
         self._session = session
         self.base_path: str = f"/api/{self._api_version}/chats/sessions"
+        self._reader = Reader(ChatSession, "a chat session", self.base_path)
 
     @validated
     async def create(self, *, session: ChatSession) -> ChatSession:
@@ -75,7 +75,7 @@ class ChatSessionCollection:
         AlbertException
             As :meth:`AsyncAlbertSession.ask` says. ``not_applied`` tells whether a repetition is safe.
         """
-        return _session_of(await self.create_raw(body=body_of(session)), "POST", self.base_path)
+        return self._reader.record(await self.create_raw(body=body_of(session)), "POST", self.base_path)
 
     @validated
     async def get_by_id(self, *, id: Id | None) -> ChatSession:
@@ -93,7 +93,7 @@ class ChatSessionCollection:
             As :meth:`AsyncAlbertSession.ask` says.
         """
         path = self._path(id)
-        return _session_of((await self._session.ask("GET", path)).content, "GET", path)
+        return self._reader.record((await self._session.ask("GET", path)).content, "GET", path)
 
     @validated
     async def get_by_source_session_id(self, *, source_session_id: Id) -> ChatSession:
@@ -111,7 +111,7 @@ class ChatSessionCollection:
             As :meth:`AsyncAlbertSession.ask` says.
         """
         body = await self.get_raw_by_source_session_id(source_session_id=source_session_id)
-        return _session_of(body, "GET", self._source_path(source_session_id))
+        return self._reader.record(body, "GET", self._source_path(source_session_id))
 
     @validated
     def get_all(
@@ -168,8 +168,8 @@ class ChatSessionCollection:
         return AsyncAlbertPaginator(
             session=self._session,
             path=self.base_path,
-            deserialize=self._listed,
-            deserialize_page=self._listed_page,
+            deserialize=self._reader.item,
+            deserialize_page=self._reader.items,
             params=params,
             max_items=max_items,
             start_key=start_key,
@@ -292,17 +292,6 @@ class ChatSessionCollection:
     def _source_path(self, source_session_id: str) -> str:
         return f"{self.base_path}/source/{segment(source_session_id)}"
 
-    def _listed(self, item: object) -> ChatSession:
-        return self._listed_page([item])[0]
-
-    def _listed_page(self, items: list[object]) -> list[ChatSession]:
-        """Validate all items of a page in one call."""
-        try:
-            return _SESSIONS.validate_python(items)
-        except ValidationError as error:
-            reason = _summary(error)
-        raise AlbertResponseError(f"an item is not a chat session: {reason}", method="GET", path=self.base_path)
-
 
 def body_of(session: ChatSession) -> dict[str, object]:
     """Return the body of a create: the fields of the session that were set, by alias.
@@ -317,17 +306,3 @@ def body_of(session: ChatSession) -> dict[str, object]:
     except ValueError as error:
         reason = type(error).__name__
     raise InvalidRequestError(f"the session cannot be sent as JSON ({reason})")
-
-
-def _session_of(body: bytes, method: str, path: str) -> ChatSession:
-    try:
-        return ChatSession.model_validate_json(body)
-    except ValidationError as error:
-        reason = _summary(error)
-    raise AlbertResponseError(f"the answer is not a chat session: {reason}", method=method, path=path)
-
-
-def _summary(error: ValidationError) -> str:
-    """Return the problems without the input, which belongs to others and can be large."""
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    return one_line("; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found[:3]))

@@ -1,4 +1,4 @@
-"""The models of the public client: a chat session and its parts. Unknown fields and values are kept."""
+"""The models of the public client: a chat session, its parts, and a chat folder. Unknown fields and values are kept."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ class ChatSessionKind(StrEnum):
     """A person talks with the assistant."""
     AUTOMATION = "automation"
     """An automation made the session."""
+
+
+class ChatFolderType(StrEnum):
+    """The known values of ``ChatFolder.folder_type``."""
+
+    ROOT = "root"
+    """The folder is in no other folder."""
+    CHILD = "child"
+    """The folder is in another folder."""
 
 
 class _Open(BaseModel):
@@ -113,3 +122,38 @@ class ChatSession(_Open):
         default=None, validation_alias="automationRunId", serialization_alias="automationRunId"
     )
     """The run of the automation that made the session."""
+
+
+class ChatFolder(_Open):
+    """A folder of "Ask Albert" conversations.
+
+    Fields are given by name, or by their name on the wire (``type``, ``parentId``). ``folder_type`` is an enum member
+    if the value is known, otherwise text. Fields of the server that this version does not know are in ``model_extra``.
+
+    Raises
+    ------
+    TypeError
+        An unknown keyword.
+    pydantic.ValidationError
+        A field is missing or has the wrong type.
+    """
+
+    created: AuditFields | None = Field(
+        default=None, validation_alias="Created", serialization_alias="Created", frozen=True
+    )
+    """The author and the time of the creation; set by Albert."""
+    updated: AuditFields | None = Field(
+        default=None, validation_alias="Updated", serialization_alias="Updated", frozen=True
+    )
+    """The author and the time of the last change; set by Albert."""
+    id: str | None = None
+    """Albert's id, such as ``FOL17``; set by Albert."""
+    name: str
+    """The folder's name."""
+    folder_type: Annotated[
+        ChatFolderType | str | None,
+        Field(union_mode="left_to_right", validation_alias="type", serialization_alias="type"),
+    ] = None
+    """``root``, ``child``, or a value that Albert has added."""
+    parent_id: str | None = Field(default=None, validation_alias="parentId", serialization_alias="parentId")
+    """The id of the folder that this folder is in; None if it is in no other folder."""

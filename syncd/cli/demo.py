@@ -116,9 +116,10 @@ async def _play(flows: Flows, server: Sandbox) -> None:
     await flows.push.drain()
     _tell("20 creates and 5 deletes from the queue have been applied")
 
-    await flows.pull.run()
+    outcome = await flows.pull.run()
+    await flows.mirror_folders(outcome.state)
     await flows.reconcile.run()
-    _tell("a second pass has found the changes, and the source ids are reconciled")
+    _tell("a second pass has found the changes, folders are mirrored, and the source ids are reconciled")
 
 
 def _prepare(connection: Connection, rows: list[dict[str, Any]]) -> None:

@@ -180,6 +180,7 @@ class Daemon:
             state = (await self.flows.pull.run()).state
             self._reconcile_event.set()
             self.flows.watchdog.heartbeat("passes")
+            await self.flows.mirror_folders(state)
             seconds_spent = clock.monotonic() - began
             rest = pass_pause(self.intervals.pass_interval, seconds_spent, failed=state == "failed")
             if state == "running":  # another replica took it up; if this one leads still, it takes it back

@@ -42,6 +42,7 @@ async def run_once(
         await flows.leadership.require()
         await flows.push.drain()
         outcome = await flows.pull.run()
+        await flows.mirror_folders(outcome.state)
         unanswered = await flows.reconcile.run()
         flows.tenant.require()
         counts: Mapping[str, int] = await flows.database.read(operation_views.counts)

@@ -99,3 +99,12 @@ class VersionChange(StrEnum):
     UPDATED = "updated"
     DELETED = "deleted"
     RESTORED = "restored"
+
+
+class FolderListingState(StrEnum):
+    """How the last listing of the folders ended."""
+
+    COMPLETE = "complete"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    UNAVAILABLE = "unavailable"

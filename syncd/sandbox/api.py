@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from syncd.sandbox import answers
+from syncd.sandbox.folders import Folders
 from syncd.sandbox.habits import Habits
 from syncd.sandbox.listings import Pages
 from syncd.sandbox.session import Wire, encode, render
@@ -28,8 +29,9 @@ class Api:
     close, are one after the other.
     """
 
-    def __init__(self, store: Store, tokens: Tokens, now: Callable[[], float]) -> None:
+    def __init__(self, store: Store, folders: Folders, tokens: Tokens, now: Callable[[], float]) -> None:
         self._store = store
+        self._folders = folders
         self._tokens = tokens
         self._pages = Pages(store, now)
 
@@ -51,6 +53,11 @@ class Api:
             case "GET", "collection":
                 query = query_of(request.raw_path, plus_is_space=habits.plus_is_space)
                 response = self._pages.answer(query, habits)
+            case "GET", "folders":
+                query = query_of(request.raw_path, plus_is_space=habits.plus_is_space)
+                response = self._folders.page(query, habits)
+            case "GET", "folder":
+                response = self._folders.look_up(route.id, habits)
             case "GET", _:
                 response = self._look_up(route, habits)
             case "POST", "collection":

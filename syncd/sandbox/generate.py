@@ -56,7 +56,7 @@ _PRODUCTS = (
 
 _AUTOMATIONS: Final = tuple(f"AUT{number}" for number in range(1, 10))
 _AUDITS: Final = tuple(f'{{"by":"{by}","byName":"{by_name}","at":' for by, by_name in USERS)
-_FOLDERS: Final = tuple(f"FOL{number}" for number in range(1, 41))
+FOLDERS: Final = tuple(f"FOL{number}" for number in range(1, 41))
 _A_WEEK: Final = 7 * 24 * 3600
 
 
@@ -75,7 +75,7 @@ def _session(number: int, created_at: float, jitter: Random) -> Session:
     name, source = _name(jitter), _uuid(jitter)
     user = int(draw() * draw() * len(USERS))  # some people ask far more than others
     spoke_at = stamp(min(created_at + draw() ** 4 * _A_WEEK, LAST))  # mostly a matter of minutes
-    folder = _pick(_FOLDERS, draw()) if draw() < 0.6 else None  # noqa: PLR2004
+    folder = _pick(FOLDERS, draw()) if draw() < 0.6 else None  # noqa: PLR2004
     automation = _pick(_AUTOMATIONS, draw()) if draw() < 0.08 else None  # noqa: PLR2004
     status = "active" if draw() < 0.97 else "inactive"  # noqa: PLR2004
     kind = "automation" if automation else "chat"

@@ -11,8 +11,7 @@ from syncd.sandbox.habits import Habits
 from syncd.sandbox.listing import Position, Slice
 from syncd.sandbox.session import encode, render
 from syncd.sandbox.store import Store
-
-Query = dict[str, list[str]]
+from syncd.sandbox.wire import Query
 
 
 class Pages:

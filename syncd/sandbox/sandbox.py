@@ -10,6 +10,7 @@ from typing import Final
 
 from syncd.sandbox.api import Api
 from syncd.sandbox.faults import Action, Faults, Match, Script, Scripts
+from syncd.sandbox.folders import Folders
 from syncd.sandbox.generate import USERS, generate
 from syncd.sandbox.habits import Habits
 from syncd.sandbox.limits import Bucket
@@ -84,7 +85,8 @@ class Sandbox:
         self.bucket = Bucket(now)
         self.store = Store(generate(sessions, seed), now)
         self.tokens = Tokens(token, now, Random(seed))  # noqa: S311 - its own, or logins would move the faults
-        self.api = Api(self.store, self.tokens, now)
+        self.folders = Folders(now)
+        self.api = Api(self.store, self.folders, self.tokens, now)
         self._url: str | None = None
 
     @property

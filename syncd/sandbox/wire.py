@@ -1,13 +1,16 @@
 """The request line as it came: routes and queries are read off the raw text, and nothing normalises them."""
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
 
 LOGIN = "/api/v3/login/oauth/token"
 SESSIONS = "/api/v3/chats/sessions"
+FOLDERS = "/api/v3/chats/folders"
 CONTROL = "/_sandbox/"
 
-RouteName = Literal["login", "collection", "item", "source", "unknown"]
+RouteName = Literal["login", "collection", "item", "source", "folders", "folder", "unknown"]
+Query = dict[str, list[str]]
+_WHOLE: Final[dict[str, RouteName]] = {LOGIN: "login", SESSIONS: "collection", FOLDERS: "folders"}
 
 
 class Route(NamedTuple):
@@ -20,21 +23,21 @@ class Route(NamedTuple):
 def route_of(raw_path: str) -> Route:
     """Find the route of a raw path; an id that holds a bare slash is no route."""
     path = raw_path.partition("?")[0]
-    if path == LOGIN:
-        return Route("login")
-    if path == SESSIONS:
-        return Route("collection")
-    if not path.startswith(f"{SESSIONS}/"):
-        return Route("unknown")
-    match path.removeprefix(f"{SESSIONS}/").split("/"):
-        case [id] if id:
-            return Route("item", unquote(id))
-        case ["source", id] if id:
-            return Route("source", unquote(id))
+    if (name := _WHOLE.get(path)) is not None:
+        return Route(name)
+    if path.startswith(f"{FOLDERS}/"):
+        folder = path.removeprefix(f"{FOLDERS}/")
+        return Route("folder", unquote(folder)) if folder and "/" not in folder else Route("unknown")
+    if path.startswith(f"{SESSIONS}/"):
+        match path.removeprefix(f"{SESSIONS}/").split("/"):
+            case [id] if id:
+                return Route("item", unquote(id))
+            case ["source", id] if id:
+                return Route("source", unquote(id))
     return Route("unknown")
 
 
-def query_of(raw_path: str, *, plus_is_space: bool) -> dict[str, list[str]]:
+def query_of(raw_path: str, *, plus_is_space: bool) -> Query:
     """Return the values of each query parameter, in the order of the text."""
     text = raw_path.partition("?")[2]
     if not plus_is_space:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import ast
 import configparser
-import importlib.util
 import re
 import shlex
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import anyio
 import asyncpg
@@ -19,6 +17,7 @@ import click
 import pytest
 from pydantic import SecretStr
 
+from docs import reference
 from syncd import errors
 from syncd.cli import cli
 from syncd.mirror.db.sqlite_module import sqlite3
@@ -53,11 +52,6 @@ def written(value: object) -> str:
 
 def test_page_of_commands_is_what_the_commands_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    found = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
-    assert found is not None
-    assert found.loader is not None
-    reference: Any = importlib.util.module_from_spec(found)
-    found.loader.exec_module(reference)
     assert text("docs/commands.md") == reference.render(), "run: make docs"
 
 

@@ -40,7 +40,7 @@ async def test_snippets_run_from_top_to_bottom(tmp_path: Path) -> None:
         assert done.returncode == 0, (text, done.stderr)
         assert done.stdout.strip(), text
         ran.append(text)
-    assert len(ran) + len(skipped) == 8
+    assert len(ran) + len(skipped) == 9
     assert len(skipped) <= 1, skipped
 
 
@@ -114,3 +114,25 @@ def test_unfinished_query_keeps_the_wal_from_being_reset(tmp_path: Path, *, fetc
         writer.execute("UPDATE t SET x = randomblob(100)")
     assert wal(path) <= LIMIT
     writer.close()
+
+
+async def test_job_of_the_change_feed_reads_each_version_once(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "queries.md").read_text(encoding="utf-8")
+    (job,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+
+    def lines() -> list[str]:
+        done = run([sys.executable, "-W", "error", "-c", job], tmp_path, os.environ["PATH"])
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    async with worlds.world(tmp_path, sessions=20, habits=Habits(page_size=10)) as w:
+        await w.one_pass()
+        first = lines()
+        assert [line.split()[1] for line in first] == list(w.sandbox.live())
+        assert lines() == []
+        w.sandbox.update("SES3", name="renamed")
+        w.clock.forward(60)
+        await w.one_pass()
+        (line,) = lines()
+        assert line.split()[1:3] == ["SES3", "updated"]
+        assert "'name'" in line

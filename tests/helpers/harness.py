@@ -18,13 +18,14 @@ import sqlalchemy as sa
 import structlog
 from structlog.testing import LogCapture
 
-from syncd.albert import AsyncAlbertSession, ChatSessionCollection
+from syncd.albert import AsyncAlbertSession, ChatFolderCollection, ChatSessionCollection
 from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.shared_clock import HostClock
 from syncd.mirror.schema import migrate, tables
 from syncd.mirror.store import operation_views, operations
 from syncd.pull.flow import PassOutcome, Pull, PullSettings
+from syncd.pull.folders import FolderSettings, MirrorFolders
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
@@ -121,6 +122,7 @@ class World:
     albert: ChatSessionCollection
     clock: VirtualClock
     log: LogCapture
+    chat_folders: ChatFolderCollection
     guard: Guard = field(default=Guard(grace=0, confirmations=1, max_count=25, max_fraction=0.05))
     pull_settings: PullSettings | None = None
     machine: str = "a machine"
@@ -154,6 +156,17 @@ class World:
             settings=replace(settings, **changes),
             jitter=lambda: 1.0,
             machine=self.machine,
+        )
+
+    def folders(self, **changes: Any) -> MirrorFolders:
+        settings = FolderSettings(max_pages=100, backoff=Backoff(0.5, 300), guard=self.guard)
+        return MirrorFolders(
+            database=self.database,
+            albert=self.chat_folders,
+            clock=self.clock,
+            log=self._logger(),
+            settings=replace(settings, **changes),
+            jitter=lambda: 1.0,
         )
 
     def push(self, *, albert: ChatSessionCollection | None = None, **changes: Any) -> Push:
@@ -277,5 +290,8 @@ async def world(
         ):
             setattr(owner, name, clock.watched(getattr(owner, name)))
         group.start_soon(clock.run)
-        yield World(server, database, ChatSessionCollection(session=session), clock, LogCapture())
+        yield World(
+            server, database, ChatSessionCollection(session=session), clock, LogCapture(),
+            ChatFolderCollection(session=session),
+        )  # fmt: skip
         group.cancel_scope.cancel()

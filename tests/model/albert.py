@@ -27,6 +27,7 @@ from syncd.records.fields import SESSIONS as FIELDS
 from syncd.records.fields import SessionRow
 from syncd.records.items import UnreadableError, read_item
 from syncd.sandbox.api import Api
+from syncd.sandbox.folders import Folders
 from syncd.sandbox.habits import Habits
 from syncd.sandbox.session import Session, Wire, render
 from syncd.sandbox.store import Store
@@ -106,7 +107,7 @@ class Tenant:
         self.weather = Weather()
         self.served = Served()
         self.store = Store([], lambda: 1_780_000_000.0 + now())
-        self.api = Api(self.store, Tokens("t", now, jitter), self._issued_at)
+        self.api = Api(self.store, Folders(now), Tokens("t", now, jitter), self._issued_at)
         self.late: TaskGroup | None = None
         self.latest_late = 6.0
         self.renames = False

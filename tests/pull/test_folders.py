@@ -1,0 +1,295 @@
+"""The mirror of folders: what a listing adds, changes and deletes, and what it leaves alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from syncd.mirror.store import folders
+from syncd.records.enums import FolderListingState
+from syncd.rules.deletion import Guard
+from syncd.sandbox import Habits
+from syncd.sandbox.generate import FOLDERS
+from tests.helpers.harness import World, world
+
+pytestmark = pytest.mark.both_databases
+
+LISTING = "/api/v3/chats/folders"
+COMPLETE, PARTIAL = FolderListingState.COMPLETE, FolderListingState.PARTIAL
+FAILED, UNAVAILABLE = FolderListingState.FAILED, FolderListingState.UNAVAILABLE
+
+
+async def mirrored(w: World) -> dict[str, Any]:
+    rows = await w.sql("SELECT id, name, path, type, parent_id FROM chat_folders")
+    return {row["id"]: (row["name"], row["type"], row["parent_id"]) for row in rows}
+
+
+def there(w: World) -> dict[str, Any]:
+    return {one: (wire["name"], wire["type"], wire.get("parentId")) for one, wire in w.sandbox.folders.by_id.items()}
+
+
+async def listing_row(w: World) -> dict[str, Any]:
+    return (await w.sql("SELECT state, error, finished_at, complete_at FROM folder_listing"))[0]
+
+
+def is_listing(request: web.BaseRequest) -> bool:
+    return request.raw_path.partition("?")[0] == LISTING
+
+
+def is_folder(request: web.BaseRequest) -> bool:
+    return request.raw_path.startswith(f"{LISTING}/")
+
+
+@pytest.mark.parametrize("final_key", ["absent", "repeat"])
+async def test_folders_of_all_pages_are_mirrored_with_their_paths(tmp_path: Path, final_key: Any) -> None:
+    habits = Habits(page_size=7, final_key=final_key, awkward_cursor=True)
+    async with world(tmp_path, sessions=20, habits=habits) as w:
+        await w.one_pass()
+        assert await w.folders().run() is COMPLETE
+        assert await mirrored(w) == there(w)
+        assert len(await mirrored(w)) == len(FOLDERS)
+        rows = await w.sql("SELECT id, parent_id, folder_name, folder_path FROM chat_sessions")
+        folders = w.sandbox.folders.by_id
+        for row in rows:
+            folder = folders.get(row["parent_id"])
+            names = [] if folder is None else [folder["name"]]
+            if folder is not None and "parentId" in folder:
+                names.insert(0, folders[folder["parentId"]]["name"])
+            assert (row["folder_name"], row["folder_path"]) == (names[-1] if names else None, " / ".join(names) or None)
+        assert any(row["folder_path"] and " / " in row["folder_path"] for row in rows)
+
+
+async def test_unchanged_folders_are_not_written(tmp_path: Path) -> None:
+    async with world(tmp_path, habits=Habits(page_size=10)) as w:
+        w.sandbox.folders.update("FOL3", color="red", numbers=[1e23, 1.50])
+        await w.folders().run()
+        before = await w.sql("SELECT * FROM folders ORDER BY id")
+        w.clock.forward(60)
+        assert await w.folders().run() is COMPLETE
+        assert await w.sql("SELECT * FROM folders ORDER BY id") == before
+        assert [entry["changed"] for entry in w.named("folders.mirrored")] == [len(FOLDERS), 0]
+        assert [entry["log_level"] for entry in w.named("folders.mirrored")] == ["info", "debug"]
+
+
+async def test_renamed_folder_changes_the_paths_of_the_folders_in_it(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.folders.create(id="top", name="Top")
+        w.sandbox.folders.create(id="in", name="In", parent_id="top")
+        await w.folders().run()
+        (old,) = await w.sql("SELECT changed_at, first_seen_at FROM chat_folders WHERE id = 'in'")
+        w.clock.forward(60)
+        w.sandbox.folders.update("top", name="Renamed")
+        await w.folders().run()
+        (row,) = await w.sql("SELECT path, changed_at, first_seen_at FROM chat_folders WHERE id = 'in'")
+        assert row["path"] == "Renamed / In"
+        assert row["changed_at"] > old["changed_at"]
+        assert row["first_seen_at"] == old["first_seen_at"]
+
+
+async def test_deleted_folder_goes_after_its_confirmations_and_returns_when_listed(tmp_path: Path) -> None:
+    async with world(tmp_path, habits=Habits(page_size=10, gone_status=410)) as w:
+        w.guard = Guard(grace=0, confirmations=2, max_count=25, max_fraction=0.05)
+        await w.folders().run()
+        (seen,) = await w.sql("SELECT first_seen_at FROM chat_folders WHERE id = 'FOL9'")
+        wire = w.sandbox.folders.delete("FOL9")
+        await w.folders().run()
+        assert "FOL9" in await mirrored(w)
+        w.clock.forward(60)
+        await w.folders().run()
+        assert await mirrored(w) == there(w)
+        assert w.named("folders.mirrored")[-1]["deleted"] == 1
+        w.sandbox.folders.create(id="FOL9", name=wire["name"])
+        await w.folders().run()
+        assert await mirrored(w) == there(w)
+        assert await w.sql("SELECT first_seen_at FROM chat_folders WHERE id = 'FOL9'") == [seen]
+
+
+async def test_folder_that_answers_200_is_kept_however_often_listings_miss_it(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.folders.create(id="shy", name="Shy")
+        await w.folders().run()
+        wire = w.sandbox.folders.by_id.pop("shy")
+        w.sandbox.script("GET", f"{LISTING}/shy", lambda _: web.json_response(wire | {"name": "Renamed"}), times=9)
+        for _ in range(3):
+            assert await w.folders().run() is COMPLETE
+        assert (await mirrored(w))["shy"] == ("Renamed", "root", None)
+
+
+async def test_absences_count_only_in_a_row(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.guard = Guard(grace=0, confirmations=2, max_count=25, max_fraction=0.05)
+        await w.folders().run()
+        for _ in range(3):
+            wire = w.sandbox.folders.delete("FOL9")
+            await w.folders().run()
+            w.sandbox.folders.create(id="FOL9", name=wire["name"])
+            await w.folders().run()
+        assert "FOL9" in await mirrored(w)
+        assert await w.sql("SELECT id FROM folders WHERE absences <> 0") == []
+
+
+@pytest.mark.parametrize("status", [404, 410, 500, 403])
+async def test_missing_folder_is_kept_while_no_folder_answers_200(tmp_path: Path, status: int) -> None:
+    async with world(tmp_path) as w:
+        await w.folders().run()
+        w.sandbox.folders.delete("FOL9")
+        w.sandbox.script("GET", is_folder, lambda _: web.Response(status=status, text="<html>gateway"), times=99)
+        for _ in range(3):
+            await w.folders().run()
+        assert "FOL9" in await mirrored(w)
+
+
+async def test_more_missing_folders_than_the_guard_allows_are_kept(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.guard = Guard(grace=0, confirmations=1, max_count=3, max_fraction=0.05)
+        await w.folders().run()
+        for one in list(w.sandbox.folders.by_id)[:4]:
+            w.sandbox.folders.delete(one)
+        requests = len(w.asked("GET", f"{LISTING}/"))
+        assert await w.folders().run() is PARTIAL
+        assert len(await mirrored(w)) == len(FOLDERS)
+        assert len(w.asked("GET", f"{LISTING}/")) == requests
+        assert "4 of 40 folders are not listed" in w.named("folders.failed")[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda _: web.json_response({"Items": []}),
+        lambda _: web.json_response({"Items": None}),
+        lambda _: web.json_response({}),
+        lambda _: web.Response(text="<html>", content_type="text/html"),
+        lambda _: web.Response(status=500),
+        lambda _: web.Response(status=404, text="<html>no route"),
+        lambda _: web.json_response({"message": "forbidden"}, status=403),
+        lambda _: web.json_response({"message": "bad"}, status=400),
+    ],
+)
+async def test_failed_or_empty_listing_never_empties_the_mirror(tmp_path: Path, answer: Any) -> None:
+    async with world(tmp_path) as w:
+        await w.folders().run()
+        before = await w.sql("SELECT * FROM folders ORDER BY id")
+        w.sandbox.script("GET", is_listing, answer, times=99)
+        for _ in range(4):
+            await w.folders().run()
+        assert await w.sql("SELECT * FROM folders ORDER BY id") == before
+
+
+async def test_last_folder_goes_when_albert_says_that_it_is_gone(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.folders.by_id.clear()
+        w.sandbox.folders.create(id="only", name="Only")
+        await w.folders().run()
+        w.sandbox.folders.delete("only")
+        w.sandbox.script("GET", f"{LISTING}/only", lambda _: web.Response(status=404, text="<html>gateway"))
+        assert await w.folders().run() is COMPLETE
+        assert "only" in await mirrored(w)
+        await w.folders().run()
+        assert await mirrored(w) == {}
+
+
+async def test_failure_on_a_later_page_keeps_what_was_read_and_finds_nothing_missing(tmp_path: Path) -> None:
+    async with world(tmp_path, habits=Habits(page_size=10)) as w:
+        w.sandbox.script("GET", lambda request: "startKey" in request.raw_path, 500, times=3)
+        assert await w.folders().run() is FAILED
+        assert len(await mirrored(w)) == 10
+        assert await w.folders().run() is COMPLETE
+        w.sandbox.folders.delete("FOL1")
+        w.sandbox.script("GET", lambda request: "startKey" in request.raw_path, 404, times=3)
+        assert await w.folders().run() is FAILED
+        assert "FOL1" in await mirrored(w)
+        assert w.asked("GET", f"{LISTING}/") == []
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_missing_right_or_route_is_reported_once_and_disturbs_no_pass(tmp_path: Path, status: int) -> None:
+    async with world(tmp_path, sessions=5) as w:
+        w.sandbox.script("GET", is_listing, status, times=9 if status == 403 else 3)  # a 403 may be transient
+        for _ in range(3):
+            assert (await w.one_pass()).state == "complete"
+            assert await w.folders().run() is UNAVAILABLE
+        levels = [entry["log_level"] for entry in w.named("folders.unavailable")]
+        assert levels == ["warning", "debug", "debug"]
+        assert (await listing_row(w))["state"] == "unavailable"
+        assert await w.folders().run() is COMPLETE
+        assert (await listing_row(w))["error"] is None
+        w.sandbox.script("GET", is_listing, status, times=99)
+        await w.folders().run()
+        assert w.named("folders.unavailable")[-1]["log_level"] == "warning"
+
+
+async def test_failure_is_tried_again_and_logged_once_for_each_reason(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("GET", is_listing, 503, times=2)
+        assert await w.folders().run() is COMPLETE
+        w.sandbox.script("GET", is_listing, 500, times=6)
+        assert [await w.folders().run() for _ in range(2)] == [FAILED, FAILED]
+        assert [entry["log_level"] for entry in w.named("folders.failed")] == ["warning", "debug"]
+
+
+async def test_server_that_asks_for_a_long_wait_ends_the_listing(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        answer = web.Response
+        w.sandbox.script("GET", is_listing, lambda _: answer(status=429, headers={"Retry-After": "600"}), times=9)
+        before = w.clock.monotonic()
+        assert await w.folders().run() is FAILED
+        assert w.clock.monotonic() - before < 60
+
+
+async def test_item_without_an_id_makes_the_listing_partial(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.folders().run()
+        w.sandbox.folders.delete("FOL9")
+        items = [*w.sandbox.folders.by_id.values(), {"name": "no id"}]
+        w.sandbox.script("GET", is_listing, lambda _: web.json_response({"Items": items}), times=9)
+        assert await w.folders().run() is PARTIAL
+        assert "FOL9" in await mirrored(w)
+        assert "no readable id" in (await listing_row(w))["error"]
+
+
+async def test_unreadable_folder_with_an_id_counts_as_seen(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.folders().run()
+        before = await mirrored(w)
+        w.sandbox.folders.by_id["FOL9"]["name"] = 5
+        for _ in range(3):
+            assert await w.folders().run() is COMPLETE
+        assert await mirrored(w) == before
+        assert w.asked("GET", f"{LISTING}/") == []
+
+
+async def test_endless_listing_stops_at_the_ceiling(tmp_path: Path) -> None:
+    async with world(tmp_path, habits=Habits(page_size=1)) as w:
+        assert await w.folders(max_pages=5).run() is PARTIAL
+        assert len(await mirrored(w)) == 5
+
+
+async def test_page_key_that_comes_twice_with_a_new_folder_is_partial(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        pages = [{"Items": [{"id": f"F{number}", "name": "n"}], "lastKey": "k"} for number in range(9)]
+        w.sandbox.script("GET", is_listing, lambda _: web.json_response(pages.pop()), times=9)
+        assert await w.folders().run() is PARTIAL
+        assert len(pages) == 7
+
+
+async def test_older_listing_does_not_write_after_a_newer_one(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+
+        async def another(_: web.BaseRequest) -> None:
+            await w.database.write(folders.begin)
+
+        w.sandbox.script("GET", is_listing, another)
+        assert await w.folders().run() is None
+        assert await mirrored(w) == {}
+        assert (await listing_row(w))["state"] is None
+        assert await w.folders().run() is COMPLETE
+
+
+async def test_listing_that_was_killed_leaves_the_mirror_to_the_next_one(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.database.write(folders.begin)
+        assert await w.folders().run() is COMPLETE
+        assert await mirrored(w) == there(w)
