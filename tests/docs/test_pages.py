@@ -113,7 +113,7 @@ def events_of(path: Path) -> set[str]:
         else:
             continue
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if called in {"debug", "info", "warning", "error", "exception", "write", "tell"} and re.fullmatch(
+        if called in {"debug", "info", "warning", "error", "exception", "write", "tell", "log"} and re.fullmatch(
             r"[a-z_]+\.[a-z_*]+", name
         ):
             found.add(name)
