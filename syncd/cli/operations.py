@@ -9,6 +9,7 @@ import click
 from syncd.cli.common import (
     ROW_ID,
     as_json_option,
+    by_option,
     limit_option,
     plain,
     print_json,
@@ -17,19 +18,19 @@ from syncd.cli.common import (
     takes_settings,
     write,
 )
-from syncd.errors import SyncdError
+from syncd.errors import SyncdError, UsageError
 from syncd.logs import safe_text
 from syncd.mirror.schema import enums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from syncd.settings import Loaded
 
 
 @click.group()
 def operations() -> None:
-    """Show the queue, retry what is dead, cancel what is pending."""
+    """Show the queue; retry, cancel or release operations."""
 
 
 @operations.command("list", short_help="List operations, newest first.")
@@ -95,6 +96,30 @@ def cancel(loaded: Loaded, ids: tuple[int, ...], *, as_json: bool) -> None:
     _decide(loaded, ids, mirror.cancel, "cancelled", as_json=as_json)
 
 
+@operations.command("release", short_help="End the hold of operations of a restored backup.")
+@click.argument("ids", type=ROW_ID, nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="All operations that are on hold.")
+@by_option
+@as_json_option
+@takes_settings()
+def release(loaded: Loaded, ids: tuple[int, ...], by: str, *, everything: bool, as_json: bool) -> None:
+    """End the hold of operations of a restored backup: those named, or all with --all.
+
+    A released operation continues where the backup was made. If Albert has applied it since, cancel it instead.
+    """
+    from syncd.clock import SystemClock
+    from syncd.mirror.store import restored
+
+    if everything is bool(ids):
+        raise UsageError("name operations by their ids, or all of them with --all")
+    now = SystemClock().now()
+    outcomes = write(loaded.settings, lambda c: restored.release(c, None if everything else ids, by=by, now=now))
+    if everything and not as_json:
+        click.echo(f"{len(outcomes)} {'operation is' if len(outcomes) == 1 else 'operations are'} released")
+    else:
+        _report(outcomes, "released", as_json=as_json)
+
+
 def _decide(
     loaded: Loaded, ids: tuple[int, ...], decision: Callable[..., str | None], done: str, *, as_json: bool
 ) -> None:
@@ -102,7 +127,17 @@ def _decide(
     from syncd.clock import SystemClock
 
     now = SystemClock().now()
-    outcomes = write(loaded.settings, lambda c: {one: decision(c, one, now) for one in ids})
+    _report(write(loaded.settings, lambda c: {one: decision(c, one, now) for one in ids}), done, as_json=as_json)
+
+
+def _report(outcomes: Mapping[int, str | None], done: str, *, as_json: bool) -> None:
+    """Print each decision that was possible.
+
+    Raises
+    ------
+    SyncdError
+        Some were not possible.
+    """
     if as_json:
         print_json([{"id": one, "error": problem} for one, problem in outcomes.items()])
     else:
