@@ -17,6 +17,7 @@ from syncd.mirror.schema.tables import held_sessions, pages, passes, sessions
 from syncd.mirror.schema.types import new_id
 from syncd.mirror.store import initial_load
 from syncd.mirror.store import pages as page_rows
+from syncd.records.enums import PassState
 from syncd.rules.versions import CLOCK_SLACK
 
 if TYPE_CHECKING:
@@ -330,3 +331,11 @@ def decide(connection: Connection, pass_id: int, decision: str, now: datetime) -
     alike = [row.id for row in waiting.values() if (row.candidates_of or row.id) == group]
     connection.execute(sa.update(passes).where(passes.c.id.in_(alike)).values(decision=decision, decided_at=now))
     return None
+
+
+def abandon(connection: Connection, *, now: datetime, error: str) -> None:
+    """End the running pass as failed, so that the next one lists from the start; no daemon runs meanwhile."""
+    running_pass = sa.select(passes.c.id).where(passes.c.state == PassState.RUNNING.value)
+    connection.execute(sa.delete(pages).where(pages.c.pass_id.in_(running_pass)))
+    ended = {"state": PassState.FAILED.value, "finished_at": now, "error": error, "fence": passes.c.fence + 1}
+    connection.execute(sa.update(passes).where(passes.c.state == PassState.RUNNING.value).values(ended))
