@@ -1,7 +1,8 @@
 """Changes the tenant that a database mirrors. `syncd tenant accept` calls it; no daemon runs meanwhile.
 
 A new address of the same tenant changes nothing for the queue. Operations that were meant for another tenant are put on
-hold, because Albert would apply them to sessions that nobody meant.
+hold, because Albert would apply them to sessions that nobody meant. The running pass ends, because its checkpoint is a
+page key of the other tenant.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from syncd.albert import AlbertException, ChatSessionCollection
-from syncd.mirror.store import identity, operator_actions, restored, witnesses
+from syncd.mirror.store import identity, operator_actions, passes, restored, witnesses
 from syncd.records.parse import GarbledError, read_session
 from syncd.rules.identity import Identity
 
@@ -57,9 +58,13 @@ async def accept_tenant(
 
     def work(connection: Connection) -> int | None:
         identity.accept(connection, named, now)
-        on_hold = None if same else restored.hold_open_operations(connection, now)
+        on_hold = None
+        if not same:
+            on_hold = restored.hold_open_operations(connection, now)
+            passes.abandon(connection, now=now, error="the tenant of the database was changed")
+        at = restored.not_before_any_result(connection, now)
         detail = f"{before} -> {named}" + ("" if on_hold is None else f", {on_hold} operations on hold")
-        operator_actions.record(connection, now=now, by=by, action="accept", subject="tenant", detail=detail)
+        operator_actions.record(connection, now=at, by=by, action="accept", subject="tenant", detail=detail)
         return on_hold
 
     return TenantChange(before, named, await database.write(work))

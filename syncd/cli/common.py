@@ -157,6 +157,8 @@ def read(settings: Settings, work: Callable[[Connection], T]) -> T:
 def write(settings: Settings, work: Callable[[Connection], T], *, make: bool = False, force: bool = False) -> T:
     """Write to the mirror in one transaction.
 
+    In a backup that was not started yet, the open operations are put on hold first. Those that are queued now are not.
+
     Parameters
     ----------
     make : bool
@@ -171,10 +173,11 @@ def write(settings: Settings, work: Callable[[Connection], T], *, make: bool = F
     TenantMismatchError
         The settings name another tenant than the database mirrors.
     """
-    from syncd.mirror.store import identity
+    from syncd.clock import SystemClock
+    from syncd.mirror.store import identity, restored
     from syncd.tenant import explicitly_named_identity, require_active
 
-    named = explicitly_named_identity(settings)
+    named, now = explicitly_named_identity(settings), SystemClock().now()
 
     async def inspect(database: Database) -> None:
         """Check before the schema is migrated, too."""
@@ -182,6 +185,7 @@ def write(settings: Settings, work: Callable[[Connection], T], *, make: bool = F
 
     def checked(connection: Connection) -> T:
         require_active(identity.read(connection), named, force=force)
+        restored.hold_operations_of_copy(connection, now)
         return work(connection)
 
     return _with_database(settings, checked, make=make, writes=True, inspect=inspect)

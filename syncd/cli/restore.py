@@ -144,7 +144,8 @@ async def _hold(settings: Settings, by: str) -> dict[str, Any]:
         identity.forget_copy(connection)
         on_hold = restored.hold_open_operations(connection, now)
         detail = f"restored by other means, {on_hold} operations on hold"
-        operator_actions.record(connection, now=now, by=by, action="restore", subject="database", detail=detail)
+        at = restored.not_before_any_result(connection, now)
+        operator_actions.record(connection, now=at, by=by, action="restore", subject="database", detail=detail)
         return on_hold
 
     backend.require_exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from tests.helpers.databases import current_url
 from tests.helpers.postgres_server import PostgresServer
 from tests.processes.helpers import Syncd
-from tests.processes.test_tenant import Pair, pair
+from tests.processes.test_tenant import ACTING, Pair, pair, waiting_for_decisions
 
 __all__ = ["pair"]
 pytestmark = pytest.mark.both_databases
@@ -53,11 +54,76 @@ async def test_operation_whose_hold_has_ended_is_applied(pair: Pair) -> None:
         await pair.syncd.call(*CREATE, source, "--name", "n")
     await mark_as_copy(pair)
     assert (await pair.syncd.call("once")).code == 0
-    await pair.sql("UPDATE operations SET on_hold_at = NULL WHERE id = 1")
+    released = await pair.syncd.call("operations", "release", "1", "--by", "alice")
+    assert (released.code, released.out) == (0, "operation 1 is released\n")
     assert (await pair.syncd.call("operations", "cancel", "2")).code == 0
     assert (await pair.syncd.call("once")).code == 0
     assert [effect.source_session_id for effect in pair.a.effects] == ["keep"]
     assert (await pair.syncd.call("status")).code == 0
+
+
+async def put_back(pair: Pair, backup: Path, by: str) -> None:
+    """Restore a backup, by the command or by a plain copy; a mark is what a copy has on PostgreSQL."""
+    syncd = pair.syncd
+    if by == "command":
+        done = await syncd.call("restore", "--in-place" if current_url() else str(backup))
+        assert done.code == 0, done.err
+    elif current_url():
+        await mark_as_copy(pair)
+    else:
+        for ending in ("", "-wal", "-shm"):
+            Path(f"{syncd.file}{ending}").unlink(missing_ok=True)
+        shutil.copy(backup, syncd.file)
+
+
+@pytest.mark.parametrize("by", ["command", "copy"])
+async def test_restored_backup_sends_nothing_until_a_release_and_mirrors_meanwhile(
+    pair: Pair, tmp_path: Path, by: str
+) -> None:
+    syncd, backup = pair.syncd, tmp_path / "backup.db"
+    assert (await syncd.call("once")).code == 0
+    await syncd.call(*CREATE, "old", "--name", "n")
+    await syncd.call("enqueue", "delete", "--id", "SES1")
+    if not current_url():
+        assert (await syncd.call("backup", str(backup))).code == 0
+    await put_back(pair, backup, by)
+    pair.a.create(source_session_id="later", name="later")
+    before = len(pair.a.effects)
+    for _ in range(2):
+        assert (await syncd.call("once")).code == 0
+    assert len(pair.a.effects) == before
+    assert {row["id"] for row in await pair.sql("SELECT id FROM chat_sessions")} == set(pair.a.live())
+    listed = (await syncd.call("operations", "list", "--json")).data
+    assert [(row["id"], row["on_hold_at"] is not None) for row in listed] == [(2, True), (1, True)]
+    assert (await syncd.call("operations", "release", "--all")).out == "2 operations are released\n"
+    assert (await syncd.call("once")).code == 0
+    assert {(one.kind, one.source_session_id == "old") for one in pair.a.effects[before:]} == {
+        ("created", True), ("deleted", False),
+    }  # fmt: skip
+
+
+async def test_operation_that_is_queued_before_the_first_start_of_a_copy_is_not_on_hold(pair: Pair) -> None:
+    assert (await pair.syncd.call("once")).code == 0
+    await pair.syncd.call(*CREATE, "old", "--name", "n")
+    await mark_as_copy(pair)
+    assert (await pair.syncd.call(*CREATE, "new", "--name", "n")).code == 0
+    assert (await pair.syncd.call("once")).code == 0
+    assert [effect.source_session_id for effect in pair.a.effects] == ["new"]
+    assert await states(pair) == {1: "pending", 2: "succeeded"}
+
+
+async def test_release_needs_operations_on_hold(pair: Pair) -> None:
+    assert (await pair.syncd.call("once")).code == 0
+    await pair.syncd.call(*CREATE, "new", "--name", "n")
+    for words in ((), ("1", "--all")):
+        assert (await pair.syncd.call("operations", "release", *words)).code == 2
+    refused = await pair.syncd.call("operations", "release", "1", "77", "--json")
+    assert refused.code == 1
+    assert refused.data == [
+        {"id": 1, "error": "operation 1 is not on hold"}, {"id": 77, "error": "operation 77 is not on hold"},
+    ]  # fmt: skip
+    assert (await pair.syncd.call("operations", "release", "--all", "--json")).data == []
+    assert await pair.sql("SELECT * FROM operator_actions") == []
 
 
 async def test_database_that_was_restored_by_other_means_is_put_on_hold_by_the_command(pair: Pair) -> None:
@@ -108,8 +174,9 @@ async def test_moved_database_refuses_to_act_and_can_still_be_read(pair: Pair, t
     assert (await syncd.call("once")).code == 0
     moved = await syncd.call("migrate-store", "--to", target)
     assert moved.code == 0, moved.err
+    await waiting_for_decisions(pair)
     before, asked = await pair.rows(), len(pair.a.requests)
-    for command in (["once"], ["run"], [*CREATE, "s", "--name", "n"], ["sources", "add", "s"]):
+    for command in (one for one in ACTING if one[0] != "prune"):
         refused = await syncd.call(*command)
         assert refused.code == 3, command
         assert target in refused.err
@@ -117,6 +184,8 @@ async def test_moved_database_refuses_to_act_and_can_still_be_read(pair: Pair, t
     assert await pair.rows() == before
     assert len(pair.a.requests) == asked
     await _reads_name_the_move(syncd, target)
+    await pair.sql("DELETE FROM operations")
+    await pair.sql("DELETE FROM passes WHERE id = 7")
     assert (await syncd.call(*CREATE, "s", "--name", "n", "--force")).code == 0
     assert (await syncd.call("once", "--force")).code == 0
     assert [effect.source_session_id for effect in pair.a.effects] == ["s"]

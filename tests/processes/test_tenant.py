@@ -25,6 +25,18 @@ CREDENTIALS: dict[str, Any] = {
     "ALBERT_TOKEN": "", "ALBERT_CLIENT_ID": Sandbox.client_id, "ALBERT_CLIENT_SECRET": Sandbox.client_secret,
 }  # fmt: skip
 """Client credentials instead of the token: an empty value counts as not set."""
+DECISIONS = (
+    ["operations", "retry", "1"], ["operations", "release", "2"], ["operations", "cancel", "3"],
+    ["deletions", "approve", "7"],
+)  # fmt: skip
+"""Commands that each have an effect on the database that `waiting_for_decisions` makes."""
+ACTING = (
+    ["once"], ["run"], ["enqueue", "create", "--source-session-id", "s-9", "--name", "n"],
+    ["enqueue", "delete", "--id", "SES1"], ["enqueue", "update", "--id", "SES1", "--name", "n"],
+    ["enqueue", "import", "more.csv"], ["sources", "add", "new-1"], ["deletions", "reject", "7"],
+    ["operations", "release", "--all"], ["quarantine", "replay"], ["prune", "--older-than", "1d"], *DECISIONS,
+)  # fmt: skip
+LONG_AGO = "2020-01-01T00:00:00.000000Z"
 
 
 class Pair:
@@ -60,24 +72,44 @@ async def tenants(folder: Path) -> AsyncIterator[Pair]:
         yield Pair(syncd, a, b)
 
 
-async def test_other_origin_ends_every_acting_command_before_it_writes_or_sends(pair: Pair) -> None:
-    assert (await pair.syncd.call("once")).code == 0
-    assert (await pair.syncd.call("enqueue", "create", "--source-session-id", "s", "--name", "n")).code == 0
-    before, asked = await pair.rows(), len(pair.a.requests)
-    for command in (
-        ["once"], ["run"], ["enqueue", "delete", "--id", "SES1"], ["sources", "add", "new-1"],
-        ["operations", "cancel", "1"],
-    ):  # fmt: skip
-        refused = await pair.syncd.call(*command, ALBERT_BASE_URL=pair.b.url)
+async def waiting_for_decisions(pair: Pair) -> None:
+    """Leave a dead operation 1, an operation 2 on hold, a pending operation 3, an old one, and the held pass 7."""
+    (pair.syncd.folder / "more.csv").write_text("source_session_id,name\ncrm-1,One\n")
+    for number in range(1, 5):
+        await pair.sql(f"INSERT INTO operations (kind, source_session_id, name) VALUES ('create', 's-{number}', 'n')")
+    await pair.sql(f"UPDATE operations SET state = 'dead', finished_at = '{LONG_AGO}' WHERE id = 1")
+    await pair.sql(f"UPDATE operations SET on_hold_at = '{LONG_AGO}' WHERE id = 2")
+    await pair.sql(f"UPDATE operations SET state = 'cancelled', finished_at = '{LONG_AGO}' WHERE id = 4")
+    await pair.sql(
+        f"INSERT INTO passes (id, state, started_at, finished_at) VALUES (7, 'held', '{LONG_AGO}', '{LONG_AGO}')"
+    )
+
+
+async def assert_all_are_refused(pair: Pair, *parts: str, **settings: str) -> None:
+    """Assert that every acting command exits with 2, names these parts, and neither writes nor sends."""
+    before = await pair.rows()
+    pair.a.requests.clear()
+    for command in ACTING:
+        refused = await pair.syncd.call(*command, given=b"", **settings)
         assert refused.code == 2, command
-        for part in (pair.a.url, pair.b.url, "syncd tenant accept"):
-            assert part in refused.err
+        for part in (*parts, "syncd tenant accept"):
+            assert part in refused.err, command
         logged = [json.loads(line) for line in refused.out.splitlines()]
         mismatches = [event["level"] for event in logged if event["event"] == "tenant.mismatch"]
         assert mismatches == (["error"] if command[0] in {"once", "run"} else [])
-    assert list(pair.b.requests) == []
-    assert len(pair.a.requests) == asked
+    assert [*pair.a.requests, *pair.b.requests] == []
     assert await pair.rows() == before
+
+
+async def test_other_origin_ends_every_acting_command_before_it_writes_or_sends(pair: Pair) -> None:
+    assert (await pair.syncd.call("once")).code == 0
+    await waiting_for_decisions(pair)
+    await assert_all_are_refused(pair, pair.a.url, pair.b.url, ALBERT_BASE_URL=pair.b.url)
+    for command in DECISIONS:
+        before = await pair.rows()
+        done = await pair.syncd.call(*command)
+        assert done.code == 0, (command, done.err)
+        assert await pair.rows() != before
 
 
 async def test_client_credentials_of_another_tenant_end_the_command_after_the_token_request(pair: Pair) -> None:
@@ -89,8 +121,10 @@ async def test_client_credentials_of_another_tenant_end_the_command_after_the_to
     for command in ("once", "run"):
         refused = await pair.syncd.call(command, **CREDENTIALS)
         assert refused.code == 2
-        assert "tenant TEN1" in refused.err
-        assert "tenant TEN2" in refused.err
+        for part in ("tenant TEN1", "tenant TEN2", "syncd tenant accept"):
+            assert part in refused.err
+        (event,) = [json.loads(line) for line in refused.out.splitlines() if '"tenant.mismatch"' in line]
+        assert (event["tenant"], event["settings_tenant"]) == ("TEN1", "TEN2")
     assert {request.raw_path for request in pair.a.requests} == {"/api/v3/login/oauth/token"}
     assert await pair.rows() == before
 
@@ -99,13 +133,9 @@ async def test_tenant_of_a_web_token_is_compared_before_any_request(pair: Pair) 
     pair.a.tokens.static = web_token({"tenantId": "TEN1"}, "x")
     assert (await pair.syncd.call("once", ALBERT_TOKEN=pair.a.token)).code == 0
     assert (await pair.sql("SELECT tenant_id FROM mirror_identity")) == [{"tenant_id": "TEN1"}]
+    await waiting_for_decisions(pair)
     pair.a.tokens.static = web_token({"tenantId": "TEN2"}, "x")
-    pair.a.requests.clear()
-    for command in (["once"], ["enqueue", "delete", "--id", "SES1"]):
-        refused = await pair.syncd.call(*command, ALBERT_TOKEN=pair.a.token)
-        assert refused.code == 2
-        assert "TEN2" in refused.err
-    assert list(pair.a.requests) == []
+    await assert_all_are_refused(pair, "tenant TEN1", "tenant TEN2", ALBERT_TOKEN=pair.a.token)
 
 
 async def test_rotated_secret_of_another_tenant_ends_the_daemon_before_its_next_request(pair: Pair) -> None:

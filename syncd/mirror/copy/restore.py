@@ -170,7 +170,8 @@ def _prepare(backup: Path, new: Path, *, now: datetime, by: str, source: str) ->
             on_hold = restored.hold_open_operations(connection, now)
             identity.forget_copy(connection)
             detail = f"{source}, schema {revision}, {on_hold} operations on hold"
-            operator_actions.record(connection, now=now, by=by, action="restore", subject="database", detail=detail)
+            at = restored.not_before_any_result(connection, now)
+            operator_actions.record(connection, now=at, by=by, action="restore", subject="database", detail=detail)
             pinned = identity.read(connection).pinned
     except sa.exc.DatabaseError as error:
         raise DatabaseUnusableError(f"{backup} cannot be restored: {error.orig}") from error

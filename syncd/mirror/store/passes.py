@@ -244,3 +244,11 @@ def live_count(connection: Connection) -> int:
     everyone = sa.select(sa.func.count()).select_from(sessions)
     tombstones = everyone.where(sessions.c.deleted_at.is_not(None))
     return int(connection.execute(everyone).scalar_one()) - int(connection.execute(tombstones).scalar_one())
+
+
+def abandon(connection: Connection, *, now: datetime, error: str) -> None:
+    """End the running pass as failed, so that the next one lists from the start; no daemon runs meanwhile."""
+    is_running = passes.c.state == PassState.RUNNING
+    connection.execute(sa.delete(pages).where(pages.c.pass_id.in_(sa.select(passes.c.id).where(is_running))))
+    ended = {"state": PassState.FAILED, "finished_at": now, "error": error, "fence": passes.c.fence + 1}
+    connection.execute(sa.update(passes).where(is_running).values(ended))

@@ -1,7 +1,8 @@
 """Puts the open operations of a restored database on hold: what they asked for may be done already.
 
-`syncd restore` calls it for the file that it places, and the first start of a copy for a copy that was placed by other
-means. `syncd operations release` or `cancel` ends the hold. Operations that are inserted later are not on hold.
+`syncd restore` calls it for the file that it places. For a copy that was placed by other means, the first start or the
+first command that writes to it does. `syncd operations release` or `cancel` ends the hold. Operations that are inserted
+later are not on hold.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.mirror.schema.tables import operations
-from syncd.mirror.store import identity, totals
+from syncd.mirror.store import identity, operator_actions, totals
 from syncd.mirror.store.operations import recover
 from syncd.records.enums import OperationState
 
@@ -47,9 +48,25 @@ def hold_operations_of_copy(connection: Connection, now: datetime) -> int | None
     int | None
         The number of operations on hold; None if the database is not such a copy.
     """
-    if identity.forget_copy(connection) is None:
+    copied_at = identity.forget_copy(connection)
+    if copied_at is None:
         return None
-    return hold_open_operations(connection, now)
+    on_hold = hold_open_operations(connection, now)
+    operator_actions.record(
+        connection, now=not_before_any_result(connection, now), by="syncd", action="restore", subject="database",
+        detail=f"started as the backup of {copied_at:%Y-%m-%d %H:%M:%S} UTC, {on_hold} operations on hold",
+    )  # fmt: skip
+    return on_hold
+
+
+def not_before_any_result(connection: Connection, now: datetime) -> datetime:
+    """Return a time for the entry of a restore, or of another tenant, in the log of operator actions.
+
+    Deletes that finished before the entry are not repeated. Therefore it is not before any of them, also if the clock
+    was set back since.
+    """
+    newest = connection.execute(sa.select(sa.func.max(operations.c.finished_at))).scalar()
+    return now if newest is None else max(now, newest)
 
 
 def count_on_hold(connection: Connection) -> int:
