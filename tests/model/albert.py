@@ -62,6 +62,8 @@ class Weather:
     gateway: str | None = None
     """Which requests a gateway answers by 404: a name of `GATEWAYS`."""
     gateway_body: str = ""
+    elsewhere: bool = False
+    """Whether the credentials lead to another tenant."""
 
 
 GATEWAYS: dict[str, Callable[[str, str], bool]] = {
@@ -71,6 +73,8 @@ GATEWAYS: dict[str, Callable[[str, str], bool]] = {
     "changes": lambda method, _path: method != "GET",
     "deletes": lambda method, _path: method == "DELETE",
 }
+ELSEWHERE = json.dumps({"Items": [{"id": "SESX", "name": "theirs", "sourceSessionId": "their-1"}]}).encode()
+"""The listing of another tenant. It is not noted as served, so a mirror that stores it breaks an invariant."""
 GATEWAY_BODIES = ("<html>404 Not Found</html>", '{"message": "no Route matched"}', "")
 
 
@@ -196,7 +200,7 @@ class Client(ChatSessionCollection):
     async def list_raw(self, *, start_key: str | None) -> bytes:
         query = "" if start_key is None else f"startKey={start_key}"
         body = await self._exchange("GET", SESSIONS, query=query)
-        return self._note_page(body)
+        return body if body is ELSEWHERE else self._note_page(body)
 
     async def get_raw(self, *, id: str) -> bytes:
         return await self._exchange("GET", f"{SESSIONS}/{segment(id)}", item=id)
@@ -234,6 +238,8 @@ class Client(ChatSessionCollection):
         tenant.served.log.append(f"{tenant.now():.2f} {method} {path}")
         await self._pause(self.timeout)
         weather = tenant.weather
+        if weather.elsewhere:
+            return self._answer_elsewhere(method, path)
         if weather.gateway is not None and GATEWAYS[weather.gateway](method, path):
             raise http_error_class(404)("", status_code=404, method=method, path=path, body=weather.gateway_body)
         fault = self._fault(method)
@@ -253,6 +259,14 @@ class Client(ChatSessionCollection):
         if method not in {"DELETE", "PATCH"}:
             self._note_session(payload)
         return payload
+
+    def _answer_elsewhere(self, method: str, path: str) -> bytes:
+        """Answer as another tenant does. It is never changed: before that, the daemon compares the tenants."""
+        if method != "GET":
+            raise AlbertConnectError("no connection")
+        if path == SESSIONS:
+            return ELSEWHERE
+        raise http_error_class(404)("no", status_code=404, method=method, path=path, body='{"message": "no"}')
 
     def _fault(self, method: str) -> str | None:
         weather, jitter = self.tenant.weather, self.tenant.jitter

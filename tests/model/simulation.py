@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 import sqlalchemy as sa
 
-from syncd.mirror.store import holds, operation_decisions, operations, restored
+from syncd.mirror.store import established, holds, operation_decisions, operations, restored
 from syncd.mirror.store.operation_decisions import Operator
 from syncd.pull.flow import Pull
 from syncd.push.flow import Push
@@ -123,6 +123,7 @@ class Simulation:
         """Let a daemon live until it is stopped or killed."""
         with anyio.CancelScope() as scope:
             life = self._new_life(scope)
+            self.tenant.weather.elsewhere = self._has_established() and self.jitter.random() < 0.4
             end = life.kill if self.jitter.random() < 0.6 else life.end
             strike = self.loop.strike_in(int(self.jitter.expovariate(1 / 250)), end)
             try:
@@ -138,6 +139,7 @@ class Simulation:
         actions = (
             self._create, self._create, self._change, self._change, self._move, self._delete, self._recreate,
             *[self._enqueue] * 5, self._operate, self._decide, self._storm, self._storm, self._know, self._step,
+            self._hide,
         )  # fmt: skip
         with scope:
             while True:
@@ -184,6 +186,23 @@ class Simulation:
             wire = {"sourceSessionId": source, "name": self._name()}
             self.tenant.create(wire | ({"id": one} if self.jitter.random() < 0.3 else {}))
 
+    def _hide(self) -> None:
+        """Leave one session more out of the listing, or list all again."""
+        one, unlisted = self._some(), self.tenant.habits.unlisted
+        if one is None or self.jitter.random() < 0.3:
+            unlisted.clear()
+        elif one not in unlisted:
+            unlisted.append(one)
+
+    def _has_established(self) -> bool:
+        """Whether the mirror has sessions whose absence proves that the tenant is another one."""
+
+        def read(connection: sa.Connection) -> int:
+            known = established.to_request(connection, holds.decisions(connection), self.clock.now(), limit=5)
+            return sum(one.established for one in known)
+
+        return bool(self.store.read(read) >= 2)
+
     def _write(self, work: Any) -> Any:
         """Write to the database as another program does."""
         result = self.store.write(work)
@@ -219,6 +238,8 @@ class Simulation:
 
     def _decide(self) -> None:
         """Approve or reject a hold, or decide differently; before an approval the operator looks into Albert."""
+        if self.tenant.weather.elsewhere:
+            return
 
         def work(connection: sa.Connection) -> None:
             for hold in holds.listed(connection, (HoldState.OPEN, HoldState.REJECTED)):
@@ -258,7 +279,8 @@ class Simulation:
         """Stop the faults; then two passes and the grace must do."""
         weather, habits = self.tenant.weather, self.tenant.habits
         weather.jitter, weather.broken, weather.refused, weather.outage = 0.0, 0.0, False, False
-        weather.forbidden, weather.gateway = False, None
+        weather.forbidden, weather.gateway, weather.elsewhere = False, None, False
+        self._list_unmirrored()
         # times that are ahead of a clock by as little as clocks may differ are waited for
         set_back = SET_BACK_BY_LITTLE if self.clock.set_back else 0.0
         # a session that was not listed and answered 200 is requested again after an hour
@@ -293,6 +315,15 @@ class Simulation:
         self.checker.look()
         self.checker.duplicates(self.plan.lag, self.plan.push.retry_policy.settle)
         self.checker.converged()
+
+    def _list_unmirrored(self) -> None:
+        """List the sessions that the mirror can only learn from a listing, and at least one."""
+        query = "SELECT id FROM sessions WHERE deleted_at IS NULL"
+        live = set(self.store.read(lambda c: c.exec_driver_sql(query).scalars().all()))
+        unlisted = self.tenant.habits.unlisted
+        unlisted[:] = [one for one in unlisted if one in live]
+        if set(unlisted) >= set(self.tenant.store.truth.by_id):
+            unlisted.clear()  # an empty listing holds every pass
 
     def _approve_rejected(self) -> None:
         """Let go of what the operator kept; the truth decides, because each deletion needs a 404 of its own."""

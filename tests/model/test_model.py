@@ -12,7 +12,10 @@ import sqlalchemy as sa
 
 from syncd.lookups import Absent, Lookups
 from syncd.mirror.store import missing, operations, restored, sessions
+from syncd.mirror.store.missing import Unlisted
 from syncd.mirror.store.operation import Claimed, Operation
+from syncd.pull.evidence import Asking, Evidence, Verdict
+from syncd.pull.first_request import FirstRequest
 from syncd.push import kinds
 from syncd.push.evidence import Recency, Settling
 from syncd.push.outcomes import Effect
@@ -73,22 +76,40 @@ def _breaks(store: SqliteStore, *texts: str, first: int = 100, count: int = 40) 
     for seed in range(first, first + count):
         try:
             simulate(seed, store)
-        except BaseException as error:
-            if not isinstance(error, BrokenError | BaseExceptionGroup):
-                raise
-            if any(text in str(_first(error)) for text in texts):
+        except (BaseExceptionGroup, BrokenError) as error:
+            if any(text in str(_innermost(error)) for text in texts):
                 return True
     return False
 
 
-def _first(error: BaseException) -> BaseException:
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def test_model_notices_that_no_session_is_ever_missed(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checker that cannot fail proves nothing."""
     monkeypatch.setattr(missing, "unlisted", lambda *_: array("q"))
     assert _breaks(store, "9: the mirror is not the API")
+
+
+def test_model_notices_that_an_unlisted_session_counts_as_gone(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(_: object, session: Unlisted) -> Evidence:
+        return Evidence(session, Verdict.GONE)
+
+    monkeypatch.setattr(Asking, "_ask_one", gone)
+    assert _breaks(store, "4: ")
+
+
+def test_model_notices_a_pass_without_first_requests(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(FirstRequest, "unknown", nothing)
+    assert _breaks(store, "SESX")
 
 
 def test_model_notices_a_create_that_is_sent_without_a_look(
@@ -112,7 +133,7 @@ def test_model_notices_that_every_404_is_believed(store: SqliteStore, monkeypatc
         pass
 
     monkeypatch.setattr(Witness, "confirm", believe)
-    assert _breaks(store, "6: ", "7: ")
+    assert _breaks(store, "4: ", "6: ", "7: ", "9: the mirror", first=200)
 
 
 def test_model_notices_look_ups_that_end_when_the_clock_steps_forward(

@@ -357,11 +357,11 @@ async def test_a_sweep_whose_pass_was_lost_asks_nothing_again_after_a_decision(f
         delete(w, 1, 2, 3, 4, 5)
         await w.one_pass()
 
-        async def reject_and_take_over(_: object) -> None:
-            await decide(w, 2, REJECTED)
+        async def approve_and_take_over(_: object) -> None:
+            await decide(w, 2, APPROVED)
             await w.database.write(passes.running)
 
-        w.sandbox.script("GET", "/api/v3/chats/sessions/SES2", reject_and_take_over)
+        w.sandbox.script("GET", "/api/v3/chats/sessions/SES2", approve_and_take_over)
         w.sandbox.requests.clear()
         assert (await w.one_pass()).state == "running"
         asked = [one for one in asked_for(w) if one in names(1, 2, 3, 4, 5)]
