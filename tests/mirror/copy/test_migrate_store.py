@@ -129,8 +129,8 @@ async def test_everything_goes_to_postgresql_and_back(tmp_path: Path, empty_url:
 
 async def test_moved_queue_goes_on_where_it_was(tmp_path: Path, empty_url: str) -> None:
     await move(await fill(tmp_path), sa.make_url(empty_url))
-    async with world(tmp_path, url=empty_url, sessions=3) as w:
-        w.sandbox.create(source_session_id="s-1", name="made before the move")  # the witness of the 404 below
+    async with world(tmp_path, url=empty_url, sessions=35) as w:  # the Albert that was mirrored: a 404 needs a witness
+        w.sandbox.create(source_session_id="s-1", name="made before the move")
         last = max(row["id"] for row in await w.sql("SELECT id FROM operations"))
         (following,) = await w.enqueue({"kind": "create", "source_session_id": "s-3", "name": "after"})
         assert following == last + 1
