@@ -24,6 +24,7 @@ from syncd.mirror.store.passes import COMPLETE, Ending
 from syncd.pull.evidence import Asking, Evidence, Verdict
 from syncd.records.enums import PassReason, PassState
 from syncd.records.reasons import Reason
+from syncd.rules.versions import listed_from
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -163,7 +164,7 @@ class _Sweep:
         def work(connection: Connection) -> sessions.ApplyResult:
             totals.hold(connection)
             passes.check(connection, self.progress)
-            applied = _apply(connection, alive, now)
+            applied = _apply(connection, alive, now, self.guard.grace)
             missing.clear(connection, [one.session.key for one in alive if one.found is None], now)
             missing.note_alive(connection, [one.session.key for one in alive], now)
             return applied
@@ -201,12 +202,16 @@ class _Sweep:
             log_link(self.log, link)
 
 
-def _apply(connection: Connection, evidence: list[Evidence], now: datetime) -> sessions.ApplyResult:
-    """Write the sessions that look-ups found. Look-ups lag, so none of them restores a tombstone; a listing does."""
+def _apply(connection: Connection, evidence: list[Evidence], now: datetime, lag: float) -> sessions.ApplyResult:
+    """Write the sessions that look-ups found.
+
+    Look-ups lag by up to `lag` seconds, so none of them restores a tombstone; a listing does.
+    """
     total = sessions.ApplyResult()
     for one in evidence:
         if one.found is not None:
-            observation = sessions.Observation(one.found.asked_at, utc_text(now), listed_from="")
+            since = listed_from(one.found.asked_at, now, lag)
+            observation = sessions.Observation(one.found.asked_at, utc_text(now), listed_from=since, lifts=False)
             applied = sessions.apply(connection, [one.found.row], observation)
             total.sources += applied.sources
             total.restored += applied.restored
@@ -240,7 +245,9 @@ class _Completion:
         elapsed_ms = elapsed.advance(self.connection, reading)
         still = self._not_observed()
         newly = missing.mark(self.connection, still, self.now, elapsed_ms)
-        applied = _apply(self.connection, self.answers.others, self.now)  # after the mark: it moves source ids
+        applied = _apply(
+            self.connection, self.answers.others, self.now, self.guard.grace
+        )
         deleted = self._delete({row.key for row in still}, elapsed_ms)
         self._settle()
         passes.finish(self.connection, self.progress, COMPLETE, now=self.now, missing=len(still), deleted=len(deleted))
