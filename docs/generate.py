@@ -1,4 +1,4 @@
-"""Write `docs/schema.md`, `docs/queries.md` and the files of `contrib_files`, or compare them (`--check`).
+"""Write `docs/schema.md`, `docs/queries.md`, the table of problems and the files of `contrib_files`, or compare them (`--check`).
 
 Meanings are the comments of `syncd/mirror/tables.py`. Examples are read, through the very views, from a database that
 the migrations made and that took the rows below: an example that the schema would refuse cannot be written.
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from docs import contrib_files as contrib
+from docs import problems
 from syncd.clock import read_utc_text
 from syncd.mirror.db.database import Database
 from syncd.mirror.read import catalog
@@ -280,7 +281,12 @@ def queries_page() -> str:
 
 def pages() -> dict[Path, str]:
     """Return the text of each file that is made from the code."""
-    return {HERE / "schema.md": schema_page(), HERE / "queries.md": queries_page(), **contrib.files(HERE.parent)}
+    return {
+        HERE / "schema.md": schema_page(),
+        HERE / "queries.md": queries_page(),
+        problems.PAGE: problems.render(),
+        **contrib.files(HERE.parent),
+    }
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ that these functions accept does not fail later because of its form.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -130,6 +131,12 @@ def notify_url_problem(url: str) -> str | None:
 def without_credentials(url: str) -> str:
     """Return a URL without user name and password, for messages."""
     return _CREDENTIALS.sub("", url)
+
+
+def shown_database(url: str) -> str:
+    """Return a database for people: the absolute path of a SQLite file, or a server's URL without its credentials."""
+    scheme, _, path = url.partition(":///")
+    return os.path.abspath(path) if scheme.startswith("sqlite") else without_credentials(url)  # noqa: PTH100 - also for a name that no file can have
 
 
 def _open_problem(url: str) -> str | None:

@@ -164,21 +164,18 @@ async def _use_database(backend: Backend) -> str:
 
 
 async def _daemon(settings: Settings) -> list[Finding]:
-    """Ask the daemon whether it is ready; without a daemon there is nothing to report."""
+    """Return what the running daemon reports; without a daemon there is nothing to report."""
     import anyio.to_thread
 
-    from syncd.cli.healthcheck import NotAnsweredError, ask, host_to_ask
+    from syncd.cli.asking import ask_status
 
-    if settings.syncd_status_port == 0:
+    found = await anyio.to_thread.run_sync(ask_status, settings)
+    if found is None:
         return []
-    host = host_to_ask(settings.syncd_status_host)
-    try:
-        answer = await anyio.to_thread.run_sync(ask, host, settings.syncd_status_port, "/readyz")
-    except NotAnsweredError:
-        return []
-    except SyncdError as error:
-        return [Finding("daemon", "bad", str(error), "see its log; it continues by itself when the cause is gone")]
-    return [Finding("daemon", "ok", f"syncd run on {host}:{settings.syncd_status_port} is ready ({answer})")]
+    name = f"syncd {found['daemon']['version']} on {found['daemon']['host']}"
+    if found["healthy"]:
+        return [Finding("daemon", "ok", f"{name} is healthy")]
+    return [Finding("daemon", "bad", f"{one['code']}: {one['text']}", one["command"]) for one in found["problems"]]
 
 
 async def _albert(settings: Settings) -> tuple[Finding, str | None]:

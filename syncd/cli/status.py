@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from syncd.cli.asking import ask_status
 from syncd.cli.common import as_json_option, print_json, print_rows, read, takes_settings
-from syncd.status.health import duration, notices, problems
+from syncd.logs import safe_text
+from syncd.status.health import assess, duration, sentence
 
 if TYPE_CHECKING:
     from syncd.settings import Loaded, Settings
@@ -22,19 +25,27 @@ PASSES = ("id", "state", "started_at", "pages", "seen", "inserted", "updated", "
 def status(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
     """Show freshness, counts, the last passes, the queue and what to type; exit 0 when healthy, 1 when not.
 
-    Not healthy are a stale mirror, a last pass that was not complete, held deletions, and a dead operation. It reads
-    the database alone, so it works whether a daemon runs or not.
+    It asks the running daemon, which also knows whether Albert and the disk are there. If none answers, it reads the
+    database alone. docs/operations.md lists every problem by its code.
     """
+    found = ask_status(loaded.settings)
+    if found is None:
+        found = _of_database(loaded)
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+    context.exit(0 if found["healthy"] else 1)
+
+
+def _of_database(loaded: Loaded) -> dict[str, Any]:
+    """Return the document as the database alone shows it."""
+    from syncd.status.document import document
     from syncd.tenant import explicitly_named_identity
 
-    overview = _overview(loaded.settings)
-    named = explicitly_named_identity(loaded.settings)
-    found = problems(overview, pass_interval=loaded.settings.syncd_pass_interval, named=named)
-    if as_json:
-        print_json({"healthy": not found, "problems": found, "notices": notices(overview), **overview})
-    else:
-        _show(overview, found)
-    context.exit(1 if found else 0)
+    settings = loaded.settings
+    overview, named = _overview(settings), explicitly_named_identity(settings)
+    return document(assess(overview, pass_interval=settings.syncd_pass_interval, named=named), overview)
 
 
 def _overview(settings: Settings) -> dict[str, Any]:
@@ -44,8 +55,33 @@ def _overview(settings: Settings) -> dict[str, Any]:
     return read(settings, views.overview) if overview is None else overview
 
 
-def _show(overview: dict[str, Any], found: list[str]) -> None:
-    fresh = overview["freshness"]
+def _show(found: dict[str, Any]) -> None:
+    daemon = found["daemon"]
+    if daemon is None:
+        click.echo("daemon              none answers; this is what the database alone shows")
+    else:
+        tenant = "" if daemon["tenant"] is None else f", tenant {daemon['tenant']}"
+        role = "" if len(daemon["replicas"]) < 2 else f", {'leader' if daemon['leads'] else 'on standby'}"  # noqa: PLR2004 - two
+        click.echo(
+            safe_text(
+                f"daemon              syncd {daemon['version']} on {daemon['host']}{role}; {daemon['origin']}{tenant}"
+            )
+        )
+        for replica in daemon["replicas"]:
+            click.echo(f"{'':19} {safe_text(replica)}")
+    if "freshness" in found:
+        _show_mirror(found)
+    click.echo("healthy" if found["healthy"] else "needs you:")
+    for problem in found["problems"]:
+        click.echo(f"  - {_line(problem)}")
+    if found["notices"]:
+        click.echo("worth a look:")
+    for notice in found["notices"]:
+        click.echo(f"  - {_line(notice)}")
+
+
+def _show_mirror(found: dict[str, Any]) -> None:
+    fresh = found["freshness"]
     age = "never" if fresh["age_seconds"] is None else f"{duration(fresh['age_seconds'])} ago"
     click.echo(f"last complete pass  {age}")
     click.echo(
@@ -53,15 +89,18 @@ def _show(overview: dict[str, Any], found: list[str]) -> None:
         f"{fresh['deleted_sessions']} deleted; {fresh['quarantined_items']} items in quarantine"
     )
     for what in ("operations", "sources"):
-        counts = ", ".join(f"{count} {state}" for state, count in overview[what].items() if count) or "none"
+        counts = ", ".join(f"{count} {state}" for state, count in found[what].items() if count) or "none"
         click.echo(f"{what:19} {counts}")
     click.echo()
-    print_rows(overview["passes"], PASSES, as_json=False, empty="no passes yet")
+    print_rows(map(_with_times, found["passes"]), PASSES, as_json=False, empty="no passes yet")
     click.echo()
-    click.echo("healthy" if not found else "needs you:")
-    for problem in found:
-        click.echo(f"  - {problem}")
-    if worth_a_look := notices(overview):
-        click.echo("worth a look:")
-    for notice in worth_a_look:
-        click.echo(f"  - {notice}")
+
+
+def _with_times(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a pass whose times are `datetime` also if a daemon sent them as text."""
+    times = {name: datetime.fromisoformat(row[name]) for name in ("started_at",) if isinstance(row[name], str)}
+    return {**row, **times}
+
+
+def _line(problem: dict[str, str | None]) -> str:
+    return safe_text(sentence(str(problem["text"]), problem["command"]))

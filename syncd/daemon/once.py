@@ -65,7 +65,7 @@ def problems(summary: Summary) -> list[str]:
     if summary["queue_refused"]:
         found.append(f"the queue is paused: {summary['queue_refused']}; run: syncd doctor")
     if dead := summary["operations"]["dead"]:
-        found.append(dead_operations(dead))
+        found.append(str(dead_operations(dead)))
     if unanswered := summary["sources_unanswered"]:
         found.append(f"Albert did not answer for {unanswered} source ids; the next cycle asks again")
     return found

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from socket import gethostname
 from typing import TYPE_CHECKING
 
 from syncd.errors import UsageError
 from syncd.opening import database_backend
 from syncd.status.server import listen, serve
-from syncd.status.snapshot import Readings
+from syncd.status.snapshot import DaemonIdentity, Readings
+from syncd.urls import origin, shown_database
+from syncd.version import program_version
 
 if TYPE_CHECKING:
     from socket import socket
@@ -63,5 +66,19 @@ def status_server(
         wal=wal,
         refused=lambda: flows.session.refused or flows.push.refused is not None,
         pass_interval=settings.syncd_pass_interval,
+        identity=identity_of(settings, flows),
     )
     return serve(readings, metrics, listener, settings.syncd_status_host, log)
+
+
+def identity_of(settings: Settings, flows: Flows) -> DaemonIdentity:
+    """Return what tells this daemon from others."""
+    return DaemonIdentity(
+        version=program_version(),
+        origin=origin(settings.albert_base_url),
+        tenant=lambda: flows.tenant.pinned.tenant_id,
+        host=gethostname(),
+        database=shown_database(settings.syncd_database_url.get_secret_value()),
+        started_at=flows.clock.now(),
+        leads=lambda: flows.leadership.leads,
+    )

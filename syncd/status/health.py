@@ -1,111 +1,211 @@
-"""What is wrong, in words that a tired person understands, each with the command to type. Pure."""
+"""The health of a mirror: everything that needs a person, each with a code, a text and a command. Pure.
+
+`syncd status`, `/status.json`, the status page, `/readyz`, `health.changed` and `syncd doctor` all show what `assess`
+returns. The daemon passes its own view. Without a daemon the database alone is judged.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from syncd.records.enums import PassReason, PassState
 from syncd.rules.identity import Identity, same_tenant
+from syncd.status.problem_codes import PROBLEMS, ProblemCode
 
 MISSED_PASSES = 3
 """Intervals without a complete pass after which the mirror counts as stale."""
-QUARANTINE = "run: syncd quarantine list, and for items that may be ignored: syncd quarantine accept ID"
 LEEWAY = 60.0
 """Seconds on top of them, for the passes' own length."""
+DOCTOR = "syncd doctor"
+QUARANTINE = "syncd quarantine list, and for items that may be ignored: syncd quarantine accept ID"
 
 
-def problems(overview: Mapping[str, Any], *, pass_interval: float, named: Identity | None = None) -> list[str]:
-    """Say what needs a person; nothing when all is well.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that needs a person; `command` is what to type."""
+
+    code: ProblemCode
+    text: str
+    command: str | None
+
+    def __str__(self) -> str:
+        return sentence(self.text, self.command)
+
+    def as_dict(self) -> dict[str, str | None]:
+        """Return it for JSON."""
+        return {"code": self.code.value, "text": self.text, "command": self.command}
+
+
+def sentence(text: str, command: str | None) -> str:
+    """Return a problem in one line, with the command to type."""
+    if command is None:
+        return text
+    return f"{text} run: {command}" if text.endswith("?") else f"{text}; run: {command}"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What needs a person: `problems` soon, `notices` in office hours."""
+
+    problems: tuple[Problem, ...]
+    notices: tuple[Problem, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing urgent was found."""
+        return not self.problems
+
+    @property
+    def not_ready(self) -> tuple[Problem, ...]:
+        """The problems for which `/readyz` answers 503."""
+        return tuple(one for one in self.problems if not PROBLEMS[one.code].ready)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonView:
+    """What a running daemon knows beyond its database.
+
+    Attributes
+    ----------
+    unreadable : str | None
+        Why the database cannot be read now; None if it can be.
+    stalled : tuple[str, ...]
+        The loops without progress.
+    failing : tuple[str, ...]
+        Work that failed again and again with the same error.
+    refused : bool
+        Albert refuses the credentials.
+    waiting : bool
+        Writes wait for a lock, for room on the disk, or for the server.
+    """
+
+    unreadable: str | None = None
+    stalled: tuple[str, ...] = ()
+    failing: tuple[str, ...] = ()
+    refused: bool = False
+    waiting: bool = False
+
+
+def assess(
+    overview: Mapping[str, Any] | None,
+    *,
+    pass_interval: float,
+    named: Identity | None = None,
+    daemon: DaemonView | None = None,
+) -> Health:
+    """Find everything that needs a person.
 
     Parameters
     ----------
-    overview : Mapping[str, Any]
-        What `mirror.views.overview` returns.
+    overview : Mapping[str, Any] | None
+        What `mirror.read.views.overview` returns; None if the database cannot be read.
     pass_interval : float
         Seconds between the starts of passes.
     named : Identity | None
-        The tenant that the settings name; None where that is known to be the one of the database.
+        The tenant that the settings name; None if it is known to be the one of the database.
+    daemon : DaemonView | None
+        The view of the daemon that asks; None if the database alone is judged.
     """
-    fresh = overview["freshness"]
-    found = []
-    age = fresh["age_seconds"]
-    last = next((row for row in overview["passes"] if row["state"] != "running"), None)
-    why = f" (pass {last['id']} is {last['state']}: {last['error']})" if last and last["error"] else ""
-    if age is None:
-        found.append(
-            f"no pass has been completed yet{why}; {remedy(last, 'run: syncd once, or see the log of syncd run')}"
-        )
-    elif age > MISSED_PASSES * pass_interval + LEEWAY:
-        found.append(f"the mirror is {duration(age)} old{why}; {remedy(last, 'is syncd run alive? run: syncd doctor')}")
-    elif last and last["state"] in {"failed", "partial"}:
-        otherwise = "the next one may be; if it is not, run: syncd doctor"
-        found.append(f"the last pass was not complete{why}; {remedy(last, otherwise)}")
-    if fresh["held_pass_id"] is not None:
-        held = fresh["held_pass_id"]
-        found.append(f"pass {held} holds deletions for your decision; run: syncd deletions list")
-    elif last and last["state"] == PassState.HELD and last["reason"] == PassReason.KNOWN_SESSIONS_GONE:
-        found.append(
-            f"pass {last['id']} is held although its hold was rejected, because Albert knows none of the sessions that "
-            "it requested first; fix the credentials or ALBERT_BASE_URL, or run: syncd deletions list --all"
-        )
-    if fresh["operations_dead"]:
-        found.append(dead_operations(fresh["operations_dead"]))
-    return [*identity_problems(overview["identity"], named), *found]
+    found = list(_of_daemon(daemon)) if daemon is not None else []
+    if overview is not None:
+        found += _of_identity(overview["identity"], named)
+        found += _of_passes(overview, pass_interval, beside_daemon=daemon is not None)
+        found += _of_queue(overview)
+    return Health(
+        tuple(one for one in found if PROBLEMS[one.code].urgent),
+        tuple(one for one in found if not PROBLEMS[one.code].urgent),
+    )
 
 
-def identity_problems(identity: Mapping[str, Any], named: Identity | None) -> list[str]:
-    """Say why the database does not act, or does not apply operations, although nothing failed.
+def _of_daemon(daemon: DaemonView) -> Iterator[Problem]:
+    if daemon.stalled:
+        text = f"no progress in: {', '.join(daemon.stalled)}; restart syncd run, and keep its log"
+        yield Problem(ProblemCode.LOOP_STALLED, text, None)
+    if daemon.unreadable is not None:
+        yield Problem(ProblemCode.DATABASE_UNREADABLE, daemon.unreadable, DOCTOR)
+    for failure in daemon.failing:
+        yield Problem(ProblemCode.WORK_FAILING, failure, DOCTOR)
+    if daemon.refused:
+        text = "Albert refuses the credentials; the queue is paused; fix them"
+        yield Problem(ProblemCode.CREDENTIALS_REFUSED, text, DOCTOR)
+    if daemon.waiting:
+        text = "writes wait for a lock, for room on the disk or for the server, and continue by themselves; see: df -h"
+        yield Problem(ProblemCode.DATABASE_WAITING, text, DOCTOR)
 
-    Parameters
-    ----------
-    identity : Mapping[str, Any]
-        What `mirror.read.views.stored_identity` returns.
-    named : Identity | None
-        The tenant that the settings name, if they are to be compared.
-    """
-    found, pinned = [], Identity(identity["origin"], identity["tenant_id"])
+
+def _of_identity(identity: Mapping[str, Any], named: Identity | None) -> Iterator[Problem]:
+    """Find why the database does not act, or does not apply operations, although nothing failed."""
+    pinned = Identity(identity["origin"], identity["tenant_id"])
     if identity["moved_to"] is not None:
-        found.append(
+        text = (
             f"the database was moved to {identity['moved_to']} and does not act; point SYNCD_DATABASE_URL there, or "
-            "use this one again: syncd migrate-store --unmark"
+            "use this one again"
         )
+        yield Problem(ProblemCode.DATABASE_MOVED, text, "syncd migrate-store --unmark")
     if named is not None and not same_tenant(pinned, named):
-        found.append(
-            f"the database mirrors {pinned}, but the settings name {named}; fix ALBERT_BASE_URL or the credentials, "
-            "or run: syncd tenant accept"
+        text = (
+            f"the database mirrors {pinned}, but the settings name {named}; fix ALBERT_BASE_URL or the credentials, or "
+            "accept the other tenant"
         )
+        yield Problem(ProblemCode.TENANT_MISMATCH, text, "syncd tenant accept")
     if count := identity["operations_on_hold"]:
-        held = _counted(count, "operation is on hold", "operations are on hold")
-        found.append(f"{held} since a restore; run: syncd operations list, then release or cancel them")
-    return found
+        text = f"{_counted(count, 'operation is on hold', 'operations are on hold')} since a restore"
+        command = "syncd operations list --on-hold, then release or cancel them"
+        yield Problem(ProblemCode.OPERATIONS_ON_HOLD, text, command)
 
 
-def remedy(ended: Mapping[str, Any] | None, otherwise: str) -> str:
+def _of_passes(overview: Mapping[str, Any], pass_interval: float, *, beside_daemon: bool) -> Iterator[Problem]:
+    fresh, age = overview["freshness"], overview["freshness"]["age_seconds"]
+    ended = next((row for row in overview["passes"] if row["state"] != PassState.RUNNING), None)
+    why = f" (pass {ended['id']} is {ended['state']}: {ended['error']})" if ended and ended["error"] else ""
+    if age is None:
+        if ended is not None or not beside_daemon:  # beside a daemon, a mirror without a pass is just young
+            command = DOCTOR if beside_daemon else "syncd once, or see the log of syncd run"
+            yield Problem(ProblemCode.NO_COMPLETE_PASS, f"no pass has been complete yet{why}", _remedy(ended, command))
+    elif age > MISSED_PASSES * pass_interval + LEEWAY:
+        text = f"the mirror is {duration(age)} old{why}" + ("" if beside_daemon else "; is syncd run alive?")
+        yield Problem(ProblemCode.MIRROR_STALE, text, _remedy(ended, DOCTOR))
+    elif ended and ended["state"] in {PassState.FAILED, PassState.PARTIAL}:
+        text = f"the last pass was not complete{why}; the next one may be"
+        yield Problem(ProblemCode.PASS_NOT_COMPLETE, text, _remedy(ended, DOCTOR))
+    if fresh["held_pass_id"] is not None:
+        text = f"pass {fresh['held_pass_id']} holds deletions for your decision"
+        yield Problem(ProblemCode.DELETIONS_HELD, text, "syncd deletions list")
+    elif ended and ended["state"] == PassState.HELD and ended["reason"] == PassReason.KNOWN_SESSIONS_GONE:
+        text = (
+            f"pass {ended['id']} is held although its hold was rejected, because Albert knows none of the sessions "
+            "that it requested first; fix the credentials or ALBERT_BASE_URL, or decide again"
+        )
+        yield Problem(ProblemCode.KNOWN_SESSIONS_GONE, text, "syncd deletions list --all")
+
+
+def _of_queue(overview: Mapping[str, Any]) -> Iterator[Problem]:
+    fresh, operations = overview["freshness"], overview["operations"]
+    if dead := fresh["operations_dead"]:
+        yield dead_operations(dead)
+    if unreadable := fresh["quarantined_items"]:
+        text = _counted(unreadable, "listed item cannot be read", "listed items cannot be read")
+        yield Problem(ProblemCode.ITEMS_UNREADABLE, text, "syncd quarantine list")
+    if conflicts := overview["sources"].get("conflict", 0):
+        text = _counted(conflicts, "source id is contradictory", "source ids are contradictory")
+        yield Problem(ProblemCode.SOURCES_IN_CONFLICT, text, "syncd sources list --state conflict")
+    if unknown := operations.get("unknown", 0):
+        lost = _counted(unknown, "operation's answer was lost", "operations' answers were lost")
+        command = "syncd operations list --state unknown"
+        yield Problem(ProblemCode.OPERATIONS_UNKNOWN, f"{lost}; look-ups settle it by themselves", command)
+
+
+def dead_operations(count: int) -> Problem:
+    """Return the problem that operations are dead."""
+    text = _counted(count, "operation is dead", "operations are dead")
+    return Problem(ProblemCode.OPERATIONS_DEAD, text, "syncd operations list --state dead")
+
+
+def _remedy(ended: Mapping[str, Any] | None, otherwise: str) -> str:
     """Return what to do about passes that end as the last one did."""
     return QUARANTINE if ended is not None and ended["reason"] == PassReason.ITEM_WITHOUT_ID else otherwise
-
-
-def dead_operations(count: int) -> str:
-    """Say that operations are dead."""
-    return f"{_counted(count, 'operation is dead', 'operations are dead')}; run: syncd operations list --state dead"
-
-
-def notices(overview: Mapping[str, Any]) -> list[str]:
-    """Say what is worth a look by day: nothing is at stake, and the mirror counts as healthy."""
-    unreadable = overview["freshness"]["quarantined_items"]
-    conflicts, unknown = overview["sources"].get("conflict", 0), overview["operations"].get("unknown", 0)
-    found = []
-    if unreadable:
-        items = _counted(unreadable, "listed item cannot be read", "listed items cannot be read")
-        found.append(f"{items}; run: syncd quarantine list")
-    if conflicts:
-        ids = _counted(conflicts, "source id is contradictory", "source ids are contradictory")
-        found.append(f"{ids}; run: syncd sources list --state conflict")
-    if unknown:
-        lost = _counted(unknown, "operation's answer was lost", "operations' answers were lost")
-        found.append(f"{lost}; look-ups settle it by themselves; run: syncd operations list --state unknown")
-    return found
 
 
 def _counted(count: int, one: str, many: str) -> str:

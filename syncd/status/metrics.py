@@ -20,6 +20,7 @@ from syncd.albert import AlbertConnectError, AlbertLostError, AlbertResponseErro
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.read.stats import PassTotals, Snapshot
 from syncd.mirror.schema.enums import CHANGES, ENDED
+from syncd.status.problem_codes import PROBLEMS
 from syncd.version import program_version
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Metrics:
     def __init__(self) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
+        for collector in (prometheus_client.ProcessCollector, prometheus_client.PlatformCollector):
+            collector(registry=self.registry)
         self._requests = prometheus_client.Counter(
             "syncd_requests_total",
             "Requests to Albert by method (TOKEN: to the token endpoint) and outcome.",
@@ -107,6 +110,12 @@ def _mirror(snapshot: Snapshot, totals: PassTotals) -> Iterator[Metric]:
         "Seconds since the last complete pass ended; +Inf when there was none.",
         float("inf") if age is None else age,
     )
+    for name, column, text in (
+        ("syncd_last_complete_pass_timestamp_seconds", "last_complete_pass_at", "the last complete pass ended"),
+        ("syncd_last_listed_timestamp_seconds", "last_listed_at", "the last pass whose every page was read ended"),
+    ):
+        at = fresh[column]
+        yield _gauge(name, f"When {text}, in Unix time; 0 before it.", 0.0 if at is None else at.timestamp())
     sessions = GaugeMetricFamily("syncd_sessions", "Sessions in the mirror; a missing one is live.", labels=["state"])
     for state in ("live", "missing", "deleted"):
         sessions.add_metric([state], fresh[f"{state}_sessions"])
@@ -167,3 +176,15 @@ def _daemon(readings: Readings, snapshot: Snapshot) -> Iterator[Metric]:
         "What runs.",
         {"version": program_version(), "python": platform.python_version(), "sqlite": sqlite3.sqlite_version},
     )
+    identity = readings.identity
+    yield InfoMetricFamily(
+        "syncd_mirror", "What is mirrored.", {"origin": identity.origin, "tenant": identity.tenant() or ""}
+    )
+    yield _gauge("syncd_leader", "1 while this daemon takes the passes.", identity.leads())
+    yield _gauge("syncd_replicas", "Daemons that run on the database.", max(len(snapshot.replicas), 1))
+    problems = GaugeMetricFamily("syncd_problems", "1 for each problem that needs a person.", labels=["code"])
+    found = {one.code for one in readings.assess_snapshot(snapshot).problems}
+    for code, kind in PROBLEMS.items():
+        if kind.urgent:
+            problems.add_metric([code.value], code in found)
+    yield problems

@@ -7,152 +7,88 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any
 
 from syncd.mirror.schema import enums
-from syncd.records.enums import PassReason
 from syncd.status import plots
-from syncd.status.health import duration, notices, problems, remedy
-from syncd.status.style import STYLE
+from syncd.status.health import duration
+from syncd.status.snapshot import without_foreign_text
 
 if TYPE_CHECKING:
     from syncd.mirror.read.stats import Snapshot
+    from syncd.status.health import Health, Problem
+    from syncd.status.snapshot import DaemonIdentity
 
 REFRESH_SECONDS = 30
-OTHERWISE = "see the log"
 LAST_SHOWN = 6
 
-_PAGE = Template("""\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="refresh" content="$refresh">
-<meta name="color-scheme" content="light dark">
-<title>$title · syncd</title>
-<link rel="icon" href="data:,">
-<style nonce="$nonce">$style</style>
-</head>
-<body>
-<header class="$tone">
-<p class="brand">syncd</p>
-<h1>$verdict</h1>
-<p class="sub">$sub</p>
-</header>
-<main>
-$needs
-$body
-</main>
-<footer>$at · refreshes every $refresh s ·
-<a href="/metrics">metrics</a> · <a href="/readyz">readiness</a></footer>
-</body>
-</html>
-""")
+_PAGE = Template((files("syncd.status") / "page.html").read_text(encoding="utf-8"))
+_STYLE = (files("syncd.status") / "page.css").read_text(encoding="utf-8")
 
 
-def render(
-    snapshot: Snapshot | None, *, pass_interval: float, refused: bool, waiting: bool, trouble: str | None, nonce: str
-) -> str:
+def render(health: Health, snapshot: Snapshot | None, *, identity: DaemonIdentity, nonce: str) -> str:
     """Return the page.
 
     Parameters
     ----------
     snapshot : Snapshot | None
         None when the database cannot be read.
-    pass_interval : float
-        Seconds between the starts of passes.
-    refused : bool
-        Whether Albert refuses the credentials.
-    waiting : bool
-        Whether writes wait for a lock or for room on the disk.
-    trouble : str | None
-        What is wrong with the daemon itself.
     nonce : str
         What the Content-Security-Policy lets the page's style by.
     """
-    needs = [trouble] if trouble else []
-    if refused:
-        needs.append("Albert refuses the credentials; the queue rests; mend them, then run: syncd doctor")
-    if waiting:
-        needs.append(
-            "writes wait for a lock or for room on the disk, and go on by themselves; see: df -h, syncd doctor"
-        )
-    overview = None if snapshot is None else told_by_kind(snapshot.overview)
-    if overview is not None:
-        needs += _problems(overview, pass_interval)
-    worth_a_look = [] if overview is None else notices(overview)
-    verdict, sub = _verdict(overview, needs, worth_a_look)
+    overview = None if snapshot is None else without_foreign_text(snapshot.overview)
+    verdict, sub = _verdict(overview, health)
     return _PAGE.substitute(
         refresh=REFRESH_SECONDS,
         title=escape(verdict),
         nonce=escape(nonce),
-        style=STYLE,
+        style=_STYLE,
         tone={"Fresh": "fresh", "Starting": "starting"}.get(verdict, "needs"),
         verdict=escape(verdict),
         sub=escape(sub),
-        needs=_list(needs, "todo", "What to do") + _list(worth_a_look, "look", "Worth a look"),
+        needs=_list(health.problems, "todo", "What to do") + _list(health.notices, "look", "Worth a look"),
         body="" if overview is None else _body(overview),
+        who=escape(_who(identity, snapshot)),
         at="Not read" if snapshot is None else f"Read at {snapshot.at:%Y-%m-%d %H:%M:%S} UTC",
     )
 
 
-def told_by_kind(overview: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an overview whose passes give their reasons by code, without any text that came from outside."""
-    passes = [{**row, "error": kind(row["error"], row["reason"])} for row in overview["passes"]]
-    return {**overview, "passes": passes}
+def _who(identity: DaemonIdentity, snapshot: Snapshot | None) -> str:
+    """Return which daemon answers, for which tenant."""
+    tenant = identity.tenant()
+    albert = identity.origin if tenant is None else f"{identity.origin}, tenant {tenant}"
+    others = 0 if snapshot is None else len(snapshot.replicas)
+    role = "" if others < 2 else f" ({'takes the passes' if identity.leads() else 'on standby'}, {others} replicas)"  # noqa: PLR2004 - two
+    return f"syncd {identity.version} on {identity.host}{role} · {albert}"
 
 
-def kind(error: str | None, reason: str | None) -> str | None:
-    """Return a phrase for the reason of a pass; None for a pass without one.
-
-    A newer syncd may have written a code that this one does not know.
-    """
-    if error is None:
-        return None
-    return PassReason(reason).text if reason in set(PassReason) else OTHERWISE
-
-
-def _problems(overview: Mapping[str, Any], pass_interval: float) -> list[str]:
-    """Return what needs a person; beside a running daemon, a mirror without a complete pass may just be young."""
-    found = problems(overview, pass_interval=pass_interval)
-    if overview["freshness"]["age_seconds"] is not None:
-        return found
-    ended = [row for row in overview["passes"] if row["finished_at"] is not None]
-    if not ended:
-        return found[1:]
-    why = f": pass {ended[0]['id']} is {ended[0]['state']} ({ended[0]['error']})"
-    return [f"no pass has been completed yet{why}; {remedy(ended[0], 'run: syncd doctor')}", *found[1:]]
-
-
-def _verdict(overview: Mapping[str, Any] | None, needs: Sequence[str], worth_a_look: Sequence[str]) -> tuple[str, str]:
+def _verdict(overview: Mapping[str, Any] | None, health: Health) -> tuple[str, str]:
     if overview is None:
         return "Needs you", "nothing is known of the mirror right now"
     fresh = overview["freshness"]
     age = fresh["age_seconds"]
     sessions = f"{fresh['live_sessions']:,} live sessions"
-    sub = f"{sessions}; no pass has been completed yet" if age is None else f"{sessions}, as of {duration(age)} ago"
-    if needs:
+    sub = f"{sessions}; no pass has been complete yet" if age is None else f"{sessions}, as of {duration(age)} ago"
+    if not health.healthy:
         return "Needs you", sub
     if age is None:
         return "Starting", f"{sessions} so far; the first pass is under way. Nothing to do."
-    return "Fresh", f"{sub}. {'Nothing urgent' if worth_a_look else 'Nothing to do'}."
+    return "Fresh", f"{sub}. {'Nothing urgent' if health.notices else 'Nothing to do'}."
 
 
-def _list(found: Sequence[str], style: str, title: str) -> str:
+def _list(found: Sequence[Problem], style: str, title: str) -> str:
     if not found:
         return ""
-    items = "\n".join(f"<li>{_with_command(one)}</li>" for one in found)
+    items = "\n".join(f'<li id="{one.code.value}">{_item(one)}</li>' for one in found)
     return f'<section class="{style}"><h2>{title}</h2><ul>\n{items}\n</ul></section>'
 
 
-def _with_command(need: str) -> str:
-    """Set the command to type apart: what follows the last `run: `."""
-    words, told, command = need.rpartition("run: ")
-    if not told:
-        return escape(need)
-    return f"{escape(words.rstrip().rstrip(';'))}<code>{escape(command)}</code>"
+def _item(problem: Problem) -> str:
+    """Set the command to type apart."""
+    command = "" if problem.command is None else f"<code>{escape(problem.command)}</code>"
+    return f"{escape(problem.text)}{command}"
 
 
 def _body(overview: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The status server: GET and HEAD on four paths, bounded in every direction, deaf to foreign Host headers.
+"""The status server: GET and HEAD on five paths, bounded in every direction, deaf to foreign Host headers.
 
 A page in a browser may make a name of its own point at this port (DNS rebinding); its requests then carry that name as
 their Host. So names are refused that are not this machine's: answered are `localhost`, the loopback addresses, the
@@ -23,10 +23,10 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from syncd.errors import UsageError
-from syncd.logs import safe_text
 from syncd.status import page
+from syncd.status.document import document, encode, of_daemon
 from syncd.status.metrics import Metrics, exposition
-from syncd.status.snapshot import NotReadError, Readings
+from syncd.status.snapshot import NotReadError, Readings, without_foreign_text
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -169,6 +169,7 @@ class RequestHandler:
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/metrics": self._scrape,
+            "/status.json": self._status,
             "/": self._page,
         }
 
@@ -181,7 +182,11 @@ class RequestHandler:
             refused.headers["Allow"] = "GET, HEAD"
             return refused
         answer = self._paths.get(request.path)
-        return await answer() if answer is not None else _text(404, "there are /, /livez, /readyz and /metrics")
+        return (
+            await answer()
+            if answer is not None
+            else _text(404, "there are /, /status.json, /livez, /readyz and /metrics")
+        )
 
     async def _livez(self) -> web.Response:
         stalled = self._readings.watchdog.stalled()
@@ -193,12 +198,19 @@ class RequestHandler:
         try:
             await self._readings.at_head.latest()
         except NotReadError as error:
-            return _text(503, str(error))
-        if self._readings.refused():
-            return _text(503, "Albert refuses the credentials; run: syncd doctor")
-        if failing := self._readings.database.failures.repeated():
-            return _text(503, "\n".join(safe_text(str(failure)) for failure in failing))
+            health = self._readings.assess_snapshot(None, unreadable=str(error))
+        else:
+            health = self._readings.assess_snapshot(None)
+        if health.not_ready:
+            return _text(503, "\n".join(map(str, health.not_ready)))
         return _text(200, "ok")
+
+    async def _status(self) -> web.Response:
+        health, snapshot = await self._readings.assess()
+        overview = None if snapshot is None else without_foreign_text(snapshot.overview)
+        body = encode(document(health, overview, of_daemon(self._readings.identity, snapshot)))
+        status = 200 if snapshot is not None else 503
+        return web.Response(status=status, body=body, headers={**SAFE, "Content-Type": "application/json"})
 
     async def _scrape(self) -> web.Response:
         try:
@@ -213,22 +225,8 @@ class RequestHandler:
             f"default-src 'none'; style-src 'nonce-{nonce}'; img-src data:; "
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        trouble = None
-        try:
-            snapshot = await self._readings.snapshot.latest()
-        except NotReadError:
-            snapshot, trouble = None, "the database cannot be read; run: syncd doctor"
-        stalled = self._readings.watchdog.stalled()
-        if stalled:
-            trouble = f"no progress in: {', '.join(stalled)}; restart syncd run, and keep its log"
-        text = page.render(
-            snapshot,
-            pass_interval=self._readings.pass_interval,
-            refused=self._readings.refused(),
-            waiting=self._readings.database.waiting,
-            trouble=trouble,
-            nonce=nonce,
-        )
+        health, snapshot = await self._readings.assess()
+        text = page.render(health, snapshot, identity=self._readings.identity, nonce=nonce)
         status = 200 if snapshot is not None else 503
         headers = {**SAFE, "Content-Security-Policy": policy}
         return web.Response(status=status, text=text, content_type="text/html", headers=headers)

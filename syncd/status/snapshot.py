@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from syncd.errors import SyncdError
+from syncd.logs import safe_text
 from syncd.mirror.read import stats
 from syncd.mirror.read.stats import PassTotals
 from syncd.mirror.schema import migrate
+from syncd.records.enums import PassReason
+from syncd.status.health import DaemonView, assess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Database
+    from syncd.mirror.read.stats import Snapshot
+    from syncd.status.health import Health
     from syncd.status.wal_monitor import WalWatch
     from syncd.status.watchdog import Watchdog
 
@@ -25,6 +31,10 @@ T = TypeVar("T")
 FRESH_SECONDS = 1.0
 PATIENCE = 4.0
 """Seconds that an answer waits for the database; probes give up soon after."""
+
+
+OTHERWISE = "see the log"
+"""What is said of a reason that has no code."""
 
 
 class NotReadError(SyncdError):
@@ -77,12 +87,40 @@ class Shared(Generic[T]):
                 await self._reading
 
 
+@dataclass(frozen=True, kw_only=True)
+class DaemonIdentity:
+    """What tells one daemon from another.
+
+    Parameters
+    ----------
+    origin : str
+        Scheme, host and port of Albert.
+    tenant : Callable[[], str | None]
+        The tenant of the database, as far as it is known.
+    database : str
+        Its URL without the password.
+    started_at : datetime
+        By the shared clock.
+    leads : Callable[[], bool]
+        Whether this daemon takes the passes.
+    """
+
+    version: str
+    origin: str
+    tenant: Callable[[], str | None]
+    host: str
+    database: str
+    started_at: datetime
+    leads: Callable[[], bool]
+
+
 @dataclass
 class Readings:
     """The daemon's measures: what it reads of the mirror, and what it knows itself.
 
     Parameters
     ----------
+    identity : DaemonIdentity
     refused : Callable[[], bool]
         Whether Albert refuses the credentials.
     pass_interval : float
@@ -95,6 +133,7 @@ class Readings:
     wal: WalWatch
     refused: Callable[[], bool]
     pass_interval: float
+    identity: DaemonIdentity
     totals: PassTotals = field(default_factory=PassTotals)
 
     def __post_init__(self) -> None:
@@ -109,6 +148,42 @@ class Readings:
         await self.snapshot.aclose()
         await self.at_head.aclose()
 
+    async def assess(self) -> tuple[Health, Snapshot | None]:
+        """Return the health by the daemon's view, and the snapshot that it was found in; None if there is none."""
+        try:
+            snapshot = await self.snapshot.latest()
+        except NotReadError as error:
+            return self.assess_snapshot(None, unreadable=str(error)), None
+        return self.assess_snapshot(snapshot), snapshot
+
+    def assess_snapshot(self, snapshot: Snapshot | None, *, unreadable: str | None = None) -> Health:
+        """Return the health as a snapshot and the daemon's own state show it."""
+        view = DaemonView(
+            unreadable=None if unreadable is None else safe_text(unreadable),
+            stalled=tuple(self.watchdog.stalled()),
+            failing=tuple(safe_text(str(failure)) for failure in self.database.failures.repeated()),
+            refused=self.refused(),
+            waiting=self.database.waiting,
+        )
+        overview = None if snapshot is None else without_foreign_text(snapshot.overview)
+        return assess(overview, pass_interval=self.pass_interval, daemon=view)
+
     def wal_bytes(self) -> int | None:
         """Return the size of the write-ahead log; None where there is none."""
         return self.database.store.wal_bytes()
+
+
+def without_foreign_text(overview: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an overview whose passes give their reasons by code, without any text that came from outside."""
+    passes = [{**row, "error": describe_reason(row["error"], row["reason"])} for row in overview["passes"]]
+    return {**overview, "passes": passes}
+
+
+def describe_reason(error: str | None, reason: str | None) -> str | None:
+    """Return a phrase for the reason of a pass; None for a pass without one.
+
+    A newer syncd may have written a code that this one does not know.
+    """
+    if error is None:
+        return None
+    return PassReason(reason).text if reason in set(PassReason) else OTHERWISE

@@ -184,7 +184,7 @@ def test_status_tells_of_an_empty_mirror(syncd: Call) -> None:
     assert syncd("migrate", "--json").data == {"before": HEAD, "after": HEAD}
     shown = syncd("status")
     assert shown.code == 1
-    assert "no pass has been completed yet" in shown.out
+    assert "no pass has been complete yet" in shown.out
 
 
 def test_status_reads_the_same_without_sqlalchemy(syncd: Call) -> None:

@@ -13,7 +13,7 @@ import structlog
 
 from syncd.status.metrics import Metrics
 from syncd.status.server import listen, serve
-from syncd.status.snapshot import Readings
+from syncd.status.snapshot import DaemonIdentity, Readings
 from syncd.status.wal_monitor import WalWatch
 from syncd.status.watchdog import Watchdog
 from tests.helpers.harness import World, world
@@ -84,6 +84,15 @@ async def served(folder: Path, *, host: str = "127.0.0.1", **options: Any) -> As
             wal=WalWatch(database=w.database, clock=w.clock, log=log),
             refused=lambda: credentials["refused"],
             pass_interval=PASS_INTERVAL,
+            identity=DaemonIdentity(
+                version="1.2.3",
+                origin="https://albert.test",
+                tenant=lambda: "TEN1",
+                host="host-1",
+                database=str(w.database.url),
+                started_at=w.clock.now(),
+                leads=lambda: True,
+            ),
         )
         async with serve(readings, metrics, listen(host, 0), host, log) as url:
             yield Served(w, url, readings, watchdog, metrics, credentials)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from syncd.records.enums import PassReason
-from syncd.status.health import duration, notices, problems
+from syncd.status.health import DaemonView, assess, duration
+from syncd.status.problem_codes import PROBLEMS, ProblemCode
 
 UNKNOWN = "syncd operations list --state unknown"
 
@@ -30,6 +31,45 @@ def overview(
         "identity": {**identity, "operations_on_hold": 0}, "freshness": fresh, "operations": operations or {},
         "sources": {"conflict": conflicts}, "passes": rows,
     }  # fmt: skip
+
+
+def problems(given: dict[str, Any], **how: Any) -> list[str]:
+    return [str(one) for one in assess(given, **how).problems]
+
+
+def notices(given: dict[str, Any]) -> list[str]:
+    return [str(one) for one in assess(given, pass_interval=300).notices]
+
+
+def codes(given: dict[str, Any] | None, daemon: DaemonView) -> list[str]:
+    return [one.code.value for one in assess(given, pass_interval=300, daemon=daemon).problems]
+
+
+@pytest.mark.parametrize(
+    ("daemon", "code"),
+    [
+        (DaemonView(unreadable="the database cannot be read"), ProblemCode.DATABASE_UNREADABLE),
+        (DaemonView(stalled=("passes",)), ProblemCode.LOOP_STALLED),
+        (DaemonView(failing=("operations.claim failed 3 times",)), ProblemCode.WORK_FAILING),
+        (DaemonView(refused=True), ProblemCode.CREDENTIALS_REFUSED),
+        (DaemonView(waiting=True), ProblemCode.DATABASE_WAITING),
+    ],
+)
+def test_what_only_the_daemon_knows_is_a_problem(daemon: DaemonView, code: ProblemCode) -> None:
+    assert codes(overview(), daemon) == codes(None, daemon) == [code]
+    assert bool(assess(None, pass_interval=300, daemon=daemon).not_ready) is not PROBLEMS[code].ready
+
+
+def test_beside_a_daemon_a_mirror_without_a_pass_is_young_and_a_stale_one_does_not_ask_for_the_daemon() -> None:
+    assert codes(overview(age_seconds=None), DaemonView()) == []
+    assert codes(overview(("running", None), age_seconds=None), DaemonView()) == []
+    assert codes(overview(("failed", "down"), age_seconds=None), DaemonView()) == [ProblemCode.NO_COMPLETE_PASS]
+    (stale,) = assess(overview(age_seconds=4000.0), pass_interval=300, daemon=DaemonView()).problems
+    assert "is syncd run alive" not in stale.text
+
+
+def test_every_code_has_its_meaning() -> None:
+    assert set(PROBLEMS) == set(ProblemCode)
 
 
 def test_mirror_in_order_needs_nobody_and_nothing_is_worth_a_look() -> None:

@@ -21,10 +21,12 @@ import anyio
 from syncd.aio import task_group
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.db import locks, postgresql
+from syncd.mirror.db.dialects import by_dialect
 from syncd.mirror.db.retries import Retries
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
+    from sqlalchemy import Connection
 
     from syncd.clock import Clock
 
@@ -36,15 +38,19 @@ PING_TIMEOUT = 5.0
 # A transaction that stays open for the lock is READ COMMITTED: between its statements it has no snapshot, so that
 # VACUUM need not wait for it.
 _TRY = "SELECT pg_backend_pid(), pg_try_advisory_{scope}lock{shared}($1, hashtext(current_schema()))"
-_HOLDER = """
-SELECT a.application_name || ' (PostgreSQL process ' || a.pid || ', since ' ||
-    date_trunc('second', a.backend_start) || ')'
+_HOLDERS = """
 FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid::bigint = $1
     AND l.objid::bigint = (hashtext(current_schema())::bigint & 4294967295)
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_HOLDER = f"""
+SELECT a.application_name || ' (PostgreSQL process ' || a.pid || ', since ' ||
+    date_trunc('second', a.backend_start) || ')'
+{_HOLDERS.strip()}
 ORDER BY a.backend_start LIMIT 1
 """
+_REPLICAS = f"SELECT a.application_name {_HOLDERS.strip()} ORDER BY a.application_name"
 
 
 class Leadership(Protocol):
@@ -52,6 +58,11 @@ class Leadership(Protocol):
 
     alone: bool
     """Whether no other daemon can be at work on the database."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process takes the passes."""
+        ...
 
     async def run(
         self, work: Callable[[], Awaitable[None]], *, on_change: Callable[[str], None], on_standby: Callable[[], None]
@@ -82,6 +93,7 @@ class SingleLeader:
     """The leadership of the only daemon: it never changes."""
 
     alone = True
+    leads = True
 
     async def run(
         self,
@@ -95,6 +107,20 @@ class SingleLeader:
 
     async def require(self) -> None:
         """Return: this process leads."""
+
+
+def _no_replicas(_connection: Connection) -> list[str]:
+    """Return nothing: the daemon of a SQLite file is alone."""
+    return []
+
+
+def _running_replicas(connection: Connection) -> list[str]:
+    statement = _REPLICAS.replace("$1", str(locks.PRESENCE))
+    return list(connection.exec_driver_sql(statement).scalars())
+
+
+replicas = by_dialect(sqlite=_no_replicas, postgresql=_running_replicas)
+"""Returns the names of the daemons that run on a database, as far as the role may see them: `syncd host:pid`."""
 
 
 @dataclass
@@ -190,6 +216,11 @@ class Replica:
             on_standby()
             await self.clock.sleep(TRY_SECONDS)
         on_change("leading")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process takes the passes."""
+        return self._leading
 
     async def _try(self) -> bool:
         self._leading = self._leading or await self._take(locks.LEADER)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from syncd.mirror.db import leader
 from syncd.mirror.db.dialects import PerDialect
 from syncd.mirror.read import views
 from syncd.mirror.schema import migrate
@@ -15,7 +16,7 @@ from syncd.mirror.schema.enums import CHANGES, ENDED
 from syncd.mirror.schema.tables import operations, passes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -64,12 +65,15 @@ class Snapshot:
         Since when the longest waiting operation is due, those behind a blocked one included.
     database_bytes : int
         The database's size, without its WAL.
+    replicas : Sequence[str]
+        The daemons that run on the database, on PostgreSQL; empty on SQLite.
     """
 
     at: datetime
     overview: Mapping[str, Any]
     oldest_due: datetime | None
     database_bytes: int
+    replicas: Sequence[str]
 
 
 def snapshot(connection: Connection, totals: PassTotals, now: datetime) -> Snapshot:
@@ -87,6 +91,7 @@ def snapshot(connection: Connection, totals: PassTotals, now: datetime) -> Snaps
         views.overview(connection, passes_shown=PASSES_SHOWN),
         _oldest_due(connection, now),
         _bytes(connection),
+        leader.replicas(connection),
     )
 
 

@@ -1,0 +1,68 @@
+"""The document of `/status.json`, which `syncd status --json` prints too."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from syncd.clock import utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from syncd.mirror.read.stats import Snapshot
+    from syncd.status.health import Health
+    from syncd.status.snapshot import DaemonIdentity
+
+PASSES_SHOWN = 5
+
+
+def document(
+    health: Health, overview: Mapping[str, Any] | None, daemon: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the health and the overview of a mirror.
+
+    Parameters
+    ----------
+    overview : Mapping[str, Any] | None
+        What `mirror.read.views.overview` returns; None if the database cannot be read.
+    daemon : Mapping[str, Any] | None
+        What `of_daemon` returns; None if no daemon was asked.
+    """
+    shown = {} if overview is None else {**overview, "passes": overview["passes"][:PASSES_SHOWN]}
+    return {
+        "healthy": health.healthy,
+        "problems": [one.as_dict() for one in health.problems],
+        "notices": [one.as_dict() for one in health.notices],
+        "daemon": daemon,
+        **shown,
+    }
+
+
+def of_daemon(identity: DaemonIdentity, snapshot: Snapshot | None) -> dict[str, Any]:
+    """Return what tells the daemon that answers from others."""
+    return {
+        "version": identity.version,
+        "origin": identity.origin,
+        "tenant": identity.tenant(),
+        "host": identity.host,
+        "database": identity.database,
+        "started_at": identity.started_at,
+        "leads": identity.leads(),
+        "replicas": [] if snapshot is None else list(snapshot.replicas),
+    }
+
+
+def encode(found: Mapping[str, Any]) -> bytes:
+    """Encode a document as JSON; times as `clock.utc_text` writes them."""
+    return msgspec.json.encode(_plain(found))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a value of the document
+    if isinstance(value, datetime):
+        return utc_text(value)
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list) else value
