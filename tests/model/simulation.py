@@ -80,13 +80,17 @@ class Simulation:
             group.start_soon(self._world, world)
             for _ in range(self.plan.lives):
                 backup = -1
-                if self.fate.random() < RESTORED:
+                if self.fate.random() < RESTORED and self._look_ups_find_creates():
                     backup = self.loop.strike_in(int(self.fate.expovariate(1 / 250)), self._save)
                 await self._live()
                 self.loop.strikes.pop(backup, None)
                 await self._restore()
             world.cancel()
         await self._converge()
+
+    def _look_ups_find_creates(self) -> bool:
+        """Whether Albert finds a session by the source id of its create; else nothing shows what a backup lacks."""
+        return self.plan.finds_both or not self.plan.renames
 
     def _save(self) -> None:
         """Back the mirror up while the daemon works."""
