@@ -41,8 +41,8 @@ check: .venv/dev ## format, lint, types, imports
 .PHONY: check
 
 docs: .venv/dev ## write what is made from the code: docs/commands.md, docs/schema.md, docs/queries.md
-	$(BIN)/python docs/reference.py
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.reference
+	$(BIN)/python -m docs.generate
 .PHONY: docs
 
 # Seeds from SEED on for so many SECONDS; every kill with three seeds; a lock of 30 s and a queue of a million operations.

@@ -25,6 +25,7 @@ STEPS: dict[str, Callable[[Bench], None]] = {
     "changed": measures.changed_pass,
     "slow": measures.slow_network,
     "queue": measures.queue,
+    "blocked": measures.blocked_queue,
     "daemon": daemon.watched,
     "reconcile": measures.reconciling,
     "status": measures.start_up,

@@ -139,9 +139,10 @@ def _changed(sessions: int) -> Iterator[Any]:
 
 def _writes(body: bytes, at: str) -> Callable[[Connection], object]:
     from syncd.mirror.store import sessions
+    from syncd.records.fields import SESSIONS
     from syncd.records.parse import read_page
 
-    rows = read_page(body).rows
+    rows = read_page(body, SESSIONS).rows
     return lambda c: sessions.apply(c, rows, sessions.Observation(at, at, 1, new=at < "2026-06-02"))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks import verify
+from benchmarks import ours, verify
 from benchmarks.machine import CLIENT_CORE, ROOT, ServerHandle, contend, environment
 from benchmarks.ours import settings
 from benchmarks.results import Figure, against, alone, exponent
@@ -37,6 +37,7 @@ class Scale:
     sizes: Sequence[int] = (10_000, 30_000)
     slow_sessions: int = 20_000
     operations: int = 2_000
+    blocked: int = 20_000
     queue_sizes: Sequence[int] = (1_000, 4_000, 16_000)
     concurrency: int = 32
     rounds: int = 5
@@ -47,7 +48,7 @@ class Scale:
 
 FULL = Scale(
     sizes=(10_000, 30_000, 300_000), slow_sessions=100_000, queue_sizes=(10_000, 100_000, 1_000_000), rounds=7,
-    inserts=1_000, idle_seconds=60.0,
+    blocked=100_000, inserts=1_000, idle_seconds=60.0,
 )  # fmt: skip
 
 POSTGRES = Scale(
@@ -259,6 +260,29 @@ def queue(bench: Bench) -> None:
         key = f"queue-{latency * 1000:.0f}"
         bench.figures.append(against(key, title, "creates/s", rates["syncd"], rates["raw"], sense="≥", target=target))
         bench.facts[key] = taken
+
+
+def blocked_queue(bench: Bench) -> None:
+    """Measure a queue of creates behind operations that one dead operation blocks, against the same queue alone."""
+    operations, blocked, at_once = bench.scale.operations, bench.scale.blocked, bench.scale.concurrency
+    bench.serve(Listing())
+
+    def case(crowd: int) -> Callable[[], dict[str, Any]]:
+        def run() -> dict[str, Any]:
+            where = bench.store.empty("blocked")
+            ours.block(bench.server.url, where, crowd)
+            took = contend("syncd-queue", bench.server.url, where, operations=operations, concurrency=at_once)
+            verify.blocked_queue(where, operations, crowd)
+            return took
+
+        return run
+
+    taken = bench.rounds(max(bench.scale.rounds - 2, 1), {"alone": case(0), "behind": case(blocked)})
+    for key, unit in (("wall", "s"), ("cpu", "s")):
+        title = f"queue of {operations:,} creates behind {blocked:,} blocked operations, {key}"
+        behind, alone_ = _each(taken["behind"], key), _each(taken["alone"], key)
+        bench.figures.append(against(f"blocked-{key}", title, unit, behind, alone_, sense="≤", target=1.3))
+    bench.facts["blocked"] = taken
 
 
 def queue_growth(bench: Bench) -> None:

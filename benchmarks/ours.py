@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.floor import operation
-from benchmarks.machine import TOKEN
+from benchmarks.machine import ROOT, TOKEN, environment
 from benchmarks.stores import connect, is_postgresql
 from benchmarks.timer import Timer, thread_seconds
 
 if TYPE_CHECKING:
     from syncd.app import Flows
+    from syncd.records.fields import FieldList
 
 Work = Callable[["Flows"], Awaitable[None]]
 
@@ -79,10 +81,10 @@ def _watched_reading() -> list[float]:
 
     seconds_spent = [0.0]
 
-    def watched(body: bytes) -> object:
+    def watched(body: bytes, *fields: FieldList[Any]) -> object:
         begun = time.thread_time()
         try:
-            return read_page(body)
+            return read_page(body, *fields)
         finally:
             seconds_spent[0] += time.thread_time() - begun
 
@@ -109,6 +111,18 @@ def enqueue(where: str, numbers: range) -> None:
     with contextlib.closing(connect(where)) as db:
         rows = [(body["sourceSessionId"], body["name"]) for body in map(operation, numbers)]
         db.executemany("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, ?)", rows)
+
+
+def block(url: str, where: str, count: int) -> None:
+    """Make a mirror with operations on one key, the first of them dead, so that it blocks all others."""
+    command = [sys.executable, "-m", "syncd", "migrate"]
+    subprocess.run(command, cwd=ROOT, env=environment(**settings(url, where)), check=True, capture_output=True)
+    dead = "VALUES ('create', 'blocked', 'dead', 'dead', '2026-01-01T00:00:00.000000Z')"
+    waits = "INSERT INTO operations (kind, source_session_id, name) VALUES ('create', 'blocked', ?)"
+    with contextlib.closing(connect(where)) as db:
+        if count:
+            db.execute(f"INSERT INTO operations (kind, source_session_id, name, state, finished_at) {dead}")
+            db.executemany(waits, [("waits",)] * count)
 
 
 def reconcile(timer: Timer, url: str, where: str) -> None:

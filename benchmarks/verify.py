@@ -68,6 +68,13 @@ def queue(where: str, operations: int) -> None:
         assert found == [(operations, operations)], found
 
 
+def blocked_queue(where: str, operations: int, blocked: int) -> None:
+    """Make sure that each create on another key has succeeded, and that nothing else was done."""
+    with contextlib.closing(connect(where)) as db:
+        states = dict(db.execute("SELECT state, count(*) FROM operations GROUP BY state"))
+    assert states == {"succeeded": operations} | ({"dead": 1, "pending": blocked} if blocked else {}), states
+
+
 class Writes:
     """Counts the rows that are written to the tables of sessions, by triggers in a copy of the mirror."""
 

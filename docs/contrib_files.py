@@ -1,4 +1,4 @@
-"""Ready-made content for other tools, made from the questions and the views. `docs/generate.py` writes it.
+"""Ready-made content for other tools, made from the questions and the views. `docs.generate` writes it.
 
 - `contrib/metabase`: each question as SQL with Metabase's variables.
 - `contrib/dbt/models/sources.yml`: the views as dbt sources, with their descriptions and tests.

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
-import contrib_files as contrib
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from docs import contrib_files as contrib
+from syncd.clock import read_utc_text
 from syncd.mirror.db.database import Database
 from syncd.mirror.read import catalog
 from syncd.mirror.read.questions import QUERIES
 from syncd.mirror.schema import migrate, tables
+from syncd.mirror.store.pages import pack
+from syncd.records.fields import SESSIONS, FieldList, FieldType
 
 HERE = Path(__file__).resolve().parent
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -88,14 +92,18 @@ def _at(minutes: float) -> datetime:
     return NOON + timedelta(minutes=minutes)
 
 
-_ADA = {"created_by": "USR1", "created_by_name": "Ada Okafor", "created_at": _at(-90)}
-_FIRST = {
-    "id": "SES1", "name": "Which PTFE wax gives the best gloss?", "parent_id": "FOL17",
-    "source_session_id": "36f675cc-81e7-4ef5-a8e2-5d940ed90475", "status": "active", "kind": "automation",
-    "automation_id": "AUT2", "automation_run_id": "RUN1", "last_message_at": _at(-80), **_ADA,
-    "updated_by": "USR2", "updated_by_name": "Beatriz Núñez", "updated_at": _at(-70), "extra": '{"pinned": true}',
-    "change": "updated", "valid_from": _at(1), "pass_id": 2,
-}  # fmt: skip
+def _examples_of(fields: FieldList[Any]) -> dict[str, Any]:
+    """Return the example of each field as a value for SQLAlchemy."""
+    types: dict[FieldType, Callable[[str], Any]] = {
+        FieldType.TIME: read_utc_text,
+        FieldType.NUMBER: float,
+        FieldType.BOOLEAN: "true".__eq__,
+    }
+    return {name: types.get(one.type, str)(one.wire.example) for name, one in fields.by_column.items()}
+
+
+_FIRST = {**_examples_of(SESSIONS), "change": "updated", "valid_from": _at(1), "pass_id": 2}
+_ADA = {name: _FIRST[name] for name in ("created_by", "created_by_name", "created_at")}
 _DONE = {"state": "succeeded", "attempts": 1, "last_status": 201, "finished_at": _at(2), "fence": 1}
 ROWS: dict[sa.Table, list[dict[str, Any]]] = {
     tables.sessions: [
@@ -109,7 +117,7 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
         {
             "key": 3, "id": "SES3", "name": "Open time of a wood adhesive", "source_session_id": "lab-8", **_ADA,
             "version": 1, "change": "created", "valid_from": NOON, "first_seen_at": NOON, "missing_since": _at(1),
-            "unlisted_alive_at": _at(3), "seq": 2,
+            "unlisted_alive_at": _at(3), "missing_elapsed_ms": 61000, "seq": 2,
         },
     ],
     tables.session_versions: [
@@ -120,10 +128,8 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
         {"id": 2, "state": "complete", "started_at": _at(1), "finished_at": _at(1.5), "pages": 30, "seen": 2957,
          "inserted": 12, "updated": 3, "unchanged": 2941, "restored": 1, "missing": 2, "deleted": 1, "quarantined": 1,
          "page_key": "SES2957", "read_at": _at(1.4), "listed_at": _at(1.4)},
-        {"id": 3, "state": "held", "started_at": _at(6), "finished_at": _at(7), "candidates_of": 1,
-         "error": "300 of 2957 sessions would go"},
-        {"id": 1, "state": "held", "started_at": NOON, "finished_at": _at(0.5), "decision": "approved",
-         "decided_at": _at(0.8)},
+        {"id": 3, "state": "held", "started_at": _at(6), "finished_at": _at(7), "hold_id": 2,
+         "reason": "too_many_gone", "error": "300 of 2957 live sessions are not listed"},
     ],
     tables.operations: [
         {"id": 1, "kind": "create", "source_session_id": "lab-8", "name": "Viscosity of batch B-114",
@@ -134,7 +140,7 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
         {"id": 3, "kind": "delete", "source_session_id": "lab-9", "requested_at": NOON, "state": "running",
          "lease_until": _at(3), "lease_owner": "host-1:4711", "target_session_id": "SES10"},
         {"id": 4, "kind": "create", "source_session_id": "lab-10", "name": "Open time", "requested_at": NOON,
-         "state": "unknown", "next_attempt_at": _at(2), "unknown_since": _at(1), "lookups": 2, "waits_since": _at(1)},
+         "state": "unknown", "next_attempt_at": _at(2), "unknown_since": _at(1), "lookups": 2, "clock_at": _at(1)},
         {"id": 5, "kind": "update", "source_session_id": "lab-10", "parent_id": "FOL18", "requested_at": NOON,
          "on_hold_at": _at(9), "blocked_by": 4},
     ],
@@ -149,10 +155,21 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
          "accepted_at": _at(2)},
     ],
     tables.pages: [
-        {"pass_id": 2, "number": 1, "next_key": "SES100", "session_keys": bytes(7) + b"\1", "quarantine_ids": b"",
-         "digest": b"\x9f\x2c", "versions": 104},
+        {"pass_id": 2, "number": 1, "next_key": "SES100", "digest": b"\x9f\x2c", "versions": 104,
+         "sessions": pack(range(1, 101)), "unreadable": pack([7]), "repeated": pack([])},
     ],
-    tables.held_sessions: [{"pass_id": 3, "session_key": 1}],
+    tables.holds: [
+        {"id": 2, "pass_id": 3, "last_pass_id": 3, "state": "open", "reason": "too_many_gone",
+         "detail": "300 of 2957 live sessions are not listed", "opened_at": _at(7), "updated_at": _at(7)},
+        {"id": 1, "pass_id": 1, "last_pass_id": 1, "state": "closed", "reason": "listing_empty",
+         "detail": "the listing was empty", "opened_at": NOON, "updated_at": _at(1), "decided_at": _at(0.8),
+         "decided_by": "alice"},
+    ],
+    tables.hold_sessions: [{"hold_id": 2, "session_key": 1}],
+    tables.elapsed_time: [
+        {"id": 1, "milliseconds": 61000, "machine": "1f0c7a52 time:[4026531834]", "monotonic_ms": 7345110,
+         "database_at": _at(7)},
+    ],
     tables.mirror_identity: [
         {"id": 1, "origin": "https://app.albertinvent.com", "tenant_id": "TEN1", "pinned_at": _at(1),
          "copied_at": _at(3), "moved_to": "postgresql+asyncpg://syncd@db/syncd", "moved_at": _at(4)},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from syncd.aio import RateLimit
@@ -20,20 +20,25 @@ from syncd.mirror.db.retries import Failure, Failures, Retries
 from syncd.opening import database_backend, open_database
 from syncd.pull.flow import Pull, PullSettings
 from syncd.pull.folders import FolderSettings, MirrorFolders
-from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
 from syncd.records.enums import PassState
+from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.settings import read_secret
 from syncd.status.watchdog import BeatingClock, Watchdog
+from syncd.tenant import named_identity
+from syncd.tenant_guard import TenantGuard
 from syncd.witness import Witness
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from pydantic import SecretStr
     from structlog.typing import FilteringBoundLogger
 
+    from syncd.albert.auth import Token
     from syncd.settings import Settings
 
 
@@ -49,6 +54,7 @@ class Flows:
     reconcile: Reconcile
     session: AsyncAlbertSession
     watchdog: Watchdog
+    tenant: TenantGuard
     leadership: Leadership = field(default_factory=SingleLeader)
     folders: MirrorFolders | None = None
     """None if folders are not mirrored."""
@@ -91,6 +97,7 @@ def open_session(
     current: CurrentSettings,
     clock: Clock,
     after_request: Callable[[str, int | BaseException, float], None] | None = None,
+    check_token: Callable[[Token], Awaitable[None]] | None = None,
 ) -> AsyncAlbertSession:
     """Return the HTTP session; a token wins over client credentials if both are given.
 
@@ -115,6 +122,7 @@ def open_session(
         ca_file=settings.syncd_ca_file,
         before_request=RateLimit(limit, clock) if limit else None,
         after_request=after_request,
+        check_token=check_token,
     )
 
 
@@ -174,6 +182,7 @@ async def open_flows(
     command: str,
     log: FilteringBoundLogger,
     busy_timeout: float,
+    force: bool = False,
     current: CurrentSettings | None = None,
     clock: Clock | None = None,
     on_page: Callable[[Mapping[str, int]], None] | None = None,
@@ -187,6 +196,8 @@ async def open_flows(
         The command's name, for the message that another daemon prints.
     busy_timeout : float
         Seconds that the flows wait for a database that cannot be used.
+    force : bool
+        Act on a database although `migrate-store` moved its content to another one.
     current : CurrentSettings | None
         Where the session reads its credentials; None if they cannot change.
     on_page : Callable[[Mapping[str, int]], None] | None
@@ -199,18 +210,37 @@ async def open_flows(
     DatabaseBusyError
         The database could not be used for longer than `busy_timeout`.
     DatabaseUnusableError
-        The database is held by another daemon, or cannot be used.
+        The database is held by another daemon, was moved, or cannot be used.
+    TenantMismatchError
+        The settings name another tenant than the database mirrors.
     """
     clock = clock or SystemClock()
     retries = logged_retries(busy_timeout, log)
     async with AsyncExitStack() as stack:
         leadership = await stack.enter_async_context(database_backend(settings).hold(command, clock, retries))
-        database = await stack.enter_async_context(open_database(settings, make=True, retries=retries))
+        tenant = TenantGuard(named=named_identity(settings), clock=clock, log=log, force=force)
         session = await stack.enter_async_context(
-            open_session(current or CurrentSettings(settings), clock, after_request)
+            open_session(current or CurrentSettings(settings), clock, after_request, tenant.check)
         )
+        database = await stack.enter_async_context(
+            open_database(
+                settings,
+                make=True,
+                retries=retries,
+                host_clock=clock,
+                inspect=lambda opened: tenant.inspect(opened, session),
+            )
+        )
+        await tenant.start(database)
         flows = connect_flows(
-            settings, database=database, session=session, clock=clock, log=log, leadership=leadership, on_page=on_page
+            settings,
+            database=database,
+            session=session,
+            clock=database.clock,
+            log=log,
+            leadership=leadership,
+            tenant=tenant,
+            on_page=on_page,
         )
         await flows.push.recover(abandoned=leadership.alone)
         yield flows
@@ -248,6 +278,7 @@ def connect_flows(
     clock: Clock,
     log: FilteringBoundLogger,
     leadership: Leadership,
+    tenant: TenantGuard,
     on_page: Callable[[Mapping[str, int]], None] | None = None,
 ) -> Flows:
     """Return the three flows on an open database and an open session."""
@@ -262,10 +293,11 @@ def connect_flows(
         if on_page is not None:
             on_page(counts)
 
+    pull_clock = BeatingClock(clock, watchdog, "passes")
     pull = Pull(
         database=database,
-        albert=albert,
-        clock=BeatingClock(clock, watchdog, "passes"),
+        lookups=replace(lookups, clock=pull_clock),
+        clock=pull_clock,
         log=log,
         settings=pull_settings(settings),
         on_page=mirrored,
@@ -280,12 +312,12 @@ def connect_flows(
     reconcile_clock = BeatingClock(clock, watchdog, "reconcile")
     reconcile = Reconcile(
         database=database,
-        lookups=Lookups(albert=albert, clock=reconcile_clock, witness=witness),
+        lookups=replace(lookups, clock=reconcile_clock),
         clock=reconcile_clock,
         log=log,
         settle=settings.syncd_unknown_settle,
     )
     return Flows(
-        database, albert, clock, pull, push, reconcile, session, watchdog, leadership,
+        database, albert, clock, pull, push, reconcile, session, watchdog, tenant, leadership,
         folders if settings.syncd_folders else None,
     )  # fmt: skip

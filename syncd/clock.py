@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 import anyio
@@ -39,6 +41,20 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait for so many seconds."""
         await anyio.sleep(seconds)
+
+
+def machine_boot() -> str:
+    """Name this machine since its last restart. Processes with the same name share one monotonic clock.
+
+    Where the system does not tell (it is not Linux), the name is that of this call alone, so that nothing is compared
+    with readings of other processes.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = Path("/proc/self/ns/time").readlink()  # a time namespace shifts the monotonic clock
+    except OSError:
+        return f"process {uuid.uuid4()}"
+    return f"{boot} {namespace}"
 
 
 def utc_text(moment: datetime) -> str:

@@ -4,8 +4,10 @@
 
     SyncdError                      exit 1: the work failed or needs a person
     ├── UsageError                  exit 2: found before anything is contacted
-    │   └── SettingsError           every problem of the settings at once
+    │   ├── SettingsError           every problem of the settings at once
+    │   └── TenantMismatchError     the settings name another tenant than the database mirrors
     └── DatabaseUnusableError       exit 3: corrupt, foreign, newer, held by another daemon
+        ├── DatabaseMovedError      migrate-store moved its content to another database
         ├── DatabaseReplacedError   the file under the running program is not the one that it opened
         └── DatabaseBusyError       waited as long as a command may
 """
@@ -42,10 +44,18 @@ class SettingsError(UsageError):
         super().__init__("\n".join(self.problems))
 
 
+class TenantMismatchError(UsageError):
+    """The settings name another Albert tenant than the database mirrors; nothing was written or sent."""
+
+
 class DatabaseUnusableError(SyncdError):
     """The database cannot be used as it is, and syncd will not try to repair it."""
 
     exit_code = 3
+
+
+class DatabaseMovedError(DatabaseUnusableError):
+    """`syncd migrate-store` moved the content of this database to another one."""
 
 
 class DatabaseReplacedError(DatabaseUnusableError):

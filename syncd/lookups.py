@@ -5,26 +5,27 @@ A 404 or 410 means "absent" only when a witness confirms that it comes from Albe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from syncd.albert import AlbertHTTPError
 from syncd.clock import utc_text
-from syncd.records.parse import ID, GarbledError, Row, read_session
+from syncd.records.fields import SessionRow
+from syncd.records.parse import GarbledError, read_session
 from syncd.rules.deletion import GONE
 from syncd.witness import RequestKind
 
 if TYPE_CHECKING:
     from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
-    from syncd.witness import Witness
+    from syncd.witness import FindCandidates, Witness
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """A session as Albert returned it, and when it was requested (text of `clock.utc_text`)."""
 
-    row: Row
+    row: SessionRow
     asked_at: str
 
 
@@ -46,6 +47,10 @@ class Lookups:
     clock: Clock
     witness: Witness
 
+    def among(self, find_candidates: FindCandidates) -> Lookups:
+        """Return look-ups whose witnesses are other sessions: see `Witness.among`."""
+        return replace(self, witness=self.witness.among(find_candidates))
+
     async def by_id(self, session_id: str) -> LookUp:
         """Request `GET /{id}`.
 
@@ -54,7 +59,7 @@ class Lookups:
         AbsenceUnprovenError
             A 404 or 410 that may come from a gateway; nothing is decided.
         GarbledError
-            A 200 that is not this session. `error.session_id` equals `session_id` when the session exists but cannot
+            A 200 that is not this session. `error.record_id` equals `session_id` when the session exists but cannot
             be read.
         AlbertException
             Any other failure, among them `InvalidIdError` for an id that cannot be sent.
@@ -62,8 +67,8 @@ class Lookups:
             The mirror, which names the witnesses, cannot be read.
         """
         found = await self._get(RequestKind.BY_ID, session_id)
-        if isinstance(found, Found) and found.row[ID] != session_id:
-            raise GarbledError(f"the answer to the request for session {session_id!r} is session {found.row[ID]!r}")
+        if isinstance(found, Found) and found.row.id != session_id:
+            raise GarbledError(f"the answer to the request for session {session_id!r} is session {found.row.id!r}")
         return found
 
     async def by_source(self, source_id: str) -> LookUp:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +16,7 @@ from syncd.mirror.schema.privileges import require_rights
 from syncd.mirror.schema.revisions import HEAD
 
 if TYPE_CHECKING:
+    from syncd.clock import Clock
     from syncd.mirror.db.database import Connection
     from syncd.settings import Settings
 
@@ -40,6 +41,8 @@ async def open_database(
     *,
     make: bool = False,
     retries: Retries | None = None,
+    host_clock: Clock | None = None,
+    inspect: Callable[[Database], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Database]:
     """Open the mirror with its schema at head.
 
@@ -50,6 +53,10 @@ async def open_database(
         that does not exist, or whose schema is not at head, is refused.
     retries : Retries | None
         How to wait for a database that cannot be used now; by default for `COMMAND_BUSY_TIMEOUT` seconds.
+    host_clock : Clock | None
+        The clock of this host, by default the real one.
+    inspect : Callable[[Database], Awaitable[None]] | None
+        Called with the open database before anything is written to it; raises to refuse it.
 
     Raises
     ------
@@ -69,7 +76,9 @@ async def open_database(
         backend.create()
 
     await retries.run(lambda: "create", create)
-    async with Database(url, retries=retries) as database:
+    async with Database(url, retries=retries, host_clock=host_clock) as database:
+        if inspect is not None:
+            await inspect(database)
         if migrates:
             await bring_to_head(database)
         else:

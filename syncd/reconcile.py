@@ -26,7 +26,7 @@ from syncd.lookups import Found, Lookups
 from syncd.mirror.store import initial_load, sessions, sources, totals
 from syncd.mirror.store.sources import Link
 from syncd.records.enums import LinkState
-from syncd.records.parse import ID, SOURCE, GarbledError
+from syncd.records.parse import GarbledError
 from syncd.rules.versions import listed_from
 from syncd.witness import AbsenceUnprovenError
 
@@ -163,10 +163,10 @@ def _write_found(connection: Connection, source_id: str, found: Found, now: date
     row, at = found.row, utc_text(now)
     observation = sessions.Observation(found.asked_at, at, listed_from=listed_from(found.asked_at, now, settle))
     links = sessions.apply(connection, [row], observation).sources
-    if row[SOURCE] != source_id and not sources.carriers(connection, source_id):
-        note = f"Albert answers with {row[ID]}, which carries the source id {row[SOURCE]!r}"
+    if row.source_session_id != source_id and not sources.carriers(connection, source_id):
+        note = f"Albert answers with {row.id}, which carries the source id {row.source_session_id!r}"
         return links + sources.set_state(connection, Link(source_id, LinkState.CONFLICT, None, note))
-    return links + sources.refresh(connection, {source_id}, at, albert=row[ID])
+    return links + sources.refresh(connection, {source_id}, at, albert=row.id)
 
 
 def _hopeless(answers: list[_Answer]) -> Exception | None:

@@ -20,6 +20,8 @@ _LAST_PORT = 65535
 _USER = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*")
 """A user name and a password as they stand in a URL: percent-encoded."""
 _CREDENTIALS = re.compile(r"(?<=://)[^/?#]*@")
+_PORTS = {"http": 80, "https": 443}
+"""The port of each scheme if the URL names none."""
 PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)+")
 """A path that can be sent unchanged: percent-encoded, absolute, without dot segments."""
 PERCENT_ENCODE = "percent-encode it: @ is %40, / is %2F, ? is %3F, # is %23, % is %25"
@@ -49,6 +51,30 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(text)
     except ValueError:
         return None
+
+
+def origin(base_url: str) -> str:
+    """Return the normal form of a valid base URL, so that two spellings of one address are the same text.
+
+    Scheme and host are in lower case, the scheme's own port and trailing slashes are removed, an IPv6 address is
+    in its short form, and percent-encoded bytes are in upper case.
+
+    Raises
+    ------
+    ValueError
+        The URL is not valid; the message does not repeat it, since it may contain a password.
+    """
+    problem = base_url_problem(base_url)
+    parts = _URL.fullmatch(base_url)
+    place = None if parts is None else _PLACE.fullmatch(parts["place"])
+    if problem is not None or parts is None or place is None:
+        raise ValueError(f"the base URL {problem}")
+    scheme, host = parts["scheme"].lower(), place["host"].strip("[]").lower().rstrip(".")
+    address = _address(host)
+    host = host if address is None else str(address)
+    port = "" if int(place["port"] or _PORTS[scheme]) == _PORTS[scheme] else f":{int(place['port'])}"
+    path = re.sub("%[0-9a-f]{2}", lambda encoded: encoded[0].upper(), parts["path"].rstrip("/"), flags=re.IGNORECASE)
+    return f"{scheme}://[{host}]{port}{path}" if ":" in host else f"{scheme}://{host}{port}{path}"
 
 
 def base_url_problem(url: str) -> str | None:

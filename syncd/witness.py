@@ -1,4 +1,4 @@
-"""Evidence that a 404 comes from Albert. `syncd.lookups` asks for it before it believes a 404.
+"""Evidence that a 404 comes from Albert. `syncd.lookups` requires it before it believes a 404.
 
 A gateway, a missing route and a maintenance page answer 404 too. A 404 proves that a session is absent only if another
 session, which is known to be alive, answers 200 to the same kind of request at about the same time: the witness.
@@ -12,21 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
 from syncd.albert import AlbertException, AlbertHTTPError
 from syncd.mirror.store import witnesses
 from syncd.mirror.store.witnesses import Candidate
-from syncd.records.parse import ID, SOURCE, GarbledError, read_session
+from syncd.records.parse import GarbledError, read_session
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
-    from syncd.mirror.db.database import Database
+    from syncd.mirror.db.database import Connection, Database
 
 CACHE_SECONDS = 3.0
 """Seconds for which a witness confirms further 404s whose bodies have the same form."""
@@ -35,6 +35,14 @@ REPEAT_SECONDS = 2.0
 MOST_CANDIDATES = 5
 """Sessions that one check requests at most: the first ones may have been deleted in Albert."""
 NEVER = float("-inf")
+
+
+class FindCandidates(Protocol):
+    """A function like `mirror.store.witnesses.candidates`."""
+
+    def __call__(self, connection: Connection, /, *, place: float, limit: int) -> list[Candidate]:
+        """Return sessions that should be alive, up to `limit` on each side of a place from 0 to 1."""
+        ...
 
 
 class RequestKind(StrEnum):
@@ -86,6 +94,8 @@ class Witness:
     ----------
     random_place : Callable[[], float]
         Draws a number from 0 to 1 that selects the candidates.
+    find_candidates : FindCandidates
+        Reads the sessions that should be alive.
     """
 
     database: Database
@@ -93,7 +103,23 @@ class Witness:
     clock: Clock
     log: FilteringBoundLogger
     random_place: Callable[[], float] = random.random
+    find_candidates: FindCandidates = witnesses.candidates
     _routes: dict[RequestKind, _Route] = field(default_factory=lambda: {kind: _Route() for kind in RequestKind})
+
+    def among(self, find_candidates: FindCandidates) -> Witness:
+        """Return a witness that requests other sessions. A sweep has better ones: those that its pass has listed.
+
+        It has evidence of its own: after a mass deletion the other sessions of the mirror may all be gone, and a check
+        that failed with them says nothing about these.
+        """
+        return Witness(
+            database=self.database,
+            albert=self.albert,
+            clock=self.clock,
+            log=self.log,
+            random_place=self.random_place,
+            find_candidates=find_candidates,
+        )
 
     async def confirm(self, kind: RequestKind, asked: str, error: AlbertHTTPError, *, sent_at: float) -> None:
         """Return if a 404 or 410 comes from Albert.
@@ -138,7 +164,7 @@ class Witness:
         return route.failure is not None and self.clock.monotonic() - route.checked_at < REPEAT_SECONDS
 
     async def _candidates(self, kind: RequestKind, asked: str) -> list[Candidate]:
-        read = partial(witnesses.candidates, place=self.random_place(), limit=MOST_CANDIDATES)
+        read = partial(self.find_candidates, place=self.random_place(), limit=MOST_CANDIDATES)
         found = await self.database.read(read)
         return [one for one in found if _key(kind, one) != asked][:MOST_CANDIDATES]
 
@@ -175,10 +201,10 @@ class Witness:
         except AlbertException as error:
             return f"a session that should be alive: {error}"
         except GarbledError as error:
-            if error.session_id == candidate.session_id:
+            if error.record_id == candidate.session_id:
                 return ""
             return f"a session that should be alive answered 200, but: {error}"
-        same = row[ID if kind is RequestKind.BY_ID else SOURCE] == asked
+        same = (row.id if kind is RequestKind.BY_ID else row.source_session_id) == asked
         return "" if same else f"the request for {asked!r} was answered with another session"
 
 

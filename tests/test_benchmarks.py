@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import daemon, measures, plots, report, verify
+from benchmarks import daemon, measures, ours, plots, report, verify
 from benchmarks.__main__ import STEPS
 from benchmarks.contenders import CONTENDERS
 from benchmarks.machine import ServerHandle, contend, serving
@@ -115,6 +115,14 @@ def test_queue_is_worked_on_either_database(server: ServerHandle, store: Store) 
     where = store.empty("q")
     contend("syncd-queue", server.url, where, operations=20, concurrency=4)
     verify.queue(where, 20)
+
+
+def test_queue_is_worked_beside_blocked_operations_on_either_database(server: ServerHandle, store: Store) -> None:
+    serve(server, Listing())
+    where = store.empty("blocked")
+    ours.block(server.url, where, 50)
+    contend("syncd-queue", server.url, where, operations=20, concurrency=4)
+    verify.blocked_queue(where, 20, 50)
 
 
 def test_idle_database_is_told_from_one_that_is_written_to(server: ServerHandle, store: Store) -> None:

@@ -10,7 +10,7 @@ from yarl import URL
 from syncd.albert.urls import checked_base_url
 from syncd.errors import SettingsError
 from syncd.settings import load
-from syncd.urls import is_host
+from syncd.urls import is_host, origin
 
 HOSTS = [
     "localhost", "a_b.example", "xn--n3h.com", "host.", "10.0.0.1", "::", "::1", "fe80::1%eth0", "a" * 63, "1.example",
@@ -79,3 +79,32 @@ def test_what_the_settings_take_can_be_asked(url: str) -> None:
 
 def test_base_url_is_compared_without_its_spelling() -> None:
     assert checked_base_url("HTTPS://Albert.Example:8443/Prefix/") == "https://albert.example:8443/Prefix"
+
+
+@pytest.mark.parametrize(
+    ("spelling", "normal"),
+    [
+        ("https://App.AlbertInvent.com", "https://app.albertinvent.com"),
+        ("HTTPS://app.albertinvent.com/", "https://app.albertinvent.com"),
+        ("https://app.albertinvent.com:443//", "https://app.albertinvent.com"),
+        ("https://app.albertinvent.com.:0443", "https://app.albertinvent.com"),
+        ("https://app.albertinvent.com:8443", "https://app.albertinvent.com:8443"),
+        ("https://gateway.example/a%2fb/", "https://gateway.example/a%2Fb"),
+        ("http://localhost:80", "http://localhost"),
+        ("http://127.0.0.1:8900/", "http://127.0.0.1:8900"),
+        ("http://[0:0:0:0:0:0:0:1]:8900", "http://[::1]:8900"),
+    ],
+)
+def test_spellings_of_one_address_have_one_origin(spelling: str, normal: str) -> None:
+    assert origin(spelling) == normal
+
+
+def test_origins_differ_by_scheme_host_port_and_path() -> None:
+    urls = ("http://localhost", "https://localhost", "https://localhost:8443", "https://localhost/A", "https://other")
+    assert len({origin(url) for url in (*urls, "https://localhost/a")}) == 6
+
+
+def test_origin_of_an_invalid_url_is_an_error_that_does_not_repeat_it() -> None:
+    with pytest.raises(ValueError, match="must have no user") as caught:
+        origin("https://user:secret@example.com")
+    assert "secret" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from aiohttp import web
 
 from syncd.albert import InternalServerError
 from syncd.lookups import Absent, Found
+from syncd.mirror.store import holds
+from syncd.records.enums import PassReason
 from syncd.records.parse import GarbledError
+from syncd.records.reasons import Reason
 from syncd.sandbox import answers
 from syncd.sandbox.faults import Faults
 from syncd.witness import MOST_CANDIDATES, AbsenceUnprovenError
@@ -104,6 +108,37 @@ async def test_missing_session_is_no_candidate(tmp_path: Path) -> None:
         await w.sql("UPDATE sessions SET missing_since = ?", "2026-06-01T12:00:00.000000Z")
         assert await look_up(w, "by_id") == Absent(404)
         assert len(w.asked("GET", f"{SESSIONS}/SES1")) == 0
+
+
+async def hold(w: World, *session_ids: str) -> None:
+    """Write an open hold of some sessions, as a sweep does."""
+    now = w.clock.now()
+    marks = ", ".join("?" for _ in session_ids)
+    rows = await w.sql(f"SELECT key FROM sessions WHERE id IN ({marks}) ORDER BY key", *session_ids)
+    keys = array("q", (row["key"] for row in rows))
+    reason = Reason(PassReason.TOO_MANY_GONE, "a test")
+    await w.database.write(lambda c: holds.place(c, 1, keys, reason, now))
+
+
+async def test_sessions_of_a_hold_are_not_requested_while_there_are_others(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=40) as w:
+        await w.one_pass()
+        gone = [f"SES{number}" for number in range(1, 40)]
+        for session_id in gone:
+            w.sandbox.delete(session_id)
+        await hold(w, *gone)
+        assert await look_up(w, "by_id") == Absent(404)
+        assert w.asked("GET", f"{SESSIONS}/SES")[-1] == f"{SESSIONS}/SES40"
+
+
+async def test_404_is_not_believed_while_every_session_is_in_a_hold_and_gone(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        for session_id in list(w.sandbox.live()):
+            w.sandbox.delete(session_id)
+        await hold(w, "SES1", "SES2", "SES3")
+        with pytest.raises(AbsenceUnprovenError):
+            await look_up(w, "by_id")
 
 
 async def test_one_witness_serves_all_404s_of_a_few_seconds(tmp_path: Path) -> None:

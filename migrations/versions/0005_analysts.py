@@ -9,7 +9,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
@@ -122,8 +122,7 @@ AS SELECT p.finished_at AS last_complete_pass_at,
        CAST((SELECT count(*) FROM operations WHERE state = 'pending') AS {count}) AS operations_pending,
        CAST((SELECT count(*) FROM operations WHERE state = 'unknown') AS {count}) AS operations_unknown,
        CAST((SELECT count(*) FROM operations WHERE state = 'dead') AS {count}) AS operations_dead,
-       CAST((SELECT max(h.id) FROM passes AS h
-        WHERE h.state = 'held' AND h.decision IS NULL AND h.id > coalesce(p.id, 0)) AS {count}) AS held_pass_id,
+       CAST((SELECT h.pass_id FROM holds AS h WHERE h.state = 'open') AS {count}) AS held_pass_id,
        l.listed_at AS last_listed_at,
        {listed_age} AS listed_age_seconds,
        CAST((SELECT count(*) FROM operations WHERE on_hold_at IS NOT NULL AND state IN ('pending', 'unknown'))

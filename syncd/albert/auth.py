@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from syncd.albert.errors import AlbertAuthError, AlbertException
 from syncd.albert.urls import checked_base_url
+from syncd.claims import tenant_of, tenant_of_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,14 +36,23 @@ _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Token:
-    """A token. Tokens are compared by identity, because a server can return the same text twice."""
+    """A token. Tokens are compared by identity, because a server can return the same text twice.
+
+    `tenant_id` is the tenant that the token response or the token's own claims name. It is None for an opaque token.
+    """
 
     secret: SecretStr
     header: str = field(repr=False)
+    tenant_id: str | None = None
 
     @classmethod
-    def of(cls, text: str) -> Token:
+    def of(cls, text: str, *, tenant_id: str | None = None) -> Token:
         """Return the token for its text without surrounding white space.
+
+        Parameters
+        ----------
+        tenant_id : str | None
+            The tenant that the token response names; the token's claims are read if it is None.
 
         Raises
         ------
@@ -52,7 +62,7 @@ class Token:
         text = text.strip()
         if not _VISIBLE.fullmatch(text):
             raise ValueError("the token is empty, or contains a character that cannot be sent in a header")
-        return cls(SecretStr(text), f"Bearer {text}")
+        return cls(SecretStr(text), f"Bearer {text}", tenant_id or tenant_of_token(text))
 
 
 class TokenRequest(Protocol):
@@ -284,7 +294,7 @@ def _granted(body: bytes) -> tuple[Token, float]:
     """Return the token of a grant and its lifetime in seconds."""
     try:
         grant = json.loads(body)
-        token = Token.of(grant["access_token"])
+        token = Token.of(grant["access_token"], tenant_id=tenant_of(grant))
         lifetime = grant.get("expires_in")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass  # raised below, so that no context quotes the body

@@ -6,6 +6,7 @@ The names are those of the official SDK, so that code can be moved::
     ├── InvalidRequestError            nothing was sent: fix the arguments (also a ValueError)
     │   └── InvalidIdError             an id that cannot be sent as one path segment
     ├── AlbertAuthError                no token was obtained: fix the credentials
+    │   └── AlbertTenantError          the token belongs to another tenant than expected; nothing was sent
     ├── AlbertTransportError           there is no answer
     │   ├── AlbertConnectError         no connection was established, nothing was sent: send it again
     │   ├── AlbertTimeoutError         the deadline of the whole request passed: it may have been applied
@@ -97,6 +98,10 @@ class AlbertAuthError(AlbertException):
     """No token was obtained: the credentials were refused or cannot be read, or the answer contains no token."""
 
     _NOT_APPLIED = True
+
+
+class AlbertTenantError(AlbertAuthError):
+    """The token belongs to another tenant than the caller expects. No request was sent with it."""
 
 
 class AlbertTransportError(AlbertException):

@@ -77,6 +77,9 @@ class AsyncAlbertSession:
     after_request : Callable[[str, int | BaseException, float], None] | None
         Called after every request with its method (``TOKEN`` for one to the token endpoint), the status or the error
         that ended it, and its seconds. For metrics.
+    check_token : Callable[[Token], Awaitable[None]] | None
+        Awaited before the first request with each new token, outside of the deadline. An exception from it is raised
+        to the caller, and no request is sent with that token. Raise :class:`AlbertTenantError` to refuse a tenant.
     verify : ssl.SSLContext | None
         A context that checks certificates and host names, instead of one with the CAs of the system.
     proxy : str | SecretStr | None
@@ -114,6 +117,7 @@ class AsyncAlbertSession:
         max_connections: int = 100,
         before_request: Callable[[], Awaitable[None]] | None = None,
         after_request: Callable[[str, int | BaseException, float], None] | None = None,
+        check_token: Callable[[Token], Awaitable[None]] | None = None,
         verify: ssl.SSLContext | None = None,
         proxy: str | SecretStr | None = None,
         ca_file: str | os.PathLike[str] | None = None,
@@ -123,6 +127,8 @@ class AsyncAlbertSession:
         self._timeout = timeout
         self._before_request = before_request
         self._after_request = after_request
+        self._check_token = check_token
+        self._accepted: Token | None = None
         self.refused = False
         self._headers = api_headers(headers)
         self._proxy = proxy_of(proxy)
@@ -209,6 +215,25 @@ class AsyncAlbertSession:
         late = AlbertTimeoutError(f"no whole answer within {self._timeout:g} seconds")
         late.not_applied = not state.sent
         raise placed(late, request)
+
+    async def authenticate(self) -> str | None:
+        """Obtain a token, unless one is available, and check it; no other request is sent.
+
+        Returns
+        -------
+        str | None
+            The tenant id that the token names; None if it names none.
+
+        Raises
+        ------
+        AlbertException
+            There is no token, it was not obtained in time, or `check_token` refused it.
+        """
+        state = RequestState()
+        with anyio.move_on_after(self._timeout) as state.deadline:
+            token = self._credentials.at_hand() or await self._token(None, state)
+            return (await self._accept(token, state)).tenant_id
+        raise AlbertTimeoutError(f"no token within {self._timeout:g} seconds")
 
     async def get(self, path: str, *, params: Params | None = None) -> httpx.Response:
         """Send a GET.
@@ -312,10 +337,28 @@ class AsyncAlbertSession:
             raise placed(refused, request) from error
 
     async def _send(self, request: Request, token: Token | None, state: RequestState) -> Answer:
+        try:
+            accepted = await self._accept(token, state)
+        except AlbertException as error:
+            raise placed(error, request)  # noqa: B904 - the same error
+        headers = {**self._headers, "Authorization": accepted.header}
+        return await self._exchange(request, headers, state, is_callers=True)
+
+    async def _accept(self, token: Token | None, state: RequestState) -> Token:
+        """Return the token once `check_token` has accepted it; each token is checked before its first use.
+
+        Raises
+        ------
+        AlbertAuthError
+            There is no token, or it was refused.
+        """
         if token is None:
             raise AlbertAuthError("there is no token")
-        headers = {**self._headers, "Authorization": token.header}
-        return await self._exchange(request, headers, state, is_callers=True)
+        if self._check_token is not None and token is not self._accepted:
+            with state.paused():
+                await self._check_token(token)
+            self._accepted = token
+        return token
 
     async def _exchange(
         self, request: Request, headers: Mapping[str, str], state: RequestState, *, is_callers: bool = False

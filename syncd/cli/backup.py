@@ -1,4 +1,4 @@
-"""`syncd backup`: a consistent copy of the mirror, taken while the daemon runs."""
+"""`syncd backup`: a consistent copy of the mirror, made while the daemon runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from syncd.cli.common import as_json_option, print_json, takes_settings
+from syncd.cli.common import as_json_option, mode_option, print_json, takes_settings
 from syncd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,26 +16,29 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@mode_option
 @as_json_option
 @takes_settings()
-def backup(loaded: Loaded, file: Path, *, as_json: bool) -> None:
-    """Copy the mirror to FILE: consistent, verified, and for its owner alone (mode 0600).
+def backup(loaded: Loaded, file: Path, *, mode: int | None, as_json: bool) -> None:
+    """Copy the mirror to FILE: consistent and verified.
 
-    The daemon may go on. FILE takes its place in one step when the copy is whole, so a schedule may write the same FILE
-    again and again, and a reader of it never sees half a copy.
+    The daemon can continue. FILE is replaced in one step when the copy is complete, so a schedule can write the same
+    FILE again and again, and a reader never sees half a copy. Put it in place with: syncd restore FILE
     """
-    from syncd.mirror.copy.backup import copy
+    from syncd.clock import SystemClock
+    from syncd.mirror.copy.backup import back_up
     from syncd.opening import database_backend
 
     backend = database_backend(loaded.settings)
     if backend.file is None:
         raise UsageError(
-            "the mirror is on PostgreSQL, which has its own tool: pg_dump --format=custom --file=FILE DATABASE"
+            "the mirror is on PostgreSQL, which has its own tool: pg_dump --format=custom --file=FILE DATABASE; "
+            "after a pg_restore, run: syncd restore --in-place"
         )
     backend.require_exists()
-    copied = copy(backend.file, file)
+    done = back_up(backend.file, file, now=SystemClock().now(), mode=mode)
     if as_json:
-        print_json({"file": str(file), "bytes": copied.size, "rows": copied.rows, "seconds": round(copied.seconds, 3)})
+        print_json({"file": str(file), "bytes": done.size, "rows": done.rows, "seconds": round(done.seconds, 3)})
     else:
-        counts = ", ".join(f"{count} {table}" for table, count in copied.rows.items())
-        click.echo(f"{file}: {copied.size} bytes, verified; {counts}")
+        counts = ", ".join(f"{count} {table}" for table, count in done.rows.items())
+        click.echo(f"{file}: {done.size} bytes, verified; {counts}")

@@ -6,6 +6,7 @@ import functools
 import getpass
 import json
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -18,7 +19,7 @@ from syncd import settings as settings_module
 from syncd.logs import encodable, safe_text
 
 if TYPE_CHECKING:
-    from syncd.mirror.db.database import Connection
+    from syncd.mirror.db.database import Connection, Database
     from syncd.settings import Settings
 
 T = TypeVar("T")
@@ -114,6 +115,33 @@ by_option = click.option(
 )
 
 
+class FileMode(click.ParamType[int]):
+    """Permission bits in octal digits, such as 0640; the owner must be able to read the file."""
+
+    name = "mode"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int:  # noqa: ANN401
+        """Read the digits."""
+        text = str(value)
+        if not re.fullmatch("0?[0-7]{3}", text) or not int(text, 8) & 0o400:
+            self.fail(
+                f"{text!r} is not a mode that its owner can read; write octal digits, such as 0640", param, context
+            )
+        return int(text, 8)
+
+
+mode_option = click.option(
+    "--mode",
+    type=FileMode(),
+    metavar="MODE",
+    default=None,
+    help="The mode of the file, such as 0640. Without it, an existing file keeps its mode and a new one gets 0600.",
+)
+force_option = click.option(
+    "--force", is_flag=True, help="Act on this database although migrate-store moved it to another one."
+)
+
+
 def run(work: Callable[[], Awaitable[T]]) -> T:
     """Run an async function to its end."""
     import anyio
@@ -126,12 +154,51 @@ def read(settings: Settings, work: Callable[[Connection], T]) -> T:
     return _with_database(settings, work, make=False, writes=False)
 
 
-def write(settings: Settings, work: Callable[[Connection], T], *, make: bool = False) -> T:
-    """Write to the mirror in one transaction; `make` it first when it is not there."""
-    return _with_database(settings, work, make=make, writes=True)
+def write(settings: Settings, work: Callable[[Connection], T], *, make: bool = False, force: bool = False) -> T:
+    """Write to the mirror in one transaction.
+
+    In a backup that was not started yet, the open operations are put on hold first. Those that are queued now are not.
+
+    Parameters
+    ----------
+    make : bool
+        Make the database if it does not exist.
+    force : bool
+        Write to a database although `migrate-store` moved its content to another one.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        The database was moved, or cannot be used.
+    TenantMismatchError
+        The settings name another tenant than the database mirrors.
+    """
+    from syncd.clock import SystemClock
+    from syncd.mirror.store import identity, restored
+    from syncd.tenant import explicitly_named_identity, require_active
+
+    named, now = explicitly_named_identity(settings), SystemClock().now()
+
+    async def inspect(database: Database) -> None:
+        """Check before the schema is migrated, too."""
+        require_active(await database.read(identity.read_any_revision), named, force=force)
+
+    def checked(connection: Connection) -> T:
+        require_active(identity.read(connection), named, force=force)
+        restored.hold_operations_of_copy(connection, now)
+        return work(connection)
+
+    return _with_database(settings, checked, make=make, writes=True, inspect=inspect)
 
 
-def _with_database(settings: Settings, work: Callable[[Connection], T], *, make: bool, writes: bool) -> T:
+def _with_database(
+    settings: Settings,
+    work: Callable[[Connection], T],
+    *,
+    make: bool,
+    writes: bool,
+    inspect: Callable[[Database], Awaitable[None]] | None = None,
+) -> T:
     from syncd.mirror.db.retries import Retries
     from syncd.opening import COMMAND_BUSY_TIMEOUT, open_database
 
@@ -139,7 +206,8 @@ def _with_database(settings: Settings, work: Callable[[Connection], T], *, make:
         say(f"waiting for at most {COMMAND_BUSY_TIMEOUT:g} seconds: {safe_text(reason)}")
 
     async def main() -> T:
-        async with open_database(settings, make=make, retries=Retries(COMMAND_BUSY_TIMEOUT, tell)) as database:
+        retries = Retries(COMMAND_BUSY_TIMEOUT, tell)
+        async with open_database(settings, make=make, retries=retries, inspect=inspect) as database:
             return await (database.write(work) if writes else database.read(work))
 
     return run(main)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from syncd.cli.common import READ_SETTINGS, as_json_option, print_json, say, takes_settings
+from syncd.cli.common import READ_SETTINGS, as_json_option, force_option, print_json, say, takes_settings
 from syncd.cli.common import run as run_async
 from syncd.logs import safe_text
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Run the daemon until SIGTERM or SIGINT.")
+@force_option
 @takes_settings(credentials=True)
 @click.pass_context
-def run(context: click.Context, loaded: Loaded) -> None:
+def run(context: click.Context, loaded: Loaded, *, force: bool) -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
     It takes a pass over all sessions every SYNCD_PASS_INTERVAL seconds, keeps the source ids reconciled, and works the
@@ -40,16 +41,17 @@ def run(context: click.Context, loaded: Loaded) -> None:
 
     async def main() -> None:
         with receive(context.obj, OF_COMMANDS["run"]) as received:
-            await run_daemon(context.meta[READ_SETTINGS], loaded, received, log)
+            await run_daemon(context.meta[READ_SETTINGS], loaded, received, log, force=force)
 
     run_async(main)
 
 
 @click.command(short_help="Do one cycle to its end, and exit.")
+@force_option
 @as_json_option
 @takes_settings(credentials=True)
 @click.pass_context
-def once(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
+def once(context: click.Context, loaded: Loaded, *, as_json: bool, force: bool) -> None:
     """Do one cycle to its end: drain the queue as far as it is due, one pass, reconcile; then exit.
 
     Exits 1 when the pass is not complete, when Albert refuses the credentials, or when an operation is dead.
@@ -70,7 +72,9 @@ def once(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
 
         async def main() -> Summary | signal.Signals:
             with receive(context.obj, OF_COMMANDS["once"]) as received:
-                return await unless_stopped(StopSignals(received), lambda: run_once(settings, log, on_page))
+                return await unless_stopped(
+                    StopSignals(received), lambda: run_once(settings, log, on_page, force=force)
+                )
 
         summary = run_async(main)
     if isinstance(summary, signal.Signals):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,12 +59,32 @@ async def _check(settings: Settings) -> list[Finding]:
     from syncd.opening import database_backend
 
     backend = database_backend(settings)
-    return [
-        _sqlite(backend),
-        *await _database(settings, backend),
-        *await _daemon(settings),
-        await _albert(settings),
-    ]
+    database = await _database(settings, backend)
+    albert, tenant_id = await _albert(settings)
+    identity = await _identity(settings, backend, tenant_id) if database[0].verdict == "ok" else []
+    return [_sqlite(backend), *database, *identity, *await _daemon(settings), albert]
+
+
+async def _identity(settings: Settings, backend: Backend, tenant_id: str | None) -> list[Finding]:
+    """Compare the tenant of the settings, and of the token, with the database; report the mark of a move."""
+    from syncd.mirror.db.database import Database
+    from syncd.mirror.store import identity
+    from syncd.rules.identity import same_tenant
+    from syncd.tenant import named_identity
+
+    async with Database(backend.url, busy_timeout=BUSY_TIMEOUT) as database:
+        stored = await database.read(identity.read)
+    named = named_identity(settings)
+    named = replace(named, tenant_id=tenant_id or named.tenant_id)
+    findings = []
+    if stored.moved_to is not None:
+        fix = "point SYNCD_DATABASE_URL there; to use this database again: syncd migrate-store --unmark"
+        findings.append(Finding("moved", "bad", f"the content was moved to {stored.moved_to}", fix))
+    if not same_tenant(stored.pinned, named):
+        fix = "fix ALBERT_BASE_URL or the credentials, or run: syncd tenant accept"
+        detail = f"the database mirrors {stored.pinned}, but the settings name {named}"
+        return [*findings, Finding("tenant", "bad", detail, fix)]
+    return [*findings, Finding("tenant", "ok", f"the settings name {named}")]
 
 
 def _sqlite(backend: Backend) -> Finding:
@@ -160,19 +181,24 @@ async def _daemon(settings: Settings) -> list[Finding]:
     return [Finding("daemon", "ok", f"syncd run on {host}:{settings.syncd_status_port} is ready ({answer})")]
 
 
-async def _albert(settings: Settings) -> Finding:
-    from syncd.albert import ChatSessionCollection
+async def _albert(settings: Settings) -> tuple[Finding, str | None]:
+    """Request one page; return the tenant of the token, too, if it names one."""
+    from syncd.albert import AlbertException, ChatSessionCollection
     from syncd.app import CurrentSettings, open_session
     from syncd.clock import SystemClock
+    from syncd.records.fields import SESSIONS
     from syncd.records.parse import read_page
 
     async def list_one_page() -> str:
-        page = read_page(await albert.list_raw(start_key=None))
+        page = read_page(await albert.list_raw(start_key=None), SESSIONS)
         return f"{settings.albert_base_url} answers a listing with {len(page.rows)} sessions on its first page"
 
     async with open_session(CurrentSettings(settings), SystemClock()) as session:
         albert = ChatSessionCollection(session=session)
-        return await _try("albert", list_one_page, _albert_hint)
+        finding, tenant_id = await _try("albert", list_one_page, _albert_hint), None
+        with suppress(AlbertException):
+            tenant_id = await session.authenticate() if finding.verdict == "ok" else None
+        return finding, tenant_id
 
 
 def _albert_hint(error: Exception) -> str:

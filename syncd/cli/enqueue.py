@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.common import as_json_option, print_json, print_rows, run, say, takes_settings, write
+from syncd.cli.common import as_json_option, force_option, print_json, print_rows, run, say, takes_settings, write
 from syncd.errors import UsageError
 from syncd.logs import safe_text
 from syncd.records.operation_kinds import IMPORT_COLUMNS, SPECS, KindSpec
@@ -36,10 +36,11 @@ def enqueue() -> None:
 def _command(spec: KindSpec) -> click.Command:
     """Make the command that queues an operation of a kind."""
 
+    @force_option
     @as_json_option
     @takes_settings()
-    def queue(loaded: Loaded, *, as_json: bool, **columns: str | None) -> None:
-        _queue(loaded, {"kind": spec.kind.value, **columns}, as_json=as_json)
+    def queue(loaded: Loaded, *, as_json: bool, force: bool, **columns: str | None) -> None:
+        _queue(loaded, {"kind": spec.kind.value, **columns}, as_json=as_json, force=force)
 
     queue = click.option("--requested-by", metavar="NAME", help="The person or program that wants it; free text.")(
         queue
@@ -55,14 +56,14 @@ def _command(spec: KindSpec) -> click.Command:
     )(queue)
 
 
-def _queue(loaded: Loaded, row: dict[str, Any], *, as_json: bool) -> None:
+def _queue(loaded: Loaded, row: dict[str, Any], *, as_json: bool, force: bool) -> None:
     from syncd.files.imports import check_operation
     from syncd.mirror.store import operations
 
     reason = check_operation(row)
     if reason is not None:
         raise UsageError(reason)
-    (operation_id,) = write(loaded.settings, lambda c: operations.enqueue(c, [row]), make=True)
+    (operation_id,) = write(loaded.settings, lambda c: operations.enqueue(c, [row]), make=True, force=force)
     if as_json:
         print_json({"id": operation_id})
     else:
@@ -88,9 +89,10 @@ for _spec in SPECS.values():
 )
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--dry-run", is_flag=True, help="Queue nothing; show the outcome of each row.")
+@force_option
 @as_json_option
 @takes_settings()
-def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None:
+def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool, force: bool) -> None:
     """Queue a file of operations."""
     from syncd.cli.progress import bar
     from syncd.files import imports
@@ -103,7 +105,7 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool) -> None
         _plan(loaded, rows, as_json=as_json)
         return
     with bar("queueing", total=len(rows)) as advance:
-        write(loaded.settings, lambda c: enqueue_all(c, rows, on_row=advance), make=True)
+        write(loaded.settings, lambda c: enqueue_all(c, rows, on_row=advance), make=True, force=force)
     if as_json:
         print_json({"queued": len(rows)})
     else:

@@ -1,4 +1,4 @@
-"""`syncd migrate-store`: everything from one database into another."""
+"""`syncd migrate-store`: the content of one database moves to another one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from syncd.cli.common import as_json_option, print_json, print_rows, run, takes_settings
+from syncd.cli.common import as_json_option, by_option, print_json, print_rows, run, say, takes_settings
 from syncd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,39 +17,45 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from syncd.mirror.copy.migrate_store import Moved
-    from syncd.settings import Loaded
+    from syncd.mirror.db.database import Connection
+    from syncd.settings import Loaded, Settings
 
 
-@click.command("migrate-store")
-@click.option(
-    "--to",
-    "target",
-    required=True,
-    metavar="URL",
-    help="The database to move to: empty, or left by an interrupted move.",
-)
+@click.command("migrate-store", short_help="Move everything to another database.")
+@click.option("--to", "target", metavar="URL", help="The database to move to: empty, or left by an interrupted move.")
+@click.option("--force", is_flag=True, help="Move this database although it was moved to another one before.")
+@click.option("--unmark", is_flag=True, help="Move nothing: let this database act again after it was moved.")
+@by_option
 @as_json_option
 @takes_settings()
-def migrate_store(loaded: Loaded, target: str, *, as_json: bool) -> None:
-    """Move everything from the database of SYNCD_DATABASE_URL into an empty one, SQLite or PostgreSQL.
+def migrate_store(loaded: Loaded, target: str | None, by: str, *, force: bool, unmark: bool, as_json: bool) -> None:
+    """Move everything from the database of SYNCD_DATABASE_URL to an empty one, SQLite or PostgreSQL.
 
-    All of it goes over, history, queue and the running pass included, and is compared table by table in the end. After
-    an interruption the same command goes on where it was; no daemon opens the target before it is done. The source
-    stays as it is. Refuses while a daemon works on either; point SYNCD_DATABASE_URL at the target afterwards.
+    History, queue and the running pass are included, and every table is compared at the end. After an interruption the
+    same command continues; no daemon opens the target before the end. No daemon may work on either database meanwhile.
+    Point SYNCD_DATABASE_URL at the target afterwards: the old database is marked as moved, and run, once and enqueue
+    refuse to act on it without --force.
     """
     from syncd.cli.progress import bar
-    from syncd.mirror.db.backends import backend_of
-    from syncd.opening import database_url
+    from syncd.opening import database_backend
 
-    source, there = database_url(loaded.settings), _target(target)
+    backend = database_backend(loaded.settings)
+    backend.require_exists()
+    source = backend.url
+    if (target is None) is not unmark:
+        raise UsageError("name the target with --to URL, or use --unmark to let a moved database act again")
+    if target is None:
+        _unmark(loaded.settings, by, as_json=as_json)
+        return
+    there = _target(target)
     if source == there:
         raise UsageError("--to names the database that SYNCD_DATABASE_URL names already")
-    backend_of(source).require_exists()
     with bar("moving", total=100) as advance:
         on_rows = (lambda done, total: advance(100 * done // max(total, 1))) if advance is not None else None
-        moved = run(lambda: _move(source, there, on_rows))
-    rows = [asdict(one) for one in moved]
+        moved = run(lambda: _move(source, there, on_rows, force=force))
+    rows = [asdict(table) for table in moved]
     print_rows(rows, ("table", "rows", "digest"), as_json=False) if not as_json else print_json({"moved": rows})
+    say("the old database is marked as moved; point SYNCD_DATABASE_URL at the new one")
 
 
 def _target(text: str) -> sa.URL:
@@ -62,11 +68,14 @@ def _target(text: str) -> sa.URL:
     try:
         return database_url(Settings.model_validate({"syncd_database_url": text}))
     except pydantic.ValidationError as error:
-        words = str(error.errors(include_url=False, include_input=False)[0]["msg"]).removeprefix("Value error, ")
-        raise UsageError(f"--to {words}") from None
+        reason = str(error.errors(include_url=False, include_input=False)[0]["msg"]).removeprefix("Value error, ")
+        raise UsageError(f"--to {reason}") from None
 
 
-async def _move(source: sa.URL, target: sa.URL, on_rows: Callable[[int, int], None] | None) -> list[Moved]:
+async def _move(
+    source: sa.URL, target: sa.URL, on_rows: Callable[[int, int], None] | None, *, force: bool
+) -> list[Moved]:
+    from syncd.clock import SystemClock
     from syncd.mirror.copy.migrate_store import move
     from syncd.mirror.db.backends import backend_of
 
@@ -74,4 +83,34 @@ async def _move(source: sa.URL, target: sa.URL, on_rows: Callable[[int, int], No
         for url in (source, target):
             await stack.enter_async_context(backend_of(url).keep_others_out("migrate-store"))
         backend_of(target).create()
-        return await move(source, target, on_rows=on_rows)
+        return await move(source, target, now=SystemClock().now(), force=force, on_rows=on_rows)
+
+
+def _unmark(settings: Settings, by: str, *, as_json: bool) -> None:
+    """Let a moved database act again."""
+    moved_to = run(lambda: _remove_mark(settings, by))
+    if as_json:
+        print_json({"moved_to": moved_to})
+    elif moved_to is None:
+        click.echo("the database is not marked as moved")
+    else:
+        click.echo(f"the database is not marked as moved to {moved_to} any more; make sure that no daemon works there")
+
+
+async def _remove_mark(settings: Settings, by: str) -> str | None:
+    from syncd.clock import SystemClock
+    from syncd.mirror.store import identity, operator_actions
+    from syncd.opening import open_database
+
+    now = SystemClock().now()
+
+    def work(connection: Connection) -> str | None:
+        moved_to = identity.unmark_moved(connection)
+        if moved_to is not None:
+            operator_actions.record(
+                connection, now=now, by=by, action="unmark", subject="database", detail=f"moved to {moved_to}"
+            )
+        return moved_to
+
+    async with open_database(settings) as database:
+        return await database.write(work)

@@ -2,67 +2,82 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from syncd.cli.common import (
     ROW_ID,
     as_json_option,
+    by_option,
     limit_option,
     plain,
     print_json,
     print_rows,
     read,
+    say,
     takes_settings,
     write,
 )
 from syncd.errors import SyncdError
 from syncd.logs import safe_text
 from syncd.mirror.schema import enums
+from syncd.records.enums import OperationState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from syncd.mirror.db.database import Connection
+    from syncd.mirror.store.operation_decisions import Decided, Operator
     from syncd.settings import Loaded
+
+T = TypeVar("T")
 
 
 @click.group()
 def operations() -> None:
-    """Show the queue, retry what is dead, cancel what is pending."""
+    """Show the queue, and decide about operations that need a person."""
 
 
 @operations.command("list", short_help="List operations, newest first.")
 @click.option("--state", type=click.Choice(enums.OPERATIONS), help="Only those in this state.")
+@click.option("--on-hold", is_flag=True, help="Only those that wait for a release after a restore.")
 @limit_option
 @as_json_option
 @takes_settings()
-def list_(loaded: Loaded, state: str | None, limit: int, *, as_json: bool) -> None:
+def list_(loaded: Loaded, state: str | None, limit: int, *, on_hold: bool, as_json: bool) -> None:
     """List operations, newest first.
 
-    BLOCKED_BY is the earlier operation on the same source id or session id, which must end first.
+    BLOCKED_BY is the first earlier operation on the same source id or session id that is not over. HOLD is "on hold"
+    for an operation of a restored backup: it waits for syncd operations release, or cancel.
     """
-    from syncd.mirror.store import operations as mirror
+    from syncd.mirror.store import operation_views
 
-    rows: Any = read(loaded.settings, lambda c: mirror.listing(c, state=state, limit=limit))
-    if not as_json:  # people want one column for the session, named by the operation or found by it
-        rows = [{**row, "session_id": row["session_id"] or row["result_session_id"]} for row in rows]
+    rows: Any = read(loaded.settings, lambda c: operation_views.listing(c, state=state, limit=limit, on_hold=on_hold))
+    if not as_json:  # in the table one column has the session, named by the operation or found by it
+        rows = [
+            {**row, "session_id": row["session_id"] or row["result_session_id"], "hold": _hold(row)} for row in rows
+        ]
     columns = (
-        "id", "kind", "state", "source_session_id", "session_id", "attempts", "next_attempt_at", "blocked_by",
+        "id", "kind", "state", "hold", "source_session_id", "session_id", "attempts", "next_attempt_at", "blocked_by",
         "last_error",
     )  # fmt: skip
     print_rows(rows, columns, as_json=as_json, empty="no operations")
 
 
-@operations.command(short_help="Show all there is to know of one operation.")
+def _hold(row: dict[str, Any]) -> str | None:
+    return None if row["on_hold_at"] is None else "on hold"
+
+
+@operations.command(short_help="Show everything that is known about one operation.")
 @click.argument("operation_id", type=ROW_ID, metavar="ID")
 @as_json_option
 @takes_settings()
 def show(loaded: Loaded, operation_id: int, *, as_json: bool) -> None:
-    """Show all there is to know of one operation."""
-    from syncd.mirror.store import operations as mirror
+    """Show everything that is known about one operation."""
+    from syncd.mirror.store import operation_views
 
-    row: Any = read(loaded.settings, lambda c: mirror.get(c, operation_id))
+    row: Any = read(loaded.settings, lambda c: operation_views.get(c, operation_id))
     if row is None:
         raise SyncdError(f"there is no operation {operation_id}; see: syncd operations list")
     if as_json:
@@ -73,42 +88,114 @@ def show(loaded: Loaded, operation_id: int, *, as_json: bool) -> None:
             click.echo(f"{name:18} {safe_text(str(plain(value)))}")
 
 
+_ids = click.argument("ids", type=ROW_ID, nargs=-1, metavar="[ID]...")
+
+
 @operations.command("retry", short_help="Make dead operations pending again.")
-@click.argument("ids", type=ROW_ID, nargs=-1, required=True, metavar="ID...")
+@_ids
+@click.option("--state", type=click.Choice([OperationState.DEAD.value]), help="All operations in this state.")
+@by_option
 @as_json_option
 @takes_settings()
-def retry(loaded: Loaded, ids: tuple[int, ...], *, as_json: bool) -> None:
-    """Make dead operations pending again, with all of their attempts before them."""
-    from syncd.mirror.store import operations as mirror
+def retry(loaded: Loaded, ids: tuple[int, ...], state: str | None, by: str, *, as_json: bool) -> None:
+    """Make dead operations pending again, with all of their attempts: those named, or all with --state dead."""
+    from syncd.mirror.store import operation_decisions
 
-    _decide(loaded, ids, mirror.retry, "pending again", as_json=as_json)
+    if _wants_all(ids, named="--state dead", given=state is not None):
+        _decide_all(loaded, by, operation_decisions.retry_all_dead, "pending again", as_json=as_json)
+    else:
+        _decide(loaded, ids, by, operation_decisions.retry, "pending again", as_json=as_json)
 
 
-@operations.command("cancel", short_help="Cancel pending operations, or give up dead ones.")
+@operations.command("cancel", short_help="Cancel operations that are pending, unknown or dead.")
 @click.argument("ids", type=ROW_ID, nargs=-1, required=True, metavar="ID...")
+@by_option
 @as_json_option
 @takes_settings()
-def cancel(loaded: Loaded, ids: tuple[int, ...], *, as_json: bool) -> None:
-    """Cancel pending operations, or give up dead ones so that they block their key no longer."""
-    from syncd.mirror.store import operations as mirror
+def cancel(loaded: Loaded, ids: tuple[int, ...], by: str, *, as_json: bool) -> None:
+    """Cancel operations that are pending, unknown or dead, so that they no longer block their key.
 
-    _decide(loaded, ids, mirror.cancel, "cancelled", as_json=as_json)
+    An unknown operation may have been applied: its answer was lost. Nothing more is sent for it.
+    """
+    from syncd.mirror.store import operation_decisions
+
+    _decide(loaded, ids, by, operation_decisions.cancel, "cancelled", as_json=as_json)
+
+
+@operations.command("release", short_help="End the hold of operations of a restored backup.")
+@_ids
+@click.option("--all", "everything", is_flag=True, help="All operations that are on hold.")
+@by_option
+@as_json_option
+@takes_settings()
+def release(loaded: Loaded, ids: tuple[int, ...], by: str, *, everything: bool, as_json: bool) -> None:
+    """End the hold of operations of a restored backup: those named, or all with --all.
+
+    A released operation continues as if it had been requested now. If Albert has done it since the backup was made,
+    cancel it instead.
+    """
+    from syncd.mirror.store import operation_decisions
+
+    if _wants_all(ids, named="--all", given=everything):
+        _decide_all(loaded, by, operation_decisions.release_all, "released", as_json=as_json)
+    else:
+        _decide(loaded, ids, by, operation_decisions.release, "released", as_json=as_json)
+
+
+def _wants_all(ids: Sequence[int], *, named: str, given: bool) -> bool:
+    """Return whether the command is about all operations; refuse ids and the option together, and neither of them."""
+    if given == bool(ids):
+        raise click.UsageError(f"give the ids of operations, or {named}; not both" if given else f"give ids or {named}")
+    return given
 
 
 def _decide(
-    loaded: Loaded, ids: tuple[int, ...], decision: Callable[..., str | None], done: str, *, as_json: bool
+    loaded: Loaded,
+    ids: Sequence[int],
+    by: str,
+    decision: Callable[[Connection, int, Operator], Decided],
+    done: str,
+    *,
+    as_json: bool,
 ) -> None:
-    """Decide on each operation; those that cannot be decided on leave the others alone, and exit 1."""
-    from syncd.clock import SystemClock
-
-    now = SystemClock().now()
-    outcomes = write(loaded.settings, lambda c: {one: decision(c, one, now) for one in ids})
+    """Decide about each operation. A decision that is not possible leaves the others alone, and the command exits 1."""
+    unique = dict.fromkeys(ids)
+    decided = _write(loaded, by, lambda c, operator: [decision(c, one, operator) for one in unique])
     if as_json:
-        print_json([{"id": one, "error": problem} for one, problem in outcomes.items()])
-    else:
-        for one, problem in outcomes.items():
-            if problem is None:
-                click.echo(f"operation {one} is {done}")
-    problems = [problem for problem in outcomes.values() if problem is not None]
+        print_json([_as_json(one) for one in decided])
+    for one in decided:
+        if one.problem is None and not as_json:
+            click.echo(f"operation {one.id} is {done}")
+        if one.warning is not None:
+            say(f"warning: {one.warning}")
+    problems = [one.problem for one in decided if one.problem is not None]
     if problems:
         raise SyncdError("\n".join(problems))
+
+
+def _as_json(decided: Decided) -> dict[str, Any]:
+    warning = {} if decided.warning is None else {"warning": decided.warning}
+    return {"id": decided.id, "error": decided.problem, **warning}
+
+
+def _decide_all(
+    loaded: Loaded,
+    by: str,
+    decision: Callable[[Connection, Operator], Sequence[int]],
+    done: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Decide about all operations of a kind; there may be none."""
+    ids = _write(loaded, by, decision)
+    if as_json:
+        print_json([{"id": one, "error": None} for one in ids])
+    else:
+        click.echo(f"{len(ids)} {'operation is' if len(ids) == 1 else 'operations are'} {done}")
+
+
+def _write(loaded: Loaded, by: str, work: Callable[[Connection, Operator], T]) -> T:
+    from syncd.mirror.db.shared_clock import read_clock
+    from syncd.mirror.store.operation_decisions import Operator
+
+    return write(loaded.settings, lambda c: work(c, Operator(by, read_clock(c))))

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.common import as_json_option, limit_option, print_json, print_rows, read, takes_settings, write
+from syncd.cli.common import (
+    ROW_ID,
+    as_json_option,
+    by_option,
+    limit_option,
+    print_json,
+    print_rows,
+    read,
+    takes_settings,
+    write,
+)
+from syncd.errors import SyncdError
 
 if TYPE_CHECKING:
     from syncd.settings import Loaded
@@ -14,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def quarantine() -> None:
-    """Show listed items that could not be read, and try them again."""
+    """Show listed items that cannot be read, read them again, or accept them."""
 
 
 @quarantine.command("list", short_help="List what is in quarantine.")
@@ -22,11 +33,11 @@ def quarantine() -> None:
 @as_json_option
 @takes_settings()
 def list_(loaded: Loaded, limit: int, *, as_json: bool) -> None:
-    """List what is in quarantine, oldest first; --json shows the whole payloads."""
+    """List what is in quarantine, oldest first, accepted items included; --json shows the whole payloads."""
     from syncd.mirror.store import quarantine as mirror
 
     rows: Any = read(loaded.settings, lambda c: [dict(r._mapping) for r in mirror.unresolved(c, limit=limit)])  # noqa: SLF001
-    columns = ("id", "session_id", "reason", "seen_at", "pass_id", "payload")
+    columns = ("id", "session_id", "reason", "seen_at", "accepted_at", "pass_id", "payload")
     print_rows(rows, columns, as_json=as_json, empty="nothing is in quarantine")
 
 
@@ -34,13 +45,37 @@ def list_(loaded: Loaded, limit: int, *, as_json: bool) -> None:
 @as_json_option
 @takes_settings()
 def replay(loaded: Loaded, *, as_json: bool) -> None:
-    """Read the items again, as this version of syncd can; those that it can read go into the mirror."""
+    """Read the items again with this version of syncd; those that it can read go into the mirror."""
     from syncd.clock import SystemClock
     from syncd.mirror.store.replay import replay as replay_all
 
     now = SystemClock().now()
-    read_again, left = write(loaded.settings, lambda c: replay_all(c, now))
+    replayed = write(loaded.settings, lambda c: replay_all(c, now))
     if as_json:
-        print_json({"resolved": read_again, "left": left})
+        print_json(replayed._asdict())
     else:
-        click.echo(f"{read_again} could be read now, {left} could not")
+        click.echo(f"{replayed.resolved} could be read now, {replayed.left} could not")
+
+
+@quarantine.command(short_help="Accept items as they are.")
+@click.argument("row_ids", type=ROW_ID, metavar="ID...", nargs=-1, required=True)
+@by_option
+@as_json_option
+@takes_settings()
+def accept(loaded: Loaded, row_ids: tuple[int, ...], by: str, *, as_json: bool) -> None:
+    """Accept items that cannot be read, by the ids that `syncd quarantine list` shows: all of them or none.
+
+    An item without a readable id makes every pass partial until it is accepted. An accepted item makes no pass partial
+    and does not count as in quarantine. When its content changes it is a new item.
+    """
+    from syncd.clock import SystemClock
+    from syncd.mirror.store import quarantine as mirror
+
+    now = SystemClock().now()
+    problem = write(loaded.settings, lambda c: mirror.accept(c, row_ids, now=now, by=by))
+    if problem is not None:
+        raise SyncdError(f"{problem}; nothing was accepted; see: syncd quarantine list")
+    if as_json:
+        print_json({"accepted": list(dict.fromkeys(row_ids))})
+    else:
+        click.echo(f"accepted: {', '.join(map(str, dict.fromkeys(row_ids)))}")

@@ -39,6 +39,8 @@ def _option(field: Field[Any]) -> Callable[[Callable[..., None]], Callable[..., 
         return click.option(name, type=click.Choice(choices), default=str(field.default), show_default=True, help=words)
     if kind is bool:
         return click.option(name, is_flag=True, default=field.default, help=words)
+    if kind is str:
+        return click.option(name, default=field.default, show_default=True, metavar="TEXT", help=words)
     if kind in {int, float}:
         shown = field.default is not None
         return click.option(name, type=_range(field, kind), default=field.default, show_default=shown, help=words)

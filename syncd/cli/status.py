@@ -25,8 +25,11 @@ def status(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
     Not healthy are a stale mirror, a last pass that was not complete, held deletions, and a dead operation. It reads
     the database alone, so it works whether a daemon runs or not.
     """
+    from syncd.tenant import explicitly_named_identity
+
     overview = _overview(loaded.settings)
-    found = problems(overview, pass_interval=loaded.settings.syncd_pass_interval)
+    named = explicitly_named_identity(loaded.settings)
+    found = problems(overview, pass_interval=loaded.settings.syncd_pass_interval, named=named)
     if as_json:
         print_json({"healthy": not found, "problems": found, "notices": notices(overview), **overview})
     else:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from syncd.aio import AutoResetEvent, task_group
-from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.errors import DatabaseBusyError, DatabaseUnusableError, TenantMismatchError
 from syncd.mirror.db.change_feed import POLL_SECONDS_LISTENING
 from syncd.rules.retry import PASS_AGAIN, Backoff, pass_pause
 from syncd.status.watchdog import BeatingClock
@@ -139,6 +139,8 @@ class Daemon:
                 if not isinstance(error, DatabaseBusyError):
                     raise
                 self.log.warning("loop.failed", loop=name, reason=str(error))
+            except TenantMismatchError:
+                raise
             except Exception as error:
                 self.log.exception("loop.failed", loop=name)
                 self.flows.database.failures.failed(f"loop {name}", describe(error), self.flows.clock.monotonic())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncd.app import open_flows
 from syncd.mirror.read import views
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views
 from syncd.opening import COMMAND_BUSY_TIMEOUT
 from syncd.status.health import dead_operations
 
@@ -21,24 +21,31 @@ Summary = dict[str, Any]
 
 
 async def run_once(
-    settings: Settings, log: FilteringBoundLogger, on_page: Callable[[Mapping[str, int]], None] | None
+    settings: Settings,
+    log: FilteringBoundLogger,
+    on_page: Callable[[Mapping[str, int]], None] | None,
+    *,
+    force: bool = False,
 ) -> Summary:
     """Do one cycle to its end; operations and source ids that are not due are not waited for.
 
     Raises
     ------
     DatabaseUnusableError
-        A daemon holds the database or takes the passes, or the database cannot be used.
+        A daemon holds the database or takes the passes, or the database was moved or cannot be used.
+    TenantMismatchError
+        The settings, or a token, name another tenant than the database mirrors.
     """
     async with open_flows(
-        settings, command="once", log=log, busy_timeout=COMMAND_BUSY_TIMEOUT, on_page=on_page
+        settings, command="once", log=log, busy_timeout=COMMAND_BUSY_TIMEOUT, force=force, on_page=on_page
     ) as flows:
         await flows.leadership.require()
         await flows.push.drain()
         outcome = await flows.pull.run()
         await flows.mirror_folders(outcome.state)
         unanswered = await flows.reconcile.run()
-        counts: Mapping[str, int] = await flows.database.read(operations.counts)
+        flows.tenant.require()
+        counts: Mapping[str, int] = await flows.database.read(operation_views.counts)
         row = await flows.database.read(lambda connection: views.one_pass(connection, outcome.pass_id))
         return {
             "pass": {**row, "state": outcome.state, "error": outcome.error},

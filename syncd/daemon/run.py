@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 
 async def run_daemon(
-    read_settings: Callable[[], Loaded], loaded: Loaded, received: Received, log: FilteringBoundLogger
+    read_settings: Callable[[], Loaded],
+    loaded: Loaded,
+    received: Received,
+    log: FilteringBoundLogger,
+    *,
+    force: bool = False,
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
@@ -33,11 +38,15 @@ async def run_daemon(
     ----------
     read_settings : Callable[[], Loaded]
         Reads the settings again, for SIGHUP.
+    force : bool
+        Act on a database although `migrate-store` moved its content to another one.
 
     Raises
     ------
     UsageError
         The port of the status server is in use.
+    TenantMismatchError
+        The settings, or a later token, name another tenant than the database mirrors.
     DatabaseUnusableError
         The database is held by another daemon, or cannot be used.
     """
@@ -51,6 +60,7 @@ async def run_daemon(
             command="run",
             log=log,
             busy_timeout=float("inf"),
+            force=force,
             current=current,
             after_request=metrics.observe_request,
         )
@@ -70,6 +80,7 @@ async def run_daemon(
             await stack.enter_async_context(server)
         others = {
             "wal": lambda: wal.run(flows.watchdog),
+            "tenant": flows.tenant.run,
             "settings": lambda: reload_on_sighup(received, read_settings, current, flows, log),
         }
         await Daemon(flows=flows, log=log, intervals=intervals(settings), others=others).run(stops)

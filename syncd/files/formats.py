@@ -11,7 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from syncd.errors import UsageError, how_to_install
-from syncd.mirror.schema.types import UtcDateTime
+from syncd.mirror.schema.types import Boolean, UtcDateTime
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -40,21 +40,24 @@ class Csv:
 
     def __init__(self, file: IO[bytes], columns: Sequence[sa.Column[Any]], *, escape_formulas: bool) -> None:
         self._escape = escape_formulas
+        self._booleans = any(isinstance(column.type, Boolean) for column in columns)
         self._text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         self._csv = csv.writer(self._text)
         self._csv.writerow([column.name for column in columns])
 
     def write(self, rows: Rows) -> None:
         """Write rows."""
-        self._csv.writerows([map(_without_formula, row) for row in rows] if self._escape else rows)
+        self._csv.writerows([map(self._cell, row) for row in rows] if self._escape or self._booleans else rows)
 
     def finish(self) -> None:
         """Leave the file to its owner, who closes it."""
         self._text.detach()
 
-
-def _without_formula(value: Any) -> Any:  # noqa: ANN401 - a value of a row
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_SIGNS) else value
+    def _cell(self, value: Any) -> Any:  # noqa: ANN401 - a value of a row
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        is_formula = self._escape and isinstance(value, str) and value.startswith(FORMULA_SIGNS)
+        return f"'{value}" if is_formula else value
 
 
 class JsonLines:
@@ -87,6 +90,8 @@ class Parquet:
     def _type(self, kind: sa.types.TypeEngine[Any]) -> Any:  # noqa: ANN401 - pyarrow's
         if isinstance(kind, UtcDateTime):
             return self._arrow.timestamp("us", tz="UTC")
+        if isinstance(kind, Boolean):
+            return self._arrow.bool_()
         if isinstance(kind, sa.Float):
             return self._arrow.float64()
         return self._arrow.int64() if isinstance(kind, sa.Integer) else self._arrow.string()

@@ -15,29 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 
-from syncd.albert import (
-    AlbertAuthError,
-    AlbertException,
-    AlbertHTTPError,
-    ChatSessionCollection,
-    ForbiddenError,
-    TooManyRequestsError,
-    UnauthorizedError,
-)
+from syncd.albert import ChatSessionCollection
 from syncd.clock import Clock
 from syncd.mirror.store import pages
 from syncd.pull.page_cache import PageCache
+from syncd.pull.retries import CeilingError, ListingError, RefusedError, Retries
 from syncd.pull.write_pages import Fetched
-from syncd.records.parse import GarbledError, read_page
-from syncd.rules.retry import Backoff
+from syncd.records.enums import PassReason
+from syncd.records.fields import SESSIONS
+from syncd.records.parse import read_page, reader_of
 
-PAGE_ATTEMPTS = 5
-"""Failed tries of one page before the pass fails; the next pass comes anyway."""
-PAGE_WAITS = 60
-"""Times that one page may be told to wait (429) before the pass fails."""
 LINGER = 0.02
 """Seconds that a page waits for others to be written with it; a fast server gives some in that time."""
 KNOWN_LINGER = 1.0
@@ -47,16 +38,11 @@ MOST_BYTES = 2_000_000
 """What is written together at the most; pages that are as before, which only are counted, weigh a quarter."""
 
 
-class ListingError(Exception):
-    """The listing cannot go on."""
-
-
-class CeilingError(ListingError):
-    """It would pass a ceiling of the pass."""
-
-
 class KeyRefusedError(ListingError):
-    """The server does not take its own page key any more."""
+    """Albert refuses a page key that it gave."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(PassReason.PAGE_KEY_REFUSED, text)
 
 
 @dataclass
@@ -127,20 +113,18 @@ class Fetching:
 
     Parameters
     ----------
-    ceiling : Callable[[int, float], str | None]
-        Says why a pass of so many pages that waits for so many seconds more would pass a ceiling.
-    retrying : Callable[[Exception, float], None]
-        Told the error of a page and the seconds until it is asked for again.
+    retries : Retries
+        Repeats the request of a page that failed.
+    ceiling : Callable[[int], str | None]
+        Returns why a pass of this many pages exceeds its ceiling; None if it does not.
     given : set[str]
         The page keys that were given before.
     """
 
     albert: ChatSessionCollection
     clock: Clock
-    backoff: Backoff
-    jitter: Callable[[], float]
-    ceiling: Callable[[int, float], str | None]
-    retrying: Callable[[Exception, float], None]
+    retries: Retries
+    ceiling: Callable[[int], str | None]
     known: PageCache
     given: set[str]
 
@@ -148,7 +132,7 @@ class Fetching:
         """Put page after page into a basket, from a key on, behind so many pages."""
         try:
             while True:
-                if (reason := self.ceiling(number, 0.0)) is not None:
+                if (reason := self.ceiling(number)) is not None:
                     raise CeilingError(reason)
                 page = await self._page(key)
                 await page_queue.put(page)
@@ -161,44 +145,28 @@ class Fetching:
             page_queue.end(error)
 
     async def _page(self, key: str | None) -> Fetched:
-        """Ask for one page until it is there, and read it, unless it is known.
+        """Request one page until it is answered, and read it unless it is known.
 
         Raises
         ------
-        CeilingError
-            The time of the pass would run out before the next try.
         KeyRefusedError
-            The server refuses the key.
+            Albert refuses the key.
         ListingError
-            It refuses the listing, or failed too often.
+            See `Retries.run`.
         """
-        failures = waits = 0
-        while True:
-            try:
-                return await self._try(key)
-            except (AlbertAuthError, UnauthorizedError) as error:
-                raise ListingError(f"Albert refuses the credentials: {error}") from error
-            except (AlbertException, GarbledError) as error:
-                if _is_final(error):
-                    kind = ListingError if key is None else KeyRefusedError
-                    raise kind(str(error)) from error
-                retry_after = error.retry_after if isinstance(error, AlbertHTTPError) else None
-                told = isinstance(error, TooManyRequestsError) or retry_after is not None
-                waits, failures = waits + told, failures + (not told)
-                if failures >= PAGE_ATTEMPTS or waits >= PAGE_WAITS:
-                    raise ListingError(f"gave up on a page after {failures + waits} tries: {error}") from error
-                wait = self.backoff.wait(max(failures, 1), jitter=self.jitter(), retry_after=retry_after)
-                if (reason := self.ceiling(0, wait)) is not None:
-                    raise CeilingError(f"{reason}, waiting for a page: {error}") from error
-                self.retrying(error, wait)
-                await self.clock.sleep(wait)
+        try:
+            return await self.retries.run(partial(self._try, key), "a page")
+        except RefusedError as error:
+            if key is None:
+                raise
+            raise KeyRefusedError(str(error)) from error
 
     async def _try(self, key: str | None) -> Fetched:
         asked_at = self.clock.now()
         body = await self.albert.list_raw(start_key=key)
-        mark = pages.digest(body)
+        mark = pages.digest(body, reader_of(SESSIONS))
         known = await self.known.find(mark)
-        page = read_page(body) if known is None else None
+        page = read_page(body, SESSIONS) if known is None else None
         said = page or known
         next_key = said.next_key if said is not None else None
         repeated = next_key in self.given
@@ -213,12 +181,3 @@ class Fetching:
             last=next_key is None or repeated,
             repeated=repeated,
         )
-
-
-def _is_final(error: Exception) -> bool:
-    """Whether asking again for the page cannot help."""
-    if isinstance(error, ForbiddenError | TooManyRequestsError):
-        return False  # Albert's 403 is sometimes transient
-    if isinstance(error, AlbertHTTPError):
-        return error.rejected
-    return False

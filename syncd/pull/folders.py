@@ -31,14 +31,14 @@ from syncd.mirror.store.folders import Begun, FoldersRead, FoldersWritten, Listi
 from syncd.records.enums import FolderListingState
 from syncd.records.folders import FolderPage, FolderRow, UnreadableFolder, read_folder, read_folder_page
 from syncd.records.parse import GarbledError
-from syncd.rules.deletion import GONE, guard_limit
+from syncd.rules.deletion import GONE
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Database
-    from syncd.pull.sweep import Guard
+    from syncd.rules.deletion import Guard
     from syncd.rules.retry import Backoff
 
 PAGE_ATTEMPTS = 3
@@ -180,9 +180,8 @@ class MirrorFolders:
         stored = await self.database.read(folders.live)
         seen = listing.rows.keys() | listing.present
         missing = [folder_id for folder_id in stored if folder_id not in seen]
-        guard = self.settings.guard
         read = FoldersRead(state=FolderListingState.COMPLETE, rows=listing.rows, present=listing.present)
-        if len(missing) > guard_limit(len(stored), max_count=guard.max_count, max_fraction=guard.max_fraction):
+        if len(missing) > self.settings.guard.limit(len(stored)):
             error = TOO_MANY_MISSING.format(missing=len(missing), live=len(stored))
             return replace(read, state=FolderListingState.PARTIAL, error=error)
         rows, absent = dict(listing.rows), set()

@@ -1,4 +1,7 @@
-"""The pages of the last complete pass, looked up by their bytes; a small window of them is held at a time."""
+"""Finds pages of the last complete pass by their digests. `pull.fetch` asks it for each page before it reads the page.
+
+The digests are in memory, with 16 bytes and a number for each page. The pages are read from the database in windows.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ if TYPE_CHECKING:
     from syncd.mirror.store.pages import ReadPage
 
 WINDOW = 64
-"""Pages that are read from the database at once: most passes meet them in the order of the last one."""
+"""Pages read from the database at once. Most passes list pages in the order of the last one."""
 
 
 class PageCache:
-    """What the last complete pass knows of its pages; 16 bytes and a number of each are held in memory."""
+    """The pages of one complete pass."""
 
     def __init__(self, database: Database, pass_id: int, numbers: dict[bytes, int]) -> None:
         self._database = database
@@ -30,7 +33,7 @@ class PageCache:
         return cls(database, *await database.read(pages.digests))
 
     async def find(self, mark: bytes) -> ReadPage | None:
-        """Return what is known of the page with this digest."""
+        """Return the page with this digest; None if the last complete pass has no such page."""
         number = self._numbers.get(mark)
         if number is None:
             return None

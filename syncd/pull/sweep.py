@@ -1,227 +1,309 @@
-"""The end of a pass whose listing was read whole: which sessions are missing, and which of them are gone.
+"""Ends a pass whose listing is complete: finds the sessions that are missing, and those that are deleted.
 
-Absence is never proof. A session that the pass did not see is asked for by its id, and by its source id, which may
-live on in another session; it becomes a tombstone only after enough 404s over enough time, and never more of them at
-once than the guard allows, unless an operator has approved it.
+::
+
+    find ──────────► ask Albert ───────────────► conclude, in one transaction
+    what the pass    each session, until more    complete: mark, count the 404s, delete what is confirmed
+    did not list     are gone than allowed       held: more are gone than the guard allows; nothing is marked
+
+`pull.flow` calls `sweep`. A session becomes a tombstone only after enough 404s over enough measured time. More of them
+than the guard allows wait for an operator. Sessions that answer 200 are not missing, however many are not listed.
 """
 
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
-from syncd.aio import gather
-from syncd.albert import AlbertException, AlbertHTTPError
 from syncd.clock import utc_text
 from syncd.logs import log_link
-from syncd.mirror.store import missing, passes, quarantine, sessions, totals
-from syncd.records.parse import ID, GarbledError, Row, read_session
-from syncd.rules.deletion import GONE, guard_limit, may_delete
+from syncd.mirror.store import elapsed, established, holds, missing, passes, quarantine, sessions, totals
+from syncd.mirror.store.passes import COMPLETE, Ending
+from syncd.pull.evidence import Asking, Evidence, Verdict
+from syncd.records.enums import PassReason, PassState
+from syncd.records.reasons import Reason
+from syncd.rules.versions import listed_from
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from structlog.typing import FilteringBoundLogger
 
-    from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
+    from syncd.lookups import Lookups
     from syncd.mirror.db.database import Connection, Database
-    from syncd.mirror.store.missing import Candidate
+    from syncd.mirror.store.elapsed import Reading
+    from syncd.mirror.store.holds import Decisions, Placed
+    from syncd.mirror.store.missing import Unlisted
     from syncd.mirror.store.passes import Progress
-
-AT_ONCE = 8
-"""Sessions that are asked for at the same time."""
-WITNESSES = 3
-"""Listed sessions that are tried until one answers 200."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guard:
-    """What a pass may delete, and when; see the settings `SYNCD_DELETE_*`. `grace` is in seconds."""
-
-    grace: float
-    confirmations: int
-    max_count: int
-    max_fraction: float
-
-
-@dataclass(frozen=True)
-class Swept:
-    """What a sweep did: sessions missed, sessions deleted, and why it is held if it is."""
-
-    missing: int = 0
-    deleted: int = 0
-    held: str | None = None
+    from syncd.pull.evidence import Answers
+    from syncd.rules.deletion import Guard
 
 
 @dataclass(frozen=True, slots=True)
-class _Evidence:
-    """What Albert says of a missing session: `alive`, `gone`, or nothing that decides (`None`).
+class Swept:
+    """How a sweep ended: the end of its pass, the sessions it found missing and deleted, and its hold if it is held."""
 
-    `row` is the session, or the other one that its source id lives on in.
+    ending: Ending
+    missing: int = 0
+    deleted: int = 0
+    hold: Placed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a sweep starts from.
+
+    Parameters
+    ----------
+    live : int
+        Live sessions in the mirror.
+    keys : array[int]
+        Live sessions that the pass did not list and that nothing else explains.
+    listed_before : array[int]
+        If the listing was empty: the live sessions that it should have contained, without those already decided.
     """
 
-    verdict: Literal["alive", "gone"] | None
-    row: Row | None = None
-    asked_at: str = ""
+    live: int
+    keys: array[int]
+    listed_before: array[int]
+    decisions: Decisions
+
+    @property
+    def approved(self) -> list[int]:
+        """The sessions that an operator has approved for deletion."""
+        return [key for key in self.keys if key in self.decisions.approved]
+
+    @property
+    def undecided(self) -> list[int]:
+        """The sessions on which no operator has decided."""
+        return [key for key in self.keys if key not in self.decisions.approved and key not in self.decisions.kept]
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a concluding transaction wrote, for the log."""
+
+    swept: Swept
+    newly_missing: list[str]
+    deleted: list[str]
+    applied: sessions.ApplyResult
+
+
+def situation(connection: Connection, progress: Progress, now: datetime) -> Situation:
+    """Return what the sweep of a pass starts from."""
+    decisions = holds.decisions(connection)
+    listed_before: array[int] = array("q")
+    if not progress.counts["seen"]:
+        known = established.live_keys(connection, now)
+        listed_before = array(
+            "q", (key for key in known if key not in decisions.approved and key not in decisions.kept)
+        )
+    unlisted = missing.unlisted(connection, progress, now)
+    return Situation(passes.live_count(connection), unlisted, listed_before, decisions)
+
+
+def reason_to_hold(found: Situation, answers: Answers, limit: int) -> Reason | None:
+    """Return why the guard holds a pass; None if it does not."""
+    if found.listed_before:
+        text = f"the listing was empty, and {len(found.listed_before)} sessions are live in the mirror"
+        return Reason(PassReason.LISTING_EMPTY, text)
+    gone = len(answers.keys(Verdict.GONE) - frozenset(found.approved))
+    if gone <= limit:
+        return None
+    unlisted = len(found.undecided) - len(answers.alive.intersection(found.undecided))
+    some = "" if gone == unlisted else "at least "
+    text = (
+        f"{unlisted} of {found.live} live sessions are not listed, and Albert answers 404 for {some}{gone} of them; "
+        f"one pass may delete {limit} without approval"
+    )
+    return Reason(PassReason.TOO_MANY_GONE, text)
 
 
 @dataclass(kw_only=True)
 class _Sweep:
     progress: Progress
     database: Database
-    albert: ChatSessionCollection
+    lookups: Lookups
     clock: Clock
     log: FilteringBoundLogger
     guard: Guard
-    approved: set[int] = field(default_factory=set)
+    machine: str
 
     async def run(self) -> Swept:
-        candidates, missed, held = await self._find()
-        if held is not None:
-            return Swept(missed, 0, held)
-        evidence: list[_Evidence] = []
-        if candidates:
-            trusted = await self._witness()
-            evidence = await gather(lambda c: self._ask(c, trusted=trusted), candidates, at_once=AT_ONCE)
-        deleted = await self._conclude(candidates, evidence)
-        return Swept(len(candidates), deleted)
+        while True:
+            found = await self.database.read(partial(situation, progress=self.progress, now=self.clock.now()))
+            answers = await self._ask(found)
+            written = await self._conclude(found, answers)
+            if written is not None:
+                self._report(written)
+                return written.swept
 
-    async def _find(self) -> tuple[list[Candidate], int, str | None]:
-        """Mark what the pass missed, or hold the sweep when that is too much."""
-        progress, now = self.progress, self.clock.now()
+    async def _ask(self, found: Situation) -> Answers:
+        """Ask about the unlisted sessions, as far as the guard allows, and then about all that are approved.
 
-        def work(connection: Connection) -> tuple[list[Candidate], int, str | None, set[int], list[str]]:
-            passes.check(connection, progress)
-            keys = array("q", passes.unseen(connection, progress, now))  # all there are when the listing was empty
-            approved = passes.approved(connection)
-            live = passes.live_count(connection)
-            held = self._too_many(live, len(keys), sum(key not in approved for key in keys))
-            if held is not None:
-                passes.hold(connection, progress, keys, now=now, error=held)
-                return [], len(keys), held, approved, []
-            candidates, newly = missing.mark(connection, list(keys), now)
-            return candidates, len(keys), None, approved, newly
-
-        candidates, missed, held, self.approved, newly = await self.database.write(work)
-        for session_id in newly:
-            self.log.info("session.missing", session_id=session_id)
-        return candidates, missed, held
-
-    def _too_many(self, live: int, missed: int, unapproved: int) -> str | None:
-        """Say why the sweep must wait for an operator; None when it need not."""
-        if not unapproved:
-            return None
-        if not self.progress.counts["seen"]:
-            return f"the listing was empty, and {live} sessions are live in the mirror"
-        limit = guard_limit(live, max_count=self.guard.max_count, max_fraction=self.guard.max_fraction)
-        if unapproved > limit:
-            return f"{missed} of {live} live sessions are not listed any more, and at most {limit} may go at once"
-        return None
-
-    async def _witness(self) -> bool:
-        """See one session that was just listed answer 200, so that a wrong tenant or a broken route deletes nothing.
-
-        With an empty listing there is none to ask: only what an operator approved comes here then.
+        The witnesses are sessions that the pass has listed. If it has listed nothing, there is no witness, and a 404
+        with a JSON body is believed.
         """
-        if not self.progress.counts["seen"]:
-            return True
-        witnesses = await self.database.read(lambda c: missing.listed(c, self.progress, WITNESSES))
-        for session_id in witnesses:
-            if (await self._look(session_id)).verdict == "alive":
-                return True
-        self.log.warning("sweep.untrusted", reason="no listed session answers 200; its 404s prove nothing")
-        return False
+        lookups = self.lookups.among(partial(missing.listed, progress=self.progress))
+        asking = Asking(database=self.database, lookups=lookups, log=self.log, write_alive=self._write_alive)
+        if found.listed_before:
+            return asking.answers
+        limit = self.guard.limit(found.live)
+        await asking.ask(found.undecided, most_gone=limit)
+        if reason_to_hold(found, asking.answers, limit) is None:
+            await asking.ask(found.approved)
+        return asking.answers
 
-    async def _ask(self, candidate: Candidate, *, trusted: bool) -> _Evidence:
-        by_id = await self._look(candidate.session_id)
-        if by_id.verdict != "gone":
-            return by_id
-        asked_at = utc_text(self.clock.now())
-        try:
-            body = await self.albert.get_raw_by_source_session_id(source_session_id=candidate.source_session_id)
-            other = read_session(body)
-        except (AlbertException, GarbledError) as error:
-            absent = isinstance(error, AlbertHTTPError) and error.status_code in GONE
-            self.log.debug("sweep.asked", session_id=candidate.session_id, error=str(error), unknown=not absent)
-            return _Evidence("gone" if trusted else None)
-        if other[ID] == candidate.session_id:
-            return _Evidence(None)  # gone by its id, there by its source id: that decides nothing
-        return _Evidence("gone" if trusted else None, other, asked_at)
+    async def _write_alive(self, alive: list[Evidence]) -> None:
+        """Write sessions that are not listed and exist: they are not missing, and not requested again for an hour."""
+        now = self.clock.now()
 
-    async def _look(self, session_id: str) -> _Evidence:
-        asked_at = utc_text(self.clock.now())
-        try:
-            row = read_session(await self.albert.get_raw(id=session_id))
-        except AlbertHTTPError as error:
-            return _Evidence("gone" if error.status_code in GONE else None)
-        except GarbledError as error:  # a session that cannot be read is there all the same, as in a listing
-            return _Evidence("alive" if error.session_id == session_id else None)
-        except AlbertException:
-            return _Evidence(None)
-        return _Evidence("alive", row, asked_at) if row[ID] == session_id else _Evidence(None)
-
-    async def _conclude(self, candidates: list[Candidate], evidence: list[_Evidence]) -> int:
-        """Write what was learned and end the pass as complete, in one transaction."""
-        progress, now = self.progress, self.clock.now()
-        pairs = list(zip(candidates, evidence, strict=True))
-
-        def work(connection: Connection) -> tuple[list[str], sessions.ApplyResult]:
+        def work(connection: Connection) -> sessions.ApplyResult:
             totals.hold(connection)
-            applied = sessions.ApplyResult()
-            for _, found in pairs:
-                if found.row is not None:
-                    # look-ups lag: nothing is restored here, what is back from the dead is listed
-                    observation = sessions.Observation(found.asked_at, utc_text(now), listed_from="")
-                    one = sessions.apply(connection, [found.row], observation)
-                    applied.sources += one.sources
-                    applied.restored += one.restored
-            unread = [one.key for one, found in pairs if found.verdict == "alive" and found.row is None]
-            missing.clear(connection, unread, now)
-            gone = [candidate.key for candidate, found in pairs if found.verdict == "gone"]
-            counted = missing.count(connection, gone, progress, now)
-            to_delete = [one.key for one in counted if self._may_go(one, now)]
-            deleted = sessions.tombstone(connection, to_delete, now=utc_text(now), pass_id=progress.id)
-            passes.forget_approved(connection, self._settled(pairs))
-            quarantine.resolve_unseen(connection, progress.met, now)
-            passes.finish(connection, progress, "complete", now=now, missing=len(pairs), deleted=len(deleted))
-            return deleted, applied
+            passes.check(connection, self.progress)
+            applied = _apply(connection, alive, now, self.guard.grace)
+            missing.clear(connection, [one.session.key for one in alive if one.found is None], now)
+            missing.note_alive(connection, [one.session.key for one in alive], now)
+            return applied
 
-        deleted, applied = await self.database.write(work)
-        for session_id in deleted:
+        self._report_applied(await self.database.write(work))
+
+    async def _conclude(self, found: Situation, answers: Answers) -> _Written | None:
+        """End the pass as complete or held, in one transaction; return None if an operator decided meanwhile."""
+        now = self.clock.now()
+        reading = elapsed.Reading(self.machine, self.clock.monotonic())
+        reason = reason_to_hold(found, answers, self.guard.limit(found.live))
+
+        def work(connection: Connection) -> _Written | None:
+            totals.hold(connection)
+            passes.check(connection, self.progress)
+            if holds.decisions(connection, lock=True).holds != found.decisions.holds:
+                return None
+            if reason is not None:
+                return _hold(connection, self.progress, reason, found, answers, now)
+            return _Completion(connection, self.progress, self.guard, found, answers, now).write(reading)
+
+        return await self.database.write(work)
+
+    def _report(self, written: _Written) -> None:
+        for session_id in written.newly_missing:
+            self.log.info("session.missing", session_id=session_id)
+        for session_id in written.deleted:
             self.log.info("session.deleted", session_id=session_id)
+        self._report_applied(written.applied)
+
+    def _report_applied(self, applied: sessions.ApplyResult) -> None:
         for session_id in applied.restored:
             self.log.info("session.restored", session_id=session_id)
         for link in applied.sources:
             log_link(self.log, link)
-        return len(deleted)
 
-    def _may_go(self, absent: missing.Absent, now: datetime) -> bool:
-        return absent.key in self.approved or may_delete(
-            absences=absent.absences,
-            missing_since=absent.missing_since,
-            now=now,
-            confirmations=self.guard.confirmations,
-            grace=self.guard.grace,
+
+def _apply(connection: Connection, evidence: list[Evidence], now: datetime, lag: float) -> sessions.ApplyResult:
+    """Write the sessions that look-ups found.
+
+    Look-ups lag by up to `lag` seconds, so none of them restores a tombstone; a listing does.
+    """
+    total = sessions.ApplyResult()
+    for one in evidence:
+        if one.found is not None:
+            since = listed_from(one.found.asked_at, now, lag)
+            observation = sessions.Observation(one.found.asked_at, utc_text(now), listed_from=since, lifts=False)
+            applied = sessions.apply(connection, [one.found.row], observation)
+            total.sources += applied.sources
+            total.restored += applied.restored
+    return total
+
+
+def _hold(
+    connection: Connection, progress: Progress, reason: Reason, found: Situation, answers: Answers, now: datetime
+) -> _Written:
+    """End a pass as held. Its candidates are all unlisted sessions that did not answer 200."""
+    keys = found.listed_before or array("q", (key for key in found.undecided if key not in answers.alive))
+    hold = holds.place(connection, progress.id, keys, reason, now)
+    ending = Ending(PassState.HELD, reason)
+    passes.finish(connection, progress, ending, now=now, missing=len(keys), hold_id=hold.hold_id)
+    return _Written(Swept(ending, len(keys), 0, hold), [], [], sessions.ApplyResult())
+
+
+@dataclass(frozen=True, slots=True)
+class _Completion:
+    """The end of a pass that is complete."""
+
+    connection: Connection
+    progress: Progress
+    guard: Guard
+    found: Situation
+    answers: Answers
+    now: datetime
+
+    def write(self, reading: Reading) -> _Written:
+        """Mark what is missing, count the 404s, delete what is confirmed, and end the pass."""
+        elapsed_ms = elapsed.advance(self.connection, reading)
+        still = self._not_observed()
+        newly = missing.mark(self.connection, still, self.now, elapsed_ms)
+        applied = _apply(
+            self.connection, self.answers.others, self.now, self.guard.grace
         )
+        deleted = self._delete({row.key for row in still}, elapsed_ms)
+        self._settle()
+        passes.finish(self.connection, self.progress, COMPLETE, now=self.now, missing=len(still), deleted=len(deleted))
+        return _Written(Swept(COMPLETE, len(still), len(deleted)), newly, deleted, applied)
 
-    def _settled(self, pairs: list[tuple[Candidate, _Evidence]]) -> set[int]:
-        """Return the approved sessions that need no approval any more: all but those of which nothing was learned.
+    def _not_observed(self) -> list[Unlisted]:
+        """Return the unlisted sessions that nothing has observed since they were asked about."""
+        before = {one.session.key: one.session for one in self.answers.others}
+        keys = [key for key in self.found.keys if key not in self.answers.alive]
+        rows = missing.read(self.connection, keys)
+        return [row for row in rows if row.key not in before or row.is_as(before[row.key])]
 
-        They are gone, or were seen again: then they are missing anew, and not approved, when they are missed next.
-        """
-        return self.approved - {candidate.key for candidate, found in pairs if found.verdict is None}
+    def _delete(self, still: set[int], elapsed_ms: int) -> list[str]:
+        gone = [key for key in self.answers.keys(Verdict.GONE) if key in still]
+        counted = missing.count(self.connection, gone, self.progress)
+        to_delete = [row.key for row in counted if self._may_delete(row, elapsed_ms)]
+        return sessions.tombstone(self.connection, to_delete, now=utc_text(self.now), pass_id=self.progress.id)
+
+    def _may_delete(self, row: Unlisted, elapsed_ms: int) -> bool:
+        if row.key in self.found.decisions.approved:
+            return True
+        since = elapsed_ms if row.missing_elapsed_ms is None else row.missing_elapsed_ms
+        return self.guard.may_delete(absences=row.absences, missing_for=(elapsed_ms - since) / 1000)
+
+    def _settle(self) -> None:
+        """Forget what this pass has answered: decisions, records of unlisted sessions, and items in quarantine."""
+        no_answer = self.answers.keys(Verdict.UNPROVEN, Verdict.UNDECIDED)
+        holds.complete(self.connection, undecided=no_answer, now=self.now)
+        missing.forget_alive(self.connection, self.progress.seen, self.answers.keys(Verdict.GONE))
+        quarantine.resolve_unseen(self.connection, self.progress.met, self.now)
 
 
 async def sweep(
     progress: Progress,
     *,
     database: Database,
-    albert: ChatSessionCollection,
+    lookups: Lookups,
     clock: Clock,
     log: FilteringBoundLogger,
     guard: Guard,
+    machine: str,
 ) -> Swept:
-    """Conclude a pass whose listing was read whole: complete, or held by the guard."""
-    return await _Sweep(progress=progress, database=database, albert=albert, clock=clock, log=log, guard=guard).run()
+    """End a pass whose listing is complete.
+
+    Parameters
+    ----------
+    machine : str
+        Names the machine whose monotonic clock `clock` reads: see `clock.machine_boot`.
+
+    Raises
+    ------
+    PassLostError
+        Another process ended the pass, or resumed it.
+    DatabaseUnusableError
+        The mirror cannot be read or written.
+    """
+    return await _Sweep(
+        progress=progress, database=database, lookups=lookups, clock=clock, log=log, guard=guard, machine=machine
+    ).run()

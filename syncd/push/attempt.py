@@ -7,12 +7,12 @@ except for the id of the session that an operation by source id was found to mea
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from syncd.albert.paths import segment
 from syncd.mirror.store import operations
-from syncd.mirror.store.operations import LeaseLostError, Operation
+from syncd.mirror.store.operation import LeaseLostError, Operation
+from syncd.push import leases
 from syncd.push.outcomes import Outcome, Retry, RetryReason, Unknown, UnknownReason
 
 if TYPE_CHECKING:
@@ -21,26 +21,7 @@ if TYPE_CHECKING:
     from syncd.lookups import Lookups
     from syncd.mirror.db.database import Database
     from syncd.push.evidence import Recency
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """How long a claim is good, by both clocks of this process: the first that passes its limit ends it.
-
-    The monotonic clock is right when the wall clock steps back. The wall clock is right when the machine was suspended.
-    """
-
-    until: datetime
-    deadline: float
-
-    @classmethod
-    def begin(cls, clock: Clock, seconds: float) -> Self:
-        """Begin a lease. Call it before the claim is committed, so that it never ends too late."""
-        return cls(clock.now() + timedelta(seconds=seconds), clock.monotonic() + seconds)
-
-    def has_ended(self, clock: Clock) -> bool:
-        """Whether another daemon may hold the operation by now."""
-        return clock.monotonic() >= self.deadline or clock.now() >= self.until
+    from syncd.push.leases import Lease
 
 
 @dataclass(kw_only=True)
@@ -67,16 +48,21 @@ class Attempt:
     sent: bool = field(default=False)
     awaiting_commit: bool = field(default=False)
 
-    def before_change(self) -> None:
-        """Check, right before a request that changes Albert, that the claim is still good and still in the database.
+    async def before_change(self) -> None:
+        """Check, right before a request that changes Albert, that the claim is valid and still in the database.
 
         Raises
         ------
         LeaseLostError
-            The lease has ended: another daemon may hold the operation.
+            The lease has ended, or another daemon or an operator has taken the operation.
         DatabaseReplacedError
             The database with the claim has been replaced or removed.
         """
+        if self.lease is not None and not self.lease.has_ended(self.clock) and not self.lease.is_confirmed(self.clock):
+            kept = await leases.renew(self.database, self.clock, [self.operation], self.lease.seconds)
+            self.lease = kept.get(self.operation.id)
+            if self.lease is None:
+                raise LeaseLostError(f"the claim of operation {self.operation.id} was lost before its request was sent")
         if self.lease is None or self.lease.has_ended(self.clock):
             raise LeaseLostError(f"the lease of operation {self.operation.id} ended before its request was sent")
         self.database.check_identity()

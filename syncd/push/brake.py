@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.clock import Clock
-    from syncd.mirror.store.operations import Operation
+    from syncd.mirror.store.operation import Operation
     from syncd.rules.retry import Backoff
 
 

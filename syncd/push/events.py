@@ -9,7 +9,7 @@ from syncd.push.outcomes import Dead, NotFound, Outcome, Retry, RetryReason, Suc
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-    from syncd.mirror.store.operations import Operation
+    from syncd.mirror.store.operation import Operation
 
 
 def report(operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from syncd.clock import Clock
-    from syncd.mirror.store.operations import Operation
+    from syncd.mirror.store.operation import Operation
 
 SKEW = 60.0
 """Seconds by which the clocks of replicas may differ."""

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING
 
 from syncd.aio import AutoResetEvent, task_group
 from syncd.mirror.store import operations
-from syncd.mirror.store.operations import Operation
-from syncd.push.attempt import Attempt, Lease
+from syncd.mirror.store.operation import Operation, OperationId
+from syncd.push.attempt import Attempt
 from syncd.push.brake import Brake
 from syncd.push.evidence import Recency
-from syncd.push.leases import Leases
+from syncd.push.leases import Lease, Leases
 from syncd.push.record import RetryPolicy
 from syncd.push.runner import Runner
+from syncd.push.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
     from syncd.clock import Clock
     from syncd.lookups import Lookups
     from syncd.mirror.db.database import Connection, Database
+    from syncd.mirror.store.operation import Claimed
 
 NEVER = datetime.min.replace(tzinfo=UTC)
+"""Before every time at which an operation may be due."""
 AHEAD = 4
 """One of this many operations is claimed ahead of its turn, so that no slot waits for the commit of a claim."""
 SHORTEST_IDLE = 0.005
@@ -75,7 +78,7 @@ class Push:
     wake_up: AutoResetEvent = field(default_factory=AutoResetEvent)
     jitter: Callable[[], float] = field(default=random.random)
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
-    _in_flight: dict[int, Attempt] = field(default_factory=dict, init=False)
+    _in_flight: dict[OperationId, Attempt] = field(default_factory=dict, init=False)
     _claimed_at: datetime = field(default=NEVER, init=False)
     _turn: int = field(default=0, init=False)
     _stopping: bool = field(default=False, init=False)
@@ -84,9 +87,10 @@ class Push:
         policy = self.settings.retry_policy
         self._brake = Brake(backoff=policy.backoff, clock=self.clock, log=self.log)
         self._recency = Recency(self.clock, policy.settle)
+        self._upkeep = Upkeep(self.database)
         self._leases = Leases(
             database=self.database, clock=self.clock, log=self.log, seconds=self.settings.lease,
-            in_flight=self._in_flight, on_recovered=self._wake,
+            in_flight=self._in_flight, upkeep=self._upkeep, on_change=self._wake,
         )  # fmt: skip
         self._runner = Runner(
             database=self.database, clock=self.clock, log=self.log, retry_policy=policy,
@@ -131,6 +135,8 @@ class Push:
                 idle = not self._in_flight  # an operation that ends during the claim may have blocked others
                 claimed = 0 if self.refused else await self._launch(group)
                 if not claimed and idle:
+                    if await self._upkeep.recheck_all():
+                        continue
                     break
                 if not claimed:
                     await self.wake_up.wait()
@@ -170,18 +176,7 @@ class Push:
         free = self._free
         if free <= 0 or self._brake.rest_seconds() > 0:
             return 0
-        self._turn += 1
-
-        def work(connection: Connection) -> tuple[datetime, Lease, list[Operation]]:
-            # the clocks are read inside the transaction, which may have waited for its turn
-            now, lease = self.clock.now(), Lease.begin(self.clock, self.settings.lease)
-            claimed = operations.claim(
-                connection, now=now, owner=self.owner, lease=self.settings.lease, limit=free,
-                lookups_first=self._turn % 2 == 0,
-            )  # fmt: skip
-            return now, lease, claimed
-
-        self._claimed_at, lease, claimed = await self.database.write(work)
+        claimed, lease = await self._claim(free)
         for operation in claimed:
             attempt = Attempt(
                 operation=operation, albert=self.lookups.albert, lookups=self.lookups, database=self.database,
@@ -190,6 +185,24 @@ class Push:
             self._in_flight[operation.id] = attempt
             group.start_soon(self._run, attempt)
         return len(claimed)
+
+    async def _claim(self, limit: int) -> tuple[list[Operation], Lease]:
+        """Claim operations; read on while all that are due are blocked."""
+        self._turn += 1
+
+        def work(connection: Connection) -> tuple[Claimed, datetime, float]:
+            # the clocks are read inside the transaction, which may have waited for its turn: the lease begins here
+            monotonic, now = self.clock.monotonic(), self.database.now(connection)
+            found = operations.claim(
+                connection, now=now, owner=self.owner, lease=self.settings.lease, limit=limit,
+                lookups_first=self._turn % 2 == 0,
+            )  # fmt: skip
+            return found, now, monotonic
+
+        while True:
+            claimed, self._claimed_at, monotonic = await self.database.write(work)
+            if claimed.operations or not claimed.more:
+                return claimed.operations, Lease.begin(self.settings.lease, now=self._claimed_at, monotonic=monotonic)
 
     async def _run(self, attempt: Attempt) -> None:
         try:

@@ -31,14 +31,15 @@ from syncd.push.outcomes import (
 )
 from syncd.push.targets import Holder, NoHolder, look_for_holder, resolve
 from syncd.records.enums import OperationKind, OperationState
-from syncd.records.parse import ID, SOURCE, GarbledError, Row, read_session
+from syncd.records.fields import SessionRow
+from syncd.records.parse import GarbledError, read_session
 from syncd.rules.deletion import GONE
 from syncd.rules.retry import lag_wait
 from syncd.rules.sources import alike, difference
 from syncd.witness import AbsenceUnprovenError
 
 if TYPE_CHECKING:
-    from syncd.mirror.store.operations import Operation
+    from syncd.mirror.store.operation import Operation
     from syncd.push.attempt import Attempt
 
 
@@ -64,14 +65,14 @@ def _adopted(operation: Operation, found: Found) -> Outcome:
     """Accept the session that Albert finds under the source id, and note how it differs from the request."""
     row, source_id = found.row, operation.source_session_id or ""
     created = operation.target_session_id
-    if created is not None and created != row[ID]:
-        return Dead(f"Albert created {created}, but finds {row[ID]} under the source id {source_id!r}", None, created)
-    if created is None and not alike(row[SOURCE] or "", source_id):
-        raise GarbledError(f"the answer is a session with another sourceSessionId: {row[SOURCE]!r}")
-    return Succeeded(row[ID], Effect(found.asked_at, (row,)), _adoption_note(operation, row), status=200)
+    if created is not None and created != row.id:
+        return Dead(f"Albert created {created}, but finds {row.id} under the source id {source_id!r}", None, created)
+    if created is None and not alike(row.source_session_id or "", source_id):
+        raise GarbledError(f"the answer is a session with another sourceSessionId: {row.source_session_id!r}")
+    return Succeeded(row.id, Effect(found.asked_at, (row,)), _adoption_note(operation, row), status=200)
 
 
-def _adoption_note(operation: Operation, row: Row) -> str | None:
+def _adoption_note(operation: Operation, row: SessionRow) -> str | None:
     differs = difference(row, {"source_session_id": operation.source_session_id, **_content(operation)})
     return f"adopted as it is: {differs}" if differs else None
 
@@ -94,7 +95,7 @@ async def _post(attempt: Attempt) -> Outcome:
     if operation.parent_id:
         body["parentId"] = operation.parent_id
     asked_at = utc_text(attempt.clock.now())
-    attempt.before_change()
+    await attempt.before_change()
     attempt.sent = True
     try:
         row = read_session(await attempt.albert.create_raw(body=body))
@@ -108,10 +109,10 @@ async def _post(attempt: Attempt) -> Outcome:
         status, retry_after = getattr(error, "status_code", None), getattr(error, "retry_after", None)
         return Unknown(UnknownReason.LOST_ANSWER, str(error), status, retry_after)
     effect = Effect(asked_at, (row,), made=True)
-    if row[SOURCE] != operation.source_session_id:
+    if row.source_session_id != operation.source_session_id:
         return await _created_otherwise(attempt, effect)
     # some servers answer a duplicate with the session that was there first
-    return Succeeded(row[ID], effect, _adoption_note(operation, row), status=201)
+    return Succeeded(row.id, effect, _adoption_note(operation, row), status=201)
 
 
 def _unstorable(operation: Operation) -> Dead | None:
@@ -138,15 +139,15 @@ async def _created_otherwise(attempt: Attempt, effect: Effect) -> Outcome:
     source id too; look-ups over the settle time decide that.
     """
     (row,) = effect.rows
-    session_id, requested = row[ID] or "", attempt.operation.source_session_id or ""
+    session_id, requested = row.id or "", attempt.operation.source_session_id or ""
     await attempt.keep_target(session_id)
     attempt.sent = False
-    text = _otherwise(session_id, row[SOURCE], requested)
+    text = _otherwise(session_id, row.source_session_id, requested)
     try:
         found = await attempt.lookups.by_source(requested)
     except (AlbertException, GarbledError, AbsenceUnprovenError):
         found = Absent(404)
-    if isinstance(found, Found) and found.row[ID] == session_id:
+    if isinstance(found, Found) and found.row.id == session_id:
         return Succeeded(session_id, effect, _adoption_note(attempt.operation, row), status=201)
     return Unknown(UnknownReason.OTHER_SOURCE, text, 201, effect=effect)
 
@@ -161,7 +162,7 @@ async def _never_sent_again(attempt: Attempt, session_id: str) -> Outcome:
     found = await attempt.lookups.by_id(session_id)
     if isinstance(found, Absent):
         return Dead(f"Albert created {session_id} with another source id than {requested!r}; it is gone", 404)
-    return Dead(_otherwise(session_id, found.row[SOURCE], requested), 200, session_id)
+    return Dead(_otherwise(session_id, found.row.source_session_id, requested), 200, session_id)
 
 
 async def delete(attempt: Attempt) -> Outcome:
@@ -169,7 +170,7 @@ async def delete(attempt: Attempt) -> Outcome:
     target = await _target(attempt)
     if isinstance(target, NoHolder):
         return Succeeded(None, target.effect, status=target.status)
-    attempt.before_change()
+    await attempt.before_change()
     try:
         await attempt.albert.delete(id=target.session_id)
     except AlbertHTTPError as error:
@@ -222,7 +223,7 @@ async def update(attempt: Attempt) -> Outcome:
         return Succeeded(session_id, Effect(before.asked_at, (before.row,)), status=200)
     if isinstance(before, Absent) and not await _is_recent(attempt, session_id):
         return Dead(f"Albert has no session {session_id}", before.status)
-    attempt.before_change()
+    await attempt.before_change()
     try:
         await attempt.albert.update_raw(id=session_id, changes={_ATTRIBUTES[name]: wanted[name] for name in wanted})
     except AlbertHTTPError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from syncd.records.parse import Row
+from syncd.records.fields import SessionRow
 
 
 class RetryReason(StrEnum):
@@ -65,7 +65,7 @@ class Effect:
     ----------
     asked_at : str
         When the sessions were requested, as text of `clock.utc_text`.
-    rows : tuple[Row, ...]
+    rows : tuple[SessionRow, ...]
         Sessions as Albert returned them.
     gone : tuple[str, ...]
         Ids of sessions that Albert does not have any more.
@@ -74,7 +74,7 @@ class Effect:
     """
 
     asked_at: str = ""
-    rows: tuple[Row, ...] = ()
+    rows: tuple[SessionRow, ...] = ()
     gone: tuple[str, ...] = ()
     made: bool = False
 

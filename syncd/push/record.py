@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncd.clock import utc_text
 from syncd.mirror.store import operations, sessions, sources
+from syncd.mirror.store.operation import Success, Wait
 from syncd.push.outcomes import (
     NO_EFFECT,
     CredentialsRejected,
@@ -26,15 +27,14 @@ from syncd.push.outcomes import (
 )
 from syncd.records.enums import OperationKind, OperationState
 from syncd.records.operation_kinds import SPECS
-from syncd.records.parse import ID, SOURCE
 from syncd.rules.retry import Backoff, LookupPlan, after_lookup, first_lookup, lag_wait
-from syncd.rules.versions import listed_from
+from syncd.rules.versions import Change, listed_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from syncd.mirror.db.database import Connection
-    from syncd.mirror.store.operations import Operation
+    from syncd.mirror.store.operation import Operation
     from syncd.mirror.store.sources import Link
 
 
@@ -66,9 +66,15 @@ class Completion:
     jitter: float
     elapsed: float = 0.0
 
-    def after(self, seconds: float) -> datetime:
-        """Return the time some seconds from now."""
-        return self.now + timedelta(seconds=seconds)
+    def wait(self, seconds: float) -> Wait:
+        """Return a wait of some seconds from now."""
+        return Wait(self.now, self.now + timedelta(seconds=seconds))
+
+    @property
+    def unfinished(self) -> OperationState:
+        """Return the state that the claim came from."""
+        running = self.operation.state is OperationState.RUNNING
+        return OperationState.PENDING if running else OperationState.UNKNOWN
 
     @property
     def plan(self) -> LookupPlan:
@@ -115,8 +121,8 @@ def _write_made(connection: Connection, completions: Sequence[Completion]) -> di
     for one in completions:
         if isinstance(one.outcome, Succeeded) and one.outcome.effect.made:
             (row,) = one.outcome.effect.rows
-            if row[SOURCE] == one.operation.source_session_id:
-                made[row[ID]] = one, one.outcome
+            if row.source_session_id == one.operation.source_session_id:
+                made[row.id] = one, one.outcome
     if not made:
         return {}
     rows = [outcome.effect.rows[0] for _, outcome in made.values()]
@@ -125,7 +131,7 @@ def _write_made(connection: Connection, completions: Sequence[Completion]) -> di
     operations.finish(
         connection,
         [
-            operations.Success(one.operation, outcome.session_id, utc_text(one.now), outcome.note, outcome.status)
+            Success(one.operation, outcome.session_id, utc_text(one.now), outcome.note, outcome.status)
             for one, outcome in written
         ],
     )
@@ -183,15 +189,16 @@ def write_broken(
     if attempts >= retry_policy.max_attempts:
         operations.release(
             connection, operation, OperationState.DEAD,
-            attempts=attempts, finished_at=now, last_error=error, next_attempt_at=None,
+            attempts=attempts, finished_at=now, last_error=error,
         )  # fmt: skip
         return Dead(error)
-    due = now + timedelta(seconds=retry_policy.backoff.wait(attempts, jitter=1.0))
-    values: dict[str, Any] = {"attempts": attempts, "last_error": error, "next_attempt_at": due}
+    wait = Wait(now, now + timedelta(seconds=retry_policy.backoff.wait(attempts, jitter=1.0)))
+    values: dict[str, Any] = {"attempts": attempts, "last_error": error}
     if sent and not looked_up:
         values |= {"unknown_since": now, "lookups": 0}
     unknown = sent or looked_up
-    operations.release(connection, operation, OperationState.UNKNOWN if unknown else OperationState.PENDING, **values)
+    state = OperationState.UNKNOWN if unknown else OperationState.PENDING
+    operations.release(connection, operation, state, wait=wait, **values)
     return Unknown(UnknownReason.LOST_ANSWER, error) if unknown else Retry(RetryReason.NO_ANSWER, error)
 
 
@@ -208,8 +215,7 @@ def _succeeded(connection: Connection, completion: Completion, outcome: Succeede
         return Recorded(again, links)
     operations.release(
         connection, operation, OperationState.SUCCEEDED, result_session_id=outcome.session_id,
-        finished_at=completion.now, last_error=outcome.note, last_status=outcome.status, next_attempt_at=None,
-        unknown_since=None,
+        finished_at=completion.now, last_error=outcome.note, last_status=outcome.status, unknown_since=None,
     )  # fmt: skip
     return Recorded(outcome, links)
 
@@ -224,19 +230,17 @@ def _retry(connection: Connection, completion: Completion, outcome: Retry) -> No
         wait = backoff.since(since.total_seconds(), jitter=jitter, retry_after=outcome.retry_after)
     refunds = outcome.refunds + (running and not outcome.uses_attempt)
     operations.release(
-        connection, operation, OperationState.PENDING if running else OperationState.UNKNOWN,
+        connection, operation, completion.unfinished, wait=completion.wait(wait),
         attempts=max(operation.attempts - refunds, 0), last_error=outcome.error, last_status=outcome.status,
-        next_attempt_at=completion.after(wait),
     )  # fmt: skip
 
 
 def _credentials_rejected(connection: Connection, completion: Completion, outcome: CredentialsRejected) -> None:
     operation = completion.operation
-    running = operation.state == OperationState.RUNNING
     operations.release(
-        connection, operation, OperationState.PENDING if running else OperationState.UNKNOWN,
-        attempts=operation.attempts - running, last_error=outcome.error, last_status=outcome.status,
-        next_attempt_at=completion.now,
+        connection, operation, completion.unfinished, wait=completion.wait(0),
+        attempts=operation.attempts - (operation.state == OperationState.RUNNING),
+        last_error=outcome.error, last_status=outcome.status,
     )  # fmt: skip
 
 
@@ -244,11 +248,11 @@ def _unknown(connection: Connection, completion: Completion, outcome: Unknown) -
     operation, policy = completion.operation, completion.retry_policy
     links, _ = _apply(connection, completion, outcome.effect)
     wait = max(first_lookup(policy.settle), policy.backoff.bounded(outcome.retry_after or 0.0))
-    session_id = outcome.effect.rows[0][ID] if outcome.effect.rows else None
+    result = {"result_session_id": outcome.effect.rows[0].id} if outcome.effect.rows else {}
     operations.release(
-        connection, operation, OperationState.UNKNOWN, attempts=max(operation.attempts - outcome.refunds, 0),
-        unknown_since=completion.now, lookups=0, last_error=outcome.error, last_status=outcome.status,
-        next_attempt_at=completion.after(wait), **({"result_session_id": session_id} if session_id else {}),
+        connection, operation, OperationState.UNKNOWN, wait=completion.wait(wait),
+        attempts=max(operation.attempts - outcome.refunds, 0), unknown_since=completion.now, lookups=0,
+        last_error=outcome.error, last_status=outcome.status, **result,
     )  # fmt: skip
     return links
 
@@ -261,15 +265,15 @@ def _not_found(connection: Connection, completion: Completion, outcome: NotFound
     operation, plan = completion.operation, completion.plan
     if plan.wait is not None:
         operations.release(
-            connection, operation, OperationState.UNKNOWN,
-            lookups=plan.lookups, next_attempt_at=completion.after(plan.wait), last_status=outcome.status,
+            connection, operation, OperationState.UNKNOWN, wait=completion.wait(plan.wait),
+            lookups=plan.lookups, last_status=outcome.status,
         )  # fmt: skip
         return outcome
     created = operation.target_session_id
     if created is None:
         operations.release(
-            connection, operation, OperationState.PENDING,
-            lookups=0, next_attempt_at=completion.now, unknown_since=None, last_status=outcome.status,
+            connection, operation, OperationState.PENDING, wait=completion.wait(0),
+            lookups=0, unknown_since=None, last_status=outcome.status,
         )  # fmt: skip
         return outcome
     source_id = sessions.source_of(connection, created)
@@ -283,10 +287,10 @@ def _not_found(connection: Connection, completion: Completion, outcome: NotFound
 
 
 def _dead(connection: Connection, completion: Completion, outcome: Dead) -> None:
-    values = {} if outcome.session_id is None else {"result_session_id": outcome.session_id}
+    values: dict[str, Any] = {} if outcome.session_id is None else {"result_session_id": outcome.session_id}
     operations.release(
         connection, completion.operation, OperationState.DEAD, finished_at=completion.now, last_error=outcome.error,
-        last_status=outcome.status, next_attempt_at=None, **values,
+        last_status=outcome.status, **values,
     )  # fmt: skip
 
 
@@ -302,12 +306,12 @@ def _apply(connection: Connection, completion: Completion, effect: Effect) -> tu
     for row in effect.rows:
         applied = sessions.apply(connection, [row], observation)
         links += applied.sources
-        inserted = "inserted" in applied.changes.values()
+        inserted = Change.INSERTED in applied.changes.values()
         if applied.changes and not applied.deleted:
-            written.add(row[ID])
+            written.add(row.id)
     gone = [sessions.key_of(connection, session_id) for session_id in effect.gone]
     sessions.tombstone(connection, [key for key in gone if key is not None], now=utc_text(now))
     source_id = completion.operation.source_session_id
-    if source_id is not None and not (inserted and effect.rows[0][SOURCE] == source_id):
+    if source_id is not None and not (inserted and effect.rows[0].source_session_id == source_id):
         links += sources.refresh(connection, {source_id}, utc_text(now))
     return links, written

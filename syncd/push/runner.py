@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from syncd.albert import AlbertException
+from syncd.albert import AlbertException, InvalidIdError
 from syncd.errors import DatabaseUnusableError
 from syncd.logs import log_link, safe_text
-from syncd.mirror.store.operations import LeaseLostError, Operation
+from syncd.mirror.store.operation import LeaseLostError, Operation
 from syncd.push import record
 from syncd.push.answers import outcome_of
 from syncd.push.events import report
@@ -52,6 +52,8 @@ async def perform(attempt: Attempt) -> Outcome:
         return await KINDS[OperationKind(operation.kind)](attempt)
     except (AlbertException, GarbledError, AbsenceUnprovenError) as error:
         outcome = outcome_of(error)
+        if isinstance(error, InvalidIdError):
+            return outcome  # the look-up by this id precedes the create, so nothing was ever sent
     if isinstance(outcome, Dead) and operation.state == OperationState.UNKNOWN:
         # a look-up that is refused decides nothing: the create may have been applied
         return Retry(RetryReason.UNDECIDED, outcome.error, outcome.status)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from syncd.lookups import Absent, Found
 from syncd.mirror.store import sources
 from syncd.push.outcomes import Effect
-from syncd.records.parse import ID, SOURCE, GarbledError, Row
+from syncd.records.fields import SessionRow
+from syncd.records.parse import GarbledError
 
 if TYPE_CHECKING:
     from syncd.push.attempt import Attempt
@@ -48,11 +49,11 @@ async def resolve(attempt: Attempt) -> Holder | NoHolder:
     found = await attempt.lookups.by_source(source_id)
     if isinstance(found, Absent):
         return await look_for_holder(attempt, found)
-    session_id = found.row[ID] or ""
-    if found.row[SOURCE] != source_id:
+    session_id = found.row.id or ""
+    if found.row.source_session_id != source_id:
         raise GarbledError(
             f"the answer to the request for the source id {source_id!r} is session {session_id!r}, which carries the "
-            f"source id {found.row[SOURCE]!r}; to change that session, name it by its id"
+            f"source id {found.row.source_session_id!r}; to change that session, name it by its id"
         )
     return Holder(session_id, found)
 
@@ -66,11 +67,11 @@ async def look_for_holder(attempt: Attempt, absent: Absent) -> Holder | NoHolder
         As `Lookups.by_id`.
     """
     source_id = attempt.operation.source_session_id or ""
-    asked_at, rows, gone = "", list[Row](), list[str]()
+    asked_at, rows, gone = "", list[SessionRow](), list[str]()
     for session_id, observed_at in await sources.look_for_carriers(attempt.database, source_id):
         found = await attempt.lookups.by_id(session_id)
         if isinstance(found, Found):
-            if found.row[SOURCE] == source_id:
+            if found.row.source_session_id == source_id:
                 return Holder(session_id, found)
             asked_at = asked_at or found.asked_at
             rows.append(found.row)

@@ -24,6 +24,10 @@ class OperationState(StrEnum):
     CANCELLED = "cancelled"
 
 
+ACTIVE_STATES = (OperationState.PENDING, OperationState.RUNNING, OperationState.UNKNOWN, OperationState.DEAD)
+"""The operations that are not over: each of them blocks the later ones on its key."""
+
+
 class PassState(StrEnum):
     """The states of a pass."""
 
@@ -32,6 +36,51 @@ class PassState(StrEnum):
     PARTIAL = "partial"
     FAILED = "failed"
     HELD = "held"
+
+
+class PassReason(StrEnum):
+    """Why a pass is not complete. Code acts on the value; people read `text` and the sentence in `passes.error`."""
+
+    CREDENTIALS_REFUSED = "credentials_refused"
+    LISTING_REFUSED = "listing_refused"
+    PAGE_FAILED = "page_failed"
+    PAGE_KEY_REFUSED = "page_key_refused"
+    PAGE_KEY_REPEATED = "page_key_repeated"
+    ITEM_WITHOUT_ID = "item_without_id"
+    CEILING = "ceiling"
+    CHECKPOINT_EXPIRED = "checkpoint_expired"
+    KNOWN_SESSIONS_GONE = "known_sessions_gone"
+    LISTING_EMPTY = "listing_empty"
+    TOO_MANY_GONE = "too_many_gone"
+
+    @property
+    def text(self) -> str:
+        """A phrase without any words of Albert's, for the status page."""
+        return _PASS_REASONS[self]
+
+
+_PASS_REASONS = {
+    PassReason.CREDENTIALS_REFUSED: "Albert refuses the credentials",
+    PassReason.LISTING_REFUSED: "Albert refuses the listing",
+    PassReason.PAGE_FAILED: "a page could not be read",
+    PassReason.PAGE_KEY_REFUSED: "Albert refuses its own page key",
+    PassReason.PAGE_KEY_REPEATED: "a page key was repeated",
+    PassReason.ITEM_WITHOUT_ID: "an item had no readable id",
+    PassReason.CEILING: "it reached its ceiling of pages or time",
+    PassReason.CHECKPOINT_EXPIRED: "its checkpoint was too old",
+    PassReason.KNOWN_SESSIONS_GONE: "Albert knows none of the sessions that were requested first",
+    PassReason.LISTING_EMPTY: "the listing was empty",
+    PassReason.TOO_MANY_GONE: "too many sessions are gone",
+}
+
+
+class HoldState(StrEnum):
+    """The states of a hold. An operator can approve or reject it until it is closed."""
+
+    OPEN = "open"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    CLOSED = "closed"
 
 
 class LinkState(StrEnum):

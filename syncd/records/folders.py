@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from syncd.records.parse import LONGEST_IDS, GarbledError, read_time
+from syncd.records.items import LONGEST_INDEXED
+from syncd.records.parse import GarbledError
+from syncd.records.timestamps import read_time
 from syncd.records.tolerant_json import canonical, parse, sendable, storable
 
 
@@ -100,7 +102,7 @@ def _read(item: Any, *, careful: bool) -> FolderRow:  # noqa: ANN401 - any JSON
     folder_id = item.get("id")
     if not isinstance(folder_id, str) or not folder_id or not sendable(folder_id):
         raise _UnreadableError("no readable id")
-    if len(folder_id.encode()) > LONGEST_IDS:
+    if len(folder_id.encode()) > LONGEST_INDEXED:
         raise _UnreadableError("its id is too long for an index")
     if careful and not storable(item):
         raise _UnreadableError("text that no database can store")

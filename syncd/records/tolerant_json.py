@@ -1,4 +1,8 @@
-"""JSON as a hostile server writes it: parsed so that what nobody can read or keep costs its own item, not its page."""
+"""JSON with defects, parsed so that a defect costs one item instead of its page. Called by `records.parse`.
+
+`msgspec` parses JSON without defects. The standard library's parser, which is slower and accepts more, parses the rest:
+NaN, lone surrogates, bytes that are not UTF-8. `storable` and `canonical` find the defects in one item.
+"""
 
 from __future__ import annotations
 
@@ -7,48 +11,53 @@ import math
 import re
 from typing import Any
 
-from pydantic_core import from_json
+import msgspec
 
 NUL = b"\\u0000"
-"""How a NUL stands in JSON: no database keeps one."""
+"""NUL as JSON writes it. No database stores one."""
 
 
 def parse(body: bytes) -> tuple[Any, bool]:
-    """Parse a body; the second value tells whether its text may hold what a database cannot.
+    """Parse a body.
+
+    Returns
+    -------
+    tuple[Any, bool]
+        The value, and whether its text may contain what a database cannot store (NUL, a lone surrogate).
 
     Raises
     ------
     ValueError
-        It is no JSON.
+        The body is not JSON.
     """
     try:
-        return from_json(body, allow_inf_nan=False), NUL in body
-    except ValueError:
-        pass  # NaN, half surrogate pairs and the like are an item's fault: the slower parser lets them be judged
+        return msgspec.json.decode(body), NUL in body
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        pass
     try:
         try:
-            return _lenient(body), True
+            return _parse_tolerantly(body), True
         except RecursionError:
-            return _lenient(_shallow(body)), True
+            return _parse_tolerantly(_prune(body)), True
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the answer is not JSON: {type(error).__name__}") from None
 
 
-def _lenient(body: bytes) -> Any:  # noqa: ANN401 - any JSON
-    """Parse a body in which an item may hold what nobody can: bytes that are no text become half surrogate pairs."""
+def _parse_tolerantly(body: bytes) -> Any:  # noqa: ANN401 - any JSON
+    """Parse a body; bytes that are not UTF-8 become lone surrogates."""
     return json.loads(body.decode("utf-8-sig", "surrogateescape"), parse_int=_integer)
 
 
 def _integer(digits: str) -> int | float:
-    """Read a whole number; one of thousands of digits is as good as none."""
+    """Read an integer; NaN for one with more digits than Python accepts."""
     try:
         return int(digits)
     except ValueError:
         return math.nan
 
 
-def _shallow(body: bytes) -> bytes:
-    """Put NaN in the place of what no parser can follow down, so that it costs its own item and not the page."""
+def _prune(body: bytes) -> bytes:
+    """Replace values that are nested more deeply than `DEEPEST` by NaN, which makes their items unreadable."""
     parts, kept, depth = [], 0, 0
     for token in _BRACKETS.finditer(body):
         match token.group():
@@ -65,8 +74,9 @@ def _shallow(body: bytes) -> bytes:
 
 
 DEEPEST = 200
+"""Levels of nesting. Half of what the standard library's parser accepts within Python's default recursion limit."""
 _BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
-"""Strings, so that what is in them is passed over, and brackets."""
+"""Brackets, and strings, which may contain brackets."""
 
 
 def sendable(text: str) -> bool:
@@ -85,7 +95,7 @@ def _encodable(text: str) -> bool:
 
 
 def storable(value: Any) -> bool:  # noqa: ANN401 - any JSON
-    """Whether every text in a JSON value, keys included, can be stored."""
+    """Whether all text in a JSON value, keys included, can be stored."""
     stack = [value]
     while stack:
         top = stack.pop()
@@ -101,12 +111,12 @@ def storable(value: Any) -> bool:  # noqa: ANN401 - any JSON
 
 
 def canonical(value: Any) -> str:  # noqa: ANN401 - any JSON
-    """Write a value so that the order of keys does not count.
+    """Write a value so that equal content has equal text, whatever the order of keys.
 
     Raises
     ------
     ValueError
-        There is something in it that JSON cannot hold: NaN, or a number without end.
+        The value contains what JSON cannot express: NaN, an infinite number, or too many levels.
     """
     try:
         return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -115,8 +125,8 @@ def canonical(value: Any) -> str:  # noqa: ANN401 - any JSON
 
 
 def payload(item: Any) -> str:  # noqa: ANN401 - whatever the server sent
-    """Write an unreadable item for the quarantine: JSON in ASCII, which every database can hold."""
+    """Write an unreadable item for the quarantine: ASCII JSON, which every database can store."""
     try:
         return json.dumps(item)
     except (ValueError, RecursionError):
-        return json.dumps(f"an item that JSON cannot hold: {sorted(map(str, item))}"[:1000])
+        return json.dumps(f"an item that JSON cannot express: {sorted(map(str, item))}"[:1000])

@@ -1,20 +1,47 @@
-"""Rules for deletions: when a missing session is deleted, and how many may be deleted at once.
+"""Rules for deletions: what the guard allows, and when a missing session is deleted. `pull.sweep` applies them.
 
 Pure: no I/O, no clock and no randomness except the arguments.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 
 GONE = frozenset({404, 410})
+"""The statuses that mean "no such session"."""
+ASK_ALIVE_AGAIN = timedelta(hours=1)
+"""How long an unlisted session that answered 200 is not requested again: long enough to cost little, short enough that
+its changes and its deletion are noticed within the hour."""
 
 
-def guard_limit(live: int, *, max_count: int, max_fraction: float) -> int:
-    """Return how many tombstones a pass may make among so many live sessions: the larger of both limits."""
-    return max(max_count, int(live * max_fraction))
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """The limits on deletions, from the settings `SYNCD_DELETE_*`.
 
+    Parameters
+    ----------
+    grace : float
+        Seconds that a session must be missing before it is deleted.
+    confirmations : int
+        Complete passes that must miss it, each with a 404 or 410 of its own.
+    max_count, max_fraction
+        The larger of both, the fraction being of the live sessions, is what one pass may delete without approval.
+    """
 
-def may_delete(*, absences: int, missing_since: datetime, now: datetime, confirmations: int, grace: float) -> bool:
-    """Whether a missing session has been confirmed gone often enough, for long enough."""
-    return absences >= confirmations and now - missing_since >= timedelta(seconds=grace)
+    grace: float
+    confirmations: int
+    max_count: int
+    max_fraction: float
+
+    def limit(self, live: int) -> int:
+        """Return how many of `live` sessions one pass may delete.
+
+        In a small mirror the count alone would allow to delete everything, so there at most half may go.
+        """
+        larger = max(self.max_count, int(live * self.max_fraction))
+        return min(larger, live // 2) if live < 2 * self.max_count else larger
+
+    def may_delete(self, *, absences: int, missing_for: float) -> bool:
+        """Whether a session was confirmed absent often enough, and missing for enough seconds of measured time."""
+        return absences >= self.confirmations and missing_for >= self.grace

@@ -9,15 +9,15 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from syncd.records.parse import NAME, PARENT_ID, SOURCE, Row
+from syncd.records.fields import SessionRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_COMPARED = {"source_session_id": ("source id", SOURCE), "name": ("name", NAME), "parent_id": ("folder", PARENT_ID)}
+_LABELS = {"source_session_id": "source id", "name": "name", "parent_id": "folder"}
 
 
-def difference(row: Row, wanted: Mapping[str, str | None]) -> str | None:
+def difference(row: SessionRow, wanted: Mapping[str, str | None]) -> str | None:
     """Return how a session differs from the wanted values of some columns; None if it does not.
 
     Parameters
@@ -27,9 +27,8 @@ def difference(row: Row, wanted: Mapping[str, str | None]) -> str | None:
     """
     parts = []
     for column, value in wanted.items():
-        label, place = _COMPARED[column]
-        if row[place] != value:
-            parts.append(f"{label} is {row[place]!r} and not {value!r}")
+        if (actual := getattr(row, column)) != value:
+            parts.append(f"{_LABELS[column]} is {actual!r} and not {value!r}")
     return ", ".join(parts) or None
 
 

@@ -1,34 +1,39 @@
 """Rules for versions of a session: whether an answer is newer than the stored row.
 
-Pure: no I/O, no clock and no randomness except the arguments.
+Pure: no I/O, no clock and no randomness except the arguments. `mirror.store.sessions` calls `classify_change` for each
+session of an answer that differs from its row.
+
+`Updated.at` is the server's clock and no proof. It may be wrong, even by years, and a tenant restored from a backup has
+older times than before. It only orders answers that overlap in time: a listing may lag behind a change by the grace, a
+look-up by the settle time. An answer requested later than that wins, whatever its `Updated.at`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+import msgspec
+
 from syncd.clock import read_utc_text, utc_text
-from syncd.records.parse import UPDATED_AT, Row
+from syncd.records.fields import SessionRow
 
 CLOCK_SLACK = timedelta(seconds=60)
-"""So much later than now may be what a replica has written whose clock is ahead; what is later still was written before
-the clock was set back."""
+"""Clock skew tolerated between replicas. A stored time further in the future is from before a clock was set back."""
 
 
 class Change(StrEnum):
-    """What a sighting means for the session's row."""
+    """The effect of an observation on the row of a session."""
 
+    INSERTED = "inserted"
     UNCHANGED = "unchanged"
     UPDATED = "updated"
     RESTORED = "restored"
     STALE = "stale"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredSession:
-    """A session as the mirror holds it; times as text of `clock.utc_text`."""
+class StoredSession(msgspec.Struct, frozen=True, gc=False):
+    """A session as the mirror stores it; times as text of `clock.utc_text`."""
 
     key: int
     version: int
@@ -37,58 +42,82 @@ class StoredSession:
     observed_at: str | None
     missing_since: str | None
     deleted_at: str | None
-    content: Row
+    content: SessionRow
 
 
 def classify_change(
-    known: StoredSession, row: Row, *, asked_at: str, now: str, listed_from: str | None, paged: bool = False
+    stored: StoredSession,
+    row: SessionRow,
+    *,
+    asked_at: str,
+    now: str,
+    listed_from: str | None,
+    lifts: bool = True,
+    paged: bool = False,
+    listed_twice: bool = False,
 ) -> Change:
-    """Weigh what an answer says of a session against what is known of it: a row never goes back.
+    """Compare an answer with the stored row, which never returns to an older version.
 
     Parameters
     ----------
-    known : Known
-        The session's row.
-    row : Row
-        What the answer says.
+    row : SessionRow
+        The session in the answer.
     asked_at : str
-        When the answer was asked for; what was learned later than this is newer than the answer.
+        When the answer was requested. Anything learned later is newer than the answer.
     now : str
-        When the answer is written. What was learned much later than that was learned before the clock was set back.
+        When the answer is written.
     listed_from : str | None
-        A tombstone of this moment or later is not lifted, since answers lag: listings by the grace, look-ups by the
-        settle time. None for an answer that cannot lag.
+        The answer may lag, and show the state of this moment (`listed_from`). A tombstone of this moment or later is
+        not lifted, and a version of this moment or later is ordered by `Updated.at`. None for an answer that cannot
+        lag.
+    lifts : bool
+        The answer may lift a tombstone.
     paged : bool
-        It is a page of a listing. Pages are written in the order in which they were asked for; any other answer may be
-        older than what a listing has brought while it was under way.
+        The answer is a page of a listing. Pages are written in the order in which they were requested. Any other
+        answer may be older than the version that a page brought meanwhile.
+    listed_twice : bool
+        An earlier page of the same pass contained the session too. The two pages overlap in time.
+
+    Returns
+    -------
+    Change
+        `UNCHANGED`, `UPDATED`, `RESTORED` or `STALE`.
     """
-    learned_later = _after(known.observed_at, asked_at, now)
-    written_meanwhile = not paged and _after(known.valid_from, asked_at, now)
-    if known.deleted_at is not None:
-        # a tombstone is not older than the version before it, so that after a clock was set back it may be of "later"
-        buried = (known.deleted_at, known.observed_at)
-        lags = listed_from is not None and any(_after(moment, listed_from, now) for moment in buried)
-        return Change.STALE if learned_later or written_meanwhile or lags else Change.RESTORED
-    if known.content == row:
+    learned_later = _after(stored.observed_at, asked_at, now)
+    written_meanwhile = not paged and _after(stored.valid_from, asked_at, now)
+    if stored.deleted_at is not None:
+        # A tombstone is not older than the version before it. If the clock stepped back, its time is in the future.
+        tombstone_times = (stored.deleted_at, stored.observed_at)
+        lags = listed_from is not None and any(_after(time, listed_from, now) for time in tombstone_times)
+        return Change.STALE if not lifts or learned_later or written_meanwhile or lags else Change.RESTORED
+    if stored.content == row:
         return Change.UNCHANGED
-    before, after = known.content[UPDATED_AT], row[UPDATED_AT]
-    older = written_meanwhile if before is None or after is None or before == after else after < before
+    overlaps = listed_twice or _after(stored.valid_from, asked_at if listed_from is None else listed_from, now)
+    before, after = stored.content.updated_at, row.updated_at
+    older = written_meanwhile
+    if overlaps and before is not None and after is not None and before != after:
+        older = after < before
     return Change.STALE if learned_later or older else Change.UPDATED
 
 
 def _after(learned: str | None, moment: str, now: str) -> bool:
-    """Whether something was learned after a moment, by a clock that may have been set back since."""
+    """Return whether something was learned after a moment, by a clock that may have been set back since."""
     if learned is None or learned <= moment:
         return False
-    # a moment that is later than now is from before the clock was set back, too: then the two can be compared
+    # A moment later than now is from before the clock was set back, too. The two can be compared.
     return moment > now or read_utc_text(learned) - read_utc_text(now) <= CLOCK_SLACK
 
 
 def listed_from(asked_at: str | datetime, now: datetime, lag: float) -> str:
-    """Return the moment from which on a tombstone outweighs an answer that may lag by so many seconds.
+    """Return the moment whose state an answer may show.
 
-    An answer may wait for its turn to be written: it lags behind the moment when it was asked for, which is later than
-    `now` where the clock was set back meanwhile.
+    An answer may wait before it is written. It lags behind the moment of its request. That moment is later than `now`
+    if the clock was set back meanwhile.
+
+    Parameters
+    ----------
+    lag : float
+        Seconds by which the answer may lag.
     """
     asked = read_utc_text(asked_at) if isinstance(asked_at, str) else asked_at
     return utc_text(min(asked, now) - timedelta(seconds=lag))

@@ -79,11 +79,13 @@ class Api:
         if (form.get("client_id"), form.get("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
             return answers.problem(habits, 401, "unknown client")
         token = {
-            "access_token": self._tokens.issue(habits.token_lifetime),
+            "access_token": self._tokens.issue(
+                habits.token_lifetime, claims={"tenantId": habits.tenant_id} if habits.tenant_claim else None
+            ),
             "token_type": "Bearer",
             "expires_in": int(habits.token_lifetime),
             "refresh_token": "sandbox-refresh",
-            "tenant_id": "TEN1",
+            "tenant_id": habits.tenant_id or None,
         }
         return answers.json_value(token)
 

@@ -14,12 +14,14 @@ _FIELDS: dict[str, Callable[[Session], str | None]] = {
 }
 
 
-def wanted_by(query: dict[str, list[str]], *, fuzzy: bool) -> Wanted | None:
-    """Return the filter that a query makes, None when it wants everything."""
+def wanted_by(query: dict[str, list[str]], *, fuzzy: bool, unlisted: frozenset[str] = frozenset()) -> Wanted | None:
+    """Return the filter of a query, without the ids that are never listed; None if every session is wanted."""
     tests = [_equals(field, query[key]) for key, field in _FIELDS.items() if key in query]
     if "name" in query:
         exact = query.get("exactMatch") == ["true"]
         tests.append(_named(query["name"]) if exact else _named_like(query["name"] if fuzzy else []))
+    if unlisted:
+        tests.append(lambda session: session.id not in unlisted)
     if not tests:
         return None
     return lambda session: all(test(session) for test in tests)

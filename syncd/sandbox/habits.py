@@ -63,8 +63,15 @@ class Habits:
         default="errors", metadata={"help": "Body of an error: JSON errors, JSON message, or plain text."}
     )
     token_lifetime: float = field(default=3600.0, metadata={"help": "Seconds that a fetched token is accepted."})
+    tenant_id: str = field(default="TEN1", metadata={"help": "The tenant that tokens belong to; '' names none."})
+    tenant_claim: bool = field(
+        default=False, metadata={"help": "Fetched tokens are JSON Web Tokens with the tenant in their claims."}
+    )
     extra_fields: bool = field(
         default=False, metadata={"help": "Some sessions carry unknown fields and unknown enum values."}
+    )
+    unlisted: list[str] = field(
+        default_factory=list, metadata={"help": "Ids that the listing leaves out although their sessions exist."}
     )
     broken_items: list[Any] = field(
         default_factory=list, metadata={"help": "Raw JSON items mixed into the first page of the listing."}

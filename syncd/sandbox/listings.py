@@ -31,7 +31,7 @@ class Pages:
                 return answers.problem(habits, habits.cursor_status, "startKey is expired or unknown")
         if habits.hollow_pages and cursor is not None and not cursor.hollow:
             return _page([], self._key(cursor.after, habits, hollow=True))
-        wanted = wanted_by(query, fuzzy=habits.fuzzy_matching)
+        wanted = wanted_by(query, fuzzy=habits.fuzzy_matching, unlisted=frozenset(habits.unlisted))
         after = cursor.after if cursor else None
         found = self._store.listing.page(habits.order, after, habits.page_size, wanted)
         items = [render(session, extra_fields=habits.extra_fields) for session in found.sessions]

@@ -128,7 +128,8 @@ class Settings(BaseModel):
         2, "complete passes that must miss it, each confirmed by a 404 or 410 of its own", _COUNT, "2"
     )
     syncd_delete_max_count: Annotated[int, Field(ge=0)] = _setting(
-        25, "a sweep is held when it would delete more sessions than the larger of this and the next",
+        25,
+        "a sweep is held when it would delete more than the larger of this and the next, or half of a small mirror",
         "a whole number of 0 or more", "25",
     )  # fmt: skip
     syncd_delete_max_fraction: Annotated[float, Field(ge=0, le=1)] = _setting(

@@ -11,25 +11,15 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from syncd.mirror.schema import enums
-from syncd.pull.write_pages import KEY_TWICE, WITHOUT_ID
+from syncd.records.enums import PassReason
 from syncd.status import plots
-from syncd.status.health import duration, notices, problems
+from syncd.status.health import duration, notices, problems, remedy
 from syncd.status.style import STYLE
 
 if TYPE_CHECKING:
     from syncd.mirror.read.stats import Snapshot
 
 REFRESH_SECONDS = 30
-KINDS = (
-    ("Albert refuses the credentials", "Albert refuses the credentials"),
-    ("stopped at the ceiling", "it reached its ceiling of pages or time"),
-    ("gave up on a page", "a page could not be had"),
-    ("the listing was empty", "the listing was empty"),
-    ("not listed any more", "too many sessions are not listed any more"),
-    (KEY_TWICE, "the server gave a page key twice"),
-    (WITHOUT_ID, "an item had no readable id"),
-)
-"""Parts of the reasons that `pull`, `fetching`, `mirroring` and `sweep` write, and what the page says instead."""
 OTHERWISE = "see the log"
 LAST_SHOWN = 6
 
@@ -109,16 +99,19 @@ def render(
 
 
 def told_by_kind(overview: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an overview whose passes tell their reasons by kind, not in words that came from outside."""
-    passes = [{**row, "error": kind(row["error"])} for row in overview["passes"]]
+    """Return an overview whose passes give their reasons by code, without any text that came from outside."""
+    passes = [{**row, "error": kind(row["error"], row["reason"])} for row in overview["passes"]]
     return {**overview, "passes": passes}
 
 
-def kind(error: str | None) -> str | None:
-    """Return the kind of a pass's reason."""
+def kind(error: str | None, reason: str | None) -> str | None:
+    """Return a phrase for the reason of a pass; None for a pass without one.
+
+    A newer syncd may have written a code that this one does not know.
+    """
     if error is None:
         return None
-    return next((words for part, words in KINDS if part in error), OTHERWISE)
+    return PassReason(reason).text if reason in set(PassReason) else OTHERWISE
 
 
 def _problems(overview: Mapping[str, Any], pass_interval: float) -> list[str]:
@@ -130,7 +123,7 @@ def _problems(overview: Mapping[str, Any], pass_interval: float) -> list[str]:
     if not ended:
         return found[1:]
     why = f": pass {ended[0]['id']} is {ended[0]['state']} ({ended[0]['error']})"
-    return [f"no pass has been completed yet{why}; run: syncd doctor", *found[1:]]
+    return [f"no pass has been completed yet{why}; {remedy(ended[0], 'run: syncd doctor')}", *found[1:]]
 
 
 def _verdict(overview: Mapping[str, Any] | None, needs: Sequence[str], worth_a_look: Sequence[str]) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from syncd.cli import COMMANDS, SENTENCES, cli, sentence
-from syncd.cli.common import read, write
+from syncd.cli.common import operating_system_user, read, write
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.read import views
 from syncd.mirror.schema.revisions import HEAD
@@ -176,7 +176,7 @@ def test_operations_are_listed_shown_cancelled_and_retried(syncd: Call) -> None:
     assert refused.code == 1
     assert refused.data == [{"id": 1, "error": None}, {"id": 9, "error": "there is no operation 9"}]
     assert refused.err == "error: there is no operation 9\n"
-    assert syncd("operations", "cancel", "1").err == "error: operation 1 is cancelled, not dead or pending\n"
+    assert syncd("operations", "cancel", "1").err == "error: operation 1 is cancelled, not dead, pending or unknown\n"
 
 
 def test_status_tells_of_an_empty_mirror(syncd: Call) -> None:
@@ -268,24 +268,70 @@ def test_quarantine_and_deletions_of_a_new_mirror_are_empty(syncd: Call) -> None
     syncd("migrate")
     assert syncd("quarantine", "list").out == "nothing is in quarantine\n"
     assert syncd("quarantine", "replay", "--json").data == {"resolved": 0, "left": 0}
+
+
+def test_items_are_accepted_by_a_person_and_listed_as_accepted(syncd: Call, tmp_path: Path) -> None:
+    syncd("migrate")
+    with closing(sqlite3.connect(tmp_path / "syncd.db")) as db, db:
+        db.execute(
+            "INSERT INTO quarantine (reason, payload, seen_at, fingerprint) "
+            "VALUES ('no readable id', '{}', '2026-06-01T12:00:00.000000Z', 'f')"
+        )
+    refused = syncd("quarantine", "accept", "1", "2")
+    assert (refused.code, refused.out) == (1, "")
+    assert "there is no quarantine item 2; nothing was accepted; see: syncd quarantine list" in refused.err
+    assert syncd("quarantine", "accept").code == 2
+    assert syncd("quarantine", "accept", "1", "1", "--by", "alice", "--json").data == {"accepted": [1]}
+    assert syncd("quarantine", "accept", "1").out == "accepted: 1\n"
+    (item,) = syncd("quarantine", "list", "--json").data
+    assert item["accepted_at"] is not None
+    with closing(sqlite3.connect(tmp_path / "syncd.db")) as db:
+        assert db.execute("SELECT by, subject FROM operator_actions").fetchall() == [("alice", "quarantine item 1")]
+        assert db.execute("SELECT quarantined_items FROM mirror_freshness").fetchall() == [(0,)]
     assert syncd("deletions", "list", "--json").data == []
 
 
 def test_sessions_of_a_held_pass_are_shown_before_somebody_decides(syncd: Call) -> None:
     syncd("migrate")
     at = "2026-01-01T00:00:00.000000Z"
-    sql(f"INSERT INTO passes (state, started_at, finished_at, missing) VALUES ('held', '{at}', '{at}', 1)")
+    sql(f"INSERT INTO passes (state, started_at, finished_at, missing, hold_id) VALUES ('held', '{at}', '{at}', 1, 1)")
+    sql(
+        "INSERT INTO holds (pass_id, last_pass_id, state, reason, detail, opened_at, updated_at) "
+        f"VALUES (1, 1, 'open', 'too_many_gone', 'too many', '{at}', '{at}')"
+    )
     sql(
         "INSERT INTO sessions (key, id, name, source_session_id, extra, version, change, valid_from, first_seen_at) "
         f"VALUES (1, 'SES1', 'line\nbreak', 's-1', '{{}}', 1, 'created', '{at}', '{at}')"
     )
-    sql("INSERT INTO held_sessions (pass_id, session_key) VALUES (1, 1)")
+    sql("INSERT INTO hold_sessions (hold_id, session_key) VALUES (1, 1)")
+    (row,) = syncd("deletions", "list", "--json").data
+    assert (row["id"], row["state"], row["missing"], row["reason"]) == (1, "open", 1, "too_many_gone")
     assert "line\\nbreak" in syncd("deletions", "show", "1").out
     assert [row["id"] for row in syncd("deletions", "show", "1", "--json").data] == ["SES1"]
-    assert syncd("deletions", "reject", "1").code == 0
+    rejected = syncd("deletions", "reject", "1", "--by", "alice", "--json")
+    assert rejected.data == {"pass": 1, "decision": "rejected", "by": "alice", "sessions": 1}
+    assert syncd("deletions", "list").out == "nothing is held\n"
+    (row,) = syncd("deletions", "list", "--all", "--json").data
+    assert (row["state"], row["decided_by"]) == ("rejected", "alice")
+    assert "SES1" in syncd("deletions", "show", "1").out
+    again = syncd("deletions", "reject", "1")
+    assert (again.code, again.out, again.err) == (1, "", "error: pass 1 is rejected already\n")
+    sql("UPDATE holds SET state = 'closed'")
     refused = syncd("deletions", "show", "1")
     assert (refused.code, refused.out) == (1, "")
     assert "syncd deletions list" in refused.err
+    assert syncd("deletions", "approve", "2").err == "error: there is no pass 2\n"
+
+
+def test_who_decided_is_the_user_of_the_operating_system_unless_said_otherwise(syncd: Call) -> None:
+    syncd("migrate")
+    at = "2026-01-01T00:00:00.000000Z"
+    sql(f"INSERT INTO passes (state, started_at, finished_at, hold_id) VALUES ('held', '{at}', '{at}', 1)")
+    sql(
+        "INSERT INTO holds (pass_id, last_pass_id, state, reason, detail, opened_at, updated_at) "
+        f"VALUES (1, 1, 'open', 'too_many_gone', 'too many', '{at}', '{at}')"
+    )
+    assert syncd("deletions", "approve", "1", "--json").data["by"] == operating_system_user()
 
 
 def test_json_is_ascii_so_that_no_value_can_break_a_line_or_a_terminal(syncd: Call) -> None:

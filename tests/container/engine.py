@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ def run(*words: str, folder: Path | None = None, given: str = "") -> str:
     done = subprocess.run(words, cwd=folder, input=given, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (words, done.stdout, done.stderr)
     return done.stdout.strip()
+
+
+def run_redirected(*words: str, folder: Path, source: str | None = None, target: str | None = None) -> str:
+    """Run a command whose standard input or output is a file, as a shell does; return the rest of its output."""
+    with ExitStack() as stack:
+        given = stack.enter_context((folder / source).open("rb")) if source is not None else subprocess.DEVNULL
+        written = stack.enter_context((folder / target).open("wb")) if target is not None else subprocess.PIPE
+        done = subprocess.run(words, cwd=folder, stdin=given, stdout=written, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 0, (words, done.stdout, done.stderr)
+    return (done.stdout or b"").decode().strip()
 
 
 def until(look: Callable[[], bool], what: str, seconds: float = 60) -> None:

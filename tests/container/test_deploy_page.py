@@ -17,13 +17,17 @@ from pathlib import Path
 import pytest
 
 from syncd.mirror.db.sqlite_module import sqlite3
-from tests.container.engine import IN_AN_ENGINE, ROOT, docker, run, succeeds, until
+from tests.container.engine import IN_AN_ENGINE, ROOT, docker, run, run_redirected, succeeds, until
 
 PAGE = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BUILD, BY_HAND, INSIDE, SQLITE, POSTGRESQL, *_KUBERNETES = (
     block.replace("\\\n", " ").splitlines() for block in FENCED.findall(PAGE)
 )
+RESTORE_BY_HAND, RESTORE_WITH_COMPOSE, *_ = (
+    block.splitlines() for block in re.findall(r"^```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+)
+"""The drills of the section Restore. Those for PostgreSQL and Kubernetes need programs that the engine lacks."""
 KUBERNETES = [line for block in _KUBERNETES for line in block]
 SANDBOX = {"ALBERT_BASE_URL": "http://127.0.0.1:8900", "SYNCD_PASS_INTERVAL": "1"}
 TOKEN = "sandbox-token"
@@ -47,6 +51,8 @@ def carry_out(line: str, folder: Path) -> str:
         words = [*compose(), *words[2:]]
         if "exec" in words:
             words.insert(words.index("exec") + 1, "-T")  # there is no terminal here
+    if words[-2] == "<":
+        return run_redirected(*words[:-2], folder=folder, source=words[-1])
     return run(*words, folder=folder, given=TYPED.get(Path(words[-1]).name, ""))
 
 
@@ -66,6 +72,10 @@ def test_image_is_run_by_hand_as_the_page_says(tmp_path: Path) -> None:
         with closing(sqlite3.connect(tmp_path / "backup.db")) as copy:
             assert copy.execute("SELECT count(*) FROM chat_sessions").fetchone() == (40,)
         assert docker("inspect", "--format", "{{.State.ExitCode}}", "syncd") == "0"
+        restored = [carry_out(inside, tmp_path) for inside in RESTORE_BY_HAND[:-1]]
+        assert "restored standard input to /data/syncd.db" in restored[1]
+        until(lambda: succeeds("exec", "syncd", "syncd", "healthcheck"), "the daemon is alive on the restored mirror")
+        assert carry_out(RESTORE_BY_HAND[-1], tmp_path) == "no operations"
     finally:
         docker("rm", "--force", "--volumes", "syncd")
         docker("volume", "rm", "syncd")
@@ -106,6 +116,12 @@ def test_compose_brings_up_sqlite(project: Path) -> None:
     docker("exec", "--detach", one, "syncd", "sandbox", "--sessions", "40")
     until(lambda: succeeds("exec", one, "syncd", "status"), "a first pass")
     assert "40 live" in carry_out(status, project)
+    docker("exec", one, "syncd", "backup", "/data/backup.db")
+    docker("cp", f"{one}:/data/backup.db", str(project / "backup.db"))
+    restored = [carry_out(line, project) for line in RESTORE_WITH_COMPOSE[:-1]]
+    assert "restored standard input to /data/syncd.db" in restored[1]
+    until(lambda: succeeds("exec", one, "syncd", "healthcheck"), "the daemon is alive on the restored mirror")
+    assert carry_out(RESTORE_WITH_COMPOSE[-1], project) == "no operations"
     carry_out(down, project)
     assert containers(project, "syncd") == []
 

@@ -97,6 +97,23 @@ def test_kubernetes_manifests_match_their_schemas_strictly(manifests: Manifests,
         validate(manifest, version, strict=True)
 
 
+@pytest.mark.parametrize("version", ["1.29", "1.37"])
+def test_pod_for_a_restore_matches_its_schema_and_mounts_the_volume_of_the_stateful_set(version: str) -> None:
+    pod = yaml.safe_load((ROOT / "deploy/kubernetes/restore-pod.yaml").read_text())
+    validate(pod, version, strict=True)
+    claims = {volume["name"]: volume["persistentVolumeClaim"]["claimName"] for volume in pod["spec"]["volumes"]}
+    assert claims == {"data": "data-syncd-0"}
+    (container,) = pod["spec"]["containers"]
+    assert container["volumeMounts"] == [{"name": "data", "mountPath": "/data"}]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    workload = yaml.safe_load((ROOT / "deploy/kubernetes/components/pod/pod.yaml").read_text())
+    assert (
+        pod["spec"]["securityContext"]["runAsUser"]
+        == workload["spec"]["template"]["spec"]["securityContext"]["runAsUser"]
+    )
+    assert container["image"] == workload["spec"]["template"]["spec"]["containers"][0]["image"]
+
+
 def test_kubernetes_overlays_have_the_objects_that_each_database_needs(manifests: Manifests, overlay: str) -> None:
     budget = {"PodDisruptionBudget"} if overlay == "postgresql" else set()
     assert manifests.keys() == {"Service", "NetworkPolicy", WORKLOADS[overlay]} | budget

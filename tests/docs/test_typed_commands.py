@@ -79,7 +79,7 @@ def called(syncd: Call, albert: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 @pytest.fixture(scope="module")
 def troubled(albert: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a mirror with a held pass, a dead operation, an item in quarantine and a source id in conflict."""
+    """Make a mirror with a held pass, a dead operation on hold, an item in quarantine and a source id in conflict."""
     folder = tmp_path_factory.mktemp("troubled")
     given = {"ALBERT_BASE_URL": str(albert.url), "ALBERT_TOKEN": albert.token}
 
@@ -106,6 +106,7 @@ def troubled(albert: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "(SELECT count(*) FROM source_sessions WHERE state = 'conflict') FROM mirror_freshness",
     )
     assert found == [(HELD, 1, 1, 1)]
+    sql(folder / "syncd.db", f"UPDATE operations SET on_hold_at = finished_at WHERE id = {DEAD}")
     return folder
 
 
@@ -129,6 +130,8 @@ def test_command_does_what_the_pages_say(
     if words[1] == "run":
         stopped(words, tmp_path)
         return
+    if words[1] == "restore" and not words[2].startswith("--"):
+        assert called("backup", words[2]).code == 0
     ended = called(*words[1:])
     assert ended.code == (1 if words[1] in NOT_HEALTHY else 0), ended.err
     assert ended.out or ended.err

@@ -21,14 +21,15 @@ from structlog.testing import LogCapture
 from syncd.albert import AsyncAlbertSession, ChatFolderCollection, ChatSessionCollection
 from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
+from syncd.mirror.db.shared_clock import HostClock
 from syncd.mirror.schema import migrate, tables
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views, operations
 from syncd.pull.flow import PassOutcome, Pull, PullSettings
 from syncd.pull.folders import FolderSettings, MirrorFolders
-from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
+from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
 from syncd.witness import Witness
@@ -39,25 +40,31 @@ class VirtualClock:
     """Time that goes on only when all that is left to do is to wait for it.
 
     A sleep takes no real time: when no request and no transaction is under way (`working`), the clock jumps to the
-    first sleeper's moment (`run`, a task of the world). `forward` lets time pass by hand.
+    first sleeper's moment (`run`, a task of the world). `forward` lets time pass by hand; `step` changes the wall clock
+    alone, as an administrator or NTP does.
     """
 
     def __init__(self) -> None:
         self.at = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
-        self.offset = timedelta()
+        self.wall_offset = timedelta()
+        self.monotonic_offset = 0.0
         self.working = 0
         self._sleepers: list[tuple[datetime, int, anyio.Event]] = []
         self._counter = itertools.count()
 
     def now(self) -> datetime:
-        return self.at + self.offset
+        return self.at + self.wall_offset
+
+    def monotonic(self) -> float:
+        return self.at.timestamp() + self.monotonic_offset
+
+    def true_time(self) -> float:
+        """Return the server's time, which no step of the client's clock changes."""
+        return self.at.timestamp()
 
     def step(self, seconds: float) -> None:
         """Set the wall clock forward or back; the monotonic clock and the server's clock go on as before."""
-        self.offset += timedelta(seconds=seconds)
-
-    def monotonic(self) -> float:
-        return self.at.timestamp()
+        self.wall_offset += timedelta(seconds=seconds)
 
     async def sleep(self, seconds: float) -> None:
         event = anyio.Event()
@@ -118,6 +125,7 @@ class World:
     chat_folders: ChatFolderCollection
     guard: Guard = field(default=Guard(grace=0, confirmations=1, max_count=25, max_fraction=0.05))
     pull_settings: PullSettings | None = None
+    machine: str = "a machine"
     push_settings: PushSettings = field(
         default=PushSettings(
             concurrency=4, lease=60, retry_policy=RetryPolicy(max_attempts=8, backoff=Backoff(0.5, 300), settle=60)
@@ -142,11 +150,12 @@ class World:
         )
         return Pull(
             database=self.database,
-            albert=self.albert,
+            lookups=self.lookups,
             clock=self.clock,
             log=self._logger(),
             settings=replace(settings, **changes),
             jitter=lambda: 1.0,
+            machine=self.machine,
         )
 
     def folders(self, **changes: Any) -> MirrorFolders:
@@ -206,10 +215,11 @@ class World:
         return await self.database.write(work)
 
     async def enqueue(self, *rows: dict[str, Any]) -> list[int]:
-        return await self.database.write(lambda c: operations.enqueue(c, rows))
+        ids: list[int] = [*await self.database.write(lambda c: operations.enqueue(c, rows))]
+        return ids
 
     async def operation(self, operation_id: int) -> dict[str, Any]:
-        row = await self.database.read(lambda c: operations.get(c, operation_id))
+        row = await self.database.read(lambda c: operation_views.get(c, operation_id))
         assert row is not None
         return dict(row)
 
@@ -262,13 +272,14 @@ async def world(
     """Make a world in a folder, or over the database at `url`."""
     url = url or current_url() or f"sqlite+aiosqlite:///{folder / 'syncd.db'}"
     clock = VirtualClock()
-    server = Sandbox(sessions, seed=1, habits=habits or Habits(page_size=10), now=clock.monotonic)
+    server = Sandbox(sessions, seed=1, habits=habits or Habits(page_size=10), now=clock.true_time)
     async with (
         serve(server),
-        Database.create(sa.make_url(url), busy_timeout=5) as database,
+        Database.create(sa.make_url(url), busy_timeout=5, host_clock=clock) as database,
         AsyncAlbertSession(base_url=server.url, token=server.token, timeout=request_timeout) as session,
         anyio.create_task_group() as group,
     ):
+        database.clock = HostClock(clock)
         await database.write(migrate.migrate)
         for owner, name in (
             (database, "write"),

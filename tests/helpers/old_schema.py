@@ -6,12 +6,12 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
 
-from syncd.mirror.schema import migrate
+from syncd.mirror.schema.revisions import scripts
 
 
 def upgrade(connection: Connection, revision: str) -> None:
     """Bring the schema to a revision, in the transaction of the connection."""
     config = Config()
-    config.set_main_option("script_location", str(migrate.scripts()))
+    config.set_main_option("script_location", str(scripts()))
     config.attributes["connection"] = connection
     command.upgrade(config, revision)

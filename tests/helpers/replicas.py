@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import tables
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views
 from syncd.sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,7 +174,7 @@ class Fleet:
         return fresh
 
     async def states(self) -> dict[str, int]:
-        return await self.database.read(operations.counts)
+        return await self.database.read(operation_views.counts)
 
     async def drained(self, *, seconds: float = DEADLINE) -> None:
         """Wait until every operation is final."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -20,11 +21,11 @@ from syncd.clock import SystemClock
 from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views, operations
 from syncd.pull.flow import PassOutcome, Pull, PullSettings
-from syncd.pull.sweep import Guard
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
+from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.witness import Witness
 
@@ -32,6 +33,7 @@ Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]] | None
 """Bytes to send as they are and close, a function of the writer, or None for a reset without a word."""
 
 LIMIT = 1 << 20
+BY_ID = re.compile(r"GET /api/v3/chats/sessions/([^/? ]+) ")
 AT_ONCE = Backoff(0, 0)
 
 
@@ -55,9 +57,14 @@ def item(session_id: str, **more: object) -> dict[str, object]:
 
 @dataclass
 class RawServer:
-    """Answers requests in turn; the last answer is given for ever."""
+    """Answers requests in turn; the last answer is repeated.
+
+    `by_id` answers each request for one session by its id instead, with a 404 for others, so that a pass gets as far as
+    its listing.
+    """
 
     answers: list[Answer] = field(default_factory=list)
+    by_id: dict[str, bytes] | None = None
     requests: list[tuple[str, bytes]] = field(default_factory=list)
     by_line: Callable[[str], Answer] | None = None
     url: str = ""
@@ -80,7 +87,10 @@ class RawServer:
             line = head.split(b"\r\n")[0].decode()
             length = next((int(h.split(b":")[1]) for h in head.split(b"\r\n") if h.lower().startswith(b"content-l")), 0)
             self.requests.append((line, head + await reader.readexactly(length)))
-            if self.by_line is not None:
+            answer: Answer
+            if self.by_id is not None and (one := BY_ID.match(line)):
+                answer = self.by_id.get(one[1], http(b"{}", status="404 Not Found"))
+            elif self.by_line is not None:
                 answer = self.by_line(line)
             else:
                 answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -128,13 +138,18 @@ class Rig:
     def albert(self) -> ChatSessionCollection:
         return ChatSessionCollection(session=self.session)
 
+    def _lookups(self) -> Lookups:
+        log, clock = structlog.wrap_logger(None, processors=[self.log]), SystemClock()
+        witness = Witness(database=self.database, albert=self.albert, clock=clock, log=log)
+        return Lookups(albert=self.albert, clock=clock, witness=witness)
+
     async def one_pass(self, **changes: Any) -> PassOutcome:
         guard = Guard(grace=0, confirmations=1, max_count=0, max_fraction=0)
         settings = PullSettings(max_pages=50, max_seconds=60, backoff=AT_ONCE, guard=guard, **changes)
+        log = structlog.wrap_logger(None, processors=[self.log])
         return await Pull(
-            database=self.database, albert=self.albert, clock=SystemClock(), settings=settings,
-            log=structlog.wrap_logger(None, processors=[self.log]),
-        ).run()  # fmt: skip
+            database=self.database, lookups=self._lookups(), clock=SystemClock(), settings=settings, log=log
+        ).run()
 
     async def one_create(self) -> dict[str, Any]:
         """Queue a create, work the queue once, and return the operation."""
@@ -144,13 +159,11 @@ class Rig:
             concurrency=1, lease=60, retry_policy=RetryPolicy(max_attempts=3, backoff=Backoff(3600, 3600), settle=3600)
         )
         log, clock = structlog.wrap_logger(None, processors=[self.log]), SystemClock()
-        witness = Witness(database=self.database, albert=self.albert, clock=clock, log=log)
-        lookups = Lookups(albert=self.albert, clock=clock, witness=witness)
         push = Push(
-            database=self.database, lookups=lookups, clock=clock, settings=settings, jitter=lambda: 1.0, log=log
+            database=self.database, lookups=self._lookups(), clock=clock, settings=settings, jitter=lambda: 1.0, log=log
         )
         await push.drain()
-        found = await self.database.read(lambda c: operations.get(c, number))
+        found = await self.database.read(lambda c: operation_views.get(c, number))
         assert found is not None
         return dict(found)
 

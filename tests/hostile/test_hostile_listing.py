@@ -14,6 +14,8 @@ import pytest
 from tests.hostile.raw_server import LIMIT, Answer, http, item, listing, rig, serve_raw
 
 GOOD = listing(item("SES1"), item("SES2"))
+KNOWN = {"SES1": http(json.dumps(item("SES1")).encode())}
+"""The answer to the first request of a pass, so that it gets as far as its listing."""
 PAGE = json.dumps({"Items": [item("SES1")]}).encode()
 GZIP = "Content-Encoding: gzip\r\n"
 BOMB = gzip.compress(bytes(64 * LIMIT))
@@ -81,6 +83,7 @@ REFUSED: dict[str, Answer] = {
 @pytest.mark.parametrize("name", REFUSED)
 async def test_answer_that_is_no_listing_fails_the_pass_and_deletes_nothing(tmp_path: Path, name: str) -> None:
     async with serve_raw(GOOD) as raw, rig(tmp_path, raw.url, timeout=0.5) as r:
+        raw.by_id = KNOWN
         assert (await r.one_pass()).state == "complete"
         before = len(raw.requests)
         raw.answers = [REFUSED[name]]
@@ -92,7 +95,7 @@ async def test_answer_that_is_no_listing_fails_the_pass_and_deletes_nothing(tmp_
         assert outcome.state in {"failed", "held"}  # held where single items could still be told apart
         assert time.monotonic() - began < SECONDS
         assert peak < MEGABYTES * LIMIT
-        assert len(raw.requests) - before <= 60
+        assert len(raw.requests) - before <= 61
         assert await r.sql("SELECT id, missing_since FROM chat_sessions_all WHERE deleted_at IS NULL ORDER BY id") == [
             ("SES1", None), ("SES2", None),
         ]  # fmt: skip
@@ -117,6 +120,7 @@ ODD_ITEMS: dict[str, bytes] = {
 async def test_item_that_cannot_be_read_is_quarantined_and_its_page_goes_on(tmp_path: Path, name: str) -> None:
     body = b'{"Items":[' + json.dumps(item("SES1")).encode() + b"," + ODD_ITEMS[name] + b"]}"
     async with serve_raw(http(body)) as raw, rig(tmp_path, raw.url) as r:
+        raw.by_id = KNOWN
         for _ in range(2):
             outcome = await r.one_pass()
             assert outcome.state == "complete", outcome
@@ -153,10 +157,24 @@ async def test_redirect_to_another_origin_is_not_followed_and_gets_no_token(tmp_
 
 async def test_401_in_the_middle_of_a_pass_leaves_what_was_read_and_takes_nothing_away(tmp_path: Path) -> None:
     async with serve_raw(GOOD) as raw, rig(tmp_path, raw.url) as r:
+        raw.by_id = KNOWN
         assert (await r.one_pass()).state == "complete"
         raw.answers = [listing(item("SES3"), key="more"), http(b"{}", status="401 Unauthorized")]
         assert (await r.one_pass()).state == "failed"
         assert [row[0] for row in await r.sql("SELECT id FROM chat_sessions ORDER BY id")] == ["SES1", "SES2", "SES3"]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_first_request_that_no_session_answers_ends_the_pass_before_its_listing(
+    tmp_path: Path, name: str
+) -> None:
+    async with serve_raw(GOOD) as raw, rig(tmp_path, raw.url, timeout=0.5) as r:
+        assert (await r.one_pass()).state == "complete"
+        raw.answers = [REFUSED[name]]
+        raw.requests.clear()
+        assert (await r.one_pass()).state == ("held" if name == "404 for the listing" else "failed")
+        assert not any("/chats/sessions HTTP" in line for line, _ in raw.requests)
+        assert len(raw.requests) <= 60
 
 
 async def test_404s_of_a_server_whose_listed_sessions_are_404_too_delete_nothing(tmp_path: Path) -> None:

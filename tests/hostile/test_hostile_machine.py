@@ -23,7 +23,7 @@ from syncd.mirror.db import sqlite
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views, operations
 from syncd.sandbox import Sandbox, serve
 from tests.helpers.harness import world
 from tests.kills.harness import syncd
@@ -100,10 +100,10 @@ async def test_shared_memory_file_of_somebody_else_is_told_at_once_and_mended_by
     foreign.mkdir()
     async with Database(_url(tmp_path), busy_timeout=60) as database:
         with pytest.raises(DatabaseUnusableError, match="readonly"), anyio.fail_after(10):
-            await database.write(operations.counts)
+            await database.write(operation_views.counts)
     foreign.rmdir()
     async with Database(_url(tmp_path), busy_timeout=60) as database:
-        assert (await database.write(operations.counts))["pending"] == 0
+        assert (await database.write(operation_views.counts))["pending"] == 0
 
 
 async def test_read_only_database_is_refused_and_not_waited_for(tmp_path: Path) -> None:
@@ -147,5 +147,7 @@ async def test_full_queue_is_claimed_without_looking_at_all_of_it(tmp_path: Path
             other.execute("COMMIT")
         with anyio.fail_after(5):  # ten claims of a full queue: milliseconds each, not a look at all
             for _ in range(10):
-                claimed = await database.write(lambda c: operations.claim(c, now=NOW, owner="me", lease=60, limit=16))
+                claimed = (
+                    await database.write(lambda c: operations.claim(c, now=NOW, owner="me", lease=60, limit=16))
+                ).operations
                 assert len(claimed) == 16

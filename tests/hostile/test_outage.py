@@ -11,8 +11,10 @@ import pytest
 
 from syncd.app import Flows
 from syncd.daemon.loops import Daemon, Intervals
+from syncd.rules.identity import Identity
 from syncd.sandbox import Faults
 from syncd.status.watchdog import Watchdog
+from syncd.tenant_guard import TenantGuard
 from tests.helpers.harness import World, world
 
 pytestmark = pytest.mark.both_databases
@@ -27,7 +29,7 @@ def _daemon(w: World) -> Daemon:
     albert: Any = w.albert
     flows = Flows(
         w.database, albert, w.clock, w.pull(), w.push(), w.reconcile(), albert._session,
-        Watchdog(w.clock, 100.0, lambda: False),
+        Watchdog(w.clock, 100.0, lambda: False), TenantGuard(named=Identity(), clock=w.clock, log=w.pull().log),
     )  # fmt: skip
     intervals = Intervals(
         pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=w.push_settings.retry_policy.backoff

@@ -123,6 +123,8 @@ async def case(folder: Path, templates: Path, mirrors: Mirrors, stage: str, seed
             sandbox.store.delete(f"SES{number}")
             sandbox.effects.pop()
         sandbox.update(f"SES{BEGINNING // 2}", name=f"changed {seed}")
+        if stage != STAGES[0]:
+            habits.unlisted = [f"SES{BEGINNING // 2}"]
         yield Case(folder, mirrors, sandbox, queued=stage != "no file")
 
 
@@ -135,6 +137,8 @@ async def make_templates(folder: Path, mirrors: Mirrors) -> None:
     async with serve(Sandbox(BEGINNING, seed=1, habits=Habits(page_size=PAGE_SIZE), now=_never)) as sandbox:
         done = await syncd("once", middle, mirrors.url(middle), sandbox.url)
         assert done.returncode == 0, done.stderr.decode()
+    # the sandbox of each case has another port, and so another origin
+    await mirrors.sql(middle, "DELETE FROM mirror_identity")
     await enqueue(mirrors, middle)
 
 

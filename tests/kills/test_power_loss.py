@@ -27,13 +27,15 @@ CLAIMS = 12
 
 async def _claims(folder: Path) -> list[tuple[int, int]]:
     """Make claims one by one; return the WAL's size when each was acknowledged, and the operation."""
-    acknowledged = []
+    acknowledged: list[tuple[int, int]] = []
     async with Database.create(sa.make_url(f"sqlite+aiosqlite:///{folder / 'syncd.db'}"), busy_timeout=5) as database:
         await database.write(migrate.migrate)
         rows = [{"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(CLAIMS)]
         await database.write(lambda c: operations.enqueue(c, rows))
         for _ in range(CLAIMS):
-            (one,) = await database.write(lambda c: operations.claim(c, now=NOW, owner="me", lease=60, limit=1))
+            (one,) = (
+                await database.write(lambda c: operations.claim(c, now=NOW, owner="me", lease=60, limit=1))
+            ).operations
             acknowledged.append(((folder / "syncd.db-wal").stat().st_size, one.id))
         for name in ("syncd.db", "syncd.db-wal"):
             shutil.copy(folder / name, folder / f"kept-{name}")

@@ -22,7 +22,7 @@ from syncd.clock import SystemClock
 from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views, operations
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
 from syncd.rules.retry import Backoff
@@ -71,7 +71,7 @@ async def _take_over(database: Database, sandbox: Sandbox) -> None:
         push = Push(database=database, lookups=lookups, clock=clock, log=log, settings=settings, owner="other")
         await push.recover(abandoned=False)
         await push.drain()
-    row = await database.read(lambda c: operations.get(c, 1))
+    row = await database.read(lambda c: operation_views.get(c, 1))
     assert row is not None
     assert row["state"] == "succeeded"
 

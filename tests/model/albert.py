@@ -23,7 +23,9 @@ from syncd.albert.errors import (
     http_error_class,
 )
 from syncd.albert.paths import segment
-from syncd.records.parse import Row, UnreadableError, read_item
+from syncd.records.fields import SESSIONS as FIELDS
+from syncd.records.fields import SessionRow
+from syncd.records.items import UnreadableError, read_item
 from syncd.sandbox.api import Api
 from syncd.sandbox.folders import Folders
 from syncd.sandbox.habits import Habits
@@ -60,6 +62,8 @@ class Weather:
     gateway: str | None = None
     """Which requests a gateway answers by 404: a name of `GATEWAYS`."""
     gateway_body: str = ""
+    elsewhere: bool = False
+    """Whether the credentials lead to another tenant."""
 
 
 GATEWAYS: dict[str, Callable[[str, str], bool]] = {
@@ -69,6 +73,8 @@ GATEWAYS: dict[str, Callable[[str, str], bool]] = {
     "changes": lambda method, _path: method != "GET",
     "deletes": lambda method, _path: method == "DELETE",
 }
+ELSEWHERE = json.dumps({"Items": [{"id": "SESX", "name": "theirs", "sourceSessionId": "their-1"}]}).encode()
+"""The listing of another tenant. It is not noted as served, so a mirror that stores it breaks an invariant."""
 GATEWAY_BODIES = ("<html>404 Not Found</html>", '{"message": "no Route matched"}', "")
 
 
@@ -76,9 +82,9 @@ GATEWAY_BODIES = ("<html>404 Not Found</html>", '{"message": "no Route matched"}
 class Served:
     """What the API has said and done, for the invariants."""
 
-    rows: dict[str, dict[Row, int]] = field(default_factory=lambda: defaultdict(dict))
+    rows: dict[str, dict[SessionRow, int]] = field(default_factory=lambda: defaultdict(dict))
     """For each session the versions that there ever were, in their order."""
-    said: dict[str, set[Row]] = field(default_factory=lambda: defaultdict(set))
+    said: dict[str, set[SessionRow]] = field(default_factory=lambda: defaultdict(set))
     """For each session the versions that were served."""
     pages: dict[str | None, list[set[str]]] = field(default_factory=lambda: defaultdict(list))
     """The ids on the pages served, by the key that the page gave."""
@@ -88,6 +94,8 @@ class Served:
     """Source ids that others have created or changed."""
     updated: set[tuple[str, str | None]] = field(default_factory=set)
     """The session and the new name of each PATCH of ours that was applied, and of each name that a session had."""
+    misdated: set[str] = field(default_factory=set)
+    """Sessions with a wrong `Updated.at`: answers that overlap in time may be taken in the wrong order."""
     doubled: list[str] = field(default_factory=list)
     """Source ids that got a second session by a POST of ours."""
     log: list[str] = field(default_factory=list)
@@ -115,18 +123,18 @@ class Tenant:
         """Return the time in page keys: none but where they expire, so that an unchanged page is the same bytes."""
         return 0.0 if self.habits.cursor_ttl is None else self.now()
 
-    def row(self, session: Session) -> Row:
+    def row(self, session: Session) -> SessionRow:
         """Return a session as the mirror must hold it."""
-        return read_item(json.loads(render(session, extra_fields=self.habits.extra_fields)))
+        return read_item(json.loads(render(session, extra_fields=self.habits.extra_fields)), FIELDS)
 
     def note(self, session: Session) -> None:
         """Note a version."""
         versions, number = self.served.rows[session.id], len(self.served.rows[session.id])
         versions[self.row(session)] = number
         self.served.updated.add((session.id, session.name))
-        versions[read_item(session.wire())] = number  # the answer to a create has no unknown fields
+        versions[read_item(session.wire(), FIELDS)] = number  # the answer to a create has no unknown fields
 
-    def truth(self) -> dict[str, Row]:
+    def truth(self) -> dict[str, SessionRow]:
         """Return what there really is."""
         return {one.id: self.row(one) for one in self.store.truth.by_id.values()}
 
@@ -192,7 +200,7 @@ class Client(ChatSessionCollection):
     async def list_raw(self, *, start_key: str | None) -> bytes:
         query = "" if start_key is None else f"startKey={start_key}"
         body = await self._exchange("GET", SESSIONS, query=query)
-        return self._note_page(body)
+        return body if body is ELSEWHERE else self._note_page(body)
 
     async def get_raw(self, *, id: str) -> bytes:
         return await self._exchange("GET", f"{SESSIONS}/{segment(id)}", item=id)
@@ -230,6 +238,8 @@ class Client(ChatSessionCollection):
         tenant.served.log.append(f"{tenant.now():.2f} {method} {path}")
         await self._pause(self.timeout)
         weather = tenant.weather
+        if weather.elsewhere:
+            return self._answer_elsewhere(method, path)
         if weather.gateway is not None and GATEWAYS[weather.gateway](method, path):
             raise http_error_class(404)("", status_code=404, method=method, path=path, body=weather.gateway_body)
         fault = self._fault(method)
@@ -249,6 +259,14 @@ class Client(ChatSessionCollection):
         if method not in {"DELETE", "PATCH"}:
             self._note_session(payload)
         return payload
+
+    def _answer_elsewhere(self, method: str, path: str) -> bytes:
+        """Answer as another tenant does. It is never changed: before that, the daemon compares the tenants."""
+        if method != "GET":
+            raise AlbertConnectError("no connection")
+        if path == SESSIONS:
+            return ELSEWHERE
+        raise http_error_class(404)("no", status_code=404, method=method, path=path, body='{"message": "no"}')
 
     def _fault(self, method: str) -> str | None:
         weather, jitter = self.tenant.weather, self.tenant.jitter
@@ -298,10 +316,10 @@ class Client(ChatSessionCollection):
 
     def _note_session(self, body: bytes) -> None:
         try:
-            row = read_item(json.loads(body))
+            row = read_item(json.loads(body), FIELDS)
         except (ValueError, UnreadableError):
             return
-        self.tenant.served.said[row[0] or ""].add(row)
+        self.tenant.served.said[row.id].add(row)
 
     def _note_page(self, body: bytes) -> bytes:
         """Note what a page says; now and then one of its items is spoilt first."""
@@ -321,6 +339,6 @@ class Client(ChatSessionCollection):
             if "id" in item:
                 ids.add(item["id"])
             if "id" in item and "name" in item:
-                self.tenant.served.said[item["id"]].add(read_item(item))
+                self.tenant.served.said[item["id"]].add(read_item(item, FIELDS))
         self.tenant.served.pages[page.get("lastKey") or None].append(ids)
         return body

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -13,19 +12,19 @@ import anyio
 import anyio.lowlevel
 import sqlalchemy as sa
 
+from syncd.clock import Clock
 from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
+from syncd.mirror.db.shared_clock import SharedClock
 from syncd.pull.flow import Pull
 from syncd.push.flow import Push
 from syncd.reconcile import Reconcile
 from syncd.witness import Witness
 from tests.model.albert import Client, KilledError, Tenant
+from tests.model.clocks import Clocks
 from tests.model.invariants import Checker
-from tests.model.loop import VirtualLoop
 from tests.model.plan import Plan
 from tests.model.store import Store
-
-START = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
 
 class QuietLog:
@@ -43,28 +42,14 @@ class QuietLog:
     debug = warning = error = exception = info
 
 
-class ModelClock:
-    """The loop's virtual time as a wall clock that may jump."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-        self.offset = 0.0
-
-    def now(self) -> datetime:
-        return START + timedelta(seconds=self._loop.moment + self.offset)
-
-    def monotonic(self) -> float:
-        return self._loop.moment
-
-    async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(max(seconds, 0.0))
-
-
 class StepStore:
     """A store without threads: each transaction in one step of the loop, and a kill before or after it."""
 
-    def __init__(self, kept: Store, checker: Checker) -> None:
-        self.kept, self.checker, self.dead = kept, checker, False
+    def __init__(self, kept: Store, checker: Checker, clock: SharedClock) -> None:
+        self.kept, self.checker, self.dead, self._clock = kept, checker, False, clock
+
+    def shared_clock(self, _host: Clock) -> SharedClock:
+        return self._clock
 
     async def transact(self, work: Callable[[sa.Connection], None]) -> None:
         await anyio.lowlevel.checkpoint()
@@ -99,94 +84,127 @@ class StepStore:
 class ModelDatabase(Database):
     """The real database over such a store."""
 
-    def __init__(self, kept: Store, checker: Checker) -> None:
-        self.steps = StepStore(kept, checker)
+    def __init__(self, kept: Store, checker: Checker, clock: SharedClock) -> None:
+        self.steps = StepStore(kept, checker, clock)
         super().__init__(kept.url, store=self.steps)
 
 
 @dataclass
-class Life:
-    """One daemon, from its start to its end."""
+class Schedule:
+    """What all daemons of a schedule have in common."""
 
     plan: Plan
-    clock: ModelClock
+    clocks: Clocks
     jitter: Random
     events: list[str]
+    store: Store
+    checker: Checker
+    tenant: Tenant
+
+
+@dataclass
+class Process:
+    """What one process has: its view of the database, its client, and its clock."""
+
     database: ModelDatabase
     client: Client
     lookups: Lookups
-    scope: anyio.CancelScope
-    pushes: list[Push] = field(default_factory=list)
 
     @classmethod
-    def begin(
-        cls, number: int, plan: Plan, clock: ModelClock, jitter: Random, events: list[str], database: ModelDatabase,
-        tenant: Tenant, scope: anyio.CancelScope,
-    ) -> Life:  # fmt: skip
-        """Start the so-manieth daemon."""
+    def start(cls, schedule: Schedule, host: int) -> Process:
+        """Start a process on a host."""
+        database = ModelDatabase(schedule.store, schedule.checker, schedule.clocks.of_daemon(host))
 
         def leaves(method: str, item: str, body: bytes) -> None:
-            database.steps.checker.claimed(
-                method, item, json.loads(body)["sourceSessionId"] if method == "POST" else None
-            )
+            source = json.loads(body)["sourceSessionId"] if method == "POST" else None
+            schedule.checker.claimed(method, item, source)
 
-        client = Client(tenant, plan.timeout, leaves)
-        log: Any = QuietLog(events)
-        witness = Witness(database=database, albert=client, clock=clock, log=log, random_place=jitter.random)
-        lookups = Lookups(albert=client, clock=clock, witness=witness)
-        life = cls(plan, clock, jitter, events, database, client, lookups, scope)
-        life.pushes = [life._push(f"daemon {number} {owner}") for owner in range(plan.owners)]
-        return life
+        client = Client(schedule.tenant, schedule.plan.timeout, leaves)
+        log: Any = QuietLog(schedule.events)
+        clock = database.clock
+        witness = Witness(database=database, albert=client, clock=clock, log=log, random_place=schedule.jitter.random)
+        return cls(database, client, Lookups(albert=client, clock=clock, witness=witness))
 
-    async def run(self) -> None:
-        """Do all that a daemon does at once, until somebody ends it."""
-        async with anyio.create_task_group() as group:
-            await self.pushes[0].recover(abandoned=self.database.steps.kept.alone)
-            for _ in range(1 if self.database.steps.kept.alone else self.plan.owners):
-                group.start_soon(self._passes)  # two of them: one that was cut off and does not know it yet
-            group.start_soon(self._rounds)
-            for push in self.pushes:
-                group.start_soon(push.run)
 
-    def set(self) -> None:
-        """Tell the queue that somebody wrote to the database."""
-        for push in self.pushes:
-            push.wake_up.set()
+class Replica:
+    """The flows of one daemon; its name is the owner of its claims."""
 
-    def kill(self) -> None:
-        """End the process: nothing it does has an effect any more."""
-        self.database.steps.dead = self.client.dead = True
-        self.scope.cancel()
-
-    def end(self) -> None:
-        """Stop it as a signal does: what is in flight may write down what it knows."""
-        self.scope.cancel()
+    def __init__(self, schedule: Schedule, process: Process, name: str) -> None:
+        self._schedule = schedule
+        self.process = process
+        self.database = process.database
+        self.push = Push(settings=schedule.plan.push, jitter=schedule.jitter.random, owner=name, **self._parts())
 
     def pull(self) -> Pull:
         """Make the flow of passes."""
-        parts = self._parts()
-        del parts["lookups"]
-        return Pull(settings=self.plan.pull, jitter=self.jitter.random, albert=self.client, **parts)
+        plan, jitter = self._schedule.plan, self._schedule.jitter
+        return Pull(settings=plan.pull, jitter=jitter.random, **self._parts())
 
     def reconcile(self) -> Reconcile:
         """Make the flow of source ids."""
-        return Reconcile(settle=self.plan.push.retry_policy.settle, **self._parts())
+        settle = self._schedule.plan.push.retry_policy.settle
+        return Reconcile(settle=settle, **self._parts())
 
-    def _push(self, owner: str) -> Push:
-        return Push(settings=self.plan.push, jitter=self.jitter.random, owner=owner, **self._parts())
-
-    def _parts(self) -> dict[str, Any]:
-        log = QuietLog(self.events)
-        return {"database": self.database, "lookups": self.lookups, "clock": self.clock, "log": log}
-
-    async def _passes(self) -> None:
+    async def passes(self) -> None:
+        """Take passes forever."""
         pull = self.pull()
         while True:
             await pull.run()
-            await self.clock.sleep(self.jitter.choice((0.0, 5.0, 20.0)))
+            await anyio.sleep(self._schedule.jitter.choice((0.0, 5.0, 20.0)))
 
-    async def _rounds(self) -> None:
+    async def rounds(self) -> None:
+        """Reconcile forever."""
         reconcile = self.reconcile()
         while True:
             await reconcile.run()
-            await self.clock.sleep(self.jitter.choice((1.0, 7.0, 30.0)))
+            await anyio.sleep(self._schedule.jitter.choice((1.0, 7.0, 30.0)))
+
+    def _parts(self) -> dict[str, Any]:
+        log = QuietLog(self._schedule.events)
+        lookups = self.process.lookups
+        return {"database": self.database, "lookups": lookups, "clock": self.database.clock, "log": log}
+
+
+class Life:
+    """The daemons that run at the same time, from their start to their end.
+
+    On SQLite there is one process; a second owner of claims in it stands for one that was suspended. On PostgreSQL each
+    owner is a replica on a host of its own.
+    """
+
+    def __init__(self, schedule: Schedule, number: int, scope: anyio.CancelScope) -> None:
+        self._alone = schedule.store.alone
+        self._scope = scope
+        owners = range(schedule.plan.owners)
+        shared = Process.start(schedule, 0)
+        processes = [shared if self._alone or owner == 0 else Process.start(schedule, owner) for owner in owners]
+        self.replicas = [
+            Replica(schedule, process, f"daemon {number} {owner}")
+            for owner, process in zip(owners, processes, strict=True)
+        ]
+
+    async def run(self) -> None:
+        """Do everything that daemons do at once, until they end."""
+        first = self.replicas[0]
+        async with anyio.create_task_group() as group:
+            for replica in self.replicas[: 1 if self._alone else None]:
+                await replica.push.recover(abandoned=self._alone)
+                group.start_soon(replica.passes)  # of two leaders one was cut off and does not know it yet
+            group.start_soon(first.rounds)
+            for replica in self.replicas:
+                group.start_soon(replica.push.run)
+
+    def set(self) -> None:
+        """Note that another program wrote to the database."""
+        for replica in self.replicas:
+            replica.push.wake_up.set()
+
+    def kill(self) -> None:
+        """End the processes: nothing that they do has an effect any more."""
+        for replica in self.replicas:
+            replica.database.steps.dead = replica.process.client.dead = True
+        self._scope.cancel()
+
+    def end(self) -> None:
+        """Stop them as a signal does: what is in flight may write what it knows."""
+        self._scope.cancel()

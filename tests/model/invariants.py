@@ -6,22 +6,21 @@ is a matter of processes: see `tests/security`.
 
 from __future__ import annotations
 
-from array import array
 from datetime import datetime
 from typing import Any
 
-from syncd.keyset import unpack
-from syncd.pull.sweep import Guard
-from syncd.rules.deletion import guard_limit
+from pyroaring import BitMap64
+
+from syncd.mirror.store.pages import unpack
+from syncd.records.fields import SESSIONS, SessionRow
+from syncd.rules.deletion import Guard
 from tests.model.albert import Tenant
 from tests.model.store import Store, Values
 
-CONTENT = (
-    "id", "name", "parent_id", "source_session_id", "status", "kind", "automation_id", "automation_run_id",
-    "last_message_at", "created_by", "created_by_name", "created_at", "updated_by", "updated_by_name", "updated_at",
-    "extra",
-)  # fmt: skip
+OPEN = frozenset({"pending", "running", "unknown"})
 FINAL = frozenset({"succeeded", "dead", "cancelled"})
+MEASURED = 0.001
+"""Seconds by which a measured time may differ from the true one: the product counts whole milliseconds."""
 ACTIVE = ("pending", "running", "unknown", "dead")
 KINDS = {"DELETE": "delete", "PATCH": "update"}
 """The kind of operation that may send a request of a method to a session."""
@@ -31,6 +30,10 @@ FEED = "SELECT seq FROM chat_session_changes WHERE seq > {} ORDER BY seq"
 KEPT = "SELECT live_sessions, deleted_sessions FROM mirror_freshness"
 
 State = dict[Any, dict[str, Any]]
+
+
+def _content(row: dict[str, Any]) -> SessionRow:
+    return SessionRow(**{name: row[name] for name in SESSIONS.columns})
 
 
 class _Table:
@@ -67,6 +70,8 @@ class Checker:
         self.guard = guard
         self.operator: set[int] = set()
         """Operations that the operator has just decided on."""
+        self.held: set[int] = set()
+        """Operations that were open in a restored backup and that nobody released."""
         self.commits = 0
         self._claims: dict[int, float] = {}
         self._gone: dict[str, float] = {}
@@ -75,6 +80,11 @@ class Checker:
         self._operations: State = {}
         self._passes: State = {}
         self._pages: set[tuple[int, int]] = set()
+        self._approved: set[int] = set()
+        self._kept: set[int] = set()
+        """Keys of the sessions of approved and of rejected holds, as of the last commit."""
+        self._missing_at: dict[str, float] = {}
+        """When a session was marked as missing, in time that no clock step changes."""
         self._read_up_to = 0
         self._versions_read = 0
         self._live = 0
@@ -88,7 +98,7 @@ class Checker:
         pages = []
         if running:
             pages = self._store.rows(
-                "SELECT pass_id, number, next_key, session_keys FROM pages "
+                "SELECT pass_id, number, next_key, sessions FROM pages "
                 f"WHERE pass_id = {running[0]['id']} ORDER BY number"
             )
         self._checkpoints(sessions, running, pages)
@@ -98,6 +108,7 @@ class Checker:
         self._counts(passes)
         self._feed(sessions)
         self._sessions, self._operations, self._passes = sessions, operations, passes
+        self._holds()
         self.operator = set()
 
     def _feed(self, sessions: State) -> None:
@@ -128,10 +139,10 @@ class Checker:
             if row["page_key"] != last:
                 raise BrokenError(f"1: the checkpoint of pass {row['id']} is not that of its last page")
 
-    def _page(self, sessions: State, name: str, next_key: str | None, keys: array[int]) -> None:
+    def _page(self, sessions: State, name: str, next_key: str | None, keys: BitMap64) -> None:
         by_key = {row["key"]: row for row in sessions.values()}
         ids = {by_key[key]["id"] for key in keys if key in by_key}
-        if len(ids) != len(set(keys)):
+        if len(ids) != len(keys):
             raise BrokenError(f"1: page {name} names sessions that are not there")
         for one in ids:
             if sessions[one]["missing_since"] is not None and sessions[one]["deleted_at"] is None:
@@ -145,15 +156,15 @@ class Checker:
             before = self._sessions.get(one)
             if before is row:
                 continue
-            content = tuple(row[name] for name in CONTENT)
-            if before is not None and tuple(before[name] for name in CONTENT) == content:
+            content = _content(row)
+            if before is not None and _content(before) == content:
                 continue
             if content not in self.tenant.served.said[one]:
                 raise BrokenError(f"2: {one} holds what was never served: {content}")
             versions = self.tenant.served.rows[one]
             if before is not None:
-                old = versions[tuple(before[name] for name in CONTENT)]
-                if versions[content] < old:
+                old = versions[_content(before)]
+                if versions[content] < old and one not in self.tenant.served.misdated:
                     raise BrokenError(f"3: {one} went back from version {old} to {versions[content]}")
         for one, row in self._sessions.items():
             if one not in sessions:
@@ -172,27 +183,59 @@ class Checker:
                 continue  # an operation deleted it, or found it gone
             if passes[row["pass_id"]]["state"] != "complete":
                 raise BrokenError(f"4: {one} was deleted by a pass that is {passes[row['pass_id']]['state']}")
-            approved = any(one["decision"] == "approved" for one in passes.values())
+            approved = row["key"] in self._approved
+            if row["key"] in self._kept:
+                raise BrokenError(f"4: {one} was deleted although an operator keeps it")
             said = len(self.tenant.served.absences[one])
             if said < (1 if approved else self.guard.confirmations):
                 raise BrokenError(f"4: {one} was deleted after {said} answers of 404")
-            gone = (_time(row["deleted_at"]) - _time(before["missing_since"] or row["missing_since"])).total_seconds()
-            if not approved and gone < self.guard.grace:
-                raise BrokenError(f"4: {one} was deleted after {gone} seconds")
+            missing_for = self.tenant.now() - self._missing_at.get(one, self.tenant.now())
+            if not approved and missing_for < self.guard.grace - MEASURED:
+                raise BrokenError(f"4: {one} was deleted after {missing_for} seconds")
             if not approved:
                 fresh[row["pass_id"]] = fresh.get(row["pass_id"], 0) + 1
-        limit = guard_limit(self._live, max_count=self.guard.max_count, max_fraction=self.guard.max_fraction)
+        limit = self.guard.limit(self._live)
         if any(count > limit for count in fresh.values()):
             raise BrokenError(f"4: {fresh} of {self._live} were deleted, the guard allows {limit}")
+        self._note_missing(sessions)
         live = sum(row["deleted_at"] is None for row in sessions.values())
         goes_on = any(row["state"] == "running" for row in passes.values())
         self._live = max(self._live, live) if goes_on else live
 
+    def restored(self) -> None:
+        """Take the database as it is now: it was replaced by an older copy, and nothing before it counts."""
+        self._sessions, self._operations, self._passes = (table.read() for table in self._tables.values())
+        self._claims.clear()
+        self._gone.clear()
+        self._pages.clear()
+        self._missing_at.clear()
+        self._versions_read = sum(row["version"] for row in self._sessions.values())
+        self._live = sum(row["deleted_at"] is None for row in self._sessions.values())
+        self.held = {number for number, row in self._operations.items() if row["state"] in OPEN}
+
+    def _note_missing(self, sessions: State) -> None:
+        for one, row in sessions.items():
+            if row["missing_since"] is None:
+                self._missing_at.pop(one, None)
+            else:
+                self._missing_at.setdefault(one, self.tenant.now())
+
+    def _holds(self) -> None:
+        """Note what operators have decided, and that at most one hold is open."""
+        rows = self._store.rows(
+            "SELECT h.state, x.session_key FROM holds AS h LEFT JOIN hold_sessions AS x ON x.hold_id = h.id "
+            "WHERE h.state = 'approved' OR (h.state = 'rejected' AND h.reason <> 'known_sessions_gone')"
+        )
+        self._approved = {key for state, key in rows if state == "approved"}
+        self._kept = {key for state, key in rows if state == "rejected"}
+
     def claimed(self, method: str, item: str, source: str | None) -> None:
-        """5: every request that changes Albert has an earlier durable claim."""
+        """5: every request that changes Albert has an earlier durable claim, and its operation is not on hold."""
         for row in self._operations.values():
             if row["state"] != "running" or row["lease_owner"] is None:
                 continue
+            if row["id"] in self.held:
+                raise BrokenError(f"5: operation {row['id']} is of a restored backup, and nobody released it")
             if method == "POST" and row["kind"] == "create" and row["source_session_id"] == source:
                 return
             if KINDS.get(method) == row["kind"] and item in {row["session_id"], row["target_session_id"]}:
@@ -283,11 +326,7 @@ class Checker:
     def converged(self) -> None:
         """9: the mirror equals the API, and every operation is final or visibly blocked."""
         truth = self.tenant.truth()
-        mirror = {
-            one: tuple(row[name] for name in CONTENT)
-            for one, row in self._sessions.items()
-            if row["deleted_at"] is None
-        }
+        mirror = {one: _content(row) for one, row in self._sessions.items() if row["deleted_at"] is None}
         if mirror != truth:
             wrong = {one for one in truth.keys() | mirror.keys() if truth.get(one) != mirror.get(one)}
             words = [
@@ -330,7 +369,7 @@ class Checker:
         known = _Table(self._store, "source_sessions", "source_session_id").read()
         carriers: dict[str, set[str]] = {}
         for one, row in truth.items():
-            carriers.setdefault(row[3], set()).add(one)
+            carriers.setdefault(row.source_session_id, set()).add(one)
         for source, ids in carriers.items():
             row = known.get(source)
             want = "linked" if len(ids) == 1 else "conflict"

@@ -6,16 +6,23 @@ from dataclasses import dataclass
 from random import Random
 
 from syncd.pull.flow import PullSettings
-from syncd.pull.sweep import Guard
 from syncd.push.flow import PushSettings
 from syncd.push.record import RetryPolicy
+from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.sandbox.habits import Habits
+
+SKEWS = (0.0, 0.0, 0.1, -0.1, 1.0, -1.0, 60.0, -60.0)
+STEPS = (1.0, -1.0, 20.0, -20.0, 60.0, -60.0, 3600.0, -3600.0)
+"""Seconds. Clocks of replicas differ by up to a minute; a clock that was wrong is set by any number."""
 
 
 @dataclass
 class Plan:
-    """What a seed stands for; times in seconds."""
+    """What a seed stands for; times in seconds.
+
+    `skews` are what the clock of each replica's host is ahead of the server's; `steps` are what clocks are set by.
+    """
 
     habits: Habits
     guard: Guard
@@ -25,7 +32,8 @@ class Plan:
     begin_with: int
     lives: int
     owners: int
-    jump: float
+    skews: tuple[float, ...]
+    steps: list[float]
     late: float
     renames: bool
     finds_both: bool
@@ -36,18 +44,26 @@ class Plan:
         return self.habits.lookup_lag + self.late
 
 
+def _steps(jitter: Random) -> list[float]:
+    """Draw by what the clocks are set: never in most schedules, at most three times in the others."""
+    if jitter.random() >= 0.25:
+        return []
+    return [jitter.choice(STEPS) for _ in range(jitter.choice((1, 1, 2, 3)))]
+
+
 def plan(jitter: Random) -> Plan:
     """Draw a plan."""
     settle = jitter.choice((12.0, 30.0))
     backoff = Backoff(0.5, 8.0)
     grace = jitter.choice((0.0, 6.0, 25.0))
-    jump = jitter.choice((3600.0, 30.0, -30.0, -3600.0)) if jitter.random() < 0.2 else 0.0
+    steps = _steps(jitter)
+    forward = max(steps, default=0.0) > 0
     late = jitter.choice((0.0, 1.0, 3.0))
     room = (settle - late) * 0.95
     habits = Habits(
         page_size=jitter.choice((1, 2, 3, 7)),
         duplicate_create=jitter.choice(("duplicate", "duplicate", "conflict", "bad_request", "first")),
-        listing_lag=jitter.choice((0.0, 0.0, min(2.0, grace / 2), grace * 0.9)) * (jump <= 0),  # and of listings
+        listing_lag=jitter.choice((0.0, 0.0, min(2.0, grace / 2), grace * 0.9)) * (not forward),  # and of listings
         lookup_lag=min(jitter.choice((0.0, 0.0, 0.5, room)), room),
         order=jitter.choice(("created", "updated", "id", "newest")),
         gone_status=jitter.choice((404, 410)),
@@ -71,7 +87,8 @@ def plan(jitter: Random) -> Plan:
         begin_with=jitter.choice((0, 1, 3, 6)),
         lives=jitter.choice((1, 1, 2, 3)),
         owners=jitter.choice((1, 1, 1, 2)),
-        jump=jump,
+        skews=tuple(jitter.choice(SKEWS) for _ in range(2)),
+        steps=steps,
         late=late,
         renames=jitter.random() < 0.05,
         finds_both=jitter.random() < 0.5,

@@ -74,6 +74,12 @@ class PostgresStore:
     def read_inline(self, _statement: str, _parameters: Sequence[Any]) -> list[Values] | None:
         return None  # as `Database.read_inline` does
 
+    def save(self) -> None:
+        return None  # the rule of restored copies is the same code on both databases
+
+    def restore(self, _saved: Any) -> None:
+        """Restore nothing: there is no copy."""
+
     def columns(self, table: str) -> tuple[str, ...]:
         statement = self._do(self._watcher.prepare(f"SELECT * FROM {table}"))
         return tuple(attribute.name for attribute in statement.get_attributes())

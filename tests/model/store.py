@@ -47,6 +47,12 @@ class Store(Protocol):
     def read_inline(self, statement: str, parameters: Sequence[Any]) -> list[Values] | None:
         """Answer `Database.read_inline`."""
 
+    def save(self) -> Any:
+        """Copy the database, as a backup does; None where the model copies none."""
+
+    def restore(self, saved: Any) -> None:
+        """Put a copy in the place of the database."""
+
     def columns(self, table: str) -> tuple[str, ...]:
         """Return the names of a table's columns."""
 
@@ -108,6 +114,15 @@ class SqliteStore:
             return self._raw.execute(statement, parameters).fetchall()
         except sqlite3.OperationalError:
             return None
+
+    def save(self) -> Any:
+        copy = sqlite3.connect(":memory:")
+        self._raw.backup(copy)
+        return copy
+
+    def restore(self, saved: Any) -> None:
+        saved.backup(self._raw)
+        saved.close()
 
     def columns(self, table: str) -> tuple[str, ...]:
         return tuple(row[1] for row in self._raw.execute(f"PRAGMA table_info({table})"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,14 +11,20 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.lookups import Absent, Lookups
-from syncd.mirror.store import operations, passes
+from syncd.mirror.store import missing, operations, restored, sessions
+from syncd.mirror.store.missing import Unlisted
+from syncd.mirror.store.operation import Claimed, Operation
+from syncd.pull.evidence import Asking, Evidence, Verdict
+from syncd.pull.first_request import FirstRequest
 from syncd.push import kinds
 from syncd.push.evidence import Recency, Settling
 from syncd.push.outcomes import Effect
 from syncd.push.targets import NoHolder
+from syncd.rules.versions import Change, classify_change
 from syncd.witness import Witness
+from tests.model import simulation
 from tests.model.invariants import BrokenError
-from tests.model.simulation import simulate
+from tests.model.simulation import FIRST_MISDATED, simulate
 from tests.model.soak import run_batch
 from tests.model.store import SqliteStore
 
@@ -69,19 +76,40 @@ def _breaks(store: SqliteStore, *texts: str, first: int = 100, count: int = 40) 
     for seed in range(first, first + count):
         try:
             simulate(seed, store)
-        except BaseExceptionGroup as error:
-            if any(text in str(error.exceptions[0]) for text in texts):
-                return True
-        except BrokenError as error:
-            if any(text in str(error) for text in texts):
+        except (BaseExceptionGroup, BrokenError) as error:
+            if any(text in str(_innermost(error)) for text in texts):
                 return True
     return False
 
 
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def test_model_notices_that_no_session_is_ever_missed(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checker that cannot fail proves nothing."""
-    monkeypatch.setattr(passes, "unseen", lambda *_: iter(()))
+    monkeypatch.setattr(missing, "unlisted", lambda *_: array("q"))
     assert _breaks(store, "9: the mirror is not the API")
+
+
+def test_model_notices_that_an_unlisted_session_counts_as_gone(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(_: object, session: Unlisted) -> Evidence:
+        return Evidence(session, Verdict.GONE)
+
+    monkeypatch.setattr(Asking, "_ask_one", gone)
+    assert _breaks(store, "4: ")
+
+
+def test_model_notices_a_pass_without_first_requests(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(FirstRequest, "unknown", nothing)
+    assert _breaks(store, "SESX")
 
 
 def test_model_notices_a_create_that_is_sent_without_a_look(
@@ -105,13 +133,13 @@ def test_model_notices_that_every_404_is_believed(store: SqliteStore, monkeypatc
         pass
 
     monkeypatch.setattr(Witness, "confirm", believe)
-    assert _breaks(store, "6: ", "7: ")
+    assert _breaks(store, "4: ", "6: ", "7: ", "9: the mirror", first=200)
 
 
 def test_model_notices_look_ups_that_end_when_the_clock_steps_forward(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def by_the_wall_clock(self: Settling, operation: operations.Operation) -> float:
+    def by_the_wall_clock(self: Settling, operation: Operation) -> float:
         return (self.clock.now() - (operation.unknown_since or self.clock.now())).total_seconds()
 
     monkeypatch.setattr(Settling, "elapsed", by_the_wall_clock)
@@ -129,8 +157,16 @@ def test_model_notices_a_session_that_is_taken_for_gone_after_a_step(
     assert _breaks(store, "6: ", first=100, count=400)
 
 
+def test_model_notices_a_row_that_is_frozen_by_its_date(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def believe(*compared: Any, **observed: Any) -> Change:
+        return classify_change(*compared, **observed | {"listed_twice": True})
+
+    monkeypatch.setattr(sessions, "classify_change", believe)
+    assert _breaks(store, "9: the mirror is not the API", first=FIRST_MISDATED, count=120)
+
+
 def test_model_notices_a_request_without_a_durable_claim(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def claim(connection: sa.Connection, **how: Any) -> list[operations.Operation]:
+    def claim(connection: sa.Connection, **how: Any) -> Claimed:
         found = real(connection, **how)
         connection.exec_driver_sql("UPDATE operations SET state = 'pending' WHERE state = 'running'")
         return found
@@ -138,6 +174,12 @@ def test_model_notices_a_request_without_a_durable_claim(store: SqliteStore, mon
     real = operations.claim
     monkeypatch.setattr(operations, "claim", claim)
     assert _breaks(store, "5: ")
+
+
+def test_model_notices_a_restored_backup_that_acts(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restored, "hold_open_operations", lambda *_: 0)
+    monkeypatch.setattr(simulation, "RESTORED", 1.0)
+    assert _breaks(store, "nobody released it")
 
 
 def test_no_file_is_left_behind() -> None:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
-from syncd.mirror.schema.revisions import HEAD, REVISIONS
+from syncd.mirror.schema.revisions import HEAD, REVISIONS, scripts
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.helpers.postgres_server import PostgresServer, in_thread
 from tests.helpers.replicas import ROOT, Fleet, fleet, until
@@ -77,7 +77,7 @@ async def test_daemon_goes_on_under_the_migration_of_the_next_release(
         await until(lambda: ships.replicas[0].saw("pass.complete"), why="a pass")
         query = "SELECT pg_get_viewdef('mirror_freshness'::regclass)"
         freshness = await ships.database.read(lambda c: c.exec_driver_sql(query).scalar_one())
-        shutil.copytree(migrate.scripts(), tmp_path / "migrations")
+        shutil.copytree(scripts(), tmp_path / "migrations")
         made_up = MADE_UP.format(head=HEAD, freshness=freshness.strip().rstrip(";").replace("\n", " "))
         (tmp_path / "migrations/versions/9999_made_up.py").write_text(made_up)
         monkeypatch.setattr(migrate, "scripts", lambda: tmp_path / "migrations")

@@ -35,6 +35,8 @@ def all_but(w: World, *left_out: str) -> dict[str, Any]:
 class Listing:
     """A listing of which each page is what the test says; the rest of the server stays the sandbox.
 
+    A session that these pages have served and that the sandbox never had is found by its id, unless it is in `gone`.
+
     Parameters
     ----------
     pages : Mapping[str | None, Any]
@@ -45,7 +47,16 @@ class Listing:
     def __init__(self, w: World, pages: Mapping[str | None, Any] | None = None) -> None:
         self.pages: Mapping[str | None, Any] = {} if pages is None else pages
         self.asked: list[str | None] = []
+        self.gone: set[str] = set()
+        self._served: dict[str, Any] = {}
+        self._store = w.sandbox.store.truth
         w.sandbox.script("GET", lambda request: request.path == BASE, self._answer, times=10**9)
+        w.sandbox.script("GET", self._has, lambda request: web.json_response(self._served[_id_of(request)]), 10**9)
+
+    def _has(self, request: web.BaseRequest) -> bool:
+        session_id = _id_of(request)
+        known = session_id in self._store.by_id or session_id in self._store.gone or session_id in self.gone
+        return session_id in self._served and not known
 
     def _answer(self, request: web.BaseRequest) -> web.Response:
         key = request.query.get("startKey")
@@ -58,7 +69,21 @@ class Listing:
         if isinstance(body, web.Response):
             return body
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self._served.update(_items_of(data))
         return web.Response(body=data, content_type="application/json")
+
+
+def _id_of(request: web.BaseRequest) -> str:
+    path = request.path.removeprefix(f"{BASE}/")
+    return "" if path == request.path or "/" in path else path
+
+
+def _items_of(body: bytes) -> dict[str, Any]:
+    try:
+        items = json.loads(body)["Items"]
+        return {item["id"]: item for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
 
 
 def answer_get(w: World, session_id: str, action: Any, times: int = 10**9) -> None:
@@ -67,9 +92,14 @@ def answer_get(w: World, session_id: str, action: Any, times: int = 10**9) -> No
 
 
 def asked_for(w: World) -> list[str]:
-    """Return the ids that were asked for one by one."""
+    """Return the ids that were requested one by one, the first requests of passes included."""
     paths = [path.removeprefix(f"{BASE}/") for path in w.asked("GET", f"{BASE}/")]
     return [path for path in paths if not path.startswith("source/")]
+
+
+def listings(w: World) -> list[str]:
+    """Return the requests for pages."""
+    return [path for path in w.asked("GET") if path.partition("?")[0] == BASE]
 
 
 async def dump(w: World) -> dict[str, list[dict[str, Any]]]:

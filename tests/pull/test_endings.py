@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pytest
 from aiohttp import web
 
-from syncd.pull.fetch import PAGE_ATTEMPTS
 from syncd.pull.flow import REFUSED_KEYS
+from syncd.pull.retries import ATTEMPTS
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits
 from tests.helpers.harness import world
@@ -117,7 +117,7 @@ async def test_a_pass_that_is_not_complete_does_not_move_the_freshness_and_finds
         w.sandbox.delete("SES3")
         w.sandbox.delete("SES25")
         assert (await w.one_pass(max_pages=1)).state == "partial"
-        w.sandbox.script("GET", "/api/v3/chats/sessions", 500, times=PAGE_ATTEMPTS)
+        w.sandbox.script("GET", "/api/v3/chats/sessions", 500, times=ATTEMPTS)
         assert (await w.one_pass()).state == "failed"
         rows = await w.sql("SELECT state, missing, deleted FROM passes WHERE state <> 'complete'")
         assert [(row["missing"], row["deleted"]) for row in rows] == [(0, 0), (0, 0)]
@@ -166,7 +166,7 @@ async def test_a_200_that_is_no_listing_is_an_error_and_never_an_empty_listing(f
         await w.one_pass()
         listing.pages, listing.asked = {None: body}, []
         assert (await w.one_pass()).state == "failed"
-        assert len(listing.asked) == PAGE_ATTEMPTS
+        assert len(listing.asked) == ATTEMPTS
         assert list(await w.live()) == ["A"]
         assert (await session(w, "A"))["missing_since"] is None
 
@@ -174,7 +174,7 @@ async def test_a_200_that_is_no_listing_is_an_error_and_never_an_empty_listing(f
 @pytest.mark.parametrize("fault", ["garbled", "cut", "lost_before", "lost_after", "error_500", 502, 408, 403])
 async def test_a_page_is_asked_for_again_after_trouble_that_may_pass(folder: Path, fault: Any) -> None:
     async with world(folder, sessions=25) as w:
-        w.sandbox.script("GET", "/api/v3/chats/sessions?", fault, times=PAGE_ATTEMPTS - 1)
+        w.sandbox.script("GET", "/api/v3/chats/sessions?", fault, times=ATTEMPTS - 1)
         assert (await w.one_pass()).state == "complete"
         assert await w.live() == w.there()
 
@@ -226,7 +226,7 @@ async def test_a_listing_that_is_refused_from_the_start_is_not_begun_anew(folder
 async def test_a_429_is_waited_for_as_told_and_does_not_count_as_a_failure(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         answer = lambda _: web.json_response({}, status=429, headers={"Retry-After": "7"})  # noqa: E731
-        w.sandbox.script("GET", "/api/v3/chats/sessions", answer, times=2 * PAGE_ATTEMPTS)
+        w.sandbox.script("GET", "/api/v3/chats/sessions", answer, times=2 * ATTEMPTS)
         began = w.clock.now()
         assert (await w.one_pass(backoff=Backoff(0.5, 300))).state == "complete"
-        assert w.clock.now() - began == timedelta(seconds=7 * 2 * PAGE_ATTEMPTS)
+        assert w.clock.now() - began == timedelta(seconds=7 * 2 * ATTEMPTS)

@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from syncd.mirror.store import folders
-from syncd.pull.sweep import Guard
 from syncd.records.enums import FolderListingState
+from syncd.rules.deletion import Guard
 from syncd.sandbox import Habits
 from syncd.sandbox.generate import FOLDERS
 from tests.helpers.harness import World, world

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.pull.sweep import Guard
+from syncd.rules.deletion import Guard
 from tests.helpers.harness import World, world
 from tests.pull.helpers import history, session
 

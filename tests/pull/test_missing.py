@@ -9,9 +9,10 @@ from typing import Any, Literal
 import pytest
 from aiohttp import web
 
-from syncd.pull.sweep import Guard
+from syncd.rules.deletion import Guard
+from syncd.witness import AbsenceUnprovenError
 from tests.helpers.harness import World, world
-from tests.pull.helpers import BASE, Listing, all_but, answer_get, asked_for, counted, history, page, session
+from tests.pull.helpers import BASE, Listing, all_but, answer_get, asked_for, counted, history, listings, page, session
 
 pytestmark = pytest.mark.both_databases
 
@@ -80,8 +81,8 @@ async def test_a_200_clears_the_mark_and_the_404s(folder: Path) -> None:
         await w.one_pass()
         row = await session(w, "SES2")
         assert (row["absences"], row["missing_since"], row["observed_at"]) == (0, None, "2026-06-01T12:00:01.000000Z")
-        assert (await counted(w))["missing"] == 1
-        w.clock.forward(1)
+        assert (await counted(w))["missing"] == 0
+        w.clock.forward(3600)
         answer_get(w, "SES2", 404)
         await w.one_pass()
         assert (await session(w, "SES2"))["absences"] == 1
@@ -142,18 +143,36 @@ async def test_a_200_that_is_another_session_decides_nothing(folder: Path) -> No
 
 
 @pytest.mark.parametrize("status", [404, 410, 500, 403])
-async def test_no_404_counts_when_no_listed_session_answers_200(folder: Path, status: int) -> None:
-    """A wrong tenant or a broken route answers 404 to everything."""
+@pytest.mark.parametrize("gone", [1, 20])
+async def test_no_404_counts_when_no_listed_session_answers_200(folder: Path, status: int, gone: int) -> None:
+    """A gateway can answer 404 to all look-ups."""
     async with world(folder, sessions=30) as w:
         await w.one_pass()
-        w.sandbox.delete("SES2")
-        w.sandbox.script("GET", f"{BASE}/", status, times=10**9)
-        for _ in range(3):
+        for number in range(1, gone + 1):
+            w.sandbox.delete(f"SES{number}")
+        for number in (2, 3, 4):
+            look_ups_break_after(w, number)
+            w.sandbox.script("GET", f"{BASE}/", status, times=10**9)
             assert (await w.one_pass()).state == "complete"
-        row = await session(w, "SES2")
-        assert (row["absences"], row["deleted_at"]) == (0, None)
-        assert w.named("sweep.untrusted")
+            w.sandbox.scripts = type(w.sandbox.scripts)()
+            w.clock.forward(60)
+        assert await w.sql("SELECT id FROM sessions WHERE absences > 0 OR deleted_at IS NOT NULL") == []
+        assert await w.sql("SELECT missing_sessions FROM mirror_freshness") == [{"missing_sessions": gone}]
+        assert bool(w.named("absence.unproven")) == (status in {404, 410})
         assert len(await w.live()) == 30
+
+
+def look_ups_break_after(w: World, pass_id: int) -> None:
+    """Let the look-ups of a pass go on until its listing was requested; scripts that follow answer the others."""
+
+    def is_before(_: object) -> bool:
+        starts = [event["pass_id"] for event in w.named("pass.started")]
+        return starts[-1] == pass_id and not listings(w)
+
+    w.sandbox.requests.clear()
+    w.sandbox.script(
+        "GET", lambda request: request.path.startswith(f"{BASE}/") and is_before(request), lambda _: None, 99
+    )
 
 
 @pytest.mark.parametrize(("answer", "unknown"), [(404, False), (500, True), ("hang_before", True), ("garbled", True)])
@@ -177,11 +196,24 @@ async def test_one_witness_among_the_first_few_is_enough(folder: Path) -> None:
         assert "SES2" not in await w.live()
 
 
-async def test_a_pass_that_misses_nothing_asks_for_nothing(folder: Path) -> None:
+async def test_a_failed_check_of_the_queue_does_not_stop_a_sweep_that_has_listed_a_witness(folder: Path) -> None:
+    async with world(folder, sessions=40) as w:
+        await w.one_pass()
+        w.lookups.witness.random_place = lambda: 0.0
+        for number in range(1, 11):
+            w.sandbox.delete(f"SES{number}")
+        with pytest.raises(AbsenceUnprovenError):
+            await w.lookups.by_id("SES1")
+        assert (await w.one_pass()).state == "complete"
+        assert await w.live() == w.there()
+
+
+async def test_a_pass_that_misses_nothing_makes_one_request_beside_its_pages(folder: Path) -> None:
     async with world(folder, sessions=25) as w:
         await w.one_pass()
-        await w.one_pass()
         assert asked_for(w) == []
+        await w.one_pass()
+        assert asked_for(w) == ["SES1"]
 
 
 async def test_a_source_id_that_lives_on_in_another_session_is_linked_to_it(folder: Path) -> None:
@@ -309,22 +341,22 @@ async def test_an_id_that_cannot_be_sent_is_kept_and_never_asked_for(folder: Pat
         assert all(".." not in path for path in w.asked("GET"))
 
 
-@pytest.mark.parametrize(("answer", "counted"), [({"name": None}, 0), ({"id": "SES2"}, 1), (b"<html>", 1)])
+@pytest.mark.parametrize(("answer", "counted"), [({"name": None}, 0), ({"id": "SES3"}, 1), (b"<html>", 1)])
 async def test_a_missing_session_that_answers_200_is_there_even_when_it_cannot_be_read(
     folder: Path, answer: Any, counted: int
 ) -> None:
     async with world(folder, sessions=5) as w:
         w.guard = Guard(grace=0, confirmations=3, max_count=5, max_fraction=0.0)
         await w.one_pass()
-        listed = all_but(w, "SES1")
+        listed = all_but(w, "SES2")
         Listing(w, {None: listed})
-        there = w.sandbox.live()["SES1"]
-        for path in (f"{BASE}/SES1", f"{BASE}/source/"):
+        there = w.sandbox.live()["SES2"]
+        for path in (f"{BASE}/SES2", f"{BASE}/source/"):
             w.sandbox.script("GET", path, 404)
         await w.one_pass()
-        assert (await session(w, "SES1"))["absences"] == 1
+        assert (await session(w, "SES2"))["absences"] == 1
         body = answer if isinstance(answer, bytes) else json.dumps(there | answer).encode()
-        w.sandbox.script("GET", f"{BASE}/SES1", lambda _: web.Response(body=body))
+        w.sandbox.script("GET", f"{BASE}/SES2", lambda _: web.Response(body=body))
         await w.one_pass()
-        row = await session(w, "SES1")
+        row = await session(w, "SES2")
         assert (row["absences"], row["missing_since"] is None) == (counted, counted == 0)

@@ -1,4 +1,4 @@
-"""A row never goes back to an older version, whatever a late page says."""
+"""A row never returns to an older version, and no date freezes it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from aiohttp import web
 
 from syncd.sandbox import Habits
 from tests.helpers.harness import World, world
-from tests.pull.helpers import BASE, Listing, counted, history, page, session, wire
+from tests.pull.helpers import BASE, Listing, all_but, counted, history, page, session, wire
 
 pytestmark = pytest.mark.both_databases
 
 
-async def test_a_page_asked_before_our_own_create_does_not_undo_it(folder: Path) -> None:
+async def test_page_requested_before_our_own_create_does_not_undo_it(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         await w.one_pass()
 
@@ -34,9 +34,7 @@ async def test_a_page_asked_before_our_own_create_does_not_undo_it(folder: Path)
 
 
 @pytest.mark.parametrize("grace", [120, 3600])
-async def test_a_page_that_lags_behind_our_own_delete_does_not_bring_the_session_back(
-    folder: Path, grace: float
-) -> None:
+async def test_page_that_lags_behind_our_own_delete_does_not_restore_the_session(folder: Path, grace: float) -> None:
     async with world(folder, sessions=5) as w:
         w.guard = type(w.guard)(grace=grace, confirmations=1, max_count=25, max_fraction=0.05)
         await w.one_pass()
@@ -54,19 +52,90 @@ async def test_a_page_that_lags_behind_our_own_delete_does_not_bring_the_session
         assert await w.live() == w.there()
 
 
-async def test_an_older_updated_at_does_not_replace_a_newer_one(folder: Path) -> None:
+GRACE = 120.0
+
+
+def guarded(w: World) -> World:
+    """Give a world the grace of the default settings."""
+    w.guard = type(w.guard)(grace=GRACE, confirmations=2, max_count=25, max_fraction=0.05)
+    return w
+
+
+async def test_answer_within_the_grace_does_not_replace_a_later_date(folder: Path) -> None:
     async with world(folder) as w:
-        listing = Listing(w, {None: page(wire("A", 5, name="new"))})
+        listing = Listing(guarded(w), {None: page(wire("A", 5, name="new"))})
         await w.one_pass()
         before = await session(w, "A")
         listing.pages = {None: page(wire("A", 4, name="old"))}
-        w.clock.forward(60)
+        w.clock.forward(GRACE / 2)
         await w.one_pass()
         assert await session(w, "A") == before
         assert (await counted(w))["unchanged"] == 1
 
 
-async def test_a_change_without_a_newer_updated_at_is_taken(folder: Path) -> None:
+async def test_date_in_2099_freezes_a_session_for_the_grace_at_most(folder: Path) -> None:
+    wrong = {"by": "USR1", "byName": "A", "at": "2099-01-01T00:00:00Z"}
+    right = wire("A", 5, name="second try")
+    async with world(folder) as w:
+        listing = Listing(guarded(w), {None: page(wire("A", name="first try", Updated=wrong))})
+        await w.one_pass()
+        listing.pages = {None: page(right)}
+        names = []
+        for _ in range(3):
+            w.clock.forward(GRACE / 2)
+            await w.one_pass()
+            names.append((await w.live())["A"])
+        assert names == ["first try", "second try", "second try"]
+        assert (await session(w, "A"))["updated_at"] == "2026-01-01T00:05:00.000000Z"
+        assert [version["name"] for version in await history(w, "A")] == ["first try", "second try"]
+
+
+async def test_look_up_long_after_a_date_in_2099_replaces_it(folder: Path) -> None:
+    async with world(folder, sessions=1) as w:
+        w.sandbox.update("SES1", name="first try", Updated={"at": "2099-01-01T00:00:00Z"})
+        await w.one_pass()
+        source = w.sandbox.update("SES1", name="second try", Updated={"at": "2026-01-01T00:00:00Z"})["sourceSessionId"]
+        w.clock.forward(3600)
+        await w.enqueue({"kind": "create", "source_session_id": source, "name": "second try"})
+        await w.push().drain()
+        assert await w.live() == {"SES1": "second try"}
+
+
+async def test_session_that_is_alive_and_not_listed_is_not_frozen_by_its_date(folder: Path) -> None:
+    async with world(folder, sessions=2) as w:
+        w.sandbox.update("SES1", name="first try", Updated={"at": "2099-01-01T00:00:00Z"})
+        await guarded(w).one_pass()
+        w.sandbox.update("SES1", name="second try", Updated={"at": "2026-01-01T00:00:00Z"})
+        w.clock.forward(3600)
+        Listing(w, {None: all_but(w, "SES1")})
+        await w.one_pass()
+        assert (await w.live())["SES1"] == "second try"
+
+
+async def test_tenant_restored_to_yesterday_is_mirrored_as_it_is(folder: Path) -> None:
+    async with world(folder, sessions=6) as w:
+        await guarded(w).one_pass()
+        yesterday = w.sandbox.live()
+        w.clock.forward(86_400)
+        w.sandbox.update("SES1", name="changed today")
+        w.sandbox.delete("SES2")
+        made_today = w.sandbox.create(source_session_id="today", name="made today")["id"]
+        for _ in range(3):
+            await w.one_pass()
+            w.clock.forward(300)
+        assert await w.live() == w.there()
+        listing = Listing(w, {None: page(*yesterday.values())})
+        w.sandbox.delete(made_today)
+        for _ in range(3):
+            await w.one_pass()
+            w.clock.forward(300)
+        assert listing.asked
+        assert await w.live() == {session_id: one["name"] for session_id, one in yesterday.items()}
+        before = yesterday["SES1"]["name"]
+        assert [version["name"] for version in await history(w, "SES1")] == [before, "changed today", before]
+
+
+async def test_change_without_a_later_date_is_written(folder: Path) -> None:
     async with world(folder) as w:
         listing = Listing(w, {None: page(wire("A", 5))})
         await w.one_pass()
@@ -78,7 +147,7 @@ async def test_a_change_without_a_newer_updated_at_is_taken(folder: Path) -> Non
         assert await w.live() == {"A": "no time at all"}
 
 
-async def test_a_listing_that_lags_shows_an_update_later_and_nothing_goes_back_in_between(folder: Path) -> None:
+async def test_lagging_listing_shows_an_update_later_and_no_row_goes_back_meanwhile(folder: Path) -> None:
     async with world(folder, sessions=5, habits=Habits(page_size=10, listing_lag=100)) as w:
         await w.one_pass()
         w.sandbox.update("SES2", name="new name")
@@ -92,7 +161,7 @@ async def test_a_listing_that_lags_shows_an_update_later_and_nothing_goes_back_i
 
 
 async def _answer_late(w: World, session_id: str, before_answer: Any) -> None:
-    """Let something happen between the asking for a page and its answer, which is as it was when asked."""
+    """Run `before_answer` between the request for a page and its answer, which shows the state at the request."""
     items = list(w.sandbox.live().values())
 
     async def late(_: object) -> web.Response:
@@ -103,7 +172,7 @@ async def _answer_late(w: World, session_id: str, before_answer: Any) -> None:
     w.sandbox.script("GET", lambda request: request.path == BASE, late)
 
 
-async def test_a_page_asked_before_a_look_up_of_our_own_does_not_overwrite_it(folder: Path) -> None:
+async def test_page_requested_before_our_own_look_up_does_not_overwrite_it(folder: Path) -> None:
     async with world(folder, sessions=3) as w:
         await w.one_pass()
 
@@ -121,7 +190,7 @@ async def test_a_page_asked_before_a_look_up_of_our_own_does_not_overwrite_it(fo
         await counted(w)
 
 
-async def test_a_page_asked_before_our_own_delete_does_not_bring_the_session_back(folder: Path) -> None:
+async def test_page_requested_before_our_own_delete_does_not_restore_the_session(folder: Path) -> None:
     async with world(folder, sessions=3) as w:
         await w.one_pass()
 

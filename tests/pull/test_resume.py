@@ -8,18 +8,16 @@ from typing import Any
 
 import anyio
 import pytest
+from aiohttp import web
 
 from syncd.errors import DatabaseReplacedError
 from syncd.mirror.store import passes
 from tests.helpers.harness import world
-from tests.pull.helpers import BASE, Listing, counted, dump, page, run_until, session, wire
+from tests.pull.helpers import BASE, Listing, counted, dump, listings, page, run_until, session, wire
 
-pytestmark = pytest.mark.both_databases
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("_a_page_at_a_time")]
 
 PAGES = 5
-
-
-pytestmark = pytest.mark.usefixtures("_a_page_at_a_time")
 
 
 @pytest.mark.parametrize("boundary", range(1, PAGES + 1))
@@ -31,7 +29,7 @@ async def test_a_pass_stopped_after_any_page_goes_on_behind_it(folder: Path, bou
         assert before["seen"] == min(10 * boundary, 45)
         w.sandbox.requests.clear()
         assert (await w.one_pass()).state == "complete"
-        assert len(w.asked("GET", BASE)) == PAGES - boundary
+        assert len(listings(w)) == PAGES - boundary
         row = await counted(w)
         assert (row["id"], row["pages"], row["seen"], row["inserted"]) == (before["id"], PAGES, 45, 45)
         assert [event["resumed"] for event in w.named("pass.started")] == [False, True]
@@ -111,12 +109,31 @@ async def test_a_pass_stopped_in_its_sweep_asks_again_and_counts_each_404_once(f
                 w.sandbox.script("GET", f"{BASE}/SES7", partial(_cancel, scope))
                 await w.one_pass()
             assert (await w.last_pass())["state"] == "running"
-            assert (await session(w, "SES7"))["missing_since"] is not None
+            assert (await session(w, "SES7"))["missing_since"] is None
         assert (await w.one_pass()).state == "complete"
         assert (await session(w, "SES7"))["absences"] == 1
         assert len(await w.live()) == 25
         row = await counted(w)
         assert (row["id"], row["missing"], row["deleted"]) == (2, 1, 0)
+
+
+async def test_a_failed_pass_that_another_replica_took_up_keeps_the_pages_of_that_replica(folder: Path) -> None:
+    async with world(folder, sessions=45) as w:
+        await w.one_pass()
+        await run_until(w, pages=2)
+        pages = await w.sql("SELECT * FROM pages WHERE pass_id = 2 ORDER BY number")
+        assert pages
+
+        async def taken_up(_: object) -> web.Response:
+            await w.database.write(passes.running)
+            return web.json_response({"message": "no"}, status=401)
+
+        w.sandbox.script("GET", f"{BASE}/SES1", taken_up)
+        assert (await w.one_pass()).state == "running"
+        assert [event["state"] for event in w.named("pass.lost")] == ["running"]
+        assert w.named("pass.failed") == []
+        assert await w.sql("SELECT * FROM pages WHERE pass_id = 2 ORDER BY number") == pages
+        assert (await w.one_pass()).state == "complete"
 
 
 async def test_keys_given_before_a_restart_are_known_after_it(folder: Path) -> None:
@@ -165,7 +182,7 @@ async def test_a_pass_that_was_read_whole_is_swept_after_a_stop_that_was_not_too
         w.clock.forward(stopped)
         w.sandbox.requests.clear()
         assert (await w.one_pass()).state == "complete"
-        assert bool(w.asked("GET")) == (completed == 2)
+        assert bool(listings(w)) == (completed == 2)
         assert (await w.last_pass())["id"] == completed
 
 

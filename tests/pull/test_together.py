@@ -9,8 +9,10 @@ from typing import Any
 import anyio
 import pytest
 
-from syncd.pull.fetch import MOST_BYTES, MOST_PAGES, ListingError, PageQueue
+from syncd.pull.fetch import MOST_BYTES, MOST_PAGES, PageQueue
+from syncd.pull.retries import ListingError
 from syncd.pull.write_pages import Fetched
+from syncd.records.enums import PassReason
 from tests.helpers.harness import World, world
 from tests.pull.helpers import Listing, counted, dump, page, wire
 
@@ -129,7 +131,7 @@ async def test_a_basket_takes_a_bounded_number_of_pages_and_bytes(size: int, mos
 async def test_pages_before_an_error_are_given_before_it() -> None:
     page_queue = PageQueue()
     await page_queue.put(fetched())
-    page_queue.end(ListingError("why"))
+    page_queue.end(ListingError(PassReason.PAGE_FAILED, "why"))
     assert len(await page_queue.take()) == 1
     with pytest.raises(ListingError, match="why"):
         await page_queue.take()

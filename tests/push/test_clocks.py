@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from syncd.push.attempt import Lease
 from syncd.push.evidence import MOST_ENTRIES, Recency
 from syncd.sandbox import Habits
 from tests.helpers.harness import VirtualClock, World, world
@@ -132,19 +131,6 @@ async def test_step_that_leaves_the_lease_valid_sends_the_request(tmp_path: Path
     async with world(tmp_path) as w:
         await _in_flight(w, step)
         assert effects(w) == ["s-1"]
-
-
-def test_lease_ends_by_the_first_clock_that_passes_its_limit() -> None:
-    clock = VirtualClock()
-    lease = Lease.begin(clock, 60)
-    assert not lease.has_ended(clock)
-    clock.step(60)
-    assert lease.has_ended(clock), "the machine was suspended, or the clock stepped"
-    clock.step(-HOUR)
-    clock.forward(59.9)
-    assert not lease.has_ended(clock)
-    clock.forward(0.1)
-    assert lease.has_ended(clock)
 
 
 def recency(age: float) -> tuple[Recency, VirtualClock]:

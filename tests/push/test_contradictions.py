@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from syncd.mirror.store import identity, restored
+from syncd.rules.identity import Identity
+from syncd.tenant_change import accept_tenant
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS, create, worked
 
@@ -137,3 +141,32 @@ async def test_step_of_the_clock_deletes_no_session_that_was_restored(tmp_path: 
         assert "SES1" in w.there()
         await w.push().drain()
         assert "SES1" in w.there()
+
+
+async def start_as_a_backup(w: World) -> None:
+    await w.sql("INSERT INTO mirror_identity (id, copied_at) VALUES (1, '2026-06-01T12:00:00.000000Z')")
+    assert await w.database.write(lambda c: restored.hold_operations_of_copy(c, w.clock.now())) == 0
+
+
+async def accept_another_tenant(w: World) -> None:
+    await w.database.write(lambda c: identity.pin(c, Identity("https://a.example"), w.clock.now()))
+    await accept_tenant(w.database, None, Identity("https://b.example"), by="alice", now=w.clock.now())
+
+
+@pytest.mark.parametrize("change", [start_as_a_backup, accept_another_tenant])
+@pytest.mark.parametrize("step", [0, -3600])
+async def test_delete_of_a_backup_or_of_another_tenant_is_not_repeated(
+    tmp_path: Path, change: Callable[[World], Awaitable[None]], step: float
+) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        confirming_without_deleting(w, times=1)
+        await w.one_pass()
+        (one,) = await w.enqueue({"kind": "delete", "session_id": "SES1"})
+        await worked(w, one)
+        w.clock.step(step)
+        await change(w)
+        w.clock.step(-step)
+        await pass_after(w, GRACE * 2)
+        assert await w.live() == w.there()
+        assert [row["id"] for row in await deletes(w)] == [one]
+        assert w.named("operation.contradicted") == []

@@ -13,11 +13,12 @@ from aiohttp import web
 from syncd.clock import utc_text
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror.store import operations
-from syncd.mirror.store.operations import LeaseLostError, Operation, Success
+from syncd.mirror.store.operation import LeaseLostError, Operation, Success
 from syncd.push import record
 from syncd.push.outcomes import Effect, Succeeded
 from syncd.push.record import Completion
-from syncd.records.parse import read_item
+from syncd.records import fields
+from syncd.records.items import read_item
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS, create, effects, until, working
 
@@ -32,7 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 async def claim(w: World, limit: int) -> list[Operation]:
     def work(connection: Any) -> list[Operation]:
-        return operations.claim(connection, now=w.clock.now(), owner="test", lease=60, limit=limit)
+        return operations.claim(connection, now=w.clock.now(), owner="test", lease=60, limit=limit).operations
 
     return await w.database.write(work)
 
@@ -101,8 +102,8 @@ async def test_batch_with_a_lost_claim_records_the_others(tmp_path: Path) -> Non
 
         async def one_record(operation: Operation) -> None:
             wire = w.sandbox.create(source_session_id=operation.source_session_id or "", name="wanted")
-            row = read_item(wire)
-            outcome = Succeeded(row[0], Effect(utc_text(w.clock.now()), (row,), made=True), status=201)
+            row = read_item(wire, fields.SESSIONS)
+            outcome = Succeeded(row.id, Effect(utc_text(w.clock.now()), (row,), made=True), status=201)
             done = Completion(operation, outcome, w.clock.now(), w.push_settings.retry_policy, 1.0)
             try:
                 await w.database.write_batched(record.write_all, done)

@@ -47,6 +47,18 @@ async def test_ids_that_can_never_be_sent_are_dead_and_the_others_go_on(tmp_path
         assert len(w.sandbox.requests) == 2
 
 
+async def test_id_that_can_never_be_sent_is_dead_also_after_its_claim_was_lost(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        (number,) = await w.enqueue(create(source_session_id="a\nb"))
+        await w.sql(
+            "UPDATE operations SET state = 'unknown', attempts = 1, unknown_since = ? WHERE id = ?",
+            "2026-06-01T12:00:00.000000Z", number,
+        )  # fmt: skip
+        async with working(w.push()):
+            (row,) = await finished(w, number)
+        assert (row["state"], len(w.sandbox.requests)) == ("dead", 0)
+
+
 @pytest.mark.parametrize("value", AWKWARD)
 async def test_awkward_id_is_one_encoded_segment_on_the_wire(tmp_path: Path, value: str) -> None:
     async with world(tmp_path) as w:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_decisions, operation_views
+from syncd.mirror.store.operation_decisions import Decided, Operator
 from syncd.sandbox import Habits
 from syncd.sandbox.faults import Faults
 from tests.helpers.harness import World, world
@@ -95,15 +95,23 @@ async def test_dead_and_unknown_operations_block_their_own_key_and_say_so(tmp_pa
         await w.push().drain()
         behind = await w.enqueue(create("a"), create("b"), create("c"), create("a"))
         await w.push().drain()
-        listed = {row["id"]: row for row in await w.database.read(lambda c: operations.listing(c, state=None, limit=9))}
+        listed = {
+            row["id"]: row for row in await w.database.read(lambda c: operation_views.listing(c, state=None, limit=9))
+        }
         assert [listed[one]["state"] for one in (dead, lost, *behind)] == [
             "dead", "unknown", "pending", "pending", "succeeded", "pending",
         ]  # fmt: skip
         assert [listed[one]["blocked_by"] for one in (dead, lost, *behind)] == [None, None, dead, lost, None, dead]
 
 
+async def decide(w: World, decision: Any, operation_id: int) -> Decided:
+    operator = Operator("alice", w.clock.now())
+    decided: Decided = await w.database.write(lambda c: decision(c, operation_id, operator))
+    return decided
+
+
 async def blocker(w: World, operation_id: int) -> int | None:
-    row = await w.database.read(lambda c: operations.get(c, operation_id))
+    row = await w.database.read(lambda c: operation_views.get(c, operation_id))
     return None if row is None else row["blocked_by"]
 
 
@@ -143,16 +151,16 @@ async def test_operator_retries_what_is_dead_with_all_attempts_before_it(tmp_pat
         w.sandbox.script("POST", SESSIONS, 422)
         ids = await w.enqueue(create("a"), create("a", "later"))
         await w.push().drain()
-        assert await w.database.write(lambda c: operations.retry(c, ids[0], w.clock.now())) is None
+        assert (await decide(w, operation_decisions.retry, ids[0])).problem is None
         rows = await worked(w, *ids)
         assert [(row["state"], row["attempts"]) for row in rows] == [("succeeded", 1), ("succeeded", 1)]
-        assert await w.database.write(lambda c: operations.retry(c, ids[0], w.clock.now()))
+        assert (await decide(w, operation_decisions.retry, ids[0])).problem
 
 
 async def test_operator_cancels_what_is_pending_and_nothing_that_is_over(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         (one,) = await w.enqueue(create())
-        assert await w.database.write(lambda c: operations.cancel(c, one, w.clock.now())) is None
+        assert (await decide(w, operation_decisions.cancel, one)).problem is None
         async with working(w.push()):
             (two,) = await w.enqueue(create("other"))
             w.clock.forward(100)
@@ -160,7 +168,7 @@ async def test_operator_cancels_what_is_pending_and_nothing_that_is_over(tmp_pat
         assert (await w.operation(one))["state"] == "cancelled"
         assert effects(w) == ["other"]
         for over in (one, two):
-            assert await w.database.write(partial(operations.cancel, operation_id=over, now=w.clock.now()))
+            assert (await decide(w, operation_decisions.cancel, over)).problem
 
 
 async def test_drain_goes_on_with_what_was_blocked_while_it_looked(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_decisions
+from syncd.mirror.store.operation_decisions import Operator
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS, create, effects, finished, until, worked, working
 
@@ -95,7 +96,9 @@ async def test_operation_that_an_operator_retries_is_not_sent_again(tmp_path: Pa
         (row,) = await worked(w, one)
         if gone:
             w.sandbox.delete(row["result_session_id"])
-        assert await w.database.write(lambda c: operations.retry(c, one, w.clock.now())) is None
+        operator = Operator("test", w.clock.now())
+        decided = await w.database.write(lambda c: operation_decisions.retry(c, one, operator))
+        assert decided.problem is None
         (row,) = await worked(w, one)
         assert (row["state"], len(w.asked("POST"))) == ("dead", 1)
         assert ("it is gone" if gone else repr(STORED)) in row["last_error"]

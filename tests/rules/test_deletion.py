@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 
-from syncd.rules.deletion import guard_limit, may_delete
+from syncd.rules.deletion import Guard
 
-NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+def guard(**changes: float) -> Guard:
+    values = {"grace": 120.0, "confirmations": 2, "max_count": 25, "max_fraction": 0.05, **changes}
+    return Guard(**values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("live", "count", "fraction", "limit"),
-    [(100, 25, 0.05, 25), (1000, 25, 0.05, 50), (0, 0, 0.5, 0), (3, 0, 0.5, 1), (1, 0, 0.99, 0), (10, 0, 1.0, 10)],
-)
-def test_the_guards_limit_is_the_larger_of_both(live: int, count: int, fraction: float, limit: int) -> None:
-    assert guard_limit(live, max_count=count, max_fraction=fraction) == limit
+    [
+        (100, 25, 0.05, 25), (1000, 25, 0.05, 50), (0, 0, 0.5, 0), (3, 0, 0.5, 1), (1, 0, 0.99, 0), (10, 0, 1.0, 10),
+        (50, 25, 0.05, 25), (49, 25, 0.05, 24), (20, 25, 0.05, 10), (3, 25, 0.05, 1), (1, 25, 0.05, 0), (0, 25, 1.0, 0),
+        (5, 1000, 1.0, 2),
+    ],
+)  # fmt: skip
+def test_the_guards_limit_is_the_larger_of_both_and_half_of_a_small_mirror(
+    live: int, count: int, fraction: float, limit: int
+) -> None:
+    assert guard(max_count=count, max_fraction=fraction).limit(live) == limit
 
 
 @pytest.mark.parametrize(
@@ -29,13 +36,7 @@ def test_the_guards_limit_is_the_larger_of_both(live: int, count: int, fraction:
         (0, 9, 1, 0, False),
     ],
 )
-def test_deletion_wants_both_the_confirmations_and_the_grace(
+def test_deletion_needs_the_confirmations_and_the_grace(
     absences: int, missing_for: float, wanted: int, grace: float, *, may: bool
 ) -> None:
-    now = NOON + timedelta(seconds=missing_for)
-    assert may_delete(absences=absences, missing_since=NOON, now=now, confirmations=wanted, grace=grace) is may
-
-
-def test_a_clock_that_was_set_back_deletes_nothing_early() -> None:
-    now = NOON - timedelta(days=1)
-    assert not may_delete(absences=9, missing_since=NOON, now=now, confirmations=1, grace=0)
+    assert guard(confirmations=wanted, grace=grace).may_delete(absences=absences, missing_for=missing_for) is may

@@ -6,14 +6,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from syncd.records.parse import Row
+from syncd.records.fields import SessionRow
 from syncd.rules.sources import alike, difference, source_state
+from tests.helpers.rows import session_row
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
-def row(name: str = "n") -> Row:
-    return ("A", name, None, "s", *[None] * 11, "{}")
+def row(name: str = "n") -> SessionRow:
+    return session_row(name=name)
 
 
 @pytest.mark.parametrize(

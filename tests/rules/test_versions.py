@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec import structs
 
 from syncd.clock import utc_text
-from syncd.records.parse import UPDATED_AT, Row
+from syncd.records.fields import SessionRow
 from syncd.rules.versions import Change, StoredSession, classify_change, listed_from
+from tests.helpers.rows import session_row
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -18,13 +19,11 @@ def at(seconds: float) -> str:
     return utc_text(NOON + timedelta(seconds=seconds))
 
 
-def row(name: str = "n", updated: float | None = None) -> Row:
-    content: list[str | None] = ["A", name, None, "s", *[None] * 11, "{}"]
-    content[UPDATED_AT] = None if updated is None else at(updated)
-    return tuple(content)
+def row(name: str = "n", updated: float | None = None) -> SessionRow:
+    return session_row(name=name, updated_at=None if updated is None else at(updated))
 
 
-def known(content: Row, *, observed: float | None = None, deleted: float | None = None) -> StoredSession:
+def known(content: SessionRow, *, observed: float | None = None, deleted: float | None = None) -> StoredSession:
     return StoredSession(
         key=1,
         version=1,
@@ -44,7 +43,7 @@ def known(content: Row, *, observed: float | None = None, deleted: float | None 
         (known(row(), observed=20), row(), 10, Change.UNCHANGED),
         (known(row("a", 1)), row("b", 2), 10, Change.UPDATED),
         (known(row("a", 2)), row("b", 2), 10, Change.UPDATED),
-        (known(row("a", 3)), row("b", 2), 10, Change.STALE),
+        (known(row("a", 3)), row("b", 2), 10, Change.UPDATED),
         (known(row("a")), row("b", 2), 10, Change.UPDATED),
         (known(row("a", 2)), row("b"), 10, Change.UPDATED),
         (known(row("a", 1), observed=20), row("b", 1), 10, Change.STALE),
@@ -52,9 +51,59 @@ def known(content: Row, *, observed: float | None = None, deleted: float | None 
         (known(row("a", 1), observed=9), row("b", 1), 10, Change.UPDATED),
     ],
 )
-def test_a_row_never_goes_back(before: StoredSession, now: Row, asked: float, change: Change) -> None:
+def test_answer_wins_unless_the_row_was_observed_after_its_request(
+    before: StoredSession, now: SessionRow, asked: float, change: Change
+) -> None:
     for since in (None, at(0)):
         assert classify_change(before, now, asked_at=at(asked), now=at(300), listed_from=since) is change
+
+
+WRONG_DATE = 73 * 365 * 86_400.0
+"""Seconds until some day in 2099."""
+
+
+@pytest.mark.parametrize(
+    ("listed", "dates", "change"),
+    [
+        (-1, (3, 2), Change.STALE),
+        (-1, (2, 3), Change.UPDATED),
+        (-1, (2, 2), Change.UPDATED),
+        (-1, (None, 2), Change.UPDATED),
+        (-1, (3, None), Change.UPDATED),
+        (-1, (WRONG_DATE, 2), Change.STALE),
+        (0, (3, 2), Change.UPDATED),
+        (1, (3, 2), Change.UPDATED),
+        (1, (WRONG_DATE, 2), Change.UPDATED),
+    ],
+)
+@pytest.mark.parametrize("paged", [False, True])
+def test_date_orders_only_answers_that_overlap_in_time(
+    listed: float, dates: tuple[float | None, float | None], paged: bool, change: Change
+) -> None:
+    before, after = known(row("a", dates[0])), row("b", dates[1])
+    found = classify_change(before, after, asked_at=at(120 + listed), now=at(300), listed_from=at(listed), paged=paged)
+    assert found is change
+
+
+def test_date_orders_two_pages_of_one_pass() -> None:
+    for dates, change in (((3, 2), Change.STALE), ((2, 3), Change.UPDATED)):
+        before, after = known(row("a", dates[0])), row("b", dates[1])
+        found = classify_change(
+            before, after, asked_at=at(200), now=at(200), listed_from=at(200), paged=True, listed_twice=True
+        )
+        assert found is change
+
+
+def test_date_of_a_row_that_a_wrong_clock_wrote_in_the_future_orders_nothing() -> None:
+    before = structs.replace(known(row("a", 3)), valid_from=at(WRONG_DATE))
+    assert classify_change(before, row("b", 2), asked_at=at(9), now=at(9), listed_from=at(0)) is Change.UPDATED
+
+
+def test_answer_that_may_not_lift_a_tombstone_still_changes_a_live_row() -> None:
+    for deleted, change in ((None, Change.UPDATED), (0, Change.STALE)):
+        before = known(row("a"), deleted=deleted)
+        found = classify_change(before, row("b"), asked_at=at(9), now=at(9), listed_from=at(0), lifts=False)
+        assert found is change
 
 
 @pytest.mark.parametrize(
@@ -68,7 +117,7 @@ def test_a_row_never_goes_back(before: StoredSession, now: Row, asked: float, ch
         (0, 201, 200, None, Change.STALE),
     ],
 )
-def test_a_tombstone_is_lifted_by_a_listing_only_after_the_grace(
+def test_listing_lifts_a_tombstone_only_after_the_grace(
     deleted: float, observed: float | None, asked: float, since: float | None, change: Change
 ) -> None:
     tombstone = known(row("a"), deleted=deleted, observed=observed)
@@ -77,7 +126,7 @@ def test_a_tombstone_is_lifted_by_a_listing_only_after_the_grace(
         assert classify_change(tombstone, content, asked_at=at(asked), now=at(300), listed_from=lifted_from) is change
 
 
-def test_a_tombstone_of_after_the_clock_was_set_back_is_not_lifted_by_a_listing_that_lags() -> None:
+def test_tombstone_made_after_the_clock_was_set_back_is_not_lifted_by_a_lagging_listing() -> None:
     tombstone = known(row("a"), deleted=3600, observed=90)  # as old as the version before it, and made just now
     assert classify_change(tombstone, row("a"), asked_at=at(100), now=at(101), listed_from=at(80)) is Change.STALE
     assert classify_change(tombstone, row("a"), asked_at=at(300), now=at(301), listed_from=at(180)) is Change.RESTORED
@@ -92,7 +141,7 @@ def test_a_tombstone_of_after_the_clock_was_set_back_is_not_lifted_by_a_listing_
         (100, 3541, Change.STALE),  # a replica's clock may be ahead by a minute
     ],
 )
-def test_what_was_learned_before_the_clock_was_set_back_does_not_outweigh_what_is_seen_now(
+def test_observation_from_before_the_clock_was_set_back_does_not_outweigh_a_new_answer(
     asked: float, now: float, change: Change
 ) -> None:
     before = known(row("a"), observed=3600)
@@ -112,18 +161,18 @@ def test_what_was_learned_before_the_clock_was_set_back_does_not_outweigh_what_i
         (row("a", 2), row("b", 2), True, Change.UPDATED),
     ],
 )
-def test_an_answer_that_was_under_way_while_a_listing_brought_a_version_decides_only_by_its_date(
-    before: Row, now: Row, paged: bool, change: Change
+def test_answer_that_overlaps_a_listed_version_wins_only_by_its_date(
+    before: SessionRow, now: SessionRow, paged: bool, change: Change
 ) -> None:
-    listed = replace(known(before), valid_from=at(20))
+    listed = structs.replace(known(before), valid_from=at(20))
     assert classify_change(listed, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is change
     assert classify_change(listed, now, asked_at=at(20), now=at(30), listed_from=None, paged=paged) is Change.UPDATED
-    buried = replace(listed, deleted_at=at(20))
+    buried = structs.replace(listed, deleted_at=at(20))
     after = Change.RESTORED if paged else Change.STALE
     assert classify_change(buried, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is after
 
 
-def test_the_grace_counts_back_from_when_it_was_asked_and_from_now_where_the_clock_was_set_back() -> None:
+def test_lag_counts_from_the_request_and_from_now_if_the_clock_was_set_back() -> None:
     assert listed_from(NOON, NOON + timedelta(hours=1), 120) == "2026-06-01T11:58:00.000000Z"
     assert listed_from(utc_text(NOON), NOON, 0.5) == "2026-06-01T11:59:59.500000Z"
     assert listed_from(at(3600), NOON, 120) == "2026-06-01T11:58:00.000000Z"

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from syncd.records.enums import HoldState, PassReason, PassState
 from tests.status.helpers import served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +80,18 @@ def test_every_event_that_may_need_a_person_has_its_entry(event: str) -> None:
     assert any(f"`{event}`" in heading for heading in HEADINGS)
 
 
+@pytest.mark.parametrize("state", [*PassState, *HoldState])
+def test_every_state_of_a_pass_and_of_a_hold_has_a_row_with_its_exit(state: str) -> None:
+    section = RUNBOOK.partition("## Holds and their exits")[2].partition("\n## ")[0]
+    (row,) = re.findall(rf"^\| `{state}` \| ([^|]+) \| ([^|]+) \|$", section, flags=re.MULTILINE)
+    assert all(row)
+
+
+@pytest.mark.parametrize("reason", PassReason)
+def test_every_reason_of_a_pass_has_a_row_that_says_what_to_do(reason: str) -> None:
+    assert len(re.findall(rf"^\| `{reason}` \| [^|]+ \| [^|]+ \|$", RUNBOOK, flags=re.MULTILINE)) == 1
+
+
 def test_runbook_has_no_entry_for_what_is_not_there() -> None:
     known = {rule["alert"] for rule in ALERTS} | loud_events() | {"source.conflict"}
     for heading in HEADINGS:
@@ -97,5 +110,6 @@ def test_commands_that_the_runbook_says_to_type_exist() -> None:
 
 
 def test_links_inside_the_runbook_lead_somewhere() -> None:
-    anchors = {heading.lower() for heading in HEADINGS}
+    headings = re.findall(r"^##+ (.+)$", RUNBOOK, re.MULTILINE)
+    anchors = {heading.lower().replace(" ", "-") for heading in headings}
     assert set(re.findall(r"\]\(#([^)]+)\)", RUNBOOK)) <= anchors

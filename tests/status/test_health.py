@@ -6,18 +6,30 @@ from typing import Any
 
 import pytest
 
+from syncd.records.enums import PassReason
 from syncd.status.health import duration, notices, problems
 
 UNKNOWN = "syncd operations list --state unknown"
 
 
 def overview(
-    *passes: tuple[str, str | None], operations: dict[str, int] | None = None, conflicts: int = 0, **freshness: Any
+    *passes: tuple[str, str | None],
+    operations: dict[str, int] | None = None,
+    conflicts: int = 0,
+    reason: str | None = None,
+    **freshness: Any,
 ) -> dict[str, Any]:
     """Return an overview with these passes, newest first, each a state and an error."""
-    rows = [{"id": len(passes) - n, "state": state, "error": error} for n, (state, error) in enumerate(passes)]
+    rows = [
+        {"id": len(passes) - n, "state": state, "error": error, "reason": reason}
+        for n, (state, error) in enumerate(passes)
+    ]
     fresh = {"age_seconds": 10.0, "held_pass_id": None, "operations_dead": 0, "quarantined_items": 0, **freshness}
-    return {"freshness": fresh, "operations": operations or {}, "sources": {"conflict": conflicts}, "passes": rows}
+    identity = dict.fromkeys(("origin", "tenant_id", "copied_at", "moved_to", "moved_at"))
+    return {
+        "identity": {**identity, "operations_on_hold": 0}, "freshness": fresh, "operations": operations or {},
+        "sources": {"conflict": conflicts}, "passes": rows,
+    }  # fmt: skip
 
 
 def test_mirror_in_order_needs_nobody_and_nothing_is_worth_a_look() -> None:
@@ -77,6 +89,14 @@ def test_last_pass_that_was_not_complete_is_a_problem_however_fresh_the_mirror(s
     assert urgent(("running", None), (state, "Albert was down"), ("complete", None)) == [problem]
 
 
+@pytest.mark.parametrize("fresh", [{}, {"age_seconds": 4000.0}, {"age_seconds": None}])
+def test_pass_with_an_item_without_an_id_says_how_to_accept_it(fresh: dict[str, Any]) -> None:
+    without_id = ("partial", "1 item had no readable id"), ("complete", None)
+    (problem,) = urgent(*without_id, reason=PassReason.ITEM_WITHOUT_ID, **fresh)
+    assert problem.endswith("run: syncd quarantine list, and for items that may be ignored: syncd quarantine accept ID")
+    assert "doctor" not in problem
+
+
 def test_stale_mirror_says_why_also_while_the_next_pass_runs() -> None:
     (problem,) = urgent(("running", None), ("failed", "Albert was down"), age_seconds=4000.0)
     assert "67 min old (pass 1 is failed: Albert was down)" in problem
@@ -85,6 +105,16 @@ def test_stale_mirror_says_why_also_while_the_next_pass_runs() -> None:
 def test_rejected_hold_is_no_problem_any_more() -> None:
     assert urgent(("held", "too many")) == []
     assert "syncd deletions list" in urgent(("held", "too many"), held_pass_id=1)[0]
+
+
+def test_rejected_hold_that_keeps_passes_from_starting_is_a_problem_with_an_exit() -> None:
+    row = {"id": 3, "state": "held", "error": "Albert answers 404", "reason": "known_sessions_gone"}
+    given = overview() | {"passes": [row]}
+    (problem,) = problems(given, pass_interval=300)
+    assert problem.startswith("pass 3 is held although its hold was rejected")
+    assert problem.endswith("syncd deletions list --all")
+    given["freshness"]["held_pass_id"] = 3
+    assert problems(given, pass_interval=300) == ["pass 3 holds deletions for your decision; run: syncd deletions list"]
 
 
 def test_dead_operations_are_counted_in_good_english() -> None:

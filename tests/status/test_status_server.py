@@ -251,7 +251,7 @@ async def test_page_shows_no_name_and_no_words_of_albert(tmp_path: Path) -> None
     ("last", "told"),
     [
         ([wire("B"), {"name": "no id"}], "partial (an item had no readable id)"),
-        ([wire("B")], "partial (the server gave a page key twice)"),
+        ([wire("B")], "partial (a page key was repeated)"),
     ],
 )
 async def test_page_tells_the_kind_of_why_a_listing_was_not_whole(tmp_path: Path, last: list[Any], told: str) -> None:

@@ -1,4 +1,7 @@
-"""What tells whether two tables hold the same rows, whatever their order and their database."""
+"""Checksums that are equal if two tables hold the same rows, in any order and on any database.
+
+`migrate_store` compares the source with the target by them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _MODULUS = 2**128
 
 
 class Checksum:
-    """The count of some rows and the sum of their hashes; the order of the rows does not count."""
+    """The number of some rows of a table, and the sum of their hashes; the order of the rows does not matter."""
 
     def __init__(self, table: sa.Table) -> None:
         self._json = [place for place, column in enumerate(table.columns) if column.type is JsonText]
@@ -26,7 +29,7 @@ class Checksum:
         self._sum = 0
 
     def add(self, row: Sequence[Any]) -> None:
-        """Count a row, given as `select` reads it."""
+        """Add a row: its values in the order of the table's columns, times and JSON as text."""
         values = [value.hex() if isinstance(value, bytes) else value for value in row]
         for place in self._json:
             if values[place] != "{}":
@@ -37,12 +40,12 @@ class Checksum:
 
     @property
     def digest(self) -> str:
-        """The sum, as text."""
+        """The sum, as 32 hexadecimal digits."""
         return f"{self._sum:032x}"
 
 
-def _canonical(text: str) -> Any:  # noqa: ANN401 - any JSON
-    """Read JSON so that what means the same is the same: databases write numbers and the order of keys differently."""
+def _canonical(text: str) -> str:
+    """Return JSON in one form for each meaning: databases write numbers and the order of keys differently."""
     value = json.loads(text, parse_float=_number, parse_int=_number)
     return json.dumps(value, sort_keys=True)
 

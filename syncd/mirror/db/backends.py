@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from syncd.mirror.db.database import Database
     from syncd.mirror.db.leader import Leadership
     from syncd.mirror.db.retries import Retries
+    from syncd.mirror.db.shared_clock import SharedClock
 
 T = TypeVar("T")
 
@@ -58,6 +59,9 @@ class Store(Protocol):
 
     def wal_bytes(self) -> int | None:
         """Return the size of the write-ahead log in bytes; None if the database manages it by itself."""
+
+    def shared_clock(self, host: Clock, /) -> SharedClock:
+        """Return the clock by which all daemons of the database judge times."""
 
     async def aclose(self) -> None:
         """Close every connection."""

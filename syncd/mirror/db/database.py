@@ -11,6 +11,7 @@ or not the one that was opened ends the program (`DatabaseUnusableError`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
@@ -18,10 +19,12 @@ from typing import Any, Self, TypeAlias, TypeVar
 import anyio
 import sqlalchemy as sa
 
+from syncd.clock import Clock, SystemClock
 from syncd.mirror.db import group_commit
 from syncd.mirror.db.backends import Store, backend_of
 from syncd.mirror.db.group_commit import BatchedReads, Each, Job, Writer
 from syncd.mirror.db.retries import Failures, Retries, work_name
+from syncd.mirror.db.shared_clock import SharedClock
 
 Connection: TypeAlias = sa.Connection
 """A transaction, as the functions that read and write in it receive it."""
@@ -46,6 +49,9 @@ class Database:
         Instead of the last three: shared with what has waited for the same database before it was opened.
     store : Store | None
         Instead of connections of its own, for tests that control each step.
+    host_clock : Clock | None
+        The clock of this host, by default the real one. `clock` is the one by which all daemons of the database judge
+        times.
 
     Raises
     ------
@@ -62,11 +68,13 @@ class Database:
         on_resume: Callable[[float], None] | None = None,
         retries: Retries | None = None,
         store: Store | None = None,
+        host_clock: Clock | None = None,
     ) -> None:
         self.url = url
         self.backend = backend_of(url)
         self.retries = retries or Retries(busy_timeout, on_wait, on_resume)
         self.store: Store = store or self.backend.open()
+        self.clock: SharedClock = self.store.shared_clock(host_clock or SystemClock())
         self._writer = Writer(self.store, self.retries)
         self._reads = BatchedReads(self.store, self.retries)
 
@@ -114,6 +122,10 @@ class Database:
         """Close every connection."""
         with anyio.CancelScope(shield=True):
             await self.store.aclose()
+
+    def now(self, connection: Connection) -> datetime:
+        """Read the shared clock inside a transaction, which may have waited long for its turn."""
+        return self.clock.read(connection)
 
     async def read(self, work: Work[T]) -> T:
         """Run a function of a connection in a read transaction: one snapshot, nothing written.

@@ -20,7 +20,7 @@ import anyio
 
 from syncd.aio import task_group
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
-from syncd.mirror.db import postgresql
+from syncd.mirror.db import locks, postgresql
 from syncd.mirror.db.retries import Retries
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from syncd.clock import Clock
 
-LEADER_LOCK, PRESENCE_LOCK = 0x53594C44, 0x53595052
-"""The first halves of the advisory locks; the second half is a hash of the schema's name, which separates mirrors."""
 TRY_SECONDS = 1.0
 PING_SECONDS = 1.0
 PING_TIMEOUT = 5.0
@@ -125,7 +123,7 @@ class Replica:
         if postgresql.is_pooled(self.url):
             await self._connection.begin()
         self._session = await _fetch(self._connection, "SELECT pg_backend_pid()")
-        if not await self._take(PRESENCE_LOCK, shared="_shared"):
+        if not await self._take(locks.PRESENCE, shared="_shared"):
             self._drop()
             raise DatabaseUnusableError("syncd migrate-store is moving this database; wait until it is done")
 
@@ -162,7 +160,7 @@ class Replica:
             Another replica leads; the message names it.
         """
         if not await self._try():
-            holder = await _fetch(self._connection, _HOLDER, LEADER_LOCK) or "another syncd"
+            holder = await _fetch(self._connection, _HOLDER, locks.LEADER) or "another syncd"
             raise DatabaseUnusableError(f"the passes of this database are taken by {holder}; stop it first")
 
     async def run(
@@ -194,7 +192,7 @@ class Replica:
         on_change("leading")
 
     async def _try(self) -> bool:
-        self._leading = self._leading or await self._take(LEADER_LOCK)
+        self._leading = self._leading or await self._take(locks.LEADER)
         return self._leading
 
     async def _lead(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -301,9 +299,9 @@ async def nobody_else(url: sa.URL) -> AsyncIterator[None]:
         raise postgresql.classify_error(error) or error from error
     try:
         await connection.begin()  # behind a proxy too, a transaction is one session to its end
-        taken = await connection.fetchrow(_TRY.format(scope="xact_", shared=""), PRESENCE_LOCK, timeout=PING_TIMEOUT)
+        taken = await connection.fetchrow(_TRY.format(scope="xact_", shared=""), locks.PRESENCE, timeout=PING_TIMEOUT)
         if not taken[1]:
-            holder = await _fetch(connection, _HOLDER, PRESENCE_LOCK) or "another syncd"
+            holder = await _fetch(connection, _HOLDER, locks.PRESENCE) or "another syncd"
             raise DatabaseUnusableError(f"the database is in use by {holder}; stop it first")
         yield
     finally:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.db.dialects import ConcurrentChangeError, read_time, translate, write_time
+from syncd.mirror.db.shared_clock import DatabaseClock, SharedClock, read_clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from syncd.clock import Clock
     from syncd.mirror.db.pg_session import Limits, Session
 
 T = TypeVar("T")
@@ -202,6 +204,10 @@ class Store:
     async def aclose(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+    def shared_clock(self, host: Clock) -> SharedClock:
+        """Return the server's clock: those of the replicas differ."""
+        return DatabaseClock(host, read_clock)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run a function of a connection in a read-only transaction that sees one snapshot."""

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
 from syncd.mirror.db import sqlite_file
+from syncd.mirror.db.shared_clock import HostClock, SharedClock
 from syncd.mirror.db.sqlite_module import sqlite3
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from syncd.clock import Clock
 
 T = TypeVar("T")
 _WAITED_FOR = frozenset(
@@ -88,6 +91,10 @@ class Store:
         if self._connection is not None:
             self._connection.close()
         self.writer.dispose()
+
+    def shared_clock(self, host: Clock) -> SharedClock:
+        """Return the host's clock: the one daemon of the file is alone with it."""
+        return HostClock(host)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run a function of a connection in a transaction that sees one snapshot and writes nothing."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from syncd.mirror.schema import enums, tables
-from syncd.mirror.schema.tables import CONTENT
 from syncd.mirror.schema.types import Key, UtcDateTime
+from syncd.records.fields import SESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ def _view(name: str, comment: str, *columns: sa.Column[Any]) -> sa.Table:
 
 def _session() -> list[sa.Column[Any]]:
     changed = "when syncd last saw it changed; where its current version begins"
-    return _of(tables.sessions, *CONTENT, "first_seen_at", "changed_at", changed_at=changed)
+    return _of(tables.sessions, *SESSIONS.columns, "first_seen_at", "changed_at", changed_at=changed)
 
 
 def _session_ends() -> list[sa.Column[Any]]:
@@ -62,7 +62,7 @@ def _session_ends() -> list[sa.Column[Any]]:
 
 
 def _version() -> list[sa.Column[Any]]:
-    names = (*_OF_VERSION, *CONTENT, "first_seen_at", "changed_at")
+    names = (*_OF_VERSION, *SESSIONS.columns, "first_seen_at", "changed_at")
     return _of(tables.sessions, *names, **_OF_VERSION, changed_at="the same as valid_from")
 
 

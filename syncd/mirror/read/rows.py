@@ -17,7 +17,7 @@ from syncd.mirror.db.lossy_text import lossy_text
 from syncd.mirror.read import views
 from syncd.mirror.read.catalog import TABLES, columns
 from syncd.mirror.schema.tables import mirror_identity, mirror_totals
-from syncd.mirror.schema.types import UtcDateTime
+from syncd.mirror.schema.types import Boolean, JsonText, UtcDateTime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,11 +87,12 @@ def stream(connection: Connection, name: str, *, since: int | None = None) -> It
     Yields
     ------
     Sequence[Sequence[Any]]
-        At most `ROWS_AT_ONCE` rows with the columns of `catalog.columns`: text, numbers or None. Times are text of
-        `clock.utc_text`, because reading and writing `datetime` would take most of an export's time.
+        At most `ROWS_AT_ONCE` rows with the columns of `catalog.columns`: text, numbers, booleans or None.
+        Times are text of `clock.utc_text`, because reading and writing `datetime` would take most of an export's time.
     """
     time = _TIME_AS_TEXT.on(connection)
     selected = ", ".join(_plain(column, time) for column in columns(name))
+    booleans = [place for place, column in enumerate(columns(name)) if isinstance(column.type, Boolean)]
     query = _select(selected, name, since) + ("" if since is None else " ORDER BY seq")
     lossy = name in TABLES  # other programs write to these, and SQLite stores text of theirs that is not UTF-8
     with (
@@ -101,6 +102,8 @@ def stream(connection: Connection, name: str, *, since: int | None = None) -> It
     ):
         cursor.execute(query)
         while chunk := cursor.fetchmany(ROWS_AT_ONCE):
+            if booleans:
+                chunk = [_with_booleans(row, booleans) for row in chunk]
             yield [tuple(map(_valid, row)) for row in chunk] if lossy else chunk
 
 
@@ -111,7 +114,15 @@ def _select(selected: str, name: str, since: int | None) -> str:
 def _plain(column: sa.Column[Any], time: str) -> str:
     if isinstance(column.type, UtcDateTime):
         return time.format(column.name)
-    return f"CAST({column.name} AS TEXT)" if column.name == "extra" else column.name
+    return f"CAST({column.name} AS TEXT)" if column.type is JsonText else column.name
+
+
+def _with_booleans(row: Sequence[Any], places: Sequence[int]) -> list[Any]:
+    """Return a row whose booleans are not 0 and 1, as SQLite stores them."""
+    values = list(row)
+    for place in places:
+        values[place] = None if values[place] is None else bool(values[place])
+    return values
 
 
 def _valid(value: Any) -> Any:  # noqa: ANN401 - a value of a row

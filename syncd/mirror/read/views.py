@@ -28,25 +28,36 @@ CONNECT_SECONDS, COMMAND_SECONDS = 5.0, 30.0
 """`syncd status` is run by probes: it fails rather than wait longer for a server."""
 _LOCK_SECONDS = 1.0
 
-_TIMES = ("last_complete_pass_at", "last_listed_at", "started_at", "finished_at")
+_TIMES = ("last_complete_pass_at", "last_listed_at", "started_at", "finished_at", "copied_at", "moved_at")
 _VERSION = "SELECT version_num FROM alembic_version"
+_IDENTITY = """
+SELECT i.origin, i.tenant_id, i.copied_at, i.moved_to, i.moved_at, (
+    SELECT count(*) FROM operations WHERE state IN ('pending', 'unknown') AND on_hold_at IS NOT NULL
+) AS operations_on_hold
+FROM (SELECT 1 AS id) AS one LEFT JOIN mirror_identity AS i ON i.id = one.id
+"""
 _FRESHNESS = "SELECT * FROM mirror_freshness"
 _OPERATIONS = "SELECT state, count(*) AS rows FROM operations GROUP BY state"
 _SOURCES = "SELECT state, count(*) AS rows FROM source_sessions GROUP BY state"
-_PASSES = f"SELECT {', '.join(enums.PASS_COLUMNS)} FROM passes"  # noqa: S608 - constants
+_PASSES = f"SELECT {', '.join(enums.PASS_SHOWN)} FROM passes"  # noqa: S608 - constants
 
 Row = dict[str, Any]
 
 
 def _statements(passes_shown: int) -> tuple[str, ...]:
     """Return the statements whose rows `_assemble` takes, in its order."""
-    return _FRESHNESS, _OPERATIONS, _SOURCES, f"{_PASSES} ORDER BY id DESC LIMIT {passes_shown:d}"
+    return _IDENTITY, _FRESHNESS, _OPERATIONS, _SOURCES, f"{_PASSES} ORDER BY id DESC LIMIT {passes_shown:d}"
 
 
 def _assemble(
-    freshness: Sequence[Row], operations: Sequence[Row], sources: Sequence[Row], passes: Sequence[Row]
+    identity: Sequence[Row],
+    freshness: Sequence[Row],
+    operations: Sequence[Row],
+    sources: Sequence[Row],
+    passes: Sequence[Row],
 ) -> Row:
     return {
+        "identity": identity[0],
         "freshness": freshness[0],
         "operations": dict.fromkeys(enums.OPERATIONS, 0) | {row["state"]: row["rows"] for row in operations},
         "sources": dict.fromkeys(enums.SOURCES, 0) | {row["state"]: row["rows"] for row in sources},
@@ -73,8 +84,9 @@ def overview(connection: Connection, *, passes_shown: int = PASSES_SHOWN) -> Row
     Returns
     -------
     dict[str, Any]
+        `identity` (the tenant, the marks of copies and moves),
         `freshness` (the row of `mirror_freshness`), `operations` and `sources` (rows by state, each state named), and
-        `passes` (the newest first, with `enums.PASS_COLUMNS`). Times are `datetime`.
+        `passes` (the newest first, with `enums.PASS_SHOWN`). Times are `datetime`.
     """
     return _assemble(*(_rows(connection, statement) for statement in _statements(passes_shown)))
 
@@ -85,7 +97,7 @@ def freshness(connection: Connection) -> Row:
 
 
 def one_pass(connection: Connection, pass_id: int) -> Row:
-    """Return a pass, with `enums.PASS_COLUMNS`."""
+    """Return a pass, with `enums.PASS_SHOWN`."""
     return _rows(connection, f"{_PASSES} WHERE id = ?", pass_id)[0]
 
 

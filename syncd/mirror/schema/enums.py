@@ -3,8 +3,10 @@
 The order is that in which they are shown. A test holds the states to what the tables allow.
 """
 
-OPERATIONS = ("pending", "running", "unknown", "succeeded", "dead", "cancelled")
-SOURCES = ("unresolved", "linked", "missing", "conflict")
+from syncd.records.enums import LinkState, OperationState
+
+OPERATIONS = tuple(state.value for state in OperationState)
+SOURCES = tuple(state.value for state in LinkState)
 ENDED = ("complete", "partial", "failed", "held")
 """The states that a pass ends in."""
 CHANGES = ("inserted", "updated", "restored", "deleted")
@@ -13,4 +15,6 @@ PASS_COLUMNS = (
     "id", "state", "started_at", "finished_at", "pages", "seen", "inserted", "updated", "unchanged", "restored",
     "missing", "deleted", "quarantined", "error",
 )  # fmt: skip
-"""What is shown of a pass."""
+"""The columns of `passes` that users may rely on."""
+PASS_SHOWN = (*PASS_COLUMNS, "reason")
+"""The columns that `syncd status` and the status page read."""

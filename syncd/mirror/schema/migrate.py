@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseUnusableError
+from syncd.mirror.db import locks
 from syncd.mirror.db.dialects import by_dialect, do_nothing
 from syncd.mirror.db.sqlite import sync_engine
 from syncd.mirror.schema.privileges import require_fit
-from syncd.mirror.schema.revisions import HEAD, REVISIONS
+from syncd.mirror.schema.revisions import HEAD, REVISIONS, scripts
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -26,15 +26,6 @@ if TYPE_CHECKING:
 
 HALF_MOVED = f"moving {HEAD}"
 """The text in the place of the revision while `migrate_store` fills a database."""
-MIGRATION_LOCK = 0x53594D49
-"""The first half of PostgreSQL's advisory lock for migrations; the second half is a hash of the schema's name."""
-
-
-def scripts() -> Path:
-    """Return the directory of the migrations: inside an installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parents[2]
-    installed = package / "migrations"
-    return installed if installed.is_dir() else package.parent / "migrations"
 
 
 def revision(connection: Connection) -> str | None:
@@ -122,7 +113,7 @@ def _lock_for_migration(connection: Connection) -> None:
             f"the database's schema must be brought to {HEAD}, and the role {role} may not do that; run syncd migrate "
             f"as a role that may, or let an administrator run: GRANT CREATE ON SCHEMA {schema} TO {role};"
         )
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK}, hashtext(current_schema()))")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({locks.MIGRATION}, hashtext(current_schema()))")
     connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
     connection.exec_driver_sql("SET LOCAL statement_timeout = '100s'")
 

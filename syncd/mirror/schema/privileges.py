@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 OLDEST = 130000
 """PostgreSQL 13, as `server_version_num`; 12 has no `pg_current_xact_id_if_assigned` and is not supported any more."""
 _WRITTEN = (
-    "sessions", "session_versions", "passes", "pages", "held_sessions", "quarantine", "operations", "source_sessions",
-    "writers", "mirror_identity", "operator_actions", "mirror_totals", "folders", "folder_listing",
+    "sessions", "session_versions", "passes", "pages", "holds", "hold_sessions", "elapsed_time", "quarantine",
+    "operations", "source_sessions", "writers", "mirror_identity", "operator_actions", "mirror_totals", "folders",
+    "folder_listing",
 )  # fmt: skip
 _LACKING = """
 SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = current_schema()::regnamespace AND (

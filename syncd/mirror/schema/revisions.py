@@ -1,6 +1,16 @@
-"""The revisions of the schema."""
+"""The revisions of the schema, and where their migrations are. Imports nothing heavy: most commands only compare."""
 
-REVISIONS = ("0001", "0002", "0003", "0005")
-"""Every revision that this program knows, oldest first; a test holds it to `migrations/versions`."""
+from pathlib import Path
+
+
+def scripts() -> Path:
+    """Return the directory of the migrations: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[2]
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
+
+
+REVISIONS = tuple(sorted(path.name.partition("_")[0] for path in (scripts() / "versions").glob("[0-9]*_*.py")))
+"""Every revision, oldest first. The name of a migration's file begins with its revision."""
 
 HEAD = REVISIONS[-1]

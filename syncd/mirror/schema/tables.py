@@ -10,7 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from syncd.mirror.schema.types import JsonText, Key, UtcDateTime, utc_now
+from syncd.mirror.schema.types import Boolean, JsonText, Key, Number, UtcDateTime, utc_now
+from syncd.records.enums import ACTIVE_STATES
+from syncd.records.fields import EXTRA, SESSIONS, FieldList, FieldType
 from syncd.records.operation_kinds import SPECS
 
 metadata = sa.MetaData(
@@ -22,59 +24,27 @@ metadata = sa.MetaData(
     }
 )
 
-CONTENT = (
-    "id",
-    "name",
-    "parent_id",
-    "source_session_id",
-    "status",
-    "kind",
-    "automation_id",
-    "automation_run_id",
-    "last_message_at",
-    "created_by",
-    "created_by_name",
-    "created_at",
-    "updated_by",
-    "updated_by_name",
-    "updated_at",
-    "extra",
-)
-"""What Albert says of a session, in the order of `listing.Row`."""
-
-CONTENT_COMMENTS = {
-    "id": "Albert's id of the session, such as SES123",
-    "name": "the session's name",
-    "parent_id": "the folder that the session is in",
-    "source_session_id": "the external id that the session was created with",
-    "status": "active or inactive, or a value that Albert has added since",
-    "kind": "chat or automation, or a value that Albert has added since",
-    "automation_id": "the automation that owns the session",
-    "automation_run_id": "the run that made the session",
-    "last_message_at": "when the last message was written",
-    "created_by": "the id of the user who created the session",
-    "created_by_name": "the name of the user who created the session",
-    "created_at": "when Albert created the session",
-    "updated_by": "the id of the user who changed the session last",
-    "updated_by_name": "the name of the user who changed the session last",
-    "updated_at": "when Albert changed the session last",
-    "extra": "JSON of the fields that syncd does not know, and of times that could not be read; {} when empty",
+_COLUMN_TYPES: dict[FieldType, Any] = {
+    FieldType.TEXT: sa.Text(),
+    FieldType.NUMBER: Number,
+    FieldType.BOOLEAN: Boolean(),
+    FieldType.TIME: UtcDateTime(),
+    FieldType.JSON: JsonText,
 }
-_TIMES = frozenset(name for name in CONTENT if name.endswith("_at"))
-_REQUIRED = frozenset({"id", "name", "source_session_id"})
 
 
-def _content() -> list[sa.Column[Any]]:
-    """Make the columns that hold what Albert says of a session."""
-
-    def column(name: str) -> sa.Column[Any]:
-        comment = CONTENT_COMMENTS[name]
-        if name == "extra":
-            return sa.Column(name, JsonText, nullable=False, server_default="{}", comment=comment)
-        kind = UtcDateTime() if name in _TIMES else sa.Text()
-        return sa.Column(name, kind, nullable=name not in _REQUIRED, comment=comment)
-
-    return [column(name) for name in CONTENT]
+def content_columns(fields: FieldList[Any]) -> list[sa.Column[Any]]:
+    """Make the columns that hold what Albert says of a record."""
+    return [
+        sa.Column(
+            name,
+            _COLUMN_TYPES[one.type],
+            nullable=not one.required,
+            server_default="{}" if name == EXTRA else None,
+            comment=one.wire.comment,
+        )
+        for name, one in fields.by_column.items()
+    ]
 
 
 def _feed() -> list[sa.Column[Any]]:
@@ -113,7 +83,7 @@ sessions = sa.Table(
         primary_key=True,
         comment="syncd's own number of the session; a pass keeps one bit for each",
     ),
-    *_content(),
+    *content_columns(SESSIONS),
     sa.Column("version", sa.Integer, nullable=False, comment="counts the versions of the session from 1"),
     sa.Column(
         "change",
@@ -132,6 +102,7 @@ sessions = sa.Table(
     sa.Column(
         "unlisted_alive_at", UtcDateTime, comment="when Albert last answered 200 for it although it is not listed"
     ),
+    sa.Column("missing_elapsed_ms", Key, comment="elapsed_time.milliseconds when it was marked missing"),
     *_feed(),
     sa.Column("created_date", sa.Text, comment="the UTC date of created_at, as YYYY-MM-DD"),
     sa.Column("last_message_date", sa.Text, comment="the UTC date of last_message_at, as YYYY-MM-DD"),
@@ -154,7 +125,7 @@ session_versions = sa.Table(
     metadata,
     sa.Column("session_key", Key, primary_key=True, autoincrement=False, comment="the session's row in sessions"),
     sa.Column("version", sa.Integer, primary_key=True, autoincrement=False, comment="counts from 1"),
-    *_content(),
+    *content_columns(SESSIONS),
     sa.Column("change", sa.Text, nullable=False, comment="what made this version"),
     sa.Column("valid_from", UtcDateTime, nullable=False, comment="when syncd wrote this version"),
     sa.Column("valid_to", UtcDateTime, nullable=False, comment="when the next version took its place"),
@@ -190,8 +161,8 @@ passes = sa.Table(
             "updated": "sessions that had changed",
             "unchanged": "sessions that were as before",
             "restored": "deleted sessions that were listed again",
-            "missing": "live sessions that this pass did not see",
-            "deleted": "sessions that this pass made tombstones of",
+            "missing": "live sessions that this pass found missing",
+            "deleted": "sessions that this pass deleted from the mirror",
             "quarantined": "items that could not be read",
         }.items()
     ),
@@ -199,19 +170,17 @@ passes = sa.Table(
     sa.Column("page_key", sa.Text, comment="the checkpoint: the key of the page to ask for next; null for the first"),
     sa.Column("read_at", UtcDateTime, comment="when the last page had been read; what follows is the sweep"),
     sa.Column("without_id", sa.Integer, nullable=False, server_default="0", comment="items without a readable id"),
-    sa.Column("candidates_of", Key, comment="the held pass whose candidates are this one's, to the last"),
     sa.Column(
         "fence",
         sa.Integer,
         nullable=False,
         server_default="0",
-        comment="rises each time the pass is taken up; who writes to it must hold it",
+        comment="rises each time the pass is resumed; only the holder of the current number can write to the pass",
     ),
-    sa.Column("decision", sa.Text, comment="approved or rejected by an operator, when held"),
-    sa.Column("decided_at", UtcDateTime, comment="when the operator decided"),
     sa.Column("listed_at", UtcDateTime, comment="when its last page was read, if every page was read"),
+    sa.Column("reason", sa.Text, comment="the code of the reason in error"),
+    sa.Column("hold_id", Key, comment="the hold that this pass opened or met again"),
     sa.CheckConstraint("state IN ('running', 'complete', 'partial', 'failed', 'held')", name="state"),
-    sa.CheckConstraint("decision IN ('approved', 'rejected')", name="decision"),
     sa.CheckConstraint("(state = 'running') = (finished_at IS NULL)", name="finished"),
     _some("uq_passes_running", "state", where="state = 'running'", unique=True),
     sqlite_strict=True,
@@ -225,27 +194,71 @@ pages = sa.Table(
     sa.Column("pass_id", Key, primary_key=True, autoincrement=False, comment="the pass that read the page"),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False, comment="counts the pages from 1"),
     sa.Column("next_key", sa.Text, comment="the key that the page gave for the next one"),
-    sa.Column("session_keys", sa.LargeBinary, nullable=False, comment="the keys of the sessions on it, packed"),
-    sa.Column("quarantine_ids", sa.LargeBinary, nullable=False, comment="the quarantine rows of it, packed"),
     sa.Column(
         "digest",
         sa.LargeBinary,
         comment="SHA-256 of the page's bytes, its first 16, when the mirror holds just what it says",
     ),
     sa.Column("versions", sa.Integer, nullable=False, comment="the sum of the versions of its sessions at that time"),
+    sa.Column("sessions", sa.LargeBinary, nullable=False, comment="the keys of the sessions on it, a bitmap"),
+    sa.Column(
+        "unreadable",
+        sa.LargeBinary,
+        nullable=False,
+        comment="the quarantine rows that the pass counted for it, a bitmap",
+    ),
+    sa.Column(
+        "repeated",
+        sa.LargeBinary,
+        nullable=False,
+        comment="the quarantine rows on it of sessions that the pass had counted as readable, a bitmap",
+    ),
     sqlite_strict=True,
     sqlite_with_rowid=False,
     comment="the pages of the running pass and of the last complete one: what was seen and need not be read again",
 )
 
-held_sessions = sa.Table(
-    "held_sessions",
+holds = sa.Table(
+    "holds",
     metadata,
-    sa.Column("pass_id", Key, primary_key=True, autoincrement=False, comment="the held pass"),
-    sa.Column("session_key", Key, primary_key=True, autoincrement=False, comment="a session that would go"),
+    sa.Column("id", Key, sa.Identity(), primary_key=True, comment="the hold"),
+    sa.Column("pass_id", Key, nullable=False, comment="the first pass that was held; operators name the hold by it"),
+    sa.Column("last_pass_id", Key, nullable=False, comment="the newest pass that was held for the same sessions"),
+    sa.Column("state", sa.Text, nullable=False, server_default="open", comment="open, approved, rejected or closed"),
+    sa.Column("reason", sa.Text, nullable=False, comment="the code of the reason"),
+    sa.Column("detail", sa.Text, nullable=False, comment="the reason as a sentence, from the newest of its passes"),
+    sa.Column("opened_at", UtcDateTime, nullable=False, comment="when the first of its passes ended"),
+    sa.Column("updated_at", UtcDateTime, nullable=False, comment="when a pass or an operator changed it last"),
+    sa.Column("decided_at", UtcDateTime, comment="when an operator decided last"),
+    sa.Column("decided_by", sa.Text, comment="the person who decided last"),
+    sa.CheckConstraint("state IN ('open', 'approved', 'rejected', 'closed')", name="state"),
+    _some("uq_holds_open", "state", where="state = 'open'", unique=True),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+    comment="deletions that wait for a person, and decisions that are still in force",
+)
+
+hold_sessions = sa.Table(
+    "hold_sessions",
+    metadata,
+    sa.Column("hold_id", Key, primary_key=True, autoincrement=False, comment="the hold"),
+    sa.Column("session_key", Key, primary_key=True, autoincrement=False, comment="a session that it is about"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
-    comment="the sessions that a held sweep would have made tombstones of",
+    comment="the sessions of each hold that is not closed",
+)
+
+elapsed_time = sa.Table(
+    "elapsed_time",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False, comment="always 1: there is one row"),
+    sa.Column("milliseconds", Key, nullable=False, comment="elapsed between passes, as far as it was measured"),
+    sa.Column("machine", sa.Text, nullable=False, comment="the boot of the machine that took the last reading"),
+    sa.Column("monotonic_ms", Key, nullable=False, comment="that machine's monotonic clock at the last reading"),
+    sa.Column("database_at", UtcDateTime, comment="the PostgreSQL server's clock at the last reading"),
+    sa.CheckConstraint("id = 1", name="one_row"),
+    sqlite_strict=True,
+    comment="time that passed while passes looked, which no step of a wall clock changes",
 )
 
 quarantine = sa.Table(
@@ -260,6 +273,7 @@ quarantine = sa.Table(
     sa.Column("resolved_at", UtcDateTime, comment="when a good version came, or the item went"),
     sa.Column("fingerprint", sa.Text, nullable=False, comment="tells the same item again"),
     sa.Column("accepted_at", UtcDateTime, comment="when an operator accepted it as unreadable"),
+    sa.Index("ix_quarantine_fingerprint", "fingerprint"),
     _some("uq_quarantine_open", "fingerprint", where="resolved_at IS NULL", unique=True),
     sqlite_strict=True,
     sqlite_autoincrement=True,
@@ -267,7 +281,10 @@ quarantine = sa.Table(
 )
 
 _DELETED = "kind = 'delete' AND state = 'succeeded'"
-_ACTIVE = "state IN ('pending', 'running', 'unknown', 'dead')"
+ACTIVE = f"state IN ({', '.join(repr(state.value) for state in ACTIVE_STATES)})"
+"""The operations that are not over. The partial indexes and the statements that use them have this text in common."""
+_WAITING = "(state = 'pending' OR state = 'unknown')"
+"""As SQLite needs it to see that `state = 'pending'` implies it."""
 
 operations = sa.Table(
     "operations",
@@ -338,12 +355,14 @@ operations = sa.Table(
         comment="since when the operation waits for a release after a restore; null when it is not on hold",
     ),
     sa.Column(
-        "blocked_by", Key, comment="the operation on the same key that must be over first; null when none is known"
+        "blocked_by",
+        Key,
+        comment="the last operation before it on the same key that is not over; null when none is known",
     ),
     sa.Column(
-        "waits_since",
+        "clock_at",
         UtcDateTime,
-        comment="when syncd decided to wait until next_attempt_at; null when it does not wait, or waits for not_before",
+        comment="the clock when syncd last set next_attempt_at or lease_until; a clock that shows less was set back",
     ),
     sa.CheckConstraint(f"kind IN ({', '.join(map(repr, map(str, SPECS)))})", name="kind"),
     sa.CheckConstraint("state IN ('pending', 'running', 'unknown', 'succeeded', 'dead', 'cancelled')", name="state"),
@@ -353,9 +372,24 @@ operations = sa.Table(
     sa.CheckConstraint("name <> ''", name="name"),
     sa.CheckConstraint("attempts >= 0", name="attempts"),
     sa.CheckConstraint("(state IN ('succeeded', 'dead', 'cancelled')) = (finished_at IS NOT NULL)", name="finished"),
-    _some("ix_operations_active_source", "source_session_id", "id", where=_ACTIVE),
-    _some("ix_operations_active_session", "session_id", "id", where=_ACTIVE),
-    sa.Index("ix_operations_state", "state", "next_attempt_at", "id"),
+    _some(
+        "ix_operations_active_source",
+        "source_session_id",
+        "id",
+        where=f"{ACTIVE} AND source_session_id IS NOT NULL",
+    ),
+    _some("ix_operations_active_session", "session_id", "id", where=f"{ACTIVE} AND session_id IS NOT NULL"),
+    sa.Index("ix_operations_state", "state", "id"),
+    _some(
+        "ix_operations_due",
+        "state",
+        "next_attempt_at",
+        "id",
+        where=f"{_WAITING} AND blocked_by IS NULL AND on_hold_at IS NULL",
+    ),
+    _some("ix_operations_blocked", "blocked_by", where="blocked_by IS NOT NULL"),
+    _some("ix_operations_on_hold", "on_hold_at", where="on_hold_at IS NOT NULL"),
+    _some("ix_operations_clock", "clock_at", where=f"{_WAITING} AND clock_at IS NOT NULL"),
     _some("ix_operations_deleted", "finished_at", "result_session_id", where=_DELETED),
     sqlite_strict=True,
     sqlite_autoincrement=True,

@@ -75,5 +75,21 @@ class _Jsonb(sa.types.UserDefinedType[str]):
         return "JSONB"
 
 
+class Boolean(sa.types.TypeDecorator[bool]):
+    """A boolean: `boolean` on PostgreSQL; 0 or 1 on SQLite, whose strict tables have no other type for it."""
+
+    impl = sa.Integer
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        """Use the native type if there is one."""
+        return dialect.type_descriptor(sa.Boolean() if dialect.name == "postgresql" else sa.Integer())
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> bool | None:  # noqa: ANN401, ARG002
+        """Return a bool on either database."""
+        return None if value is None else bool(value)
+
+
+Number: sa.types.TypeEngine[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 JsonText = sa.Text().with_variant(_Jsonb(), "postgresql")
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")

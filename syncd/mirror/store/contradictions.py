@@ -26,8 +26,15 @@ _SUCCEEDED = """
 SELECT id, result_session_id, requested_by FROM operations
 WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ? AND finished_at <= ?
     AND result_session_id IN (SELECT value FROM json_each(?))
+    AND NOT EXISTS (
+        SELECT 1 FROM operator_actions AS started
+        WHERE (started.action = 'restore' AND started.subject = 'database'
+                OR started.action = 'accept' AND started.subject = 'tenant')
+            AND started.at >= operations.finished_at
+    )
 ORDER BY id
 """
+"""Deletes that a backup contains, or that were applied to another tenant, could remove sessions that came later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from syncd.mirror.schema.tables import CONTENT, operations, sessions
+from syncd.mirror.schema.tables import ACTIVE, operations, sessions
 from syncd.records.enums import OperationKind, OperationState
+from syncd.records.fields import SESSIONS, SessionRow
 from syncd.records.operation_kinds import CONTENT_COLUMNS
-from syncd.records.parse import ID, Row
 from syncd.rules.sources import difference
 
 if TYPE_CHECKING:
@@ -81,11 +81,13 @@ def _plan_row(connection: Connection, row: dict[str, Any], planned: dict[tuple[s
     planned[key] = _Earlier(exists, row)
     return {
         "line": row["line"], "kind": row["kind"], "source_session_id": row["source_session_id"],
-        "id": row["session_id"] or (live[ID] if live is not None else None), "outcome": outcome.value, "note": note,
+        "id": row["session_id"] or (live.id if live is not None else None), "outcome": outcome.value, "note": note,
     }  # fmt: skip
 
 
-def _outcome(row: dict[str, Any], live: Row | None, earlier: _Earlier | None) -> tuple[PlannedOutcome, str | None]:
+def _outcome(
+    row: dict[str, Any], live: SessionRow | None, earlier: _Earlier | None
+) -> tuple[PlannedOutcome, str | None]:
     if earlier is not None and _same(earlier.row, row):
         return PlannedOutcome.THERE, "queued already"
     exists = live is not None if earlier is None else earlier.exists
@@ -114,12 +116,12 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return one["kind"] != OperationKind.UPDATE or all(one[name] == other[name] for name in ("name", "parent_id"))
 
 
-def _live(connection: Connection, row: dict[str, Any]) -> Row | None:
+def _live(connection: Connection, row: dict[str, Any]) -> SessionRow | None:
     column, value = ("id", row["session_id"]) if row["session_id"] else ("source_session_id", row["source_session_id"])
-    columns = [sa.type_coerce(sessions.c[name], sa.Text) for name in CONTENT]
+    columns = [sa.type_coerce(sessions.c[name], sa.Text) for name in SESSIONS.columns]
     query = sa.select(*columns).where(sessions.c[column] == value, sessions.c.deleted_at.is_(None)).limit(1)
-    found = connection.execute(query).first()
-    return None if found is None else tuple(found)
+    found = connection.execute(query).mappings().first()
+    return None if found is None else SessionRow(**found)
 
 
 def _queued(connection: Connection, row: dict[str, Any]) -> _Earlier | None:
@@ -129,7 +131,7 @@ def _queued(connection: Connection, row: dict[str, Any]) -> _Earlier | None:
         sa.select(operations.c.kind, operations.c.name, operations.c.parent_id)
         .where(
             operations.c[column] == row[column],
-            sa.text("state IN ('pending', 'running', 'unknown', 'dead')"),  # the condition of the partial indexes
+            sa.text(ACTIVE),
             operations.c.state.in_(NOT_OVER),
         )
         .order_by(operations.c.id.desc())

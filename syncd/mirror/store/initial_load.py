@@ -1,9 +1,10 @@
-"""The first mirror into an empty SQLite file: what is built best at once, in order, is built at its end.
+"""Speeds up the first pass into an empty SQLite file. `passes` and `pull.flow` call it.
 
-An index on source ids, and the rows of `source_sessions`, are random inserts: kept page by page they cost more than all
-the rest of a first pass. While the mirror is loaded the index is not there; whoever needs the carriers of a source id
-meanwhile looks through the sessions. `finish` builds the index and links the source ids in their order, in short
-transactions. A pass that was interrupted is still loading when it goes on: the index is not there, or a link is not.
+The index on source ids and the rows of `source_sessions` are random inserts. Kept up to date page by page they cost
+more than the rest of a first pass. The first pass therefore runs without the index, and a search for the carriers of a
+source id reads all sessions. `finish` builds the index and links the source ids in their order, in short transactions.
+An interrupted pass is still loading when it resumes: the index or a link is absent. PostgreSQL never loads this way,
+because replicas need the index and the links at any time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from syncd.clock import utc_text
+from syncd.mirror.db.dialects import by_dialect
 from syncd.mirror.store import sources
 
 if TYPE_CHECKING:
@@ -22,24 +24,25 @@ if TYPE_CHECKING:
     from syncd.mirror.db.database import Database
 
 CHUNK = 20_000
+"""Source ids linked in one transaction: a fraction of a second."""
 _INDEX = "ix_sessions_source"
 _SOURCES = """
-SELECT source_session_id FROM sessions WHERE source_session_id {behind} ? AND deleted_at IS NULL
+SELECT source_session_id FROM sessions WHERE source_session_id {after} ? AND deleted_at IS NULL
 ORDER BY source_session_id
 """
 _COUNT = """
-SELECT count(*) FROM sessions WHERE source_session_id {behind} ? AND source_session_id <= ? AND deleted_at IS NULL
+SELECT count(*) FROM sessions WHERE source_session_id {after} ? AND source_session_id <= ? AND deleted_at IS NULL
 """
 _LINK = """
 INSERT INTO source_sessions (source_session_id, state, session_id, checked_at)
 SELECT source_session_id, 'linked', id, ? FROM sessions
-WHERE source_session_id {behind} ? AND source_session_id <= ? AND deleted_at IS NULL
+WHERE source_session_id {after} ? AND source_session_id <= ? AND deleted_at IS NULL
 ORDER BY source_session_id
 ON CONFLICT (source_session_id) DO NOTHING
 """
 _DIFFERENT = """
 SELECT DISTINCT s.source_session_id FROM sessions AS s JOIN source_sessions AS x USING (source_session_id)
-WHERE source_session_id {behind} ? AND source_session_id <= ? AND s.deleted_at IS NULL
+WHERE source_session_id {after} ? AND source_session_id <= ? AND s.deleted_at IS NULL
 AND NOT (x.state = 'linked' AND x.session_id = s.id)
 """
 
@@ -51,45 +54,44 @@ AND NOT EXISTS (SELECT 1 FROM source_sessions AS x WHERE x.source_session_id = s
 _COMPLETE = "SELECT 1 FROM passes WHERE state = 'complete' AND seen > 0 LIMIT 1"
 
 
-def begin(connection: Connection) -> bool:
-    """Begin to load, when the mirror is empty and in SQLite; return whether it is being loaded."""
-    if connection.dialect.name != "sqlite":
-        return False
+def _begin(connection: Connection) -> bool:
     if connection.exec_driver_sql("SELECT 1 FROM sessions LIMIT 1").first() is None:
         connection.exec_driver_sql(f"DROP INDEX IF EXISTS {_INDEX}")
         return True
-    return is_loading(connection)
+    return _is_loading(connection)
 
 
-def is_loading(connection: Connection) -> bool:
-    """Whether a first pass has begun to load this mirror and has not ended."""
-    if connection.dialect.name != "sqlite":
-        return False
-    if not has_index(connection):
+def _is_loading(connection: Connection) -> bool:
+    if not _has_index(connection):
         return True
     if connection.exec_driver_sql(_COMPLETE).first() is not None:
         return False
-    # with the index, a process that ended before the last source id was linked is still loading
+    # A process that ended after the index and before the last link is still loading.
     return connection.exec_driver_sql(_UNLINKED).first() is not None
 
 
-def has_index(connection: Connection) -> bool:
-    """Whether the carriers of a source id can be found without a look at all sessions."""
-    if connection.dialect.name != "sqlite":
-        return True
+def _has_index(connection: Connection) -> bool:
     there = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?", (_INDEX,))
     return there.first() is not None
 
 
+begin = by_dialect(sqlite=_begin, postgresql=lambda _: False)
+"""Begin to load if the mirror is empty; return whether it is being loaded."""
+is_loading = by_dialect(sqlite=_is_loading, postgresql=lambda _: False)
+"""Return whether a first pass has begun to load this mirror and has not ended."""
+has_index = by_dialect(sqlite=_has_index, postgresql=lambda _: True)
+"""Return whether the carriers of a source id can be found without reading all sessions."""
+
+
 def link_all(connection: Connection, at: str) -> None:
-    """Link the source ids of a mirror that was loaded in part and goes on without loading."""
+    """Link the source ids of a mirror that was loaded in part, and that another database continues without loading."""
     after, _ = _link(connection, None, at)
     while after is not None:
         after, _ = _link(connection, after, at)
 
 
 async def finish(database: Database, now: datetime) -> list[sources.Link]:
-    """Build what was left out; return the links that were news to somebody."""
+    """Build the index and link all source ids; return the links of source ids that were rows before."""
     at, links = utc_text(now), []
     after: str | None = None
     await database.write(_build_index)
@@ -106,17 +108,17 @@ def _build_index(connection: Connection) -> None:
 
 
 def _link(connection: Connection, after: str | None, at: str) -> tuple[str | None, list[sources.Link]]:
-    """Link the next chunk of source ids; return the last of them, None when there are no more."""
-    behind = ">=" if after is None else ">"  # the first one may be empty: a session carries what it carries
+    """Link the next chunk of source ids; return its last one (None at the end) and the links that changed."""
+    operator = ">=" if after is None else ">"  # the first one may be the empty text
     first = after or ""
-    sources_behind = _SOURCES.format(behind=behind)
-    last = connection.exec_driver_sql(f"{sources_behind} LIMIT 1 OFFSET ?", (first, CHUNK)).scalar()
+    after_last = _SOURCES.format(after=operator)
+    last = connection.exec_driver_sql(f"{after_last} LIMIT 1 OFFSET ?", (first, CHUNK)).scalar()
     if last is None:  # the last chunk
-        last = connection.exec_driver_sql(f"{sources_behind} DESC LIMIT 1", (first,)).scalar()
+        last = connection.exec_driver_sql(f"{after_last} DESC LIMIT 1", (first,)).scalar()
     if last is None:
         return None, []
-    there = connection.exec_driver_sql(_COUNT.format(behind=behind), (first, last)).scalar()
-    if connection.exec_driver_sql(_LINK.format(behind=behind), (at, first, last)).rowcount == there:
+    there = connection.exec_driver_sql(_COUNT.format(after=operator), (first, last)).scalar()
+    if connection.exec_driver_sql(_LINK.format(after=operator), (at, first, last)).rowcount == there:
         return last, []
-    different = connection.exec_driver_sql(_DIFFERENT.format(behind=behind), (first, last)).scalars().all()
+    different = connection.exec_driver_sql(_DIFFERENT.format(after=operator), (first, last)).scalars().all()
     return last, sources.refresh(connection, different, at)

@@ -1,120 +1,177 @@
-"""Sessions that a pass did not see: the mark, and the 404s that count."""
+"""Sessions that a pass did not list: which they are, the mark, and the 404s that count. `pull.sweep` uses it.
+
+Whether a session was observed while the sweep asked about it is decided by comparing its row with what the sweep read
+before it asked (`Unlisted.observed_at`, `Unlisted.version`), and never by comparing times.
+"""
 
 from __future__ import annotations
 
 import json
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from syncd.clock import utc_text
+from syncd.mirror.db import raw
 from syncd.mirror.schema.tables import sessions
-from syncd.mirror.store import passes, sources, totals
+from syncd.mirror.store import sources, totals
+from syncd.mirror.store.passes import live_count
+from syncd.mirror.store.witnesses import Candidate
+from syncd.rules.deletion import ASK_ALIVE_AGAIN
 from syncd.rules.versions import CLOCK_SLACK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
 
+    from pyroaring import BitMap64
     from sqlalchemy import Connection
 
     from syncd.mirror.store.passes import Progress
 
-CHUNK = 500
-"""Keys that one statement names."""
+_WANTED = "WHERE key IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL"
+_SELECT = f"""
+SELECT key, id, source_session_id, version, observed_at, missing_since, absences, missing_elapsed_ms
+FROM sessions {_WANTED}
+"""  # noqa: S608 - constants
+_MARK = f"UPDATE sessions SET missing_since = coalesce(missing_since, ?), missing_elapsed_ms = ? {_WANTED}"  # noqa: S608
+_COUNT = f"""
+UPDATE sessions SET absences = absences + 1, absence_pass_id = ?
+{_WANTED} AND missing_since IS NOT NULL AND (absence_pass_id IS NULL OR absence_pass_id <> ?)
+"""  # noqa: S608 - constants
+_CLEAR = f"UPDATE sessions SET missing_since = NULL, absences = 0 {_WANTED} AND missing_since IS NOT NULL"  # noqa: S608
+_ALIVE = f"UPDATE sessions SET unlisted_alive_at = ? {_WANTED}"  # noqa: S608 - constants
+_NOT_ALIVE = "UPDATE sessions SET unlisted_alive_at = NULL WHERE key IN (SELECT value FROM json_each(?))"
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A live session that a pass did not see."""
+class Unlisted:
+    """A live session that a pass did not list, as its row is at one moment; times as text of `clock.utc_text`."""
 
     key: int
     session_id: str
     source_session_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Absent:
-    """A missing session and its counted 404s."""
-
-    key: int
+    version: int
+    observed_at: str | None
+    missing_since: str | None
     absences: int
-    missing_since: datetime
+    missing_elapsed_ms: int | None
+
+    def is_as(self, other: Unlisted) -> bool:
+        """Whether nothing observed the session between the two moments."""
+        return (self.version, self.observed_at) == (other.version, other.observed_at)
 
 
-def mark(connection: Connection, keys: list[int], now: datetime) -> tuple[list[Candidate], list[str]]:
-    """Mark live sessions as missing.
+def unlisted(connection: Connection, progress: Progress, now: datetime) -> array[int]:
+    """Return the keys of the live sessions that the sweep of a pass has to explain, in ascending order.
 
-    Returns
-    -------
-    tuple[list[Candidate], list[str]]
-        All of them, and the ids of those that were not marked before.
+    These are the sessions that the pass did not see, without two kinds:
+
+    - An operation or a look-up has observed it since the pass began. An observation in the future does not count as
+      one: a clock was stepped, so the session is requested to be sure.
+    - It answered 200 within the last hour.
     """
-    wanted = "(SELECT value FROM json_each(?))"
-    found = connection.exec_driver_sql(
-        f"SELECT key, id, source_session_id, missing_since FROM sessions WHERE key IN {wanted}",  # noqa: S608
-        (json.dumps(keys),),
-    ).all()
-    newly = [row for row in found if row[3] is None]
-    set_back = utc_text(now + CLOCK_SLACK)
-    later = [row for row in found if row[3] is not None and row[3] > set_back]
-    connection.exec_driver_sql(
-        f"UPDATE sessions SET missing_since = ? WHERE key IN {wanted}",  # noqa: S608
-        (utc_text(now), json.dumps([row[0] for row in newly + later])),
+    alive = _alive_lately(connection, now)
+    if _explains_all(connection, progress, alive):
+        return array("q")
+    observed_at = sessions.c.observed_at
+    not_observed = sa.or_(observed_at.is_(None), observed_at < progress.started_at, observed_at > now + CLOCK_SLACK)
+    query = sa.select(sessions.c.key).where(sessions.c.deleted_at.is_(None), not_observed).order_by(sessions.c.key)
+    found = connection.execute(query.execution_options(yield_per=10_000)).scalars()
+    return array("q", (key for key in found if key not in progress.seen and key not in alive))
+
+
+def _alive_lately(connection: Connection, now: datetime) -> frozenset[int]:
+    """Return the live sessions that answered 200 within the last hour. A time in the future is not within it."""
+    alive_at = sessions.c.unlisted_alive_at
+    query = sa.select(sessions.c.key).where(
+        alive_at > now - ASK_ALIVE_AGAIN, alive_at <= now, sessions.c.deleted_at.is_(None)
     )
-    sources.refresh(connection, {row[2] for row in newly}, utc_text(now))
-    return [Candidate(*row[:3]) for row in found], [row[1] for row in newly]
+    return frozenset(connection.execute(query).scalars())
+
+
+def _explains_all(connection: Connection, progress: Progress, alive: frozenset[int]) -> bool:
+    """Whether every live session was seen or is alive, by counting: most passes need not read each row."""
+    tombstones = sa.select(sessions.c.key).where(sessions.c.deleted_at.is_not(None))
+    seen_tombstones = sum(key in progress.seen for key in connection.execute(tombstones).scalars())
+    not_seen = sum(key not in progress.seen for key in alive)
+    return live_count(connection) == len(progress.seen) - seen_tombstones + not_seen
+
+
+def read(connection: Connection, keys: Iterable[int]) -> list[Unlisted]:
+    """Return some sessions that are still live, by their keys."""
+    rows = raw.execute(connection, _SELECT, (json.dumps(list(keys)),)).fetchall()
+    return sorted((Unlisted(*row) for row in rows), key=lambda row: row.key)
+
+
+def mark(connection: Connection, rows: list[Unlisted], now: datetime, elapsed_ms: int) -> list[str]:
+    """Mark sessions as missing; return the ids of those that were not marked before.
+
+    The grace of a session that an earlier release marked starts now, because that release measured no time.
+    """
+    newly = [row for row in rows if row.missing_since is None]
+    unmeasured = [row for row in rows if row.missing_since is not None and row.missing_elapsed_ms is None]
+    keys = json.dumps([row.key for row in newly + unmeasured])
+    raw.execute(connection, _MARK, (utc_text(now), elapsed_ms, keys))
+    sources.refresh(connection, {row.source_session_id for row in newly}, utc_text(now))
+    return [row.session_id for row in newly]
+
+
+def count(connection: Connection, keys: Iterable[int], progress: Progress) -> list[Unlisted]:
+    """Count a 404 for sessions that are marked as missing, once in a pass; return their rows after it."""
+    wanted = list(keys)
+    raw.execute(connection, _COUNT, (progress.id, json.dumps(wanted), progress.id))
+    return [row for row in read(connection, wanted) if row.missing_since is not None]
 
 
 def clear(connection: Connection, keys: list[int], now: datetime) -> None:
-    """Take the mark, and the 404s counted so far, from missing sessions that a listing named after all."""
+    """Remove the mark, and the 404s counted so far, from sessions that exist."""
+    cleared = [row for row in read(connection, keys) if row.missing_since is not None]
+    if not cleared:
+        return
+    totals.hold(connection)
+    raw.execute(connection, _CLEAR, (json.dumps([row.key for row in cleared]),))
+    sources.refresh(connection, {row.source_session_id for row in cleared}, utc_text(now))
+
+
+def note_alive(connection: Connection, keys: list[int], now: datetime) -> None:
+    """Record that sessions that are not listed answered 200."""
+    raw.execute(connection, _ALIVE, (utc_text(now), json.dumps(keys)))
+
+
+def forget_alive(connection: Connection, seen: BitMap64, gone: frozenset[int]) -> None:
+    """Remove that record from sessions that are listed again, deleted, or reported as gone."""
+    query = sa.select(sessions.c.key, sessions.c.deleted_at.is_not(None).label("is_deleted"))
+    rows = connection.execute(query.where(sessions.c.unlisted_alive_at.is_not(None))).all()
+    keys = [row.key for row in rows if row.is_deleted or row.key in seen or row.key in gone]
     if keys:
-        totals.hold(connection)
-    for key in keys:
-        source_id = connection.execute(
-            sa.select(sessions.c.source_session_id)
-            .where(sessions.c.key == key, sessions.c.missing_since.is_not(None), sessions.c.deleted_at.is_(None))
-        ).scalar()  # fmt: skip
-        if source_id is not None:
-            connection.execute(sa.update(sessions).where(sessions.c.key == key).values(missing_since=None, absences=0))
-            sources.refresh(connection, {source_id}, utc_text(now))
+        raw.execute(connection, _NOT_ALIVE, (json.dumps(keys),))
 
 
-def listed(connection: Connection, progress: Progress, limit: int) -> list[str]:
-    """Return the ids of some live sessions that a pass has seen."""
-    query = (
-        sa.select(sessions.c.key, sessions.c.id)
-        .where(sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None))
-        .order_by(sessions.c.key.desc())
-    )
-    found = []
-    for key, session_id in connection.execute(query.execution_options(yield_per=1000)):
-        if key in progress.seen:
-            found.append(session_id)
-            if len(found) == limit:
-                break
+def listed(connection: Connection, progress: Progress, *, place: float, limit: int) -> list[Candidate]:
+    """Return live sessions that a pass has listed, as witnesses: up to `limit` on each side of a place in the table.
+
+    Parameters
+    ----------
+    place : float
+        From 0 (the session that was seen first) to 1 (the last).
+    """
+    columns = (sessions.c.key, sessions.c.id, sessions.c.source_session_id)
+    live = sa.select(*columns).where(sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None))
+    highest = connection.execute(sa.select(sa.func.max(sessions.c.key))).scalar() or 0
+    pivot = int(highest * place)
+    found: list[Candidate] = []
+    for query in (
+        live.where(sessions.c.key >= pivot).order_by(sessions.c.key),
+        live.where(sessions.c.key < pivot).order_by(sessions.c.key.desc()),
+    ):
+        on_this_side: list[Candidate] = []
+        for row in connection.execute(query.execution_options(yield_per=1000)):
+            if row.key in progress.seen:
+                on_this_side.append(Candidate(row.id, row.source_session_id))
+                if len(on_this_side) == limit:
+                    break
+        found += on_this_side
     return found
-
-
-def count(connection: Connection, keys: Iterable[int], progress: Progress, now: datetime) -> list[Absent]:
-    """Count a 404 for sessions that are still missing: once a pass, and none where something saw them meanwhile."""
-    wanted, counted = list(keys), []
-    for first in range(0, len(wanted), CHUNK):
-        still = (
-            sessions.c.key.in_(wanted[first : first + CHUNK]),
-            sessions.c.deleted_at.is_(None),
-            sessions.c.missing_since.is_not(None),
-            passes.not_observed(progress, now),
-        )
-        connection.execute(
-            sa.update(sessions)
-            .where(
-                *still,
-                sa.or_(sessions.c.absence_pass_id.is_(None), sessions.c.absence_pass_id != progress.id),
-            )
-            .values(absences=sessions.c.absences + 1, absence_pass_id=progress.id)
-        )
-        query = sa.select(sessions.c.key, sessions.c.absences, sessions.c.missing_since).where(*still)
-        counted += [Absent(*row) for row in connection.execute(query)]
-    return counted

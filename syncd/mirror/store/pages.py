@@ -1,22 +1,24 @@
-"""The pages of passes: the checkpoint's trail, and the means not to read again what has not changed.
+"""The pages of passes: what a pass has seen so far, and the means to recognize pages that have not changed.
 
-A page whose bytes are those of a page of the last complete pass, and whose sessions have not changed since in the
-mirror, says nothing new: it need not even be parsed. `ReadPage` is what is kept of such a page.
+If the bytes of a page are those of a page of the last complete pass, and its sessions have not changed in the mirror
+since, it says nothing new and is not even parsed. `ReadPage` is what is kept of each page. `pull.write_pages` and
+`passes` write pages, `pull.page_cache` reads them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from pyroaring import BitMap64
 
-from syncd.keyset import pack, unpack
 from syncd.mirror.db import raw
 from syncd.mirror.schema.tables import pages, passes
+from syncd.records.enums import PassState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
 
 DIGEST_BYTES = 16
 _INSERT = """
-INSERT INTO pages (pass_id, number, next_key, session_keys, quarantine_ids, digest, versions)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO pages (pass_id, number, next_key, sessions, unreadable, repeated, digest, versions)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
-# Not in WHERE: PostgreSQL, as long as it has no statistics, looks for live ones in an index of all that are live.
+# Not in WHERE: PostgreSQL, as long as it has no statistics, searches an index of all live sessions for them.
 _LISTED = (
     "SELECT count(*) FILTER (WHERE missing_since IS NULL AND deleted_at IS NULL), sum(version) FROM sessions WHERE key"
 )
@@ -38,26 +40,49 @@ _IN_LIST = f"{_LISTED} IN (SELECT value FROM json_each(?))"  # noqa: S608 - cons
 
 @dataclass(frozen=True, slots=True)
 class ReadPage:
-    """A page that was read, for its row.
+    """A page that was read, as its row stores it.
 
-    `digest` is there when the mirror holds just what the page says; `versions` is then the sum of the versions of its
-    sessions: versions only grow, so that the sum stays the same as long as none of them changes.
+    Parameters
+    ----------
+    sessions : BitMap64
+        The keys of its sessions.
+    unreadable, repeated : BitMap64
+        Rows of the quarantine: see `passes.MetItems`.
+    digest : bytes | None
+        None if the mirror does not contain exactly what the page says.
+    versions : int
+        The sum of the versions of its sessions. Versions only grow: the sum is the same as long as none changes.
     """
 
     next_key: str | None
-    session_keys: array[int]
-    quarantine_ids: Sequence[int]
+    sessions: BitMap64
+    unreadable: BitMap64
+    repeated: BitMap64
     digest: bytes | None
     versions: int
 
 
-def digest(body: bytes) -> bytes:
-    """Return what tells a page's bytes from all others."""
-    return hashlib.sha256(body).digest()[:DIGEST_BYTES]  # most processors do this one in hardware
+def digest(body: bytes, reader: bytes) -> bytes:
+    """Return the digest of a page as one reader reads it (`records.parse.reader_of`)."""
+    found = hashlib.sha256(reader)  # most processors compute this one in hardware
+    found.update(body)
+    return found.digest()[:DIGEST_BYTES]
+
+
+def pack(numbers: Iterable[int]) -> bytes:
+    """Write numbers for a row of `pages`: runs of neighbours, as most pages have them, take a few bytes."""
+    bitmap = BitMap64(numbers)
+    bitmap.run_optimize()
+    return bitmap.serialize()
+
+
+def unpack(data: bytes) -> BitMap64:
+    """Read what `pack` wrote."""
+    return BitMap64.deserialize(data)
 
 
 def insert(connection: Connection, pass_id: int, first_number: int, read: Sequence[ReadPage]) -> None:
-    """Write the rows of pages that follow each other."""
+    """Write the rows of successive pages."""
     raw.executemany(
         connection,
         _INSERT,
@@ -66,7 +91,7 @@ def insert(connection: Connection, pass_id: int, first_number: int, read: Sequen
                 pass_id,
                 number,
                 page.next_key,
-                *map(pack, (page.session_keys, page.quarantine_ids)),
+                *map(pack, (page.sessions, page.unreadable, page.repeated)),
                 page.digest,
                 page.versions,
             )
@@ -75,39 +100,53 @@ def insert(connection: Connection, pass_id: int, first_number: int, read: Sequen
     )
 
 
+def newest_complete(connection: Connection) -> int:
+    """Return the id of the newest complete pass, whose pages are kept; 0 if there is none."""
+    query = sa.select(sa.func.max(passes.c.id)).where(passes.c.state == PassState.COMPLETE)
+    return connection.execute(query).scalar() or 0
+
+
 def digests(connection: Connection) -> tuple[int, dict[bytes, int]]:
     """Return the last complete pass and the number of each of its pages by digest."""
-    newest = connection.execute(sa.select(sa.func.max(passes.c.id)).where(passes.c.state == "complete")).scalar() or 0
+    newest = newest_complete(connection)
     query = sa.select(pages.c.digest, pages.c.number).where(pages.c.pass_id == newest, pages.c.digest.is_not(None))
-    return newest, {row[0]: row[1] for row in connection.execute(query)}
+    return newest, {row.digest: row.number for row in connection.execute(query)}
 
 
 def window(connection: Connection, pass_id: int, first: int, count: int) -> dict[int, ReadPage]:
-    """Return some pages of a pass that follow each other, by their numbers."""
-    columns = (pages.c.number, pages.c.next_key, pages.c.session_keys, pages.c.digest, pages.c.versions)
-    query = sa.select(*columns).where(pages.c.pass_id == pass_id, pages.c.number.between(first, first + count - 1))
-    return {
-        number: ReadPage(next_key, unpack(keys), (), mark, versions)
-        for number, next_key, keys, mark, versions in connection.execute(query)
-    }
+    """Return successive pages of a pass by their numbers."""
+    query = sa.select(pages).where(pages.c.pass_id == pass_id, pages.c.number.between(first, first + count - 1))
+    return {row.number: _read(row) for row in connection.execute(query)}
 
 
-def unchanged(connection: Connection, page: ReadPage, suspects: frozenset[int] = frozenset()) -> bool:
-    """Whether the sessions of a page are all live, listed, and of the versions that they had then.
+def of_pass(connection: Connection, pass_id: int) -> Iterable[ReadPage]:
+    """Yield all pages of a pass in their order, in bounded memory."""
+    query = sa.select(pages).where(pages.c.pass_id == pass_id).order_by(pages.c.number)
+    return map(_read, connection.execute(query.execution_options(yield_per=100)))
+
+
+def _read(row: sa.Row[tuple[object, ...]]) -> ReadPage:
+    return ReadPage(
+        row.next_key, unpack(row.sessions), unpack(row.unreadable), unpack(row.repeated), row.digest, row.versions
+    )
+
+
+def unchanged(connection: Connection, page: ReadPage, suspects: BitMap64) -> bool:
+    """Whether the sessions of a page are all live, listed, and of the same versions as when it was read.
 
     Parameters
     ----------
-    suspects : frozenset[int]
-        Sessions of which something is in quarantine: a page that has one must be read, for it may resolve that.
+    suspects : BitMap64
+        Sessions with an item in quarantine: a page that has one is read, because it may resolve the item.
     """
-    keys = page.session_keys
+    keys = page.sessions
     if not suspects.isdisjoint(keys):
         return False
     if not keys:
         return True
-    first, last = min(keys), max(keys)
+    first, last = keys.min(), keys.max()
     if last - first + 1 == len(keys):
         found = raw.execute(connection, _IN_RANGE, (first, last))
     else:
-        found = raw.execute(connection, _IN_LIST, (json.dumps(keys.tolist()),))
+        found = raw.execute(connection, _IN_LIST, (json.dumps(list(keys)),))
     return bool(found.fetchone() == (len(keys), page.versions))

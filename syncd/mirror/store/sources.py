@@ -12,9 +12,9 @@ from syncd.clock import read_utc_text
 from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import is_postgresql, json_columns
 from syncd.mirror.db.lossy_text import lossy_text, text_value
-from syncd.mirror.schema.tables import operations, sessions, source_sessions
+from syncd.mirror.schema.tables import ACTIVE, operations, sessions, source_sessions
 from syncd.mirror.schema.types import moment
-from syncd.records.parse import ID, SOURCE, Row
+from syncd.records.fields import SessionRow
 from syncd.rules.sources import SourceState, source_state
 
 if TYPE_CHECKING:
@@ -80,20 +80,21 @@ class Link:
     note: str | None
 
 
-def link_new(connection: Connection, rows: Sequence[Row], first_key: int, now: str) -> list[Link]:
+def link_new(connection: Connection, rows: Sequence[SessionRow], first_key: int, now: str) -> list[Link]:
     """Link the source ids of sessions that were just inserted with keys from `first_key` on.
 
     The one of a create is known, from its operation. Those of a page are mostly new to the mirror too and need one
     statement; only when some were known are they looked at one by one.
     """
-    if len(rows) == 1 and (source_id := rows[0][SOURCE]) is not None:
-        parameters = (rows[0][ID], now, source_id, source_id, first_key)
+    if len(rows) == 1:
+        source_id = rows[0].source_session_id
+        parameters = (rows[0].id, now, source_id, source_id, first_key)
         if raw.execute(connection, _LINK_ONE, parameters).rowcount == 1:
-            return [Link(source_id, "linked", rows[0][ID], None)]
+            return [Link(source_id, "linked", rows[0].id, None)]
     inserted = raw.execute(connection, _LINK_NEW, (now, first_key)).rowcount
     if inserted == len(rows):
         return []
-    return refresh(connection, {row[SOURCE] or "" for row in rows}, now)
+    return refresh(connection, {row.source_session_id for row in rows}, now)
 
 
 def _lock(connection: Connection, source_ids: Sequence[str]) -> None:
@@ -178,7 +179,7 @@ def to_ask(connection: Connection, *, checked_before: datetime, limit: int, afte
     operation is busy with is left to the operation.
     """
     # the states stand in the text as they stand in the partial indexes, so that SQLite sees that those serve
-    active = sa.text("operations.state IN ('pending', 'running', 'unknown', 'dead')")
+    active = sa.text(f"operations.{ACTIVE}")
     busy = (
         sa.exists()
         .where(operations.c.source_session_id == source_sessions.c.source_session_id)

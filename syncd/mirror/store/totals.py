@@ -19,6 +19,8 @@ from syncd.mirror.db.dialects import by_dialect, do_nothing
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+SKIPPED_NUMBERS = 1_000_000_000
+"""More than the versions that can be written after a backup was made."""
 _RESERVE = """
 INSERT INTO mirror_totals AS t (id, last_seq, live_sessions, deleted_sessions) VALUES (1, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET last_seq = t.last_seq + excluded.last_seq,
@@ -45,6 +47,15 @@ def reserve(connection: Connection, versions: int, *, live: int = 0, deleted: in
     """
     row = raw.execute(connection, _RESERVE, (versions, live, deleted)).fetchone()
     return int(row[0]) - versions + 1
+
+
+def skip_numbers(connection: Connection) -> None:
+    """Continue with numbers that no version had before, in a database that was set back to a backup.
+
+    A reader of the change feed has already read numbers that the backup does not know. If they were given again, it
+    would miss the versions that have them.
+    """
+    reserve(connection, SKIPPED_NUMBERS)
 
 
 def _lock(connection: Connection) -> None:

@@ -11,10 +11,12 @@ from syncd.mirror.db.lossy_text import lossy_text
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+_NOT_HELD = "key NOT IN (SELECT session_key FROM hold_sessions) AND"
+"""Albert answers 404 for a session of a hold that is in force, or did when a pass was held."""
 _HIGHEST = "SELECT max(key) FROM sessions"
 _ALIVE = "SELECT id, source_session_id FROM sessions WHERE deleted_at IS NULL AND missing_since IS NULL AND"
-_FROM = f"{_ALIVE} key >= ? ORDER BY key LIMIT ?"
-_BEFORE = f"{_ALIVE} key < ? ORDER BY key DESC LIMIT ?"
+_FROM = f"{_ALIVE} {{}} key >= ? ORDER BY key LIMIT ?"
+_BEFORE = f"{_ALIVE} {{}} key < ? ORDER BY key DESC LIMIT ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,9 @@ class Candidate:
 def candidates(connection: Connection, *, place: float, limit: int) -> list[Candidate]:
     """Return live, listed sessions: up to `limit` on each side of a place in the table.
 
+    Sessions of a hold are returned only if there are no others. If Albert knows none of the mirror's sessions, all are
+    in one hold, and then none of them answers: a 404 is not believed.
+
     Parameters
     ----------
     place : float
@@ -35,10 +40,14 @@ def candidates(connection: Connection, *, place: float, limit: int) -> list[Cand
         different sessions, so that a few deleted ones cannot be the only answer.
     """
     pivot = int((raw.execute(connection, _HIGHEST).fetchone()[0] or 0) * place)
+    return _around(connection, pivot, limit, _NOT_HELD) or _around(connection, pivot, limit, "")
+
+
+def _around(connection: Connection, pivot: int, limit: int, condition: str) -> list[Candidate]:
     with lossy_text(connection):
         rows = [
             row
             for statement in (_FROM, _BEFORE)
-            for row in raw.execute(connection, statement, (pivot, limit)).fetchall()
+            for row in raw.execute(connection, statement.format(condition), (pivot, limit)).fetchall()
         ]
     return [Candidate(*row) for row in rows]

@@ -1,4 +1,4 @@
-"""`syncd backup`: one snapshot, whole, and in its place in one step, while others write."""
+"""`syncd backup`: one verified snapshot, put in place by one rename while other programs write."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
@@ -19,11 +20,17 @@ from click.testing import CliRunner
 
 from syncd.cli import cli
 from syncd.errors import DatabaseUnusableError, SyncdError, UsageError
-from syncd.mirror.copy import backup
-from syncd.mirror.copy.backup import copy
+from syncd.mirror.copy import backup, files
+from syncd.mirror.copy.backup import Backup, back_up
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
+
+NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+
+
+def copy(database: Path, target: Path, mode: int | None = None) -> Backup:
+    return back_up(database, target, now=NOW, mode=mode)
 
 
 @pytest.fixture
@@ -83,16 +90,16 @@ def test_copy_is_one_snapshot_while_another_program_writes(
     target = tmp_path / "copy.db"
     seen = 0
     for _ in range(5):
+        writer.clear()
+        assert writer.wait(20)  # something new is there to copy
         copied = copy(mirror, target)
         assert rows(target) == copied.rows["source_sessions"] > seen
         assert rows(target, "source_session_id LIKE 'a-%'") == rows(target, "source_session_id LIKE 'b-%'")
         seen = copied.rows["source_sessions"]
-    assert writer.is_set()
 
 
-def test_copy_is_for_its_owner_alone_and_is_one_file(mirror: Path, tmp_path: Path) -> None:
-    target = tmp_path / "copies" / "copy.db"
-    target.parent.mkdir()
+def test_copy_is_private_and_one_file_in_a_folder_that_is_made(mirror: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copies" / "weekly" / "copy.db"
     old = os.umask(0)
     try:
         copied = copy(mirror, target)
@@ -118,7 +125,7 @@ def test_reader_of_the_old_copy_keeps_it_while_a_new_one_takes_its_place(mirror:
 
 
 @pytest.mark.parametrize("name", ["syncd.db", "syncd.db-wal", "syncd.db-shm", "syncd.db.lock", "sub/../syncd.db"])
-def test_mirror_itself_is_never_overwritten(mirror: Path, tmp_path: Path, name: str) -> None:
+def test_mirror_itself_is_not_overwritten(mirror: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "sub").mkdir()
     with pytest.raises(UsageError, match="is the mirror itself"):
         copy(mirror, tmp_path / name)
@@ -147,7 +154,7 @@ def test_copy_that_fails_leaves_the_old_one_and_nothing_half_made(
     before = target.read_bytes()
     good = backup._copy_snapshot
     monkeypatch.setattr(backup, "_copy_snapshot", lambda *paths: {**good(*paths), "source_sessions": 7})
-    with pytest.raises(DatabaseUnusableError, match="does not hold what was read"):
+    with pytest.raises(DatabaseUnusableError, match="does not contain the rows"):
         copy(mirror, target)
     assert target.read_bytes() == before
     assert {one.name for one in tmp_path.iterdir()} <= {"copy.db", "syncd.db", "syncd.db-wal", "syncd.db-shm"}
@@ -164,28 +171,81 @@ def test_damaged_mirror_makes_no_backup(mirror: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "copy.db").exists()
 
 
-def test_folder_that_is_not_there_is_said(mirror: Path, tmp_path: Path) -> None:
-    with pytest.raises(SyncdError, match=r"nowhere.*No such file or directory"):
-        copy(mirror, tmp_path / "nowhere" / "copy.db")
+def test_folder_that_cannot_be_made_is_named(mirror: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SyncdError, match=r"no backup was made: .*/file: File exists"):
+        copy(mirror, tmp_path / "file" / "copy.db")
 
 
-def test_postgresql_is_left_to_its_own_tool(tmp_path: Path) -> None:
+def test_mode_is_that_of_the_option_then_that_of_the_old_file(mirror: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy.db"
+
+    def mode_after(mode: int | None) -> int:
+        copy(mirror, target, mode)
+        return stat.S_IMODE(target.stat().st_mode)
+
+    assert mode_after(0o640) == 0o640
+    assert mode_after(None) == 0o640
+    target.chmod(0o644)
+    assert mode_after(None) == 0o644
+    assert mode_after(0o600) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another group")
+def test_replaced_copy_keeps_its_owner_and_group(mirror: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy.db"
+    copy(mirror, target, 0o640)
+    os.chown(target, 4321, 1234)
+    copy(mirror, target)
+    found = target.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (4321, 1234, 0o640)
+
+
+def test_copy_is_marked_and_the_mirror_is_not(mirror: Path, tmp_path: Path) -> None:
+    def copied_at(path: Path) -> list[tuple[str | None, str | None]]:
+        with closing(sqlite3.connect(path)) as connection:
+            return connection.execute("SELECT copied_at, origin FROM mirror_identity").fetchall()
+
+    copy(mirror, tmp_path / "unused.db")
+    assert copied_at(tmp_path / "unused.db") == [("2026-06-01T12:00:00.000000Z", None)]
+    assert copied_at(mirror) == []
+    with closing(sqlite3.connect(mirror)) as connection, connection:
+        connection.execute("INSERT INTO mirror_identity (id, origin) VALUES (1, 'https://a.example')")
+    copy(mirror, tmp_path / "used.db")
+    assert copied_at(tmp_path / "used.db") == [("2026-06-01T12:00:00.000000Z", "https://a.example")]
+    assert copied_at(mirror) == [(None, "https://a.example")]
+
+
+def test_schema_without_a_place_for_the_mark_can_be_copied(mirror: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(mirror)) as connection, connection:
+        connection.execute("DROP TABLE mirror_identity")
+    assert copy(mirror, tmp_path / "copy.db").rows["source_sessions"] == 200
+
+
+@pytest.mark.parametrize("mode", ["640x", "8", "0888", "u=rw", "1777", "040", "000"])
+def test_mode_that_is_not_octal_or_that_its_owner_cannot_read_is_a_usage_error(tmp_path: Path, mode: str) -> None:
+    done = CliRunner().invoke(cli, ["backup", str(tmp_path / "x.db"), "--mode", mode])
+    assert done.exit_code == 2
+    assert "not a mode" in done.output
+
+
+def test_message_on_postgresql_names_pg_dump(tmp_path: Path) -> None:
     environment = {"SYNCD_DATABASE_URL": "postgresql+asyncpg://somebody@localhost/none"}
     done = CliRunner().invoke(cli, ["backup", str(tmp_path / "x.db")], env=environment)
     assert isinstance(done.exception, UsageError)
     assert "pg_dump" in str(done.exception)
 
 
-def test_two_backups_to_one_file_at_once_are_both_whole(
+def test_two_concurrent_backups_to_one_file_are_both_complete(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "copies" / "copy.db"
     target.parent.mkdir()
-    real = backup._sync
+    real = files.sync
     during: list[Path] = []
 
     def sync(path: Path) -> None:
-        if not during:  # the first one's copy is verified; another begins, and fails, before it is in its place
+        if not during:  # the first copy is verified; a second backup starts, and fails, before the first is in place
             during.append(path)
             with monkeypatch.context() as patch:
                 patch.setattr(backup, "_copy_snapshot", lambda *_: {})
@@ -193,19 +253,19 @@ def test_two_backups_to_one_file_at_once_are_both_whole(
                     copy(mirror, target)
         real(path)
 
-    monkeypatch.setattr(backup, "_sync", sync)
+    monkeypatch.setattr(backup, "sync", sync)
     copy(mirror, target)
     assert rows(target) == 200
     assert [one.name for one in target.parent.iterdir()] == ["copy.db"]
 
 
-def test_what_a_killed_backup_left_is_removed_by_the_next(mirror: Path, tmp_path: Path) -> None:
+def test_file_that_a_killed_backup_left_is_removed_by_the_next_one(mirror: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copies"
     folder.mkdir()
     die = (
-        "import os, pathlib, signal, sys\nfrom syncd.mirror.copy import backup\n"
+        "import datetime, os, pathlib, signal, sys\nfrom syncd.mirror.copy import backup\n"
         "backup._verify = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "backup.copy(*map(pathlib.Path, sys.argv[1:]))"
+        "backup.back_up(*map(pathlib.Path, sys.argv[1:]), now=datetime.datetime.now(datetime.UTC))"
     )
     done = subprocess.run([sys.executable, "-c", die, mirror, folder / "monday.db"], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -214,7 +274,7 @@ def test_what_a_killed_backup_left_is_removed_by_the_next(mirror: Path, tmp_path
     assert [one.name for one in folder.iterdir()] == ["tuesday.db"]
 
 
-def test_what_is_no_database_is_not_replaced(mirror: Path, tmp_path: Path) -> None:
+def test_file_that_is_not_a_database_is_not_replaced(mirror: Path, tmp_path: Path) -> None:
     notes, pipe = tmp_path / "notes.txt", tmp_path / "pipe"
     notes.write_text("mine")
     os.mkfifo(pipe)
@@ -227,7 +287,7 @@ def test_what_is_no_database_is_not_replaced(mirror: Path, tmp_path: Path) -> No
         copy(mirror, tmp_path / ("x" * 300))
 
 
-def test_a_link_is_followed(mirror: Path, tmp_path: Path) -> None:
+def test_link_is_followed(mirror: Path, tmp_path: Path) -> None:
     link, real = tmp_path / "latest.db", tmp_path / "monday.db"
     link.symlink_to(real)
     for _ in range(2):

@@ -17,7 +17,7 @@ from syncd.mirror.db import postgresql as postgres_module
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.privileges import _unfit, require_rights
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views, operations
 from tests.helpers.postgres_server import PostgresServer, in_thread
 from tests.helpers.replicas import ROOT, bare_environment
 from tests.helpers.tcp_proxy import proxied
@@ -45,7 +45,7 @@ async def test_commit_whose_answer_was_lost_is_not_done_twice(postgres: Postgres
             (operation_id,) = await database.write(lambda c: operations.enqueue(c, [CREATE]))
             assert proxy.cuts == 1
             assert await count(database) == 1
-            row = await database.read(lambda c: operations.get(c, operation_id))
+            row = await database.read(lambda c: operation_views.get(c, operation_id))
             assert row is not None
             assert row["source_session_id"] == "s"
 

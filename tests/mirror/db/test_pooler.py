@@ -20,7 +20,7 @@ from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db import leader
 from syncd.mirror.db.change_feed import NotifyFeed
 from syncd.mirror.db.database import Database
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views, operations
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.helpers.postgres_server import PostgresServer, _die_with_parent, _unprivileged, free_port, in_thread
 from tests.helpers.replicas import ROOT, bare_environment, fleet, until
@@ -108,7 +108,7 @@ async def test_statements_of_many_that_share_few_sessions_do_not_meet(pooler: Po
         async def work(database: Database, number: int) -> None:
             source = f"{number}"
             (added,) = await database.write(lambda c: operations.enqueue(c, [row | {"source_session_id": source}]))
-            found = await database.read(lambda c: operations.get(c, added))
+            found = await database.read(lambda c: operation_views.get(c, added))
             assert found is not None
             assert found["source_session_id"] == source
 

@@ -15,7 +15,7 @@ from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.db import retries as retries_module
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.retries import Failure, Failures, Retries, work_name
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views, operations
 from tests.helpers.postgres_server import PostgresServer, in_thread
 
 BUSY = DatabaseBusyError("busy")
@@ -122,7 +122,7 @@ def test_another_error_begins_a_new_count_and_other_work_has_its_own() -> None:
 
 
 def test_work_is_named_by_its_function() -> None:
-    assert work_name(operations.counts) == "operations.counts"
+    assert work_name(operation_views.counts) == "operation_views.counts"
     assert work_name(partial(operations.claim, limit=1)) == "operations.claim"
     assert work_name(lambda _: None) == "test_retries.test_work_is_named_by_its_function"
 
@@ -145,7 +145,7 @@ async def test_permanent_error_of_a_server_is_reported_until_it_is_fixed(
     row = {"kind": "delete", "session_id": "SES1"}
 
     def enqueue(connection: sa.Connection) -> list[int]:
-        return operations.enqueue(connection, [row])
+        return [*operations.enqueue(connection, [row])]
 
     async with (
         Database(url, retries=Retries(failures=failures)) as database,
@@ -157,7 +157,7 @@ async def test_permanent_error_of_a_server_is_reported_until_it_is_fixed(
         (failure,) = database.failures.repeated()
         assert failure.work.startswith("test_retries.test_permanent_error")
         assert "temp_file_limit" in failure.error
-        assert await database.read(operations.counts)  # other work, which succeeds, does not hide it
+        assert await database.read(operation_views.counts)  # other work, which succeeds, does not hide it
         assert database.failures.repeated() != []
         await in_thread(lambda: postgres.sql("DROP TRIGGER refuses ON operations", str(url.database)))
         with anyio.fail_after(20):

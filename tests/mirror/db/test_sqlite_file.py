@@ -6,6 +6,7 @@ import ast
 import errno
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
-from syncd.mirror.copy.backup import copy
+from syncd.mirror.copy.backup import back_up
 from syncd.mirror.db import sqlite_file
 from syncd.mirror.db.daemon_lock import daemon_lock, require_free
 from syncd.mirror.db.database import Database
@@ -35,7 +36,7 @@ def hold(path: Path) -> None:
 
 OPENERS: list[Callable[[Path], Any]] = [
     lambda path: Database(url_of(path)),
-    lambda path: copy(path, path.with_name("copy.db")),
+    lambda path: back_up(path, path.with_name("copy.db"), now=datetime.now(UTC)),
     hold,
 ]
 

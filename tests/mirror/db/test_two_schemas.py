@@ -17,7 +17,7 @@ from syncd.mirror.db.change_feed import NotifyFeed
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import enums, migrate
 from syncd.mirror.schema.privileges import require_rights
-from syncd.mirror.store import operations
+from syncd.mirror.store import operation_views, operations
 from tests.helpers.postgres_server import PostgresServer, engine_of, in_thread
 
 NOW = datetime(2031, 6, 1, 12, 0, tzinfo=UTC)
@@ -56,7 +56,7 @@ async def test_each_tenant_has_a_leader_and_a_queue_of_its_own(tenants: tuple[sa
         await other.require()
 
     def claim(connection: sa.Connection) -> list[str | None]:
-        found = operations.claim(connection, now=NOW, owner="me", lease=60, limit=10)
+        found = operations.claim(connection, now=NOW, owner="me", lease=60, limit=10).operations
         return [operation.source_session_id for operation in found]
 
     async with Database(tenants[0], busy_timeout=10) as a, Database(tenants[1], busy_timeout=10) as b:
@@ -65,7 +65,7 @@ async def test_each_tenant_has_a_leader_and_a_queue_of_its_own(tenants: tuple[sa
         async with engine_of(a).connect() as connection, connection.begin():
             assert await connection.run_sync(claim) == ["s"]
             assert await b.write(claim) == ["s"]
-        assert await b.read(operations.counts) == dict.fromkeys(enums.OPERATIONS, 0) | {"running": 1}
+        assert await b.read(operation_views.counts) == dict.fromkeys(enums.OPERATIONS, 0) | {"running": 1}
 
 
 async def test_what_one_tenant_inserts_wakes_that_tenant_alone(tenants: tuple[sa.URL, sa.URL]) -> None:

@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db.sqlite import sync_engine
 from syncd.mirror.db.sqlite_module import sqlite3
-from syncd.mirror.schema import enums, migrate, tables
+from syncd.mirror.schema import enums, migrate, revisions, tables
 from syncd.mirror.schema.revisions import HEAD, REVISIONS
 from syncd.mirror.schema.types import UtcDateTime
 
@@ -37,7 +37,7 @@ def test_the_schema_comes_up_from_empty_and_a_second_time_changes_nothing(engine
         migrate.require_head(connection)
 
 
-NUMBERED = (tables.sessions, tables.passes, tables.quarantine, tables.operations, tables.operator_actions)
+NUMBERED = (tables.sessions, tables.passes, tables.holds, tables.quarantine, tables.operations, tables.operator_actions)
 
 
 def test_tables_and_migrations_say_the_same(engine: sa.Engine) -> None:
@@ -94,7 +94,7 @@ def test_every_table_is_strict(engine: sa.Engine) -> None:
 
 def test_the_known_revisions_are_those_of_the_files() -> None:
     found = {}
-    for path in (migrate.scripts() / "versions").glob("*.py"):
+    for path in (revisions.scripts() / "versions").glob("*.py"):
         text = path.read_text()
         revision = re.search(r'^revision = "(.+)"$', text, re.MULTILINE)
         before = re.search(r'^down_revision = (?:"(.+)"|None)$', text, re.MULTILINE)

@@ -45,7 +45,8 @@ async def test_every_table_view_and_column_has_its_comment_and_native_type(postg
     assert types["extra"] == "jsonb"
     identities = {key for key, row in columns.items() if row[5] == b"d"}
     assert identities == {
-        ("operations", "id"), ("operator_actions", "id"), ("passes", "id"), ("quarantine", "id"), ("sessions", "key"),
+        ("holds", "id"), ("operations", "id"), ("operator_actions", "id"), ("passes", "id"), ("quarantine", "id"),
+        ("sessions", "key"),
     }  # fmt: skip
 
 

@@ -14,13 +14,22 @@ import sqlalchemy as sa
 
 from syncd.mirror.db.change_feed import NotifyFeed
 from syncd.mirror.db.database import Database
-from syncd.mirror.schema import tables
-from syncd.mirror.store import operations, operations_pg, pages, passes, sessions, sessions_pg, sources
-from syncd.mirror.store.passes import PassLostError
+from syncd.mirror.store import (
+    operation_views,
+    operations,
+    pages,
+    passes,
+    sessions,
+    sessions_postgresql,
+    sources,
+)
+from syncd.mirror.store.passes import COMPLETE, PassLostError
 from syncd.mirror.store.sessions import Observation
-from syncd.records.parse import Row
+from syncd.mirror.store.sessions_postgresql import PostgresqlSessions
+from syncd.records.fields import SESSIONS, SessionRow
 from tests.helpers.harness import world
 from tests.helpers.postgres_server import engine_of
+from tests.helpers.rows import session_row
 
 pytestmark = pytest.mark.both_databases
 
@@ -41,8 +50,10 @@ async def there(postgres_url: str) -> AsyncIterator[Database]:
         yield database
 
 
-def session(session_id: str, name: str, *, source: str | None = None, at: str | None = None, extra: str = "{}") -> Row:
-    return (session_id, name, None, source or f"s-{session_id}", *[None] * 10, at, extra)
+def session(
+    session_id: str, name: str, *, source: str | None = None, at: str | None = None, extra: str = "{}"
+) -> SessionRow:
+    return session_row(session_id, name=name, source_session_id=source or f"s-{session_id}", updated_at=at, extra=extra)
 
 
 async def names(database: Database) -> dict[str, str]:
@@ -113,7 +124,7 @@ async def waits_for_a_lock(database: Database) -> None:
 
 def claim(connection: sa.Connection, limit: int = 10) -> list[int]:
     found = operations.claim(connection, now=NOW + timedelta(hours=1), owner="me", lease=60, limit=limit)
-    return [one.id for one in found]
+    return [one.id for one in found.operations]
 
 
 def create(source: str) -> dict[str, str]:
@@ -167,7 +178,7 @@ async def test_not_before_of_any_program_is_honoured(here: Database) -> None:
     assert tuple(found) == ("2026-06-01T13:30:00.000000Z",) * 2
     later = NOW + timedelta(hours=2)
     claimed = await here.write(lambda c: operations.claim(c, now=later, owner="me", lease=60, limit=1))
-    assert len(claimed) == 1
+    assert len(claimed.operations) == 1
 
 
 async def test_claims_of_one_key_at_once_get_one_of_its_operations(here: Database, there: Database) -> None:
@@ -190,8 +201,8 @@ async def test_leader_that_was_cut_off_writes_nothing_to_a_pass_that_was_taken_u
     with pytest.raises(PassLostError):
         await here.write(lambda c: passes.check(c, old))
     with pytest.raises(PassLostError):
-        await here.write(lambda c: passes.finish(c, old, "complete", now=NOW))
-    await there.write(lambda c: passes.finish(c, new, "complete", now=NOW))
+        await here.write(lambda c: passes.finish(c, old, COMPLETE, now=NOW))
+    await there.write(lambda c: passes.finish(c, new, COMPLETE, now=NOW))
 
 
 async def test_two_that_begin_a_pass_at_once_begin_one(here: Database, there: Database) -> None:
@@ -308,32 +319,9 @@ async def test_the_queue_can_read_every_time_that_was_let_in(here: Database, giv
     insert = f"INSERT INTO operations ({columns}) VALUES ({values})"
     await here.write(lambda c: c.exec_driver_sql(insert))
     await here.read(lambda c: operations.next_due(c, after=NOW))
-    (row,) = await here.read(lambda c: operations.listing(c, state=None, limit=1))
+    (row,) = await here.read(lambda c: operation_views.listing(c, state=None, limit=1))
     assert row["not_before"].tzinfo is not None
     assert len(await here.write(claim)) == (given in {"-infinity", "4713-01-01 BC", "2026-06-01T12:00+05:45"})
-
-
-@pytest.mark.parametrize("analyzed", [False, True])
-async def test_claim_reads_the_first_of_20000_rows_in_the_order_of_an_index(here: Database, analyzed: bool) -> None:
-    rows = [{"kind": "create", "source_session_id": f"s-{number}", "name": "n"} for number in range(20_000)]
-    await here.write(lambda c: c.execute(sa.insert(tables.operations), rows).close())
-    if analyzed:
-        await here.write(lambda c: c.exec_driver_sql("ANALYZE operations"))
-
-    def work(connection: sa.Connection) -> list[str]:
-        at = "2031-01-01T00:00:00.000000Z"
-        due = ("pending", at, at, 16)
-        held = [json.dumps([value] * 3) for value in ("1", "running", "1", "1")]
-        asked = [
-            (operations._DUE_AND_FREE, (*due, "pending", at, 16, 16)),
-            (operations_pg.CLAIM, (at, "me", *held, [1, 2, 3])),
-        ]
-        return [row[0] for text, values in asked for row in connection.exec_driver_sql(f"EXPLAIN {text}", values)]
-
-    plan = await here.write(work)
-    fresh = plan[next(number for number, step in enumerate(plan) if "CTE fresh" in step) :]
-    assert [step for step in plan if "Seq Scan on operations" in step] == []
-    assert [step for step in fresh if "Sort" in step] == []
 
 
 @pytest.mark.parametrize("analyzed", [False, True])
@@ -350,15 +338,16 @@ async def test_page_of_a_mirror_of_8000_is_looked_up_by_its_indexes(here: Databa
     def work(connection: sa.Connection) -> list[str]:
         at, keys = "2031-01-01T00:00:00.000000Z", [1, 2, 3]
         texts = [json.dumps([value] * 3) for value in ("1", "1", at)]
-        written = ("1", "updated", at, "1", "[]", *[None] * (len(tables.CONTENT) - 1), "{}")
+        width, statements = len(SESSIONS.columns), PostgresqlSessions(SESSIONS)
+        written = ("1", "updated", at, "1", "[]", *[None] * (width - 1), "{}")
         content = [json.dumps([value] * 3) for value in written]
         asked = [
             (sources._CARRIERS_OF_EACH, (json.dumps(["src-1"] * 100),)),
-            (sessions_pg._INSERT, (at, None, None, 100, *[json.dumps(["x"] * 100)] * len(tables.CONTENT))),
-            (sessions_pg._KNOWN, (json.dumps(["SES1"] * 100), json.dumps(["{}"] * 100))),
-            (sessions_pg._LOCK, (*texts, keys)),
-            (sessions_pg._ARCHIVE, (texts[0], texts[2], keys)),
-            (sessions_pg._UPDATE, (None, None, keys, *content)),
+            (statements._insert, (at, None, None, 100, *[json.dumps(["x"] * 100)] * width)),
+            (statements._stored, (json.dumps(["SES1"] * 100), json.dumps(["{}"] * 100))),
+            (sessions_postgresql._LOCK, (*texts, keys)),
+            (statements._archive, (texts[0], texts[2], keys)),
+            (statements._update, (None, None, keys, *content)),
             (pages._IN_RANGE, (1, 100)),
         ]
         return [row[0] for text, values in asked for row in connection.exec_driver_sql(f"EXPLAIN {text}", values)]

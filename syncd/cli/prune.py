@@ -1,0 +1,78 @@
+"""`syncd prune`: old rows are deleted while the daemon runs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from syncd.cli.common import as_json_option, by_option, print_json, run, takes_settings
+from syncd.durations import parse_duration
+from syncd.errors import UsageError
+
+if TYPE_CHECKING:
+    from syncd.mirror.db.database import Database
+    from syncd.settings import Loaded, Settings
+
+
+class Age(click.ParamType[float]):
+    """A duration such as `90d` or `12h`; read as seconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:  # noqa: ANN401
+        """Read the duration."""
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(f"{str(value)!r} {error}, such as 90d", param, context)
+
+
+@click.command(short_help="Delete old operations, passes and resolved items.")
+@click.option("--older-than", "age", type=Age(), required=True, metavar="AGE", help="Such as 90d or 36h; at least 1d.")
+@click.option("--history", is_flag=True, help="Delete old versions of sessions, too: the history then begins later.")
+@click.option("--dry-run", is_flag=True, help="Delete nothing; print how many rows are old.")
+@by_option
+@as_json_option
+@takes_settings()
+def prune(loaded: Loaded, age: float, by: str, *, history: bool, dry_run: bool, as_json: bool) -> None:
+    """Delete old finished operations, passes and resolved items of the quarantine.
+
+    Kept are open and dead operations, held passes, the newest complete pass and all after it. The daemon can run
+    meanwhile. The file of SQLite does not shrink, but the space is used again.
+    """
+    from syncd.mirror.store.prune import shortest_age
+
+    settings = loaded.settings
+    shortest = shortest_age(settings.syncd_delete_grace, settings.syncd_unknown_settle)
+    if age < shortest:
+        raise UsageError(f"--older-than is {age:g} seconds, and these settings need rows of the last {shortest:g}")
+    counts = run(lambda: _prune(settings, age, by, history=history, dry_run=dry_run))
+    if as_json:
+        print_json({"dry_run": dry_run, "deleted": counts})
+        return
+    done = "would be deleted" if dry_run else "deleted"
+    for table, count in counts.items():
+        click.echo(f"{table:18} {count} rows {done}")
+
+
+async def _prune(settings: Settings, age: float, by: str, *, history: bool, dry_run: bool) -> dict[str, int]:
+    from syncd.clock import SystemClock
+    from syncd.mirror.store import identity
+    from syncd.mirror.store import prune as pruning
+    from syncd.opening import open_database
+    from syncd.tenant import explicitly_named_identity, require_active
+
+    async def inspect(database: Database) -> None:
+        """Refuse the database of another tenant; one that was moved away may be pruned."""
+        stored = await database.read(identity.read_any_revision)
+        require_active(stored, explicitly_named_identity(settings), force=True)
+
+    now = SystemClock().now()
+    old = pruning.old_rows(now - timedelta(seconds=age), history=history)
+    async with open_database(settings, inspect=inspect) as database:
+        if dry_run:
+            return await database.read(lambda connection: pruning.count(connection, old))
+        what = f"rows older than {timedelta(seconds=age)}" + (", with history" if history else "")
+        return await pruning.prune(database, old, by=by, now=now, what=what)

@@ -1,0 +1,108 @@
+"""Sessions that a listing must contain, or Albert must know, if nothing is wrong. `pull` asks before it trusts a pass.
+
+A session is *established* when the last complete pass listed it. A session that an own operation has just created is
+not: a listing or a look-up may not show it yet.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from syncd.mirror.schema.tables import pages, sessions
+from syncd.mirror.store.pages import newest_complete, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from syncd.mirror.store.holds import Decisions
+
+FRESH = timedelta(minutes=10)
+"""How long a session that no pass has listed may be absent from listings and look-ups: well above any lag."""
+
+
+NEIGHBOURS = 20
+"""Sessions that are considered at each place of the table: enough to find some that are in no hold."""
+_LISTED = (sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A live session to request. Only the absence of an established one proves anything; its presence always does."""
+
+    session_id: str
+    established: bool
+
+
+def live_keys(connection: Connection, now: datetime) -> array[int]:
+    """Return the keys of the live sessions that even an empty tenant's listing would have contained, in their order."""
+    listed: set[int] = set()
+    query = sa.select(pages.c.sessions).where(pages.c.pass_id == newest_complete(connection))
+    for packed in connection.execute(query.execution_options(yield_per=100)).scalars():
+        listed.update(unpack(packed))
+    live = sa.select(sessions.c.key, _is_fresh(now).label("is_fresh")).where(sessions.c.deleted_at.is_(None))
+    rows = connection.execute(live.order_by(sessions.c.key).execution_options(yield_per=10_000))
+    return array("q", (row.key for row in rows if not row.is_fresh or row.key in listed))
+
+
+def _is_fresh(now: datetime) -> sa.ColumnElement[bool]:
+    """Match sessions observed lately by anything but a listing; a time in the future is not treated as old."""
+    observed_at = sessions.c.observed_at
+    return sa.and_(observed_at.is_not(None), observed_at > now - FRESH)
+
+
+def to_request(connection: Connection, decisions: Decisions, now: datetime, *, limit: int) -> list[Known]:
+    """Return up to `limit` live sessions that the first requests of a pass may ask for, the best first.
+
+    Sessions of the last complete pass come first, spread over its pages, so that a few deletions cannot hide all of
+    them. Sessions of an open hold come last. Sessions of an approved hold may be gone, and rejected ones are known to
+    be: they prove nothing. Missing sessions are left out for the same reason.
+    """
+    listed = _spread_over_pages(connection, limit)
+    others = _spread_over_keys(connection, limit)
+    query = sa.select(sessions.c.key, sessions.c.id, _is_fresh(now).label("is_fresh"))
+    rows = {row.key: row for row in connection.execute(query.where(sessions.c.key.in_([*listed, *others]), *_LISTED))}
+    keys = [key for key in dict.fromkeys([*listed, *others]) if key in rows]
+    keys = [key for key in keys if key not in decisions.approved and key not in decisions.kept]
+    keys.sort(key=lambda key: (key in decisions.waiting, rows[key].is_fresh and key not in listed))
+    return [Known(rows[key].id, key in listed or not rows[key].is_fresh) for key in keys[:limit]]
+
+
+def _spread_over_pages(connection: Connection, limit: int) -> list[int]:
+    """Return keys from pages of the last complete pass: one from each of `limit` pages, then another from each."""
+    of_pass = pages.c.pass_id == newest_complete(connection)
+    count = connection.execute(sa.select(sa.func.count()).select_from(pages).where(of_pass)).scalar_one()
+    numbers = [1 + place for place in _spread(count, limit)]
+    query = sa.select(pages.c.sessions).where(of_pass, pages.c.number.in_(numbers)).order_by(pages.c.number)
+    found = [_at(list(unpack(packed)), limit) for packed in connection.execute(query).scalars()]
+    return [keys[turn] for turn in range(limit) for keys in found if turn < len(keys)]
+
+
+def _spread_over_keys(connection: Connection, limit: int) -> list[int]:
+    """Return keys of live sessions from `limit` places of the table: one from each place, then another from each."""
+    first, last = connection.execute(sa.select(sa.func.min(sessions.c.key), sa.func.max(sessions.c.key))).one()
+    if first is None:
+        return []
+    live = sa.select(sessions.c.key).where(*_LISTED).order_by(sessions.c.key).limit(NEIGHBOURS)
+    found = [
+        connection.execute(live.where(sessions.c.key >= first + place)).scalars().all()
+        for place in _spread(last - first + 1, limit)
+    ]
+    return [keys[turn] for turn in range(NEIGHBOURS) for keys in found if turn < len(keys)]
+
+
+def _at(keys: Sequence[int], limit: int) -> list[int]:
+    return [keys[place] for place in _spread(len(keys), limit)]
+
+
+def _spread(count: int, limit: int) -> list[int]:
+    """Return up to `limit` different places from 0 to `count` - 1, evenly spread, both ends included."""
+    wanted = min(count, limit)
+    return [round(number * (count - 1) / max(wanted - 1, 1)) for number in range(wanted)]

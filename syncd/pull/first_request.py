@@ -1,0 +1,95 @@
+"""The first requests of a pass: does Albert know the sessions that the mirror has? `pull.flow` asks before each pass.
+
+Other credentials, or another base URL, can lead to another tenant. Its listing would overwrite the mirror, and every
+session of the mirror would look deleted. So a pass begins with a request for a session that Albert must know. If it is
+gone, others are tried. If Albert knows none of them, nothing is read and nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from syncd.albert import AlbertHTTPError, InvalidIdError
+from syncd.pull.retries import ListingError, RefusedError
+from syncd.records.enums import PassReason
+from syncd.records.parse import GarbledError, read_session
+from syncd.records.reasons import Reason
+from syncd.rules.deletion import GONE
+
+if TYPE_CHECKING:
+    from syncd.albert import ChatSessionCollection
+    from syncd.mirror.store.established import Known
+    from syncd.pull.retries import Retries
+
+MOST = 5
+"""Sessions that are requested at most: a few of them may have been deleted since the last pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstRequest:
+    """Asks Albert for sessions that it must know."""
+
+    albert: ChatSessionCollection
+    retries: Retries
+
+    async def unknown(self, known: Sequence[Known]) -> Reason | None:
+        """Return why the pass must be held; None if it can go on.
+
+        Parameters
+        ----------
+        known : Sequence[Known]
+            The sessions to request, in this order. The first that exists ends the requests.
+
+        Raises
+        ------
+        ListingError
+            A request failed too often, or Albert refuses the credentials, or refuses every request without a 404.
+        """
+        gone, refused = 0, None
+        for session in known:
+            try:
+                exists = await self.retries.run(partial(self._exists, session.session_id), "the first request")
+            except RefusedError as error:
+                refused = error
+                continue
+            except InvalidIdError:
+                continue
+            if exists:
+                return None
+            gone += session.established
+        if gone:
+            text = (
+                f"Albert answers 404 for all {gone} requested sessions of the mirror: "
+                "the credentials may belong to another tenant or account, or the tenant was emptied"
+            )
+            return Reason(PassReason.KNOWN_SESSIONS_GONE, text)
+        if refused is not None:
+            raise ListingError(PassReason.LISTING_REFUSED, f"no session can be requested: {refused}") from refused
+        return None
+
+    async def _exists(self, session_id: str) -> bool:
+        """Whether Albert has a session.
+
+        Raises
+        ------
+        AlbertException, GarbledError
+            The answer does not decide it. A 404 with an HTML body is a gateway's and not Albert's.
+        """
+        try:
+            row = read_session(await self.albert.get_raw(id=session_id))
+        except AlbertHTTPError as error:
+            if error.status_code not in GONE:
+                raise
+            if error.body.lstrip().startswith("<"):
+                raise GarbledError(f"{error}, with a page of HTML: this is not Albert's answer") from error
+            return False
+        except GarbledError as error:
+            if error.record_id == session_id:
+                return True
+            raise
+        if row.id != session_id:
+            raise GarbledError(f"the answer to the request for session {session_id!r} is session {row.id!r}")
+        return True

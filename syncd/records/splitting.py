@@ -1,0 +1,91 @@
+"""Splits a page into the bytes of its items, so that a defect in one of them is a matter of that item alone.
+
+Used by `records.plain_pages`. NaN and lone surrogates, which `msgspec` does not accept, are masked first: replaced by
+JSON of the same length. A masked item is defective, and its original bytes are kept for a more tolerant parser.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import Raw
+
+from syncd.records.tolerant_json import NUL
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPage:
+    """The items of a page.
+
+    Parameters
+    ----------
+    items : Sequence[Raw]
+        JSON, one for each item. Their text may still be invalid UTF-8.
+    defects : dict[int, bytes]
+        The original bytes, by their places, of items with text or numbers that no database stores.
+    """
+
+    items: Sequence[Raw]
+    defects: dict[int, bytes]
+    next_key: str | None
+
+    def original(self, place: int) -> bytes:
+        """Return the bytes of an item as Albert sent them."""
+        return self.defects.get(place) or bytes(self.items[place])
+
+
+class _Listing(msgspec.Struct, gc=False):
+    Items: list[Raw]
+    lastKey: str | None = None  # noqa: N815 - the name on the wire
+
+
+_LISTING = msgspec.json.Decoder(_Listing)
+_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+"""A pair, which is left as it is, or half of one."""
+
+
+def split(body: bytes) -> SplitPage | None:
+    """Split a page; None if it is not a listing, or has defects that cannot be masked."""
+    if (listing := _decode(body)) is not None:
+        return SplitPage(listing.Items, _with_nul(listing.Items) if has_nul(body) else {}, listing.lastKey)
+    masked = _mask(body)
+    if masked == body or (listing := _decode(masked)) is None:
+        return None
+    defects, start = {}, 0
+    for place, item in enumerate(map(bytes, listing.Items)):
+        while not masked.startswith(item, start):  # a comma, white space, and the key "Items" before the first
+            start += 1
+        original = body[start : start + len(item)]
+        if item != original or NUL in item:
+            defects[place] = original
+        start += len(item)
+    return SplitPage(listing.Items, defects, listing.lastKey)
+
+
+def has_nul(body: bytes) -> bool:
+    """Whether text in a body may contain NUL."""
+    return b"\\" in body and NUL in body  # one byte is found forty times faster than six
+
+
+def _with_nul(items: Sequence[Raw]) -> dict[int, bytes]:
+    return {place: item for place, item in enumerate(map(bytes, items)) if NUL in item}
+
+
+def _decode(body: bytes) -> _Listing | None:
+    try:
+        return _LISTING.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _mask(body: bytes) -> bytes:
+    """Replace lone surrogates by NUL, and numbers that are not finite by zero.
+
+    A match in the middle of other text does no harm: its item is read from the original bytes.
+    """
+    if b"\\ud" in body or b"\\uD" in body:
+        body = _SURROGATE.sub(lambda match: match[0] if len(match[0]) > len(NUL) else NUL, body)
+    return body.replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000")

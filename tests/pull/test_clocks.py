@@ -1,0 +1,119 @@
+"""The grace of a missing session is measured: no step of a wall clock, and no other host, ends it early."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from syncd.mirror.store import elapsed
+from syncd.mirror.store.elapsed import Reading
+from syncd.rules.deletion import Guard
+from tests.helpers.harness import World, world
+from tests.pull.helpers import session
+
+pytestmark = pytest.mark.both_databases
+
+TWO_MINUTES = Guard(grace=120, confirmations=1, max_count=25, max_fraction=0.05)
+
+
+async def is_deleted(w: World, session_id: str) -> bool:
+    assert (await w.one_pass()).state == "complete"
+    return (await session(w, session_id))["deleted_at"] is not None
+
+
+@pytest.mark.parametrize("step", [121.0, 3600.0, 10**7])
+async def test_a_clock_that_steps_forward_does_not_end_the_grace(folder: Path, step: float) -> None:
+    async with world(folder, sessions=5) as w:
+        w.guard = TWO_MINUTES
+        await w.one_pass()
+        w.sandbox.delete("SES2")
+        assert not await is_deleted(w, "SES2")
+        w.clock.step(step)
+        assert not await is_deleted(w, "SES2")
+        w.clock.forward(119)
+        assert not await is_deleted(w, "SES2")
+        w.clock.forward(1)
+        assert await is_deleted(w, "SES2")
+
+
+@pytest.mark.parametrize("step", [-61.0, -3600.0, -(10**7)])
+async def test_a_clock_that_steps_back_does_not_prolong_the_grace(folder: Path, step: float) -> None:
+    async with world(folder, sessions=5) as w:
+        w.guard = TWO_MINUTES
+        await w.one_pass()
+        w.sandbox.delete("SES2")
+        assert not await is_deleted(w, "SES2")
+        w.clock.step(step)
+        w.clock.forward(119)
+        assert not await is_deleted(w, "SES2")
+        w.clock.forward(1)
+        assert await is_deleted(w, "SES2")
+
+
+async def test_the_grace_continues_in_another_process_of_the_same_machine(folder: Path) -> None:
+    async with world(folder, sessions=5) as w:
+        w.guard = TWO_MINUTES
+        await w.one_pass()
+        w.sandbox.delete("SES2")
+        assert not await is_deleted(w, "SES2")
+        w.clock.forward(120)  # each pass is of a Pull of its own, as each `syncd once` is
+        assert await is_deleted(w, "SES2")
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("monotonic", [-(10**6), 10**6])
+async def test_time_between_two_machines_does_not_count_on_sqlite(folder: Path, monotonic: float) -> None:
+    """After a restart of the machine, or on another one, the monotonic clock is another."""
+    async with world(folder, sessions=5) as w:
+        w.guard = TWO_MINUTES
+        await w.one_pass()
+        w.sandbox.delete("SES2")
+        assert not await is_deleted(w, "SES2")
+        w.clock.forward(60)
+        assert not await is_deleted(w, "SES2")
+        w.machine = "restarted"
+        w.clock.monotonic_offset = monotonic
+        w.clock.forward(10**6)
+        assert not await is_deleted(w, "SES2"), "60 seconds were measured"
+        w.clock.forward(60)
+        assert await is_deleted(w, "SES2"), "the minute before counts too"
+
+
+async def test_a_mark_of_an_earlier_release_is_measured_from_the_next_pass_on(folder: Path) -> None:
+    async with world(folder, sessions=5) as w:
+        w.guard = TWO_MINUTES
+        await w.one_pass()
+        w.sandbox.delete("SES2")
+        assert not await is_deleted(w, "SES2")
+        await w.sql("UPDATE sessions SET missing_elapsed_ms = NULL WHERE id = 'SES2'")
+        w.clock.forward(10**6)
+        assert not await is_deleted(w, "SES2")
+        w.clock.forward(120)
+        assert await is_deleted(w, "SES2")
+        assert (await session(w, "SES2"))["missing_since"] == "2026-06-01T12:00:00.000000Z"
+
+
+async def advance(w: World, machine: str, monotonic: float) -> int:
+    return await w.database.write(lambda c: elapsed.advance(c, Reading(machine, monotonic)))
+
+
+async def test_elapsed_time_is_the_sum_of_what_each_machine_measured(folder: Path) -> None:
+    async with world(folder) as w:
+        readings = [("a", 1000.0), ("a", 1001.5), ("a", 1001.5004), ("a", 900.0), ("a", 901.0)]
+        assert [await advance(w, *reading) for reading in readings] == [0, 1500, 1500, 1500, 2500]
+
+
+async def test_elapsed_time_between_machines_is_that_of_the_database_if_it_has_a_clock(folder: Path) -> None:
+    async with world(folder) as w:
+        await advance(w, "a", 1000.0)
+        first = await advance(w, "b", 10**9)
+        assert 0 <= first < 60_000
+        if w.database.dialect == "sqlite":
+            assert first == 0
+            return
+        await w.sql("UPDATE elapsed_time SET database_at = database_at - interval '90 seconds'")
+        assert 90_000 <= await advance(w, "c", 5.0) - first < 150_000
+        before = await advance(w, "c", 5.0)
+        await w.sql("UPDATE elapsed_time SET database_at = database_at + interval '90 seconds'")
+        assert await advance(w, "d", 5.0) == before

@@ -1,0 +1,303 @@
+"""The first requests of a pass: other credentials neither write to the mirror nor delete from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from syncd.mirror.store import holds, passes
+from syncd.mirror.store.holds import Hold
+from syncd.pull.retries import ATTEMPTS
+from syncd.records.enums import HoldState, PassReason
+from tests.helpers.harness import World, world
+from tests.pull.helpers import BASE, answer_get, asked_for, dump, listings, run_until, session
+
+pytestmark = pytest.mark.both_databases
+
+THEIRS = [{"id": f"SESB{n}", "name": f"Theirs {n}", "sourceSessionId": f"their-{n}"} for n in range(1, 6)]
+
+
+def move_to_another_tenant(w: World) -> None:
+    """Answer every request as another tenant would, from now on."""
+
+    def answer(request: web.BaseRequest) -> web.Response:
+        if request.path == BASE:
+            return web.json_response({"Items": THEIRS})
+        last = request.path.rpartition("/")[2]
+        found = [one for one in THEIRS if last in {one["id"], one["sourceSessionId"]}]
+        return web.json_response(found[0] if found else {"message": "no"}, status=200 if found else 404)
+
+    w.sandbox.script("GET", BASE, answer, times=10**9)
+
+
+def move_back(w: World) -> None:
+    w.sandbox.scripts = type(w.sandbox.scripts)()
+
+
+async def decide(w: World, pass_id: int, decision: HoldState) -> Hold:
+    return await w.database.write(lambda c: holds.decide(c, pass_id, decision, by="alice", now=w.clock.now()))
+
+
+@pytest.mark.parametrize("live", [1, 3, 20, 45])
+async def test_a_pass_into_another_tenant_is_held_before_anything_is_written(folder: Path, live: int) -> None:
+    async with world(folder, sessions=live) as w:
+        await w.one_pass()
+        before = await dump(w)
+        move_to_another_tenant(w)
+        w.sandbox.requests.clear()
+        outcome = await w.one_pass()
+        assert (outcome.state, outcome.reason) == ("held", PassReason.KNOWN_SESSIONS_GONE)
+        assert await dump(w) == before
+        assert listings(w) == []
+        assert len(asked_for(w)) == min(live, 5)
+        assert len(set(asked_for(w))) == min(live, 5)
+        assert await w.sql("SELECT held_pass_id, live_sessions FROM mirror_freshness") == [
+            {"held_pass_id": 2, "live_sessions": live}
+        ]
+        row = await w.last_pass()
+        assert (row["state"], row["reason"], row["pages"], row["listed_at"]) == ("held", "known_sessions_gone", 0, None)
+        assert "another tenant" in row["error"]
+        (event,) = w.named("pass.held")
+        assert (event["pass_id"], event["code"], event["candidates"]) == (2, "known_sessions_gone", live)
+        assert "syncd tenant show" in event["hint"]
+        assert "syncd deletions approve 2" in event["hint"]
+
+
+async def test_passes_into_another_tenant_are_one_hold_that_ends_with_the_right_credentials(folder: Path) -> None:
+    async with world(folder, sessions=20) as w:
+        await w.one_pass()
+        move_to_another_tenant(w)
+        for _ in range(3):
+            assert (await w.one_pass()).state == "held"
+        assert [event["pass_id"] for event in w.named("pass.held")] == [2]
+        assert [event["hold"] for event in w.named("pass.still_held")] == [2, 2]
+        move_back(w)
+        assert (await w.one_pass()).state == "complete"
+        assert await w.sql("SELECT held_pass_id FROM mirror_freshness") == [{"held_pass_id": None}]
+        assert await w.live() == w.there()
+        assert await w.sql("SELECT * FROM sessions WHERE missing_since IS NOT NULL OR deleted_at IS NOT NULL") == []
+
+
+async def test_an_approval_lets_the_next_pass_into_an_emptied_tenant(folder: Path) -> None:
+    async with world(folder, sessions=20) as w:
+        await w.one_pass()
+        for session_id in list(w.there()):
+            w.sandbox.delete(session_id)
+        assert (await w.one_pass()).reason is PassReason.KNOWN_SESSIONS_GONE
+        assert (await decide(w, 2, HoldState.APPROVED)).sessions == 20
+        w.clock.forward(1)
+        assert (await w.one_pass()).state == "complete"
+        assert await w.live() == {}
+        assert (await w.last_pass())["deleted"] == 20
+
+
+async def test_an_approval_deletes_only_what_answers_404(folder: Path) -> None:
+    async with world(folder, sessions=20) as w:
+        await w.one_pass()
+        move_to_another_tenant(w)
+        await w.one_pass()
+        await decide(w, 2, HoldState.APPROVED)
+        move_back(w)
+        w.sandbox.delete("SES7")
+        assert (await w.one_pass()).state == "complete"
+        assert await w.live() == w.there()
+        assert await w.sql("SELECT count(*) AS n FROM hold_sessions") == [{"n": 0}]
+
+
+async def test_a_rejection_keeps_passes_held_without_another_report(folder: Path) -> None:
+    async with world(folder, sessions=20) as w:
+        await w.one_pass()
+        move_to_another_tenant(w)
+        await w.one_pass()
+        before = await dump(w)
+        await decide(w, 2, HoldState.REJECTED)
+        for _ in range(2):
+            assert (await w.one_pass()).state == "held"
+        assert await dump(w) == before
+        assert [event["pass_id"] for event in w.named("pass.held")] == [2]
+        assert await w.sql("SELECT held_pass_id FROM mirror_freshness") == [{"held_pass_id": None}]
+        move_back(w)
+        w.sandbox.delete("SES7")
+        for _ in range(2):
+            assert (await w.one_pass()).state == "complete"
+        assert await w.live() == w.there(), "the question of the rejection is answered"
+        assert await w.sql("SELECT state FROM holds") == [{"state": "closed"}]
+
+
+async def test_a_rejected_hold_can_still_be_approved_by_any_of_its_passes(folder: Path) -> None:
+    async with world(folder, sessions=3) as w:
+        await w.one_pass()
+        for session_id in list(w.there()):
+            w.sandbox.delete(session_id)
+        await w.one_pass()
+        await decide(w, 2, HoldState.REJECTED)
+        await w.one_pass()
+        await decide(w, 3, HoldState.APPROVED)
+        assert (await w.one_pass()).state == "complete"
+        assert await w.live() == {}
+
+
+@pytest.mark.parametrize("gone", [1, 2, 3, 4])
+async def test_one_session_that_answers_200_is_enough(folder: Path, gone: int) -> None:
+    async with world(folder, sessions=45) as w:
+        await w.one_pass()
+        await w.one_pass()
+        requested = iter(range(100))
+        w.sandbox.script("GET", f"{BASE}/", lambda _: None if next(requested) >= gone else answer(404), times=10**9)
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "complete"
+        assert len(asked_for(w)) == gone + 1
+
+
+def answer(status: int, body: str = '{"message": "no"}') -> web.Response:
+    return web.Response(status=status, text=body, content_type="application/json")
+
+
+async def test_the_first_requests_are_spread_over_the_last_listing(folder: Path) -> None:
+    async with world(folder, sessions=100) as w:
+        await w.one_pass()
+        w.sandbox.script("GET", f"{BASE}/", 404, times=10**9)
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "held"
+        numbers = sorted(int(session_id.removeprefix("SES")) for session_id in asked_for(w))
+        assert numbers == [1, 21, 41, 71, 91]
+
+
+async def test_a_new_mirror_makes_no_first_request(folder: Path) -> None:
+    async with world(folder, sessions=5) as w:
+        await w.one_pass()
+        assert asked_for(w) == []
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_resumed_pass_makes_a_first_request_too(folder: Path, monkeypatch: Any, gone: bool) -> None:
+    monkeypatch.setattr("syncd.pull.fetch.MOST_PAGES", 1)
+    async with world(folder, sessions=45) as w:
+        await run_until(w, pages=2)
+        if gone:
+            move_to_another_tenant(w)
+        w.sandbox.requests.clear()
+        outcome = await w.one_pass()
+        assert (outcome.pass_id, outcome.state) == (1, "held" if gone else "complete")
+        assert len(asked_for(w)) == (5 if gone else 1)
+        assert bool(listings(w)) is not gone
+        assert set(await w.live()) <= set(w.there())
+
+
+@pytest.mark.parametrize("action", [500, 503, "lost_before", "garbled", "hang_before", 429, 403])
+async def test_trouble_with_a_first_request_is_retried_like_a_page(folder: Path, action: Any) -> None:
+    async with world(folder, sessions=5, request_timeout=0.5) as w:
+        await w.one_pass()
+        w.sandbox.script("GET", f"{BASE}/", action, times=ATTEMPTS - 1)
+        assert (await w.one_pass()).state == "complete"
+        w.sandbox.script("GET", f"{BASE}/", action, times=100)
+        w.sandbox.requests.clear()
+        outcome = await w.one_pass()
+        assert (outcome.state, outcome.reason) == ("failed", PassReason.PAGE_FAILED)
+        assert "the first request" in str(outcome.error)
+        assert listings(w) == []
+
+
+async def test_a_404_in_html_is_a_gateways_and_fails_the_pass(folder: Path) -> None:
+    page = "<!doctype html><html><head><title>404 Not Found</title></head></html>"
+    async with world(folder, sessions=5) as w:
+        await w.one_pass()
+        w.sandbox.script("GET", BASE, lambda _: web.Response(status=404, text=page, content_type="text/html"), 10**9)
+        outcome = await w.one_pass()
+        assert (outcome.state, outcome.reason) == ("failed", PassReason.PAGE_FAILED)
+        assert await w.sql("SELECT * FROM holds") == []
+
+
+async def test_credentials_refused_for_the_first_request_fail_the_pass(folder: Path) -> None:
+    async with world(folder, sessions=5) as w:
+        await w.one_pass()
+        w.sandbox.script("GET", f"{BASE}/", 401, times=10)
+        outcome = await w.one_pass()
+        assert (outcome.state, outcome.reason) == ("failed", PassReason.CREDENTIALS_REFUSED)
+
+
+async def test_a_session_whose_request_is_refused_is_no_obstacle(folder: Path) -> None:
+    async with world(folder, sessions=5) as w:
+        await w.one_pass()
+        answer_get(w, "SES1", 400)
+        assert (await w.one_pass()).state == "complete"
+        w.sandbox.script("GET", f"{BASE}/", 400, times=10**9)
+        outcome = await w.one_pass()
+        assert (outcome.state, outcome.reason) == ("failed", PassReason.LISTING_REFUSED)
+
+
+async def test_own_create_that_look_ups_do_not_show_yet_holds_nothing(folder: Path) -> None:
+    async with world(folder) as w:
+        await w.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "ours"} for n in range(3)))
+        await w.push().drain()
+        assert len(await w.live()) == 3
+        w.sandbox.habits.lookup_lag = 60
+        assert (await w.one_pass()).state == "complete"
+        w.sandbox.requests.clear()
+        w.sandbox.habits.lookup_lag = 10**6
+        w.sandbox.script("GET", f"{BASE}/", 404, times=10**9)
+        assert (await w.one_pass()).state == "held", "a pass has listed them meanwhile"
+
+
+async def test_missing_and_kept_sessions_prove_nothing(folder: Path) -> None:
+    async with world(folder, sessions=8) as w:
+        w.guard = type(w.guard)(grace=10**6, confirmations=9, max_count=4, max_fraction=0.0)
+        await w.one_pass()
+        for number in (1, 2, 3, 4, 5, 6):
+            w.sandbox.delete(f"SES{number}")
+        assert (await w.one_pass()).state == "held"
+        await decide(w, 2, HoldState.REJECTED)
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "complete"
+        assert set(asked_for(w)) <= {"SES7", "SES8"}
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "complete"
+        assert set(asked_for(w)) <= {"SES7", "SES8"}
+
+
+async def test_a_decision_during_the_first_requests_counts(folder: Path) -> None:
+    async with world(folder, sessions=3) as w:
+        await w.one_pass()
+        for session_id in list(w.there()):
+            w.sandbox.delete(session_id)
+        await w.one_pass()
+
+        async def approve(_: object) -> None:
+            await decide(w, 2, HoldState.APPROVED)
+
+        w.sandbox.script("GET", f"{BASE}/SES3", approve)
+        assert (await w.one_pass()).state == "complete"
+        assert await w.live() == {}
+
+
+async def test_a_pass_lost_during_its_first_requests_asks_nothing_again_after_a_decision(folder: Path) -> None:
+    async with world(folder, sessions=3) as w:
+        await w.one_pass()
+        for session_id in list(w.there()):
+            w.sandbox.delete(session_id)
+        await w.one_pass()
+
+        async def approve_and_take_over(_: object) -> None:
+            await decide(w, 2, HoldState.APPROVED)
+            await w.database.write(passes.running)
+
+        w.sandbox.script("GET", f"{BASE}/SES3", approve_and_take_over)
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "running"
+        assert sorted(asked_for(w)) == ["SES1", "SES2", "SES3"]
+        assert listings(w) == []
+
+
+async def test_a_known_session_that_cannot_be_read_is_known(folder: Path) -> None:
+    async with world(folder, sessions=5) as w:
+        await w.one_pass()
+        odd = json.dumps({**w.sandbox.live()["SES1"], "name": None})
+        answer_get(w, "SES1", lambda _: answer(200, odd))
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "complete"
+        assert asked_for(w) == ["SES1"]
+        assert (await session(w, "SES1"))["missing_since"] is None

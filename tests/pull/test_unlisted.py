@@ -1,0 +1,214 @@
+"""Sessions that are not listed and exist: they are not missing, hold nothing, and are requested once an hour."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from syncd.mirror.store import passes
+from syncd.rules.deletion import Guard
+from tests.helpers.harness import World, world
+from tests.pull.helpers import BASE, asked_for, counted, session
+
+pytestmark = pytest.mark.both_databases
+
+
+def names(first: int, last: int) -> list[str]:
+    return [f"SES{number}" for number in range(first, last + 1)]
+
+
+async def recorded(w: World) -> dict[str, str]:
+    rows = await w.sql("SELECT id, unlisted_alive_at FROM sessions WHERE unlisted_alive_at IS NOT NULL ORDER BY key")
+    return {row["id"]: row["unlisted_alive_at"] for row in rows}
+
+
+async def test_unlisted_sessions_that_answer_200_are_not_missing_and_hold_nothing(folder: Path) -> None:
+    async with world(folder, sessions=100) as w:
+        await w.one_pass()
+        w.sandbox.habits.unlisted = names(1, 30)
+        w.clock.forward(300)
+        assert (await w.one_pass()).state == "complete"
+        row = await counted(w)
+        assert (row["seen"], row["missing"], row["deleted"]) == (70, 0, 0)
+        assert len(await w.live()) == 100
+        assert await recorded(w) == dict.fromkeys(names(1, 30), "2026-06-01T12:05:00.000000Z")
+        assert w.named("session.missing") == []
+        assert await w.sql("SELECT * FROM holds") == []
+
+
+async def test_an_unlisted_session_is_requested_again_after_an_hour_and_not_before(folder: Path) -> None:
+    async with world(folder, sessions=40) as w:
+        await w.one_pass()
+        w.sandbox.habits.unlisted = names(11, 13)
+        await w.one_pass()
+        for seconds in (1, 1799, 1799):
+            w.clock.forward(seconds)
+            w.sandbox.requests.clear()
+            assert (await w.one_pass()).state == "complete"
+            assert asked_for(w) == ["SES1"]
+        w.clock.forward(1)
+        await w.one_pass()
+        assert set(asked_for(w)) == {"SES1", *names(11, 13)}
+        assert set((await recorded(w)).values()) == {"2026-06-01T13:00:00.000000Z"}
+
+
+async def test_a_change_of_an_unlisted_session_is_mirrored_when_it_is_requested(folder: Path) -> None:
+    async with world(folder, sessions=10) as w:
+        await w.one_pass()
+        w.sandbox.habits.unlisted = ["SES2"]
+        w.sandbox.update("SES2", name="changed")
+        await w.one_pass()
+        assert (await w.live())["SES2"] == "changed"
+
+
+async def test_a_record_ends_when_the_session_is_listed_again(folder: Path) -> None:
+    async with world(folder, sessions=10) as w:
+        await w.one_pass()
+        w.sandbox.habits.unlisted = ["SES2", "SES3"]
+        await w.one_pass()
+        w.sandbox.habits.unlisted = ["SES3"]
+        await w.one_pass()
+        assert set(await recorded(w)) == {"SES3"}
+
+
+async def test_a_record_ends_when_the_session_is_gone_and_it_is_deleted_as_any_other(folder: Path) -> None:
+    async with world(folder, sessions=10) as w:
+        w.guard = Guard(grace=0, confirmations=2, max_count=25, max_fraction=0.05)
+        await w.one_pass()
+        w.sandbox.habits.unlisted = ["SES2"]
+        await w.one_pass()
+        w.sandbox.delete("SES2")
+        await w.one_pass()
+        assert set(await recorded(w)) == {"SES2"}
+        w.clock.forward(3600)
+        await w.one_pass()
+        row = await session(w, "SES2")
+        assert (row["absences"], row["unlisted_alive_at"], row["deleted_at"]) == (1, None, None)
+        await w.one_pass()
+        assert "SES2" not in await w.live()
+
+
+@pytest.mark.parametrize("step", [86400, -86400])
+async def test_a_clock_step_only_makes_an_unlisted_session_be_requested_again(folder: Path, step: float) -> None:
+    async with world(folder, sessions=10) as w:
+        await w.one_pass()
+        w.sandbox.habits.unlisted = ["SES2"]
+        await w.one_pass()
+        w.clock.step(step)
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "complete"
+        assert "SES2" in asked_for(w)
+        assert "SES2" in await w.live()
+        w.sandbox.requests.clear()
+        await w.one_pass()
+        assert "SES2" not in asked_for(w)
+
+
+async def test_sessions_that_exist_do_not_use_up_the_guards_limit(folder: Path) -> None:
+    async with world(folder, sessions=100) as w:
+        w.guard = Guard(grace=0, confirmations=1, max_count=3, max_fraction=0.0)
+        await w.one_pass()
+        w.sandbox.habits.unlisted = names(1, 30)
+        for session_id in names(31, 33):
+            w.sandbox.delete(session_id)
+        assert (await w.one_pass()).state == "complete"
+        row = await counted(w)
+        assert (row["missing"], row["deleted"]) == (3, 3)
+
+
+async def test_a_hold_counts_only_sessions_that_are_gone_and_leaves_out_those_that_exist(folder: Path) -> None:
+    async with world(folder, sessions=100) as w:
+        w.guard = Guard(grace=0, confirmations=1, max_count=3, max_fraction=0.0)
+        await w.one_pass()
+        w.sandbox.habits.unlisted = names(1, 30)
+        for session_id in names(31, 34):
+            w.sandbox.delete(session_id)
+        assert (await w.one_pass()).state == "held"
+        held = await w.sql("SELECT id FROM sessions WHERE key IN (SELECT session_key FROM hold_sessions) ORDER BY key")
+        assert [row["id"] for row in held] == names(31, 34)
+        assert set(await recorded(w)) == set(names(1, 30)), "what a held sweep has learned is kept"
+
+
+async def take_over(w: World) -> None:
+    await w.database.write(passes.running)
+
+
+async def finish_elsewhere(w: World) -> None:
+    """End the pass as another replica does that took it over."""
+
+    def work(connection: sa.Connection) -> None:
+        progress = passes.running(connection)
+        assert progress is not None
+        passes.finish(connection, progress, passes.COMPLETE, now=w.clock.now())
+
+    await w.database.write(work)
+
+
+@pytest.mark.parametrize(("lose", "state"), [(take_over, "running"), (finish_elsewhere, "complete")])
+@pytest.mark.parametrize("asked", ["SES2", "SES3"], ids=["alive", "gone"])
+async def test_a_pass_that_was_lost_during_its_sweep_writes_nothing(
+    folder: Path, lose: Callable[[World], Awaitable[None]], state: str, asked: str
+) -> None:
+    async with world(folder, sessions=30) as w:
+        await w.one_pass()
+        w.sandbox.habits.unlisted = ["SES2"]
+        w.sandbox.delete("SES3")
+
+        async def lost(_: object) -> None:
+            w.sandbox.update("SES2", name="changed")
+            await lose(w)
+
+        w.sandbox.script("GET", f"{BASE}/{asked}", lost)
+        assert (await w.one_pass()).state == state
+        assert await recorded(w) == {}
+        assert "changed" not in (await w.live()).values()
+        shown = await session(w, "SES3")
+        assert (shown["missing_since"], shown["absences"], shown["deleted_at"]) == (None, 0, None)
+        assert len(w.named("pass.lost")) == 1
+        assert w.named("session.missing") + w.named("session.deleted") == []
+        assert (await w.one_pass()).state == "complete"
+        assert set(await recorded(w)) == {"SES2"}
+        assert "SES3" not in await w.live()
+
+
+@pytest.mark.parametrize("lose", [take_over, finish_elsewhere])
+async def test_a_pass_that_was_lost_during_a_held_sweep_opens_no_hold(
+    folder: Path, lose: Callable[[World], Awaitable[None]]
+) -> None:
+    async with world(folder, sessions=30) as w:
+        await w.one_pass()
+        for session_id in names(1, 20):
+            w.sandbox.delete(session_id)
+
+        async def lost(_: object) -> None:
+            await lose(w)
+
+        w.sandbox.script("GET", f"{BASE}/SES3", lost)
+        await w.one_pass()
+        assert await w.sql("SELECT * FROM holds") == []
+        assert len(w.named("pass.lost")) == 1
+        assert w.named("pass.held") == []
+
+
+async def test_an_observation_during_the_sweep_outweighs_a_404_from_before_it(folder: Path) -> None:
+    async with world(folder, sessions=30) as w:
+        await w.one_pass()
+        listed = w.sandbox.live()["SES3"]
+        w.sandbox.delete("SES3")
+        w.sandbox.delete("SES4")
+
+        async def comes_back(_: object) -> None:
+            w.sandbox.create(id="SES3", source_session_id=listed["sourceSessionId"], name="back")
+            w.clock.forward(1)
+            await w.sql("UPDATE source_sessions SET state = 'unresolved', session_id = NULL WHERE session_id = 'SES3'")
+            await w.enqueue({"kind": "create", "source_session_id": listed["sourceSessionId"], "name": "back"})
+            await w.push().drain()
+
+        w.sandbox.script("GET", f"{BASE}/source/", comes_back)
+        assert (await w.one_pass()).state == "complete"
+        assert "SES3" in await w.live()
+        assert (await session(w, "SES3"))["missing_since"] is None
+        assert "SES4" not in await w.live()
