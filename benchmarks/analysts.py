@@ -1,4 +1,4 @@
-"""`python -m benchmarks.analysts [--sessions N] [--on STORE...]`: questions on the views against flat tables.
+"""`python -m benchmarks.analysts [--sessions N] [--on STORE...] [--write]`: questions on the views against flat tables.
 
 A flat table has the rows and columns of a view, and no index. Each question runs on the view and on the flat table, in
 turns, and the least CPU of each is compared. Writes `analysts.json` and the part `analysts` of `docs/performance.md`.

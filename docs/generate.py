@@ -27,7 +27,7 @@ from syncd.mirror.read import catalog
 from syncd.mirror.read.questions import QUERIES
 from syncd.mirror.schema import migrate, tables
 from syncd.mirror.store.pages import pack
-from syncd.records.fields import SESSIONS, FieldList, FieldType
+from syncd.records.fields import FOLDERS, SESSIONS, FieldList, FieldType
 
 HERE = Path(__file__).resolve().parent
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -184,8 +184,7 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
     tables.folders: [
         {"id": "FOL1", "name": "Lab", "type": "root", "path": "Lab", "first_seen_at": NOON, "changed_at": NOON,
          "extra": '{"pinned": true}', "absences": 1, "deleted_at": _at(8)},
-        {"id": "FOL17", "name": "Adhesives", "type": "child", "parent_id": "FOL1", "path": "Lab / Adhesives",
-         "created_at": _at(-100), "updated_at": _at(-99), "first_seen_at": NOON, "changed_at": NOON},
+        {**_examples_of(FOLDERS), "path": "Lab / Adhesives", "first_seen_at": NOON, "changed_at": NOON},
     ],
     tables.folder_listing: [
         {"id": 1, "fence": 3, "state": "partial", "error": "1 folder could not be read", "finished_at": _at(2),

@@ -39,6 +39,7 @@ AGE = {
     "sqlite": "CAST(round((julianday('now') - julianday({0})) * 86400.0, 3) AS REAL)",
     "postgresql": "round(extract(epoch from now() - {0})::numeric, 3)::double precision",
 }
+MOMENT_NAME = {"sqlite": "TEXT", "postgresql": "timestamptz"}
 COUNT = {"sqlite": "INTEGER", "postgresql": "BIGINT"}
 
 # PostgreSQL joins by a hash and drops a join that no column needs. SQLite drops no join from an aggregate, but computes
@@ -66,11 +67,12 @@ AS SELECT {SESSION_COLUMNS}, s.first_seen_at, s.valid_from AS changed_at, s.miss
        {{folder}}, s.created_date, s.last_message_date
 FROM {{tables}}
 """
+# SQLite merges the two parts in the order of an index only if their columns have the same affinity, NULL included.
 HISTORY = f"""
 AS SELECT id AS session_id, change, valid_from, valid_to, pass_id, {COLUMNS}, first_seen_at, valid_from AS changed_at
 FROM session_versions
 UNION ALL
-SELECT id, change, valid_from, NULL, pass_id, {COLUMNS}, first_seen_at, valid_from
+SELECT id, change, valid_from, CAST(NULL AS {{moment}}), pass_id, {COLUMNS}, first_seen_at, valid_from
 FROM sessions
 """
 CHANGES = f"""
@@ -78,7 +80,8 @@ AS SELECT seq, changed_fields, id AS session_id, change, valid_from, valid_to, p
        first_seen_at, valid_from AS changed_at
 FROM session_versions
 UNION ALL
-SELECT seq, changed_fields, id, change, valid_from, NULL, pass_id, {COLUMNS}, first_seen_at, valid_from
+SELECT seq, changed_fields, id, change, valid_from, CAST(NULL AS {{moment}}), pass_id, {COLUMNS},
+       first_seen_at, valid_from
 FROM sessions
 """
 # A version adds to `active` only if its date is not the date of the current version, which counts already.
@@ -185,8 +188,8 @@ def _views(dialect: str) -> dict[str, str]:
     return {
         "chat_sessions": SESSIONS.format(folder=folder, tables=tables),
         "chat_sessions_all": SESSIONS_ALL.format(folder=folder, tables=tables),
-        "chat_session_history": HISTORY,
-        "chat_session_changes": CHANGES,
+        "chat_session_history": HISTORY.format(moment=MOMENT_NAME[dialect]),
+        "chat_session_changes": CHANGES.format(moment=MOMENT_NAME[dialect]),
         "chat_sessions_daily": DAILY.format(
             born=born, died=date.format("deleted_at"), spoken=date.format("v.last_message_at"),
             distinct=DISTINCT[dialect], count=COUNT[dialect],

@@ -29,9 +29,10 @@ from syncd.clock import utc_text
 from syncd.mirror.store import folders
 from syncd.mirror.store.folders import Begun, FoldersRead, FoldersWritten, ListingLostError
 from syncd.records.enums import FolderListingState
-from syncd.records.folders import FolderPage, FolderRow, UnreadableFolder, read_folder, read_folder_page
-from syncd.records.parse import GarbledError
+from syncd.records.fields import FOLDERS, FolderRow
+from syncd.records.parse import GarbledError, Page, Unreadable, read_page, read_record
 from syncd.rules.deletion import GONE
+from syncd.rules.folders import most_missing
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -64,11 +65,11 @@ class _Listing:
     """The pages that were read so far."""
 
     rows: dict[str, FolderRow] = field(default_factory=dict)
-    unreadable: list[UnreadableFolder] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     pages: int = 0
 
-    def add(self, page: FolderPage) -> bool:
+    def add(self, page: Page[FolderRow]) -> bool:
         """Add a page; return whether it has a folder that no earlier page had."""
         before = len(self.rows)
         self.rows |= {row.id: row for row in page.rows}
@@ -79,7 +80,7 @@ class _Listing:
     @property
     def present(self) -> set[str]:
         """Return the ids of unreadable folders: they exist."""
-        return {one.folder_id for one in self.unreadable if one.folder_id is not None}
+        return {one.record_id for one in self.unreadable if one.record_id is not None}
 
 
 @dataclass(kw_only=True)
@@ -125,7 +126,7 @@ class MirrorFolders:
             served = not (isinstance(error, AlbertHTTPError) and error.status_code in NOT_SERVED and not listing.pages)
             state = FolderListingState.FAILED if served else FolderListingState.UNAVAILABLE
             return FoldersRead(state=state, error=str(error), rows=listing.rows, present=listing.present)
-        nameless = sum(one.folder_id is None for one in listing.unreadable)
+        nameless = sum(one.record_id is None for one in listing.unreadable)
         if reason is None and nameless:
             reason = f"{nameless} items have no readable id: {listing.unreadable[-1].reason}"
         if reason is not None:
@@ -154,7 +155,7 @@ class MirrorFolders:
             listing.keys.add(key)
         return f"stopped at the ceiling of {self.settings.max_pages} pages"
 
-    async def _page(self, key: str | None) -> FolderPage:
+    async def _page(self, key: str | None) -> Page[FolderRow]:
         """Request one page, at most `PAGE_ATTEMPTS` times.
 
         Raises
@@ -166,7 +167,7 @@ class MirrorFolders:
         while True:
             self.clock.now()  # a heartbeat for the watchdog
             try:
-                return read_folder_page(await self.albert.list_raw(start_key=key))
+                return read_page(await self.albert.list_raw(start_key=key), FOLDERS)
             except (AlbertException, GarbledError) as error:
                 retry_after = error.retry_after if isinstance(error, AlbertHTTPError) else None
                 wait = self.settings.backoff.wait(attempt, jitter=self.jitter(), retry_after=retry_after)
@@ -181,7 +182,7 @@ class MirrorFolders:
         seen = listing.rows.keys() | listing.present
         missing = [folder_id for folder_id in stored if folder_id not in seen]
         read = FoldersRead(state=FolderListingState.COMPLETE, rows=listing.rows, present=listing.present)
-        if len(missing) > self.settings.guard.limit(len(stored)):
+        if len(missing) > most_missing(len(stored), self.settings.guard):
             error = TOO_MANY_MISSING.format(missing=len(missing), live=len(stored))
             return replace(read, state=FolderListingState.PARTIAL, error=error)
         rows, absent = dict(listing.rows), set()
@@ -199,7 +200,7 @@ class MirrorFolders:
         """Return a folder, or the 404 or 410 that says that it is absent; None if neither is certain."""
         self.clock.now()  # a heartbeat for the watchdog
         try:
-            row = read_folder(await self.albert.get_raw(id=folder_id))
+            row = read_record(await self.albert.get_raw(id=folder_id), FOLDERS)
         except AlbertHTTPError as error:
             return error if error.status_code in GONE else None
         except (AlbertException, GarbledError):

@@ -90,6 +90,18 @@ class SessionRow(Row, frozen=True, gc=False):
     updated_by_name: Annotated[Text | None, Wire("Updated.byName", "the name of the user who changed the session last", "Beatriz Núñez")]
     updated_at: Annotated[Time | None, Wire("Updated.at", "when Albert changed the session last", "2026-06-01T10:50:00.000000Z")]
     extra: Annotated[Json, _EXTRA] = "{}"
+
+
+class FolderRow(Row, frozen=True, gc=False):
+    """A folder of chat sessions."""
+
+    id: Annotated[Text, Wire("id", "Albert's id of the folder, such as FOL17", "FOL17")]
+    name: Annotated[Text, Wire("name", "the folder's name", "Adhesives")]
+    type: Annotated[Text | None, Wire("type", "root or child, or a value that Albert has added since", "child")]
+    parent_id: Annotated[Text | None, Wire("parentId", "the folder that the folder is in", "FOL1")]
+    created_at: Annotated[Time | None, Wire("Created.at", "when Albert created the folder", "2026-06-01T10:20:00.000000Z")]
+    updated_at: Annotated[Time | None, Wire("Updated.at", "when Albert changed the folder last", "2026-06-01T10:21:00.000000Z")]
+    extra: Annotated[Json, Wire("", "JSON of the fields that have no column; {} when empty", '{"sequence":["SES1"]}')] = "{}"
 # fmt: on
 
 
@@ -212,4 +224,5 @@ def _field(name: str, annotation: Any) -> Field:  # noqa: ANN401 - a type
     return Field(name, types[0], NoneType not in get_args(annotation.__origin__), wire, block, last)
 
 
+FOLDERS = FieldList(FolderRow, noun="folder")
 SESSIONS = FieldList(SessionRow, noun="session", indexed=("id", "source_session_id"))

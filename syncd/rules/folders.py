@@ -1,4 +1,4 @@
-"""The paths of folders. `mirror.store.folders` calls it.
+"""Rules for folders: their paths, and how many may be missing. `pull.folders` and `mirror.store.folders` call it.
 
 Pure: no I/O and no clock.
 """
@@ -6,7 +6,10 @@ Pure: no I/O and no clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from syncd.rules.deletion import Guard
 
 SEPARATOR = " / "
 """Between the names in a path."""
@@ -17,6 +20,15 @@ class Place(NamedTuple):
 
     name: str
     parent_id: str | None
+
+
+def most_missing(live: int, guard: Guard) -> int:
+    """Return how many of `live` folders a listing may miss before all are kept.
+
+    The deletion of a folder cannot be approved, and the next listing that contains the folder undoes it. A limit of one
+    half in a small mirror, as there is for sessions, would keep the last folder forever.
+    """
+    return max(guard.max_count, int(live * guard.max_fraction))
 
 
 def paths(places: Mapping[str, Place]) -> dict[str, str]:

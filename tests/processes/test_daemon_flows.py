@@ -150,3 +150,32 @@ async def test_held_pass_is_decided_on_through_the_commands(syncd: Syncd) -> Non
     assert gone.code == 0, gone.out
     assert syncd.sql(EVERYTHING) == []
     assert (await syncd.call("deletions", "list")).out == "nothing is held\n"
+
+
+async def test_folders_are_mirrored_after_each_pass(syncd: Syncd) -> None:
+    folders = "SELECT id, name FROM chat_folders"
+    daemon = await syncd.run()
+    await daemon.event("folders.mirrored")
+    assert len(syncd.rows(folders)) == len(syncd.sandbox.folders.by_id)
+    syncd.sandbox.folders.update("FOL1", name="Renamed")
+    syncd.sandbox.folders.delete("FOL9")
+
+    def there() -> dict[str, str]:
+        return {one: wire["name"] for one, wire in syncd.sandbox.folders.by_id.items()}
+
+    await eventually(lambda: {row["id"]: row["name"] for row in syncd.rows(folders)} == there())
+
+
+async def test_folders_are_not_requested_when_they_are_turned_off(syncd: Syncd) -> None:
+    assert (await syncd.call("once", SYNCD_FOLDERS="false")).code == 0
+    assert not any("/chats/folders" in request.raw_path for request in syncd.sandbox.requests)
+    assert (await syncd.call("once")).code == 0
+    assert any("/chats/folders" in request.raw_path for request in syncd.sandbox.requests)
+
+
+async def test_server_without_folders_changes_no_exit_code(syncd: Syncd) -> None:
+    syncd.sandbox.script("GET", "/api/v3/chats/folders", 404, times=9)
+    done = await syncd.call("once")
+    assert done.code == 0
+    assert "folders.unavailable" in done.out
+    assert "folders.unavailable" not in (await syncd.call("once")).out

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from syncd.mirror.db.database import Database
 from syncd.mirror.store import passes
 from syncd.sandbox import Habits, Sandbox, serve
+from tests.helpers.feed_reader import following
 from tests.helpers.postgres_server import PostgresServer, engine_of, in_thread
 from tests.helpers.replicas import Nursery, fleet, until
 
@@ -26,13 +27,16 @@ async def test_replicas_that_are_killed_leave_each_operation_exactly_one_effect_
     server = Sandbox(habits=Habits(latency=0.01))
     async with serve(server), fleet(tmp_path, server, postgres_url) as ships:
         await ships.started(2)
-        await ships.storm(200)
-        for number in (1, 2):
-            await until(lambda number=number: len(server.effects) > 40 * number, why="operations")  # type: ignore[misc]
-            ships.replicas[number - 1].kill()
-            await ships.started(1)
-        await ships.drained()
+        async with following(postgres_url) as reader:
+            await ships.storm(200)
+            for number in (1, 2):
+                await until(lambda number=number: len(server.effects) > 40 * number, why="operations")  # type: ignore[misc]
+                ships.replicas[number - 1].kill()
+                await ships.started(1)
+            await ships.drained()
         await ships.judge(200)
+        assert reader.polls > 10
+        assert len(reader.read) >= len(server.live())
 
 
 async def test_death_of_the_leader_in_the_middle_of_a_pass_costs_seconds_and_no_row(
@@ -176,7 +180,7 @@ async def test_soak_of_four_replicas_that_lose_one_every_second(
         await ships.started(4)
         await ships.storm(count)
         began = time.monotonic()
-        async with anyio.create_task_group() as group:
+        async with following(url), anyio.create_task_group() as group:
             group.start_soon(ships.kill_now_and_then, KILL_SECONDS, random.Random(SEED))  # noqa: S311 - not a secret
             await ships.drained(seconds=2900)
             group.cancel_scope.cancel()

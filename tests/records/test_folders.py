@@ -1,4 +1,4 @@
-"""Albert's answers about folders, as rows."""
+"""Albert's answers about folders, read by their list of fields."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from syncd.records.folders import FolderRow, UnreadableFolder, read_folder, read_folder_page
-from syncd.records.parse import GarbledError
+from syncd.records.fields import FOLDERS, FolderRow
+from syncd.records.parse import GarbledError, Page, read_page, read_record
 
 WIRE = {
     "id": "FOL2", "name": "Adhesives", "type": "child", "parentId": "FOL1",
@@ -17,8 +17,8 @@ WIRE = {
 }  # fmt: skip
 
 
-def read(*items: Any, last_key: Any = None) -> Any:
-    return read_folder_page(json.dumps({"Items": items, "lastKey": last_key}).encode())
+def read(*items: Any, last_key: Any = None) -> Page[FolderRow]:
+    return read_page(json.dumps({"Items": items, "lastKey": last_key}).encode(), FOLDERS)
 
 
 def test_folder_has_its_columns_and_everything_else_in_extra() -> None:
@@ -30,15 +30,11 @@ def test_folder_has_its_columns_and_everything_else_in_extra() -> None:
         )
     ]  # fmt: skip
     assert (page.unreadable, page.next_key) == ([], "k")
-    assert read_folder(json.dumps(WIRE).encode()).id == "FOL2"
+    assert read_record(json.dumps(WIRE).encode(), FOLDERS).id == "FOL2"
 
 
 def test_folder_needs_an_id_and_a_name_only() -> None:
     assert read({"id": "FOL1", "name": ""}).rows == [FolderRow("FOL1", "", None, None, None, None, "{}")]
-
-
-def test_empty_parent_id_is_no_parent() -> None:
-    assert read(WIRE | {"parentId": ""}).rows[0].parent_id is None
 
 
 @pytest.mark.parametrize("at", ["yesterday", "", 5, {"a": 1}])
@@ -66,11 +62,10 @@ def test_unreadable_folder_costs_itself_and_not_its_page(item: Any, folder_id: s
     page = read(item, WIRE)
     assert [row.id for row in page.rows] == ["FOL2"]
     (unreadable,) = page.unreadable
-    assert isinstance(unreadable, UnreadableFolder)
-    assert unreadable.folder_id == folder_id
+    assert unreadable.record_id == folder_id
     assert unreadable.reason
     with pytest.raises(GarbledError, match="not a folder"):
-        read_folder(json.dumps(item).encode())
+        read_record(json.dumps(item).encode(), FOLDERS)
 
 
 def test_folder_that_is_listed_twice_is_one_row() -> None:
@@ -82,4 +77,4 @@ def test_folder_that_is_listed_twice_is_one_row() -> None:
 )
 def test_body_that_is_not_a_listing_is_an_error(body: bytes) -> None:
     with pytest.raises(GarbledError):
-        read_folder_page(body)
+        read_page(body, FOLDERS)

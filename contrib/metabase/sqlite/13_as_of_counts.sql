@@ -2,10 +2,7 @@
 -- The versions that were current at that moment. A moment between two passes gives what the earlier pass had seen.
 -- Written by make docs from syncd/mirror/read/questions.py.
 SELECT status, kind, count(*) AS sessions
-FROM (
-    SELECT status, kind
-    FROM chat_session_history
-    WHERE change <> 'deleted' AND valid_from <= {{since}} AND (valid_to IS NULL OR valid_to > {{since}})
-) AS versions
+FROM chat_session_history
+WHERE change <> 'deleted' AND valid_from <= {{since}} AND (valid_to IS NULL OR valid_to > {{since}})
 GROUP BY status, kind
 ORDER BY sessions DESC, status, kind;

@@ -104,12 +104,13 @@ ORDER BY kind
     Query(
         "renamed_sessions",
         "Which sessions were renamed, from what to what?",
-        "`renamed_at` is when syncd saw it: at most one pass after it happened.",
+        "`renamed_at` is when syncd saw it: at most one pass after it happened. `|| ''` keeps SQLite from reading the "
+        "rows of a large mirror in the order of their ids.",
         """
 SELECT session_id, old_name, name AS new_name, updated_by_name, valid_from AS renamed_at
 FROM (
     SELECT session_id, seq, name, updated_by_name, valid_from,
-           lag(name) OVER (PARTITION BY session_id ORDER BY seq) AS old_name
+           lag(name) OVER (PARTITION BY session_id || '' ORDER BY seq) AS old_name
     FROM chat_session_changes
 ) AS versions
 WHERE old_name <> name
@@ -185,11 +186,8 @@ ORDER BY kind
         "seen.",
         """
 SELECT status, kind, count(*) AS sessions
-FROM (
-    SELECT status, kind
-    FROM chat_session_history
-    WHERE change <> 'deleted' AND valid_from <= {since} AND (valid_to IS NULL OR valid_to > {since})
-) AS versions
+FROM chat_session_history
+WHERE change <> 'deleted' AND valid_from <= {since} AND (valid_to IS NULL OR valid_to > {since})
 GROUP BY status, kind
 ORDER BY sessions DESC, status, kind
 """,

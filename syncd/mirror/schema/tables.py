@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from syncd.mirror.schema.types import Boolean, JsonText, Key, Number, UtcDateTime, utc_now
 from syncd.records.enums import ACTIVE_STATES
-from syncd.records.fields import EXTRA, SESSIONS, FieldList, FieldType
+from syncd.records.fields import EXTRA, FOLDERS, SESSIONS, FieldList, FieldType
 from syncd.records.operation_kinds import SPECS
 
 metadata = sa.MetaData(
@@ -484,19 +484,7 @@ mirror_totals = sa.Table(
 folders = sa.Table(
     "folders",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True, comment="Albert's id of the folder, such as FOL17"),
-    sa.Column("name", sa.Text, nullable=False, comment="the folder's name"),
-    sa.Column("type", sa.Text, comment="root or child, or a value that Albert has added since"),
-    sa.Column("parent_id", sa.Text, comment="the folder that the folder is in"),
-    sa.Column("created_at", UtcDateTime, comment="when Albert created the folder"),
-    sa.Column("updated_at", UtcDateTime, comment="when Albert changed the folder last"),
-    sa.Column(
-        "extra",
-        JsonText,
-        nullable=False,
-        server_default="{}",
-        comment="JSON of the fields that have no column; {} when empty",
-    ),
+    *content_columns(FOLDERS),
     sa.Column(
         "path",
         sa.Text,
@@ -513,6 +501,7 @@ folders = sa.Table(
         comment="complete listings in a row that missed it, each confirmed by a 404 or 410 of its own",
     ),
     sa.Column("deleted_at", UtcDateTime, comment="when the folder was found deleted"),
+    sa.PrimaryKeyConstraint("id"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
     comment="every folder ever seen; read the view chat_folders",

@@ -10,9 +10,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec.structs import astuple
+
 from syncd.mirror.db import raw
 from syncd.records.enums import FolderListingState
-from syncd.records.folders import FolderRow
+from syncd.records.fields import FOLDERS, FolderRow
 from syncd.rules.folders import Place, paths
 
 if TYPE_CHECKING:
@@ -27,15 +29,14 @@ _END = """
 UPDATE folder_listing SET state = ?, error = ?, finished_at = ?, complete_at = coalesce(?, complete_at)
 WHERE id = 1 AND fence = ?
 """
-_LIVE = """
-SELECT id, name, type, parent_id, created_at, updated_at, extra, path, absences FROM folders WHERE deleted_at IS NULL
-"""
-_WRITTEN = ("name", "type", "parent_id", "created_at", "updated_at", "extra", "path")
+_CONTENT = FOLDERS.columns
+_LIVE = f"SELECT {', '.join(_CONTENT)}, path, absences FROM folders WHERE deleted_at IS NULL"  # noqa: S608 - constants
+_WRITTEN = (*_CONTENT[1:], "path")
 _CHANGED = " OR ".join(f"f.{name} IS DISTINCT FROM excluded.{name}" for name in _WRITTEN)
 # The database compares `extra`: on PostgreSQL a JSON value comes back as another text than it was written.
 _WRITE = f"""
 INSERT INTO folders AS f (id, {", ".join(_WRITTEN)}, first_seen_at, changed_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES ({", ".join("?" * (len(_WRITTEN) + 3))})
 ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _WRITTEN)},
     changed_at = excluded.changed_at, absences = 0, deleted_at = NULL
 WHERE f.deleted_at IS NOT NULL OR {_CHANGED}
@@ -107,7 +108,7 @@ def begin(connection: Connection) -> Begun:
 def live(connection: Connection) -> dict[str, StoredFolder]:
     """Return the folders that are not deleted, by id."""
     rows = raw.execute(connection, _LIVE).fetchall()
-    return {row[0]: StoredFolder(FolderRow(*row[:7]), row[7], row[8]) for row in rows}
+    return {row[0]: StoredFolder(FolderRow(*row[: len(_CONTENT)]), row[-2], row[-1]) for row in rows}
 
 
 def write(connection: Connection, fence: int, read: FoldersRead, *, now: str, confirmations: int) -> FoldersWritten:
@@ -163,7 +164,5 @@ def _note_absences(
 
 def _write_row(connection: Connection, row: FolderRow, path: str, now: str) -> bool:
     """Write a folder; return whether that changed it."""
-    values = (
-        row.id, row.name, row.type, row.parent_id, row.created_at, row.updated_at, row.extra, path, now, now,
-    )  # fmt: skip
+    values = (*astuple(row), path, now, now)
     return raw.execute(connection, _WRITE, values).fetchone() is not None

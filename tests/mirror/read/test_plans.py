@@ -82,6 +82,15 @@ async def test_point_is_read_without_a_scan(tmp_path: Path, statement: str) -> N
         assert not any(map(scanned, lines)), lines
 
 
+@pytest.mark.sqlite
+async def test_feed_is_read_in_its_order_without_sorting(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for where in ("WHERE seq > 5 ORDER BY seq", "ORDER BY seq DESC LIMIT 100"):
+            lines = await plan(w, f"SELECT * FROM chat_session_changes {where}")
+            assert lines[0] == "MERGE (UNION ALL)"
+            assert not any("TEMP B-TREE" in line for line in lines)
+
+
 async def test_folder_is_looked_up_only_where_its_columns_are_read(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         for view in ("chat_sessions", "chat_sessions_all"):
