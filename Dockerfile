@@ -6,7 +6,8 @@
 ARG BASE_IMAGE=python:3.12-slim-trixie
 
 # --- A SQLite without the WAL-reset bug (3.51.3 or newer), which no stable Debian has: the library of Debian's testing
-# suite, fetched by apt with its signatures checked, and nothing else of that suite.
+# suite, fetched by apt with its signatures checked, and nothing else of that suite. On x86-64 the package pysqlite3 brings
+# its own. It has no wheel for Linux on ARM, where the image needs this one.
 FROM ${BASE_IMAGE} AS sqlite
 ARG SQLITE_SUITE=forky
 WORKDIR /sqlite
@@ -57,7 +58,6 @@ COPY --from=build /opt/syncd /opt/syncd
 ENV PATH=/opt/syncd/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    SYNCD_DATABASE_URL=sqlite+aiosqlite:////data/syncd.db \
     SYNCD_LOG_FORMAT=json
 # The library that Python will load, asserted; and a volume that belongs to the user who writes to it.
 RUN ldconfig \

@@ -130,6 +130,8 @@ class AsyncAlbertSession:
         self._check_token = check_token
         self._accepted: Token | None = None
         self.refused = False
+        self.server_date: str | None = None
+        """The `Date` of the last answer, as it was received."""
         self._headers = api_headers(headers)
         self._proxy = proxy_of(proxy)
         self._redactor: tuple[list[str], Callable[[str], str]] = ([], redactor(()))
@@ -372,6 +374,7 @@ class AsyncAlbertSession:
         try:
             answer = await self._transport.send(request, headers)
             ended = answer.status
+            self.server_date = answer.headers.get("Date")
         except AlbertException as error:
             ended = error
             raise placed(error, request)  # noqa: B904 - the same error

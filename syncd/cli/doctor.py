@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import click
 
 from syncd import settings as settings_module
 from syncd.cli.common import as_json_option, env_file_option, print_json, run
+from syncd.cli.surroundings import Finding, check_clock, check_folder, check_network
 from syncd.errors import DatabaseUnusableError, SettingsError, SyncdError
 from syncd.logs import safe_text
 
@@ -23,16 +24,6 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT = 5.0
 """Seconds that doctor waits for a database."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check: the verdict is `ok`, `warning` or `bad`; `mend` says how to fix it."""
-
-    check: str
-    verdict: str
-    detail: str
-    mend: str | None = None
 
 
 @click.command(short_help="Check the installation and say how to fix it.")
@@ -61,8 +52,9 @@ async def _check(settings: Settings) -> list[Finding]:
     backend = database_backend(settings)
     database = await _database(settings, backend)
     albert, tenant_id = await _albert(settings)
+    surroundings = [*(() if backend.file is None else check_folder(backend.file)), *check_network(settings, os.environ)]
     identity = await _identity(settings, backend, tenant_id) if database[0].verdict == "ok" else []
-    return [_sqlite(backend), *database, *identity, *await _daemon(settings), albert]
+    return [_sqlite(backend), *database, *identity, *surroundings, *await _daemon(settings), *albert]
 
 
 async def _identity(settings: Settings, backend: Backend, tenant_id: str | None) -> list[Finding]:
@@ -178,8 +170,8 @@ async def _daemon(settings: Settings) -> list[Finding]:
     return [Finding("daemon", "bad", f"{one['code']}: {one['text']}", one["command"]) for one in found["problems"]]
 
 
-async def _albert(settings: Settings) -> tuple[Finding, str | None]:
-    """Request one page; return the tenant of the token, too, if it names one."""
+async def _albert(settings: Settings) -> tuple[list[Finding], str | None]:
+    """Request one page, and compare the clocks; return the tenant of the token, too, if it names one."""
     from syncd.albert import AlbertException, ChatSessionCollection
     from syncd.app import CurrentSettings, open_session
     from syncd.clock import SystemClock
@@ -195,7 +187,7 @@ async def _albert(settings: Settings) -> tuple[Finding, str | None]:
         finding, tenant_id = await _try("albert", list_one_page, _albert_hint), None
         with suppress(AlbertException):
             tenant_id = await session.authenticate() if finding.verdict == "ok" else None
-        return finding, tenant_id
+        return [finding, *check_clock(session.server_date, SystemClock().now())], tenant_id
 
 
 def _albert_hint(error: Exception) -> str:

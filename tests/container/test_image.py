@@ -168,6 +168,14 @@ def test_container_runs_as_nobody_in_particular_and_can_write_to_its_volume_alon
     assert json.loads(container.syncd("doctor", "--json"))[1]["verdict"] == "ok"
 
 
+def test_database_of_a_secret_file_takes_the_place_of_the_default(tmp_path: Path) -> None:
+    secret = tmp_path / "database_url"
+    secret.write_text("postgresql+asyncpg://syncd@db.test/mirror\n")
+    secret.chmod(0o644)
+    options = ("--volume", f"{secret}:/secret:ro", "--env", "SYNCD_DATABASE_URL_FILE=/secret")
+    assert "db.test/mirror" in docker("run", "--rm", *options, IMAGE, "config")
+
+
 def test_image_is_small_and_says_what_it_is() -> None:
     def size(image: str) -> int:
         return int(docker("inspect", "--format", "{{.Size}}", image))

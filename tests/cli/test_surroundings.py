@@ -1,0 +1,68 @@
+"""The checks of `syncd doctor` on what surrounds syncd: the disk, the folder, proxies, the base URL, the clock."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+
+from syncd.cli.surroundings import Finding, check_clock, check_folder, check_network
+from syncd.settings import load
+
+NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+
+
+def network(**environment: str) -> dict[str, Finding]:
+    settings = load({"ALBERT_TOKEN": "t", **environment}, (), credentials=True).settings
+    return {one.check: one for one in check_network(settings, environment)}
+
+
+def test_path_of_the_api_in_the_base_url_is_bad_and_the_right_url_is_named() -> None:
+    found = network(ALBERT_BASE_URL="https://albert.test/prefix/api/v3")["base URL"]
+    assert (found.verdict, found.mend) == ("bad", "set ALBERT_BASE_URL=https://albert.test/prefix")
+    assert network(ALBERT_BASE_URL="https://albert.test/prefix") == {}
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_proxy_variable_that_is_ignored_is_a_warning_unless_a_proxy_is_set(name: str) -> None:
+    assert network(**{name: "http://proxy.test:3128"})["proxy"].verdict == "warning"
+    assert "proxy" not in network(**{name: "http://proxy.test:3128", "SYNCD_PROXY": "http://proxy.test:3128"})
+
+
+@pytest.mark.parametrize("seconds", [-61, 61, 86_400])
+def test_clock_that_differs_from_that_of_albert_by_more_than_a_minute_is_a_warning(seconds: float) -> None:
+    (found,) = check_clock(format_datetime(NOW + timedelta(seconds=seconds), usegmt=True), NOW)
+    assert found.verdict == "warning"
+    assert ("behind" if seconds > 0 else "ahead of") in found.detail
+
+
+@pytest.mark.parametrize("date", [None, "yesterday", ""])
+def test_answer_without_a_readable_date_says_nothing_about_the_clock(date: str | None) -> None:
+    assert list(check_clock(date, NOW)) == []
+
+
+def test_clock_that_agrees_is_ok() -> None:
+    assert [one.verdict for one in check_clock(format_datetime(NOW, usegmt=True), NOW)] == ["ok"]
+
+
+def test_disk_with_little_space_or_few_inodes_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.statvfs(tmp_path)
+    assert [one.check for one in check_folder(tmp_path / "syncd.db")] == ["disk"]
+    for place, text in ((4, "MB are free"), (7, "files can still be created")):
+        fields = list(real)
+        fields[place] = 5
+        if place == 7:
+            fields[5] = 1000
+        monkeypatch.setattr(os, "statvfs", lambda _, fields=fields: os.statvfs_result(fields))
+        (found,) = check_folder(tmp_path / "syncd.db")
+        assert (found.verdict, text in found.detail) == ("warning", True)
+        monkeypatch.undo()
+
+
+def test_folder_that_cannot_be_written_to_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    folder, _ = check_folder(tmp_path / "syncd.db")
+    assert (folder.check, folder.verdict) == ("folder", "bad")
