@@ -181,7 +181,7 @@ class MirrorFolders:
         seen = listing.rows.keys() | listing.present
         missing = [folder_id for folder_id in stored if folder_id not in seen]
         read = FoldersRead(state=FolderListingState.COMPLETE, rows=listing.rows, present=listing.present)
-        if len(missing) > self.settings.guard.limit(len(stored)):
+        if len(missing) > self.settings.guard.larger_limit(len(stored)):
             error = TOO_MANY_MISSING.format(missing=len(missing), live=len(stored))
             return replace(read, state=FolderListingState.PARTIAL, error=error)
         rows, absent = dict(listing.rows), set()
