@@ -32,7 +32,6 @@ from syncd.records.enums import FolderListingState
 from syncd.records.fields import FOLDERS, FolderRow
 from syncd.records.parse import GarbledError, Page, Unreadable, read_page, read_record
 from syncd.rules.deletion import GONE
-from syncd.rules.folders import most_missing
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -182,7 +181,7 @@ class MirrorFolders:
         seen = listing.rows.keys() | listing.present
         missing = [folder_id for folder_id in stored if folder_id not in seen]
         read = FoldersRead(state=FolderListingState.COMPLETE, rows=listing.rows, present=listing.present)
-        if len(missing) > most_missing(len(stored), self.settings.guard):
+        if len(missing) > self.settings.guard.larger_limit(len(stored)):
             error = TOO_MANY_MISSING.format(missing=len(missing), live=len(stored))
             return replace(read, state=FolderListingState.PARTIAL, error=error)
         rows, absent = dict(listing.rows), set()

@@ -39,8 +39,12 @@ class Guard:
 
         In a small mirror the count alone would allow to delete everything, so there at most half may go.
         """
-        larger = max(self.max_count, int(live * self.max_fraction))
+        larger = self.larger_limit(live)
         return min(larger, live // 2) if live < 2 * self.max_count else larger
+
+    def larger_limit(self, live: int) -> int:
+        """Return the larger of the two limits. It applies to folders, whose deletions no operator can approve."""
+        return max(self.max_count, int(live * self.max_fraction))
 
     def may_delete(self, *, absences: int, missing_for: float) -> bool:
         """Whether a session was confirmed absent often enough, and missing for enough seconds of measured time."""

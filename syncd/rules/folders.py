@@ -6,10 +6,7 @@ Pure: no I/O and no clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from syncd.rules.deletion import Guard
+from typing import NamedTuple
 
 SEPARATOR = " / "
 """Between the names in a path."""
@@ -20,15 +17,6 @@ class Place(NamedTuple):
 
     name: str
     parent_id: str | None
-
-
-def most_missing(live: int, guard: Guard) -> int:
-    """Return how many of `live` folders a listing may miss before all are kept.
-
-    The deletion of a folder cannot be approved, and the next listing that contains the folder undoes it. A limit of one
-    half in a small mirror, as there is for sessions, would keep the last folder forever.
-    """
-    return max(guard.max_count, int(live * guard.max_fraction))
 
 
 def paths(places: Mapping[str, Place]) -> dict[str, str]:

@@ -164,7 +164,7 @@ def _of_passes(overview: Mapping[str, Any], pass_interval: float, *, beside_daem
         if ended is not None or not beside_daemon:  # beside a daemon, a mirror without a pass is just young
             command = DOCTOR if beside_daemon else "syncd once, or see the log of syncd run"
             yield Problem(ProblemCode.NO_COMPLETE_PASS, f"no pass has been complete yet{why}", _remedy(ended, command))
-    elif age > MISSED_PASSES * pass_interval + LEEWAY:
+    elif _content_age(fresh, ended) > MISSED_PASSES * pass_interval + LEEWAY:
         text = f"the mirror is {duration(age)} old{why}" + ("" if beside_daemon else "; is syncd run alive?")
         yield Problem(ProblemCode.MIRROR_STALE, text, _remedy(ended, DOCTOR))
     elif ended and ended["state"] in {PassState.FAILED, PassState.PARTIAL}:
@@ -179,6 +179,14 @@ def _of_passes(overview: Mapping[str, Any], pass_interval: float, *, beside_daem
             "that it requested first; fix the credentials or ALBERT_BASE_URL, or decide again"
         )
         yield Problem(ProblemCode.KNOWN_SESSIONS_GONE, text, "syncd deletions list --all")
+
+
+def _content_age(fresh: Mapping[str, Any], ended: Mapping[str, Any] | None) -> float:
+    """Return the age of the sessions' content: a held pass reads and writes them, and decides only about deletions."""
+    age, listed = fresh["age_seconds"], fresh["listed_age_seconds"]
+    if ended is not None and ended["state"] == PassState.HELD and listed is not None:
+        return float(min(age, listed))
+    return float(age)
 
 
 def _of_queue(overview: Mapping[str, Any]) -> Iterator[Problem]:

@@ -5,16 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.rules.deletion import Guard
-from syncd.rules.folders import Place, most_missing, paths
+from syncd.rules.folders import Place, paths
 
 IDS = st.sampled_from("abcdef")
 TREES = st.dictionaries(IDS, st.builds(Place, st.sampled_from(["x", "y"]), st.none() | IDS))
-
-
-def test_larger_of_both_limits_counts_in_a_mirror_of_any_size() -> None:
-    guard = Guard(grace=0, confirmations=1, max_count=3, max_fraction=0.5)
-    assert [most_missing(live, guard) for live in (1, 6, 100)] == [3, 3, 50]
 
 
 def test_path_has_the_names_from_the_top() -> None:

@@ -25,6 +25,12 @@ CASES: list[tuple[str, int, dict[str, str], dict[str, str]]] = [
     ("SyncdWedged", 3, {"syncd_wedged_loops": "1x90"}, {"syncd_wedged_loops": "0x90"}),
     ("SyncdMirrorStale", 22, {"syncd_mirror_age_seconds": "0+60x90"}, {"syncd_mirror_age_seconds": "959x90"}),
     ("SyncdMirrorStale", 6, {"syncd_mirror_age_seconds": " ".join(["Inf"] * 90)}, {"syncd_mirror_age_seconds": "0x90"}),
+    (
+        "SyncdMirrorStale",
+        22,
+        {"syncd_mirror_age_seconds": "0+60x90", "syncd_pass_held": "0x90"},
+        {"syncd_mirror_age_seconds": "0+60x90", "syncd_pass_held": "1x90"},
+    ),
     ("SyncdCredentialsRefused", 3, {"syncd_credentials_refused": "1x90"}, {"syncd_credentials_refused": "0x90"}),
     ("SyncdPassHeld", 1, {"syncd_pass_held": "1x90"}, {"syncd_pass_held": "0x90"}),
     (

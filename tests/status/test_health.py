@@ -25,7 +25,14 @@ def overview(
         {"id": len(passes) - n, "state": state, "error": error, "reason": reason}
         for n, (state, error) in enumerate(passes)
     ]
-    fresh = {"age_seconds": 10.0, "held_pass_id": None, "operations_dead": 0, "quarantined_items": 0, **freshness}
+    fresh = {
+        "age_seconds": 10.0,
+        "listed_age_seconds": 10.0,
+        "held_pass_id": None,
+        "operations_dead": 0,
+        "quarantined_items": 0,
+        **freshness,
+    }
     identity = dict.fromkeys(("origin", "tenant_id", "copied_at", "moved_to", "moved_at"))
     return {
         "identity": {**identity, "operations_on_hold": 0}, "freshness": fresh, "operations": operations or {},
@@ -140,6 +147,12 @@ def test_pass_with_an_item_without_an_id_says_how_to_accept_it(fresh: dict[str, 
 def test_stale_mirror_says_why_also_while_the_next_pass_runs() -> None:
     (problem,) = urgent(("running", None), ("failed", "Albert was down"), age_seconds=4000.0)
     assert "67 min old (pass 1 is failed: Albert was down)" in problem
+
+
+def test_mirror_is_not_stale_while_a_hold_lasts_and_listings_are_read() -> None:
+    (problem,) = urgent(("held", "too many"), held_pass_id=1, age_seconds=40_000.0)
+    assert "holds deletions" in problem
+    assert len(urgent(("held", "too many"), held_pass_id=1, age_seconds=40_000.0, listed_age_seconds=4000.0)) == 2
 
 
 def test_rejected_hold_is_no_problem_any_more() -> None:
