@@ -39,6 +39,8 @@ from tests.model.store import SqliteStore, Store
 SOURCES = tuple(f"src-{number}" for number in range(3))
 SET_BACK_BY_LITTLE = 600.0
 """Seconds; more than all steps of up to a minute in a schedule together, and far less than an hour."""
+GATEWAY = 0.15
+"""The chance that a storm contains a gateway that answers 404."""
 RESTORED = 0.15
 """The chance that a life of the daemon ends with the restore of a backup that was made during it."""
 FIRST_MISDATED = 1_000_000
@@ -275,7 +277,7 @@ class Simulation:
         weather.refused = self.jitter.random() < 0.05
         weather.outage = self.jitter.random() < 0.05
         weather.forbidden = self.jitter.random() < 0.05
-        weather.gateway = self.jitter.choice(tuple(GATEWAYS)) if self.jitter.random() < 0.15 else None
+        weather.gateway = self.jitter.choice(tuple(GATEWAYS)) if self.jitter.random() < GATEWAY else None
         weather.gateway_body = self.jitter.choice(GATEWAY_BODIES)
         weather.broken = self.jitter.choice((0.0, 0.0, 0.1))
 

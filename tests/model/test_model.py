@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,11 +12,10 @@ import sqlalchemy as sa
 from syncd.lookups import Absent, Lookups
 from syncd.mirror.store import missing, operations, restored, sessions
 from syncd.mirror.store.missing import Unlisted
-from syncd.mirror.store.operation import Claimed, Operation
+from syncd.mirror.store.operation import Claimed
 from syncd.pull.evidence import Asking, Evidence, Verdict
 from syncd.pull.first_request import FirstRequest
 from syncd.push import kinds
-from syncd.push.evidence import Recency, Settling
 from syncd.push.outcomes import Effect
 from syncd.push.targets import NoHolder
 from syncd.rules.versions import Change, classify_change
@@ -133,28 +131,8 @@ def test_model_notices_that_every_404_is_believed(store: SqliteStore, monkeypatc
         pass
 
     monkeypatch.setattr(Witness, "confirm", believe)
+    monkeypatch.setattr(simulation, "GATEWAY", 0.7)
     assert _breaks(store, "4: ", "6: ", "7: ", "9: the mirror", first=200)
-
-
-def test_model_notices_look_ups_that_end_when_the_clock_steps_forward(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def by_the_wall_clock(self: Settling, operation: Operation) -> float:
-        return (self.clock.now() - (operation.unknown_since or self.clock.now())).total_seconds()
-
-    monkeypatch.setattr(Settling, "elapsed", by_the_wall_clock)
-    assert _breaks(store, "6: ", first=100, count=400)
-
-
-def test_model_notices_a_session_that_is_taken_for_gone_after_a_step(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def by_the_wall_clock(self: Recency, _: str, observed_at: datetime | None) -> bool:
-        now = self.clock.now()
-        return observed_at is not None and now - timedelta(seconds=self.settle) < observed_at <= now
-
-    monkeypatch.setattr(Recency, "is_recent", by_the_wall_clock)
-    assert _breaks(store, "6: ", first=100, count=400)
 
 
 def test_model_notices_a_row_that_is_frozen_by_its_date(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
