@@ -33,6 +33,7 @@ STABLE_EVENTS = {
     "session.missing", "session.deleted", "session.restored", "item.quarantined", "operation.succeeded",
     "operation.retrying", "operation.unknown", "operation.dead", "source.linked", "source.missing", "source.conflict",
     "operation.contradicted", "tenant.mismatch", "database.waiting", "database.resumed",
+    "albert.unreachable", "albert.reachable",
 }  # fmt: skip
 
 
