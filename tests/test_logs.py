@@ -83,11 +83,14 @@ def test_letters_of_any_language_are_left_as_they_are() -> None:
 CANARY = "canary-in-a-local-variable"
 
 
+NOTHING: dict[str, str] = {}
+
+
 def fail(secret: str) -> None:
     """Raise an error with a cause and a long hostile text, while a secret is in a local variable."""
     try:
         assert secret.isascii()
-        {}["inner"]
+        NOTHING["inner"]
     except KeyError as error:
         raise ValueError(HOSTILE + "x" * 5000) from error
 

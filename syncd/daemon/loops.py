@@ -64,12 +64,15 @@ class Daemon:
     ----------
     others : Mapping[str, Callable[[], Awaitable[None]]]
         Loops besides those of the flows, by their names.
+    facts : Mapping[str, object]
+        The fields of `daemon.started`.
     """
 
     flows: Flows
     log: FilteringBoundLogger
     intervals: Intervals
     others: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
     _reconcile_event: AutoResetEvent = field(default_factory=AutoResetEvent)
 
     async def run(self, signals: AsyncIterator[signal.Signals]) -> None:
@@ -79,7 +82,7 @@ class Daemon:
             drained = anyio.Event()
             group.start_soon(self._until_cancelled, stoppable)
             group.start_soon(self._push, drained)
-            self.log.info("daemon.started", pass_interval=self.intervals.pass_interval)
+            self.log.info("daemon.started", **self.facts)
             async for number in signals:
                 self.log.info("daemon.stopping", signal=signal.Signals(number).name)
                 break

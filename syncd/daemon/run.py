@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from syncd.app import CurrentSettings, backoff, open_flows
+from syncd.daemon.facts import changed_settings, facts
 from syncd.daemon.loops import Daemon, Intervals
 from syncd.daemon.reload import reload_on_sighup
 from syncd.daemon.shutdown import ForcedExit, Received, StopSignals, unless_stopped
@@ -83,7 +84,19 @@ async def run_daemon(
             "tenant": flows.tenant.run,
             "settings": lambda: reload_on_sighup(received, read_settings, current, flows, log),
         }
-        await Daemon(flows=flows, log=log, intervals=intervals(settings), others=others).run(stops)
+        await Daemon(
+            flows=flows, log=log, intervals=intervals(settings), others=others, facts=started(loaded, flows)
+        ).run(stops)
+
+
+def started(loaded: Loaded, flows: Flows) -> dict[str, object]:
+    """Return the fields of `daemon.started`."""
+    return {
+        **facts(loaded.settings, flows.tenant.pinned).fields(),
+        "database": flows.database.url.render_as_string(hide_password=True),
+        "pass_interval": loaded.settings.syncd_pass_interval,
+        "settings": changed_settings(loaded),
+    }
 
 
 def intervals(settings: Settings) -> Intervals:
