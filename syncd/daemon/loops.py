@@ -66,6 +66,8 @@ class Daemon:
         Loops besides those of the flows, by their names.
     facts : Mapping[str, object]
         The fields of `daemon.started`.
+    on_start, on_stop : Callable[[], None]
+        Called when the loops run, and when a signal has arrived.
     """
 
     flows: Flows
@@ -73,6 +75,8 @@ class Daemon:
     intervals: Intervals
     others: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     facts: Mapping[str, object] = field(default_factory=dict)
+    on_start: Callable[[], None] = lambda: None
+    on_stop: Callable[[], None] = lambda: None
     _reconcile_event: AutoResetEvent = field(default_factory=AutoResetEvent)
 
     async def run(self, signals: AsyncIterator[signal.Signals]) -> None:
@@ -83,7 +87,9 @@ class Daemon:
             group.start_soon(self._until_cancelled, stoppable)
             group.start_soon(self._push, drained)
             self.log.info("daemon.started", **self.facts)
+            self.on_start()
             async for number in signals:
+                self.on_stop()
                 self.log.info("daemon.stopping", signal=signal.Signals(number).name)
                 break
             stoppable.cancel()

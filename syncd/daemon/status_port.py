@@ -52,11 +52,9 @@ def status_port(loaded: Loaded, log: FilteringBoundLogger) -> Iterator[socket | 
         yield listener
 
 
-def status_server(
-    settings: Settings, flows: Flows, wal: WalWatch, metrics: Metrics, listener: socket, log: FilteringBoundLogger
-) -> AbstractAsyncContextManager[str]:
-    """Serve the status of the flows on a bound port while the context lasts."""
-    readings = Readings(
+def daemon_readings(settings: Settings, flows: Flows, wal: WalWatch) -> Readings:
+    """Return the readings of a running daemon, for the status server and the health monitor."""
+    return Readings(
         database=flows.database,
         clock=flows.clock,
         watchdog=flows.watchdog,
@@ -64,4 +62,10 @@ def status_server(
         refused=lambda: flows.session.refused or flows.push.refused is not None,
         pass_interval=settings.syncd_pass_interval,
     )
+
+
+def status_server(
+    settings: Settings, readings: Readings, metrics: Metrics, listener: socket, log: FilteringBoundLogger
+) -> AbstractAsyncContextManager[str]:
+    """Serve the status of the flows on a bound port while the context lasts."""
     return serve(readings, metrics, listener, settings.syncd_status_host, log)

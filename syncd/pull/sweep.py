@@ -245,9 +245,7 @@ class _Completion:
         elapsed_ms = elapsed.advance(self.connection, reading)
         still = self._not_observed()
         newly = missing.mark(self.connection, still, self.now, elapsed_ms)
-        applied = _apply(
-            self.connection, self.answers.others, self.now, self.guard.grace
-        )
+        applied = _apply(self.connection, self.answers.others, self.now, self.guard.grace)
         deleted = self._delete({row.key for row in still}, elapsed_ms)
         self._settle()
         passes.finish(self.connection, self.progress, COMPLETE, now=self.now, missing=len(still), deleted=len(deleted))
