@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from syncd.records.enums import PassState
 from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.settings import read_secret
+from syncd.status.reachability import Reachability
 from syncd.status.watchdog import BeatingClock, Watchdog
 from syncd.tenant import named_identity
 from syncd.tenant_guard import TenantGuard
@@ -216,11 +218,18 @@ async def open_flows(
     """
     clock = clock or SystemClock()
     retries = logged_retries(busy_timeout, log)
+    reachability = Reachability(clock=clock, log=log, schedule=asyncio.get_running_loop().call_later)
+
+    def observe_request(method: str, ended: int | BaseException, seconds: float) -> None:
+        reachability.observe_request(method, ended, seconds)
+        if after_request is not None:
+            after_request(method, ended, seconds)
+
     async with AsyncExitStack() as stack:
         leadership = await stack.enter_async_context(database_backend(settings).hold(command, clock, retries))
         tenant = TenantGuard(named=named_identity(settings), clock=clock, log=log, force=force)
         session = await stack.enter_async_context(
-            open_session(current or CurrentSettings(settings), clock, after_request, tenant.check)
+            open_session(current or CurrentSettings(settings), clock, observe_request, tenant.check)
         )
         database = await stack.enter_async_context(
             open_database(

@@ -19,8 +19,10 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+    from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, WrappedLogger
 
+MOST_FRAMES = 50
+"""Frames of a traceback in an event: the outermost and the innermost half of them."""
 LONGEST_TEXT = 1000
 """Characters of a text in an event: enough for the message of a server, and a line stays readable."""
 _HOSTILE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -40,6 +42,26 @@ def _make_safe(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
         for key, value in event.items()
         if value is not None
     }
+
+
+def _structured_exception(exc_info: ExcInfo) -> list[dict[str, Any]]:
+    """Return an error and its causes as structured fields: types, texts and frames, without local variables.
+
+    Each text is bounded as any other text of an event.
+    """
+    import structlog  # noqa: PLC0415 - as in `configure`
+
+    stacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=MOST_FRAMES)(exc_info)
+    _bound_texts(stacks)
+    return stacks
+
+
+def _bound_texts(stacks: list[dict[str, Any]]) -> None:
+    for stack in stacks:
+        stack["exc_value"] = safe_text(stack["exc_value"])
+        stack["exc_notes"] = [safe_text(note) for note in stack["exc_notes"]]
+        for inner in stack["exceptions"]:
+            _bound_texts(inner)
 
 
 _ASCII = "syncd_ascii"
@@ -162,7 +184,7 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
 
     out = stream or sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115 - no stream; it ends with the process
     escape_unencodable(out)
-    console = style == "console" or (style == "auto" and out.isatty())
+    console = is_console(style, out)
     render: Any = (
         structlog.dev.ConsoleRenderer(
             colors=out.isatty() and not os.environ.get("NO_COLOR"),
@@ -177,7 +199,7 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _make_safe,
-        *([] if console else [structlog.processors.format_exc_info]),
+        *([] if console else [structlog.processors.ExceptionRenderer(_structured_exception)]),
         render,
     ]
     lines = Lines(out, lambda dropped: _notice(processors, dropped))
@@ -190,6 +212,11 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> Filter
     )
     _redirect_library_logs(processors, lines)
     return structlog.get_logger()  # type: ignore[no-any-return]
+
+
+def is_console(style: str, stream: TextIO) -> bool:
+    """Return whether a log of this style is text for people on this stream, and not JSON."""
+    return style == "console" or (style == "auto" and stream.isatty())
 
 
 def set_level(level: str) -> None:

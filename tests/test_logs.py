@@ -80,15 +80,61 @@ def test_letters_of_any_language_are_left_as_they_are() -> None:
     assert safe_text("Zähigkeit 粘度 🧪") == "Zähigkeit 粘度 🧪"
 
 
-def test_traceback_stays_on_the_line_of_its_event() -> None:
+CANARY = "canary-in-a-local-variable"
+
+
+NOTHING: dict[str, str] = {}
+
+
+def fail(secret: str) -> None:
+    """Raise an error with a cause and a long hostile text, while a secret is in a local variable."""
+    try:
+        assert secret.isascii()
+        NOTHING["inner"]
+    except KeyError as error:
+        raise ValueError(HOSTILE + "x" * 5000) from error
+
+
+def test_traceback_is_structured_fields_on_the_line_of_its_event_without_local_variables() -> None:
     out = io.StringIO()
     log = configure(level="info", style="json", stream=out)
     try:
-        int(HOSTILE)
+        fail(CANARY)
     except ValueError:
         log.exception("loop.failed", loop="watch")
-    (line,) = out.getvalue().splitlines()
-    assert "ValueError" in json.loads(line)["exception"]
+        logging.getLogger("some.library").exception("library.failed")
+    assert "canary" not in out.getvalue()
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        outer, cause = json.loads(line)["exception"]
+        assert (outer["exc_type"], cause["exc_type"], cause["is_cause"]) == ("ValueError", "KeyError", True)
+        assert [frame["name"] for frame in cause["frames"]] == ["fail"]
+        assert all(set(frame) == {"filename", "lineno", "name"} for frame in outer["frames"])
+        assert len(outer["exc_value"]) < LONGEST_TEXT * 2
+
+
+def test_texts_of_all_errors_in_a_group_are_bounded() -> None:
+    out = io.StringIO()
+    log = configure(level="info", style="json", stream=out)
+    group = ExceptionGroup("two", [ValueError("x" * 5000), ExceptionGroup("inner", [KeyError("y" * 5000)])])
+    try:
+        raise group
+    except ExceptionGroup:
+        log.exception("loop.failed")
+    assert len(out.getvalue()) < 4 * LONGEST_TEXT
+    assert "(5000 characters)" in out.getvalue()
+
+
+def test_traceback_on_a_terminal_is_text_without_local_variables() -> None:
+    out = Terminal()
+    log = configure(level="info", style="auto", stream=out)
+    try:
+        fail(CANARY)
+    except ValueError:
+        log.exception("loop.failed")
+    assert "Traceback" in out.getvalue()
+    assert "canary" not in out.getvalue()
 
 
 def test_terminal_gets_the_readable_form_and_a_pipe_gets_json() -> None:

@@ -214,7 +214,7 @@ class AsyncAlbertSession:
             self.refused = False
             return answer
         # Reached only when the deadline has passed.
-        late = AlbertTimeoutError(f"no whole answer within {self._timeout:g} seconds")
+        late = self._late()
         late.not_applied = not state.sent
         raise placed(late, request)
 
@@ -290,6 +290,9 @@ class AsyncAlbertSession:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    def _late(self) -> AlbertTimeoutError:
+        return AlbertTimeoutError(f"no whole answer within {self._timeout:g} seconds")
 
     def _request(self, method: str, path: str, params: Params | None, json: object) -> Request:
         """Return the request without its token."""
@@ -379,7 +382,7 @@ class AsyncAlbertSession:
             ended = error
             raise placed(error, request)  # noqa: B904 - the same error
         except BaseException as error:  # a cancellation: by the deadline, or by the caller
-            ended = AlbertTimeoutError("late") if state.deadline.cancel_called else error
+            ended = self._late() if state.deadline.cancel_called else error
             raise
         finally:
             if self._after_request is not None:

@@ -28,6 +28,7 @@ def run(context: click.Context, loaded: Loaded, *, force: bool) -> None:
     queue of operations. Logs go to standard output, one JSON object a line (SYNCD_LOG_FORMAT). SIGHUP reads the files
     of secrets and the log level again.
     """
+    from syncd.daemon.failure import log_failure
     from syncd.daemon.process import prepare_process
     from syncd.daemon.run import run_daemon
     from syncd.daemon.shutdown import receive
@@ -43,7 +44,8 @@ def run(context: click.Context, loaded: Loaded, *, force: bool) -> None:
         with receive(context.obj, OF_COMMANDS["run"]) as received:
             await run_daemon(context.meta[READ_SETTINGS], loaded, received, log, force=force)
 
-    run_async(main)
+    with log_failure(log, style=settings.syncd_log_format, stream=sys.stdout):
+        run_async(main)
 
 
 @click.command(short_help="Do one cycle to its end, and exit.")
@@ -57,6 +59,7 @@ def once(context: click.Context, loaded: Loaded, *, as_json: bool, force: bool) 
     Exits 1 when the pass is not complete, when Albert refuses the credentials, or when an operation is dead.
     """
     from syncd.cli.progress import page_progress
+    from syncd.daemon.failure import log_failure
     from syncd.daemon.once import problems, run_once
     from syncd.daemon.process import prepare_process
     from syncd.daemon.shutdown import StopSignals, receive, unless_stopped
@@ -76,7 +79,8 @@ def once(context: click.Context, loaded: Loaded, *, as_json: bool, force: bool) 
                     StopSignals(received), lambda: run_once(settings, log, on_page, force=force)
                 )
 
-        summary = run_async(main)
+        with log_failure(log, style=settings.syncd_log_format, stream=stream):
+            summary = run_async(main)
     if isinstance(summary, signal.Signals):
         say("interrupted; the next cycle continues from here")
         context.exit(128 + summary)

@@ -64,12 +64,19 @@ class Daemon:
     ----------
     others : Mapping[str, Callable[[], Awaitable[None]]]
         Loops besides those of the flows, by their names.
+    facts : Mapping[str, object]
+        The fields of `daemon.started`.
+    on_start, on_stop : Callable[[], None]
+        Called when the loops run, and when a signal has arrived.
     """
 
     flows: Flows
     log: FilteringBoundLogger
     intervals: Intervals
     others: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
+    on_start: Callable[[], None] = lambda: None
+    on_stop: Callable[[], None] = lambda: None
     _reconcile_event: AutoResetEvent = field(default_factory=AutoResetEvent)
 
     async def run(self, signals: AsyncIterator[signal.Signals]) -> None:
@@ -79,8 +86,10 @@ class Daemon:
             drained = anyio.Event()
             group.start_soon(self._until_cancelled, stoppable)
             group.start_soon(self._push, drained)
-            self.log.info("daemon.started", pass_interval=self.intervals.pass_interval)
+            self.log.info("daemon.started", **self.facts)
+            self.on_start()
             async for number in signals:
+                self.on_stop()
                 self.log.info("daemon.stopping", signal=signal.Signals(number).name)
                 break
             stoppable.cancel()

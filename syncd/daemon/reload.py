@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from syncd.daemon.shutdown import Received
     from syncd.settings import Loaded
 
-APPLIED = ("syncd_log_level", "albert_token", "albert_client_id", "albert_client_secret")
+APPLIED = ("syncd_log_level", "albert_token", "albert_client_id", "albert_client_secret", "syncd_notify_url")
 """The settings that a running daemon takes over."""
 
 

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from syncd.app import CurrentSettings, backoff, open_flows
+from syncd.daemon.facts import changed_settings, facts
 from syncd.daemon.loops import Daemon, Intervals
 from syncd.daemon.reload import reload_on_sighup
 from syncd.daemon.shutdown import ForcedExit, Received, StopSignals, unless_stopped
-from syncd.daemon.status_port import status_port, status_server
+from syncd.daemon.status_port import daemon_readings, status_port, status_server
+from syncd.daemon.systemd import ServiceManager
 from syncd.mirror.schema.concerns import durability
+from syncd.status.health_monitor import HealthMonitor
 from syncd.status.metrics import Metrics
+from syncd.status.notifier import Notifier, open_transport
 from syncd.status.wal_monitor import WalWatch
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
+    from syncd.albert.transport import Transport
     from syncd.app import Flows
     from syncd.mirror.db.database import Database
     from syncd.settings import Loaded, Settings
+    from syncd.status.snapshot import Readings
 
 
 async def run_daemon(
@@ -51,6 +58,7 @@ async def run_daemon(
         The database is held by another daemon, or cannot be used.
     """
     settings, current, metrics = loaded.settings, CurrentSettings(loaded.settings), Metrics()
+    manager = ServiceManager.of_environment(os.environ)
     # one iterator from here to the end: a signal is never lost between two
     stops = ForcedExit(StopSignals(received), settings.syncd_shutdown_grace, log)
     async with AsyncExitStack() as stack:
@@ -72,18 +80,73 @@ async def run_daemon(
 
         flows = await unless_stopped(stops, open_and_log)
         if isinstance(flows, signal.Signals):
+            manager.stopping()
             log.info("daemon.stopped")
             return
         wal = WalWatch(database=flows.database, clock=flows.clock, log=log)
+        readings = daemon_readings(settings, flows, wal)
+        stack.push_async_callback(readings.aclose)
         if listener is not None:
-            server = status_server(settings, flows, wal, metrics, listener, log)
-            await stack.enter_async_context(server)
+            await stack.enter_async_context(status_server(settings, readings, metrics, listener, log))
+        transport = await stack.enter_async_context(open_transport(settings.syncd_proxy, settings.syncd_ca_file))
+        notifier, monitor = watch_health(current, flows, readings, transport, manager, log)
         others = {
             "wal": lambda: wal.run(flows.watchdog),
             "tenant": flows.tenant.run,
             "settings": lambda: reload_on_sighup(received, read_settings, current, flows, log),
+            "health": monitor.run,
+            "notifications": notifier.run,
+            "service manager": lambda: manager.run(flows.watchdog, flows.clock),
         }
-        await Daemon(flows=flows, log=log, intervals=intervals(settings), others=others).run(stops)
+        daemon = Daemon(
+            flows=flows,
+            log=log,
+            intervals=intervals(settings),
+            others=others,
+            facts=started(loaded, flows),
+            on_start=manager.ready,
+            on_stop=manager.stopping,
+        )
+        await daemon.run(stops)
+
+
+def watch_health(
+    current: CurrentSettings,
+    flows: Flows,
+    readings: Readings,
+    transport: Transport,
+    manager: ServiceManager,
+    log: FilteringBoundLogger,
+) -> tuple[Notifier, HealthMonitor]:
+    """Return the loop that sends notifications, and the loop that reads the health and gives its changes to the first.
+
+    SYNCD_NOTIFY_URL is read for each attempt, so SIGHUP and a changed file take effect.
+    """
+    notifier = Notifier(
+        url=current.secret("syncd_notify_url"),
+        facts=lambda: facts(current.settings, flows.tenant.pinned).fields(),
+        transport=transport,
+        clock=flows.clock,
+        log=log,
+    )
+    monitor = HealthMonitor(
+        read=readings.health,
+        clock=flows.clock,
+        log=log,
+        on_change=notifier.notify,
+        on_reading=manager.show_health,
+    )
+    return notifier, monitor
+
+
+def started(loaded: Loaded, flows: Flows) -> dict[str, object]:
+    """Return the fields of `daemon.started`."""
+    return {
+        **facts(loaded.settings, flows.tenant.pinned).fields(),
+        "database": flows.database.url.render_as_string(hide_password=True),
+        "pass_interval": loaded.settings.syncd_pass_interval,
+        "settings": changed_settings(loaded),
+    }
 
 
 def intervals(settings: Settings) -> Intervals:

@@ -55,11 +55,9 @@ def status_port(loaded: Loaded, log: FilteringBoundLogger) -> Iterator[socket | 
         yield listener
 
 
-def status_server(
-    settings: Settings, flows: Flows, wal: WalWatch, metrics: Metrics, listener: socket, log: FilteringBoundLogger
-) -> AbstractAsyncContextManager[str]:
-    """Serve the status of the flows on a bound port while the context lasts."""
-    readings = Readings(
+def daemon_readings(settings: Settings, flows: Flows, wal: WalWatch) -> Readings:
+    """Return the readings of a running daemon, for the status server and the health monitor."""
+    return Readings(
         database=flows.database,
         clock=flows.clock,
         watchdog=flows.watchdog,
@@ -68,6 +66,12 @@ def status_server(
         pass_interval=settings.syncd_pass_interval,
         identity=identity_of(settings, flows),
     )
+
+
+def status_server(
+    settings: Settings, readings: Readings, metrics: Metrics, listener: socket, log: FilteringBoundLogger
+) -> AbstractAsyncContextManager[str]:
+    """Serve the status of the flows on a bound port while the context lasts."""
     return serve(readings, metrics, listener, settings.syncd_status_host, log)
 
 

@@ -308,9 +308,8 @@ class Pull:
         return shortfall
 
     def _report(self, progress: Progress, page: PageWritten) -> None:
-        self.log.info(
-            "page.mirrored", pass_id=progress.id, page=page.number, sessions=page.sessions, changed=page.changed
-        )
+        write = self.log.debug if page.is_unchanged else self.log.info
+        write("page.mirrored", pass_id=progress.id, page=page.number, sessions=page.sessions, changed=page.changed)
         log = self.log.bind(pass_id=progress.id) if page.quarantined or page.restored or page.links else self.log
         for item in page.quarantined:
             log.warning("item.quarantined", session_id=item.record_id, reason=item.reason)

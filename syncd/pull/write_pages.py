@@ -75,6 +75,11 @@ class PageWritten:
     contradictions: list[Contradiction] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the page changed nothing in the mirror except the checkpoint."""
+        return not (self.changed or self.quarantined or self.restored or self.contradictions or self.links)
+
 
 def mirror(
     connection: Connection, before: Progress, fetched: Sequence[Fetched], *, now: datetime, grace: float

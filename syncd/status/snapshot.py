@@ -156,6 +156,10 @@ class Readings:
             return self.assess_snapshot(None, unreadable=str(error)), None
         return self.assess_snapshot(snapshot), snapshot
 
+    async def health(self) -> Health:
+        """Return the health by the daemon's view."""
+        return (await self.assess())[0]
+
     def assess_snapshot(self, snapshot: Snapshot | None, *, unreadable: str | None = None) -> Health:
         """Return the health as a snapshot and the daemon's own state show it."""
         view = DaemonView(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,11 +122,15 @@ class Syncd:
 
     async def start(self, *words: str, **changes: str) -> Running:
         """Start a command and leave it running; it is killed at the test's end."""
+        return await self.start_program([*COMMAND, *words], **changes)
+
+    async def start_program(self, program: Sequence[str], **changes: str) -> Running:
+        """Start any program in the same way."""
         number = len(self._started)
         out, err = self.folder / f"out{number}.log", self.folder / f"err{number}.log"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = await anyio.open_process(
-                [*COMMAND, *words], stdin=None, stdout=stdout, stderr=stderr, cwd=self.folder,
+                program, stdin=None, stdout=stdout, stderr=stderr, cwd=self.folder,
                 env={**self.environment, **changes},
             )  # fmt: skip
         running = Running(process, out, err)

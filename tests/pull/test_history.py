@@ -108,6 +108,7 @@ async def test_page_mirrored_tells_what_a_page_did(folder: Path) -> None:
         await w.one_pass()
         told = [(e["pass_id"], e["page"], e["sessions"], e["changed"]) for e in w.named("page.mirrored")]
         assert told == [(1, 1, 10, 10), (1, 2, 5, 5), (2, 1, 10, 0), (2, 2, 5, 1)]
+        assert [e["log_level"] for e in w.named("page.mirrored")] == ["info", "info", "debug", "info"]
         complete = w.named("pass.complete")[-1]
         row = await w.last_pass()
         for name in ("pages", "seen", "inserted", "updated", "unchanged", "restored", "missing", "deleted"):

@@ -133,7 +133,8 @@ class Retries:
     on_wait : Callable[[str], None] | None
         Called with the reason when a step begins to wait and no other waits already.
     on_resume : Callable[[float], None] | None
-        Called with the seconds that were waited, when no step waits any more and one of them succeeded.
+        Called with the seconds that were waited, when no step waits any more and the database has answered
+        one of them, with a result or with an error of the statement.
     """
 
     busy_timeout: float = float("inf")
@@ -173,6 +174,7 @@ class Retries:
                     with anyio.CancelScope(shield=True):
                         result = await step()
                 except Exception as error:  # noqa: BLE001 - raised again by `_reason` unless a wait may help
+                    self._resumed |= waits and classify_error(error) is None
                     reason = self._reason(error, work, began)
                 else:
                     self._resumed |= waits

@@ -80,6 +80,20 @@ async def test_wait_that_is_cancelled_or_given_up_has_not_resumed() -> None:
     assert not waits.waiting
 
 
+async def test_wait_that_ends_with_an_error_of_the_statement_has_resumed() -> None:
+    told: list[object] = []
+    waits = Retries(on_wait=told.append, on_resume=lambda _: told.append("resumed"))
+    errors = iter([BUSY, ZeroDivisionError()])
+
+    async def step() -> str:
+        await anyio.lowlevel.checkpoint()
+        raise next(errors)
+
+    with pytest.raises(ZeroDivisionError):
+        await waits.run(named("w"), step)
+    assert told == ["busy", "resumed"]
+
+
 async def test_error_that_a_wait_does_not_help_is_raised_at_once() -> None:
     waits = Retries()
     with pytest.raises(ZeroDivisionError):
