@@ -72,32 +72,6 @@ limit_option = click.option(
 )
 
 
-class Mode(click.ParamType[int]):
-    """The mode of files that a command writes, in octal, such as 0640; their owner can always read and write them."""
-
-    name = "mode"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401
-        """Read the digits."""
-        if isinstance(value, int):
-            return value
-        digits = str(value).removeprefix("0o")
-        if not digits.isdecimal() or not set(digits) <= set("01234567") or len(digits.lstrip("0")) != len("600"):
-            self.fail(f"{value!r} is not a mode such as 0640", param, ctx)
-        mode = int(digits, 8)
-        if mode & 0o600 != 0o600:  # noqa: PLR2004 - read and write
-            self.fail(f"{value!r} would lock the owner out; begin with 06, such as 0640", param, ctx)
-        return mode
-
-
-mode_option = click.option(
-    "--mode",
-    type=Mode(),
-    metavar="MODE",
-    help="The mode of the files, such as 0640; without it that of a replaced file, or 0600.",
-)
-
-
 def operating_system_user() -> str:
     """Return the name of the user who runs the command, or its number where it has no name."""
     try:
@@ -135,7 +109,7 @@ mode_option = click.option(
     type=FileMode(),
     metavar="MODE",
     default=None,
-    help="The mode of the file, such as 0640. Without it, an existing file keeps its mode and a new one gets 0600.",
+    help="The mode of the files, such as 0640. Without it, an existing file keeps its mode and a new one gets 0600.",
 )
 force_option = click.option(
     "--force", is_flag=True, help="Act on this database although migrate-store moved it to another one."

@@ -148,7 +148,7 @@ def stopped(words: list[str], folder: Path) -> str:
         said = ""
         for line in process.stdout:
             said += line
-            if '"pass.complete"' in line or '"pass.held"' in line:
+            if any(f'"pass.{ended}"' in line for ended in ("complete", "held", "still_held")):
                 process.send_signal(signal.SIGTERM)
         deadline.cancel()
     assert process.returncode == 0, said

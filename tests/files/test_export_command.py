@@ -104,7 +104,7 @@ async def test_since_tells_where_the_next_export_continues(tmp_path: Path) -> No
     assert (beyond.returncode, beyond.stdout) == (2, "")
 
 
-@pytest.mark.parametrize("mode", ["0440", "640x", "8", "01640", "rw", ""])
+@pytest.mark.parametrize("mode", ["0040", "640x", "8", "01640", "rw", ""])
 def test_mode_that_is_not_one_is_a_usage_error(tmp_path: Path, mode: str) -> None:
     done = syncd(tmp_path, "export", "out", "--format", "csv", "--mode", mode)
     assert done.returncode == 2

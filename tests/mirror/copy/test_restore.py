@@ -24,9 +24,9 @@ from syncd.mirror.copy.backup import back_up
 from syncd.mirror.copy.restore import Restored, restore
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.sqlite_module import sqlite3
-from syncd.mirror.schema import migrate
 from syncd.mirror.schema.revisions import HEAD
 from syncd.rules.identity import Identity
+from tests.helpers.old_schema import upgrade
 from tests.helpers.programs import ROOT
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -40,12 +40,12 @@ INSERT INTO operations (kind, session_id, state, finished_at) VALUES
 """
 
 
-def make(path: Path, marker: str, statements: str = "") -> Path:
+def make(path: Path, marker: str, statements: str = "", revision: str = HEAD) -> Path:
     """Make a mirror whose only source id says which one it is."""
 
     async def fill() -> None:
         async with Database.create(sa.make_url(f"sqlite+aiosqlite:///{path}"), busy_timeout=5) as database:
-            await database.write(migrate.migrate)
+            await database.write(lambda c: upgrade(c, revision))
 
     anyio.run(fill)
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -150,19 +150,11 @@ def test_second_restore_in_one_second_keeps_both_old_mirrors(old: Path, backup: 
     assert (marker(first), marker(second)) == (["old", "old, in the WAL"], ["new"])
 
 
-def test_backup_of_an_older_schema_is_brought_to_head(tmp_path: Path, old: Path, backup: Path) -> None:
-    with closing(sqlite3.connect(backup)) as connection, connection:
-        connection.execute("DROP TABLE mirror_identity")
-        connection.execute("DROP TABLE operator_actions")
-        for table, column in (("passes", "listed_at"), ("quarantine", "accepted_at"), ("operations", "on_hold_at"),
-                              ("operations", "blocked_by"), ("operations", "waits_since")):  # fmt: skip
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        connection.execute("DROP INDEX ix_sessions_unlisted_alive")
-        connection.execute("ALTER TABLE sessions DROP COLUMN unlisted_alive_at")
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
-    done = put_back(old, backup)
+def test_backup_of_an_older_schema_is_brought_to_head(tmp_path: Path, old: Path) -> None:
+    done = put_back(old, make(tmp_path / "older.db", "older", OPERATIONS, revision="0001"))
     assert (done.revision, done.on_hold) == ("0001", 3)
     assert rows(old, "SELECT version_num FROM alembic_version") == [(HEAD,)]
+    assert marker(old) == ["older"]
 
 
 def test_copy_with_a_wal_of_its_own_is_restored_with_it(tmp_path: Path, old: Path) -> None:
