@@ -107,6 +107,24 @@ def test_manager_that_cannot_be_reached_is_no_error(address: str | None) -> None
     manager.stopping()
 
 
+DENY_EXECUTABLE_MEMORY = """\
+import ctypes, os, sys
+PR_SET_MDWE, REFUSE_EXEC_GAIN = 65, 1
+if ctypes.CDLL(None).prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0) != 0:
+    sys.exit(77)
+os.execv(sys.executable, [sys.executable, "-m", "syncd", "once"])
+"""
+"""A cycle in a process whose memory cannot become executable, as with MemoryDenyWriteExecute of the unit."""
+
+
+async def test_cycle_runs_where_memory_cannot_become_executable(syncd: Syncd) -> None:
+    once = await syncd.start_program([sys.executable, "-c", DENY_EXECUTABLE_MEMORY])
+    if (code := await once.code()) == 77:
+        pytest.skip("this kernel cannot deny executable memory")
+    assert code == 0
+    assert once.events("pass.complete")
+
+
 def installed_unit(tmp_path: Path) -> Path:
     """Return the unit with a program that exists on this machine."""
     copy = tmp_path / UNIT.name
