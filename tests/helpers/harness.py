@@ -30,6 +30,7 @@ from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
 from syncd.witness import Witness
+from tests.helpers import empty_mirror
 from tests.helpers.databases import current_url
 from tests.helpers.virtual_clock import VirtualClock
 
@@ -191,7 +192,12 @@ async def world(
     url: str | None = None,
 ) -> AsyncIterator[World]:
     """Make a world in a folder, or over the database at `url`."""
-    url = url or current_url() or f"sqlite+aiosqlite:///{folder / 'syncd.db'}"
+    url = url or current_url()
+    if url is None:
+        file = folder / "syncd.db"
+        url = f"sqlite+aiosqlite:///{file}"
+        if not file.exists():
+            empty_mirror.create(file)
     clock = VirtualClock()
     server = Sandbox(sessions, seed=1, habits=habits or Habits(page_size=10), now=clock.true_time)
     async with (
