@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.helpers.databases import each_database, postgres, postgres_url, pytest_generate_tests
+from tests.helpers.databases import database_pool, each_database, postgres, postgres_url, pytest_generate_tests
 
-__all__ = ["anyio_backend", "each_database", "postgres", "postgres_url", "pytest_generate_tests"]
+__all__ = ["anyio_backend", "database_pool", "each_database", "postgres", "postgres_url", "pytest_generate_tests"]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from syncd.aio import RateLimit, task_group
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
-from tests.helpers.harness import VirtualClock
+from tests.helpers.virtual_clock import VirtualClock
 
 
 async def fail(error: Exception) -> None:

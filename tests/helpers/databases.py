@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.helpers.database_pool import DatabasePool
 from tests.helpers.postgres_server import FAST, PostgresServer
 
 NAMES = ("sqlite", "postgresql")
@@ -40,12 +41,18 @@ def postgres() -> Iterator[PostgresServer]:
     server.remove()
 
 
+@pytest.fixture(scope="session")
+def database_pool(postgres: PostgresServer) -> DatabasePool:
+    """Have the databases of tests that have ended, emptied."""
+    return DatabasePool(postgres)
+
+
 @pytest.fixture
-def postgres_url(postgres: PostgresServer) -> Iterator[str]:
-    """Make a database with the schema at head, for one test."""
-    name = postgres.fresh()
+def postgres_url(postgres: PostgresServer, database_pool: DatabasePool) -> Iterator[str]:
+    """Have a database with the schema at head, for one test."""
+    name = database_pool.lend()
     yield postgres.url(name)
-    postgres.drop(name)
+    database_pool.take_back(name)
 
 
 @pytest.fixture(autouse=True)

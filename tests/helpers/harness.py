@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,84 +30,9 @@ from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
 from syncd.witness import Witness
+from tests.helpers import empty_mirror
 from tests.helpers.databases import current_url
-
-
-class VirtualClock:
-    """Time that goes on only when all that is left to do is to wait for it.
-
-    A sleep takes no real time: when no request and no transaction is under way (`working`), the clock jumps to the
-    first sleeper's moment (`run`, a task of the world). `forward` lets time pass by hand; `step` changes the wall clock
-    alone, as an administrator or NTP does.
-    """
-
-    def __init__(self) -> None:
-        self.at = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
-        self.wall_offset = timedelta()
-        self.monotonic_offset = 0.0
-        self.working = 0
-        self._sleepers: list[tuple[datetime, int, anyio.Event]] = []
-        self._counter = itertools.count()
-
-    def now(self) -> datetime:
-        return self.at + self.wall_offset
-
-    def monotonic(self) -> float:
-        return self.at.timestamp() + self.monotonic_offset
-
-    def true_time(self) -> float:
-        """Return the server's time, which no step of the client's clock changes."""
-        return self.at.timestamp()
-
-    def step(self, seconds: float) -> None:
-        """Set the wall clock forward or back; the monotonic clock and the server's clock go on as before."""
-        self.wall_offset += timedelta(seconds=seconds)
-
-    async def sleep(self, seconds: float) -> None:
-        event = anyio.Event()
-        until = self.at + timedelta(seconds=max(seconds, 0.0))
-        entry = (until, next(self._counter), event)
-        heapq.heappush(self._sleepers, entry)
-        try:
-            await event.wait()
-        finally:
-            if entry in self._sleepers:
-                self._sleepers.remove(entry)
-                heapq.heapify(self._sleepers)
-
-    def forward(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
-        self._wake()
-
-    def _wake(self) -> None:
-        while self._sleepers and self._sleepers[0][0] <= self.at:
-            heapq.heappop(self._sleepers)[2].set()
-
-    async def run(self) -> None:
-        """Jump to the next sleeper whenever nothing else is under way."""
-        quiet = 0
-        while True:
-            await anyio.sleep(0.0005)
-            quiet = 0 if self.working else quiet + 1
-            if quiet >= QUIET_LOOKS and self._sleepers:
-                self.at = max(self.at, self._sleepers[0][0])
-                self._wake()
-                quiet = 0
-
-    def watched(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        """Count a call as work that is under way, so that time stands still until it is over."""
-
-        async def counted(*args: Any, **kwargs: Any) -> Any:
-            self.working += 1
-            try:
-                return await call(*args, **kwargs)
-            finally:
-                self.working -= 1
-
-        return counted
-
-
-QUIET_LOOKS = 4
+from tests.helpers.virtual_clock import VirtualClock
 
 
 @dataclass
@@ -270,7 +192,12 @@ async def world(
     url: str | None = None,
 ) -> AsyncIterator[World]:
     """Make a world in a folder, or over the database at `url`."""
-    url = url or current_url() or f"sqlite+aiosqlite:///{folder / 'syncd.db'}"
+    url = url or current_url()
+    if url is None:
+        file = folder / "syncd.db"
+        url = f"sqlite+aiosqlite:///{file}"
+        if not file.exists():
+            empty_mirror.create(file)
     clock = VirtualClock()
     server = Sandbox(sessions, seed=1, habits=habits or Habits(page_size=10), now=clock.true_time)
     async with (

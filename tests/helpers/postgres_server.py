@@ -141,10 +141,12 @@ class PostgresServer:
     def url(self, database: str, user: str = "syncd") -> str:
         return f"postgresql+asyncpg://{user}@127.0.0.1:{self.port}/{database}"
 
+    async def connect(self, database: str) -> asyncpg.Connection[Any]:
+        """Open a connection of a superuser."""
+        return await asyncpg.connect(host="127.0.0.1", port=self.port, user="syncd", database=database, timeout=10)
+
     async def _ask(self, statement: str, database: str) -> Any:
-        connection = await asyncpg.connect(
-            host="127.0.0.1", port=self.port, user="syncd", database=database, timeout=10
-        )
+        connection = await self.connect(database)
         try:
             if ";" in statement:
                 return await connection.execute(statement)

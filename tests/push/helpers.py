@@ -25,22 +25,27 @@ async def working(push: Push) -> AsyncIterator[TaskGroup]:
         push.stop()
 
 
-async def until(holds: Callable[[], Any]) -> None:
-    """Wait until something holds: a fact about the world, never a time."""
+async def until(w: World, holds: Callable[[], Any]) -> None:
+    """Wait until a fact about the world holds; time does not pass it."""
+
+    async def met() -> Any:
+        return holds()
+
     with anyio.fail_after(20):
-        while not holds():  # noqa: ASYNC110 - no bell rings for a fact about the world
-            await anyio.sleep(0.001)
+        await w.clock.until(met)
 
 
 async def finished(w: World, *ids: int, states: frozenset[str] = FINAL) -> list[dict[str, Any]]:
     """Wait until operations are in one of some states, and return them."""
+    asked = ",".join(map(str, ids))
+
+    async def holds() -> bool:
+        found = await w.sql(f"SELECT DISTINCT state FROM operations WHERE id IN ({asked})")
+        return {row["state"] for row in found} <= states
+
     with anyio.fail_after(20):
-        while True:
-            asked = ",".join(map(str, ids))
-            found = await w.sql(f"SELECT DISTINCT state FROM operations WHERE id IN ({asked})")
-            if {row["state"] for row in found} <= states:
-                return [await w.operation(one) for one in ids]
-            await anyio.sleep(0.03)  # long enough for the virtual clock to see that nothing is under way
+        await w.clock.until(holds)
+    return [await w.operation(one) for one in ids]
 
 
 async def worked(w: World, *ids: int, states: frozenset[str] = FINAL, **changes: Any) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,16 @@ def claim(w: World, limit: int = 4, **changes: Any) -> Any:
     return w.database.write(
         lambda c: operations.claim(c, now=w.clock.now(), owner="me", lease=60, limit=limit, **changes).operations
     )
+
+
+async def running(w: World, number: int) -> None:
+    """Wait until a number of operations is running."""
+
+    async def holds() -> bool:
+        return len(await w.sql("SELECT id FROM operations WHERE state = 'running'")) >= number
+
+    with anyio.fail_after(20):
+        await w.clock.until(holds)
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
@@ -104,24 +115,26 @@ async def test_abandoned_claims_become_unknown_at_the_start(tmp_path: Path) -> N
         assert row["state"] == "succeeded"
 
 
-@pytest.mark.sqlite  # time goes on by hand, faster than a server answers
 async def test_heartbeat_prolongs_the_lease_of_a_long_request(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         go = anyio.Event()
 
         async def wait(_: web.BaseRequest) -> None:
-            await go.wait()
+            with w.clock.going_on():
+                await go.wait()
 
         w.sandbox.script("GET", f"{SESSIONS}/source/", wait)
         (one,) = await w.enqueue(create())
         async with working(w.push()):
-            await until(lambda: w.sandbox.requests)
+            await until(w, lambda: w.sandbox.requests)
             for _ in range(6):
                 before = (await w.operation(one))["lease_until"]
-                with anyio.fail_after(10):
-                    while (await w.operation(one))["lease_until"] <= before:
-                        w.clock.forward(5)  # not past the lease, though the renewal may be under way
-                        await anyio.sleep(0.002)
+
+                async def prolonged(before: datetime = before) -> bool:
+                    return bool((await w.operation(one))["lease_until"] > before)
+
+                with anyio.fail_after(20):
+                    await w.clock.until(prolonged)
             go.set()
             (row,) = await finished(w, one)
         assert (row["state"], row["fence"], len(w.asked("POST"))) == ("succeeded", 1, 1)
@@ -136,7 +149,7 @@ async def test_stop_during_a_post_is_unknown_at_once_and_during_a_lookup_costs_n
         (one,) = await w.enqueue(create())
         async with anyio.create_task_group() as group:
             group.start_soon(w.push().run)
-            await until(lambda: any(request.method == method for request in w.sandbox.requests))
+            await until(w, lambda: any(request.method == method for request in w.sandbox.requests))
             group.cancel_scope.cancel()
         row = await w.operation(one)
         assert (row["state"], row["attempts"]) == (("unknown", 1) if method == "POST" else ("pending", 0))
@@ -160,10 +173,8 @@ async def test_no_more_operations_ask_at_once_than_are_allowed_though_some_are_c
         w.sandbox.script("GET", f"{SESSIONS}/source/", wait, times=30)
         ids = await w.enqueue(*(create(f"s-{n}") for n in range(30)))
         async with working(w.push(concurrency=8)):
-            await until(lambda: most == 8)
-            with anyio.fail_after(10):
-                while len(await w.sql("SELECT id FROM operations WHERE state = 'running'")) < 10:  # noqa: ASYNC110
-                    await anyio.sleep(0.002)
+            await until(w, lambda: most == 8)
+            await running(w, 10)
             assert len(w.sandbox.requests) == 8
             go.set()
             await finished(w, *ids)
@@ -181,10 +192,8 @@ async def test_operation_claimed_ahead_gives_its_claim_back_when_the_daemon_stop
         await w.enqueue(*(create(f"s-{n}") for n in range(6)))
         push = w.push(concurrency=4)
         async with working(push):
-            with anyio.fail_after(10):
-                while len(await w.sql("SELECT id FROM operations WHERE state = 'running'")) < 5:  # noqa: ASYNC110
-                    await anyio.sleep(0.002)
-            await until(lambda: len(w.sandbox.requests) == 4)
+            await running(w, 5)
+            await until(w, lambda: len(w.sandbox.requests) == 4)
             push.stop()
             go.set()
         rows = await w.sql("SELECT state, attempts FROM operations ORDER BY id")
@@ -222,7 +231,7 @@ async def test_blocked_operation_that_is_due_makes_nobody_look_again_and_again(t
         w.database.read = counted  # type: ignore[method-assign]
         began = w.clock.monotonic()
         async with working(push):
-            await until(lambda: w.clock.monotonic() > began + 600)
+            await until(w, lambda: w.clock.monotonic() > began + 600)
         assert looks <= 600 / 20 + 5
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from syncd.push.evidence import MOST_ENTRIES, Recency
 from syncd.sandbox import Habits
-from tests.helpers.harness import VirtualClock, World, world
+from tests.helpers.harness import World, world
+from tests.helpers.virtual_clock import VirtualClock
 from tests.push.helpers import SESSIONS, create, effects, finished, times, until, worked, working
 
 pytestmark = pytest.mark.both_databases
@@ -50,7 +51,7 @@ async def test_unknown_create_is_looked_up_over_the_whole_settle_time_after_any_
         (one,) = await w.enqueue(create())
         posted = w.clock.monotonic()
         async with working(w.push(lease=SETTLE * 10)):
-            await until(lambda: len(times(w, "GET")) > 1 and w.clock.monotonic() >= posted + SETTLE * moment)
+            await until(w, lambda: len(times(w, "GET")) > 1 and w.clock.monotonic() >= posted + SETTLE * moment)
             w.clock.step(step)
             (row,) = await finished(w, one)
         assert (row["state"], effects(w)) == ("succeeded", ["s-1"])

@@ -112,7 +112,7 @@ async def test_lookup_that_fails_decides_nothing_and_does_not_count(tmp_path: Pa
         await w.push().drain()
         w.sandbox.script("GET", f"{SESSIONS}/source/", failure, times=6)
         async with working(w.push()):
-            await until(lambda: len(w.sandbox.scripts) == 0)
+            await until(w, lambda: len(w.sandbox.scripts) == 0)
             row = await w.operation(one)
             assert (row["state"], row["lookups"], row["attempts"]) == ("unknown", 0, 1)
             (row,) = await finished(w, one)

@@ -41,7 +41,7 @@ async def test_unknown_operation_that_is_cancelled_during_its_look_up_stays_canc
             await asking.wait()
             decided = await decide(w, operation_decisions.cancel, one)
             go.set()
-            await until(lambda: w.named("operation.fenced"))
+            await until(w, lambda: w.named("operation.fenced"))
         assert (decided.problem, "may have applied it" in str(decided.warning)) == (None, True)
         row = await w.operation(one)
         assert (row["state"], row["result_session_id"]) == ("cancelled", None)

@@ -56,7 +56,7 @@ async def test_holder_that_lost_its_claim_sends_nothing_after_the_next_renewal(t
             await w.sql("UPDATE operations SET fence = fence + 1, lease_owner = 'another daemon'")
             await push._leases.renew()
             answer.set()
-            await until(lambda: w.named("operation.fenced"))
+            await until(w, lambda: w.named("operation.fenced"))
         assert w.asked(method) == []
         assert (await w.operation(one))["lease_owner"] == "another daemon"
 

@@ -39,7 +39,7 @@ async def test_minute_of_404s_from_a_gateway_decides_nothing(tmp_path: Path, met
         w.sandbox.create(source_session_id="source of SES5", name="wanted")
         began = w.clock.monotonic()
         async with working(w.push(max_attempts=3)):
-            await until(lambda: w.clock.monotonic() >= began + 60)
+            await until(w, lambda: w.clock.monotonic() >= began + 60)
             states = {row["state"] for row in await w.sql("SELECT state FROM operations")}
             assert states <= {"pending", "running", "succeeded"}
             w.sandbox.faults = Faults()
@@ -60,7 +60,7 @@ async def test_waiting_for_a_gateway_is_no_busy_loop_and_is_logged(tmp_path: Pat
         before = len(w.sandbox.requests)
         (one,) = await w.enqueue(delete("SES1"))
         async with working(w.push()):
-            await until(lambda: len(w.named("operation.retrying")) >= 8)
+            await until(w, lambda: len(w.named("operation.retrying")) >= 8)
             gone = times(w, "DELETE")
             assert gone[-1] - gone[0] >= 40
             assert max(later - earlier for earlier, later in itertools.pairwise(gone)) <= 21
@@ -127,7 +127,7 @@ async def test_three_gateway_answers_in_a_row_slow_the_queue_and_one_success_res
         gateway(w)
         ids = await w.enqueue(*(delete(f"SES{n}") for n in range(1, 5)))
         async with working(w.push()):
-            await until(lambda: w.named("queue.slowed"))
+            await until(w, lambda: w.named("queue.slowed"))
             w.sandbox.faults = Faults()
             await finished(w, *ids)
         assert len(w.named("queue.resumed")) == 1

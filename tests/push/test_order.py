@@ -182,7 +182,7 @@ async def test_drain_goes_on_with_what_was_blocked_while_it_looked(
         async def late(group: Any) -> int:
             claimed = await launch(group)
             if not claimed:  # what was in the way ends after the look and before its answer
-                await until(lambda: not push._in_flight)
+                await until(w, lambda: not push._in_flight)
             return claimed
 
         monkeypatch.setattr(push, "_launch", late)

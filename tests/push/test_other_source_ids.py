@@ -113,7 +113,7 @@ async def test_crash_before_the_outcome_is_recorded_does_not_send_it_again(tmp_p
         w.sandbox.scripts._waiting.insert(0, w.sandbox.scripts._waiting.pop())
         w.sandbox.scripts._waiting.insert(0, w.sandbox.scripts._waiting.pop())
         async with working(w.push()) as group:
-            await until(lambda: w.asked("POST") and len(w.asked("GET")) >= 2)
+            await until(w, lambda: w.asked("POST") and len(w.asked("GET")) >= 2)
             group.cancel_scope.cancel()
         await w.sql("UPDATE operations SET state = 'running', finished_at = NULL")
         push = w.push()

@@ -27,7 +27,7 @@ async def test_ten_minutes_of_outage_cost_little_more_than_a_try_each_and_nothin
         w.sandbox.faults = Faults(only=methods)
         setattr(w.sandbox.faults, kind, 1.0)
         async with working(w.push()):
-            await until(lambda: w.clock.monotonic() >= began + 600)
+            await until(w, lambda: w.clock.monotonic() >= began + 600)
             sent = len(w.sandbox.requests)
             single_try = 200 * (2 if methods else 1)
             assert sent <= 1.1 * single_try
@@ -71,7 +71,7 @@ async def test_no_attempt_counts_while_albert_answers_nobody(tmp_path: Path, met
     async with world(tmp_path) as w:
         ids = await w.enqueue(*failing_for_ever(w, method))
         async with working(w.push(max_attempts=3)):
-            await until(lambda: len(w.sandbox.requests) > 5 * 8)
+            await until(w, lambda: len(w.sandbox.requests) > 5 * 8)
             states = {(await w.operation(one))["state"] for one in ids}
             w.sandbox.faults = Faults()
             rows = await finished(w, *ids)

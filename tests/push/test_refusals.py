@@ -141,7 +141,7 @@ async def test_refused_token_pauses_the_queue_burns_no_attempt_and_resumes(tmp_p
         w.sandbox.tokens.static_accepted = False
         push, began = w.push(), w.clock.monotonic()
         async with working(push):
-            await until(lambda: w.clock.monotonic() > began + 3600)
+            await until(w, lambda: w.clock.monotonic() > began + 3600)
             reason = push.refused
             assert reason is not None
             assert len(w.sandbox.requests) < 40
@@ -221,7 +221,7 @@ async def test_403_for_all_operations_is_an_outage_and_uses_no_attempts(tmp_path
 
         async with working(push) as group:
             group.start_soon(answers)
-            await until(lambda: w.clock.monotonic() >= began + 600)
+            await until(w, lambda: w.clock.monotonic() >= began + 600)
             states = await w.sql("SELECT DISTINCT state FROM operations")
             assert {row["state"] for row in states} <= {"pending", "running"}
             w.sandbox.faults = Faults()

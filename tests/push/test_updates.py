@@ -256,7 +256,7 @@ async def test_update_that_is_stopped_in_the_middle_is_looked_up_at_the_next_sta
         w.sandbox.script("PATCH", SESSIONS, "hang_after")
         (one,) = await w.enqueue(update(session_id=session_id, name="new"))
         async with working(w.push()) as group:
-            await until(lambda: w.there()[session_id] == "new")
+            await until(w, lambda: w.there()[session_id] == "new")
             group.cancel_scope.cancel()
         assert (await w.operation(one))["state"] == "pending"
         async with working(w.push()):

@@ -199,13 +199,12 @@ async def test_scrapes_share_one_snapshot_a_second(tmp_path: Path) -> None:
             return await read(work)  # type: ignore[arg-type]
 
         s.world.database.read = counted  # type: ignore[method-assign,assignment]
-        s.world.clock.working += 1  # time stands still
-        await asyncio.gather(*(s.ask(path) for path in ("/metrics", "/", "/metrics", "/metrics")))
-        assert reads == 1
-        s.world.clock.forward(1.1)
-        await s.ask("/metrics")
-        assert reads == 2
-        s.world.clock.working -= 1
+        with s.world.clock.standing_still():
+            await asyncio.gather(*(s.ask(path) for path in ("/metrics", "/", "/metrics", "/metrics")))
+            assert reads == 1
+            s.world.clock.forward(1.1)
+            await s.ask("/metrics")
+            assert reads == 2
 
 
 async def test_readiness_counts_no_row_and_many_probes_share_one_look_a_second(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.status.metrics import outcome
 from syncd.status.wal_monitor import WalWatch
 from syncd.status.watchdog import BeatingClock, Watchdog
-from tests.helpers.harness import VirtualClock, world
+from tests.helpers.harness import world
+from tests.helpers.virtual_clock import VirtualClock
 
 pytestmark = pytest.mark.both_databases
 

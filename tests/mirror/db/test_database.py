@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusa
 from syncd.mirror.db import sqlite
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.sqlite_module import sqlite3
+from tests.helpers import empty_mirror
 
 
 def url_of(folder: Path) -> sa.URL:
@@ -398,28 +398,26 @@ async def _call(database: Database, call: str) -> None:
 @pytest.mark.parametrize("how", ["removed", "replaced"])
 @pytest.mark.parametrize("call", ["read", "write", "data_version", "check_identity"])
 async def test_a_file_that_is_removed_or_replaced_is_noticed_and_not_made_anew(
-    folder: Path, empty_mirror: Path, how: str, call: str
+    folder: Path, how: str, call: str
 ) -> None:
     path = folder / "syncd.db"
     async with opened(folder) as database:
         await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
         path.rename(folder / "moved.db")
         if how == "replaced":
-            shutil.copy(empty_mirror, path)
+            empty_mirror.create(path)
         with pytest.raises(DatabaseReplacedError, match="replaced or removed"):
             await _call(database, call)
         assert path.exists() == (how == "replaced")
 
 
-async def test_a_file_replaced_in_the_middle_of_a_transaction_is_noticed_before_anyone_acts_on_it(
-    folder: Path, empty_mirror: Path
-) -> None:
+async def test_a_file_replaced_in_the_middle_of_a_transaction_is_noticed_before_anyone_acts_on_it(folder: Path) -> None:
     path = folder / "syncd.db"
     async with opened(folder) as database:
 
         def work(_: sa.Connection) -> None:
             path.rename(folder / "moved.db")
-            shutil.copy(empty_mirror, path)
+            empty_mirror.create(path)
 
         with pytest.raises(DatabaseReplacedError):
             await database.write(work)

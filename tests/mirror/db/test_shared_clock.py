@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.shared_clock import DatabaseClock, HostClock, read_clock
-from tests.helpers.harness import VirtualClock
+from tests.helpers.virtual_clock import VirtualClock
 
 AN_HOUR = timedelta(hours=1)
 
