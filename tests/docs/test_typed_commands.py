@@ -193,7 +193,7 @@ def test_every_block_of_commands_is_run_by_a_test_or_by_the_gate() -> None:
             by_the_gate = plain.startswith("make ") and plain in gate
             assert line in SAID or by_the_gate or plain.startswith(CALLED_BY_TESTS), (page, line)
         labels = re.findall(r"^```(.*)$", PAGES[page], flags=re.MULTILINE)[::2]
-        assert set(labels) <= {"sh", "sql", "python", "ini", "text"}, page
+        assert set(labels) <= {"sh", "sql", "python", "ini", "json", "text"}, page
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ SESSION_PATHS = re.compile(
     r"(GET|POST) /api/v3/chats/sessions(\?startKey=[A-Za-z0-9\-._~%]+)?"
     r"|(GET|DELETE) /api/v3/chats/sessions/[A-Za-z0-9\-._~%]+"
     r"|GET /api/v3/chats/sessions/source/[A-Za-z0-9\-._~%]+"
+    r"|GET /api/v3/chats/folders(\?startKey=[A-Za-z0-9\-._~%]+)?"
     r"|POST /api/v3/login/oauth/token"
 )
 

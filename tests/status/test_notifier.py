@@ -21,8 +21,8 @@ from syncd.status import notifier as notifier_module
 from syncd.status.health_monitor import HealthChange
 from syncd.status.notifier import MOST_WAITING, Notifier, open_transport
 from tests.helpers.certificates import make_certificate
-from tests.helpers.harness import VirtualClock
 from tests.helpers.http_proxy import http_proxy, tls_front
+from tests.helpers.virtual_clock import VirtualClock
 from tests.processes.helpers import eventually
 from tests.status.test_health_monitor import Seen
 
