@@ -48,7 +48,7 @@ async def test_signal_between_the_opening_and_the_loops_ends_the_daemon_with_exi
     ended = await anyio.run_process(program, env=syncd.environment, cwd=syncd.folder, check=False)
     assert (ended.returncode, ended.stderr) == (0, b"")
     events = [json.loads(line)["event"] for line in ended.stdout.splitlines()]
-    assert events[0] == "database.opened"
+    assert events[:2] == ["tenant.pinned", "database.opened"]
     assert events[-1] == "daemon.stopped"
 
 
