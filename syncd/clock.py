@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-import anyio
-
 
 class Clock(Protocol):
     """The wall clock, a clock that only goes forward, and a sleep; tests bring a virtual one."""
@@ -40,6 +38,8 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait for so many seconds."""
+        import anyio  # noqa: PLC0415 - commands that only write times start without it
+
         await anyio.sleep(seconds)
 
 

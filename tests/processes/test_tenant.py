@@ -20,7 +20,16 @@ from tests.processes.helpers import Syncd, at_work, eventually
 
 pytestmark = pytest.mark.both_databases
 
-TABLES = ("sessions", "passes", "operations", "source_sessions", "mirror_identity", "operator_actions", "writers")
+TABLES = (
+    "sessions",
+    "passes",
+    "operations",
+    "source_sessions",
+    "holds",
+    "mirror_identity",
+    "operator_actions",
+    "writers",
+)
 CREDENTIALS: dict[str, Any] = {
     "ALBERT_TOKEN": "", "ALBERT_CLIENT_ID": Sandbox.client_id, "ALBERT_CLIENT_SECRET": Sandbox.client_secret,
 }  # fmt: skip
@@ -83,6 +92,11 @@ async def waiting_for_decisions(pair: Pair) -> None:
     await pair.sql(
         f"INSERT INTO passes (id, state, started_at, finished_at) VALUES (7, 'held', '{LONG_AGO}', '{LONG_AGO}')"
     )
+    await pair.sql(
+        "INSERT INTO holds (id, pass_id, last_pass_id, state, reason, detail, opened_at, updated_at) VALUES "
+        f"(1, 7, 7, 'open', 'too_many_gone', 'too many', '{LONG_AGO}', '{LONG_AGO}')"
+    )
+    await pair.sql("UPDATE passes SET hold_id = 1 WHERE id = 7")
 
 
 async def assert_all_are_refused(pair: Pair, *parts: str, **settings: str) -> None:
