@@ -30,7 +30,7 @@ def main(names: list[str], jobs: int, *, check: bool) -> int:
     counts: collections.Counter[Result] = collections.Counter()
     for mutant, result, line in run_all(chosen, jobs):
         counts[result] += 1
-        sys.stdout.write(f"{result:9}{mutant.name}{'' if result is Result.KILLED else f': {line}'}\n")
+        sys.stdout.write(f"{result:9}{mutant.name}: {line}\n")
         sys.stdout.flush()
     seconds = time.monotonic() - began
     sys.stdout.write(f"{counts[Result.KILLED]} of {len(chosen)} mutants killed, {seconds:.0f} s\n")

@@ -59,7 +59,7 @@ def apply(mutant: Mutant, folder: Path) -> None:
 
 
 def pytest(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
-    """Run tests of a copy, without randomness and in one process; return the exit code and the last line."""
+    """Run tests of a copy, without randomness and in one process; return the exit code and what pytest said last."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-n", "0"]
     if not all(_is_of_postgresql(test) for test in tests):
         command += ["-k", "not [postgresql"]
@@ -69,7 +69,8 @@ def pytest(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
         timeout=SECONDS * len(tests),
     )  # fmt: skip
     lines = (done.stdout or done.stderr).strip().splitlines()
-    return done.returncode, lines[-1] if lines else ""
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return done.returncode, " ".join([*lines[-1:], *failed[:1]])
 
 
 def _is_of_postgresql(test: str) -> bool:
@@ -77,7 +78,7 @@ def _is_of_postgresql(test: str) -> bool:
 
 
 def run(mutant: Mutant) -> tuple[Result, str]:
-    """Run the test of a mutant in a copy with its change; return the result and the last line of pytest.
+    """Run the test of a mutant in a copy with its change; return the result and what pytest said last.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def run(mutant: Mutant) -> tuple[Result, str]:
             code, line = pytest(folder, [mutant.test])
         except subprocess.TimeoutExpired:
             return Result.BROKEN, f"the test did not end within {SECONDS} seconds"
-    if code == FAILED and " error" not in line:
+    if code == FAILED and " error" not in line and "Timeout" not in line:
         return Result.KILLED, line
     return (Result.SURVIVED if code == 0 else Result.BROKEN), line
 
