@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from docs import contrib_files as contrib
-from docs import problems
+from docs import mutants, problems
 from syncd.clock import read_utc_text
 from syncd.mirror.db.database import Database
 from syncd.mirror.read import catalog
@@ -286,6 +286,7 @@ def pages() -> dict[Path, str]:
         HERE / "schema.md": schema_page(),
         HERE / "queries.md": queries_page(),
         problems.PAGE: problems.render(),
+        mutants.PAGE: mutants.render(),
         **contrib.files(HERE.parent),
     }
 

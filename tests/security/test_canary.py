@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import anyio
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from syncd.mirror.db.sqlite_module import sqlite3
@@ -121,6 +122,17 @@ async def test_password_in_a_database_url_is_not_shown(tmp_path: Path) -> None:
         done = await _run(tmp_path, *command, **env)
         outputs += [done.stdout, done.stderr]
     _assert_clean(tmp_path, outputs)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+async def test_doctor_does_not_show_the_password_of_a_database_that_works(
+    tmp_path: Path, postgres_url: str, options: tuple[str, ...]
+) -> None:
+    url = sa.make_url(postgres_url).set(password=CANARY).render_as_string(hide_password=False)
+    env = environment(tmp_path, "http://127.0.0.1:1", SYNCD_DATABASE_URL=url)
+    done = await _run(tmp_path, "doctor", *options, **env)
+    assert b"***@127.0.0.1" in done.stdout  # the database was found good, and its address is shown
+    _assert_clean(tmp_path, [done.stdout, done.stderr])
 
 
 async def test_bad_settings_are_reported_without_their_secrets(tmp_path: Path) -> None:

@@ -112,6 +112,13 @@ def test_open_operations_are_on_hold_and_final_ones_are_not(old: Path, backup: P
     assert rows(old, "SELECT copied_at FROM mirror_identity") == [(None,)]
 
 
+def test_numbers_of_the_change_feed_continue_above_those_that_readers_have_seen(old: Path, backup: Path) -> None:
+    with closing(sqlite3.connect(old)) as connection, connection:
+        connection.execute("INSERT OR REPLACE INTO mirror_totals VALUES (1, 5000000, 0, 0)")
+    put_back(old, backup)
+    assert rows(old, "SELECT last_seq > 5000000 FROM mirror_totals") == [(1,)]
+
+
 def test_restore_is_in_the_log_of_operator_actions(old: Path, backup: Path) -> None:
     put_back(old, backup)
     ((at, by, action, detail),) = rows(old, "SELECT at, by, action, detail FROM operator_actions")

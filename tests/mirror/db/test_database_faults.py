@@ -18,6 +18,7 @@ from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.privileges import _unfit, require_rights
 from syncd.mirror.store import operation_views, operations
+from syncd.mirror.store.operation import OperationId
 from tests.helpers.postgres_server import PostgresServer, in_thread
 from tests.helpers.replicas import ROOT, bare_environment
 from tests.helpers.tcp_proxy import proxied
@@ -123,6 +124,23 @@ async def test_connection_that_is_cut_before_its_first_statement_is_waited_for(
 
     monkeypatch.setattr(postgres_module, "_set_codecs", cut)
     assert await database.write(lambda c: operations.enqueue(c, [CREATE])) == [1]
+
+
+async def test_write_that_is_cancelled_in_its_transaction_is_committed_and_returns_its_result(
+    database: Database,
+) -> None:
+    scope, queued = anyio.CancelScope(), []
+
+    def work(connection: sa.Connection) -> list[OperationId]:
+        found = operations.enqueue(connection, [CREATE])
+        scope.cancel()
+        connection.execute(sa.text("SELECT 1"))
+        return found
+
+    with scope:
+        queued += await database.write(work)
+    assert len(queued) == 1
+    assert await count(database) == 1
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "57P01", "53300"])

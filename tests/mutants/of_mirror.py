@@ -1,0 +1,138 @@
+"""Mutants of the database, of its identity, and of what commands show."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+MUTANTS = (
+    Mutant(
+        "no-shield-around-a-transaction",
+        "syncd/mirror/db/retries.py",
+        "with anyio.CancelScope(shield=True):",
+        "with anyio.CancelScope(shield=False):",
+        "tests/mirror/db/test_database_faults.py::"
+        "test_write_that_is_cancelled_in_its_transaction_is_committed_and_returns_its_result",
+        "a transaction on PostgreSQL can be cancelled in its middle",
+    ),
+    Mutant(
+        "doctor-prints-the-password",
+        "syncd/cli/doctor.py",
+        "render_as_string(hide_password=True)",
+        "render_as_string(hide_password=False)",
+        "tests/security/test_canary.py::test_doctor_does_not_show_the_password_of_a_database_that_works",
+        "`syncd doctor` prints the password of the database",
+    ),
+    Mutant(
+        "power-loss-loses-commits",
+        "syncd/mirror/db/sqlite.py",
+        '"synchronous=FULL",',
+        '"synchronous=NORMAL",',
+        "tests/kills/test_power_loss.py::test_writer_is_fully_synchronous",
+        "a power loss loses acknowledged commits",
+    ),
+    Mutant(
+        "weak-commits-on-postgresql",
+        "syncd/mirror/db/pg_session.py",
+        "_WEAK_COMMITS = \"('off', 'local', 'remote_write')\"",
+        "_WEAK_COMMITS = \"('none')\"",
+        "tests/mirror/db/test_pg_session.py::test_synchronous_commit_is_raised_and_never_lowered",
+        "the server's `synchronous_commit=off` stays in force",
+    ),
+    Mutant(
+        "isolation-of-the-server",
+        "syncd/mirror/db/pg_session.py",
+        'f"BEGIN ISOLATION LEVEL {self._mode};{self._session.local_settings}"',
+        'f"BEGIN;{self._session.local_settings}"',
+        "tests/mirror/db/test_pg_session.py::test_session_behind_a_proxy_sets_everything_for_the_transaction_alone",
+        "transactions behind a proxy have the isolation level that is the server's default",
+    ),
+    Mutant(
+        "hard-link-accepted",
+        "syncd/mirror/db/sqlite_file.py",
+        "if status.st_nlink > 1:",
+        "if False:",
+        "tests/mirror/db/test_sqlite_file.py::test_file_with_two_hard_links_is_refused_by_either_name",
+        "a file with two hard links is opened",
+    ),
+    Mutant(
+        "mounted-file-accepted",
+        "syncd/mirror/db/sqlite_file.py",
+        "if is_mount_point(path):",
+        "if False:",
+        "tests/mirror/db/test_sqlite_file.py::test_file_that_is_a_mount_point_is_refused",
+        "a file that is mounted alone is opened",
+    ),
+    Mutant(
+        "text-of-the-lock-is-essential",
+        "syncd/mirror/db/daemon_lock.py",
+        "with suppress(OSError):",
+        "with suppress(KeyError):",
+        "tests/mirror/db/test_sqlite_file.py::test_lock_whose_text_cannot_be_written_is_held_and_released",
+        "a full disk at the start ends the daemon",
+    ),
+    Mutant(
+        "three-failures-not-reported",
+        "syncd/mirror/db/retries.py",
+        "replace(before, count=before.count + 1, last=now)",
+        "replace(before, last=now)",
+        "tests/mirror/db/test_retries.py::test_same_error_three_times_over_seconds_is_reported_once_and_its_end_too",
+        "a permanent error is never reported",
+    ),
+    Mutant(
+        "tenant-of-a-token-not-checked",
+        "syncd/tenant_guard.py",
+        "if not same_tenant(self._pinned, named):",
+        "if False:",
+        "tests/processes/test_tenant.py::test_queue_sends_nothing_with_a_token_of_another_tenant",
+        "a token of another tenant is sent",
+    ),
+    Mutant(
+        "tenant-of-the-settings-not-checked",
+        "syncd/tenant.py",
+        "if not same_tenant(stored.pinned, named):",
+        "if False:",
+        "tests/processes/test_tenant.py::test_other_origin_ends_every_acting_command_before_it_writes_or_sends",
+        "a base URL of another tenant is acted on",
+    ),
+    Mutant(
+        "moved-mark-ignored",
+        "syncd/tenant.py",
+        "if stored.moved_to is not None and not force:",
+        "if False:",
+        "tests/processes/test_restored_and_moved.py::test_moved_database_refuses_to_act_and_can_still_be_read",
+        "a database that was moved still works its queue",
+    ),
+    Mutant(
+        "backup-acts",
+        "syncd/mirror/store/restored.py",
+        "connection.execute(sa.update(operations).where(fresh).values(on_hold_at=now))",
+        "pass",
+        "tests/mirror/copy/test_restore.py::test_open_operations_are_on_hold_and_final_ones_are_not",
+        "the open operations of a backup are not on hold",
+    ),
+    Mutant(
+        "numbers-given-again-after-a-restore",
+        "syncd/mirror/store/restored.py",
+        "totals.skip_numbers(connection)",
+        "pass",
+        "tests/mirror/copy/test_restore.py::"
+        "test_numbers_of_the_change_feed_continue_above_those_that_readers_have_seen",
+        "the change feed of a backup gives numbers again that readers have seen",
+    ),
+    Mutant(
+        "numbers-that-do-not-grow",
+        "syncd/mirror/store/totals.py",
+        "last_seq = t.last_seq + excluded.last_seq",
+        "last_seq = t.last_seq",
+        "tests/mirror/read/test_views.py::test_change_feed_has_each_version_once_and_each_session_in_its_order",
+        "several versions of the change feed have the same number",
+    ),
+    Mutant(
+        "other-case-is-another-tenant",
+        "syncd/rules/identity.py",
+        "tenants = {each.upper() for each in",
+        "tenants = {each for each in",
+        "tests/rules/test_identity.py::test_only_a_known_part_can_differ",
+        "a tenant id in another case is another tenant",
+    ),
+)
