@@ -87,14 +87,6 @@ MUTANTS = (
         "a token of another tenant is sent",
     ),
     Mutant(
-        "tenant-of-the-settings-not-checked",
-        "syncd/tenant.py",
-        "if not same_tenant(stored.pinned, named):",
-        "if False:",
-        "tests/processes/test_tenant.py::test_other_origin_ends_every_acting_command_before_it_writes_or_sends",
-        "a base URL of another tenant is acted on",
-    ),
-    Mutant(
         "moved-mark-ignored",
         "syncd/tenant.py",
         "if stored.moved_to is not None and not force:",
