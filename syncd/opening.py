@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -96,14 +96,35 @@ async def read_before_it_is_made(settings: Settings, work: Callable[[Connection]
     DatabaseUnusableError
         The database is not at head, or cannot be used.
     """
+    async with open_before_it_is_made(settings) as read:
+        found: T = await read(work)
+        return found
+
+
+@asynccontextmanager
+async def open_before_it_is_made(
+    settings: Settings,
+) -> AsyncIterator[Callable[[Callable[[Connection], Any]], Awaitable[Any]]]:
+    """Give a function that reads the mirror as it is, or an empty one if it was not created yet.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        The database is not at head, or cannot be used.
+    """
     url = database_url(settings)
     if backend_of(url).exists():
         async with Database(url, busy_timeout=COMMAND_BUSY_TIMEOUT) as database:
             if await database.read(migrate.revision) is not None:
                 await database.read(migrate.require_head)
-                return await database.read(work)
+                yield database.read
+                return
     with migrate.empty_mirror() as connection:
-        return work(connection)
+
+        async def read(work: Callable[[Connection], Any]) -> Any:  # noqa: ANN401 - what the work returns
+            return work(connection)
+
+        yield read
 
 
 async def bring_to_head(database: Database) -> tuple[str | None, str]:

@@ -49,15 +49,24 @@ def run(context: click.Context, loaded: Loaded, *, force: bool) -> None:
 
 
 @click.command(short_help="Do one cycle to its end, and exit.")
+@click.option("--dry-run", is_flag=True, help="Report what a pass would change; write and send nothing.")
 @force_option
 @as_json_option
 @takes_settings(credentials=True)
 @click.pass_context
-def once(context: click.Context, loaded: Loaded, *, as_json: bool, force: bool) -> None:
+def once(context: click.Context, loaded: Loaded, *, as_json: bool, force: bool, dry_run: bool) -> None:
     """Do one cycle to its end: drain the queue as far as it is due, one pass, reconcile; then exit.
 
     Exits 1 when the pass is not complete, when Albert refuses the credentials, or when an operation is dead.
+
+    With --dry-run it reads the listing, compares it with the mirror, and prints what a pass would change. It works
+    beside a running daemon.
     """
+    if dry_run:
+        from syncd.cli.dry_run import report
+
+        report(loaded.settings, as_json=as_json)
+        return
     from syncd.cli.progress import page_progress
     from syncd.daemon.failure import log_failure
     from syncd.daemon.once import problems, run_once
