@@ -2,7 +2,7 @@
 
 It speaks HTTP/1.1 through a bare asyncio protocol. Every session is a function of its number, so that a million of
 them cost no memory and whoever verifies a mirror can make them anew; pages are made before they are measured. A look-up
-by source id answers 404 and a POST answers with the session, as a queue of creates wants it.
+by source id answers 404 until a POST has made the session. A POST answers with the session.
 
 `GET /bench/set?sessions=N&page=P...` says what is served from now on and forgets the counts; `GET /bench/counts` says
 what was asked for; `GET /bench/arrivals` says when each source id was first looked up (`time.monotonic`).
@@ -63,6 +63,9 @@ class Served:
 
     pages: int = 0
     lookups: int = 0
+    """Those that were answered with 404."""
+    witnesses: int = 0
+    """Look-ups of sessions that a POST made."""
     posts: int = 0
     other: int = 0
     connections: int = 0
@@ -110,6 +113,7 @@ class Server:
     def __init__(self) -> None:
         self.listing = Listing()
         self.served = Served()
+        self.created: dict[str, dict[str, Any]] = {}
         self.page = functools.partial(_page, self.listing)
 
     def set(self, query: str) -> bytes:
@@ -122,7 +126,7 @@ class Server:
             if listing.sessions <= PREBUILT:
                 made = {first: self.page(first) for first in range(0, max(listing.sessions, 1), listing.page)}
                 self.page = made.__getitem__  # type: ignore[assignment]
-        self.listing, self.served = listing, Served()
+        self.listing, self.served, self.created = listing, Served(), {}
         return _json(b"200 OK", asdict(listing))
 
     def answer(self, head: bytes, body: bytes) -> bytes:
@@ -131,14 +135,20 @@ class Server:
         if method == "POST":
             self.served.posts += 1
             asked = json.loads(body)
-            return _json(b"201 Created", {"id": f"NEW{asked['sourceSessionId']}", **asked})
+            created = {"id": f"NEW{asked['sourceSessionId']}", **asked}
+            self.created[asked["sourceSessionId"]] = created
+            return _json(b"201 Created", created)
         path, _, query = target.partition("?")
         if path == LISTING:
             self.served.pages += 1
             return self.page(int(query.partition("startKey=")[2] or 0))
         if path.startswith(f"{LISTING}/source/"):
+            source = unquote(path.rpartition("/")[2])
+            if (created := self.created.get(source)) is not None:  # the witness of a 404
+                self.served.witnesses += 1
+                return _json(b"200 OK", created)
             self.served.lookups += 1
-            self.served.arrivals.setdefault(unquote(path.rpartition("/")[2]), time.monotonic())
+            self.served.arrivals.setdefault(source, time.monotonic())
             return NOT_FOUND
         return self._control(path, query)
 

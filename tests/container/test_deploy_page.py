@@ -25,7 +25,8 @@ BUILD, BY_HAND, INSIDE, SQLITE, POSTGRESQL, *_KUBERNETES = (
     block.replace("\\\n", " ").splitlines() for block in FENCED.findall(PAGE)
 )
 RESTORE_BY_HAND, RESTORE_WITH_COMPOSE, *_ = (
-    block.splitlines() for block in re.findall(r"^```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    block.splitlines()
+    for block in re.findall(r"^```text\n(.*?)^```$", PAGE.partition("## Restore")[2], re.MULTILINE | re.DOTALL)
 )
 """The drills of the section Restore. Those for PostgreSQL and Kubernetes need programs that the engine lacks."""
 KUBERNETES = [line for block in _KUBERNETES for line in block]

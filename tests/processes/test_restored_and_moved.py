@@ -112,20 +112,6 @@ async def test_operation_that_is_queued_before_the_first_start_of_a_copy_is_not_
     assert await states(pair) == {1: "pending", 2: "succeeded"}
 
 
-async def test_release_needs_operations_on_hold(pair: Pair) -> None:
-    assert (await pair.syncd.call("once")).code == 0
-    await pair.syncd.call(*CREATE, "new", "--name", "n")
-    for words in ((), ("1", "--all")):
-        assert (await pair.syncd.call("operations", "release", *words)).code == 2
-    refused = await pair.syncd.call("operations", "release", "1", "77", "--json")
-    assert refused.code == 1
-    assert refused.data == [
-        {"id": 1, "error": "operation 1 is not on hold"}, {"id": 77, "error": "operation 77 is not on hold"},
-    ]  # fmt: skip
-    assert (await pair.syncd.call("operations", "release", "--all", "--json")).data == []
-    assert await pair.sql("SELECT * FROM operator_actions") == []
-
-
 async def test_database_that_was_restored_by_other_means_is_put_on_hold_by_the_command(pair: Pair) -> None:
     assert (await pair.syncd.call("once")).code == 0
     await pair.syncd.call(*CREATE, "old", "--name", "n")

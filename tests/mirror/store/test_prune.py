@@ -56,13 +56,15 @@ async def test_only_operations_that_are_over_for_long_are_deleted(tmp_path: Path
         assert await ids(w, "operations") == [3, 4, 5, 6, 7, 8]
 
 
+@pytest.mark.sqlite  # a trigger of PostgreSQL corrects such a row before the transaction ends
 async def test_operation_that_another_one_waits_for_is_kept(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await insert(
             w, "operations",
-            operation("succeeded", OLD), operation("succeeded", OLD), operation("pending", None, blocked_by=1),
-            operation("cancelled", NEW, blocked_by=2),
+            operation("succeeded", OLD), operation("succeeded", OLD), operation("pending", None),
+            operation("cancelled", NEW),
         )  # fmt: skip
+        await w.sql("UPDATE operations SET blocked_by = id - 2 WHERE id > 2")  # a trigger decides about inserted rows
         await pruned(w)
         assert await ids(w, "operations") == [1, 3, 4]
 
