@@ -144,9 +144,9 @@ class Server:
             return self.page(int(query.partition("startKey=")[2] or 0))
         if path.startswith(f"{LISTING}/source/"):
             source = unquote(path.rpartition("/")[2])
-            if (created := self.created.get(source)) is not None:  # the witness of a 404
+            if (known := self.created.get(source)) is not None:  # the witness of a 404
                 self.served.witnesses += 1
-                return _json(b"200 OK", created)
+                return _json(b"200 OK", known)
             self.served.lookups += 1
             self.served.arrivals.setdefault(source, time.monotonic())
             return NOT_FOUND

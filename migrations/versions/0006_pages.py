@@ -23,12 +23,15 @@ WHERE state = 'running'
 """
 
 # The view changes in one condition. The rest stays as the revision that wrote it last left it. It is replaced and not
-# dropped, because readers would lose their rights to a view that is dropped.
+# dropped, because readers would lose their rights to a view that is dropped. The texts mean the same with either value
+# of standard_conforming_strings.
 CHANGE_VIEW_POSTGRESQL = r"""
 DO $do$
 DECLARE
     before text := pg_get_viewdef('mirror_freshness'::regclass);
-    changed text := regexp_replace(before, '(FROM quarantine\s+WHERE )', '\1accepted_at IS NULL AND ');
+    changed text := regexp_replace(
+        before, '(FROM quarantine[[:space:]]+WHERE )', E'\\1accepted_at IS NULL AND '
+    );
 BEGIN
     IF changed = before THEN
         RAISE EXCEPTION 'mirror_freshness does not count the quarantine: %', before;
