@@ -25,9 +25,31 @@ demo: .venv/runtime ## mirror a stand-in Albert, create, delete, reconcile, show
 	$(BIN)/syncd demo
 .PHONY: demo
 
+# Where bytecode is not kept, each worker compiles all tests and each started syncd all of its modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 test: .venv/dev ## run the tests, on all cores
 	$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 .PHONY: test
+
+test-fast: .venv/dev ## run the tests that need no other process; under a minute on two quiet cores
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow" $(ARGS)
+.PHONY: test-fast
+
+# Python 3.11, or the PYTHON that is named: its lowest version of each direct dependency, in an environment of its own.
+.venv-lowest/ready: .venv/dev pyproject.toml
+	rm -rf .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	$(COMPILE) --only-binary :all: --python .venv-lowest/bin/python --resolution lowest-direct \
+		pyproject.toml --all-extras --group test --group build -o .venv-lowest/requirements.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		-r .venv-lowest/requirements.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+test-lowest: .venv-lowest/ready ## run the fast tests with the lowest versions that pyproject.toml allows
+	.venv-lowest/bin/python -m pytest -q -n auto --dist loadfile -m "not slow" -p no:cacheprovider $(ARGS)
+.PHONY: test-lowest
 
 coverage: .venv/dev ## run the tests and report what they leave untested, branch by branch
 	$(BIN)/python -m pytest -q -n auto --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
@@ -60,13 +82,27 @@ bench-replicas: .venv/dev ## operations a second of 1, 2 and 4 replicas on Postg
 	$(BIN)/python -m benchmarks.replicas
 .PHONY: bench-replicas
 
-format: .venv/dev ## format and mend what can be mended
+format: .venv/dev ## format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 .PHONY: format
 
-IMAGE ?= syncd
 VERSION = $(shell sed -nE 's/^version = "(.+)"$$/\1/p' pyproject.toml)
+version: ## print the version
+	@echo $(VERSION)
+.PHONY: version
+
+# The wheel is built from the unpacked source distribution, as an installer without wheels does; both need no network.
+DIST ?= dist
+dist: .venv/runtime ## build the source distribution and the wheel into dist/
+	rm -rf $(DIST)
+	$(BIN)/python -m hatchling build --target sdist --directory $(DIST)
+	tar --extract --gzip --file $(DIST)/syncd-$(VERSION).tar.gz --directory $(DIST)
+	cd $(DIST)/syncd-$(VERSION) && $(CURDIR)/$(BIN)/python -m hatchling build --target wheel --directory ..
+	rm -r $(DIST)/syncd-$(VERSION)
+.PHONY: dist
+
+IMAGE ?= syncd
 image: ## build the container image, as syncd and as syncd:VERSION
 	docker build --tag $(IMAGE) --tag $(IMAGE):$(VERSION) --build-arg VERSION=$(VERSION) \
 		--build-arg REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) $(OPTIONS) .
@@ -93,10 +129,9 @@ bench-peers: .venv/dev .venv-peers/ready ## measure dlt, the official SDK and th
 	$(BIN)/python -m benchmarks.compare .venv-peers/bin/python $(ARGS)
 .PHONY: bench-peers
 
-LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	--no-emit-index-url --no-emit-find-links
-lock: ## write the hashed requirements anew
-	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade uv
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
+LOCK := $(COMPILE) --universal --python-version 3.11
+lock: .venv/dev ## write the hashed requirements again
 	$(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --group build -c requirements/runtime.txt -o requirements/build.txt
 	$(LOCK) requirements/peers.in -o requirements/peers.txt

@@ -9,14 +9,17 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import anyio
 import sqlalchemy as sa
 from alembic import context
+from alembic.operations import Operations
 from alembic.operations.ops import MigrationScript
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 
+from syncd.mirror.db.sqlite import sync_engine
 from syncd.mirror.read.catalog import VIEWS
 from syncd.mirror.schema import comments, migrate, tables
 from syncd.mirror.schema.revisions import HEAD
@@ -26,6 +29,10 @@ OPTIONS: dict[str, Any] = {
     "target_metadata": tables.metadata,
     "transactional_ddl": True,
 }
+
+
+READS = re.compile(r"\s*(SELECT|PRAGMA)\b", re.IGNORECASE)
+"""Statements that change nothing."""
 
 
 def settings_url() -> sa.URL:
@@ -72,6 +79,9 @@ def run_on(connection: sa.Connection) -> None:
 def run_offline() -> None:
     """Print the statements."""
     name = context.config.attributes.get("dialect") or settings_url().get_backend_name()
+    if name == "sqlite":
+        print_sqlite()
+        return
     context.configure(
         dialect_name=name,
         dialect_opts={"paramstyle": "named"},
@@ -81,6 +91,41 @@ def run_offline() -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def print_sqlite() -> None:
+    """Print the statements for SQLite: those that the migrations execute on an empty database in memory.
+
+    Migrations for SQLite read the declarations of views and triggers, which no offline mode of Alembic can answer.
+    """
+    config, statements = context.config, list[str]()
+    engine = sync_engine(None)
+
+    def record(_c: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        if not READS.match(statement):
+            if parameters:
+                raise RuntimeError(f"a migration has parameters, and cannot be printed: {statement}")
+            statements.append(statement.strip().removesuffix(";"))
+
+    with engine.begin() as connection:
+        if (start := context.get_starting_revision_argument()) is not None:
+            upgrade_in_memory(connection, start)
+        sa.event.listen(engine, "before_cursor_execute", record)
+        upgrade_in_memory(connection, context.get_revision_argument())
+    engine.dispose()
+    output = config.output_buffer or config.stdout
+    print("BEGIN IMMEDIATE", *statements, "COMMIT;", sep=";\n\n", file=output)
+
+
+def upgrade_in_memory(connection: sa.Connection, revision: Any) -> None:  # noqa: ANN401 - as Alembic has it
+    """Bring the schema of a connection to a revision, outside of the environment that runs."""
+
+    def steps(found: Any, _: object) -> Any:  # noqa: ANN401 - as Alembic has it
+        return context.script._upgrade_revs(revision, found)  # noqa: SLF001 - as Alembic's own commands do
+
+    migration = MigrationContext.configure(connection, opts={"fn": steps, **OPTIONS})
+    with Operations.context(migration):
+        migration.run_migrations()
 
 
 async def run_online() -> None:

@@ -251,18 +251,17 @@ def _upgrade_sqlite() -> None:
     )
     for name in indexes.scalars().all():
         connection.exec_driver_sql(f'DROP INDEX "{name}"')
-    last_id = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'operations'").scalar()
     columns = connection.exec_driver_sql("SELECT name FROM pragma_table_info('operations') ORDER BY cid").scalars()
     names = ", ".join(columns)
     connection.exec_driver_sql("ALTER TABLE operations RENAME TO operations_0002")
     _create_sqlite_table()
     connection.exec_driver_sql(f"INSERT INTO operations ({names}) SELECT {names} FROM operations_0002 ORDER BY id")
+    # the id of a deleted row is never given again
+    connection.exec_driver_sql("DELETE FROM sqlite_sequence WHERE name = 'operations'")
+    connection.exec_driver_sql("UPDATE sqlite_sequence SET name = 'operations' WHERE name = 'operations_0002'")
     connection.exec_driver_sql("DROP TABLE operations_0002")
     _create_indexes(INDEXES)
     connection.exec_driver_sql(_find_blockers("sqlite"))
-    if last_id is not None:  # the id of a deleted row is never given again
-        connection.exec_driver_sql("DELETE FROM sqlite_sequence WHERE name = 'operations'")
-        connection.exec_driver_sql("INSERT INTO sqlite_sequence (name, seq) VALUES ('operations', ?)", (last_id,))
     for statement in (*reversed(kept), *SQLITE_TRIGGERS):
         connection.exec_driver_sql(statement)
 

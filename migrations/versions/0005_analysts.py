@@ -162,9 +162,8 @@ SELECT 1, max(seq), count(*) - count(deleted_at), count(deleted_at) FROM session
 def upgrade() -> None:
     """Add columns, tables and indexes, number the old versions, and make the views."""
     dialect = op.get_context().dialect.name
-    names = [name for name in _views(dialect) if name in _existing_views()]
     if dialect == "sqlite":
-        for name in names:
+        for name in sorted(_existing_views() & _views(dialect).keys()):
             op.execute(f"DROP VIEW {name}")
     _add_columns()
     _create_tables()
@@ -287,11 +286,14 @@ def _number_versions(dialect: str) -> None:
     op.execute(TOTALS)
 
 
+def _has_index_of_sources() -> bool:
+    indexes = sa.inspect(op.get_bind()).get_indexes("sessions")
+    return any(index["name"] == "ix_sessions_live_source" for index in indexes)
+
+
 def _create_indexes(dialect: str) -> None:
-    indexes = {index["name"] for index in sa.inspect(op.get_bind()).get_indexes("sessions")}
-    if "ix_sessions_live_source" in indexes:
+    if dialect == "postgresql" or _has_index_of_sources():  # a first pass on SQLite builds it at its end
         op.drop_index("ix_sessions_live_source", "sessions")
-    if dialect == "postgresql" or "ix_sessions_live_source" in indexes:  # a first pass on SQLite builds it at its end
         op.create_index("ix_sessions_source", "sessions", ["source_session_id", "id", "deleted_at"])
     op.create_index("uq_sessions_seq", "sessions", ["seq"], unique=True)
     op.create_index("uq_session_versions_seq", "session_versions", ["seq"], unique=True)

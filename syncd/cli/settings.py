@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -28,10 +29,22 @@ def config(loaded: Loaded, *, as_json: bool) -> None:
 
 
 @click.command(short_help="Bring the database's schema to head.")
+@click.option("--sql", "as_sql", is_flag=True, help="Print the SQL for this kind of database; contact no database.")
+@click.option(
+    "--from", "start", metavar="REVISION", help="With --sql: the revision of the schema; an empty database by default."
+)
 @as_json_option
 @takes_settings()
-def migrate(loaded: Loaded, *, as_json: bool) -> None:
-    """Bring the database's schema to head, making the database when there is none."""
+def migrate(loaded: Loaded, start: str | None, *, as_sql: bool, as_json: bool) -> None:
+    """Bring the database's schema to head, creating the database if it does not exist.
+
+    Where the daemon's role may not change the schema, an administrator can execute the output of `syncd migrate --sql`.
+    """
+    if as_sql:
+        _print_sql(loaded.settings, start, as_json=as_json)
+        return
+    if start is not None:
+        raise click.UsageError("--from needs --sql: the revision of a database is in the database")
     before, after = run(lambda: _migrate(loaded.settings))
     if as_json:
         print_json({"before": before, "after": after})
@@ -39,6 +52,20 @@ def migrate(loaded: Loaded, *, as_json: bool) -> None:
         click.echo(f"the schema is {after} already")
     else:
         click.echo(f"the schema was {before or 'empty'} and is {after} now")
+
+
+def _print_sql(settings: Settings, start: str | None, *, as_json: bool) -> None:
+    from syncd.mirror.schema.migrate import print_sql
+    from syncd.mirror.schema.revisions import REVISIONS
+    from syncd.opening import database_url
+
+    if as_json:
+        raise click.UsageError("--sql prints SQL and not JSON; leave out --json or --sql")
+    if start is not None and start not in REVISIONS:
+        raise click.UsageError(f"--from must be one of {', '.join(REVISIONS)}, not {start!r}")
+    if database_url(settings).get_backend_name() == "sqlite":
+        raise click.UsageError("--sql is for PostgreSQL: the migrations of SQLite read the database that they change")
+    print_sql(database_url(settings).get_backend_name(), start, sys.stdout)
 
 
 async def _migrate(settings: Settings) -> tuple[str | None, str]:
