@@ -71,7 +71,10 @@ def _show(found: dict[str, Any]) -> None:
             click.echo(f"{'':19} {safe_text(replica)}")
     if "freshness" in found:
         _show_mirror(found)
-    click.echo("healthy" if found["healthy"] else "needs you:")
+    if found["starting"] and not found["problems"]:
+        click.echo("starting: the first pass is under way")
+    else:
+        click.echo("healthy" if found["healthy"] else "needs you:")
     for problem in found["problems"]:
         click.echo(f"  - {_line(problem)}")
     if found["notices"]:

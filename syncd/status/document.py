@@ -22,7 +22,7 @@ PASSES_SHOWN = 5
 def document(
     health: Health, overview: Mapping[str, Any] | None, daemon: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the health and the overview of a mirror.
+    """Return the health and the overview of a mirror. It is not healthy before its first complete pass.
 
     Parameters
     ----------
@@ -32,8 +32,10 @@ def document(
         What `of_daemon` returns; None if no daemon was asked.
     """
     shown = {} if overview is None else {**overview, "passes": overview["passes"][:PASSES_SHOWN]}
+    starting = overview is not None and overview["freshness"]["age_seconds"] is None
     return {
-        "healthy": health.healthy,
+        "healthy": health.healthy and not starting,
+        "starting": starting,
         "problems": [one.as_dict() for one in health.problems],
         "notices": [one.as_dict() for one in health.notices],
         "daemon": daemon,

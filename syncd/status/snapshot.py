@@ -49,16 +49,18 @@ class Shared(Generic[T]):
         self._kept: tuple[float, T] | None = None
         self._reading: asyncio.Task[T] | None = None
 
-    async def latest(self) -> T:
-        """Return what was read a second ago at most.
+    async def latest(self, *, max_age: float = FRESH_SECONDS) -> T:
+        """Return what was read some seconds ago at most; with 0 the read begins after the call.
 
         Raises
         ------
         NotReadError
             The database cannot be read, its schema is not at head, or it takes too long.
         """
-        if self._kept is not None and self._clock.monotonic() - self._kept[0] < FRESH_SECONDS:
+        if self._kept is not None and self._clock.monotonic() - self._kept[0] < max_age:
             return self._kept[1]
+        if max_age == 0 and self._reading is not None and not self._reading.done():
+            await asyncio.wait({self._reading}, timeout=PATIENCE)
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
             # its error is for whoever still waits; when all have gone, for nobody
@@ -148,10 +150,10 @@ class Readings:
         await self.snapshot.aclose()
         await self.at_head.aclose()
 
-    async def assess(self) -> tuple[Health, Snapshot | None]:
+    async def assess(self, *, max_age: float = FRESH_SECONDS) -> tuple[Health, Snapshot | None]:
         """Return the health by the daemon's view, and the snapshot that it was found in; None if there is none."""
         try:
-            snapshot = await self.snapshot.latest()
+            snapshot = await self.snapshot.latest(max_age=max_age)
         except NotReadError as error:
             return self.assess_snapshot(None, unreadable=str(error)), None
         return self.assess_snapshot(snapshot), snapshot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 from contextlib import closing
@@ -278,3 +279,13 @@ async def test_request_that_no_http_is_leaves_nothing_of_it_in_the_log(
             request = b"GET / HTTP/1.1\r\nHost: localhost\r\n" + hostile + b"\r\n\r\n"
             assert (await raw(s.port, request)).status == 400
     assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
+
+
+async def test_status_document_is_read_for_each_request_and_not_healthy_before_a_complete_pass(tmp_path: Path) -> None:
+    async with served(tmp_path, sessions=4) as s:
+        before = json.loads((await s.ask("/status.json")).text)
+        assert (before["healthy"], before["starting"], before["problems"]) == (False, True, [])
+        await s.world.one_pass()
+        after = json.loads((await s.ask("/status.json")).text)
+        assert (after["starting"], after["freshness"]["live_sessions"]) == (False, 4)
+        assert (after["daemon"]["version"], after["daemon"]["tenant"]) == ("1.2.3", "TEN1")
