@@ -80,7 +80,7 @@ def _replace(settings: Settings, file: Path, by: str) -> dict[str, Any]:
         _give_lock_to_owner(database)
     _warn_of_other_tenant(settings, done.pinned)
     return {
-        "file": source, "database": str(database), "kept": None if done.kept is None else str(done.kept),
+        "file": source, "database": str(database.absolute()), "kept": None if done.kept is None else str(done.kept),
         "schema": done.revision, "rows": done.rows, "on_hold": done.on_hold, "seconds": round(done.seconds, 3),
     }  # fmt: skip
 
