@@ -38,7 +38,7 @@ def config(loaded: Loaded, *, as_json: bool) -> None:
 def migrate(loaded: Loaded, start: str | None, *, as_sql: bool, as_json: bool) -> None:
     """Bring the database's schema to head, creating the database if it does not exist.
 
-    Where the daemon's role may not change the schema, an administrator can execute the output of `syncd migrate --sql`.
+    Where the daemon's role may not change the schema, an administrator can execute what --sql prints.
     """
     if as_sql:
         _print_sql(loaded.settings, start, as_json=as_json)
