@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from io import StringIO
 from typing import TYPE_CHECKING
 
 import click
@@ -63,9 +63,9 @@ def _print_sql(settings: Settings, start: str | None, *, as_json: bool) -> None:
         raise click.UsageError("--sql prints SQL and not JSON; leave out --json or --sql")
     if start is not None and start not in REVISIONS:
         raise click.UsageError(f"--from must be one of {', '.join(REVISIONS)}, not {start!r}")
-    if database_url(settings).get_backend_name() == "sqlite":
-        raise click.UsageError("--sql is for PostgreSQL: the migrations of SQLite read the database that they change")
-    print_sql(database_url(settings).get_backend_name(), start, sys.stdout)
+    output = StringIO()
+    print_sql(database_url(settings).get_backend_name(), start, output)
+    click.echo(output.getvalue(), nl=False)
 
 
 async def _migrate(settings: Settings) -> tuple[str | None, str]:

@@ -29,6 +29,7 @@ USAGE = [
     ["deletions", "approve", "-1"], ["config", "--env-file", "none.env"], ["config", "--env-file", "."],
     ["run"], ["once"], ["sandbox", "--port", "99999"], ["sandbox", "--page-size", "0"], ["sandbox", "--error-500", "2"],
     ["demo", "--sessions", "1"], ["demo", "--database", "kept.db"],
+    ["migrate", "--sql", "--from", "9999"], ["migrate", "--sql", "--json"], ["migrate", "--from", "0001"],
 ]  # fmt: skip
 
 

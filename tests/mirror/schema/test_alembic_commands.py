@@ -7,21 +7,24 @@ import shutil
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic.config import main as alembic
+from alembic.config import CommandLine, Config
 from click.testing import CliRunner
 
 from syncd.cli import cli
 from syncd.mirror.db.sqlite_module import sqlite3
+from syncd.mirror.schema.revisions import HEAD
 from tests.helpers import empty_mirror
 from tests.helpers.postgres_server import PostgresServer
 from tests.helpers.programs import ROOT
 
 pytestmark = pytest.mark.both_databases
 
+NEXT = f"{int(HEAD) + 1:04}"
 CATALOGUE = """
 SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable || ' ' || coalesce(column_default, '')
 FROM information_schema.columns WHERE table_schema = 'public'
@@ -70,7 +73,9 @@ def _sqlite(folder: Path) -> EmptyDatabase:
 
     def schema(file: Path) -> list[str]:
         with closing(sqlite3.connect(file)) as connection:
-            return sorted(sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
+            return sorted(
+                sql.strip() for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+            )
 
     return EmptyDatabase(f"sqlite+aiosqlite:///{file}", execute, lambda: schema(file), lambda: schema(migrated))
 
@@ -105,18 +110,44 @@ def checkout(tmp_path: Path, database: EmptyDatabase, monkeypatch: pytest.Monkey
     return folder
 
 
-@pytest.mark.parametrize("program", ["alembic", "syncd"])
-def test_printed_sql_makes_the_same_schema_on_postgresql_and_sqlite_is_refused(
-    database: EmptyDatabase, checkout: Path, capsys: pytest.CaptureFixture[str], program: str
+def alembic(*words: str) -> str:
+    """Run a command of Alembic in the current folder; return what it prints."""
+    line, output = CommandLine(), StringIO()
+    options = line.parser.parse_args(words)
+    line.run_cmd(Config(toml_file="pyproject.toml", stdout=output, output_buffer=output, cmd_opts=options), options)
+    return output.getvalue()
+
+
+@pytest.mark.usefixtures("checkout")
+def test_upgrade_brings_an_empty_database_to_head_and_check_finds_no_difference() -> None:
+    alembic("upgrade", "head")
+    assert "No new upgrade operations detected" in alembic("check")
+    assert f"{HEAD} (head)" in alembic("current")
+
+
+def test_difference_fails_check_and_becomes_a_migration_with_the_next_number(
+    checkout: Path, database: EmptyDatabase
 ) -> None:
-    assert checkout.is_dir()
-    if database.url.startswith("sqlite"):
-        refused = CliRunner().invoke(cli, ["migrate", "--sql"])
-        assert (refused.exit_code, refused.stdout) == (2, "")
-        return
+    alembic("upgrade", "head")
+    complete = database.schema()
+    database.execute("DROP INDEX ix_operations_state")
+    with pytest.raises(SystemExit):
+        alembic("check")
+    alembic("revision", "--autogenerate", "-m", "index again")
+    migration = (checkout / "migrations" / "versions" / f"{NEXT}_index_again.py").read_text()
+    assert f'down_revision = "{HEAD}"' in migration.replace("'", '"')
+    assert "ix_operations_state" in migration
+    alembic("upgrade", "head")
+    assert database.schema() == complete
+    alembic("revision", "--rev-id", "4711", "-m", "named")
+    assert (checkout / "migrations" / "versions" / "4711_named.py").exists()
+
+
+@pytest.mark.usefixtures("checkout")
+@pytest.mark.parametrize("program", ["alembic", "syncd"])
+def test_printed_sql_makes_the_same_schema_and_contacts_nothing(database: EmptyDatabase, program: str) -> None:
     if program == "alembic":
-        alembic(["upgrade", "head", "--sql"])
-        script = capsys.readouterr().out
+        script = alembic("upgrade", "head", "--sql")
     else:
         done = CliRunner().invoke(cli, ["migrate", "--sql"])
         assert done.exit_code == 0, done.output
@@ -124,3 +155,13 @@ def test_printed_sql_makes_the_same_schema_on_postgresql_and_sqlite_is_refused(
     assert database.schema() == []
     database.execute(script)
     assert database.schema() == database.migrated()
+
+
+@pytest.mark.usefixtures("checkout")
+def test_printed_sql_for_an_older_schema_begins_there(database: EmptyDatabase) -> None:
+    alembic("upgrade", "0001")
+    done = CliRunner().invoke(cli, ["migrate", "--sql", "--from", "0001"])
+    assert done.exit_code == 0, done.output
+    database.execute(done.stdout)
+    assert database.schema() == database.migrated()
+    assert f"{HEAD} (head)" in alembic("current")
