@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
 
 from syncd.albert.arguments import validated
+from syncd.albert.collection import Collection, Id
 from syncd.albert.errors import AlbertResponseError, InvalidRequestError
 from syncd.albert.models import ChatSession, ChatSessionKind
 from syncd.albert.pagination import AsyncAlbertPaginator
 from syncd.albert.paths import segment
-from syncd.albert.readers import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from syncd.albert.session import AsyncAlbertSession
     from syncd.albert.urls import Params
-
-
-Id: TypeAlias = Annotated[str, Field(strict=True)]
-"""Text; bytes are not accepted for it."""
 
 
 class Unset:
@@ -35,7 +30,7 @@ class Unset:
 UNSET: Final = Unset()
 
 
-class ChatSessionCollection:
+class ChatSessionCollection(Collection[ChatSession]):
     """The chat sessions of a tenant.
 
     The class of the seed page (``albert.collections.chat_sessions``), with the filters and the ``update`` of newer
@@ -53,12 +48,7 @@ class ChatSessionCollection:
         The session that sends the requests.
     """
 
-    _api_version = "v3"
-
-    def __init__(self, *, session: AsyncAlbertSession) -> None:
-        self._session = session
-        self.base_path: str = f"/api/{self._api_version}/chats/sessions"
-        self._reader = Reader(ChatSession, "a chat session", self.base_path)
+    _resource, _model, _noun = "chats/sessions", ChatSession, "a chat session"
 
     @validated
     async def create(self, *, session: ChatSession) -> ChatSession:
@@ -76,24 +66,6 @@ class ChatSessionCollection:
             As :meth:`AsyncAlbertSession.ask` says. ``not_applied`` tells whether a repetition is safe.
         """
         return self._reader.record(await self.create_raw(body=body_of(session)), "POST", self.base_path)
-
-    @validated
-    async def get_by_id(self, *, id: Id | None) -> ChatSession:
-        """Return the session with this id.
-
-        Raises
-        ------
-        InvalidIdError
-            The id cannot be sent.
-        NotFoundError, GoneError
-            There is no such session.
-        AlbertResponseError
-            The answer is not a chat session.
-        AlbertException
-            As :meth:`AsyncAlbertSession.ask` says.
-        """
-        path = self._path(id)
-        return self._reader.record((await self._session.ask("GET", path)).content, "GET", path)
 
     @validated
     async def get_by_source_session_id(self, *, source_session_id: Id) -> ChatSession:
@@ -165,16 +137,7 @@ class ChatSessionCollection:
             "kind": None if kind is None else str(kind),
             "automationId": automation_id,
         }
-        return AsyncAlbertPaginator(
-            session=self._session,
-            path=self.base_path,
-            deserialize=self._reader.item,
-            deserialize_page=self._reader.items,
-            params=params,
-            max_items=max_items,
-            start_key=start_key,
-            on_error=on_error,
-        )
+        return self._pages(params, max_items=max_items, start_key=start_key, on_error=on_error)
 
     @validated
     async def update(
@@ -239,31 +202,6 @@ class ChatSessionCollection:
         data = [{"operation": "update", "attribute": name, "newValue": value} for name, value in changes.items()]
         await self._session.ask("PATCH", self._path(id), json={"data": data})
 
-    async def list_raw(self, *, start_key: str | None) -> bytes:
-        """Return the body of one page of the unfiltered listing; None for the first page.
-
-        Raises
-        ------
-        InvalidRequestError
-            The key cannot be sent.
-        AlbertException
-            As :meth:`AsyncAlbertSession.ask` says.
-        """
-        params = None if start_key is None else {"startKey": start_key}
-        return (await self._session.ask("GET", self.base_path, params=params)).content
-
-    async def get_raw(self, *, id: str) -> bytes:
-        """Return the body of the session with this id.
-
-        Raises
-        ------
-        InvalidIdError
-            The id cannot be sent.
-        AlbertException
-            As :meth:`AsyncAlbertSession.ask` says.
-        """
-        return (await self._session.ask("GET", self._path(id))).content
-
     async def get_raw_by_source_session_id(self, *, source_session_id: str) -> bytes:
         """Return the body of the session with this external identifier.
 
@@ -285,9 +223,6 @@ class ChatSessionCollection:
             As :meth:`AsyncAlbertSession.ask` says.
         """
         return (await self._session.ask("POST", self.base_path, json=dict(body))).content
-
-    def _path(self, id: str | None) -> str:
-        return f"{self.base_path}/{segment(id)}"
 
     def _source_path(self, source_session_id: str) -> str:
         return f"{self.base_path}/source/{segment(source_session_id)}"
