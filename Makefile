@@ -67,7 +67,7 @@ docs: .venv/dev ## write what is made from the code: docs/commands.md, docs/sche
 	$(BIN)/python -m docs.generate
 .PHONY: docs
 
-# Seeds from SEED on for so many SECONDS; every kill with three seeds; a lock of 30 s and a queue of a million operations.
+# Seeds from SEED on, for SECONDS; every kill with three seeds; a lock of 30 s and a queue of a million operations.
 soak: .venv/dev ## the reliability tests in their long form: make soak SECONDS=3600 SEED=1000000
 	$(BIN)/python -m tests.model.soak --seconds $(or $(SECONDS),600) --first $(or $(SEED),1) --jobs $(or $(JOBS),2)
 	$(BIN)/python -m tests.kills --seeds 3 --jobs $(or $(JOBS),2)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PAGE = 1000
 UPDATED, DELETED = 10, 100
-"""Every so many sessions are changed once, and deleted, after the first pass."""
+"""One of this many sessions is changed once, and one is deleted, after the first pass."""
 TARGET, POINT_MS, FRESHNESS_MS = 1.5, 1.0, 20.0
 POINTS = {"history_of_a_session", "changes_since"}
 """Questions that an index answers: they are judged by their time alone."""

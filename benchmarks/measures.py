@@ -133,7 +133,7 @@ def first_mirror(bench: Bench) -> None:
 
 
 def unchanged_pass(bench: Bench) -> None:
-    """Measure a pass in which nothing changed, against the floor's second pass, which writes each row anew."""
+    """Measure a pass in which nothing changed, against the floor's second pass, which writes each row again."""
     store = bench.store
     for page in PAGES:
         listing = bench.serve(Listing(bench.scale.sessions, page))

@@ -76,7 +76,7 @@ def mirror_stages(timer: Timer, url: str, where: str) -> None:
 
 def _watched_reading() -> list[float]:
     """Take the CPU of `read_page` wherever it is called from; it runs on the event loop."""
-    import syncd.app  # noqa: F401 - loads whoever calls it
+    import syncd.app  # noqa: F401 - loads what the measurement calls
     from syncd.records.parse import read_page
 
     seconds_spent = [0.0]

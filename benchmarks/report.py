@@ -1,6 +1,6 @@
 """From `results.json` to what people read: the table, the plots, and the generated parts of `docs/performance.md`.
 
-`python -m benchmarks.report` writes them anew without measuring anything.
+`python -m benchmarks.report` writes them again without measuring anything.
 """
 
 from __future__ import annotations

@@ -86,5 +86,5 @@ def exponent(points: Sequence[tuple[float, float]]) -> float:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Return the value below which so many percent of the values are."""
+    """Return the value below which a given percentage of the values are."""
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]

@@ -1,7 +1,7 @@
 """The server of the benchmarks: Albert's wire with as little of its own work as can be, on a core of its own.
 
 It speaks HTTP/1.1 through a bare asyncio protocol. Every session is a function of its number, so that a million of
-them cost no memory and whoever verifies a mirror can make them anew; pages are made before they are measured. A look-up
+them cost no memory, and a verification can make them again; pages are made before they are measured. A look-up
 by source id answers 404 until a POST has made the session. A POST answers with the session.
 
 `GET /bench/set?sessions=N&page=P...` says what is served from now on and forgets the counts; `GET /bench/counts` says
@@ -25,7 +25,7 @@ LISTING = "/api/v3/chats/sessions"
 LOOK_UP = f"GET {LISTING}/source/".encode()
 AT = "2025-%02d-%02dT%02d:%02d:%02d.%03dZ"
 PREBUILT = 200_000
-"""Listings of up to so many sessions are made before they are asked for, and kept."""
+"""Listings of up to this number of sessions are made before they are asked for, and kept."""
 ANSWER = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
 NOT_FOUND = ANSWER % (b"404 Not Found", 23, b'{"message":"not found"}')
 
@@ -39,7 +39,7 @@ class Listing:
     sessions, page : int
         How many there are, and how many stand on a page.
     every : int
-        One session out of so many has changed; 0 for none.
+        One session out of this number has changed; 0 for none.
     changed_from : int
         Sessions from this number on have changed; -1 for none.
     latency : float

@@ -110,7 +110,7 @@ class Store(Protocol):
         """Return a place with nothing in it."""
 
     def copy(self, name: str, to: str) -> str:
-        """Return a place with all that is in another one, which nobody has open."""
+        """Return a place with all that is in another one, which no program has open."""
 
     def version(self) -> str:
         """Return what it is."""

@@ -39,7 +39,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 async def gather(work: Callable[[T], Awaitable[R]], items: Iterable[T], *, at_once: int) -> list[R]:
-    """Call `work` with each item, so many at once, and return the results in the items' order."""
+    """Call `work` with each item, a number of them at once, and return the results in the items' order."""
     limiter = anyio.CapacityLimiter(at_once)
     results: dict[int, R] = {}
 
@@ -56,14 +56,14 @@ async def gather(work: Callable[[T], Awaitable[R]], items: Iterable[T], *, at_on
 class AutoResetEvent:
     """A bell: it can be rung any number of times, and each who waits hears it once.
 
-    A ring that comes while nobody waits is heard by the next who does.
+    If it is set while no task waits, the next task to wait returns immediately.
     """
 
     def __init__(self) -> None:
         self._event = anyio.Event()
 
     def set(self) -> None:
-        """Wake whoever waits, now or next."""
+        """Wake the task that waits, or the next one to wait."""
         self._event.set()
 
     async def wait(

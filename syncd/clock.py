@@ -21,7 +21,7 @@ class Clock(Protocol):
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for so many seconds."""
+        """Wait for some seconds."""
         ...
 
 
@@ -37,7 +37,7 @@ class SystemClock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for so many seconds."""
+        """Wait for some seconds."""
         import anyio  # noqa: PLC0415 - commands that only write times start without it
 
         await anyio.sleep(seconds)
@@ -63,7 +63,7 @@ def utc_text(moment: datetime) -> str:
     Raises
     ------
     ValueError
-        The time is naive: nobody can tell which moment it means.
+        The time is naive: it does not say which moment it means.
     """
     if moment.tzinfo is None:
         raise ValueError("a time without a zone has no place in the mirror")

@@ -1,8 +1,8 @@
 """Changes the tenant that a database mirrors. `syncd tenant accept` calls it; no daemon runs meanwhile.
 
 A new address of the same tenant changes nothing for the queue. Operations that were meant for another tenant are put on
-hold, because Albert would apply them to sessions that nobody meant. The running pass ends, because its checkpoint is a
-page key of the other tenant.
+hold, because Albert would apply them to sessions of the wrong tenant. The running pass ends, because its checkpoint is
+a page key of the other tenant.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def listen(port: int) -> socket.socket:
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         taken.bind((HOST, port))
-        taken.listen()  # whoever reads the address may come at once
+        taken.listen()  # a reader of the address may connect immediately
     except OSError as error:
         taken.close()
         raise UsageError(
@@ -100,7 +100,7 @@ async def serve(app: App, on: socket.socket) -> None:
     import uvicorn  # noqa: PLC0415 - an optional extra
 
     class Server(uvicorn.Server):
-        """Leaves the signals alone: uvicorn would raise them anew at its end."""
+        """Leaves the signals alone: uvicorn would raise them again at its end."""
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What Datasette is told of the mirror: what everything means, what to facet by, and the twenty questions. Pure."""
+"""The metadata of the mirror for Datasette: meanings, facets and the twenty questions. Pure."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ as_json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on standard output."
 )
 limit_option = click.option(
-    "--limit", type=click.IntRange(1, 2**31), metavar="N", default=100, show_default=True, help="Show at most so many."
+    "--limit", type=click.IntRange(1, 2**31), metavar="N", default=100, show_default=True, help="Show at most N."
 )
 
 

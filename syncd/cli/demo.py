@@ -62,7 +62,7 @@ def demo(
     Exits 0 only when the mirror and the server agree in the end.
     """
     if database.exists() and database != Path(DATABASE):
-        raise UsageError(f"{database} is there already, and a demo replaces nobody's database; name a new file")
+        raise UsageError(f"{database} exists already, and a demo replaces no database; name a new file")
     for suffix in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
             Path(f"{database}{suffix}").unlink()
@@ -101,12 +101,12 @@ async def _play(flows: Flows, server: Sandbox) -> None:
     _tell("the first pass has mirrored them, page by page")
 
     first, second, third = list(server.live())[:3]
-    server.update(first, name="Renamed in Albert while nobody looked")
+    server.update(first, name="Renamed in Albert by another user")
     server.delete(second)
-    server.create(source_session_id="made-by-others", name="Made in Albert by somebody else")
+    server.create(source_session_id="made-by-others", name="Created in Albert by another user")
     twin = server.live()[third]["sourceSessionId"]
     server.create(source_session_id=twin, name="A second session with the same source id")
-    _tell("somebody renamed, deleted and created sessions in Albert; two now share a source id")
+    _tell("another user renamed, deleted and created sessions in Albert; two now share a source id")
 
     created = [
         {"kind": "create", "source_session_id": f"demo-{n}", "name": f"Created from the queue {n}"} for n in range(20)

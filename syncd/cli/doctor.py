@@ -209,5 +209,5 @@ def _show(findings: list[Finding], *, as_json: bool) -> None:
         return
     for finding in findings:
         click.echo(f"{finding.verdict:8} {finding.check:9} {safe_text(finding.detail)}")
-        if finding.verdict != "ok" and finding.mend:
-            click.echo(f"{'':18} → {finding.mend}")
+        if finding.verdict != "ok" and finding.fix:
+            click.echo(f"{'':18} → {finding.fix}")

@@ -26,12 +26,12 @@ API_PATH = "/api/v3"
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check: the verdict is `ok`, `warning` or `bad`; `mend` says how to fix it."""
+    """The result of one check: the verdict is `ok`, `warning` or `bad`; `fix` says how to fix it."""
 
     check: str
     verdict: str
     detail: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 def check_folder(file: Path) -> Iterator[Finding]:

@@ -161,7 +161,7 @@ class Daemon:
             await self._sleep(name, RESTARTS.wait(failures, jitter=1.0))
 
     async def _until_it_fails(self, name: str, loop: Callable[[], Awaitable[None]], recovered_after: float) -> None:
-        """Run a loop; if it has failed before and runs for so many seconds now, forget its failures."""
+        """Run a loop; if it has failed before and now runs for some seconds, forget its failures."""
         failures, work = self.flows.database.failures, f"loop {name}"
         if not failures.has(work):
             await loop()

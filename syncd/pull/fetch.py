@@ -2,7 +2,7 @@
 
 ::
 
-    Fetching.run ──(Basket: some pages, or 2 MB)──► whoever writes them
+    Fetching.run ──(Basket: some pages, or 2 MB)──► the writer of pages
     ask, retry, read, or know
     that nothing changed
 
@@ -32,10 +32,10 @@ from syncd.records.parse import read_page, reader_of
 LINGER = 0.02
 """Seconds that a page waits for others to be written with it; a fast server gives some in that time."""
 KNOWN_LINGER = 1.0
-"""The same for pages that are as before: nobody waits for what they say."""
+"""The same for pages that are as before: their content is known."""
 MOST_PAGES = 32
 MOST_BYTES = 2_000_000
-"""What is written together at the most; pages that are as before, which only are counted, weigh a quarter."""
+"""The most that is written together; pages that are as before, which only are counted, weigh a quarter."""
 
 
 class KeyRefusedError(ListingError):
@@ -129,7 +129,7 @@ class Fetching:
     given: set[str]
 
     async def run(self, page_queue: PageQueue, *, key: str | None, number: int) -> None:
-        """Put page after page into a basket, from a key on, behind so many pages."""
+        """Put page after page into a basket, from a key on, behind a number of pages."""
         try:
             while True:
                 if (reason := self.ceiling(number)) is not None:

@@ -198,7 +198,7 @@ async def _confirm_absence(attempt: Attempt, session_id: str, error: AlbertHTTPE
 async def _target(attempt: Attempt) -> Holder | NoHolder:
     """Return the session that a delete or an update means.
 
-    It is stored before it is changed: a later attempt must not find, and change, a session that somebody created since.
+    It is stored before it is changed: a later attempt must not find, and change, a session that was created since.
     """
     operation = attempt.operation
     if (known := operation.session_id or operation.target_session_id) is not None:
@@ -253,8 +253,8 @@ async def _is_recent(attempt: Attempt, session_id: str) -> bool:
 async def _updated(attempt: Attempt, session_id: str, before: LookUp, wanted: Mapping[str, str | None]) -> Outcome:
     """Request the session after an accepted change.
 
-    If it differs from the request although it changed, somebody else has changed it since: the difference is noted. If
-    it is as before, look-ups lag or the change was not applied, and both are found out later.
+    If it differs from the request although it changed, another program has changed it since: the difference is noted.
+    If it is as before, look-ups lag or the change was not applied, and both are found out later.
     """
     after = await attempt.lookups.by_id(session_id)
     differs = difference(after.row, wanted) if isinstance(after, Found) else f"session {session_id} is not found"

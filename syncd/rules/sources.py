@@ -66,7 +66,7 @@ def source_state(carriers: Sequence[tuple[str, bool]], albert: str | None = None
     Returns
     -------
     SourceState | None
-        None when nobody carries it: then the mirror cannot tell.
+        None when no session carries it: then the mirror cannot tell.
     """
     listed = sorted(session_id for session_id, missing in carriers if not missing)
     ids = listed or sorted(session_id for session_id, _ in carriers)

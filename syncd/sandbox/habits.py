@@ -30,7 +30,7 @@ class Habits:
     )
     gone_status: Literal[404, 410] = field(default=404, metadata={"help": "Answer for an id that was deleted."})
     cursor_ttl: float | None = field(
-        default=None, metadata={"help": "Seconds that a lastKey can be used; none: for ever."}
+        default=None, metadata={"help": "Seconds that a lastKey can be used; none: without a limit."}
     )
     cursor_status: Literal[400, 404, 410, 422] = field(
         default=400, metadata={"help": "Answer for a startKey that is expired or unknown."}

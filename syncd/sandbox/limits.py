@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 
 class Bucket:
-    """A token bucket whose rate is named anew with each request."""
+    """A token bucket whose rate is given with each request."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now

@@ -52,7 +52,7 @@ class Pages:
         if found.more:
             return self._key(found.last, habits)
         if habits.final_key == "repeat":
-            # Once nothing is left the key that was asked with comes back for ever.
+            # When nothing is left, the key of the request is returned again and again.
             return encode(start) if start and not found.sessions else self._key(found.last, habits)
         if habits.final_key == "empty_page" and found.sessions:
             return self._key(found.last, habits)

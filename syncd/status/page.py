@@ -1,6 +1,6 @@
 """The page at `/`: is the mirror fresh, what needs me, what to type. For someone who was woken up.
 
-No name of a session is on it, and no words of Albert's or of a database row: reasons are told by their kind.
+No name of a session is on it, and no text of Albert or of a database row: reasons are given by their kind.
 """
 
 from __future__ import annotations

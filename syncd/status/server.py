@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MAX_CONNECTIONS = 64
 LIFETIME = 60.0
-"""Seconds after which a connection is closed, whatever it does: nobody can hold one by sending a byte a minute."""
+"""Seconds after which a connection is closed, whatever it does: a client cannot hold one by sending a byte a minute."""
 LINE_BYTES = 2048
 HEADER_BYTES = 8190
 KEEPALIVE = 15.0

@@ -63,10 +63,10 @@ class Shared(Generic[T]):
             await asyncio.wait({self._reading}, timeout=PATIENCE)
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
-            # its error is for whoever still waits; when all have gone, for nobody
+            # its error is for the callers that still wait; there may be none
             self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
         reading = self._reading
-        # not awaited itself: whoever asks may leave, the read goes on for the others
+        # not awaited itself: a caller may be cancelled, and the read continues for the others
         await asyncio.wait({reading}, timeout=PATIENCE)
         if not reading.done():
             raise NotReadError("the database does not answer in time")
@@ -74,7 +74,7 @@ class Shared(Generic[T]):
             return reading.result()
         except SyncdError as error:
             raise NotReadError(str(error)) from error
-        except Exception as error:  # a bug, or a database in a state that nobody foresaw: not ready
+        except Exception as error:  # a bug, or a database in an unforeseen state: not ready
             raise NotReadError(f"the database cannot be read ({type(error).__name__})") from error
 
     async def _read(self) -> T:

@@ -17,7 +17,7 @@ THRESHOLD = 64 * 1024 * 1024
 PATIENCE = 180.0
 """Seconds that the log must have been above the threshold, and have gone on growing."""
 HUGE = 16
-"""Times the threshold; a log of that size that still grows is told of without patience."""
+"""Times the threshold; a log of that size that still grows is reported at once."""
 LOOK_SECONDS = 15.0
 
 
@@ -39,7 +39,7 @@ class WalWatch:
     _told: bool = False
 
     async def run(self, watchdog: Watchdog) -> None:
-        """Look for ever."""
+        """Look forever."""
         while True:
             self.look()
             watchdog.heartbeat("wal", LOOK_SECONDS)

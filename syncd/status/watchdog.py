@@ -36,7 +36,7 @@ class Watchdog:
     _quiet_until: dict[str, float] = field(default_factory=dict)
 
     def heartbeat(self, loop: str, waits: float = 0.0) -> None:
-        """Hear of a loop, which may now wait for so many seconds."""
+        """Note progress of a loop, which may now wait for some seconds."""
         self._quiet_until[loop] = self.clock.monotonic() + waits + self.slack
 
     def end(self, loop: str) -> None:
@@ -72,7 +72,7 @@ class BeatingClock:
         return self.clock.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for so many seconds, alive."""
+        """Wait for some seconds, with heartbeats."""
         self.watchdog.heartbeat(self.loop, seconds)
         await self.clock.sleep(seconds)
         self.watchdog.heartbeat(self.loop)

@@ -72,7 +72,7 @@ class Wire:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def arrived(self, count: int) -> None:
-        """Wait until so many requests have come in all."""
+        """Wait until a number of requests have come in all."""
         while len(self.seen) < count:
             self.news.clear()
             await self.news.wait()

@@ -138,7 +138,7 @@ async def test_listings_are_the_same(both: Both, name: str) -> None:
 
 @pytest.mark.parametrize("final_key", ["absent", "null", "empty", "repeat", "empty_page"])
 async def test_listings_are_the_same_however_they_end(sandbox: Sandbox, both: Both, final_key: Any) -> None:
-    """The SDK has no guard against a key that comes again, so it is told when to stop."""
+    """The SDK has no guard against a key that comes again, so the test stops it."""
     sandbox.habits.final_key = final_key
     mine = await listed(both.ours.get_all())
     theirs = await listed(both.theirs.get_all(max_items=250))

@@ -210,9 +210,9 @@ async def test_a_failed_renewal_is_one_request_and_every_waiters_failure(
     go.set()
     errors = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(each, AlbertAuthError) and each.not_applied for each in errors)
-    assert len({id(each) for each in errors}) == 20  # nobody shares a traceback
+    assert len({id(each) for each in errors}) == 20  # each has its own traceback
     assert len(issuer.wire.seen) == 1
-    await renewing.get(API)  # the next one asks anew
+    await renewing.get(API)  # the next one requests a token again
 
 
 TOKEN_FAILURES: dict[str, tuple[Answer, type[AlbertException]]] = {

@@ -82,7 +82,7 @@ async def keep(page: Page, name: str) -> None:
 async def a_day(s: Served) -> None:
     """Fill the mirror as a day would: passes that changed something, and a queue."""
     w = s.world
-    w.clock.at = datetime.now(UTC) - timedelta(seconds=31 * 300)  # freshness is told by the database's own clock
+    w.clock.at = datetime.now(UTC) - timedelta(seconds=31 * 300)  # freshness is measured by the database's own clock
     await w.one_pass()
     for number in range(1, 31):
         w.clock.forward(300)

@@ -127,7 +127,7 @@ def test_dry_run_says_what_would_become_of_each_row_and_queues_nothing(syncd: Ca
     assert sql("SELECT * FROM operations") == []
 
 
-def test_dry_run_needs_nobody_to_stop_writing_and_changes_no_byte(syncd: Call) -> None:
+def test_dry_run_works_beside_a_writer_and_changes_no_byte(syncd: Call) -> None:
     syncd("enqueue", "create", "--source-session-id", "a", "--name", "A")
     before = Path("syncd.db").read_bytes()
     with closing(sqlite3.connect("syncd.db", isolation_level=None)) as daemon:

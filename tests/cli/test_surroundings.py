@@ -22,7 +22,7 @@ def network(**environment: str) -> dict[str, Finding]:
 
 def test_path_of_the_api_in_the_base_url_is_bad_and_the_right_url_is_named() -> None:
     found = network(ALBERT_BASE_URL="https://albert.test/prefix/api/v3")["base URL"]
-    assert (found.verdict, found.mend) == ("bad", "set ALBERT_BASE_URL=https://albert.test/prefix")
+    assert (found.verdict, found.fix) == ("bad", "set ALBERT_BASE_URL=https://albert.test/prefix")
     assert network(ALBERT_BASE_URL="https://albert.test/prefix") == {}
 
 

@@ -137,7 +137,7 @@ def test_foreign_file_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"passes\.csv, which syncd did not write"):
         plan(tmp_path, "csv")
     assert (tmp_path / "passes.csv").read_text() == "mine"
-    plan(tmp_path, "jsonl")  # its files are in nobody's way
+    plan(tmp_path, "jsonl")  # its files are no obstacle
 
 
 def test_dangling_link_in_the_place_of_a_file_is_foreign(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Replicas that start in a moment: one process has imported syncd already, and forks a daemon for each line it reads.
 
-Where a replica is killed every second, starting anew would cost more CPU than two cores have, and nobody would work. A
-line is a JSON object, `environment` and `out`; the answer is the new process's id. The daemons die with the nursery.
+Where a replica is killed every second, new processes would take more CPU than two cores have, and no replica would
+work. A line is a JSON object, `environment` and `out`; the answer is the new process's id. The daemons die with the
+nursery.
 """
 
 from __future__ import annotations

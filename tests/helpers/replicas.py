@@ -60,7 +60,7 @@ class Process(Protocol):
 
 
 class Child:
-    """A process that the nursery bore: nobody here can wait for it, but a file descriptor tells when it is over."""
+    """A process that the nursery bore: it cannot be waited for here, but a file descriptor shows its end."""
 
     def __init__(self, pid: int) -> None:
         self._descriptor: int | None = os.pidfd_open(pid)
@@ -212,9 +212,9 @@ class Fleet:
         assert live == 0
 
     async def kill_now_and_then(self, seconds: float, jitter: random.Random) -> None:
-        """Kill a replica that is at work every so many seconds, and start another one.
+        """Kill a replica that is at work every `seconds` seconds, and start another one.
 
-        The last one at work is spared: where a start takes longer than `seconds`, nobody would ever work.
+        The last one at work is spared: where a start takes longer than `seconds`, no replica would ever work.
         """
         while True:
             await anyio.sleep(seconds)

@@ -76,7 +76,7 @@ class RawServer:
         return sum(line.startswith(f"{method} ") for line, _ in self.requests)
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take a connection; one that nobody has begun to handle yet is known too."""
+        """Take a connection; one that is not handled yet is known too."""
         self.writers.append(writer)
         self.handlers.append(asyncio.create_task(self.handle(reader, writer)))
 

@@ -71,7 +71,7 @@ REFUSED: dict[str, Answer] = {
     "403 that lasts": http(b"{}", status="403 Forbidden"),
     "401": http(b"{}", status="401 Unauthorized"),
     "404 for the listing": http(b"{}", status="404 Not Found"),
-    "429 for ever": http(b"{}", status="429 Too Many Requests"),
+    "429 without end": http(b"{}", status="429 Too Many Requests"),
     "429 until the sun is cold": http(b"{}", status="429 Too Many Requests", headers="Retry-After: 99999999999\r\n"),
     "503 until never": http(b"{}", status="503 Unavailable", headers="Retry-After: 1e999\r\n"),
     "503 until yesterday": http(

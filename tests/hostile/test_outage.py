@@ -1,4 +1,4 @@
-"""Outage manners: ten minutes of 5xx cost hardly more than one try each, and the first good minute mends all."""
+"""An outage: ten minutes of 5xx cost hardly more than one try each, and all is well after the first good minute."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Every commit goes through `Writer._run` and every request through `Transport.send`; a place stands before and behind
 each. It is named by what stands there: a commit by the function whose work it is, a request by its method and what its
-path points at. Nobody has to list them: a recording run finds them all, those that are added later too, and the program
+path points at. They need not be listed: a recording run finds them all, those that are added later too, and the program
 itself knows nothing of it.
 
 The environment variable `PLACE` says what to do: `record=FILE` appends a line for each place passed, `kill=N` ends the

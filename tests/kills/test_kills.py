@@ -23,7 +23,7 @@ NOT_PASSED = {
     "pull.flow.Pull._hold": "passes that find nothing they know; the model kills them there",
     "push.flow.Push._break": "writes that syncd itself failed on an operation, which no run should",
     "tenant_guard.TenantGuard.check": "the first token that names a tenant, after a start without one",
-    "mirror.store.sources.resolve": "source ids that somebody inserted while their session was mirrored",
+    "mirror.store.sources.resolve": "source ids that another program inserted while their session was mirrored",
 }
 SOMETIMES = {"mirror.store.operations.renew"}
 """The heartbeat of a lease, which only a run on a slow machine lives to; the model kills it there."""

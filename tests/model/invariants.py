@@ -71,7 +71,7 @@ class Checker:
         self.operator: set[int] = set()
         """Operations that the operator has just decided on."""
         self.held: set[int] = set()
-        """Operations that were open in a restored backup and that nobody released."""
+        """Operations that were open in a restored backup and were not released."""
         self.commits = 0
         self._claims: dict[int, float] = {}
         self._gone: dict[str, float] = {}
@@ -235,7 +235,7 @@ class Checker:
             if row["state"] != "running" or row["lease_owner"] is None:
                 continue
             if row["id"] in self.held:
-                raise BrokenError(f"5: operation {row['id']} is of a restored backup, and nobody released it")
+                raise BrokenError(f"5: operation {row['id']} is of a restored backup and was not released")
             if method == "POST" and row["kind"] == "create" and row["source_session_id"] == source:
                 return
             if KINDS.get(method) == row["kind"] and item in {row["session_id"], row["target_session_id"]}:
@@ -384,7 +384,7 @@ class Checker:
                 or (self.tenant.renames and self.tenant.finds_both and "Albert answers with" in (row["note"] or ""))
             )
             if source not in carriers and source not in busy and not settled:
-                raise BrokenError(f"9: the source id {source}, which nobody carries, is {row}")
+                raise BrokenError(f"9: the source id {source}, which no session carries, is {row}")
 
 
 def _time(text: str) -> datetime:

@@ -18,7 +18,7 @@ CancelScope.__hash__ = lambda _: 0  # type: ignore[method-assign, assignment]
 
 
 class StuckError(BaseException):
-    """Everybody waits for somebody: a deadlock."""
+    """Every task waits for another one: a deadlock."""
 
 
 class NumberedTask(asyncio.Task[Any]):
@@ -58,7 +58,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return []
 
     def strike_in(self, turns: int, action: Callable[[], None]) -> int:
-        """Do something so many turns from now; the answer takes it back (`strikes.pop`)."""
+        """Do something after a number of turns; the answer takes it back (`strikes.pop`)."""
         at = self.turns + max(turns, 1)
         self.strikes[at] = action
         return at

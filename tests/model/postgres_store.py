@@ -24,7 +24,7 @@ from tests.model.store import Values
 
 
 class PostgresStore:
-    """One database that every schedule of this process begins anew, with a connection for each way to look at it."""
+    """One database that every schedule of this process empties first, with a connection for each way to look at it."""
 
     alone = False
 

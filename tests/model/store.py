@@ -1,4 +1,4 @@
-"""The database under the model: real, without threads, and begun anew for every schedule.
+"""The database under the model: real, without threads, and emptied for every schedule.
 
 `Store` is all that the model asks of a database, so that the same schedules can run over another one.
 """
@@ -64,9 +64,9 @@ class Store(Protocol):
 
 
 class SqliteStore:
-    """One file that every schedule of this process begins anew, and one connection that is kept warm on it.
+    """One file that every schedule of this process empties first, and one connection that is kept warm on it.
 
-    A transaction is one step of the model, so that whoever asks between two steps sees what is committed, through the
+    A transaction is one step of the model, so that a reader between two steps sees what is committed, through the
     same connection too: more of them would only cost time. The file is in memory where the machine has such a place:
     what a power cut does to it is another test's matter.
     """
@@ -78,7 +78,7 @@ class SqliteStore:
         self.folder = Path(tempfile.mkdtemp(prefix="syncd-model-", dir=base))
         self.url = sa.make_url(f"sqlite+aiosqlite:///{self.folder / 'model.db'}")
         self._engine = sqlite.sync_engine(self.folder / "model.db", poolclass=sa.pool.StaticPool)
-        sqlite.prepare(self._engine, PRAGMAS, begin="BEGIN")  # nobody else is there
+        sqlite.prepare(self._engine, PRAGMAS, begin="BEGIN")  # no other process is there
         self._connection = self._engine.connect()
         with self._connection.begin():
             migrate.migrate(self._connection)

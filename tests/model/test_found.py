@@ -1,4 +1,4 @@
-"""What the model found, as facts of their own: each fails without its mend, whatever the seeds stand for one day."""
+"""What the model found, as facts of their own: each fails without its fix."""
 
 from __future__ import annotations
 

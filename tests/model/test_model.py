@@ -27,7 +27,7 @@ from tests.model.soak import run_batch
 from tests.model.store import SqliteStore
 
 FIRST, SCHEDULES, BATCH = 1_000_001, 200, 50
-"""The seeds of every run; `python -m tests.model.soak` tries others for as long as it is told."""
+"""The seeds of every run; `python -m tests.model.soak` tries others for a given time."""
 FOUND = (
     72, 130, 379, 403, 594,  # a create right after a delete adopted the session that was gone: look-ups lag
     272, 449, 552,  # the clock was set back, and what had been learned "later" was believed
@@ -157,7 +157,7 @@ def test_model_notices_a_request_without_a_durable_claim(store: SqliteStore, mon
 def test_model_notices_a_restored_backup_that_acts(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restored, "hold_open_operations", lambda *_: 0)
     monkeypatch.setattr(simulation, "RESTORED", 1.0)
-    assert _breaks(store, "nobody released it")
+    assert _breaks(store, "was not released")
 
 
 def test_no_file_is_left_behind() -> None:

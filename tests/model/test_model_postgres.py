@@ -11,7 +11,7 @@ from tests.model.simulation import simulate
 from tests.model.soak import run_batch
 
 FIRST, SCHEDULES = 1_000_001, 16
-"""The seeds of every run; `python -m tests.model.soak --postgres` tries others for as long as it is told."""
+"""The seeds of every run; `python -m tests.model.soak --postgres` tries others for a given time."""
 FOUND = (1_000_003, 1_000_019)
 """Two led at once, and the one that had lost its pass failed on the pages of the other instead of being told."""
 # A killed process closes nothing.
@@ -27,7 +27,7 @@ def test_invariants_hold_after_every_commit_of_replicas(postgres_url: str) -> No
 
 
 def test_model_notices_a_page_of_a_pass_that_was_lost(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checker that cannot fail proves nothing: here nobody raises a fence."""
+    """A checker that cannot fail proves nothing: here no fence is raised."""
 
     def running(connection: sa.Connection) -> passes.Progress | None:
         progress = real(connection)

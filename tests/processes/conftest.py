@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 async def syncd(tmp_path: Path) -> AsyncIterator[Syncd]:
-    """Have a syncd in an empty folder, towards a sandbox with 30 sessions and a token that nobody may print."""
+    """Have a syncd in an empty folder, towards a sandbox with 30 sessions and a token that must not be printed."""
     server = Sandbox(30, seed=3, habits=Habits(page_size=10), token=SECRET)
     async with serve(server), at_work(tmp_path, server) as running:
         yield running

@@ -98,7 +98,7 @@ async def test_doctor_names_what_is_wrong_and_how_to_mend_it(syncd: Syncd) -> No
     assert {one["check"]: one["verdict"] for one in new.data} == {
         "settings": "ok", "sqlite": new.data[1]["verdict"], "database": "warning", "albert": "ok",
     }  # fmt: skip
-    assert "syncd once" in new.data[2]["mend"]
+    assert "syncd once" in new.data[2]["fix"]
     assert (await syncd.call("doctor", SYNCD_AUTO_MIGRATE="false")).code == 1
     assert (await syncd.call("doctor", SYNCD_DATABASE_URL="sqlite:///nowhere/syncd.db")).code == 1
     assert not syncd.file.exists()

@@ -46,7 +46,7 @@ async def test_first_pass_killed_twice_goes_on_at_its_checkpoint_and_asks_no_com
         assert syncd.sql(LAST_PASS) == [{"id": 1, "state": "complete", "pages": 100, "seen": 3000, "inserted": 3000}]
         assert syncd.sql("SELECT count(*) AS n FROM chat_session_history") == [{"n": 3000}]
         listings = [one for one in server.requests if one.raw_path.partition("?")[0] == "/api/v3/chats/sessions"]
-        # one page is asked for ahead of the one that is being written: a kill loses three at the most
+        # one page is asked for ahead of the one that is being written: a kill loses at most three
         assert 100 <= len(listings) <= 106
 
 

@@ -314,7 +314,7 @@ async def test_doctor_names_the_other_tenant(pair: Pair) -> None:
         (tenant,) = [finding for finding in found.data if finding["check"] == "tenant"]
         assert tenant["verdict"] == "bad"
         assert words in tenant["detail"]
-        assert "tenant accept" in tenant["mend"]
+        assert "tenant accept" in tenant["fix"]
 
 
 async def test_replica_with_the_settings_of_another_tenant_does_not_start(pair: Pair) -> None:

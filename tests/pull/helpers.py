@@ -133,7 +133,7 @@ async def counted(w: World) -> dict[str, Any]:
 
 
 async def run_until(w: World, *, pages: int) -> None:
-    """Run a pass and cancel it when so many pages have been written."""
+    """Run a pass and cancel it when a number of pages have been written."""
     with anyio.CancelScope() as scope:
 
         def on_page(counts: Mapping[str, int]) -> None:

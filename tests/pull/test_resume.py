@@ -212,7 +212,7 @@ async def test_a_pass_that_somebody_else_ended_is_given_up_without_a_crash(folde
 
 
 async def test_a_page_that_cannot_be_written_ends_the_pass_with_that_error_alone(folder: Path) -> None:
-    """The fetcher is ahead and finds nobody to take its page: that must not hide why."""
+    """The fetcher is ahead and finds no reader for its page: that must not hide why."""
     async with world(folder, sessions=45) as w:
         read_ahead = anyio.Event()
 

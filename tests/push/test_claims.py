@@ -61,7 +61,7 @@ async def test_batch_never_holds_two_operations_of_one_key(tmp_path: Path) -> No
 async def test_request_is_not_sent_after_the_lease_ran_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(tmp_path) as w:
         push = w.push()
-        monkeypatch.setattr(push._leases, "hold", anyio.sleep_forever)  # nobody makes it unknown and looks meanwhile
+        monkeypatch.setattr(push._leases, "hold", anyio.sleep_forever)  # nothing makes it unknown meanwhile
         w.sandbox.script("GET", f"{SESSIONS}/source/", lambda _: w.clock.step(86400))
         (one,) = await w.enqueue(create())
         await push.drain()

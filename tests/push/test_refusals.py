@@ -125,10 +125,10 @@ async def test_absurd_retry_after_waits_no_longer_than_the_longest_wait(tmp_path
 
 async def test_connection_that_was_never_made_is_retried(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        nobody = AsyncAlbertSession(base_url="http://127.0.0.1:9", token="t", timeout=2)
+        unreachable = AsyncAlbertSession(base_url="http://127.0.0.1:9", token="t", timeout=2)
         (one,) = await w.enqueue(create())
-        async with nobody:
-            await w.push(albert=ChatSessionCollection(session=nobody)).drain()
+        async with unreachable:
+            await w.push(albert=ChatSessionCollection(session=unreachable)).drain()
         row = await w.operation(one)
         assert (row["state"], row["attempts"]) == ("pending", 1)
         (row,) = await worked(w, one)

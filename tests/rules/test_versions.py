@@ -146,9 +146,9 @@ def test_observation_from_before_the_clock_was_set_back_does_not_outweigh_a_new_
 ) -> None:
     before = known(row("a"), observed=3600)
     assert classify_change(before, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is change
-    buried = known(row("a"), deleted=3600, observed=3600)
+    deleted_row = known(row("a"), deleted=3600, observed=3600)
     restored = {Change.UPDATED: Change.RESTORED}.get(change, change)
-    assert classify_change(buried, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is restored
+    assert classify_change(deleted_row, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is restored
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ def test_answer_that_overlaps_a_listed_version_wins_only_by_its_date(
     listed = structs.replace(known(before), valid_from=at(20))
     assert classify_change(listed, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is change
     assert classify_change(listed, now, asked_at=at(20), now=at(30), listed_from=None, paged=paged) is Change.UPDATED
-    buried = structs.replace(listed, deleted_at=at(20))
+    deleted_row = structs.replace(listed, deleted_at=at(20))
     after = Change.RESTORED if paged else Change.STALE
-    assert classify_change(buried, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is after
+    assert classify_change(deleted_row, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is after
 
 
 def test_lag_counts_from_the_request_and_from_now_if_the_clock_was_set_back() -> None:

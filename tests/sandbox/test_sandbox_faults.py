@@ -49,7 +49,7 @@ async def test_a_hanging_request_was_done_or_not_and_does_not_hold_up_the_end(
 ) -> None:
     box.script("*", lambda request: request.method == "POST", "hang_after")
     hanging = asyncio.ensure_future(client.post(SESSIONS, json=NEW))
-    while not box.effects:  # noqa: ASYNC110 - an effect wakes nobody
+    while not box.effects:  # noqa: ASYNC110 - an effect sets no event
         await asyncio.sleep(0)
     hanging.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -30,7 +30,7 @@ class Reply:
 
 @dataclass
 class Served:
-    """A world with a status server; `refused` is what it is told of the credentials."""
+    """A world with a status server; `refused` is whether the credentials are refused."""
 
     world: World
     url: str

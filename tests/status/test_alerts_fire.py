@@ -62,7 +62,7 @@ CASES: list[tuple[str, int, dict[str, str], dict[str, str]]] = [
     ("SyncdWalGrowing", 12, {"syncd_wal_growing_seconds": "0+60x90"}, {"syncd_wal_growing_seconds": "600x90"}),
     ("SyncdAlbertFailing", 40, {FAILED: "0+30x90", TAKEN: "0+70x90"}, {FAILED: "0+10x90", TAKEN: "0+90x90"}),
 ]
-"""An alert, the minute at which it fires, the series that it is for, and series of a syncd that needs nobody."""
+"""An alert, the minute at which it fires, the series that it is for, and series of a syncd that needs no person."""
 TOLD_BY_ALL = {
     "SyncdDown", "SyncdWorkFailing", "SyncdNeedsYou", "SyncdMirrorStale", "SyncdPassHeld", "SyncdOperationsDead",
     "SyncdOperationsUnknown", "SyncdQueueStuck", "SyncdQuarantine", "SyncdSourceConflicts",

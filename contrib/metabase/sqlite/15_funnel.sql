@@ -1,5 +1,5 @@
 -- How many people go on after their first session?
--- People who created at least so many sessions, deleted sessions included.
+-- People who created at least the given number of sessions, deleted sessions included.
 -- Written by make docs from syncd/mirror/read/questions.py.
 SELECT count(*) AS people,
        sum(CASE WHEN sessions >= 2 THEN 1 ELSE 0 END) AS at_least_2,

@@ -5,7 +5,7 @@
     prepare ──────────────────► fold ─────────────────► keep ───────────────► replace
     a copy of the backup,       the WAL of the old      a copy of the old     one rename, after the
     beside the mirror:          mirror into its file;   mirror, beside it     side files are removed
-    verify, migrate, hold       nobody else has it open
+    verify, migrate, hold       no other program has it open
 
 A kill before the rename leaves the old mirror complete, a kill after it the new one. Operations that are open in the
 backup are put on hold: they may be done already.

@@ -1,7 +1,7 @@
 """The two kinds of database, as commands and the composition root see them: one interface, two implementations.
 
-`backend_of` returns the one for a URL. Whoever needs something of a database that differs between SQLite and PostgreSQL
-calls a method here instead of asking which database is in use::
+`backend_of` returns the one for a URL. Code that needs something that differs between SQLite and PostgreSQL calls
+a method here instead of asking which database is in use::
 
     backend = backend_of(url)
     backend.require_exists()                        # a SQLite file; a server is contacted later

@@ -257,7 +257,7 @@ async def _fetch(connection: Any, statement: str, *parameters: object) -> Any:  
 
 
 async def shares_sessions(url: sa.URL) -> bool:
-    """Return whether two connections at the same time are one session, which a proxy gives to whoever needs it."""
+    """Return whether two connections at the same time are one session, which a proxy shares between its clients."""
     first, second = await postgresql.connect(url), None
     try:
         session = await _fetch(first, "SELECT pg_backend_pid()")

@@ -208,7 +208,7 @@ ORDER BY s.source_session_id, s.created_at, s.id
     Query(
         "funnel",
         "How many people go on after their first session?",
-        "People who created at least so many sessions, deleted sessions included.",
+        "People who created at least the given number of sessions, deleted sessions included.",
         """
 SELECT count(*) AS people,
        sum(CASE WHEN sessions >= 2 THEN 1 ELSE 0 END) AS at_least_2,

@@ -55,7 +55,7 @@ LONGEST_ERROR = 2000
 """Characters of an error that are kept: enough for a message, not for a page of HTML."""
 PARKED_AT_ONCE = 200
 PARKING_ROUNDS = 5
-"""A claim reads at most `PARKED_AT_ONCE` blocked operations in each of so many rounds: a few milliseconds."""
+"""A claim reads at most `PARKED_AT_ONCE` blocked operations in each of `PARKING_ROUNDS` rounds: a few milliseconds."""
 CONFIRMED_FOR = 1.0
 """Seconds after a claim was last confirmed in the database in which its holder may still send a request."""
 

@@ -113,7 +113,7 @@ def _lock(connection: Connection, source_ids: Sequence[str]) -> None:
 def refresh(connection: Connection, source_ids: Iterable[str], now: str, *, albert: str | None = None) -> list[Link]:
     """Bring the state of source ids in line with the live sessions that carry them.
 
-    One that nobody carries any more becomes `unresolved`: the mirror cannot tell, Albert must be asked.
+    One that no session carries any more becomes `unresolved`: only Albert knows its state.
 
     Returns
     -------

@@ -164,7 +164,7 @@ anyio.run(lambda: migrate_store.move(sa.make_url(sys.argv[1]), sa.make_url(sys.a
 
 
 async def killed(source: sa.URL, target: sa.URL, rows: int) -> None:
-    """Begin a move in a process that is killed after so many rows."""
+    """Begin a move in a process that is killed after a number of rows."""
     arguments = [sys.executable, "-c", KILLED, *map(str, (source, target, rows))]
     environment = bare_environment() | {"PYTHONPATH": str(ROOT)}
     done = await in_thread(lambda: subprocess.run(arguments, check=False, capture_output=True, env=environment))

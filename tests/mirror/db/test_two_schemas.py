@@ -76,7 +76,7 @@ async def test_what_one_tenant_inserts_wakes_that_tenant_alone(tenants: tuple[sa
         await a.write(lambda c: operations.enqueue(c, [CREATE]))
         with anyio.fail_after(5):
             await ours.wait()
-        await b.read(lambda c: c.exec_driver_sql("SELECT 1").scalar())  # what is told has been told by now
+        await b.read(lambda c: c.exec_driver_sql("SELECT 1").scalar())  # notifications have arrived by now
         assert not theirs._notified.is_set()
         await ours.close()
         await theirs.close()

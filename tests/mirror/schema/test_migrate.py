@@ -1,4 +1,4 @@
-"""The schema: from empty, one with `tables.py`, and nobody else's."""
+"""The schema: from empty, equal to `tables.py`, and of syncd alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`blocked_by` names the operation that one waits for, whoever writes to the queue, and never keeps a free one back."""
+"""`blocked_by` names the operation that one waits for by any program, and never keeps a free one back."""
 
 from __future__ import annotations
 
