@@ -183,6 +183,16 @@ class FieldList(Generic[R]):
         return tuple(self.by_column)
 
     @cached_property
+    def first_columns(self) -> tuple[str, ...]:
+        """Return the columns of the first release: those up to `extra`. Views begin with them."""
+        return self.columns[: self.columns.index(EXTRA) + 1]
+
+    @cached_property
+    def later_columns(self) -> tuple[str, ...]:
+        """Return the columns that came later. Views end with them, because PostgreSQL adds a column at the end only."""
+        return self.columns[len(self.first_columns) :]
+
+    @cached_property
     def fields(self) -> tuple[Field, ...]:
         """Return the fields on the wire: all columns except `extra`."""
         return tuple(one for one in self.by_column.values() if one.column != EXTRA)

@@ -8,7 +8,7 @@ import pytest
 from syncd.albert import ChatSession
 from syncd.mirror.read import catalog
 from syncd.mirror.schema import tables
-from syncd.records.fields import EXTRA, SESSIONS, FieldList, FieldType, Json, Row, SessionRow, Text, Wire
+from syncd.records.fields import EXTRA, SESSIONS, Field, FieldList, FieldType, Json, Row, SessionRow, Text, Wire
 from syncd.records.items import read_item
 from tests.helpers.rows import SAMPLES
 
@@ -29,7 +29,9 @@ def test_each_view_shows_each_field_with_its_meaning(view: str) -> None:
 
 def test_model_of_the_client_has_every_field_under_the_name_on_the_wire() -> None:
     item = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
-    values: dict[FieldType, Any] = {FieldType.TIME: "2026-06-01T10:30:00Z"}
+    values: dict[FieldType, Any] = {
+        FieldType.TIME: "2026-06-01T10:30:00Z", FieldType.BOOLEAN: True, FieldType.NUMBER: 1.5, FieldType.JSON: [1],
+    }  # fmt: skip
     for one in SESSIONS.fields:
         if not one.required:
             block = item.setdefault(one.block, {}) if one.block else item  # type: ignore[arg-type]
@@ -52,10 +54,16 @@ def test_example_of_each_field_is_what_the_mirror_would_store() -> None:
     item: dict[str, Any] = {}
     for one in SESSIONS.fields:
         block = item.setdefault(one.block, {}) if one.block else item
-        block[one.name] = one.wire.example
+        block[one.name] = example_of(one)
     row = read_item(item | json.loads(SESSIONS.by_column[EXTRA].wire.example), SESSIONS)
     for name, one in SESSIONS.by_column.items():
-        assert getattr(row, name) == one.wire.example
+        assert getattr(row, name) == (one.wire.example if name == EXTRA else example_of(one))
+
+
+def example_of(field: Field) -> Any:
+    """Return the example of a field as a value."""
+    is_text = field.type in {FieldType.TEXT, FieldType.TIME}
+    return field.wire.example if is_text else json.loads(field.wire.example)
 
 
 def test_type_and_place_of_a_field_are_read_from_its_annotation() -> None:

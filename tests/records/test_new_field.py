@@ -177,7 +177,7 @@ async def test_line_and_migration_of_the_walk_through_make_a_column(
 ) -> None:
     line, migration, attribute = _blocks()
     space = {**vars(fields), "SessionRow": SessionRow}
-    exec(f"class NewRow(SessionRow, frozen=True, gc=False):\n    {line.strip()} = None\n", space)  # noqa: S102 - our own
+    exec(f"class NewRow(SessionRow, frozen=True, gc=False):\n    {line.strip()}\n", space)  # noqa: S102 - our own
     exec(f"class NewSession(ChatSession):\n    {attribute}", model := {"ChatSession": ChatSession})  # noqa: S102 - our own
     assert model["NewSession"].model_validate(ITEM).pinned is True  # type: ignore[attr-defined]
     pinned: FieldList[Any] = FieldList(space["NewRow"], noun="session", indexed=("id", "source_session_id"))

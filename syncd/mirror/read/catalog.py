@@ -54,15 +54,16 @@ def _view(name: str, comment: str, *columns: sa.Column[Any]) -> sa.Table:
 
 def _session() -> list[sa.Column[Any]]:
     changed = "when syncd last saw it changed; where its current version begins"
-    return _of(tables.sessions, *SESSIONS.columns, "first_seen_at", "changed_at", changed_at=changed)
+    return _of(tables.sessions, *SESSIONS.first_columns, "first_seen_at", "changed_at", changed_at=changed)
 
 
 def _session_ends() -> list[sa.Column[Any]]:
-    return _of(tables.sessions, *_FOLDER, "created_date", "last_message_date", **_FOLDER)
+    dates = "created_date", "last_message_date"
+    return _of(tables.sessions, *_FOLDER, *dates, *SESSIONS.later_columns, **_FOLDER)
 
 
 def _version() -> list[sa.Column[Any]]:
-    names = (*_OF_VERSION, *SESSIONS.columns, "first_seen_at", "changed_at")
+    names = (*_OF_VERSION, *SESSIONS.first_columns, "first_seen_at", "changed_at", *SESSIONS.later_columns)
     return _of(tables.sessions, *names, **_OF_VERSION, changed_at="the same as valid_from")
 
 

@@ -25,10 +25,11 @@ async def test_every_view_and_table_of_the_database_is_described_column_by_colum
         there = await w.database.read(work)
         described = catalog.VIEWS | catalog.TABLES | catalog.INTERNAL
         del there["alembic_version"]
-        assert {name: list(columns) for name, columns in there.items()} == {
-            name: table.c.keys() for name, table in described.items()
-        }
+        assert there.keys() == described.keys()
         for name, table in described.items():
+            if name in catalog.VIEWS:
+                assert list(there[name]) == table.c.keys(), name
+            assert there[name].keys() == set(table.c.keys()), name  # a later column is the last one of a table
             assert all(column.comment for column in table.c), name
             if w.database.dialect == "postgresql":
                 times = {one for one, kind in there[name].items() if kind == "TIMESTAMP"}

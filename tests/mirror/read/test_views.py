@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.read import catalog
+from syncd.mirror.schema.types import Boolean
 from syncd.sandbox import Habits
 from tests.helpers.harness import World, world
 from tests.helpers.sample_history import play
@@ -194,7 +195,6 @@ async def test_every_column_of_a_view_has_a_declared_type(tmp_path: Path) -> Non
                 assert {"folder_name", "created_date", "missing_since"}.intersection(view.c.keys()) <= kinds.keys()
             for name, kind in kinds.items():
                 declared = view.c[name].type
-                expected = (
-                    "REAL" if isinstance(declared, sa.Float) else "INT" if isinstance(declared, sa.Integer) else "TEXT"
-                )
+                is_integer = isinstance(declared, sa.Integer | Boolean)
+                expected = "REAL" if isinstance(declared, sa.Float) else "INT" if is_integer else "TEXT"
                 assert kind.startswith(expected), (view.name, name, kind)

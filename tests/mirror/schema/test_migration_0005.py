@@ -112,7 +112,8 @@ async def test_empty_mirror_has_no_totals_yet_and_counts_nothing(old: Database) 
 async def test_views_read_the_old_rows(old: Database) -> None:
     before = await run(old, "SELECT * FROM chat_session_history ORDER BY session_id, valid_from")
     await old.write(migrate.migrate)
-    assert await run(old, "SELECT * FROM chat_session_history ORDER BY session_id, valid_from") == before
+    after = await run(old, "SELECT * FROM chat_session_history ORDER BY session_id, valid_from")
+    assert [{name: row[name] for name in before[0]} for row in after] == before
     columns = "id, created_date, last_message_date, missing_since, deleted_at"
     rows = await run(old, f"SELECT {columns} FROM chat_sessions_all ORDER BY id")
     assert [tuple(row.values()) for row in rows] == [
