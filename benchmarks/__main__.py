@@ -23,6 +23,7 @@ STEPS: dict[str, Callable[[Bench], None]] = {
     "first": measures.first_mirror,
     "unchanged": measures.unchanged_pass,
     "changed": measures.changed_pass,
+    "odd": measures.odd_pages,
     "slow": measures.slow_network,
     "queue": measures.queue,
     "blocked": measures.blocked_queue,
@@ -43,7 +44,7 @@ NEEDED = {
 }
 
 
-SQLITE_ONLY = {"stages"}
+SQLITE_ONLY = {"stages", "odd"}
 """What would say nothing new of PostgreSQL."""
 
 

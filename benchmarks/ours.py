@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.floor import operation
+from benchmarks.bare import operation
 from benchmarks.machine import ROOT, TOKEN, environment
+from benchmarks.server import session
 from benchmarks.stores import connect, is_postgresql
 from benchmarks.timer import Timer, thread_seconds
 
@@ -113,10 +115,15 @@ def enqueue(where: str, numbers: range) -> None:
         db.executemany("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, ?)", rows)
 
 
-def block(url: str, where: str, count: int) -> None:
-    """Make a mirror with operations on one key, the first of them dead, so that it blocks all others."""
+def empty_mirror(url: str, where: str) -> None:
+    """Make the schema in an empty place."""
     command = [sys.executable, "-m", "syncd", "migrate"]
     subprocess.run(command, cwd=ROOT, env=environment(**settings(url, where)), check=True, capture_output=True)
+
+
+def block(url: str, where: str, count: int) -> None:
+    """Make a mirror with operations on one key, the first of them dead, so that it blocks all others."""
+    empty_mirror(url, where)
     dead = "VALUES ('create', 'blocked', 'dead', 'dead', '2026-01-01T00:00:00.000000Z')"
     waits = "INSERT INTO operations (kind, source_session_id, name) VALUES ('create', 'blocked', ?)"
     with contextlib.closing(connect(where)) as db:
@@ -132,3 +139,28 @@ def reconcile(timer: Timer, url: str, where: str) -> None:
         timer.facts["unanswered"] = await flows.reconcile.run()
 
     asyncio.run(_with_flows(timer, settings(url, where), work))
+
+
+def parse(timer: Timer, _url: str, _where: str, *, times: int = 100) -> None:
+    """Read pages of 1,000 in turns: a plain one, and those with odd items; the facts are ms of CPU a page."""
+    from syncd.records.fields import SESSIONS
+    from syncd.records.parse import read_page
+
+    items = [session(number) for number in range(1000)]
+    pages = {
+        "plain": items,
+        "one unknown field in each item": [{**item, "model": "gpt-5"} for item in items],
+        "one unreadable item": [*items[:500], {**items[500], "name": 5}, *items[501:]],
+    }
+    bodies = {name: json.dumps({"Items": page, "lastKey": None}).encode() for name, page in pages.items()}
+    seconds = dict.fromkeys(bodies, 0.0)
+    for body in bodies.values():
+        read_page(body, SESSIONS)
+    timer.start()
+    for _ in range(times):
+        for name, body in bodies.items():
+            begun = time.thread_time()
+            read_page(body, SESSIONS)
+            seconds[name] += time.thread_time() - begun
+    timer.stop()
+    timer.facts |= {name: spent / times * 1000 for name, spent in seconds.items()}

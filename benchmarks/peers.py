@@ -12,9 +12,8 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.floor import NAMES
 from benchmarks.machine import TOKEN
-from benchmarks.server import LISTING
+from benchmarks.server import COLUMNS, LISTING
 from benchmarks.timer import Timer
 
 CHUNK = 1000
@@ -34,12 +33,12 @@ async def _sdk_core(timer: Timer, url: str, file: str) -> None:
 
     engine = create_async_engine(f"sqlite+aiosqlite:///{file}")
     sa.event.listen(engine.sync_engine, "connect", _pragmas)
-    columns = [sa.Column(name, sa.Text, primary_key=name == "id") for name in NAMES]
+    columns = [sa.Column(name, sa.Text, primary_key=name == "id") for name in COLUMNS]
     table = sa.Table("sessions", sa.MetaData(), *columns)
     async with engine.begin() as connection:
         await connection.run_sync(table.metadata.create_all)
     new = insert(table)
-    upsert = new.on_conflict_do_update(index_elements=["id"], set_={name: new.excluded[name] for name in NAMES[1:]})
+    upsert = new.on_conflict_do_update(index_elements=["id"], set_={name: new.excluded[name] for name in COLUMNS[1:]})
     async with AsyncAlbert(base_url=url, token=TOKEN) as client:
         timer.start()
         rows: list[dict[str, Any]] = []

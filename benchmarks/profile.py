@@ -31,7 +31,8 @@ CASES = {
     "unchanged": "syncd",
     "queue": "syncd-queue",
     "floor": "floor",
-    "raw-queue": "raw-queue",
+    "same-rows": "same-rows",
+    "bare-queue": "bare-queue",
 }
 
 

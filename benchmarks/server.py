@@ -21,6 +21,11 @@ from urllib.parse import parse_qsl, unquote
 
 from benchmarks.machine import SERVER_CORE, pin
 
+COLUMNS = (
+    "id", "name", "parent_id", "source_session_id", "last_message_at", "status", "kind",
+    "created_by", "created_by_name", "created_at", "updated_by", "updated_by_name", "updated_at", "extra",
+)  # fmt: skip
+"""The columns of a flat table of sessions, as the floors and the peers fill it."""
 LISTING = "/api/v3/chats/sessions"
 LOOK_UP = f"GET {LISTING}/source/".encode()
 AT = "2025-%02d-%02dT%02d:%02d:%02d.%03dZ"

@@ -21,10 +21,9 @@ from singer_sdk.sql import SQLConnector, SQLSink, SQLTarget
 from singer_sdk.streams import RESTStream
 from sqlalchemy.dialects.sqlite import insert
 
-from benchmarks.floor import NAMES
 from benchmarks.machine import TOKEN
 from benchmarks.peers import row
-from benchmarks.server import LISTING
+from benchmarks.server import COLUMNS, LISTING
 from benchmarks.timer import Timer
 
 
@@ -37,7 +36,7 @@ class Sessions(RESTStream[str]):
     records_jsonpath = "$.Items[*]"
     schema = {  # noqa: RUF012 - as the SDK wants it
         "type": "object",
-        "properties": {name: {"type": ["string"] if name == "id" else ["string", "null"]} for name in NAMES},
+        "properties": {name: {"type": ["string"] if name == "id" else ["string", "null"]} for name in COLUMNS},
     }
 
     @property
@@ -114,7 +113,7 @@ def main() -> None:
         db = sa.create_engine(f"sqlite:///{Path(where)}")
         with db.begin() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-            columns = ", ".join(f"{name} VARCHAR" for name in NAMES if name != "id")
+            columns = ", ".join(f"{name} VARCHAR" for name in COLUMNS if name != "id")
             connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS sessions (id VARCHAR PRIMARY KEY, {columns})")
         db.dispose()
         SqliteTarget(config={"sqlalchemy_url": f"sqlite:///{where}"}).listen(sys.stdin)

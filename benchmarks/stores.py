@@ -99,7 +99,8 @@ class Store(Protocol):
 
     title: str
     floor: str
-    """The contender that is the floor."""
+    same_rows: str
+    """The contenders that are the floors."""
     settle: float
     """Seconds until what was done before is no longer counted among what is done now."""
 
@@ -119,7 +120,7 @@ class Store(Protocol):
 class SqliteStore:
     """Files in a folder."""
 
-    title, floor, settle = "SQLite", "floor", 2.0
+    title, floor, same_rows, settle = "SQLite", "floor", "same-rows", 2.0
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -148,7 +149,7 @@ class SqliteStore:
 class PostgresStore:
     """Databases of a server; statistics of what was written are late by up to ten seconds."""
 
-    title, floor, settle = "PostgreSQL", "floor-pg", 12.0
+    title, floor, same_rows, settle = "PostgreSQL", "floor-pg", "same-rows-pg", 12.0
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server

@@ -14,16 +14,17 @@ from benchmarks.__main__ import STEPS
 from benchmarks.contenders import CONTENDERS
 from benchmarks.machine import ServerHandle, contend, serving
 from benchmarks.results import against, alone, exponent
-from benchmarks.server import Listing, session
+from benchmarks.server import COLUMNS, Listing, session
 from benchmarks.stores import PostgresStore, SqliteStore, Store, connect
 from benchmarks.timer import WATCHED, server_seconds
 from syncd.mirror.db.sqlite_module import sqlite3
+from syncd.mirror.store.pages import unpack
 from tests.helpers.postgres_server import PostgresServer
 
 PEERS = {"sdk-core", "dlt", "singer"}
 """Contenders with an environment of their own; each of their runs is verified by `benchmarks.compare`."""
-MIRRORS = ("floor", "floor-stages", "syncd", "syncd-stages")
-ON_POSTGRES = ("floor-pg", "syncd")
+MIRRORS = ("floor", "floor-stages", "same-rows", "syncd", "syncd-stages")
+ON_POSTGRES = ("floor-pg", "same-rows-pg", "syncd")
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +63,34 @@ def test_contender_mirrors_all_that_is_served_into_postgresql(
     assert verify.mirrored(where) == verify.served(listing)
     assert took["server"] >= 0
     assert server_seconds() > 0
+    if name == "same-rows-pg":  # it is for the first mirror only
+        return
     changed = serve(server, Listing(sessions=95, page=10, changed_from=90))
     copied = store.copy("m", "n")
     contend(name, server.url, copied)
     assert verify.mirrored(copied) == verify.served(changed)
     assert verify.mirrored(where) == verify.served(listing)
+
+
+def test_floor_of_the_same_rows_writes_the_rows_that_syncd_writes(server: ServerHandle, store: Store) -> None:
+    serve(server, Listing(sessions=95, page=10))
+    held = []
+    for name in (store.same_rows, "syncd"):
+        where = store.empty(name)
+        contend(name, server.url, where)
+        with contextlib.closing(connect(where)) as db:
+            columns = ", ".join((*COLUMNS, "version", "change", "created_date", "last_message_date", "seq", "key"))
+            held.append([
+                db.execute(f"SELECT {columns} FROM sessions ORDER BY id"),
+                db.execute("SELECT source_session_id, state, session_id FROM source_sessions ORDER BY 1"),
+                [(*row[:2], unpack(row[2])) for row in db.execute("SELECT number, versions, sessions FROM pages")],
+            ])  # fmt: skip
+    assert held[0] == held[1]
+
+
+def test_reading_odd_pages_is_measured_against_a_plain_one(server: ServerHandle) -> None:
+    took = contend("parse", server.url, "", times=1)
+    assert min(took["plain"], took["one unknown field in each item"], took["one unreadable item"]) > 0
 
 
 def test_fetch_reads_each_page_once(server: ServerHandle, tmp_path: Path) -> None:
@@ -75,7 +99,7 @@ def test_fetch_reads_each_page_once(server: ServerHandle, tmp_path: Path) -> Non
     assert server.counts()["pages"] == 10
 
 
-@pytest.mark.parametrize("name", ["raw-queue", "syncd-queue"])
+@pytest.mark.parametrize("name", ["bare-queue", "syncd-queue"])
 def test_contender_looks_up_and_posts_each_create_once(server: ServerHandle, tmp_path: Path, name: str) -> None:
     serve(server, Listing())
     where = str(tmp_path / "q.db")
@@ -144,7 +168,7 @@ def serve_at(server: ServerHandle, listing: Listing) -> str:
 
 
 def test_every_contender_is_tested_but_those_with_an_environment_of_their_own() -> None:
-    tested = {*MIRRORS, "fetch", "raw-queue", "syncd-queue", "syncd-reconcile", *ON_POSTGRES}
+    tested = {*MIRRORS, "fetch", "parse", "bare-queue", "syncd-queue", "syncd-reconcile", *ON_POSTGRES}
     assert tested | PEERS == set(CONTENDERS)
 
 
