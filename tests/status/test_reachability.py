@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-import structlog
 from structlog.testing import LogCapture
 
 from syncd.albert.errors import AlbertConnectError, AlbertTimeoutError
 from syncd.clock import Clock
 from syncd.sandbox import Habits, Sandbox, serve
 from syncd.status.reachability import Reachability
+from tests.helpers.logs import capturing_logger
 from tests.processes.helpers import COMMAND, SECRET, at_work, eventually
 
 DOWN = AlbertConnectError("no connection to albert.example.com:443: Connection refused")
@@ -62,7 +62,7 @@ class Watched:
     def __post_init__(self) -> None:
         self.reachability = Reachability(
             clock=cast("Clock", self.timers),
-            log=structlog.wrap_logger(None, processors=[self.log]),
+            log=capturing_logger(self.log),
             schedule=self.timers.schedule,
         )
 
