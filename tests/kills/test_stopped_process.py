@@ -29,7 +29,7 @@ from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
 from syncd.witness import Witness
 from tests.helpers.logs import capturing_logger
-from tests.kills.harness import ROOT
+from tests.kills.case import ROOT
 
 SLEEPER = """
 import sys, anyio, sqlalchemy as sa

@@ -22,8 +22,9 @@ from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Faults, Habits, Sandbox, serve
 from syncd.settings import Settings
 from tests.hostile.raw_server import http, serve_raw
-from tests.kills.harness import ROOT, enqueue
-from tests.kills.harness import environment as environment_of
+from tests.kills.case import ROOT
+from tests.kills.case import environment as environment_of
+from tests.kills.harness import enqueue
 from tests.kills.mirrors import SqliteMirrors
 
 pytestmark = pytest.mark.timeout(300)  # processes of a busy machine take their time
