@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import anyio
-
 from syncd.sandbox import Sandbox
+from tests.helpers import fork_server
 from tests.kills.mirrors import Mirrors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,9 +42,7 @@ async def syncd(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end, with places in it where `PLACE` asks for them."""
     module = "tests.kills.instrumented_syncd" if "PLACE" in more else "syncd"
-    return await anyio.run_process(
-        [sys.executable, "-m", module, *words], env=environment(mirror, url, **more), check=False, cwd=folder
-    )
+    return await fork_server.run(words, environment=environment(mirror, url, **more), folder=folder, module=module)
 
 
 @dataclass

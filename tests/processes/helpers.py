@@ -16,6 +16,7 @@ import anyio.abc
 
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Sandbox
+from tests.helpers import fork_server
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "syncd")
@@ -112,8 +113,8 @@ class Syncd:
     async def call(self, *words: str, given: bytes = b"", **changes: str) -> Done:
         """Run a command to its end."""
         with anyio.fail_after(100):
-            ended = await anyio.run_process(
-                [*COMMAND, *words], input=given, env={**self.environment, **changes}, cwd=self.folder, check=False
+            ended = await fork_server.run(
+                words, environment={**self.environment, **changes}, folder=self.folder, given=given
             )
         done = Done(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
         assert "Traceback" not in done.err + done.out, done.err

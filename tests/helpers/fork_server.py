@@ -1,0 +1,202 @@
+"""Commands in processes that start within milliseconds: one process has imported syncd and forks one for each command.
+
+Importing syncd takes most of a second of a processor, more than nearly every command. The processes differ from those
+of a user in what happens before `main`: tests of the start itself, of signals and of terminals start `python -m syncd`.
+Variables that the interpreter reads at its start have their effect, as each set of them has a fork server of its own.
+
+::
+
+    test ──(unix socket: arguments, environment, input)──► fork server ──fork──► waits ──fork──► the command
+         ◄─────────(exit code, both outputs)──────────────────────────────────── reads its outputs
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import functools
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import random
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import anyio
+
+ROOT = Path(__file__).parents[2]
+PR_SET_PDEATHSIG = 1
+THIRD_PARTIES = (
+    "aiosqlite", "alembic.command", "anyio._backends._asyncio", "asyncpg", "rich.progress",
+    "sqlalchemy.dialects.postgresql.asyncpg", "sqlalchemy.dialects.sqlite.aiosqlite", "structlog",
+)  # fmt: skip
+NOT_IMPORTED = ("syncd.__main__", "syncd.browse")
+"""A program, and a package that needs an extra."""
+READ_BY_THE_INTERPRETER = ("PYTHON", "LANG", "LC_", "LD_", "MALLOC_")
+"""Beginnings of the names of variables that have an effect before `main`."""
+IGNORED = frozenset({"PYTHONPATH"})
+"""All that a command imports is imported, or on the path of the tests."""
+
+
+def _read_at_the_start(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(READ_BY_THE_INTERPRETER) and name not in IGNORED
+    }
+
+
+class ForkServer:
+    """A process that forks commands, for environments that are alike to the interpreter."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._folder = tempfile.mkdtemp(prefix="syncd-fork-")
+        self.path = f"{self._folder}/socket"
+        kept = {**_read_at_the_start(environment), "PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.helpers.fork_server", self.path],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=kept,
+        )  # fmt: skip
+        atexit.register(self.end)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
+
+    def end(self) -> None:
+        """End it; it also ends with the process that started it."""
+        self._process.kill()
+        self._process.communicate()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@functools.cache
+def _server(read_at_the_start: tuple[tuple[str, str], ...]) -> ForkServer:
+    return ForkServer(dict(read_at_the_start))
+
+
+def server_for(environment: Mapping[str, str]) -> ForkServer:
+    """Return the fork server for an environment; it is started with the first one of its kind."""
+    return _server(tuple(sorted(_read_at_the_start(environment).items())))
+
+
+async def run(
+    words: Sequence[str], *, environment: Mapping[str, str], folder: Path, given: bytes = b"", module: str = "syncd"
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `python -m MODULE WORDS` to its end.
+
+    Parameters
+    ----------
+    environment : Mapping[str, str]
+        All variables of the process.
+    folder : Path
+        The working directory.
+    given : bytes
+        What its standard input holds.
+    module : str
+        `syncd`, or a module with a function `main`.
+    """
+    server = await anyio.to_thread.run_sync(server_for, environment)
+    request = {
+        "words": [*words], "environment": dict(environment), "folder": str(folder), "given": given.decode("latin-1"),
+        "module": "syncd.__main__" if module == "syncd" else module,
+    }  # fmt: skip
+    async with await anyio.connect_unix(server.path) as stream:
+        await stream.send(json.dumps(request).encode() + b"\n")
+        answer = b"".join([chunk async for chunk in stream])
+    code, out, err = json.loads(answer)
+    return subprocess.CompletedProcess([*words], code, out.encode("latin-1"), err.encode("latin-1"))
+
+
+def _import_all() -> None:
+    for name in THIRD_PARTIES:
+        importlib.import_module(name)
+    import syncd  # noqa: PLC0415 - only the server imports all of it
+
+    for found in pkgutil.walk_packages(syncd.__path__, "syncd.", onerror=lambda _: None):
+        if not found.name.startswith(NOT_IMPORTED):
+            importlib.import_module(found.name)
+
+
+def _die_with(parent: int) -> None:
+    """End this process with the one that forked it."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def serve(path: str) -> None:
+    """Fork for each connection, until the standard input ends."""
+    _import_all()
+    gc.collect()
+    gc.freeze()  # or a collection in a command would copy every page that the processes share
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead leave no zombies
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(64)
+        os.write(1, b"ready\n")
+        parent = os.getpid()
+        while True:
+            readable, _, _ = select.select([listener.fileno(), 0], [], [])
+            if 0 in readable:
+                return
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                _die_with(parent)
+                break
+            connection.close()
+    _attend(connection)
+
+
+def _attend(connection: socket.socket) -> None:
+    """Read a request, run its command in a process, and send its exit code and what it wrote."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with connection.makefile("rb") as lines:
+        request = json.loads(lines.readline())
+    parent, (reader, writer) = os.getpid(), os.pipe()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        command = os.fork()
+        if command == 0:
+            connection.close()
+            os.close(writer)
+            _die_with(parent)
+            _become(request, reader, out, err)
+        os.close(reader)
+        with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb") as given:
+            given.write(request["given"].encode("latin-1"))
+        code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        answer = [code, out.read().decode("latin-1"), err.read().decode("latin-1")]
+    with contextlib.suppress(OSError):  # the test has given up
+        connection.sendall(json.dumps(answer).encode())
+    os._exit(0)
+
+
+def _become(request: dict[str, Any], given: int, out: IO[bytes], err: IO[bytes]) -> NoReturn:
+    """Be the command: its streams, its folder, its environment, its arguments."""
+    for number, target in ((given, 0), (out.fileno(), 1), (err.fileno(), 2)):
+        os.dup2(number, target)
+    os.close(given)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    random.seed()  # or all commands would draw the same numbers
+    module = importlib.import_module(request["module"])
+    sys.argv = [str(module.__file__), *request["words"]]
+    module.main()
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
