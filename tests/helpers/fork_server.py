@@ -7,7 +7,7 @@ Variables that the interpreter reads at its start have their effect, as each set
 ::
 
     test ──(unix socket: arguments, environment, input)──► fork server ──fork──► waits ──fork──► the command
-         ◄─────────(exit code, both outputs)──────────────────────────────────── reads its outputs
+         ◄──────(process id, then exit code and both outputs)───────────────────
 """
 
 from __future__ import annotations
@@ -106,15 +106,87 @@ async def run(
         `syncd`, or a module with a function `main`.
     """
     server = await anyio.to_thread.run_sync(server_for, environment)
-    request = {
-        "words": [*words], "environment": dict(environment), "folder": str(folder), "given": given.decode("latin-1"),
-        "module": "syncd.__main__" if module == "syncd" else module,
-    }  # fmt: skip
+    request = _request(words, environment, folder, given=given.decode("latin-1"), module=module)
     async with await anyio.connect_unix(server.path) as stream:
-        await stream.send(json.dumps(request).encode() + b"\n")
-        answer = b"".join([chunk async for chunk in stream])
+        await stream.send(request)
+        _, answer = b"".join([chunk async for chunk in stream]).splitlines()
     code, out, err = json.loads(answer)
     return subprocess.CompletedProcess([*words], code, out.encode("latin-1"), err.encode("latin-1"))
+
+
+async def start(words: Sequence[str], *, environment: Mapping[str, str], folder: Path, out: Path, err: Path) -> Started:
+    """Start a command of syncd that goes on, with its outputs in files."""
+    server = await anyio.to_thread.run_sync(server_for, environment)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(server.path)
+    connection.sendall(_request(words, environment, folder, out=str(out), err=str(err)))
+    connection.settimeout(0)
+    started = Started(connection)
+    await started.begin()
+    return started
+
+
+class Started:
+    """A process that was started; it has the methods of `anyio.abc.Process` that tests use."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection, self._answer = connection, b""
+        self.pid = 0
+
+    async def begin(self) -> None:
+        """Wait until the process is there."""
+        while b"\n" not in self._answer:
+            await anyio.wait_readable(self._connection)
+            self._read()
+        self.pid = int(self._answer.partition(b"\n")[0])
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            chunk = self._connection.recv(4096)
+            assert chunk, "the fork server has ended"
+            self._answer += chunk
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code; None while the process runs."""
+        if not self._answer.endswith(b"]"):
+            self._read()
+        return json.loads(self._answer.partition(b"\n")[2])[0] if self._answer.endswith(b"]") else None
+
+    async def wait(self) -> int:
+        """Return the exit code once there is one."""
+        while (code := self.returncode) is None:
+            await anyio.wait_readable(self._connection)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process if it runs."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    async def aclose(self) -> None:
+        """End the process if it still runs."""
+        self.kill()
+        await self.wait()
+        self._connection.close()
+
+
+def _request(
+    words: Sequence[str], environment: Mapping[str, str], folder: Path, *, module: str = "syncd", **more: str
+) -> bytes:
+    request = {
+        "words": [*words], "environment": dict(environment), "folder": str(folder),
+        "module": "syncd.__main__" if module == "syncd" else module, "given": "", **more,
+    }  # fmt: skip
+    return json.dumps(request).encode() + b"\n"
 
 
 def _import_all() -> None:
@@ -159,12 +231,12 @@ def serve(path: str) -> None:
 
 
 def _attend(connection: socket.socket) -> None:
-    """Read a request, run its command in a process, and send its exit code and what it wrote."""
+    """Read a request, run its command in a process, and send its id, and at its end the exit code and what it wrote."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with connection.makefile("rb") as lines:
         request = json.loads(lines.readline())
     parent, (reader, writer) = os.getpid(), os.pipe()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with _output(request.get("out")) as out, _output(request.get("err")) as err:
         command = os.fork()
         if command == 0:
             connection.close()
@@ -172,15 +244,21 @@ def _attend(connection: socket.socket) -> None:
             _die_with(parent)
             _become(request, reader, out, err)
         os.close(reader)
+        connection.sendall(b"%d\n" % command)
         with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb") as given:
             given.write(request["given"].encode("latin-1"))
         code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
-        out.seek(0)
-        err.seek(0)
-        answer = [code, out.read().decode("latin-1"), err.read().decode("latin-1")]
+        answer: list[int | str] = [code]
+        for output in () if "out" in request else (out, err):
+            output.seek(0)
+            answer.append(output.read().decode("latin-1"))
     with contextlib.suppress(OSError):  # the test has given up
         connection.sendall(json.dumps(answer).encode())
     os._exit(0)
+
+
+def _output(path: str | None) -> IO[bytes]:
+    return tempfile.TemporaryFile() if path is None else Path(path).open("wb")
 
 
 def _become(request: dict[str, Any], given: int, out: IO[bytes], err: IO[bytes]) -> NoReturn:

@@ -58,7 +58,7 @@ class Done:
 class Running:
     """A command that runs."""
 
-    process: anyio.abc.Process
+    process: anyio.abc.Process | fork_server.Started
     out: Path
     err: Path
 
@@ -123,20 +123,29 @@ class Syncd:
 
     async def start(self, *words: str, **changes: str) -> Running:
         """Start a command and leave it running; it is killed at the test's end."""
-        return await self.start_program([*COMMAND, *words], **changes)
+        out, err = self._outputs()
+        environment = {**self.environment, **changes}
+        return self._add(await fork_server.start(words, environment=environment, folder=self.folder, out=out, err=err))
 
     async def start_program(self, program: Sequence[str], **changes: str) -> Running:
-        """Start any program in the same way."""
-        number = len(self._started)
-        out, err = self.folder / f"out{number}.log", self.folder / f"err{number}.log"
+        """Start any program in the same way, in an interpreter of its own."""
+        out, err = self._outputs()
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = await anyio.open_process(
                 program, stdin=None, stdout=stdout, stderr=stderr, cwd=self.folder,
                 env={**self.environment, **changes},
             )  # fmt: skip
-        running = Running(process, out, err)
+        return self._add(process)
+
+    def _add(self, process: anyio.abc.Process | fork_server.Started) -> Running:
+        running = Running(process, *self._outputs())
         self._started.append(running)
         return running
+
+    def _outputs(self) -> tuple[Path, Path]:
+        """Name the files of the next process that is started."""
+        number = len(self._started)
+        return self.folder / f"out{number}.log", self.folder / f"err{number}.log"
 
     async def run(self, **changes: str) -> Running:
         """Start the daemon and wait until it is there."""
