@@ -31,6 +31,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, NoReturn
 
 import anyio
@@ -90,7 +91,13 @@ def server_for(environment: Mapping[str, str]) -> ForkServer:
 
 
 async def run(
-    words: Sequence[str], *, environment: Mapping[str, str], folder: Path, given: bytes = b"", module: str = "syncd"
+    words: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    given: bytes = b"",
+    module: str = "syncd",
+    constants: Mapping[str, float] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `python -m MODULE WORDS` to its end.
 
@@ -104,22 +111,44 @@ async def run(
         What its standard input holds.
     module : str
         `syncd`, or a module with a function `main`.
+    constants : Mapping[str, float]
+        Other values of constants, by their full names: intervals that a test does not wait for.
     """
     server = await anyio.to_thread.run_sync(server_for, environment)
-    request = _request(words, environment, folder, given=given.decode("latin-1"), module=module)
+    request = _request(words, environment, folder, constants, given=given.decode("latin-1"), module=module)
     async with await anyio.connect_unix(server.path) as stream:
         await stream.send(request)
         _, answer = b"".join([chunk async for chunk in stream]).splitlines()
-    code, out, err = json.loads(answer)
-    return subprocess.CompletedProcess([*words], code, out.encode("latin-1"), err.encode("latin-1"))
+    return _completed(words, answer)
 
 
-async def start(words: Sequence[str], *, environment: Mapping[str, str], folder: Path, out: Path, err: Path) -> Started:
-    """Start a command of syncd that goes on, with its outputs in files."""
+def run_blocking(
+    words: Sequence[str], *, environment: Mapping[str, str], folder: Path
+) -> subprocess.CompletedProcess[bytes]:
+    """Do the same as `run`, in a test that has no event loop."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(50)
+        connection.connect(server_for(environment).path)
+        connection.sendall(_request(words, environment, folder, {}))
+        with connection.makefile("rb") as lines:
+            _, answer = lines.read().splitlines()
+    return _completed(words, answer)
+
+
+async def start(
+    words: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    out: Path,
+    err: Path,
+    constants: Mapping[str, float] = MappingProxyType({}),
+) -> Started:
+    """Start a command of syncd that goes on, with its outputs in files; see `run` for the other arguments."""
     server = await anyio.to_thread.run_sync(server_for, environment)
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(server.path)
-    connection.sendall(_request(words, environment, folder, out=str(out), err=str(err)))
+    connection.sendall(_request(words, environment, folder, constants, out=str(out), err=str(err)))
     connection.settimeout(0)
     started = Started(connection)
     await started.begin()
@@ -179,11 +208,22 @@ class Started:
         self._connection.close()
 
 
+def _completed(words: Sequence[str], answer: bytes) -> subprocess.CompletedProcess[bytes]:
+    code, out, err = json.loads(answer)
+    return subprocess.CompletedProcess([*words], code, out.encode("latin-1"), err.encode("latin-1"))
+
+
 def _request(
-    words: Sequence[str], environment: Mapping[str, str], folder: Path, *, module: str = "syncd", **more: str
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    constants: Mapping[str, float],
+    *,
+    module: str = "syncd",
+    **more: str,
 ) -> bytes:
     request = {
-        "words": [*words], "environment": dict(environment), "folder": str(folder),
+        "words": [*words], "environment": dict(environment), "folder": str(folder), "constants": dict(constants),
         "module": "syncd.__main__" if module == "syncd" else module, "given": "", **more,
     }  # fmt: skip
     return json.dumps(request).encode() + b"\n"
@@ -270,6 +310,10 @@ def _become(request: dict[str, Any], given: int, out: IO[bytes], err: IO[bytes])
     os.environ.clear()
     os.environ.update(request["environment"])
     random.seed()  # or all commands would draw the same numbers
+    for name, value in request["constants"].items():
+        owner = importlib.import_module(name.rpartition(".")[0])
+        assert hasattr(owner, name.rpartition(".")[2]), name
+        setattr(owner, name.rpartition(".")[2], value)
     module = importlib.import_module(request["module"])
     sys.argv = [str(module.__file__), *request["words"]]
     module.main()

@@ -104,6 +104,8 @@ class Syncd:
     folder: Path
     sandbox: Sandbox
     environment: dict[str, str] = field(default_factory=dict)
+    constants: dict[str, float] = field(default_factory=dict)
+    """Other values of constants in each process, by their full names: intervals that a test does not wait for."""
     _started: list[Running] = field(default_factory=list)
 
     @property
@@ -114,7 +116,11 @@ class Syncd:
         """Run a command to its end."""
         with anyio.fail_after(100):
             ended = await fork_server.run(
-                words, environment={**self.environment, **changes}, folder=self.folder, given=given
+                words,
+                environment={**self.environment, **changes},
+                folder=self.folder,
+                given=given,
+                constants=self.constants,
             )
         done = Done(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
         assert "Traceback" not in done.err + done.out, done.err
@@ -124,8 +130,15 @@ class Syncd:
     async def start(self, *words: str, **changes: str) -> Running:
         """Start a command and leave it running; it is killed at the test's end."""
         out, err = self._outputs()
-        environment = {**self.environment, **changes}
-        return self._add(await fork_server.start(words, environment=environment, folder=self.folder, out=out, err=err))
+        process = await fork_server.start(
+            words,
+            environment={**self.environment, **changes},
+            folder=self.folder,
+            out=out,
+            err=err,
+            constants=self.constants,
+        )
+        return self._add(process)
 
     async def start_program(self, program: Sequence[str], **changes: str) -> Running:
         """Start any program in the same way, in an interpreter of its own."""
@@ -176,6 +189,8 @@ class Syncd:
             assert "Traceback" not in text, text
 
 
+SOON_BUSY = {"syncd.mirror.db.sqlite.BUSY_SECONDS": 0.05}
+"""A lock of another program is waited for in turns of this many seconds."""
 FAST: Mapping[str, str] = {
     "SYNCD_PASS_INTERVAL": "0.3",
     "SYNCD_RECONCILE_INTERVAL": "0.3",

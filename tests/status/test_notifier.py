@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ class Receiver:
     requests: list[web.BaseRequest] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     silent: bool = False
-    """Whether it never answers. The time that a request may take passes as soon as one is received."""
+    """Whether it never answers."""
+    on_silence: Callable[[], None] = lambda: None
+    """Called when a request is not answered."""
 
     @property
     def url(self) -> str:
@@ -53,7 +56,7 @@ class Receiver:
         self.requests.append(request)
         self.bodies.append(await request.json())
         if self.silent:
-            loop_time.skip(REQUEST_SECONDS)
+            self.on_silence()
             await anyio.sleep_forever()
         answer = self.answers.pop(0) if self.answers else 204
         return answer() if callable(answer) else web.Response(status=answer)
@@ -191,7 +194,7 @@ async def test_redirect_is_not_followed() -> None:
 
 async def test_receiver_that_never_answers_is_given_a_deadline() -> None:
     async with receiving() as receiver, sending(receiver.url) as sent:
-        receiver.silent = True
+        receiver.silent, receiver.on_silence = True, partial(loop_time.skip, REQUEST_SECONDS)
         sent.notifier.notify(STALE)
         await sent.until(lambda: sent.events("notification.retrying"))
         receiver.silent = False
