@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 
 def skip(seconds: float) -> None:
@@ -10,3 +11,13 @@ def skip(seconds: float) -> None:
     loop = asyncio.get_running_loop()
     time = loop.time
     loop.time = lambda: time() + seconds  # type: ignore[method-assign]
+
+
+def hanging(timeout: float) -> Callable[[object], Awaitable[None]]:
+    """Return an action of the sandbox that never answers; the client's timeout passes when the request is received."""
+
+    async def hang(_request: object) -> None:
+        skip(timeout)
+        await asyncio.Event().wait()
+
+    return hang
