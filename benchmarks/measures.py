@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ FIRST = 1.5
 SAME_ROWS = {"SQLite": 1.15, "PostgreSQL": 1.2}
 UNCHANGED = {"SQLite": {100: 0.55, 1000: 0.35}, "PostgreSQL": {100: 0.5, 1000: 0.25}}
 SLOW = 1.02
+AHEAD = 0.25
 CHANGED = {"spread": 1.6, "together": 1.1}
 ODD = 1.3
 PEAK_MB = {10_000: 90.0, 1_000_000: 100.0}
@@ -189,6 +190,26 @@ def slow_network(bench: Bench) -> None:
             "slow", title, "s", _each(taken["syncd"], "wall"), _each(taken["fetch"], "wall"), sense="≤", target=SLOW
         )
     )
+
+
+def read_ahead(bench: Bench) -> None:
+    """Measure an unchanged pass that reads ahead, with 20 and 100 ms a request, against one that does not."""
+    for latency, sessions in ((LATENCY, bench.scale.slow_sessions), (5 * LATENCY, bench.scale.slow_sessions // 2)):
+        listing, where = bench.serve(Listing(sessions, 100)), bench.store.empty("ahead")
+        bench.mirror("syncd", listing, where)
+        bench.serve(replace(listing, latency=latency))
+        taken = bench.rounds(
+            max(bench.scale.rounds - 2, 1),
+            {name: partial(bench.mirror, name, listing, where) for name in ("syncd", "syncd-ahead")},
+        )
+        pages, title = sessions // 100, f"{latency * 1000:.0f} ms a request, {ours.READ_AHEAD} pages ahead, wall"
+        bench.figures.append(
+            against(
+                f"ahead-{latency * 1000:.0f}", f"unchanged pass of {pages:,} pages, {title}", "s",
+                _each(taken["syncd-ahead"], "wall"), _each(taken["syncd"], "wall"), sense="≤", target=AHEAD,
+            )
+        )  # fmt: skip
+        assert bench.server.counts()["pages"] == pages * len(taken) * len(taken["syncd"])  # none was in vain
 
 
 def changed_pass(bench: Bench) -> None:

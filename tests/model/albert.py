@@ -271,12 +271,8 @@ class Client(ChatSessionCollection):
             if status in {404, 410} and item is not None and method == "GET":
                 tenant.served.absences[item].append(tenant.now())
             raise http_error_class(status)("no", status_code=status, method=method, path=path, body=payload.decode())
-        elif method == "POST":
-            created = json.loads(payload)["sourceSessionId"]
-            tenant.served.unanswered.discard(created)
-            tenant.served.answered.add(created)
         if method not in {"DELETE", "PATCH"}:
-            self._note_session(payload)
+            self._note_session(payload, created=method == "POST" and fault is None)
         return payload
 
     def _answer_elsewhere(self, method: str, path: str) -> bytes:
@@ -333,12 +329,16 @@ class Client(ChatSessionCollection):
         await self._fail(fault)
         return payload
 
-    def _note_session(self, body: bytes) -> None:
+    def _note_session(self, body: bytes, *, created: bool) -> None:
         try:
             row = read_item(json.loads(body), FIELDS)
         except (ValueError, UnreadableError):
             return
-        self.tenant.served.said[row.id].add(row)
+        served = self.tenant.served
+        served.said[row.id].add(row)
+        if created:
+            served.unanswered.discard(row.source_session_id)
+            served.answered.add(row.source_session_id)
 
     def _note_page(self, body: bytes) -> bytes:
         """Note what a page says; now and then one of its items is spoilt first."""
