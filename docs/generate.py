@@ -2,7 +2,7 @@
 
 `docs/schema.md`, `docs/queries.md`, the table of problems in `docs/operations.md`, and the files of `contrib_files`.
 
-Meanings are the comments of `syncd/mirror/tables.py`. Examples are read, through the very views, from a database that
+Meanings are the comments of `syncd/mirror/schema/tables`. Examples are read, through the very views, from a database that
 the migrations made and that took the rows below: an example that the schema would refuse cannot be written.
 """
 
