@@ -151,6 +151,7 @@ def pull_settings(settings: Settings) -> PullSettings:
             max_count=settings.syncd_delete_max_count,
             max_fraction=settings.syncd_delete_max_fraction,
         ),
+        settle=settings.syncd_unknown_settle,
     )
 
 

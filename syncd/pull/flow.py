@@ -66,12 +66,15 @@ class PullSettings:
         Waits between attempts of one request.
     guard : Guard
         What the sweep may delete, and when.
+    settle : float
+        Seconds by which a look-up of the sweep may lag.
     """
 
     max_pages: int
     max_seconds: float
     backoff: Backoff
     guard: Guard
+    settle: float
     read_ahead: int = 0
 
 
@@ -211,6 +214,7 @@ class Pull:
             clock=self.clock,
             log=self.log.bind(pass_id=progress.id),
             guard=self.settings.guard,
+            settle=self.settings.settle,
             machine=self.machine,
         )
         if swept.hold is not None and swept.ending.reason is not None:
