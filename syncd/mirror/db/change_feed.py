@@ -1,10 +1,11 @@
-"""Notice that another connection has committed: SQLite's data version, or PostgreSQL's NOTIFY together with polling.
+"""Notices that another connection has committed: by SQLite's files, or by PostgreSQL's NOTIFY together with polling.
 
 The daemon's `watch` loop waits on a change feed and then wakes the queue and the reconciliation.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,11 +15,17 @@ from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db import postgresql
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from syncd.clock import Clock
     from syncd.mirror.db.database import Database
 
-LOOK_SECONDS = 0.125
-"""Seconds between two looks at SQLite's data version; a look costs microseconds and writes nothing."""
+LOOK_SECONDS = 0.05
+"""Seconds between two looks at SQLite's write-ahead log; a look is one system call and writes nothing."""
+SURE_SECONDS = 1.0
+"""Seconds after which the data version is read in any case, for file systems with coarse times."""
+TICK_NS = 100_000_000
+"""More than the resolution of a file's time. A log that was written within it may be written again at the same time."""
 POLL_SECONDS = 1.0
 """Seconds between two wake-ups where nothing announces changes: LISTEN does not work behind a pool by transaction."""
 POLL_SECONDS_LISTENING = 10.0
@@ -41,11 +48,20 @@ class ChangeFeed(Protocol):
 
 @dataclass
 class PollingFeed:
-    """SQLite: compare the data version, several times a second."""
+    """SQLite: look at the write-ahead log many times a second, and read the data version if the log may have changed.
+
+    Parameters
+    ----------
+    log : Path
+        The write-ahead log.
+    """
 
     database: Database
     clock: Clock
-    _seen: int | None = None
+    log: Path
+    _version: int | None = None
+    _state: tuple[int, int] | None = None
+    _sure_until: float = 0.0
 
     async def wait(self) -> None:
         """Wait until any connection has committed.
@@ -55,12 +71,30 @@ class PollingFeed:
         DatabaseReplacedError
             The file is not the one that was opened.
         """
-        while (version := self.database.data_version()) == self._seen:
+        while not self._has_changed():
             await self.clock.sleep(LOOK_SECONDS)
-        self._seen = version
+
+    def _has_changed(self) -> bool:
+        now, state = self.clock.monotonic(), _state(self.log)
+        if state == self._state and now < self._sure_until:
+            return False
+        self._sure_until = now + SURE_SECONDS
+        # The log first, the version after it: a commit in between is seen now, and a later one changes the log.
+        self._state = state if time.time_ns() - state[1] > TICK_NS else None
+        before, self._version = self._version, self.database.data_version()
+        return self._version != before
 
     async def close(self) -> None:
         """Do nothing: the connection belongs to the database."""
+
+
+def _state(log: Path) -> tuple[int, int]:
+    """Return what a commit changes in the log: its size, or the time when it was written; zeros if there is no log."""
+    try:
+        found = log.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 @dataclass
