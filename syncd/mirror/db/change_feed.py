@@ -5,17 +5,22 @@ The daemon's `watch` loop waits on a change feed and then wakes the queue and th
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from syncd.aio import AutoResetEvent
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db import postgresql
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from inotify_simple import INotify
 
     from syncd.clock import Clock
     from syncd.mirror.db.database import Database
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.05
 """Seconds between two looks at SQLite's write-ahead log; a look is one system call and writes nothing."""
 SURE_SECONDS = 1.0
-"""Seconds after which the data version is read in any case, for file systems with coarse times."""
+"""Seconds after which the data version is read in any case, for file systems that do not tell of changes."""
 TICK_NS = 100_000_000
 """More than the resolution of a file's time. A log that was written within it may be written again at the same time."""
 POLL_SECONDS = 1.0
@@ -48,7 +53,9 @@ class ChangeFeed(Protocol):
 
 @dataclass
 class PollingFeed:
-    """SQLite: look at the write-ahead log many times a second, and read the data version if the log may have changed.
+    """SQLite: look at the write-ahead log, and read the data version if the log may have changed.
+
+    Linux tells when a file in the folder is written (inotify). Elsewhere the log is looked at many times a second.
 
     Parameters
     ----------
@@ -62,6 +69,14 @@ class PollingFeed:
     _version: int | None = None
     _state: tuple[int, int] | None = None
     _sure_until: float = 0.0
+    _told_from: float = 0.0
+    _written: AutoResetEvent = field(default_factory=AutoResetEvent)
+    _inotify: INotify | None = None
+
+    def __post_init__(self) -> None:
+        self._inotify = _watched(self.log)
+        if self._inotify is not None:
+            asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._on_write, self._inotify)
 
     async def wait(self) -> None:
         """Wait until any connection has committed.
@@ -71,8 +86,19 @@ class PollingFeed:
         DatabaseReplacedError
             The file is not the one that was opened.
         """
+        if (rest := self._told_from - self.clock.monotonic()) > 0:  # the commits of a busy moment are one
+            await self.clock.sleep(rest)
         while not self._has_changed():
-            await self.clock.sleep(LOOK_SECONDS)
+            if self._inotify is None:
+                await self.clock.sleep(LOOK_SECONDS)
+            else:
+                await self._written.wait(SURE_SECONDS, sleep=self.clock.sleep)
+        self._told_from = self.clock.monotonic() + LOOK_SECONDS
+
+    def _on_write(self, inotify: INotify) -> None:
+        names = {event.name for event in inotify.read(timeout=0)}
+        if self.log.name in names or "" in names:  # an event without a name: some were lost
+            self._written.set()
 
     def _has_changed(self) -> bool:
         now, state = self.clock.monotonic(), _state(self.log)
@@ -85,7 +111,25 @@ class PollingFeed:
         return self._version != before
 
     async def close(self) -> None:
-        """Do nothing: the connection belongs to the database."""
+        """Stop watching the folder."""
+        if self._inotify is not None:
+            asyncio.get_running_loop().remove_reader(self._inotify.fileno())
+            self._inotify.close()
+
+
+def _watched(log: Path) -> INotify | None:
+    """Return what tells of writes in the folder of a file; None if nothing does."""
+    with suppress(ImportError, OSError):
+        from inotify_simple import INotify, flags  # noqa: PLC0415 - on Linux only
+
+        inotify = INotify()
+        try:
+            inotify.add_watch(log.parent, flags.MODIFY | flags.CREATE)
+        except OSError:
+            inotify.close()
+            raise
+        return inotify
+    return None
 
 
 def _state(log: Path) -> tuple[int, int]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import anyio
 import pytest
 import sqlalchemy as sa
 
+from syncd.clock import SystemClock
 from syncd.mirror.db import change_feed
 from syncd.mirror.db.change_feed import LOOK_SECONDS, SURE_SECONDS, TICK_NS, PollingFeed
 from syncd.mirror.db.database import Database
@@ -31,6 +34,11 @@ class Looks(VirtualClock):
         assert self.number < 1000, "the commit was not noticed"
         self.forward(seconds)
         self.actions.pop(self.number, lambda: None)()
+
+
+@pytest.fixture
+def _without_inotify(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change_feed, "_watched", lambda _: None)
 
 
 @pytest.fixture
@@ -62,6 +70,37 @@ async def opened(file: Path) -> AsyncIterator[Database]:
         yield database
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+async def test_commit_of_another_program_is_announced_by_the_system(file: Path, other: sqlite3.Connection) -> None:
+    clock = SystemClock()
+    async with opened(file) as database:
+        feed = PollingFeed(database, clock, Path(f"{file}-wal"))
+        await feed.wait()
+        feed._sure_until = clock.monotonic() + 3600
+        async with anyio.create_task_group() as group:
+            group.start_soon(feed.wait)
+            await anyio.wait_all_tasks_blocked()
+            commit(other)
+        await feed.close()
+
+
+async def test_folder_that_cannot_be_watched_is_looked_at(
+    file: Path, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(24, "too many open files")
+
+    monkeypatch.setattr("inotify_simple.INotify.add_watch", refuse)
+    clock = Looks()
+    async with opened(file) as database:
+        feed = PollingFeed(database, clock, Path(f"{file}-wal"))
+        await feed.wait()
+        clock.actions[3] = lambda: commit(other)
+        await feed.wait()
+        await feed.close()
+
+
+@pytest.mark.usefixtures("_without_inotify")
 async def test_commit_of_another_program_is_noticed_at_the_next_look(file: Path, other: sqlite3.Connection) -> None:
     clock, log = Looks(), Path(f"{file}-wal")
     async with opened(file) as database:
@@ -75,6 +114,7 @@ async def test_commit_of_another_program_is_noticed_at_the_next_look(file: Path,
         await feed.close()
 
 
+@pytest.mark.usefixtures("_without_inotify")
 async def test_commit_that_leaves_size_and_time_of_the_log_as_they_were_is_noticed(
     file: Path, other: sqlite3.Connection
 ) -> None:
@@ -98,6 +138,7 @@ async def test_commit_that_leaves_size_and_time_of_the_log_as_they_were_is_notic
             assert clock.number == looks + 1, number  # it was written a moment ago, so it is not trusted yet
 
 
+@pytest.mark.usefixtures("_without_inotify")
 async def test_commit_is_noticed_within_a_second_on_a_file_system_without_times(
     file: Path, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +152,7 @@ async def test_commit_is_noticed_within_a_second_on_a_file_system_without_times(
         assert clock.number * LOOK_SECONDS <= SURE_SECONDS + LOOK_SECONDS
 
 
+@pytest.mark.usefixtures("_without_inotify")
 async def test_idle_database_is_read_once_a_second(file: Path, other: sqlite3.Connection) -> None:
     clock, log, reads = Looks(), Path(f"{file}-wal"), []
     async with opened(file) as database:
