@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import structlog
 from structlog.testing import LogCapture
 
 from syncd.app import open_flows
 from syncd.push.outage import DISTINCT
 from syncd.sandbox import Sandbox, serve
 from syncd.settings import load
+from tests.helpers.logs import capturing_logger
 
 
 async def test_mirrored_page_shows_the_queue_that_albert_answers(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ async def test_mirrored_page_shows_the_queue_that_albert_answers(tmp_path: Path)
             "ALBERT_BASE_URL": sandbox.url, "ALBERT_TOKEN": sandbox.token,
             "SYNCD_DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'syncd.db'}",
         }  # fmt: skip
-        log = structlog.wrap_logger(None, processors=[LogCapture()])
+        log = capturing_logger(LogCapture())
         counts: list[int] = []
         async with open_flows(
             load(given).settings,

@@ -198,9 +198,12 @@ def test_every_block_of_commands_is_run_by_a_test_or_by_the_gate() -> None:
 
 @pytest.mark.parametrize(
     ("program", "said"),
-    [("soak --seconds 1 --first 1 --jobs 1", " schedules, 0 failed"), ("simulation 100156", "")],
+    [
+        ("soak --seconds 1 --count 3 --first 1 --jobs 1", "seeds 1 to 3: 3 schedules, 0 failed"),
+        ("simulation 100156", ""),
+    ],
 )
-def test_the_model_runs_for_as_long_as_it_is_told_or_for_one_seed(program: str, said: str) -> None:
+def test_the_model_runs_as_many_schedules_as_it_is_told_or_one(program: str, said: str) -> None:
     command = [sys.executable, "-m", *f"tests.model.{program}".split()]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,6 @@ from typing import Any
 
 import anyio
 import sqlalchemy as sa
-import structlog
 from structlog.testing import LogCapture
 
 from syncd.albert import AsyncAlbertSession, ChatFolderCollection, ChatSessionCollection
@@ -32,6 +30,7 @@ from syncd.sandbox import Habits, Sandbox, serve
 from syncd.witness import Witness
 from tests.helpers import empty_mirror
 from tests.helpers.databases import current_url
+from tests.helpers.logs import capturing_logger
 from tests.helpers.virtual_clock import VirtualClock
 
 
@@ -62,9 +61,7 @@ class World:
         return [entry for entry in self.log.entries if entry["event"] == event]
 
     def _logger(self) -> Any:
-        """Return a logger that keeps every event, whatever a command in this process has configured."""
-        every = structlog.make_filtering_bound_logger(logging.DEBUG)
-        return structlog.wrap_logger(None, processors=[self.log], wrapper_class=every)
+        return capturing_logger(self.log)
 
     def pull(self, **changes: Any) -> Pull:
         settings = self.pull_settings or PullSettings(

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.helpers import fork_server
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -21,11 +23,13 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def syncd(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    command = [sys.executable, "-m", "syncd", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=folder, env=environment(folder, **more), capture_output=True, text=True, check=False, timeout=50
-    )
+    """Run a command to its end; where a PYTHONPATH is given, in an interpreter that imports everything for it."""
+    words, env = [*map(str, arguments)], environment(folder, **more)
+    if "PYTHONPATH" in more:
+        command = [sys.executable, "-m", "syncd", *words]
+        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=50)
+    done = fork_server.run_blocking(words, environment=env, folder=folder)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def start(folder: Path, *arguments: object, **more: str) -> subprocess.Popen[str]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-import structlog
 from structlog.testing import LogCapture
 
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
@@ -28,6 +27,7 @@ from syncd.push.record import RetryPolicy
 from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.witness import Witness
+from tests.helpers.logs import capturing_logger
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]] | None
 """Bytes to send as they are and close, a function of the writer, or None for a reset without a word."""
@@ -139,14 +139,14 @@ class Rig:
         return ChatSessionCollection(session=self.session)
 
     def _lookups(self) -> Lookups:
-        log, clock = structlog.wrap_logger(None, processors=[self.log]), SystemClock()
+        log, clock = capturing_logger(self.log), SystemClock()
         witness = Witness(database=self.database, albert=self.albert, clock=clock, log=log)
         return Lookups(albert=self.albert, clock=clock, witness=witness)
 
     async def one_pass(self, **changes: Any) -> PassOutcome:
         guard = Guard(grace=0, confirmations=1, max_count=0, max_fraction=0)
         settings = PullSettings(max_pages=50, max_seconds=60, backoff=AT_ONCE, guard=guard, settle=60, **changes)
-        log = structlog.wrap_logger(None, processors=[self.log])
+        log = capturing_logger(self.log)
         return await Pull(
             database=self.database, lookups=self._lookups(), clock=SystemClock(), settings=settings, log=log
         ).run()
@@ -158,7 +158,7 @@ class Rig:
         settings = PushSettings(
             concurrency=1, lease=60, retry_policy=RetryPolicy(max_attempts=3, backoff=Backoff(3600, 3600), settle=3600)
         )
-        log, clock = structlog.wrap_logger(None, processors=[self.log]), SystemClock()
+        log, clock = capturing_logger(self.log), SystemClock()
         push = Push(
             database=self.database, lookups=self._lookups(), clock=clock, settings=settings, jitter=lambda: 1.0, log=log
         )

@@ -26,7 +26,7 @@ from syncd.mirror.schema import migrate
 from syncd.mirror.store import operation_views, operations
 from syncd.sandbox import Sandbox, serve
 from tests.helpers.harness import world
-from tests.kills.harness import syncd
+from tests.kills.case import syncd
 
 pytestmark = pytest.mark.timeout(300)  # processes of a busy machine take their time
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -87,7 +87,7 @@ async def test_file_replaced_or_removed_under_several_operations_is_noticed_befo
 async def test_file_of_no_bytes_is_an_empty_mirror(tmp_path: Path) -> None:
     (tmp_path / "syncd.db").touch()
     async with serve(Sandbox(3)) as sandbox:
-        assert (await syncd("once", tmp_path, _url(tmp_path).render_as_string(), sandbox.url)).returncode == 0
+        assert (await syncd(["once"], tmp_path, _url(tmp_path).render_as_string(), sandbox.url)).returncode == 0
     with _plain(tmp_path) as other:
         assert other.execute("SELECT count(*) FROM chat_sessions").fetchone() == (3,)
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import anyio
 
 from tests.helpers.postgres_server import PostgresServer
-from tests.kills.harness import STAGES, kill_at, make_templates, places
+from tests.kills.harness import kill_at, make_templates, places
 from tests.kills.mirrors import Mirrors, PostgresMirrors, SqliteMirrors
+from tests.kills.stages import STAGES
 
 
 @dataclass

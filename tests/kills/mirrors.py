@@ -7,12 +7,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
+import anyio
 import asyncpg
 import sqlalchemy as sa
 
 from syncd.mirror.db.sqlite_module import sqlite3
 from tests.helpers.postgres_server import PostgresServer, in_thread
 
+LOOK_SECONDS = 0.01
 SETTLES = 1.5
 """Seconds, longer than the lease, after which the claims of a replica that was killed are anybody's."""
 
@@ -20,11 +22,11 @@ SETTLES = 1.5
 class Mirrors(Protocol):
     """Where mirrors are, each in the name of a folder."""
 
-    settle_seconds: float
-    """Seconds between a kill and the next start."""
-
     def url(self, folder: Path) -> str:
         """Return the mirror's URL."""
+
+    async def make_empty(self, folder: Path) -> None:
+        """Make the folder, and an empty database of it where the database is not a file."""
 
     async def copy(self, template: Path, folder: Path) -> None:
         """Make a mirror of the folder that holds what the template's does."""
@@ -35,14 +37,18 @@ class Mirrors(Protocol):
     async def wrong(self, folder: Path, /) -> list[str]:
         """Say what is broken in the database itself."""
 
+    async def settle(self, folder: Path, *, claims: bool) -> None:
+        """Wait after a kill until a command can start, and until the claims of the killed process are void."""
+
 
 class SqliteMirrors:
     """Files."""
 
-    settle_seconds = 0.0
-
     def url(self, folder: Path) -> str:
         return f"sqlite+aiosqlite:///{folder / 'syncd.db'}"
+
+    async def make_empty(self, folder: Path) -> None:
+        folder.mkdir()
 
     async def copy(self, template: Path, folder: Path) -> None:
         shutil.copytree(template, folder, dirs_exist_ok=True)
@@ -57,11 +63,12 @@ class SqliteMirrors:
         verdict = await self.sql(folder, "PRAGMA integrity_check")
         return [] if verdict == [("ok",)] else [f"integrity: {verdict}"]
 
+    async def settle(self, folder: Path, *, claims: bool) -> None:
+        """Return: the operating system has released the locks, and the next daemon knows that it is the only one."""
+
 
 class PostgresMirrors:
     """Databases of a server, one in the name of each folder."""
-
-    settle_seconds = SETTLES
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
@@ -69,6 +76,9 @@ class PostgresMirrors:
 
     def url(self, folder: Path) -> str:
         return self._server.url(self._names[folder])
+
+    async def make_empty(self, folder: Path) -> None:
+        await self.copy(folder / "nothing", folder)
 
     async def copy(self, template: Path, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,3 +99,11 @@ class PostgresMirrors:
 
     async def wrong(self, _folder: Path) -> list[str]:
         return []  # a killed client breaks no server; `tests/mirror/db` kills the server
+
+    async def settle(self, folder: Path, *, claims: bool) -> None:
+        names = ", ".join(f"'{self._names[one]}'" for one in (folder, folder / "target") if one in self._names)
+        clients = f"FROM pg_stat_activity WHERE datname IN ({names}) AND backend_type = 'client backend'"
+        while await self.sql(folder, f"SELECT 1 {clients} AND pid <> pg_backend_pid()"):  # noqa: ASYNC110 - a server
+            await anyio.sleep(LOOK_SECONDS)
+        if claims:
+            await anyio.sleep(SETTLES)

@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 import sqlalchemy as sa
-import structlog
+from structlog.testing import LogCapture
 
 from syncd.albert import AsyncAlbertSession, ChatSessionCollection
 from syncd.clock import SystemClock
@@ -28,7 +28,8 @@ from syncd.push.record import RetryPolicy
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
 from syncd.witness import Witness
-from tests.kills.harness import ROOT
+from tests.helpers.logs import capturing_logger
+from tests.kills.case import ROOT
 
 SLEEPER = """
 import sys, anyio, sqlalchemy as sa
@@ -64,7 +65,7 @@ async def _take_over(database: Database, sandbox: Sandbox) -> None:
         concurrency=1, lease=60, retry_policy=RetryPolicy(max_attempts=8, backoff=Backoff(0, 1), settle=0)
     )
     async with AsyncAlbertSession(base_url=sandbox.url, token=sandbox.token) as session:
-        log = structlog.wrap_logger(None, processors=[structlog.testing.LogCapture()])
+        log = capturing_logger(LogCapture())
         albert, clock = ChatSessionCollection(session=session), SystemClock()
         witness = Witness(database=database, albert=albert, clock=clock, log=log)
         lookups = Lookups(albert=albert, clock=clock, witness=witness)

@@ -77,10 +77,11 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _firsts(first: int, until: float, count: int) -> Iterator[int]:
-    last = first + count
-    while time.monotonic() < until and first < last:
-        yield first
+def _batches(first: int, until: float, count: int) -> Iterator[tuple[int, int]]:
+    """Yield the first seed of each batch and the number of its seeds."""
+    end = first + count
+    while time.monotonic() < until and first < end:
+        yield first, min(BATCH, end - first)
         first += BATCH
 
 
@@ -108,11 +109,10 @@ def _soak(options: argparse.Namespace, server: PostgresServer | None) -> int:
         return None if server is None else server.url(server.fresh())
 
     began, total, told = time.monotonic(), Total(), time.monotonic()
-    firsts = _firsts(options.first, began + options.seconds, options.count)
+    batches = _batches(options.first, began + options.seconds, options.count)
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
         running = collections.deque(
-            pool.apply_async(run_batch, (first, BATCH, url()))
-            for _, first in zip(range(options.jobs), firsts, strict=False)
+            pool.apply_async(run_batch, (*batch, url())) for _, batch in zip(range(options.jobs), batches, strict=False)
         )
         while running:
             done: Total = running.popleft().get()
@@ -123,9 +123,9 @@ def _soak(options: argparse.Namespace, server: PostgresServer | None) -> int:
                 told = time.monotonic()
                 sys.stdout.write(f"so far, from seed {options.first} on: {total}\n")
             sys.stdout.flush()
-            following = next(firsts, None)
+            following = next(batches, None)
             if following is not None:
-                running.append(pool.apply_async(run_batch, (following, BATCH, url())))
+                running.append(pool.apply_async(run_batch, (*following, url())))
     seconds_spent = time.monotonic() - began
     sys.stdout.write(f"seeds {options.first} to {options.first + total.ran - 1}: {total}, {seconds_spent:.0f} s\n")
     return 1 if total.failures else 0

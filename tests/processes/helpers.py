@@ -16,6 +16,7 @@ import anyio.abc
 
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Sandbox
+from tests.helpers import fork_server
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "syncd")
@@ -57,7 +58,7 @@ class Done:
 class Running:
     """A command that runs."""
 
-    process: anyio.abc.Process
+    process: anyio.abc.Process | fork_server.Started
     out: Path
     err: Path
 
@@ -103,6 +104,8 @@ class Syncd:
     folder: Path
     sandbox: Sandbox
     environment: dict[str, str] = field(default_factory=dict)
+    constants: dict[str, float] = field(default_factory=dict)
+    """Other values of constants in each process, by their full names: intervals that a test does not wait for."""
     _started: list[Running] = field(default_factory=list)
 
     @property
@@ -112,8 +115,12 @@ class Syncd:
     async def call(self, *words: str, given: bytes = b"", **changes: str) -> Done:
         """Run a command to its end."""
         with anyio.fail_after(100):
-            ended = await anyio.run_process(
-                [*COMMAND, *words], input=given, env={**self.environment, **changes}, cwd=self.folder, check=False
+            ended = await fork_server.run(
+                words,
+                environment={**self.environment, **changes},
+                folder=self.folder,
+                given=given,
+                constants=self.constants,
             )
         done = Done(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
         assert "Traceback" not in done.err + done.out, done.err
@@ -122,20 +129,36 @@ class Syncd:
 
     async def start(self, *words: str, **changes: str) -> Running:
         """Start a command and leave it running; it is killed at the test's end."""
-        return await self.start_program([*COMMAND, *words], **changes)
+        out, err = self._outputs()
+        process = await fork_server.start(
+            words,
+            environment={**self.environment, **changes},
+            folder=self.folder,
+            out=out,
+            err=err,
+            constants=self.constants,
+        )
+        return self._add(process)
 
     async def start_program(self, program: Sequence[str], **changes: str) -> Running:
-        """Start any program in the same way."""
-        number = len(self._started)
-        out, err = self.folder / f"out{number}.log", self.folder / f"err{number}.log"
+        """Start any program in the same way, in an interpreter of its own."""
+        out, err = self._outputs()
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = await anyio.open_process(
                 program, stdin=None, stdout=stdout, stderr=stderr, cwd=self.folder,
                 env={**self.environment, **changes},
             )  # fmt: skip
-        running = Running(process, out, err)
+        return self._add(process)
+
+    def _add(self, process: anyio.abc.Process | fork_server.Started) -> Running:
+        running = Running(process, *self._outputs())
         self._started.append(running)
         return running
+
+    def _outputs(self) -> tuple[Path, Path]:
+        """Name the files of the next process that is started."""
+        number = len(self._started)
+        return self.folder / f"out{number}.log", self.folder / f"err{number}.log"
 
     async def run(self, **changes: str) -> Running:
         """Start the daemon and wait until it is there."""
@@ -166,6 +189,8 @@ class Syncd:
             assert "Traceback" not in text, text
 
 
+SOON_BUSY = {"syncd.mirror.db.sqlite.BUSY_SECONDS": 0.05}
+"""A lock of another program is waited for in turns of this many seconds."""
 FAST: Mapping[str, str] = {
     "SYNCD_PASS_INTERVAL": "0.3",
     "SYNCD_RECONCILE_INTERVAL": "0.3",

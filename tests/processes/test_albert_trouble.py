@@ -78,7 +78,9 @@ async def test_once_with_refused_credentials_or_a_dead_operation_exits_1(syncd: 
     assert told.code == 1
     assert told.err.startswith("error: pass 2 is failed: Albert refuses the credentials")
     assert "run: syncd doctor" in told.err
-    assert "credentials" in (await syncd.call("status", "--json")).data["problems"][0]
+    (problem,) = (await syncd.call("status", "--json")).data["problems"]
+    assert problem["code"] == "no_complete_pass"
+    assert "Albert refuses the credentials" in problem["text"]
 
     assert (await syncd.call("once")).code == 0
     syncd.sandbox.script("DELETE", "/api/v3/chats/sessions/CHS1", 422)
@@ -87,7 +89,8 @@ async def test_once_with_refused_credentials_or_a_dead_operation_exits_1(syncd: 
     assert (dead.code, dead.data["operations"]["dead"]) == (1, 1)
     status = await syncd.call("status", "--json")
     assert (status.code, status.data["healthy"]) == (1, False)
-    assert "syncd operations list --state dead" in status.data["problems"][0]
+    (problem,) = status.data["problems"]
+    assert (problem["code"], problem["command"]) == ("operations_dead", "syncd operations list --state dead")
     assert (await syncd.call("operations", "cancel", "1")).code == 0
     assert (await syncd.call("status")).code == 0
 
@@ -96,7 +99,8 @@ async def test_doctor_names_what_is_wrong_and_how_to_mend_it(syncd: Syncd) -> No
     new = await syncd.call("doctor", "--json")
     assert new.code == 0
     assert {one["check"]: one["verdict"] for one in new.data} == {
-        "settings": "ok", "sqlite": new.data[1]["verdict"], "database": "warning", "albert": "ok",
+        "settings": "ok", "sqlite": new.data[1]["verdict"], "database": "warning",
+        "disk": "ok", "clock": "ok", "albert": "ok",
     }  # fmt: skip
     assert "syncd once" in new.data[2]["fix"]
     assert (await syncd.call("doctor", SYNCD_AUTO_MIGRATE="false")).code == 1

@@ -14,7 +14,7 @@ import pytest
 
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.version import program_version
-from tests.processes.helpers import COMMAND, SECRET, Syncd, eventually
+from tests.processes.helpers import COMMAND, SECRET, SOON_BUSY, Syncd, eventually
 
 BROKEN = """\
 import sys
@@ -128,6 +128,7 @@ async def test_sighup_reads_the_log_level_and_a_rotated_token_again(syncd: Syncd
 
 async def test_once_logs_the_wait_for_a_locked_database_and_its_end(syncd: Syncd) -> None:
     assert (await syncd.call("migrate")).code == 0
+    syncd.constants |= SOON_BUSY
     with closing(sqlite3.connect(syncd.file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         once = await syncd.start("once")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from syncd.mirror.db.sqlite_module import sqlite3
-from tests.processes.helpers import Syncd, eventually
+from tests.processes.helpers import SOON_BUSY, Syncd, eventually
 
 
 def foreign(file: Path) -> None:
@@ -88,6 +88,7 @@ async def test_file_taken_away_under_the_daemon_ends_it_before_anything_more_is_
 
 
 async def test_database_held_by_another_program_is_waited_for(syncd: Syncd) -> None:
+    syncd.constants |= SOON_BUSY
     daemon = await syncd.run()
     await daemon.event("pass.complete")
     with closing(sqlite3.connect(syncd.file, timeout=20, isolation_level=None)) as other:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import fork_server
 from tests.helpers.programs import environment
 
 pytestmark = pytest.mark.timeout(120)
@@ -21,10 +21,7 @@ STREAMS = {
 
 
 def run(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "syncd", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment(folder, **more), capture_output=True, check=False, timeout=60
-    )
+    return fork_server.run_blocking(arguments, environment=environment(folder, **more), folder=folder)
 
 
 @pytest.mark.parametrize("stream", STREAMS)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import anyio
 import pytest
 
 from syncd.sandbox import Sandbox, serve
 from tests.albert.client_wire import Reply, serving
+from tests.helpers import fork_server
 from tests.helpers.certificates import make_certificate
 from tests.helpers.http_proxy import http_proxy, tls_front
 from tests.helpers.programs import environment
@@ -21,7 +20,7 @@ PASSWORD = "cAnArY-pass"
 async def syncd(folder: Path, *arguments: str, **more: str) -> tuple[int, str]:
     """Run a command; return its exit code and what it printed on both streams."""
     env = environment(folder, ALBERT_TOKEN="sandbox-token", SYNCD_REQUEST_TIMEOUT="20", SYNCD_RETRY_MAX="0", **more)
-    done = await anyio.run_process([sys.executable, "-m", "syncd", *arguments], env=env, check=False, cwd=folder)
+    done = await fork_server.run(arguments, environment=env, folder=folder)
     return done.returncode, (done.stdout + done.stderr).decode()
 
 

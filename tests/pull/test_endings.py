@@ -15,6 +15,7 @@ from syncd.pull.retries import ATTEMPTS
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits
 from tests.helpers.harness import world
+from tests.helpers.loop_time import hanging
 from tests.pull.helpers import Listing, counted, page, session, wire
 
 pytestmark = pytest.mark.both_databases
@@ -180,8 +181,8 @@ async def test_a_page_is_asked_for_again_after_trouble_that_may_pass(folder: Pat
 
 
 async def test_a_page_that_takes_longer_than_the_request_timeout_is_asked_for_again(folder: Path) -> None:
-    async with world(folder, sessions=25, request_timeout=0.2) as w:
-        w.sandbox.script("GET", "/api/v3/chats/sessions?", "hang_before")
+    async with world(folder, sessions=25, request_timeout=5) as w:
+        w.sandbox.script("GET", "/api/v3/chats/sessions?", hanging(5))
         assert (await w.one_pass()).state == "complete"
 
 

@@ -14,6 +14,7 @@ from syncd.mirror.store.holds import Hold
 from syncd.pull.retries import ATTEMPTS
 from syncd.records.enums import HoldState, PassReason
 from tests.helpers.harness import World, world
+from tests.helpers.loop_time import hanging
 from tests.pull.helpers import BASE, answer_get, asked_for, dump, listings, run_until, session
 
 pytestmark = pytest.mark.both_databases
@@ -213,9 +214,20 @@ async def test_a_resumed_pass_makes_a_first_request_too(folder: Path, monkeypatc
         assert set(await w.live()) <= set(w.there())
 
 
-@pytest.mark.parametrize("action", [500, 503, "lost_before", "garbled", "hang_before", 429, 403])
+TROUBLE = {
+    "500": 500,
+    "503": 503,
+    "429": 429,
+    "403": 403,
+    "lost": "lost_before",
+    "garbled": "garbled",
+    "hang": hanging(5),
+}
+
+
+@pytest.mark.parametrize("action", TROUBLE.values(), ids=TROUBLE)
 async def test_trouble_with_a_first_request_is_retried_like_a_page(folder: Path, action: Any) -> None:
-    async with world(folder, sessions=5, request_timeout=0.5) as w:
+    async with world(folder, sessions=5, request_timeout=5) as w:
         await w.one_pass()
         w.sandbox.script("GET", f"{BASE}/", action, times=ATTEMPTS - 1)
         assert (await w.one_pass()).state == "complete"

@@ -12,6 +12,7 @@ from aiohttp import web
 from syncd.rules.deletion import Guard
 from syncd.witness import AbsenceUnprovenError
 from tests.helpers.harness import World, world
+from tests.helpers.loop_time import hanging
 from tests.pull.helpers import BASE, Listing, all_but, answer_get, asked_for, counted, history, listings, page, session
 
 pytestmark = pytest.mark.both_databases
@@ -104,9 +105,9 @@ async def test_being_listed_again_clears_the_mark_and_the_404s(folder: Path) -> 
         assert [version["change"] for version in await history(w, "SES2")] == ["created"]
 
 
-@pytest.mark.parametrize("action", [500, 503, 403, 429, 400, 401, "lost_before", "garbled", "hang_before"])
+@pytest.mark.parametrize("action", [500, 503, 403, 429, 400, 401, "lost_before", "garbled", hanging(5)])
 async def test_an_answer_that_is_neither_200_nor_404_decides_nothing(folder: Path, action: Any) -> None:
-    async with world(folder, sessions=5, request_timeout=0.5) as w:
+    async with world(folder, sessions=5, request_timeout=5) as w:
         await w.one_pass()
         w.sandbox.delete("SES2")
         answer_get(w, "SES2", action)
@@ -175,11 +176,11 @@ def look_ups_break_after(w: World, pass_id: int) -> None:
     )
 
 
-@pytest.mark.parametrize(("answer", "unknown"), [(404, False), (500, True), ("hang_before", True), ("garbled", True)])
+@pytest.mark.parametrize(("answer", "unknown"), [(404, False), (500, True), (hanging(5), True), ("garbled", True)])
 async def test_what_albert_says_of_a_missing_sessions_source_id_is_unknown_but_for_a_404(
     folder: Path, answer: Any, *, unknown: bool
 ) -> None:
-    async with world(folder, sessions=25, request_timeout=0.2) as w:
+    async with world(folder, sessions=25, request_timeout=5) as w:
         await w.one_pass()
         w.sandbox.delete("SES7")
         w.sandbox.script("GET", f"{BASE}/source/", answer)

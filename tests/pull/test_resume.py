@@ -224,7 +224,8 @@ async def test_a_page_that_cannot_be_written_ends_the_pass_with_that_error_alone
         async def write(work: Any) -> Any:
             if w.sandbox.requests:
                 await read_ahead.wait()
-                await anyio.wait_all_tasks_blocked()
+                with w.clock.standing_still():
+                    await anyio.wait_all_tasks_blocked()
                 raise DatabaseReplacedError("replaced")
             return await real(work)
 

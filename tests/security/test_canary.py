@@ -21,9 +21,11 @@ from pydantic import SecretStr
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Faults, Habits, Sandbox, serve
 from syncd.settings import Settings
+from tests.helpers import fork_server
 from tests.hostile.raw_server import http, serve_raw
-from tests.kills.harness import ROOT, enqueue
-from tests.kills.harness import environment as environment_of
+from tests.kills.case import ROOT
+from tests.kills.case import environment as environment_of
+from tests.kills.harness import enqueue
 from tests.kills.mirrors import SqliteMirrors
 
 pytestmark = pytest.mark.timeout(300)  # processes of a busy machine take their time
@@ -48,7 +50,7 @@ def environment(folder: Path, url: str, **more: str) -> dict[str, str]:
 
 
 async def _run(folder: Path, *command: str, **env: str) -> subprocess.CompletedProcess[bytes]:
-    return await anyio.run_process([sys.executable, "-m", "syncd", *command], env=env, check=False, cwd=folder)
+    return await fork_server.run(command, environment=env, folder=folder)
 
 
 def _assert_clean(folder: Path, outputs: list[bytes]) -> None:

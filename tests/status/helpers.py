@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from syncd.status.metrics import Metrics
 from syncd.status.server import listen, serve
 from syncd.status.snapshot import DaemonIdentity, Readings
 from syncd.status.wal_monitor import WalWatch
 from syncd.status.watchdog import Watchdog
 from tests.helpers.harness import World, world
+from tests.helpers.logs import capturing_logger
 
 PASS_INTERVAL = 300.0
 
@@ -76,7 +75,7 @@ async def served(folder: Path, *, host: str = "127.0.0.1", **options: Any) -> As
     async with world(folder, **options) as w:
         metrics, credentials = Metrics(), {"refused": False}
         watchdog = Watchdog(w.clock, 60.0, lambda: w.database.waiting)
-        log = structlog.wrap_logger(None, processors=[w.log])
+        log = capturing_logger(w.log)
         readings = Readings(
             database=w.database,
             clock=w.clock,

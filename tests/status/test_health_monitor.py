@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import structlog
 from structlog.testing import LogCapture
 
 from syncd.errors import SyncdError
 from syncd.status.health_monitor import Health, HealthChange, HealthMonitor
+from tests.helpers.logs import capturing_logger
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -59,7 +59,7 @@ class Observed:
         monitor = HealthMonitor(
             read=read,
             clock=StoppedClock(),
-            log=structlog.wrap_logger(None, processors=[self.log]),
+            log=capturing_logger(self.log),
             on_change=self.changes.append,
             on_reading=self.shown.append,
         )

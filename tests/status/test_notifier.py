@@ -7,21 +7,22 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-import structlog
 from aiohttp import web
 from pydantic import SecretStr
 from structlog.testing import LogCapture
 
-from syncd.status import notifier as notifier_module
 from syncd.status.health_monitor import HealthChange
-from syncd.status.notifier import MOST_WAITING, Notifier, open_transport
+from syncd.status.notifier import MOST_WAITING, REQUEST_SECONDS, Notifier, open_transport
+from tests.helpers import loop_time
 from tests.helpers.certificates import make_certificate
 from tests.helpers.http_proxy import http_proxy, tls_front
+from tests.helpers.logs import capturing_logger
 from tests.helpers.virtual_clock import VirtualClock
 from tests.status.test_health_monitor import Seen
 
@@ -43,6 +44,9 @@ class Receiver:
     requests: list[web.BaseRequest] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     silent: bool = False
+    """Whether it never answers."""
+    on_silence: Callable[[], None] = lambda: None
+    """Called when a request is not answered."""
 
     @property
     def url(self) -> str:
@@ -52,6 +56,7 @@ class Receiver:
         self.requests.append(request)
         self.bodies.append(await request.json())
         if self.silent:
+            self.on_silence()
             await anyio.sleep_forever()
         answer = self.answers.pop(0) if self.answers else 204
         return answer() if callable(answer) else web.Response(status=answer)
@@ -83,8 +88,7 @@ class Sending:
         async def holds() -> object:
             return look()
 
-        with anyio.fail_after(20):
-            await self.clock.until(holds)
+        await self.clock.until(holds)
 
     async def until_idle(self) -> None:
         await self.until(lambda: not self.notifier._waiting)
@@ -104,7 +108,7 @@ async def sending(
             facts=lambda: FACTS,
             transport=transport,
             clock=clock,
-            log=structlog.wrap_logger(None, processors=[log]),
+            log=capturing_logger(log),
             jitter=lambda: 1.0,
         )
         transport.send = clock.watched(transport.send)  # type: ignore[method-assign, assignment]
@@ -188,15 +192,16 @@ async def test_redirect_is_not_followed() -> None:
         assert sent.events("notification.failed")[0]["reason"] == "the receiver answers 307"
 
 
-async def test_receiver_that_never_answers_is_given_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notifier_module, "REQUEST_SECONDS", 0.2)
+async def test_receiver_that_never_answers_is_given_a_deadline() -> None:
     async with receiving() as receiver, sending(receiver.url) as sent:
-        receiver.silent = True
+        receiver.silent, receiver.on_silence = True, partial(loop_time.skip, REQUEST_SECONDS)
         sent.notifier.notify(STALE)
         await sent.until(lambda: sent.events("notification.retrying"))
-        assert sent.events("notification.retrying")[0]["reason"] == "no answer within 0.2 seconds"
         receiver.silent = False
         await sent.until_idle()
+    (retrying,) = sent.events("notification.retrying")
+    assert retrying["reason"] == "no answer within 10 seconds"
+    assert [body["id"] for body in receiver.bodies] == [receiver.bodies[0]["id"]] * 2
 
 
 async def test_queue_is_bounded_and_keeps_the_newest() -> None:

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-import structlog
 from structlog.testing import LogCapture
 
 from syncd.albert.errors import AlbertConnectError, AlbertTimeoutError
 from syncd.clock import Clock
 from syncd.sandbox import Habits, Sandbox, serve
 from syncd.status.reachability import Reachability
-from tests.processes.helpers import COMMAND, SECRET, at_work, eventually
+from tests.helpers.logs import capturing_logger
+from tests.processes.helpers import SECRET, at_work, eventually
 
 DOWN = AlbertConnectError("no connection to albert.example.com:443: Connection refused")
 
@@ -62,7 +62,7 @@ class Watched:
     def __post_init__(self) -> None:
         self.reachability = Reachability(
             clock=cast("Clock", self.timers),
-            log=structlog.wrap_logger(None, processors=[self.log]),
+            log=capturing_logger(self.log),
             schedule=self.timers.schedule,
         )
 
@@ -140,27 +140,21 @@ def test_server_error_for_a_change_does_not_make_albert_unreachable() -> None:
     assert watched.events() == []
 
 
-SOONER = """\
-import sys
-from syncd.__main__ import main
-from syncd.status import reachability
-reachability.SECONDS_UNREACHABLE = 0.5
-sys.argv = ["syncd", *sys.argv[1:]]
-main()
-"""
-"""The program, for which Albert is unreachable after half a second."""
+SOONER = {"syncd.status.reachability.SECONDS_UNREACHABLE": 0.2}
+"""Seconds after which Albert is unreachable."""
 
 
 async def test_pass_that_waits_for_albert_logs_the_wait_and_its_end(tmp_path: Path) -> None:
     server = Sandbox(30, habits=Habits(page_size=10), token=SECRET)
     async with serve(server), at_work(tmp_path, server) as syncd:
         server.script("GET", "/api/v3/chats/sessions", 503, times=1000)
-        daemon = await syncd.start_program([COMMAND[0], "-c", SOONER, "run"], SYNCD_RETRY_MAX="2")
+        syncd.constants |= SOONER
+        daemon = await syncd.run(SYNCD_RETRY_MAX="0.2")
         waiting = await daemon.event("albert.unreachable")
         assert (waiting["level"], waiting["reason"]) == ("info", "the answer is 503 Service Unavailable")
         await eventually(lambda: len(server.requests) >= 6)
         server.scripts._waiting.clear()
-        assert (await daemon.event("albert.reachable"))["seconds"] >= 0.5
+        assert (await daemon.event("albert.reachable"))["seconds"] >= 0.2
         await daemon.event("pass.complete")
         assert [len(daemon.events(f"albert.{name}")) for name in ("unreachable", "reachable")] == [1, 1]
         assert await daemon.stop() == 0
@@ -170,7 +164,8 @@ async def test_once_logs_the_wait_for_albert_too(tmp_path: Path) -> None:
     server = Sandbox(30, habits=Habits(page_size=10), token=SECRET)
     async with serve(server), at_work(tmp_path, server) as syncd:
         server.script("GET", "/api/v3/chats/sessions", "error_503_retry_after", times=1)
-        once = await syncd.start_program([COMMAND[0], "-c", SOONER, "once"])
+        syncd.constants |= SOONER
+        once = await syncd.start("once")
         assert await once.code() == 0
         assert once.events("albert.unreachable")
         assert once.events("albert.reachable")

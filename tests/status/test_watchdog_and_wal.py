@@ -7,7 +7,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-import structlog
 from structlog.testing import LogCapture
 
 from syncd.albert import AlbertConnectError, AlbertTimeoutError
@@ -16,6 +15,7 @@ from syncd.status.metrics import outcome
 from syncd.status.wal_monitor import WalWatch
 from syncd.status.watchdog import BeatingClock, Watchdog
 from tests.helpers.harness import world
+from tests.helpers.logs import capturing_logger
 from tests.helpers.virtual_clock import VirtualClock
 
 pytestmark = pytest.mark.both_databases
@@ -84,9 +84,7 @@ async def test_database_that_a_write_waits_for_says_so(tmp_path: Path) -> None:
 async def test_reader_that_keeps_the_log_growing_is_warned_about_once(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         log = LogCapture()
-        watch = WalWatch(
-            database=w.database, clock=w.clock, log=structlog.wrap_logger(None, processors=[log]), threshold=100_000
-        )
+        watch = WalWatch(database=w.database, clock=w.clock, log=capturing_logger(log), threshold=100_000)
 
         async def write() -> None:
             await w.sql(
@@ -116,9 +114,7 @@ async def test_reader_that_keeps_the_log_growing_is_warned_about_once(tmp_path: 
 async def test_large_log_that_does_not_grow_is_nothing_to_warn_about(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         log = LogCapture()
-        watch = WalWatch(
-            database=w.database, clock=w.clock, log=structlog.wrap_logger(None, processors=[log]), threshold=1
-        )
+        watch = WalWatch(database=w.database, clock=w.clock, log=capturing_logger(log), threshold=1)
         for _ in range(20):
             w.clock.forward(60)
             watch.look()

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import anyio
 import pytest
-import structlog
 
 from syncd.daemon.loops import Daemon, Intervals
 from syncd.mirror.db.leader import SingleLeader
 from syncd.status.watchdog import Watchdog
 from tests.helpers.harness import World, world
+from tests.helpers.logs import capturing_logger
 
 pytestmark = pytest.mark.both_databases
 
@@ -34,7 +34,7 @@ def daemon_of(w: World, watchdog: Watchdog) -> Daemon:
     intervals = Intervals(
         pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=w.push_settings.retry_policy.backoff
     )
-    return Daemon(flows=cast("Any", flows), log=structlog.wrap_logger(None, processors=[w.log]), intervals=intervals)
+    return Daemon(flows=cast("Any", flows), log=capturing_logger(w.log), intervals=intervals)
 
 
 @pytest.mark.sqlite  # LISTEN waits in real time, not in the clock's

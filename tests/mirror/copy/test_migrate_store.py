@@ -26,6 +26,7 @@ from syncd.mirror.schema import migrate
 from syncd.mirror.store import identity
 from syncd.mirror.store.identity import StoredIdentity
 from syncd.sandbox import Habits
+from tests.helpers import fork_server
 from tests.helpers.harness import world
 from tests.helpers.postgres_server import PostgresServer, in_thread
 from tests.helpers.replicas import bare_environment
@@ -174,13 +175,9 @@ async def killed(source: sa.URL, target: sa.URL, rows: int) -> None:
 async def resumed(source: sa.URL, target: sa.URL) -> None:
     """End a move that was killed; make sure that it goes on where it was."""
     environment = bare_environment() | {"PYTHONPATH": str(ROOT), "SYNCD_DATABASE_URL": str(target)}
-    refused = await in_thread(
-        lambda: subprocess.run(
-            [sys.executable, "-m", "syncd", "status"], check=False, capture_output=True, text=True, env=environment
-        )
-    )
+    refused = await fork_server.run(["status"], environment=environment, folder=ROOT)
     assert refused.returncode == 3
-    assert "interrupted" in refused.stderr
+    assert b"interrupted" in refused.stderr
     there = {name: len(rows) for name, rows in (await tables(target)).items()}
     assert 0 < there["sessions"] < 35
     with pytest.MonkeyPatch.context() as patch:
@@ -285,25 +282,23 @@ async def test_text_that_postgresql_cannot_hold_is_named(tmp_path: Path, empty_u
         await move(source, sa.make_url(empty_url))
 
 
-def syncd(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+async def syncd(source: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     environment = bare_environment() | {"SYNCD_DATABASE_URL": source, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", "syncd", *arguments], check=False, capture_output=True, text=True, env=environment
-    )
+    return await fork_server.run(arguments, environment=environment, folder=ROOT)
 
 
 async def test_command_moves_and_refuses_while_a_daemon_works_there(tmp_path: Path, empty_url: str) -> None:
     source = str(await fill(tmp_path))
     async with replica(sa.make_url(empty_url), SystemClock()):
-        refused = await in_thread(lambda: syncd(source, "migrate-store", "--to", empty_url))
+        refused = await syncd(source, "migrate-store", "--to", empty_url)
         assert refused.returncode == 3, refused.stderr
-        assert "stop it first" in refused.stderr
-    done = await in_thread(lambda: syncd(source, "migrate-store", "--to", empty_url, "--json"))
+        assert b"stop it first" in refused.stderr
+    done = await syncd(source, "migrate-store", "--to", empty_url, "--json")
     assert done.returncode == 0, done.stderr
     assert {one["table"] for one in json.loads(done.stdout)["moved"]} == {table.name for table in TABLES}
-    again = await in_thread(lambda: syncd(source, "migrate-store", "--to", source))
+    again = await syncd(source, "migrate-store", "--to", source)
     assert again.returncode == 2, again.stderr
-    status = await in_thread(lambda: syncd(empty_url, "status", "--json"))
+    status = await syncd(empty_url, "status", "--json")
     assert json.loads(status.stdout)["freshness"]["live_sessions"] == 33
 
 

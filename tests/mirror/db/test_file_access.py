@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -38,8 +39,11 @@ def refused(folder: Path, *words: str, url: str) -> str:
     env = environment(folder, ALBERT_TOKEN="t", ALBERT_BASE_URL="http://127.0.0.1:9", SYNCD_DATABASE_URL=url)
     command = [*rights, sys.executable, "-m", "syncd", *words]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=50)
-    assert (done.returncode, done.stdout) == (3, ""), done
+    assert done.returncode == 3, done
     assert "Traceback" not in done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    failed = [("daemon.failed", 3, done.stderr)] if words == ("once",) else []  # other commands log nothing
+    assert [(event["event"], event["exit_code"], f"error: {event['reason']}\n") for event in events] == failed
     return done.stderr
 
 
