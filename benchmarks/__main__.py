@@ -25,6 +25,7 @@ STEPS: dict[str, Callable[[Bench], None]] = {
     "changed": measures.changed_pass,
     "odd": measures.odd_pages,
     "slow": measures.slow_network,
+    "ahead": measures.read_ahead,
     "queue": measures.queue,
     "blocked": measures.blocked_queue,
     "daemon": daemon.watched,

@@ -23,6 +23,7 @@ CONTENDERS = {
     "fetch": ("benchmarks.bare", "fetch"),
     "bare-queue": ("benchmarks.bare", "queue"),
     "syncd": ("benchmarks.ours", "mirror"),
+    "syncd-ahead": ("benchmarks.ours", "mirror_ahead"),
     "syncd-stages": ("benchmarks.ours", "mirror_stages"),
     "syncd-queue": ("benchmarks.ours", "queue"),
     "parse": ("benchmarks.ours", "parse"),

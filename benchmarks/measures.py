@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ FIRST = 1.5
 SAME_ROWS = {"SQLite": 1.15, "PostgreSQL": 1.2}
 UNCHANGED = {"SQLite": {100: 0.55, 1000: 0.35}, "PostgreSQL": {100: 0.5, 1000: 0.25}}
 SLOW = 1.02
+AHEAD = 0.25
 CHANGED = {"spread": 1.6, "together": 1.1}
 ODD = 1.3
 PEAK_MB = {10_000: 90.0, 1_000_000: 100.0}
@@ -191,6 +192,26 @@ def slow_network(bench: Bench) -> None:
     )
 
 
+def read_ahead(bench: Bench) -> None:
+    """Measure an unchanged pass that reads ahead, with 20 and 100 ms a request, against one that does not."""
+    for latency, sessions in ((LATENCY, bench.scale.slow_sessions), (5 * LATENCY, bench.scale.slow_sessions // 2)):
+        listing, where = bench.serve(Listing(sessions, 100)), bench.store.empty("ahead")
+        bench.mirror("syncd", listing, where)
+        bench.serve(replace(listing, latency=latency))
+        taken = bench.rounds(
+            max(bench.scale.rounds - 2, 1),
+            {name: partial(bench.mirror, name, listing, where) for name in ("syncd", "syncd-ahead")},
+        )
+        pages, title = sessions // 100, f"{latency * 1000:.0f} ms a request, {ours.READ_AHEAD} pages ahead, wall"
+        bench.figures.append(
+            against(
+                f"ahead-{latency * 1000:.0f}", f"unchanged pass of {pages:,} pages, {title}", "s",
+                _each(taken["syncd-ahead"], "wall"), _each(taken["syncd"], "wall"), sense="≤", target=AHEAD,
+            )
+        )  # fmt: skip
+        assert bench.server.counts()["pages"] == pages * len(taken) * len(taken["syncd"])  # none was in vain
+
+
 def changed_pass(bench: Bench) -> None:
     """Measure a pass in which 1% changed: spread over all pages, the worst case, and together, as the newest are."""
     sessions = bench.scale.sessions
@@ -256,26 +277,26 @@ def queue(bench: Bench) -> None:
     """Measure a queue of creates, look-up and POST each, against bare aiohttp that sends the same requests."""
     operations, at_once = bench.scale.operations, bench.scale.concurrency
 
-    def ours() -> dict[str, Any]:
-        where = bench.store.empty("queue")
-        took = contend("syncd-queue", bench.server.url, where, operations=operations, concurrency=at_once)
-        verify.queue(where, operations)
+    def run(contender: str, latency: float) -> dict[str, Any]:
+        bench.serve(Listing(latency=latency))
+        where = bench.store.empty("queue") if contender == "syncd-queue" else ""
+        took = contend(contender, bench.server.url, where, operations=operations, concurrency=at_once)
+        sent = bench.server.counts()
+        assert sent["lookups"] == sent["posts"] == operations, sent
+        assert sent["connections"] <= at_once, sent  # both keep their connections
+        if where:
+            verify.queue(where, operations)
         return took
 
-    def bare() -> dict[str, Any]:
-        return contend("bare-queue", bench.server.url, "", operations=operations, concurrency=at_once)
-
     for latency, target in ((0.0, 0.9), (LATENCY, 0.97)):
-        bench.serve(Listing(latency=latency))
-        count = bench.scale.rounds
-        taken = bench.rounds(count, {"bare": bare, "syncd": ours})
-        sent = bench.server.counts()
-        assert sent["lookups"] == sent["posts"] == operations * 2 * count, sent
-        assert sent["connections"] <= at_once * 2 * count, sent  # both keep their connections
+        taken = bench.rounds(
+            bench.scale.rounds,
+            {name: partial(run, name, latency) for name in ("bare-queue", "syncd-queue")},
+        )
         rates = {name: [operations / one for one in _each(took, "wall")] for name, took in taken.items()}
         title = f"queue of {operations:,} creates, {at_once} at once, {latency * 1000:.0f} ms a request, throughput"
-        key = f"queue-{latency * 1000:.0f}"
-        bench.figures.append(against(key, title, "creates/s", rates["syncd"], rates["bare"], sense="≥", target=target))
+        key, bare = f"queue-{latency * 1000:.0f}", rates["bare-queue"]
+        bench.figures.append(against(key, title, "creates/s", rates["syncd-queue"], bare, sense="≥", target=target))
         bench.facts[key] = taken
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from syncd.app import Flows
     from syncd.records.fields import FieldList
 
+READ_AHEAD = 8
 Work = Callable[["Flows"], Awaitable[None]]
 
 
@@ -59,6 +60,11 @@ async def _one_pass(flows: Flows) -> None:
 def mirror(timer: Timer, url: str, where: str) -> None:
     """Make one pass, first or later."""
     asyncio.run(_with_flows(timer, settings(url, where), _one_pass))
+
+
+def mirror_ahead(timer: Timer, url: str, where: str) -> None:
+    """Make one pass that reads ahead."""
+    asyncio.run(_with_flows(timer, {**settings(url, where), "SYNCD_READ_AHEAD": str(READ_AHEAD)}, _one_pass))
 
 
 def mirror_stages(timer: Timer, url: str, where: str) -> None:

@@ -29,6 +29,7 @@ SHOWN = 12
 CASES = {
     "first": "syncd",
     "unchanged": "syncd",
+    "spread": "syncd",
     "queue": "syncd-queue",
     "floor": "floor",
     "same-rows": "same-rows",
@@ -41,6 +42,7 @@ DOCUMENTED = (
     ("First mirror, pages of 1,000", "first", 1000, "sqlite"),
     ("Unchanged pass, pages of 100", "unchanged", 100, "sqlite"),
     ("Unchanged pass, pages of 1,000", "unchanged", 1000, "sqlite"),
+    ("1% changed, one on each page of 100", "spread", 100, "sqlite"),
     ("The queue, 32 at once", "queue", 100, "sqlite"),
     ("First mirror into PostgreSQL, pages of 1,000", "first", 1000, "postgresql"),
     ("The queue on PostgreSQL, 32 at once", "queue", 100, "postgresql"),
@@ -142,9 +144,11 @@ def profile(case: str, page: int, scale: Scale, on: str) -> str:
         store = SqliteStore(Path(folder)) if on == "sqlite" else stack.enter_context(postgres())
         where = store.empty("profile")
         server.set(**(Listing() if queued else Listing(scale.sessions, page)).__dict__)
-        if case == "unchanged":
+        if case in {"unchanged", "spread"}:
             for _ in range(2):
                 contend("syncd", server.url, where)
+        if case == "spread":
+            server.set(**Listing(scale.sessions, page, every=100).__dict__)
         more: dict[str, Any] = {"operations": scale.operations, "concurrency": scale.concurrency} if queued else {}
         took = contend(CASES[case], server.url, where, module="benchmarks.profile", **more)
     return show(took["profile"])

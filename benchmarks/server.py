@@ -2,7 +2,7 @@
 
 It speaks HTTP/1.1 through a bare asyncio protocol. Every session is a function of its number, so that a million of
 them cost no memory, and a verification can make them again; pages are made before they are measured. A look-up
-by source id answers 404 until a POST has made the session. A POST answers with the session.
+by source id finds the sessions of the listing and those that a POST has made. A POST answers with the session.
 
 `GET /bench/set?sessions=N&page=P...` says what is served from now on and forgets the counts; `GET /bench/counts` says
 what was asked for; `GET /bench/arrivals` says when each source id was first looked up (`time.monotonic`).
@@ -70,7 +70,7 @@ class Served:
     lookups: int = 0
     """Those that were answered with 404."""
     witnesses: int = 0
-    """Look-ups of sessions that a POST made."""
+    """Those that found a session."""
     posts: int = 0
     other: int = 0
     connections: int = 0
@@ -149,13 +149,20 @@ class Server:
             return self.page(int(query.partition("startKey=")[2] or 0))
         if path.startswith(f"{LISTING}/source/"):
             source = unquote(path.rpartition("/")[2])
-            if (known := self.created.get(source)) is not None:  # the witness of a 404
+            if (known := self._known(source)) is not None:  # the witness of a 404
                 self.served.witnesses += 1
                 return _json(b"200 OK", known)
             self.served.lookups += 1
             self.served.arrivals.setdefault(source, time.monotonic())
             return NOT_FOUND
         return self._control(path, query)
+
+    def _known(self, source: str) -> dict[str, Any] | None:
+        """Return the session of a source id, from the listing or from a POST."""
+        number = int(source[-12:], 16)
+        if number < self.listing.sessions:
+            return session(number, changed=self.listing.changed(number))
+        return self.created.get(source)
 
     def _control(self, path: str, query: str) -> bytes:
         served = self.served

@@ -2,8 +2,8 @@
 
 `docs/schema.md`, `docs/queries.md`, the table of problems in `docs/operations.md`, and the files of `contrib_files`.
 
-Meanings are the comments of `syncd/mirror/tables.py`. Examples are read, through the very views, from a database that
-the migrations made and that took the rows below: an example that the schema would refuse cannot be written.
+Meanings are the comments of `syncd/mirror/schema/tables`. Examples are read through the views from a database that the
+migrations created and that accepted the rows below. An example that the schema would refuse cannot be written.
 """
 
 from __future__ import annotations

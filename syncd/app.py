@@ -95,6 +95,11 @@ class CurrentSettings:
         return read
 
 
+def max_connections(settings: Settings) -> int:
+    """Return how many requests all flows together send at once, at most."""
+    return settings.syncd_operations_concurrency + settings.syncd_read_ahead + 20
+
+
 def open_session(
     current: CurrentSettings,
     clock: Clock,
@@ -119,7 +124,7 @@ def open_session(
         auth_manager=credentials,
         timeout=settings.syncd_request_timeout,
         max_response_bytes=settings.syncd_max_response_bytes,
-        max_connections=settings.syncd_operations_concurrency + 20,
+        max_connections=max_connections(settings),
         proxy=settings.syncd_proxy,
         ca_file=settings.syncd_ca_file,
         before_request=RateLimit(limit, clock) if limit else None,
@@ -137,6 +142,7 @@ def pull_settings(settings: Settings) -> PullSettings:
     """Return the limits of a pass."""
     return PullSettings(
         max_pages=settings.syncd_max_pass_pages,
+        read_ahead=settings.syncd_read_ahead,
         max_seconds=settings.syncd_max_pass_seconds,
         backoff=backoff(settings),
         guard=Guard(
@@ -145,6 +151,7 @@ def pull_settings(settings: Settings) -> PullSettings:
             max_count=settings.syncd_delete_max_count,
             max_fraction=settings.syncd_delete_max_fraction,
         ),
+        settle=settings.syncd_unknown_settle,
     )
 
 
@@ -173,7 +180,7 @@ def longest_silence(settings: Settings) -> float:
     That is a few requests, each of which may wait until the rate limit has let all others pass.
     """
     limit = settings.syncd_max_requests_per_second
-    queued = (settings.syncd_operations_concurrency + 20) / limit if limit else 0.0
+    queued = max_connections(settings) / limit if limit else 0.0
     return 60.0 + 4 * (settings.syncd_request_timeout + queued)
 
 

@@ -161,7 +161,9 @@ def _write(connection: Connection, answer: _Answer, now: datetime, settle: float
 
 def _write_found(connection: Connection, source_id: str, found: Found, now: datetime, settle: float) -> list[Link]:
     row, at = found.row, utc_text(now)
-    observation = sessions.Observation(found.asked_at, at, listed_from=listed_from(found.asked_at, now, settle))
+    observation = sessions.Observation(
+        found.asked_at, at, listed_from=listed_from(found.asked_at, now, settle), lifts=False
+    )
     links = sessions.apply(connection, [row], observation).sources
     if row.source_session_id != source_id and not sources.carriers(connection, source_id):
         note = f"Albert answers with {row.id}, which carries the source id {row.source_session_id!r}"

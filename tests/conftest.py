@@ -11,8 +11,12 @@ from tests.helpers.databases import database_pool, each_database, postgres, post
 __all__ = ["anyio_backend", "database_pool", "each_database", "postgres", "postgres_url", "pytest_generate_tests"]
 
 TESTS = Path(__file__).parent
-SLOW_FOLDERS = frozenset({"browse", "browser", "container", "kills", "model", "packaging", "processes", "security"})
-"""Folders whose tests start processes, or run for seconds."""
+SLOW = (
+    "browse", "browser", "container", "contrib", "hostile", "kills", "model", "packaging", "processes", "security",
+    "docs/test_reading.py", "docs/test_typed_commands.py", "mirror/db/test_database_faults.py",
+    "status/test_daemon_with_status.py", "test_benchmarks.py",
+)  # fmt: skip
+"""Folders and files whose tests start processes, or run for seconds."""
 
 
 @pytest.fixture
@@ -23,10 +27,17 @@ def anyio_backend() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests as slow that start processes, or a PostgreSQL; other slow tests mark themselves."""
+    """Mark tests as slow that start processes or a PostgreSQL, and all cases of a test but one.
+
+    Other slow tests mark themselves.
+    """
+    with_a_case: set[str] = set()
     for item in items:
-        if item.path.relative_to(TESTS).parts[0] in SLOW_FOLDERS or _needs_postgresql(item):
+        place, test = item.path.relative_to(TESTS).as_posix(), item.nodeid.partition("[")[0]
+        if place.startswith(SLOW) or _needs_postgresql(item) or test in with_a_case:
             item.add_marker(pytest.mark.slow)
+        else:
+            with_a_case.add(test)
 
 
 def _needs_postgresql(item: pytest.Item) -> bool:

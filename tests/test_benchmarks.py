@@ -23,7 +23,7 @@ from tests.helpers.postgres_server import PostgresServer
 
 PEERS = {"sdk-core", "dlt", "singer"}
 """Contenders with an environment of their own; each of their runs is verified by `benchmarks.compare`."""
-MIRRORS = ("floor", "floor-stages", "same-rows", "syncd", "syncd-stages")
+MIRRORS = ("floor", "floor-stages", "same-rows", "syncd", "syncd-ahead", "syncd-stages")
 ON_POSTGRES = ("floor-pg", "same-rows-pg", "syncd")
 
 

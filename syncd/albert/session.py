@@ -187,7 +187,8 @@ class AsyncAlbertSession:
         Raises
         ------
         InvalidRequestError
-            The path, the query or the body cannot be sent. Nothing was sent.
+            The path, the query or the body cannot be sent, the session is closed, or it was used in another event loop
+            before. Nothing was sent.
         AlbertAuthError
             No token was obtained.
         AlbertConnectError
@@ -200,8 +201,6 @@ class AsyncAlbertSession:
             The answer cannot be read.
         AlbertHTTPError
             The status is not 2xx; the subclass tells which. A 429 or 5xx of the token endpoint is raised as such.
-        RuntimeError
-            The session is closed.
         """
         state = RequestState()
         request = self._request(method, path, params, json)

@@ -22,7 +22,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from syncd.albert.bodies import UnreadableBodyError, decoded, too_large
-from syncd.albert.errors import AlbertConnectError, AlbertException, AlbertResponseError
+from syncd.albert.errors import AlbertConnectError, AlbertException, AlbertResponseError, InvalidRequestError
 from syncd.albert.failures import (
     LONGEST_HEADER,
     MOST_HEADERS,
@@ -86,6 +86,7 @@ class Transport:
         self._verify = verify
         self._proxy = proxy
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     async def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
@@ -102,8 +103,8 @@ class Transport:
             The connection broke before the whole answer was received.
         AlbertResponseError
             The answer cannot be read: it is not HTTP, too large, or its encoding is wrong.
-        RuntimeError
-            The transport is closed.
+        InvalidRequestError
+            The transport is closed, or was used in another event loop.
         """
         url = URL(request.url, encoded=True)
         failure: AlbertException
@@ -175,9 +176,22 @@ class Transport:
         return decoded(raw, ",".join(codings), self._limit) if codings else raw
 
     def _open_session(self) -> aiohttp.ClientSession:
-        """Return the aiohttp session; it is made on first use, because it belongs to the running event loop."""
+        """Return the aiohttp session; it is made on first use, because it belongs to the running event loop.
+
+        Raises
+        ------
+        InvalidRequestError
+            The session is closed, there is no loop of asyncio, or the session belongs to another one.
+        """
         if self._closed:
-            raise RuntimeError("this session is closed")
+            raise InvalidRequestError("this session is closed")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise InvalidRequestError("the client runs on asyncio, and no event loop of asyncio is running") from None
+        if self._loop not in {None, loop}:
+            raise InvalidRequestError("this session was used in another event loop; make a session for each loop")
+        self._loop = loop
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=_Connector(self._proxy, self._connect_timeout, self._max_connections, self._verify),

@@ -1,28 +1,30 @@
-"""The listing's pages, asked for one after the other while those before them are being written.
+"""The listing's pages, requested while those before them are being written.
 
 ::
 
-    Fetching.run ──(Basket: some pages, or 2 MB)──► the writer of pages
-    ask, retry, read, or know
-    that nothing changed
+    Fetching.run ──(PageQueue: some pages, or 2 MB)──► the writer of pages
+    request, retry, read, or
+    know that nothing changed
 
-The next page is asked for as soon as the key of the last one is known. Pages that come faster than they are written
-wait together and share a transaction; one that comes alone waits for no other longer than `LINGER`, or, where nothing
-has changed, than `KNOWN_LINGER`.
+The next page is requested as soon as the key of the last one is known, or before that (`pull.read_ahead`). Pages that
+come faster than they are written wait together and share a transaction. A page that comes alone waits for no other
+longer than `LINGER`, or `KNOWN_LINGER` if nothing has changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
 
+from syncd.aio import task_group
 from syncd.albert import ChatSessionCollection
 from syncd.clock import Clock
 from syncd.mirror.store import pages
 from syncd.pull.page_cache import PageCache
+from syncd.pull.read_ahead import ReadAhead
 from syncd.pull.retries import CeilingError, ListingError, RefusedError, Retries
 from syncd.pull.write_pages import Fetched
 from syncd.records.enums import PassReason
@@ -59,7 +61,7 @@ class PageQueue:
     _emptied: anyio.Event = field(default_factory=anyio.Event)
 
     async def put(self, page: Fetched) -> None:
-        """Put a page in; wait while the basket is full."""
+        """Put a page in; wait while the queue is full."""
         while self._full:
             self._emptied = anyio.Event()
             await self._emptied.wait()
@@ -119,6 +121,10 @@ class Fetching:
         Returns why a pass of this many pages exceeds its ceiling; None if it does not.
     given : set[str]
         The page keys that were given before.
+    read_ahead : int
+        How many pages are requested before their keys are given.
+    last_keys : Sequence[str]
+        The page keys of the last complete pass, in their order.
     """
 
     albert: ChatSessionCollection
@@ -127,24 +133,38 @@ class Fetching:
     ceiling: Callable[[int], str | None]
     known: PageCache
     given: set[str]
+    read_ahead: int = 0
+    last_keys: Sequence[str] = ()
 
     async def run(self, page_queue: PageQueue, *, key: str | None, number: int) -> None:
-        """Put page after page into a basket, from a key on, behind a number of pages."""
-        try:
-            while True:
-                if (reason := self.ceiling(number)) is not None:
-                    raise CeilingError(reason)
-                page = await self._page(key)
-                await page_queue.put(page)
-                if page.last:
-                    page_queue.end()
-                    return
-                key, number = page.next_key, number + 1
-                self.given.add(key or "")
-        except ListingError as error:
-            page_queue.end(error)
+        """Put page after page into a queue, from a key on, behind a number of pages."""
+        async with task_group() as group:
+            ahead = ReadAhead(
+                lambda start_key: self.albert.list_raw(start_key=start_key),
+                self.clock,
+                keys=self.last_keys,
+                pages=self.read_ahead,
+                group=group,
+            )
+            try:
+                await self._run(ahead, page_queue, key, number)
+                page_queue.end()
+            except ListingError as error:
+                page_queue.end(error)
+            group.cancel_scope.cancel()
 
-    async def _page(self, key: str | None) -> Fetched:
+    async def _run(self, ahead: ReadAhead, page_queue: PageQueue, key: str | None, number: int) -> None:
+        while True:
+            if (reason := self.ceiling(number)) is not None:
+                raise CeilingError(reason)
+            page = await self._page(ahead, key)
+            await page_queue.put(page)
+            if page.last:
+                return
+            key, number = page.next_key, number + 1
+            self.given.add(key or "")
+
+    async def _page(self, ahead: ReadAhead, key: str | None) -> Fetched:
         """Request one page until it is answered, and read it unless it is known.
 
         Raises
@@ -155,15 +175,15 @@ class Fetching:
             See `Retries.run`.
         """
         try:
-            return await self.retries.run(partial(self._try, key), "a page")
+            return await self.retries.run(partial(self._try, ahead, key), "a page")
         except RefusedError as error:
             if key is None:
                 raise
             raise KeyRefusedError(str(error)) from error
 
-    async def _try(self, key: str | None) -> Fetched:
-        asked_at = self.clock.now()
-        body = await self.albert.list_raw(start_key=key)
+    async def _try(self, ahead: ReadAhead, key: str | None) -> Fetched:
+        answer = await ahead.page(key)
+        body = answer.body
         mark = pages.digest(body, reader_of(SESSIONS))
         known = await self.known.find(mark)
         page = read_page(body, SESSIONS) if known is None else None
@@ -171,7 +191,7 @@ class Fetching:
         next_key = said.next_key if said is not None else None
         repeated = next_key in self.given
         return Fetched(
-            asked_at=asked_at,
+            asked_at=answer.asked_at,
             mark=mark,
             size=len(body),
             next_key=next_key,

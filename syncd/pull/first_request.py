@@ -7,12 +7,12 @@ gone, others are tried. If Albert knows none of them, nothing is read and nothin
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
-from syncd.albert import AlbertHTTPError, InvalidIdError
+from syncd.albert import AlbertException, AlbertHTTPError, InvalidIdError
 from syncd.pull.retries import ListingError, RefusedError
 from syncd.records.enums import PassReason
 from syncd.records.parse import GarbledError, read_session
@@ -41,21 +41,31 @@ class FirstRequest:
         Parameters
         ----------
         known : Sequence[Known]
-            The sessions to request, in this order. The first that exists ends the requests.
+            The sessions to request, in this order. The first that exists ends the requests. One that is not answered
+            is requested again after all others, so a session that Albert cannot answer stops no pass.
 
         Raises
         ------
         ListingError
             A request failed too often, or Albert refuses the credentials, or refuses every request without a 404.
         """
-        gone, refused = 0, None
-        for session in known:
+        gone, refused, waiting = 0, None, deque(known)
+
+        async def request() -> tuple[Known, bool]:
+            """Request the first session that waits; if that decides nothing, the next attempt requests another one."""
+            session = waiting.popleft()
             try:
-                exists = await self.retries.run(partial(self._exists, session.session_id), "the first request")
-            except RefusedError as error:
-                refused = error
-                continue
-            except InvalidIdError:
+                return session, await self._exists(session.session_id)
+            except (AlbertException, GarbledError):
+                waiting.append(session)
+                raise
+
+        while waiting:
+            try:
+                session, exists = await self.retries.run(request, "the first request")
+            except (RefusedError, InvalidIdError) as error:
+                waiting.pop()
+                refused = error if isinstance(error, RefusedError) else refused
                 continue
             if exists:
                 return None

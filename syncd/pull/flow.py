@@ -24,7 +24,7 @@ from syncd.aio import task_group
 from syncd.clock import Clock, machine_boot
 from syncd.logs import log_link
 from syncd.lookups import Lookups
-from syncd.mirror.store import established, holds, initial_load, passes
+from syncd.mirror.store import established, holds, initial_load, pages, passes
 from syncd.mirror.store.passes import Ending, PassLostError, Progress
 from syncd.pull.fetch import Fetching, KeyRefusedError, PageQueue
 from syncd.pull.first_request import MOST, FirstRequest
@@ -58,18 +58,24 @@ class PullSettings:
     ----------
     max_pages : int
         Pages after which a pass ends as partial.
+    read_ahead : int
+        Pages that are requested before the listing has given their keys.
     max_seconds : float
         Seconds since its start after which a pass ends as partial, restarts included.
     backoff : Backoff
         Waits between attempts of one request.
     guard : Guard
         What the sweep may delete, and when.
+    settle : float
+        Seconds by which a look-up of the sweep may lag.
     """
 
     max_pages: int
     max_seconds: float
     backoff: Backoff
     guard: Guard
+    settle: float
+    read_ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +214,7 @@ class Pull:
             clock=self.clock,
             log=self.log.bind(pass_id=progress.id),
             guard=self.settings.guard,
+            settle=self.settings.settle,
             machine=self.machine,
         )
         if swept.hold is not None and swept.ending.reason is not None:
@@ -260,7 +267,7 @@ class Pull:
             The listing cannot be read to its end.
         """
         shortfall: Reason | None = None
-        page_queue = PageQueue()
+        page_queue, read_ahead = PageQueue(), self.settings.read_ahead
         fetching = Fetching(
             albert=self.lookups.albert,
             clock=self.clock,
@@ -268,6 +275,8 @@ class Pull:
             ceiling=partial(self._ceiling, progress),
             known=await PageCache.load(self.database),
             given=progress.keys,
+            read_ahead=read_ahead,
+            last_keys=await self.database.read(pages.keys) if read_ahead else (),
         )
         async with task_group() as group:
             group.start_soon(partial(fetching.run, page_queue, key=progress.page_key, number=progress.counts["pages"]))

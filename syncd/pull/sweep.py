@@ -130,6 +130,7 @@ class _Sweep:
     clock: Clock
     log: FilteringBoundLogger
     guard: Guard
+    settle: float
     machine: str
 
     async def run(self) -> Swept:
@@ -164,7 +165,7 @@ class _Sweep:
         def work(connection: Connection) -> sessions.ApplyResult:
             totals.hold(connection)
             passes.check(connection, self.progress)
-            applied = _apply(connection, alive, now, self.guard.grace)
+            applied = _apply(connection, alive, now, self.settle)
             missing.clear(connection, [one.session.key for one in alive if one.found is None], now)
             missing.note_alive(connection, [one.session.key for one in alive], now)
             return applied
@@ -184,7 +185,7 @@ class _Sweep:
                 return None
             if reason is not None:
                 return _hold(connection, self.progress, reason, found, answers, now)
-            return _Completion(connection, self.progress, self.guard, found, answers, now).write(reading)
+            return _Completion(connection, self.progress, self.guard, self.settle, found, answers, now).write(reading)
 
         return await self.database.write(work)
 
@@ -202,15 +203,15 @@ class _Sweep:
             log_link(self.log, link)
 
 
-def _apply(connection: Connection, evidence: list[Evidence], now: datetime, lag: float) -> sessions.ApplyResult:
+def _apply(connection: Connection, evidence: list[Evidence], now: datetime, settle: float) -> sessions.ApplyResult:
     """Write the sessions that look-ups found.
 
-    Look-ups lag by up to `lag` seconds, so none of them restores a tombstone; a listing does.
+    Look-ups lag by up to `settle` seconds, so none of them restores a tombstone; a listing does.
     """
     total = sessions.ApplyResult()
     for one in evidence:
         if one.found is not None:
-            since = listed_from(one.found.asked_at, now, lag)
+            since = listed_from(one.found.asked_at, now, settle)
             observation = sessions.Observation(one.found.asked_at, utc_text(now), listed_from=since, lifts=False)
             applied = sessions.apply(connection, [one.found.row], observation)
             total.sources += applied.sources
@@ -236,6 +237,7 @@ class _Completion:
     connection: Connection
     progress: Progress
     guard: Guard
+    settle: float
     found: Situation
     answers: Answers
     now: datetime
@@ -246,7 +248,7 @@ class _Completion:
         still = self._not_observed()
         newly = missing.mark(self.connection, still, self.now, elapsed_ms)
         # after the mark: it moves source ids
-        applied = _apply(self.connection, self.answers.others, self.now, self.guard.grace)
+        applied = _apply(self.connection, self.answers.others, self.now, self.settle)
         deleted = self._delete({row.key for row in still}, elapsed_ms)
         self._settle()
         passes.finish(self.connection, self.progress, COMPLETE, now=self.now, missing=len(still), deleted=len(deleted))
@@ -287,12 +289,15 @@ async def sweep(
     clock: Clock,
     log: FilteringBoundLogger,
     guard: Guard,
+    settle: float,
     machine: str,
 ) -> Swept:
     """End a pass whose listing is complete.
 
     Parameters
     ----------
+    settle : float
+        Seconds by which a look-up may lag.
     machine : str
         Names the machine whose monotonic clock `clock` reads: see `clock.machine_boot`.
 
@@ -304,5 +309,6 @@ async def sweep(
         The mirror cannot be read or written.
     """
     return await _Sweep(
-        progress=progress, database=database, lookups=lookups, clock=clock, log=log, guard=guard, machine=machine
-    ).run()
+        progress=progress, database=database, lookups=lookups, clock=clock, log=log, guard=guard, settle=settle,
+        machine=machine,
+    ).run()  # fmt: skip

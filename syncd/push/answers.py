@@ -15,6 +15,7 @@ from syncd.albert import (
     UnauthorizedError,
 )
 from syncd.push.outcomes import CredentialsRejected, Dead, Outcome, Retry, RetryReason
+from syncd.push.targets import OtherSessionError
 from syncd.records.parse import GarbledError
 from syncd.rules.deletion import GONE
 from syncd.witness import AbsenceUnprovenError
@@ -32,6 +33,8 @@ def outcome_of(error: FailedRequest) -> Outcome:
         return Retry(RetryReason.GATEWAY, text, error.status)
     if isinstance(error, InvalidRequestError):
         return Dead(text)
+    if isinstance(error, OtherSessionError):
+        return Retry(RetryReason.OTHER_SESSION, text)
     if isinstance(error, AlbertAuthError | UnauthorizedError):
         return CredentialsRejected(text, getattr(error, "status_code", None))
     if isinstance(error, AlbertHTTPError):

@@ -177,6 +177,8 @@ async def delete(attempt: Attempt) -> Outcome:
         if error.status_code not in GONE:
             raise
         await _confirm_absence(attempt, target.session_id, error)
+        if await _is_recent(attempt, target.session_id):
+            return _lagging(attempt, target.session_id)
         return Succeeded(target.session_id, Effect(gone=(target.session_id,)), status=error.status_code)
     return Succeeded(target.session_id, Effect(gone=(target.session_id,)), status=204)
 

@@ -25,13 +25,20 @@ class RetryReason(StrEnum):
     """Albert accepted a change, and does not show it after the settle time."""
     UNDECIDED = "undecided"
     """A look-up of an unknown create was refused, which says nothing about the create."""
+    OTHER_SESSION = "other session"
+    """A look-up by source id finds a session that carries another one."""
     RETURNED = "returned"
     """Nothing failed: the claim is given back because the queue rests or the daemon stops."""
 
     @property
     def uses_attempt(self) -> bool:
         """Whether the try counts against the most attempts."""
-        return self in {RetryReason.NO_ANSWER, RetryReason.FORBIDDEN, RetryReason.UNCHANGED}
+        return self in {
+            RetryReason.NO_ANSWER,
+            RetryReason.FORBIDDEN,
+            RetryReason.UNCHANGED,
+            RetryReason.OTHER_SESSION,
+        }
 
     @property
     def may_be_outage(self) -> bool:

@@ -98,7 +98,7 @@ def give_up_if_exhausted(completion: Completion) -> Outcome:
         return Dead(f"gave up after {operation.attempts} attempts: {outcome.error}", outcome.status)
     may_be_sent_again = operation.target_session_id is None
     if isinstance(outcome, NotFound) and over and may_be_sent_again and completion.plan.wait is None:
-        text = f"gave up after {operation.attempts} attempts, each with its answer lost"
+        text = f"gave up after {operation.attempts} attempts: none created a session that look-ups find"
         return Dead(f"{text}; the last: {operation.last_error}" if operation.last_error else text, outcome.status)
     return outcome
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from syncd.push.attempt import Attempt
 
 
+class OtherSessionError(GarbledError):
+    """Albert answers a request for a source id with a session that carries another one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """The session that has the source id. `found` is None if look-ups do not show it yet."""
@@ -40,9 +44,9 @@ async def resolve(attempt: Attempt) -> Holder | NoHolder:
 
     Raises
     ------
-    GarbledError
-        Albert answers with a session that carries another source id: it may be the wrong one to delete or change.
-    AlbertException, AbsenceUnprovenError, DatabaseUnusableError
+    OtherSessionError
+        It may be the wrong session to delete or change.
+    AlbertException, GarbledError, AbsenceUnprovenError, DatabaseUnusableError
         As `Lookups.by_source` and `Lookups.by_id`.
     """
     source_id = attempt.operation.source_session_id or ""
@@ -51,7 +55,7 @@ async def resolve(attempt: Attempt) -> Holder | NoHolder:
         return await look_for_holder(attempt, found)
     session_id = found.row.id or ""
     if found.row.source_session_id != source_id:
-        raise GarbledError(
+        raise OtherSessionError(
             f"the answer to the request for the source id {source_id!r} is session {session_id!r}, which carries the "
             f"source id {found.row.source_session_id!r}; to change that session, name it by its id"
         )

@@ -122,6 +122,10 @@ class Settings(BaseModel):
     syncd_max_pass_seconds: Period = _setting(
         21_600, "seconds after which a pass ends as partial", _PERIOD, "21600", "6h"
     )
+    syncd_read_ahead: Annotated[int, Field(ge=0, le=32)] = _setting(
+        0, "pages that a pass requests before the listing has given their keys, which the last pass tells",
+        "a whole number from 0 to 32", "0", "8",
+    )  # fmt: skip
     syncd_folders: bool = _setting(True, "mirror chat folders", _SWITCH, "false")  # noqa: FBT003 - a default
     syncd_delete_grace: Seconds = _setting(120, "seconds that a session must be missing", _SECONDS, "120", "2m")
     syncd_delete_confirmations: Count = _setting(

@@ -151,7 +151,8 @@ def _of_identity(identity: Mapping[str, Any], named: Identity | None) -> Iterato
         )
         yield Problem(ProblemCode.TENANT_MISMATCH, text, "syncd tenant accept")
     if count := identity["operations_on_hold"]:
-        text = f"{_counted(count, 'operation is on hold', 'operations are on hold')} since a restore"
+        counted = _counted(count, "operation is on hold", "operations are on hold")
+        text = f"{counted} since a restore or a change of the tenant"
         command = "syncd operations list --on-hold, then release or cancel them"
         yield Problem(ProblemCode.OPERATIONS_ON_HOLD, text, command)
 

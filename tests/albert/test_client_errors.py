@@ -400,5 +400,28 @@ async def test_a_success_that_is_no_session_is_an_error(
 async def test_a_closed_session_says_so(session: AsyncAlbertSession) -> None:
     await session.aclose()
     await session.aclose()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(InvalidRequestError, match="closed"):
+        await session.get(PATH)
+
+
+def test_session_of_another_event_loop_says_so() -> None:
+    session = AsyncAlbertSession(base_url="http://127.0.0.1:9", token="t")
+
+    async def request() -> None:
+        await session.get(PATH)
+
+    with pytest.raises(AlbertConnectError):
+        asyncio.run(request())
+    with pytest.raises(InvalidRequestError, match="another event loop"):
+        asyncio.run(request())
+
+
+async def test_session_without_a_loop_of_asyncio_says_so(
+    session: AsyncAlbertSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> None:
+        raise RuntimeError("no running event loop")
+
+    monkeypatch.setattr("syncd.albert.transport.asyncio.get_running_loop", none)
+    with pytest.raises(InvalidRequestError, match="asyncio"):
         await session.get(PATH)

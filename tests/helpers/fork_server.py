@@ -39,7 +39,7 @@ import anyio
 ROOT = Path(__file__).parents[2]
 PR_SET_PDEATHSIG = 1
 THIRD_PARTIES = (
-    "aiosqlite", "alembic.command", "anyio._backends._asyncio", "asyncpg", "rich.progress",
+    "aiosqlite", "alembic.command", "anyio._backends._asyncio", "asyncpg", "tqdm",
     "sqlalchemy.dialects.postgresql.asyncpg", "sqlalchemy.dialects.sqlite.aiosqlite", "structlog",
 )  # fmt: skip
 NOT_IMPORTED = ("syncd.__main__", "syncd.browse")

@@ -65,7 +65,7 @@ class World:
 
     def pull(self, **changes: Any) -> Pull:
         settings = self.pull_settings or PullSettings(
-            max_pages=10_000, max_seconds=21_600, backoff=Backoff(0.5, 300), guard=self.guard
+            max_pages=10_000, max_seconds=21_600, backoff=Backoff(0.5, 300), guard=self.guard, settle=60
         )
         return Pull(
             database=self.database,

@@ -145,7 +145,7 @@ class Rig:
 
     async def one_pass(self, **changes: Any) -> PassOutcome:
         guard = Guard(grace=0, confirmations=1, max_count=0, max_fraction=0)
-        settings = PullSettings(max_pages=50, max_seconds=60, backoff=AT_ONCE, guard=guard, **changes)
+        settings = PullSettings(max_pages=50, max_seconds=60, backoff=AT_ONCE, guard=guard, settle=60, **changes)
         log = capturing_logger(self.log)
         return await Pull(
             database=self.database, lookups=self._lookups(), clock=SystemClock(), settings=settings, log=log

@@ -98,6 +98,10 @@ class Served:
     """Sessions with a wrong `Updated.at`: answers that overlap in time may be taken in the wrong order."""
     doubled: list[str] = field(default_factory=list)
     """Source ids that got a second session by a POST of ours."""
+    unanswered: set[str] = field(default_factory=set)
+    """Source ids that a POST of ours has created, as they are stored, whose answer was lost or died with a process."""
+    answered: set[str] = field(default_factory=set)
+    """The same if the answer was received; the mirror may not have it yet."""
     log: list[str] = field(default_factory=list)
 
 
@@ -161,8 +165,10 @@ class Tenant:
             path, body = self._renamed(method, path, body)
         if method == "POST":
             source = json.loads(body)["sourceSessionId"]
-            if self.store.truth.of_source(source) is not None and self.habits.duplicate_create == "duplicate":
+            there = self.store.truth.of_source(source) is not None
+            if there and self.habits.duplicate_create == "duplicate" and self._could_be_known(source):
                 self.served.doubled.append(source)
+            self.served.unanswered.add(source)
         request: Any = SimpleNamespace(method=method, raw_path=f"{path}?{query}" if query else path)
         response = self.api._route(request, route_of(path), body, self.habits)
         for effect in self.store.effects[before:]:
@@ -170,6 +176,15 @@ class Tenant:
                 self.note(self.store.truth.by_id[effect.session_id])
         payload = response.body
         return response.status, payload if isinstance(payload, bytes) else b""
+
+    def _could_be_known(self, source: str) -> bool:
+        """Whether a client can know that an earlier POST has created a session."""
+        return self.finds_both or not self.renames or source not in self.served.unanswered
+
+    def process_ended(self) -> None:
+        """Note that answers which the mirror does not have are lost."""
+        self.served.unanswered |= self.served.answered
+        self.served.answered.clear()
 
     def _renamed(self, method: str, path: str, body: bytes) -> tuple[str, bytes]:
         if method == "POST":
@@ -257,7 +272,7 @@ class Client(ChatSessionCollection):
                 tenant.served.absences[item].append(tenant.now())
             raise http_error_class(status)("no", status_code=status, method=method, path=path, body=payload.decode())
         if method not in {"DELETE", "PATCH"}:
-            self._note_session(payload)
+            self._note_session(payload, created=method == "POST" and fault is None)
         return payload
 
     def _answer_elsewhere(self, method: str, path: str) -> bytes:
@@ -314,12 +329,16 @@ class Client(ChatSessionCollection):
         await self._fail(fault)
         return payload
 
-    def _note_session(self, body: bytes) -> None:
+    def _note_session(self, body: bytes, *, created: bool) -> None:
         try:
             row = read_item(json.loads(body), FIELDS)
         except (ValueError, UnreadableError):
             return
-        self.tenant.served.said[row.id].add(row)
+        served = self.tenant.served
+        served.said[row.id].add(row)
+        if created:
+            served.unanswered.discard(row.source_session_id)
+            served.answered.add(row.source_session_id)
 
     def _note_page(self, body: bytes) -> bytes:
         """Note what a page says; now and then one of its items is spoilt first."""

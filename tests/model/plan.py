@@ -78,7 +78,9 @@ def plan(jitter: Random) -> Plan:
     return Plan(
         habits=habits,
         guard=guard,
-        pull=PullSettings(max_pages=500, max_seconds=jitter.choice((20.0, 600.0)), backoff=backoff, guard=guard),
+        pull=PullSettings(
+            max_pages=500, max_seconds=jitter.choice((20.0, 600.0)), backoff=backoff, guard=guard, settle=settle
+        ),
         push=PushSettings(
             concurrency=jitter.choice((1, 3, 8)), lease=10.0,
             retry_policy=RetryPolicy(max_attempts=jitter.choice((2, 4, 8)), backoff=backoff, settle=settle),

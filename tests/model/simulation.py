@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any
@@ -45,6 +45,9 @@ RESTORED = 0.15
 """The chance that a life of the daemon ends with the restore of a backup that was made during it."""
 FIRST_MISDATED = 1_000_000
 """Schedules from this seed on may contain wrong dates. Older seeds stay as they were when they found something."""
+FIRST_READ_AHEAD = 2_000_000
+"""In schedules from this seed on, passes may request pages before their keys are given."""
+READ_AHEAD = (0, 1, 2, 5)
 HOSTILE = ("..", "a/../../../users/USR1", "nul\u0001", "ü?#&", "x" * 2000)
 
 
@@ -54,6 +57,8 @@ class Simulation:
     def __init__(self, seed: int, store: Store, loop: VirtualLoop) -> None:
         self.jitter = Random(seed)  # noqa: S311 - not for secrets
         self.plan = plan(self.jitter)
+        if seed >= FIRST_READ_AHEAD:
+            self.plan.pull = replace(self.plan.pull, read_ahead=READ_AHEAD[seed % len(READ_AHEAD)])
         misdates = seed >= FIRST_MISDATED and seed % 4 == 0
         self.dates = Random(f"dates {seed}") if misdates else None  # noqa: S311 - not for secrets
         self.store = store
@@ -140,6 +145,7 @@ class Simulation:
                     raise
             self.loop.strikes.pop(strike, None)
         self.checker.look()
+        self.tenant.process_ended()
 
     async def _world(self, scope: anyio.CancelScope) -> None:
         actions = (

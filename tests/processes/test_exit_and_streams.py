@@ -147,7 +147,7 @@ async def test_what_people_and_probes_call_all_the_time_loads_none_of_the_heavy_
         "from syncd.cli import main\n"
         "try: main()\n"
         "except SystemExit as ended: code = ended.code\n"
-        "heavy = {'sqlalchemy', 'alembic', 'httpx', 'aiohttp', 'rich', 'structlog', 'anyio', 'asyncio'}\n"
+        "heavy = {'sqlalchemy', 'alembic', 'httpx', 'aiohttp', 'tqdm', 'structlog', 'anyio', 'asyncio'}\n"
         "print(code, sorted(heavy & sys.modules.keys()), file=sys.stderr)\n"
     )
     environment = syncd.environment | {"SYNCD_STATUS_PORT": "1"}

@@ -83,6 +83,31 @@ async def test_passes_into_another_tenant_are_one_hold_that_ends_with_the_right_
         assert await w.sql("SELECT * FROM sessions WHERE missing_since IS NOT NULL OR deleted_at IS NOT NULL") == []
 
 
+async def test_own_creates_of_late_do_not_lead_a_pass_into_another_tenant_past_an_open_hold(folder: Path) -> None:
+    async with world(folder, sessions=2) as w:
+        await w.one_pass()
+        created = await w.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(7)))
+        await w.push().drain()
+        assert {(await w.operation(one))["state"] for one in created} == {"succeeded"}
+        before = await dump(w)
+        move_to_another_tenant(w)
+        w.sandbox.requests.clear()
+        for _ in range(3):
+            assert (await w.one_pass()).state == "held"
+        assert await dump(w) == before
+        assert listings(w) == []
+
+
+async def test_session_that_albert_cannot_answer_stops_no_pass(folder: Path) -> None:
+    async with world(folder, sessions=20) as w:
+        await w.one_pass()
+        w.sandbox.update("SES9", name="renamed")
+        w.sandbox.script("GET", f"{BASE}/SES1", lambda _: web.json_response({"message": "no"}, status=403), times=10**9)
+        assert (await w.one_pass()).state == "complete"
+        assert (await w.live())["SES9"] == "renamed"
+        assert "SES1" in asked_for(w)
+
+
 async def test_an_approval_lets_the_next_pass_into_an_emptied_tenant(folder: Path) -> None:
     async with world(folder, sessions=20) as w:
         await w.one_pass()

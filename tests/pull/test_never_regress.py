@@ -112,6 +112,20 @@ async def test_session_that_is_alive_and_not_listed_is_not_frozen_by_its_date(fo
         assert (await w.live())["SES1"] == "second try"
 
 
+@pytest.mark.parametrize(("seconds", "name"), [(30, "new"), (120, "old")], ids=["within the settle time", "later"])
+async def test_look_up_of_an_unlisted_session_may_lag_by_the_settle_time(
+    folder: Path, seconds: float, name: str
+) -> None:
+    async with world(folder) as w:
+        w.sandbox.script("GET", f"{BASE}/A", lambda _: web.json_response(wire("A", 4, name="old")), 9)
+        listing = Listing(w, {None: page(wire("A", 5, name="new"), wire("B"))})
+        await w.one_pass(settle=60)
+        listing.pages = {None: page(wire("B"))}
+        w.clock.forward(seconds)
+        assert (await w.one_pass(settle=60)).state == "complete"
+        assert (await w.live())["A"] == name
+
+
 async def test_tenant_restored_to_yesterday_is_mirrored_as_it_is(folder: Path) -> None:
     async with world(folder, sessions=6) as w:
         await guarded(w).one_pass()

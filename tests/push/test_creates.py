@@ -52,7 +52,7 @@ async def test_create_whose_answers_were_all_lost_is_given_up_with_the_words_of_
         w.sandbox.script("POST", SESSIONS, 500, times=100)
         (row,) = await worked(w, one, max_attempts=2)
         assert (row["state"], row["attempts"]) == ("dead", 2)
-        assert "2 attempts, each with its answer lost; the last: POST" in row["last_error"]
+        assert "2 attempts: none created a session that look-ups find; the last: POST" in row["last_error"]
         assert "scripted 500" in row["last_error"]
 
 

@@ -131,3 +131,20 @@ async def test_three_gateway_answers_in_a_row_slow_the_queue_and_one_success_res
             w.sandbox.faults = Faults()
             await finished(w, *ids)
         assert len(w.named("queue.resumed")) == 1
+
+
+async def test_delete_of_a_session_that_look_ups_do_not_show_yet_waits_behind_a_gateway(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=2) as w:
+        await w.one_pass()
+        w.sandbox.habits.lookup_lag = 30
+        (made,) = await w.enqueue(create("s"))
+        (row,) = await worked(w, made)
+        gateway(w, "DELETE")
+        (one,) = await w.enqueue(delete(row["result_session_id"]))
+        await w.push().drain()
+        assert (await w.operation(one))["state"] == "pending"
+        w.sandbox.faults = Faults()
+        (row,) = await worked(w, one)
+        assert row["state"] == "succeeded"
+        assert effects(w) == ["s"]
+        assert row["result_session_id"] not in w.there()

@@ -155,3 +155,17 @@ async def test_source_id_that_albert_knows_in_another_form_is_a_conflict_with_a_
         assert there["id"] in row["note"]
         assert repr(STORED) in row["note"]
         assert await w.live() == w.there()
+
+
+async def test_deletes_by_source_ids_that_lead_to_other_sessions_end_as_dead(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        sources = {one["sourceSessionId"]: one for one in w.sandbox.live().values()}
+        others = {source.upper(): one for source, one in sources.items()}
+        w.sandbox.script(
+            "GET", f"{SESSIONS}/source/", lambda request: web.json_response(others[request.path.rpartition("/")[2]]), 99
+        )
+        ids = await w.enqueue(*({"kind": "delete", "source_session_id": source} for source in others))
+        rows = await worked(w, *ids, max_attempts=3)
+        assert [(row["state"], row["attempts"]) for row in rows] == [("dead", 3)] * 3
+        assert w.asked("DELETE") == []

@@ -38,7 +38,7 @@ def test_defaults_are_those_of_the_interface() -> None:
         "delete_confirmations": 2, "delete_max_count": 25, "delete_max_fraction": 0.05, "status_host": "127.0.0.1",
         "status_port": 8080, "shutdown_grace": 10, "log_level": "info", "log_format": "auto",
         "max_pass_pages": 1_000_000, "max_pass_seconds": 21600, "proxy": None, "ca_file": None, "notify_url": None,
-        "env_file": None, "folders": True,
+        "env_file": None, "folders": True, "read_ahead": 0,
     }  # fmt: skip
     for name, value in given.items():
         assert getattr(settings, f"syncd_{name}") == value, name

@@ -198,8 +198,8 @@ class SqliteBackend:
         return "each connection opens the file"
 
     def change_feed(self, database: Database, clock: Clock) -> ChangeFeed:
-        """Return what polls the file's data version."""
-        return change_feed.PollingFeed(database, clock)
+        """Return what watches the file and its write-ahead log."""
+        return change_feed.PollingFeed(database, clock, Path(f"{self.file}-wal"))
 
     @asynccontextmanager
     async def hold(self, command: str, clock: Clock, retries: Retries) -> AsyncIterator[Leadership]:  # noqa: ARG002

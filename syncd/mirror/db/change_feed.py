@@ -1,24 +1,36 @@
-"""Notice that another connection has committed: SQLite's data version, or PostgreSQL's NOTIFY together with polling.
+"""Notices that another connection has committed: by SQLite's files, or by PostgreSQL's NOTIFY together with polling.
 
 The daemon's `watch` loop waits on a change feed and then wakes the queue and the reconciliation.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from syncd.aio import AutoResetEvent
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db import postgresql
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from inotify_simple import INotify
+
     from syncd.clock import Clock
     from syncd.mirror.db.database import Database
 
-LOOK_SECONDS = 0.125
-"""Seconds between two looks at SQLite's data version; a look costs microseconds and writes nothing."""
+LOOK_SECONDS = 0.05
+"""Seconds between two looks at SQLite's write-ahead log; a look is one system call and writes nothing."""
+SURE_SECONDS = 1.0
+"""Seconds after which the data version is read in any case, for file systems that do not tell of changes."""
+TICK_NS = 100_000_000
+"""More than the resolution of a file's time. A log that was written within it may be written again at the same time."""
 POLL_SECONDS = 1.0
 """Seconds between two wake-ups where nothing announces changes: LISTEN does not work behind a pool by transaction."""
 POLL_SECONDS_LISTENING = 10.0
@@ -41,11 +53,30 @@ class ChangeFeed(Protocol):
 
 @dataclass
 class PollingFeed:
-    """SQLite: compare the data version, several times a second."""
+    """SQLite: look at the write-ahead log, and read the data version if the log may have changed.
+
+    Linux tells when a file in the folder is written (inotify). Elsewhere the log is looked at many times a second.
+
+    Parameters
+    ----------
+    log : Path
+        The write-ahead log.
+    """
 
     database: Database
     clock: Clock
-    _seen: int | None = None
+    log: Path
+    _version: int | None = None
+    _state: tuple[int, int] | None = None
+    _sure_until: float = 0.0
+    _told_from: float = 0.0
+    _written: AutoResetEvent = field(default_factory=AutoResetEvent)
+    _inotify: INotify | None = None
+
+    def __post_init__(self) -> None:
+        self._inotify = _watched(self.log)
+        if self._inotify is not None:
+            asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._on_write, self._inotify)
 
     async def wait(self) -> None:
         """Wait until any connection has committed.
@@ -55,12 +86,59 @@ class PollingFeed:
         DatabaseReplacedError
             The file is not the one that was opened.
         """
-        while (version := self.database.data_version()) == self._seen:
-            await self.clock.sleep(LOOK_SECONDS)
-        self._seen = version
+        if (rest := self._told_from - self.clock.monotonic()) > 0:  # the commits of a busy moment are one
+            await self.clock.sleep(rest)
+        while not self._has_changed():
+            if self._inotify is None:
+                await self.clock.sleep(LOOK_SECONDS)
+            else:
+                await self._written.wait(SURE_SECONDS, sleep=self.clock.sleep)
+        self._told_from = self.clock.monotonic() + LOOK_SECONDS
+
+    def _on_write(self, inotify: INotify) -> None:
+        names = {event.name for event in inotify.read(timeout=0)}
+        if self.log.name in names or "" in names:  # an event without a name: some were lost
+            self._written.set()
+
+    def _has_changed(self) -> bool:
+        now, state = self.clock.monotonic(), _state(self.log)
+        if state == self._state and now < self._sure_until:
+            return False
+        self._sure_until = now + SURE_SECONDS
+        # The log first, the version after it: a commit in between is seen now, and a later one changes the log.
+        self._state = state if time.time_ns() - state[1] > TICK_NS else None
+        before, self._version = self._version, self.database.data_version()
+        return self._version != before
 
     async def close(self) -> None:
-        """Do nothing: the connection belongs to the database."""
+        """Stop watching the folder."""
+        if self._inotify is not None:
+            asyncio.get_running_loop().remove_reader(self._inotify.fileno())
+            self._inotify.close()
+
+
+def _watched(log: Path) -> INotify | None:
+    """Return what tells of writes in the folder of a file; None if nothing does."""
+    with suppress(ImportError, OSError):
+        from inotify_simple import INotify, flags  # noqa: PLC0415 - on Linux only
+
+        inotify = INotify()
+        try:
+            inotify.add_watch(log.parent, flags.MODIFY | flags.CREATE)
+        except OSError:
+            inotify.close()
+            raise
+        return inotify
+    return None
+
+
+def _state(log: Path) -> tuple[int, int]:
+    """Return what a commit changes in the log: its size, or the time when it was written; zeros if there is no log."""
+    try:
+        found = log.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 @dataclass

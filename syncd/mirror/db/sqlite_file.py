@@ -59,8 +59,8 @@ def require_exists(path: Path) -> None:
     """
     if not exists(path):
         raise DatabaseUnusableError(
-            f"there is no database {path}; syncd once, syncd run or syncd migrate creates it "
-            "(SYNCD_DATABASE_URL names it)"
+            f"there is no database {path}; syncd migrate creates it, and so do syncd once and syncd run unless "
+            "SYNCD_AUTO_MIGRATE is false (SYNCD_DATABASE_URL names it)"
         )
 
 
@@ -107,6 +107,8 @@ def require_single_name(path: Path) -> None:
     try:
         status = path.stat()
     except OSError:
+        return
+    if not stat.S_ISREG(status.st_mode):  # reported where it is opened
         return
     if status.st_nlink > 1:
         raise DatabaseUnusableError(

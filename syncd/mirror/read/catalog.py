@@ -147,7 +147,7 @@ VIEWS = {
 }  # fmt: skip
 TABLES = {table.name: table for table in (tables.passes, tables.operations, tables.source_sessions, tables.quarantine)}
 """The tables whose columns in `PROMISED` are stable across releases."""
-INTERNAL = {name: table for name, table in tables.metadata.tables.items() if name not in TABLES}
+INTERNAL = {name: table for name, table in sorted(tables.metadata.tables.items()) if name not in TABLES}
 """The tables that may change from one release to the next: read the views instead."""
 
 OPERATION_COLUMNS = (

@@ -62,8 +62,9 @@ def to_request(connection: Connection, decisions: Decisions, now: datetime, *, l
     """Return up to `limit` live sessions that the first requests of a pass may ask for, the best first.
 
     Sessions of the last complete pass come first, spread over its pages, so that a few deletions cannot hide all of
-    them. Sessions of an open hold come last. Sessions of an approved hold may be gone, and rejected ones are known to
-    be: they prove nothing. Missing sessions are left out for the same reason.
+    them. Sessions of an open hold come last; one of them is requested in any case if no other proves anything. Sessions
+    of an approved hold may be gone, and rejected ones are known to be: they prove nothing. Missing sessions are left
+    out for the same reason.
     """
     listed = _spread_over_pages(connection, limit)
     others = _spread_over_keys(connection, limit)
@@ -72,7 +73,10 @@ def to_request(connection: Connection, decisions: Decisions, now: datetime, *, l
     keys = [key for key in dict.fromkeys([*listed, *others]) if key in rows]
     keys = [key for key in keys if key not in decisions.approved and key not in decisions.kept]
     keys.sort(key=lambda key: (key in decisions.waiting, rows[key].is_fresh and key not in listed))
-    return [Known(rows[key].id, key in listed or not rows[key].is_fresh) for key in keys[:limit]]
+    known = [Known(rows[key].id, key in listed or not rows[key].is_fresh) for key in keys]
+    if not any(one.established for one in known[:limit]):
+        known[limit - 1 : limit] = [one for one in known if one.established][:1]
+    return known[:limit]
 
 
 def _spread_over_pages(connection: Connection, limit: int) -> list[int]:

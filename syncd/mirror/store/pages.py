@@ -113,6 +113,14 @@ def digests(connection: Connection) -> tuple[int, dict[bytes, int]]:
     return newest, {row.digest: row.number for row in connection.execute(query)}
 
 
+def keys(connection: Connection) -> list[str]:
+    """Return the page keys that the last complete pass was given, in their order."""
+    query = sa.select(pages.c.next_key).where(
+        pages.c.pass_id == newest_complete(connection), pages.c.next_key.is_not(None)
+    )
+    return list(connection.execute(query.order_by(pages.c.number)).scalars())
+
+
 def window(connection: Connection, pass_id: int, first: int, count: int) -> dict[int, ReadPage]:
     """Return successive pages of a pass by their numbers."""
     query = sa.select(pages).where(pages.c.pass_id == pass_id, pages.c.number.between(first, first + count - 1))

@@ -1,0 +1,173 @@
+"""SQLite's change feed sees every commit of another program, and does nearly nothing while there is none."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import anyio
+import pytest
+import sqlalchemy as sa
+
+from syncd.clock import SystemClock
+from syncd.mirror.db import change_feed
+from syncd.mirror.db.change_feed import LOOK_SECONDS, SURE_SECONDS, TICK_NS, PollingFeed
+from syncd.mirror.db.database import Database
+from syncd.mirror.db.sqlite_module import sqlite3
+from tests.helpers import empty_mirror
+from tests.helpers.virtual_clock import VirtualClock
+
+
+class Looks(VirtualClock):
+    """A clock that a feed sleeps by: each sleep is one look, and can do something first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+        self.actions: dict[int, Callable[[], object]] = {}
+
+    async def sleep(self, seconds: float) -> None:
+        self.number += 1
+        assert self.number < 1000, "the commit was not noticed"
+        self.forward(seconds)
+        self.actions.pop(self.number, lambda: None)()
+
+
+@pytest.fixture
+def _without_inotify(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change_feed, "_watched", lambda _: None)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    empty_mirror.create(tmp_path / "syncd.db")
+    return tmp_path / "syncd.db"
+
+
+@pytest.fixture
+def other(file: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        yield connection
+
+
+def commit(other: sqlite3.Connection) -> None:
+    other.execute("INSERT INTO source_sessions (source_session_id) VALUES (hex(randomblob(8)))")
+
+
+def age(log: Path) -> None:
+    """Let the log be written long ago."""
+    then = log.stat().st_mtime_ns - 10 * TICK_NS
+    os.utime(log, ns=(then, then))
+
+
+@asynccontextmanager
+async def opened(file: Path) -> AsyncIterator[Database]:
+    async with Database(sa.make_url(f"sqlite+aiosqlite:///{file}"), busy_timeout=5) as database:
+        await database.write(lambda c: c.exec_driver_sql("DELETE FROM writers"))  # the daemon's writer sets WAL
+        yield database
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+async def test_commit_of_another_program_is_announced_by_the_system(file: Path, other: sqlite3.Connection) -> None:
+    clock = SystemClock()
+    async with opened(file) as database:
+        feed = PollingFeed(database, clock, Path(f"{file}-wal"))
+        await feed.wait()
+        feed._sure_until = clock.monotonic() + 3600
+        async with anyio.create_task_group() as group:
+            group.start_soon(feed.wait)
+            await anyio.wait_all_tasks_blocked()
+            commit(other)
+        await feed.close()
+
+
+async def test_folder_that_cannot_be_watched_is_looked_at(
+    file: Path, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(24, "too many open files")
+
+    monkeypatch.setattr("inotify_simple.INotify.add_watch", refuse)
+    clock = Looks()
+    async with opened(file) as database:
+        feed = PollingFeed(database, clock, Path(f"{file}-wal"))
+        await feed.wait()
+        clock.actions[3] = lambda: commit(other)
+        await feed.wait()
+        await feed.close()
+
+
+@pytest.mark.usefixtures("_without_inotify")
+async def test_commit_of_another_program_is_noticed_at_the_next_look(file: Path, other: sqlite3.Connection) -> None:
+    clock, log = Looks(), Path(f"{file}-wal")
+    async with opened(file) as database:
+        feed = PollingFeed(database, clock, log)
+        commit(other)
+        age(log)
+        await feed.wait()
+        clock.actions[5] = lambda: commit(other)
+        await feed.wait()
+        assert clock.number == 5
+        await feed.close()
+
+
+@pytest.mark.usefixtures("_without_inotify")
+async def test_commit_that_leaves_size_and_time_of_the_log_as_they_were_is_noticed(
+    file: Path, other: sqlite3.Connection
+) -> None:
+    clock, log = Looks(), Path(f"{file}-wal")
+    async with opened(file) as database:
+        feed = PollingFeed(database, clock, log)
+        for number in range(3):
+            commit(other)
+            await feed.wait()
+            before = log.stat()
+
+            def hidden(before: os.stat_result = before) -> None:
+                other.execute("PRAGMA wal_checkpoint(RESTART)")  # the next commit writes at the begin of the log
+                commit(other)
+                os.utime(log, ns=(before.st_mtime_ns, before.st_mtime_ns))
+                assert log.stat().st_size == before.st_size
+
+            clock.actions[clock.number + 1] = hidden
+            looks = clock.number
+            await feed.wait()
+            assert clock.number == looks + 1, number  # it was written a moment ago, so it is not trusted yet
+
+
+@pytest.mark.usefixtures("_without_inotify")
+async def test_commit_is_noticed_within_a_second_on_a_file_system_without_times(
+    file: Path, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_feed, "_state", lambda _: (0, 0))
+    clock = Looks()
+    async with opened(file) as database:
+        feed = PollingFeed(database, clock, Path(f"{file}-wal"))
+        await feed.wait()
+        clock.actions[1] = lambda: commit(other)
+        await feed.wait()
+        assert clock.number * LOOK_SECONDS <= SURE_SECONDS + LOOK_SECONDS
+
+
+@pytest.mark.usefixtures("_without_inotify")
+async def test_idle_database_is_read_once_a_second(file: Path, other: sqlite3.Connection) -> None:
+    clock, log, reads = Looks(), Path(f"{file}-wal"), []
+    async with opened(file) as database:
+        feed = PollingFeed(database, clock, log)
+        commit(other)
+        age(log)
+        await feed.wait()
+        data_version = database.data_version
+
+        def counted() -> int:
+            reads.append(clock.number)
+            return data_version()
+
+        database.data_version = counted  # type: ignore[method-assign]
+        ten_seconds = round(10 / LOOK_SECONDS)
+        clock.actions[ten_seconds] = lambda: commit(other)
+        await feed.wait()
+        assert len(reads) == pytest.approx(10, abs=2)

@@ -1,0 +1,179 @@
+"""Pages that are requested before the listing has given their keys."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from syncd.albert import AlbertConnectError, AlbertException
+from syncd.pull.read_ahead import ReadAhead
+from tests.helpers.harness import World, world
+from tests.helpers.virtual_clock import VirtualClock
+from tests.pull.helpers import Listing, counted, page, wire
+
+KEYS = ["k1", "k2", "k3", "k4", "k5"]
+
+
+class Requests:
+    """A server whose answers are given by hand: each request waits until `answer` names its key."""
+
+    def __init__(self) -> None:
+        self.sent: list[str | None] = []
+        self.given_up: list[str | None] = []
+        self._answers: dict[str | None, anyio.Event] = {}
+        self._errors: dict[str | None, AlbertException] = {}
+
+    async def __call__(self, key: str | None) -> bytes:
+        self.sent.append(key)
+        try:
+            await self._event(key).wait()
+        except anyio.get_cancelled_exc_class():
+            self.given_up.append(key)
+            raise
+        if key in self._errors:
+            raise self._errors.pop(key)
+        return f"page {key}".encode()
+
+    def answer(self, *keys: str | None) -> None:
+        for key in keys:
+            self._event(key).set()
+
+    def refuse(self, key: str | None) -> None:
+        self._errors[key] = AlbertConnectError("refused")
+        self._event(key).set()
+
+    def _event(self, key: str | None) -> anyio.Event:
+        return self._answers.setdefault(key, anyio.Event())
+
+
+@asynccontextmanager
+async def reading(pages: int = 3) -> AsyncIterator[tuple[ReadAhead, Requests]]:
+    requests = Requests()
+    async with anyio.create_task_group() as group:
+        yield ReadAhead(requests, VirtualClock(), keys=KEYS, pages=pages, group=group), requests
+        group.cancel_scope.cancel()
+
+
+async def test_pages_after_a_key_that_was_given_are_requested_with_its_page() -> None:
+    async with reading() as (ahead, requests):
+        requests.answer(None, *KEYS)
+        assert (await ahead.page(None)).body == b"page None"
+        assert requests.sent == [None]  # nobody knows yet whether the keys are those of the last pass
+        assert (await ahead.page("k1")).body == b"page k1"
+        await anyio.wait_all_tasks_blocked()
+        assert requests.sent == [None, "k1", "k2", "k3", "k4"]
+        assert (await ahead.page("k2")).body == b"page k2"
+        await anyio.wait_all_tasks_blocked()
+        assert requests.sent == [None, "k1", "k2", "k3", "k4", "k5"]  # and no page twice
+
+
+async def test_pages_are_used_in_the_order_in_which_they_were_requested() -> None:
+    async with reading() as (ahead, requests):
+        requests.answer(None, *KEYS)
+        asked = [(await ahead.page(key)).asked_at for key in (None, *KEYS)]
+        assert asked == sorted(asked)
+
+
+async def test_nothing_is_requested_ahead_unless_that_is_wanted() -> None:
+    async with reading(pages=0) as (ahead, requests):
+        requests.answer("k1")
+        await ahead.page("k1")
+        await anyio.wait_all_tasks_blocked()
+        assert requests.sent == ["k1"]
+
+
+async def test_page_is_not_used_unless_the_listing_gives_its_key() -> None:
+    async with reading() as (ahead, requests):
+        requests.answer("k1", "k2", "new")
+        await ahead.page("k1")
+        await anyio.wait_all_tasks_blocked()
+        assert (await ahead.page("new")).body == b"page new"
+        await anyio.wait_all_tasks_blocked()
+        assert requests.given_up == ["k3", "k4"]
+        requests.sent.clear()
+        assert (await ahead.page("k2")).body == b"page k2"  # it was requested before the page that comes before it
+        assert requests.sent[0] == "k2"
+
+
+async def test_failure_of_an_early_request_is_no_failure_of_its_page() -> None:
+    async with reading() as (ahead, requests):
+        requests.answer("k1", "k3")
+        requests.refuse("k2")
+        await ahead.page("k1")
+        assert (await ahead.page("k2")).body == b"page k2"
+        assert requests.sent == ["k1", "k2", "k3", "k4", "k5", "k2"]
+        await ahead.page("k3")
+        await anyio.wait_all_tasks_blocked()
+        assert requests.sent[6:] == ["k3"]  # from now on one page after the other
+
+
+async def test_page_that_is_requested_again_takes_no_others_with_it() -> None:
+    async with reading() as (ahead, requests):
+        requests.refuse("k1")
+        with pytest.raises(AlbertConnectError):
+            await ahead.page("k1")
+        requests.sent.clear()
+        await ahead.page("k1")
+        await anyio.wait_all_tasks_blocked()
+        assert requests.sent == ["k1"]
+        assert set(requests.given_up) <= {"k2", "k3", "k4"}
+
+
+def chain(count: int, **changed: Any) -> dict[str | None, Any]:
+    """Make a listing of a session a page; `changed` has other fields of sessions."""
+    keys = [None, *(f"k{number}" for number in range(1, count)), None]
+    ids = [f"SES{place}" for place in range(count)]
+    return {keys[place]: page(wire(id, **changed.get(id, {})), key=keys[place + 1]) for place, id in enumerate(ids)}
+
+
+async def second_pass(w: World, listing: Listing, **settings: Any) -> list[str | None]:
+    """Return the page keys that a second pass requests."""
+    listing.asked.clear()
+    w.clock.forward(300)
+    assert (await w.one_pass(**settings)).state == "complete"
+    return listing.asked
+
+
+@pytest.mark.both_databases
+async def test_pass_that_reads_ahead_sees_what_the_chain_sees(folder: Path) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, chain(12))
+        await w.one_pass(read_ahead=4)
+        asked = await second_pass(w, listing, read_ahead=4)
+        assert sorted(asked, key=str) == sorted(chain(12), key=str)  # no page twice
+        assert (await counted(w))["unchanged"] == 12
+        listing.pages = chain(12, SES7={"name": "renamed"})
+        await second_pass(w, listing, read_ahead=4)
+        row = await counted(w)
+        assert (row["seen"], row["updated"], row["unchanged"]) == (12, 1, 11)
+        assert (await w.live())["SES7"] == "renamed"
+
+
+@pytest.mark.both_databases
+async def test_pass_whose_early_pages_are_refused_completes_by_the_chain(folder: Path) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, chain(8))
+        await w.one_pass()
+        given = iter([400])
+        listing.pages = chain(8) | {"k3": lambda: next(given, chain(8)["k3"])}
+        asked = await second_pass(w, listing, read_ahead=4)
+        assert asked.count("k3") == 2
+        assert (await counted(w))["seen"] == 8
+
+
+@pytest.mark.both_databases
+async def test_pages_of_the_last_pass_that_are_no_longer_part_of_the_listing_are_not_mirrored(folder: Path) -> None:
+    async with world(folder) as w:
+        listing = Listing(w, chain(8))
+        await w.one_pass()
+        listing.pages = chain(8) | {"k2": page(wire("SES2"), wire("SES3b"), key="k5")}
+        listing.gone = {"SES3", "SES4"}
+        await second_pass(w, listing, read_ahead=4)
+        row = await counted(w)
+        assert (row["seen"], row["inserted"], row["deleted"]) == (7, 1, 2)
+        assert not {"SES3", "SES4"} & set(await w.live())
