@@ -6,10 +6,12 @@ import signal
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
 from tests.helpers import fork_server
 from tests.helpers.programs import environment
+from tests.processes.helpers import eventually
 
 ROWS = b"source_session_id,name\ncrm-1,N\xc3\xa4me\n"
 
@@ -18,16 +20,13 @@ ROWS = b"source_session_id,name\ncrm-1,N\xc3\xa4me\n"
 async def test_command_reads_writes_and_ends_as_in_an_interpreter_of_its_own(tmp_path: Path) -> None:
     env = environment(tmp_path)
     (tmp_path / "wrong.csv").write_text("a,b\n")
-    for words in (
-        ["enqueue", "import", "-"],
-        ["enqueue", "import", "wrong.csv"],
-        ["operations", "show", "1", "--json"],
-    ):
+    for line in ("enqueue import -", "enqueue import wrong.csv", "operations show 1 --json"):
+        words = line.split()
         command = [sys.executable, "-m", "syncd", *words]
-        started = subprocess.run(command, env=env, cwd=tmp_path, input=ROWS, capture_output=True, check=False)
+        started = await anyio.run_process(command, env=env, cwd=tmp_path, input=ROWS, check=False)
         if words[-1] == "-":
             (tmp_path / "syncd.db").unlink()
-        forked = await fork_server.run(words.split(), environment=env, folder=tmp_path, given=ROWS)
+        forked = await fork_server.run(words, environment=env, folder=tmp_path, given=ROWS)
         assert (forked.returncode, forked.stderr) == (started.returncode, started.stderr)
         assert len(forked.stdout) == len(started.stdout)  # times differ
 
@@ -36,12 +35,13 @@ async def test_command_reads_writes_and_ends_as_in_an_interpreter_of_its_own(tmp
 async def test_process_that_goes_on_receives_signals(tmp_path: Path) -> None:
     out, err = tmp_path / "out", tmp_path / "err"
     words = ["sandbox", "--port", "0", "--sessions", "1"]
-    for number in (signal.SIGKILL, signal.SIGTERM):
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 0)):
         process = await fork_server.start(words, environment=environment(tmp_path), folder=tmp_path, out=out, err=err)
+        await eventually(out.read_text)
         assert process.returncode is None
         assert Path(f"/proc/{process.pid}/cwd").readlink() == tmp_path
         process.send_signal(number)
-        assert await process.wait() == -number
+        assert await process.wait() == code
         await process.aclose()
 
 
