@@ -36,8 +36,8 @@ def row(figure: Mapping[str, Any]) -> tuple[str, ...]:
     value = f"{number(figure['value'])} {figure['unit']}"
     floor = "" if figure["floor"] is None else f"{number(figure['floor'])} {figure['unit']}"
     spread = f"{number(figure['low'])} to {number(figure['high'])}" if figure["rounds"] > 1 else ""
-    rejected = "" if figure["ratio"] is None else number(figure["ratio"])
-    ratio = f"{rejected} ({spread})".strip() if spread else rejected
+    measured = "" if figure["ratio"] is None else number(figure["ratio"])
+    ratio = f"{measured} ({spread})".strip() if spread else measured
     target = f"{figure['sense']} {number(figure['target'])}" if figure["sense"] != "=" else number(figure["target"])
     return figure["title"], value, floor, ratio, target, "yes" if figure["met"] else "**no**"
 

@@ -38,7 +38,7 @@ class Figure:
     rounds: int = 1
 
     @property
-    def rejected(self) -> float:
+    def measured(self) -> float:
         """What the target is about."""
         return self.value if self.ratio is None else self.ratio
 
@@ -46,10 +46,10 @@ class Figure:
     def met(self) -> bool:
         """Whether the target is met."""
         if self.sense == "≤":
-            return self.rejected <= self.target
+            return self.measured <= self.target
         if self.sense == "≥":
-            return self.rejected >= self.target
-        return self.rejected == self.target
+            return self.measured >= self.target
+        return self.measured == self.target
 
 
 def against(

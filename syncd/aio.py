@@ -54,7 +54,7 @@ async def gather(work: Callable[[T], Awaitable[R]], items: Iterable[T], *, at_on
 
 
 class AutoResetEvent:
-    """A bell: it can be rung any number of times, and each who waits hears it once.
+    """An event that is reset when a task has waited for it. It can be set any number of times before that.
 
     If it is set while no task waits, the next task to wait returns immediately.
     """
@@ -69,7 +69,7 @@ class AutoResetEvent:
     async def wait(
         self, seconds: float | None = None, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     ) -> None:
-        """Wait for the bell, at most so long; `sleep` is the clock's."""
+        """Wait until it is set, for at most some seconds; `sleep` is that of the clock."""
         event = self._event
         if seconds is None:
             await event.wait()
@@ -78,7 +78,7 @@ class AutoResetEvent:
                 group.start_soon(_alarm, sleep, seconds, group.cancel_scope)
                 await event.wait()
                 group.cancel_scope.cancel()
-        # another who waits may have hung up a new one, and it may have rung
+        # another task that waits may have reset it already, and it may have been set since
         if event.is_set() and self._event is event:
             self._event = anyio.Event()
 

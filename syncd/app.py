@@ -29,7 +29,7 @@ from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.settings import read_secret
 from syncd.status.reachability import Reachability
-from syncd.status.watchdog import BeatingClock, Watchdog
+from syncd.status.watchdog import HeartbeatClock, Watchdog
 from syncd.tenant import named_identity
 from syncd.tenant_guard import TenantGuard
 from syncd.witness import Witness
@@ -309,7 +309,7 @@ def connect_flows(
         if on_page is not None:
             on_page(counts)
 
-    pull_clock = BeatingClock(clock, watchdog, "passes")
+    pull_clock = HeartbeatClock(clock, watchdog, "passes")
     pull = Pull(
         database=database,
         lookups=replace(lookups, clock=pull_clock),
@@ -321,11 +321,11 @@ def connect_flows(
     folders = MirrorFolders(
         database=database,
         albert=ChatFolderCollection(session=session),
-        clock=BeatingClock(clock, watchdog, "passes"),
+        clock=HeartbeatClock(clock, watchdog, "passes"),
         log=log,
         settings=folder_settings(settings),
     )
-    reconcile_clock = BeatingClock(clock, watchdog, "reconcile")
+    reconcile_clock = HeartbeatClock(clock, watchdog, "reconcile")
     reconcile = Reconcile(
         database=database,
         lookups=replace(lookups, clock=reconcile_clock),

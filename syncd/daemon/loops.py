@@ -23,7 +23,7 @@ from syncd.aio import AutoResetEvent, task_group
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError, TenantMismatchError
 from syncd.mirror.db.change_feed import POLL_SECONDS_LISTENING
 from syncd.rules.retry import PASS_AGAIN, Backoff, pass_pause
-from syncd.status.watchdog import BeatingClock
+from syncd.status.watchdog import HeartbeatClock
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -215,7 +215,7 @@ class Daemon:
 
         Raises `DatabaseReplacedError` if the file is not the one that was opened.
         """
-        clock = BeatingClock(self.flows.clock, self.flows.watchdog, "watch")
+        clock = HeartbeatClock(self.flows.clock, self.flows.watchdog, "watch")
         feed = self.flows.database.backend.change_feed(self.flows.database, clock)
         try:
             while True:

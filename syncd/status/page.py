@@ -106,8 +106,8 @@ def _body(overview: Mapping[str, Any]) -> str:
             f'<section class="wide"><h2>Sessions</h2><dl class="facts">{_facts(facts)}</dl></section>',
             _plot("Duration of the last passes", plots.durations(ended)),
             _plot("What they changed", plots.changes(ended)),
-            _plot("Queue", plots.states(overview["operations"], enums.OPERATIONS)),
-            _plot("Source ids", plots.states(overview["sources"], enums.SOURCES)),
+            _plot("Queue (logarithmic scale)", plots.states(overview["operations"], enums.OPERATIONS)),
+            _plot("Source ids (logarithmic scale)", plots.states(overview["sources"], enums.SOURCES)),
             f'<section class="wide"><h2>Last passes</h2>{_table(overview["passes"][:LAST_SHOWN])}</section>',
         )
     )

@@ -27,7 +27,7 @@ def durations(passes: Sequence[Mapping[str, Any]]) -> str:
     bars = [[(row["state"], value)] for row, value in zip(shown, values, strict=True)]
     titles = [f"pass {row['id']}: {seconds(value)}, {row['state']}" for row, value in zip(shown, values, strict=True)]
     names = [name for name in ENDED if any(row["state"] == name for row in shown)]
-    return _bars(bars, titles, "longest", seconds) + _legend(names)
+    return _bars(bars, titles, "longest", seconds, power=0.5) + _legend(names)
 
 
 def changes(passes: Sequence[Mapping[str, Any]]) -> str:
@@ -64,7 +64,7 @@ def _bars(
     *,
     power: float = 1.0,
 ) -> str:
-    """Draw stacked bars; a power below 1 keeps small ones visible beside a first pass that inserted everything."""
+    """Draw stacked bars; a power below 1 keeps small ones visible beside one that is much higher."""
     if not bars:
         return "<p>No pass has ended yet.</p>"
     highest = max(sum(value for _, value in parts) for parts in bars)

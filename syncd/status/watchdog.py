@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Watchdog:
-    """The loops and the moments by which each must be heard of again.
+    """The loops and the moments by which each must send a heartbeat.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Watchdog:
 
 
 @dataclass(frozen=True)
-class BeatingClock:
+class HeartbeatClock:
     """A clock for one loop: who sleeps by it or looks at it is alive."""
 
     clock: Clock

@@ -34,7 +34,7 @@ class Total:
     failures: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, other: Total) -> None:
-        """Count those of another tally too."""
+        """Add the counts of another one."""
         self.ran, self.commits = self.ran + other.ran, self.commits + other.commits
         self.requests, self.cpu = self.requests + other.requests, self.cpu + other.cpu
         self.failures += other.failures

@@ -127,4 +127,12 @@ MUTANTS = (
         "tests/rules/test_identity.py::test_only_a_known_part_can_differ",
         "a tenant id in another case is another tenant",
     ),
+    Mutant(
+        "a-commit-within-a-tick-is-missed",
+        "syncd/mirror/db/change_feed.py",
+        "self._state = state if time.time_ns() - state[1] > TICK_NS else None",
+        "self._state = state",
+        "tests/mirror/db/test_change_feed.py::test_commit_that_leaves_size_and_time_of_the_log_as_they_were_is_noticed",
+        "a commit at the same time and place of the write-ahead log is not noticed",
+    ),
 )

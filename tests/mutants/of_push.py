@@ -246,4 +246,22 @@ MUTANTS = (
         "tests/rules/test_retry.py::test_retry_after_is_waited_unless_it_is_invalid",
         "a Retry-After of a century is waited for",
     ),
+    Mutant(
+        "lagging-session-deleted-by-a-gateway",
+        "syncd/push/kinds.py",
+        "        if await _is_recent(attempt, target.session_id):\n"
+        "            return _lagging(attempt, target.session_id)\n"
+        "        return Succeeded(",
+        "        return Succeeded(",
+        "tests/push/test_gateways.py::test_delete_of_a_session_that_look_ups_do_not_show_yet_waits_behind_a_gateway",
+        "a delete succeeds by a gateway's 404 while look-ups do not show the session yet",
+    ),
+    Mutant(
+        "other-sessions-taken-for-an-outage",
+        "syncd/push/answers.py",
+        "return Retry(RetryReason.OTHER_SESSION, text)",
+        "return Retry(RetryReason.NO_ANSWER, text)",
+        "tests/push/test_other_source_ids.py::test_deletes_by_source_ids_that_lead_to_other_sessions_end_as_dead",
+        "operations whose source ids lead to other sessions never end",
+    ),
 )

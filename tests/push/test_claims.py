@@ -250,7 +250,7 @@ async def test_bell_loses_no_ring_however_many_wait() -> None:
         await event.wait()
         received.append(name)
         if name == "a":
-            event.set()  # after one who waits has hung up a new bell, and before the other has gone on
+            event.set()  # after a task that waits has reset the event, and before the other has gone on
 
     with anyio.fail_after(5):
         async with anyio.create_task_group() as group:

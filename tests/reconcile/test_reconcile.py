@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from aiohttp import web
 
 from syncd.mirror.store import sources
 from syncd.sandbox import Habits
@@ -195,3 +196,24 @@ async def test_where_nobody_answers_a_round_asks_for_a_few_and_the_next_one_begi
         assert await reconcile.run() == 3
         states = [(await source(w, f"s-{number}"))["state"] for number in range(8)]
         assert states == ["unresolved"] * 3 + ["missing"] * 5
+
+
+async def test_look_up_of_a_deleted_session_leaves_its_restoring_to_a_listing(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        w.sandbox.script("DELETE", SESSIONS, lambda _: web.Response(status=204))
+        w.clock.forward(1)
+        source_id = w.sandbox.live()["SES1"]["sourceSessionId"]
+        (one,) = await w.enqueue({"kind": "delete", "session_id": "SES1"})
+        await w.push().drain()
+        w.clock.forward(3600)
+        await insert(w, source_id)
+        w.sandbox.requests.clear()
+        await w.reconcile().run()
+        assert [path for path in w.asked("GET") if "/source/" in path] != []
+        assert "SES1" not in await w.live()
+        assert (await w.one_pass()).state == "complete"
+        (event,) = w.named("operation.contradicted")
+        assert (event["operation_id"], event["session_id"]) == (one, "SES1")
+        await w.push().drain()
+        assert "SES1" not in w.there()

@@ -13,7 +13,7 @@ from syncd.albert import AlbertConnectError, AlbertTimeoutError
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.status.metrics import outcome
 from syncd.status.wal_monitor import WalWatch
-from syncd.status.watchdog import BeatingClock, Watchdog
+from syncd.status.watchdog import HeartbeatClock, Watchdog
 from tests.helpers.harness import world
 from tests.helpers.logs import capturing_logger
 from tests.helpers.virtual_clock import VirtualClock
@@ -61,7 +61,7 @@ async def test_sleeping_by_the_beating_clock_is_alive() -> None:
     clock = VirtualClock()
     watchdog = Watchdog(clock, 10)
     async with anyio.create_task_group() as group:
-        group.start_soon(BeatingClock(clock, watchdog, "passes").sleep, 300)
+        group.start_soon(HeartbeatClock(clock, watchdog, "passes").sleep, 300)
         await anyio.wait_all_tasks_blocked()
         clock.at = clock.at.replace(minute=4, second=59)
         assert watchdog.stalled() == []
