@@ -161,8 +161,8 @@ MUTANTS = (
     Mutant(
         "403-uses-no-attempt",
         "syncd/push/outcomes.py",
-        "{RetryReason.NO_ANSWER, RetryReason.FORBIDDEN, RetryReason.UNCHANGED}",
-        "{RetryReason.NO_ANSWER, RetryReason.UNCHANGED}",
+        "            RetryReason.FORBIDDEN,\n            RetryReason.UNCHANGED,\n",
+        "            RetryReason.UNCHANGED,\n",
         "tests/push/test_refusals.py::test_403_is_retried_with_backoff_and_dead_when_attempts_are_used_up",
         "a 403 is repeated forever",
     ),
