@@ -223,6 +223,32 @@ MUTANTS = (
         "a restart does not begin the settle time again",
     ),
     Mutant(
+        "settle-time-of-another-machine",
+        "syncd/push/evidence.py",
+        "if operation.settle_machine != self.machine or operation.settle_for is None:",
+        "if operation.settle_for is None:",
+        "tests/push/test_settle_time.py::test_settle_time_begins_again_with_each_process_on_another_machine",
+        "a settle time that another machine measured is continued",
+    ),
+    Mutant(
+        "settle-time-not-stored",
+        "syncd/push/evidence.py",
+        "return operation.settle_us if operation.settle_for == operation.unknown_since else None",
+        "return None",
+        "tests/push/test_settle_time.py::"
+        "test_next_processes_on_the_machine_continue_the_settle_time_and_send_the_create_again",
+        "each process begins the settle time again, so that it never ends under `syncd once`",
+    ),
+    Mutant(
+        "settle-time-of-an-earlier-attempt",
+        "syncd/push/evidence.py",
+        "return operation.settle_us if operation.settle_for == operation.unknown_since else None",
+        "return operation.settle_us",
+        "tests/push/test_settle_time.py::"
+        "test_settle_time_of_a_create_that_an_older_release_made_unknown_again_begins_again",
+        "the settle time of an earlier attempt is continued",
+    ),
+    Mutant(
         "target-not-stored",
         "syncd/push/kinds.py",
         "    if isinstance(target, Holder):\n        await attempt.keep_target(target.session_id)\n",
