@@ -211,6 +211,7 @@ class Push:
     async def _run(self, attempt: Attempt) -> None:
         try:
             await self._runner.run(attempt)
+            await self._runner.refund()
         finally:
             number = attempt.operation.id
             if self._in_flight.get(number) is attempt:  # after a lost lease this process may have claimed it again

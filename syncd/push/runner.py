@@ -12,6 +12,7 @@ import anyio
 from syncd.albert import AlbertException, InvalidIdError
 from syncd.errors import DatabaseUnusableError
 from syncd.logs import log_link, safe_text
+from syncd.mirror.store import refunds
 from syncd.mirror.store.operation import LeaseLostError, Operation
 from syncd.push import record
 from syncd.push.answers import outcome_of
@@ -122,6 +123,25 @@ class Runner:
             applied = attempt.sent or isinstance(outcome, Succeeded | Unknown)
             sent = applied and not SPECS[OperationKind(operation.kind)].repeatable
             await self._record_broken(operation, error, log, sent=sent)
+
+    async def refund(self) -> None:
+        """Give operations back the attempts that they used before an outage was recognized.
+
+        An operation that is claimed at the moment is left for later: the end of its attempt overwrites the number.
+
+        Raises
+        ------
+        DatabaseUnusableError
+            The database is corrupt, or was replaced.
+        """
+        attempts = self.brake.take_refunds()
+        if not attempts:
+            return
+        claimed = set(attempts)
+        try:
+            claimed = await self.database.write(lambda c: refunds.refund(c, attempts))
+        finally:
+            self.brake.add_refunds({number: attempts[number] for number in claimed})
 
     async def _perform(self, attempt: Attempt) -> Outcome:
         async with self._room:

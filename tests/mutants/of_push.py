@@ -159,6 +159,14 @@ MUTANTS = (
         "403 for every operation uses their attempts while passes get answers",
     ),
     Mutant(
+        "403-charges-kept",
+        "syncd/push/outage.py",
+        "            if forbidden:\n                self._refund_all()\n",
+        "",
+        "tests/push/test_refusals.py::test_403_for_all_operations_uses_no_attempts_in_processes_that_end_at_once",
+        "the first 403s of an outage use attempts in each `syncd once`",
+    ),
+    Mutant(
         "403-uses-no-attempt",
         "syncd/push/outcomes.py",
         "{RetryReason.NO_ANSWER, RetryReason.FORBIDDEN, RetryReason.UNCHANGED}",
