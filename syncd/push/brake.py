@@ -6,6 +6,7 @@ many operations may run, and how long the queue rests.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -96,6 +97,14 @@ class Brake:
         if proves_available(outcome) and self._outage.end():
             self.log.info("queue.resumed")
 
+    def take_refunds(self) -> dict[int, int]:
+        """Return the attempts of earlier failures that an outage used, by operation; see `Outage.take_refunds`."""
+        return self._outage.take_refunds()
+
+    def add_refunds(self, refunds: Mapping[int, int]) -> None:
+        """Keep attempts to refund later, because their operations are claimed now."""
+        self._outage.add_refunds(refunds)
+
     def _note_refusal(self, outcome: CredentialsRejected) -> None:
         if self.refused is None:
             self.log.error("queue.paused", error=outcome.error, hint="fix the credentials, then run: syncd doctor")
@@ -104,8 +113,9 @@ class Brake:
 
     def _note_failure(self, operation: Operation, outcome: Retry | Unknown) -> Retry | Unknown:
         was_down, now = self._outage.down, self.clock.monotonic()
+        running = operation.state == OperationState.RUNNING  # a look-up uses no attempt
         verdict = self._outage.note_failure(
-            operation.id, now, uses_attempt=isinstance(outcome, Unknown) or outcome.uses_attempt,
+            operation.id, now, uses_attempt=running and (isinstance(outcome, Unknown) or outcome.uses_attempt),
             forbidden=isinstance(outcome, Retry) and outcome.reason is RetryReason.FORBIDDEN,
             retry_after=outcome.retry_after,
         )  # fmt: skip
@@ -118,7 +128,6 @@ class Brake:
         if not verdict.is_outage:
             return outcome
         if isinstance(outcome, Unknown):
-            running = operation.state == OperationState.RUNNING
             return replace(outcome, refunds=verdict.refunds + running)
         # a growing wait of its own would outlast the outage
         rest = outcome.retry_after or self._outage.pauses.left(now)

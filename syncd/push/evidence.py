@@ -1,15 +1,19 @@
-"""What this process knows about the age of things by its own monotonic clock. `targets` and `runner` use it.
+"""What is known about the age of things by the machine's monotonic clock. `targets` and `runner` use it.
 
 Look-ups lag by up to the settle time. Two decisions depend on it: whether a session that the mirror knows and Albert
 does not show is gone, and whether an unknown create may be sent again. Wall clocks step, and those of replicas differ,
-so a wall-clock time alone never ends the settle time. After a restart it begins again.
+so a wall-clock time alone never ends the settle time.
+
+For a session that seems gone the settle time begins again with each process. For an unknown create the next process
+continues it, if it runs on the same machine and the machine has not been restarted: `syncd once` lives for seconds. The
+monotonic clock does not count a suspended machine, which makes the settle time longer.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from syncd.clock import Clock
@@ -19,6 +23,8 @@ SKEW = 60.0
 """Seconds by which the clocks of replicas may differ."""
 MOST_ENTRIES = 10_000
 """Facts remembered at most; for a forgotten one the settle time begins again."""
+MICROSECONDS = 1_000_000
+"""Microseconds of a second. Clocks are stored in whole ones: sums and differences of them are exact."""
 
 
 @dataclass
@@ -72,26 +78,70 @@ class Recency:
         return min(self.clock.now(), without_steps) - observed_at >= timedelta(seconds=self.settle + SKEW)
 
 
+@dataclass(frozen=True, slots=True)
+class SettleTime:
+    """The settle time of an unknown operation, in microseconds of the monotonic clock of a machine."""
+
+    machine: str
+    began: int
+    now: int
+
+    @property
+    def elapsed(self) -> float:
+        """Return the seconds since it began."""
+        return (self.now - self.began) / MICROSECONDS
+
+    def columns(self, unknown_since: datetime | None) -> dict[str, Any]:
+        """Return what is stored with the operation, for the next process on the machine."""
+        return {"settle_machine": self.machine, "settle_us": self.began, "settle_for": unknown_since}
+
+
 @dataclass
 class Settling:
-    """Measures how long this process has known that an operation is unknown."""
+    """Measures how long operations have been unknown: processes on one machine continue what is stored with them.
+
+    Replicas on different machines replace what the others stored. Therefore each one also remembers when it first
+    knew that an operation is unknown.
+
+    Parameters
+    ----------
+    machine : str
+        Names the machine whose monotonic clock `clock` reads: see `clock.machine_boot`.
+    """
 
     clock: Clock
-    _since: dict[int, tuple[datetime | None, float]] = field(default_factory=dict, init=False)
+    machine: str
+    _since: dict[int, tuple[datetime | None, int]] = field(default_factory=dict, init=False)
 
-    def begin(self, operation_id: int, unknown_since: datetime) -> None:
-        """Note that an operation became unknown now."""
-        self._since[operation_id] = unknown_since, self.clock.monotonic()
+    def begin(self) -> SettleTime:
+        """Return a settle time that begins now."""
+        now = self._now()
+        return SettleTime(self.machine, now, now)
 
-    def elapsed(self, operation: Operation) -> float:
-        """Return the seconds for which this process has known that an operation is unknown."""
-        now = self.clock.monotonic()
-        unknown_since, seen = self._since.get(operation.id, (None, now))
-        if unknown_since != operation.unknown_since:
-            seen = now
-        self._since[operation.id] = operation.unknown_since, seen
-        return now - seen
+    def current(self, operation: Operation) -> SettleTime:
+        """Return the settle time of an unknown operation; it begins now if this machine has not measured it."""
+        now = self._now()
+        stored = self._stored(operation)
+        if stored is None or stored > now:
+            unknown_since, stored = self._since.get(operation.id, (None, now))
+            if unknown_since != operation.unknown_since:
+                stored = now
+        self._since[operation.id] = operation.unknown_since, stored
+        return SettleTime(self.machine, stored, now)
+
+    def remember(self, operation_id: int, unknown_since: datetime, began: SettleTime) -> None:
+        """Note that an operation was recorded as unknown."""
+        self._since[operation_id] = unknown_since, began.began
 
     def forget(self, operation_id: int) -> None:
         """Forget an operation that is not unknown any more."""
         self._since.pop(operation_id, None)
+
+    def _stored(self, operation: Operation) -> int | None:
+        """Return when the settle time began, if this machine stored it for the present `unknown_since`."""
+        if operation.settle_machine != self.machine or operation.settle_for is None:
+            return None
+        return operation.settle_us if operation.settle_for == operation.unknown_since else None
+
+    def _now(self) -> int:
+        return round(self.clock.monotonic() * MICROSECONDS)

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from syncd.aio import AutoResetEvent, task_group
+from syncd.clock import machine_boot
 from syncd.mirror.store import operations
 from syncd.mirror.store.operation import Operation, OperationId
 from syncd.push.attempt import Attempt
@@ -68,6 +69,8 @@ class Push:
         Draws a number from 0 to 1 for each wait.
     owner : str
         The name of this process in its claims.
+    machine : str
+        Names the machine whose monotonic clock `clock` reads: see `clock.machine_boot`.
     """
 
     database: Database
@@ -78,6 +81,7 @@ class Push:
     wake_up: AutoResetEvent = field(default_factory=AutoResetEvent)
     jitter: Callable[[], float] = field(default=random.random)
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    machine: str = field(default_factory=machine_boot)
     _in_flight: dict[OperationId, Attempt] = field(default_factory=dict, init=False)
     _claimed_at: datetime = field(default=NEVER, init=False)
     _turn: int = field(default=0, init=False)
@@ -94,8 +98,8 @@ class Push:
         )  # fmt: skip
         self._runner = Runner(
             database=self.database, clock=self.clock, log=self.log, retry_policy=policy,
-            concurrency=self.settings.concurrency, jitter=self.jitter, brake=self._brake, may_send=self._may_send,
-            on_room=self._wake,
+            concurrency=self.settings.concurrency, jitter=self.jitter, brake=self._brake, machine=self.machine,
+            may_send=self._may_send, on_room=self._wake,
         )  # fmt: skip
 
     @property
@@ -207,6 +211,7 @@ class Push:
     async def _run(self, attempt: Attempt) -> None:
         try:
             await self._runner.run(attempt)
+            await self._runner.refund()
         finally:
             number = attempt.operation.id
             if self._in_flight.get(number) is attempt:  # after a lost lease this process may have claimed it again

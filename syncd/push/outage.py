@@ -3,11 +3,15 @@
 When several operations fail in a row and none succeeds in between, the operations are not the reason: the queue runs
 them one at a time, with growing pauses. If nothing else gets answers from Albert either, or if every answer is a 403,
 their attempts do not count. The first answer that shows that Albert works restores full speed. Operations that fail
-while Albert answers others, and an operation that fails alone, use up their attempts.
+while Albert answers others, and fewer operations than an outage takes, use up their attempts.
+
+The first failures are charged before the outage is recognized. An operation that fails again gets them back. The
+attempts that a 403 used are refunded to all when the outage is recognized, because `syncd once` ends before that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -53,6 +57,14 @@ class Pauses:
         return max(self.until - now, 0.0) if self.count else 0.0
 
 
+@dataclass(slots=True)
+class Charges:
+    """The attempts that an operation used since the last success: those that a 403 used, and others."""
+
+    forbidden: int = 0
+    others: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether a failure is Albert's and not the operation's, and how many earlier attempts were Albert's too."""
@@ -66,8 +78,10 @@ class Outage:
     """What the last failures say about Albert."""
 
     pauses: Pauses
-    _charged: dict[int, int] = field(default_factory=dict)
+    _charged: dict[int, Charges] = field(default_factory=dict)
     """The operations that failed since the last success, with the attempts that they used meanwhile."""
+    _refunds: dict[int, int] = field(default_factory=dict)
+    """Attempts that a 403 used before the outage was recognized, by operation, until they are refunded."""
     _answered_at: float = -SILENCE
 
     @property
@@ -88,14 +102,36 @@ class Outage:
         forbidden : bool
             The answer was a 403. Answers to passes say nothing about the right to change Albert.
         """
-        charged = self._charged.setdefault(operation_id, 0)
+        charges = self._charged.setdefault(operation_id, Charges())
         if self.down:
             self.pauses.grow(now, retry_after=retry_after)
         if self.down and (forbidden or now - self._answered_at >= SILENCE):
-            self._charged[operation_id] = 0
-            return Verdict(is_outage=True, refunds=charged)
-        self._charged[operation_id] = charged + uses_attempt
+            refunds = charges.forbidden + charges.others + self._refunds.pop(operation_id, 0)
+            self._charged[operation_id] = Charges()
+            if forbidden:
+                self._refund_all()
+            return Verdict(is_outage=True, refunds=refunds)
+        if forbidden:
+            charges.forbidden += uses_attempt
+        else:
+            charges.others += uses_attempt
         return Verdict(is_outage=False)
+
+    def take_refunds(self) -> dict[int, int]:
+        """Return the attempts to refund, by operation; they are not returned again unless `add_refunds` adds them."""
+        refunds, self._refunds = self._refunds, {}
+        return refunds
+
+    def add_refunds(self, refunds: Mapping[int, int]) -> None:
+        """Keep attempts to refund later."""
+        for operation_id, attempts in refunds.items():
+            self._refunds[operation_id] = self._refunds.get(operation_id, 0) + attempts
+
+    def _refund_all(self) -> None:
+        """Refund what a 403 used: every operation that failed since the last success was in the outage."""
+        self.add_refunds({number: charges.forbidden for number, charges in self._charged.items() if charges.forbidden})
+        for charges in self._charged.values():
+            charges.forbidden = 0
 
     def note_response(self, now: float) -> None:
         """Note that Albert answered something else: further failures have other reasons."""

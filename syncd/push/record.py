@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection
     from syncd.mirror.store.operation import Operation
     from syncd.mirror.store.sources import Link
+    from syncd.push.evidence import SettleTime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +56,8 @@ class Completion:
     ----------
     jitter : float
         From 0 to 1, for the jitter of a wait.
-    elapsed : float
-        Seconds for which this process has known that the operation is unknown; see `evidence.Settling`.
+    settle_time : SettleTime | None
+        The settle time of an operation that was unknown, or that the outcome makes unknown.
     """
 
     operation: Operation
@@ -64,7 +65,7 @@ class Completion:
     now: datetime
     retry_policy: RetryPolicy
     jitter: float
-    elapsed: float = 0.0
+    settle_time: SettleTime | None = None
 
     def wait(self, seconds: float) -> Wait:
         """Return a wait of some seconds from now."""
@@ -79,7 +80,20 @@ class Completion:
     @property
     def plan(self) -> LookupPlan:
         """Return the look-ups that follow one that found nothing."""
-        return after_lookup(self.operation.lookups, elapsed=self.elapsed, settle=self.retry_policy.settle)
+        elapsed = 0.0 if self.settle_time is None else self.settle_time.elapsed
+        return after_lookup(self.operation.lookups, elapsed=elapsed, settle=self.retry_policy.settle)
+
+    @property
+    def still_unknown(self) -> dict[str, Any]:
+        """Return the columns of the settle time for an operation that was unknown and stays so."""
+        if self.settle_time is None or self.unfinished is OperationState.PENDING:
+            return {}
+        return self.settle_time.columns(self.operation.unknown_since)
+
+    @property
+    def unknown_now(self) -> dict[str, Any]:
+        """Return the columns of the settle time for an operation that becomes unknown."""
+        return {"settle_for": None} if self.settle_time is None else self.settle_time.columns(self.now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +209,7 @@ def write_broken(
     wait = Wait(now, now + timedelta(seconds=retry_policy.backoff.wait(attempts, jitter=1.0)))
     values: dict[str, Any] = {"attempts": attempts, "last_error": error}
     if sent and not looked_up:
-        values |= {"unknown_since": now, "lookups": 0}
+        values |= {"unknown_since": now, "settle_for": None, "lookups": 0}
     unknown = sent or looked_up
     state = OperationState.UNKNOWN if unknown else OperationState.PENDING
     operations.release(connection, operation, state, wait=wait, **values)
@@ -232,6 +246,7 @@ def _retry(connection: Connection, completion: Completion, outcome: Retry) -> No
     operations.release(
         connection, operation, completion.unfinished, wait=completion.wait(wait),
         attempts=max(operation.attempts - refunds, 0), last_error=outcome.error, last_status=outcome.status,
+        **completion.still_unknown,
     )  # fmt: skip
 
 
@@ -240,7 +255,7 @@ def _credentials_rejected(connection: Connection, completion: Completion, outcom
     operations.release(
         connection, operation, completion.unfinished, wait=completion.wait(0),
         attempts=operation.attempts - (operation.state == OperationState.RUNNING),
-        last_error=outcome.error, last_status=outcome.status,
+        last_error=outcome.error, last_status=outcome.status, **completion.still_unknown,
     )  # fmt: skip
 
 
@@ -252,7 +267,7 @@ def _unknown(connection: Connection, completion: Completion, outcome: Unknown) -
     operations.release(
         connection, operation, OperationState.UNKNOWN, wait=completion.wait(wait),
         attempts=max(operation.attempts - outcome.refunds, 0), unknown_since=completion.now, lookups=0,
-        last_error=outcome.error, last_status=outcome.status, **result,
+        last_error=outcome.error, last_status=outcome.status, **result, **completion.unknown_now,
     )  # fmt: skip
     return links
 
@@ -266,14 +281,14 @@ def _not_found(connection: Connection, completion: Completion, outcome: NotFound
     if plan.wait is not None:
         operations.release(
             connection, operation, OperationState.UNKNOWN, wait=completion.wait(plan.wait),
-            lookups=plan.lookups, last_status=outcome.status,
+            lookups=plan.lookups, last_status=outcome.status, **completion.still_unknown,
         )  # fmt: skip
         return outcome
     created = operation.target_session_id
     if created is None:
         operations.release(
             connection, operation, OperationState.PENDING, wait=completion.wait(0),
-            lookups=0, unknown_since=None, last_status=outcome.status,
+            lookups=0, unknown_since=None, settle_for=None, last_status=outcome.status,
         )  # fmt: skip
         return outcome
     source_id = sessions.source_of(connection, created)

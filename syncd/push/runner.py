@@ -12,11 +12,12 @@ import anyio
 from syncd.albert import AlbertException, InvalidIdError
 from syncd.errors import DatabaseUnusableError
 from syncd.logs import log_link, safe_text
+from syncd.mirror.store import refunds
 from syncd.mirror.store.operation import LeaseLostError, Operation
 from syncd.push import record
 from syncd.push.answers import outcome_of
 from syncd.push.events import report
-from syncd.push.evidence import Settling
+from syncd.push.evidence import SettleTime, Settling
 from syncd.push.kinds import KINDS
 from syncd.push.outcomes import Dead, Outcome, Retry, RetryReason, Succeeded, Unknown
 from syncd.push.record import Completion, Recorded, RetryPolicy
@@ -68,6 +69,8 @@ class Runner:
     ----------
     jitter : Callable[[], float]
         Draws a number from 0 to 1 for each wait.
+    machine : str
+        See `evidence.Settling`.
     may_send : Callable[[], bool]
         Whether requests may be sent now; an attempt that may not begin gives its claim back.
     on_room : Callable[[], None]
@@ -81,12 +84,13 @@ class Runner:
     concurrency: int
     jitter: Callable[[], float]
     brake: Brake
+    machine: str
     may_send: Callable[[], bool]
     on_room: Callable[[], None]
 
     def __post_init__(self) -> None:
         self._room = anyio.Semaphore(self.concurrency, fast_acquire=True)
-        self._settling = Settling(self.clock)
+        self._settling = Settling(self.clock, self.machine)
 
     async def run(self, attempt: Attempt) -> None:
         """Make the attempt and record its outcome, also when it is cancelled.
@@ -120,6 +124,25 @@ class Runner:
             sent = applied and not SPECS[OperationKind(operation.kind)].repeatable
             await self._record_broken(operation, error, log, sent=sent)
 
+    async def refund(self) -> None:
+        """Give operations back the attempts that they used before an outage was recognized.
+
+        An operation that is claimed at the moment is left for later: the end of its attempt overwrites the number.
+
+        Raises
+        ------
+        DatabaseUnusableError
+            The database is corrupt, or was replaced.
+        """
+        attempts = self.brake.take_refunds()
+        if not attempts:
+            return
+        claimed = set(attempts)
+        try:
+            claimed = await self.database.write(lambda c: refunds.refund(c, attempts))
+        finally:
+            self.brake.add_refunds({number: attempts[number] for number in claimed})
+
     async def _perform(self, attempt: Attempt) -> Outcome:
         async with self._room:
             if not self.may_send():
@@ -129,20 +152,28 @@ class Runner:
     async def _record(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
         jitter, now = self.jitter(), self.clock.now()
         judged = self.brake.judge(operation, outcome, jitter=jitter)
-        elapsed = self._settling.elapsed(operation) if operation.state == OperationState.UNKNOWN else 0.0
-        completion = Completion(operation, judged, now, self.retry_policy, jitter, elapsed)
+        settle_time = self._settle_time(operation, judged)
+        completion = Completion(operation, judged, now, self.retry_policy, jitter, settle_time)
         completion = replace(completion, outcome=record.give_up_if_exhausted(completion))
         recorded: Recorded = await self.database.write_batched(record.write_all, completion)
-        self._note_settling(operation, recorded.outcome, now)
+        self._note_settling(operation, recorded.outcome, now, settle_time)
         for link in recorded.links:
             log_link(log, link)
         self.brake.note_recorded(judged)
         report(operation, recorded.outcome, log)
 
-    def _note_settling(self, operation: Operation, outcome: Outcome, now: datetime) -> None:
+    def _settle_time(self, operation: Operation, outcome: Outcome) -> SettleTime | None:
+        """Return the settle time of an operation that becomes unknown, or was and may stay so."""
+        if isinstance(outcome, Unknown):
+            return self._settling.begin()
+        return self._settling.current(operation) if operation.state == OperationState.UNKNOWN else None
+
+    def _note_settling(
+        self, operation: Operation, outcome: Outcome, now: datetime, settle_time: SettleTime | None
+    ) -> None:
         match outcome:
             case Unknown():
-                self._settling.begin(operation.id, now)
+                self._settling.remember(operation.id, now, settle_time or self._settling.begin())
             case Succeeded() | Dead():
                 self._settling.forget(operation.id)
 
@@ -170,5 +201,5 @@ class Runner:
         except LeaseLostError as lost:
             log.warning("operation.fenced", error=str(lost))
         else:
-            self._note_settling(operation, outcome, now)
+            self._note_settling(operation, outcome, now, None)
             report(operation, outcome, log)

@@ -203,7 +203,7 @@ def _of_queue(overview: Mapping[str, Any]) -> Iterator[Problem]:
     if unknown := operations.get("unknown", 0):
         lost = _counted(unknown, "operation's answer was lost", "operations' answers were lost")
         command = "syncd operations list --state unknown"
-        yield Problem(ProblemCode.OPERATIONS_UNKNOWN, f"{lost}; look-ups settle it by themselves", command)
+        yield Problem(ProblemCode.OPERATIONS_UNKNOWN, f"{lost}; look-ups over the settle time decide", command)
 
 
 def dead_operations(count: int) -> Problem:

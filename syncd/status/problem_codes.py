@@ -84,6 +84,6 @@ PROBLEMS = {
         "source ids are carried by several sessions", urgent=False, alert="SyncdSourceConflicts"
     ),
     ProblemCode.OPERATIONS_UNKNOWN: ProblemKind(
-        "answers to operations were lost; look-ups settle them", urgent=False, alert="SyncdOperationsUnknown"
+        "answers to operations were lost; they are looked up", urgent=False, alert="SyncdOperationsUnknown"
     ),
 }  # fmt: skip

@@ -98,6 +98,7 @@ class World:
             log=self._logger(),
             settings=replace(self.push_settings, **changes),
             jitter=lambda: 1.0,
+            machine=self.machine,
         )
 
     @cached_property

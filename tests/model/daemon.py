@@ -26,6 +26,9 @@ from tests.model.invariants import Checker
 from tests.model.plan import Plan
 from tests.model.store import Store
 
+LIVES_OF_A_BOOT = 3
+"""Daemons that follow each other on a host before it is restarted."""
+
 
 class QuietLog:
     """A log that keeps the names of events and nothing else."""
@@ -127,13 +130,15 @@ class Process:
 
 
 class Replica:
-    """The flows of one daemon; its name is the owner of its claims."""
+    """The flows of one daemon; its name is the owner of its claims, and its machine has the monotonic clock."""
 
-    def __init__(self, schedule: Schedule, process: Process, name: str) -> None:
+    def __init__(self, schedule: Schedule, process: Process, name: str, machine: str) -> None:
         self._schedule = schedule
         self.process = process
         self.database = process.database
-        self.push = Push(settings=schedule.plan.push, jitter=schedule.jitter.random, owner=name, **self._parts())
+        self.push = Push(
+            settings=schedule.plan.push, jitter=schedule.jitter.random, owner=name, machine=machine, **self._parts()
+        )
 
     def pull(self) -> Pull:
         """Make the flow of passes."""
@@ -175,11 +180,11 @@ class Life:
     def __init__(self, schedule: Schedule, number: int, scope: anyio.CancelScope) -> None:
         self._alone = schedule.store.alone
         self._scope = scope
-        owners = range(schedule.plan.owners)
+        owners, boot = range(schedule.plan.owners), number // LIVES_OF_A_BOOT
         shared = Process.start(schedule, 0)
         processes = [shared if self._alone or owner == 0 else Process.start(schedule, owner) for owner in owners]
         self.replicas = [
-            Replica(schedule, process, f"daemon {number} {owner}")
+            Replica(schedule, process, f"daemon {number} {owner}", f"host {0 if self._alone else owner}, boot {boot}")
             for owner, process in zip(owners, processes, strict=True)
         ]
 

@@ -159,6 +159,14 @@ MUTANTS = (
         "403 for every operation uses their attempts while passes get answers",
     ),
     Mutant(
+        "403-charges-kept",
+        "syncd/push/outage.py",
+        "            if forbidden:\n                self._refund_all()\n",
+        "",
+        "tests/push/test_refusals.py::test_403_for_all_operations_uses_no_attempts_in_processes_that_end_at_once",
+        "the first 403s of an outage use attempts in each `syncd once`",
+    ),
+    Mutant(
         "403-uses-no-attempt",
         "syncd/push/outcomes.py",
         "            RetryReason.FORBIDDEN,\n            RetryReason.UNCHANGED,\n",
@@ -221,6 +229,32 @@ MUTANTS = (
         "",
         "tests/push/test_clocks.py::test_old_time_is_recent_for_a_process_younger_than_the_settle_time",
         "a restart does not begin the settle time again",
+    ),
+    Mutant(
+        "settle-time-of-another-machine",
+        "syncd/push/evidence.py",
+        "if operation.settle_machine != self.machine or operation.settle_for is None:",
+        "if operation.settle_for is None:",
+        "tests/push/test_settle_time.py::test_settle_time_begins_again_with_each_process_on_another_machine",
+        "a settle time that another machine measured is continued",
+    ),
+    Mutant(
+        "settle-time-not-stored",
+        "syncd/push/evidence.py",
+        "return operation.settle_us if operation.settle_for == operation.unknown_since else None",
+        "return None",
+        "tests/push/test_settle_time.py::"
+        "test_next_processes_on_the_machine_continue_the_settle_time_and_send_the_create_again",
+        "each process begins the settle time again, so that it never ends under `syncd once`",
+    ),
+    Mutant(
+        "settle-time-of-an-earlier-attempt",
+        "syncd/push/evidence.py",
+        "return operation.settle_us if operation.settle_for == operation.unknown_since else None",
+        "return operation.settle_us",
+        "tests/push/test_settle_time.py::"
+        "test_settle_time_of_a_create_that_an_older_release_made_unknown_again_begins_again",
+        "the settle time of an earlier attempt is continued",
     ),
     Mutant(
         "target-not-stored",

@@ -113,6 +113,21 @@ def test_attempts_that_were_used_before_an_outage_was_recognized_are_refunded_on
     assert state.note_failure(2, 0).refunds == 1
 
 
+def test_attempts_that_a_403_used_before_an_outage_are_refunded_when_it_is_recognized() -> None:
+    state = outage()
+    state.note_response(0)
+    for operation in (1, 1, 2):
+        state.note_failure(operation, 0, forbidden=True)
+    state.note_failure(2, 0)
+    assert state.take_refunds() == {}
+    assert state.note_failure(3, 0, forbidden=True).refunds == 0
+    refunds = state.take_refunds()
+    assert refunds == {1: 2, 2: 1}, "the other failure of operation 2 was its own"
+    state.add_refunds({2: refunds[2]})
+    assert state.note_failure(2, 0, forbidden=True).refunds == 2
+    assert state.take_refunds() == {}
+
+
 def test_failures_while_albert_answers_others_are_no_outage_unless_they_are_403() -> None:
     state = outage()
     state.note_response(100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
+from syncd.mirror.store import refunds
 from syncd.rules.retry import Backoff
 from syncd.sandbox.faults import Faults
-from tests.helpers.harness import world
+from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS, create, effects, finished, times, until, worked, working
 
 pytestmark = pytest.mark.both_databases
@@ -229,6 +231,71 @@ async def test_403_for_all_operations_is_an_outage_and_uses_no_attempts(tmp_path
             group.cancel_scope.cancel()
         assert {(row["state"], row["attempts"]) for row in rows} == {("succeeded", 1)}
         assert len(w.named("queue.slowed")) == len(w.named("queue.resumed")) == 1
+
+
+async def once(w: World) -> None:
+    """Do what the process of `syncd once` does: it ends when nothing is due."""
+    push = w.push(max_attempts=3)
+    await push.recover(abandoned=w.database.dialect == "sqlite")
+    await push.drain()
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 16])
+@pytest.mark.parametrize("number", [3, 12])
+async def test_403_for_all_operations_uses_no_attempts_in_processes_that_end_at_once(
+    tmp_path: Path, concurrency: int, number: int
+) -> None:
+    async with world(tmp_path) as w:
+        w.push_settings = replace(w.push_settings, concurrency=concurrency)
+        ids = await w.enqueue(*(create(f"s-{n}") for n in range(number)))
+        w.sandbox.faults = Faults(only=["POST"], forbidden=1.0)
+        for _ in range(12):
+            await once(w)
+            rows = await w.sql("SELECT DISTINCT state, attempts FROM operations")
+            assert rows == [{"state": "pending", "attempts": 0}]
+            w.clock.forward(60)
+        w.sandbox.faults = Faults()
+        await once(w)
+        assert {(row["state"], row["attempts"]) for row in [await w.operation(one) for one in ids]} == {
+            ("succeeded", 1)
+        }
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_403_for_fewer_operations_than_an_outage_takes_uses_their_attempts_in_each_process(
+    tmp_path: Path, number: int
+) -> None:
+    async with world(tmp_path) as w:
+        await w.enqueue(*(create(f"s-{n}") for n in range(number)))
+        w.sandbox.faults = Faults(only=["POST"], forbidden=1.0)
+        for _ in range(3):
+            await once(w)
+            w.clock.forward(60)
+        rows = await w.sql("SELECT DISTINCT state, attempts FROM operations")
+        assert rows == [{"state": "dead", "attempts": 3}]
+
+
+async def test_403_of_operations_between_which_others_succeed_is_not_refunded(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        sources = [f"{kind}-{n}" for n in range(3) for kind in ("poison", "good")]
+        await w.enqueue(*(create(source) for source in sources))
+        w.sandbox.script("GET", f"{SESSIONS}/source/poison", 403, times=100)
+        await w.push(max_attempts=3, concurrency=1).drain()
+        rows = await w.sql("SELECT source_session_id, attempts FROM operations WHERE state = 'pending'")
+        assert {row["attempts"] for row in rows} == {1}
+        assert len(rows) == 3
+
+
+async def test_refund_leaves_claimed_and_final_operations_as_they_are(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        dead, free, held = await w.enqueue(
+            create("s-1", state="dead", attempts=3, finished_at=w.clock.now()),
+            create("s-2", attempts=3),
+            create("s-3", state="running", attempts=3, lease_owner="me"),
+        )
+        counts = {dead: 1, free: 5, held: 1, 12345: 1}
+        assert await w.database.write(lambda c: refunds.refund(c, counts)) == {held}
+        assert [(await w.operation(one))["attempts"] for one in (dead, free, held)] == [3, 0, 3]
 
 
 async def test_403_for_one_operation_uses_its_attempts_while_others_succeed(tmp_path: Path) -> None:

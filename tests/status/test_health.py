@@ -91,7 +91,7 @@ def test_mirror_in_order_needs_nobody_and_nothing_is_worth_a_look() -> None:
         ({"conflicts": 2}, "2 source ids are contradictory; run: syncd sources list --state conflict"),
         (
             {"operations": {"unknown": 1}},
-            f"1 operation's answer was lost; look-ups settle it by themselves; run: {UNKNOWN}",
+            f"1 operation's answer was lost; look-ups over the settle time decide; run: {UNKNOWN}",
         ),
     ],
 )

@@ -21,6 +21,9 @@ class Operation:
 
     `state` is `running`, or `unknown` when the claim is for a look-up only. `target_session_id` is the session that an
     operation by source id was found to mean. `fence` distinguishes this claim from every other one.
+
+    The settle time of an unknown operation began at `settle_us` of the monotonic clock of `settle_machine`, if
+    `settle_for` is its `unknown_since`. A process of an older release writes `unknown_since` alone.
     """
 
     id: OperationId
@@ -36,6 +39,9 @@ class Operation:
     unknown_since: datetime | None
     lookups: int
     last_error: str | None
+    settle_machine: str | None = None
+    settle_us: int | None = None
+    settle_for: datetime | None = None
 
 
 FIELDS = tuple(Operation.__dataclass_fields__)

@@ -84,7 +84,7 @@ def release_all(connection: Connection, operator: Operator) -> list[int]:
 
 _RETRIED: dict[str, Any] = {
     "state": OperationState.PENDING.value, "attempts": 0, "finished_at": None, "next_attempt_at": None,
-    "clock_at": None, "unknown_since": None, "lookups": 0, "on_hold_at": None,
+    "clock_at": None, "unknown_since": None, "settle_for": None, "lookups": 0, "on_hold_at": None,
 }  # fmt: skip
 
 

@@ -65,6 +65,7 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         "kind": OperationKind(row["kind"]),
         "state": OperationState(row["state"]),
         "unknown_since": moment(row["unknown_since"]),
+        "settle_for": moment(row["settle_for"]),
     }
     return Candidate(Operation(**values), row["blocked_by"], bool(row["free"]))
 

@@ -253,7 +253,7 @@ def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[A
             sa.update(operations)
             .where(o.id == one.id)
             .values(
-                state="unknown", unknown_since=since, lookups=0, next_attempt_at=now, clock_at=now,
+                state="unknown", unknown_since=since, settle_for=None, lookups=0, next_attempt_at=now, clock_at=now,
                 last_error="the daemon that held it stopped before the answer was known", **ended,
             )
         )  # fmt: skip

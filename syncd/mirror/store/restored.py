@@ -34,7 +34,7 @@ def hold_open_operations(connection: Connection, now: datetime) -> int:
     recover(connection, now=now, abandoned=True)
     totals.skip_numbers(connection)
     fresh = operations.c.state.in_(OPEN) & operations.c.on_hold_at.is_(None)
-    connection.execute(sa.update(operations).where(fresh).values(on_hold_at=now))
+    connection.execute(sa.update(operations).where(fresh).values(on_hold_at=now, settle_for=None))
     return count_on_hold(connection)
 
 

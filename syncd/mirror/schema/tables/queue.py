@@ -93,6 +93,11 @@ operations = sa.Table(
         UtcDateTime,
         comment="the clock when syncd last set next_attempt_at or lease_until; a clock that shows less was set back",
     ),
+    sa.Column("settle_machine", sa.Text, comment="the machine, since its last restart, whose clock settle_us is of"),
+    sa.Column("settle_us", Key, comment="microseconds of its monotonic clock when the settle time began"),
+    sa.Column(
+        "settle_for", UtcDateTime, comment="the unknown_since whose settle time it is; for another one it begins again"
+    ),
     sa.CheckConstraint(f"kind IN ({', '.join(map(repr, map(str, SPECS)))})", name="kind"),
     sa.CheckConstraint("state IN ('pending', 'running', 'unknown', 'succeeded', 'dead', 'cancelled')", name="state"),
     *(sa.CheckConstraint(spec.condition, name=spec.check) for spec in SPECS.values()),
