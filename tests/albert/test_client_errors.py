@@ -414,6 +414,7 @@ def test_session_of_another_event_loop_says_so() -> None:
         asyncio.run(request())
     with pytest.raises(InvalidRequestError, match="another event loop"):
         asyncio.run(request())
+    asyncio.run(session.aclose())
 
 
 async def test_session_without_a_loop_of_asyncio_says_so(

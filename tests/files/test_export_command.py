@@ -86,8 +86,8 @@ async def test_progress_is_shown_on_a_terminal_and_nowhere_else(tmp_path: Path) 
     code, shown = on_a_terminal(tmp_path, "export", "out", "--format", "csv")
     assert code == 0
     assert "rows" in shown
-    assert "/81" in shown  # 20 sessions in three files, their 20 source ids, and one pass
-    assert "/81" not in syncd(tmp_path, "export", "out", "--format", "csv").stderr
+    assert "of 81" in shown  # 20 sessions in three files, their 20 source ids, and one pass
+    assert "of 81" not in syncd(tmp_path, "export", "out", "--format", "csv").stderr
 
 
 def test_only_accepts_every_view_and_table() -> None:

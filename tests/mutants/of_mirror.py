@@ -97,7 +97,7 @@ MUTANTS = (
     Mutant(
         "backup-acts",
         "syncd/mirror/store/restored.py",
-        "connection.execute(sa.update(operations).where(fresh).values(on_hold_at=now))",
+        "connection.execute(sa.update(operations).where(fresh).values(on_hold_at=now, settle_for=None))",
         "pass",
         "tests/mirror/copy/test_restore.py::test_open_operations_are_on_hold_and_final_ones_are_not",
         "the open operations of a backup are not on hold",
