@@ -191,7 +191,8 @@ class Started:
     def send_signal(self, number: int) -> None:
         """Send a signal to the process if it runs."""
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and its exit code is on its way
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Send SIGTERM."""

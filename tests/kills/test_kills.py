@@ -24,6 +24,7 @@ NOT_PASSED = {
     "pull.flow.Pull._end": "passes that fail; the model kills them there",
     "pull.flow.Pull._hold": "passes that find nothing they know; the model kills them there",
     "push.runner.Runner._record_broken": "writes that syncd itself failed on an operation, which no run should",
+    "push.runner.Runner.refund": "three operations that answer 403; a kill before it leaves their attempts used",
     "mirror.store.identity.unmark_moved": "moves that fail after the mark; a kill before it leaves the mark",
     "tenant_guard.TenantGuard.check": "the first token that names a tenant, after a start without one",
     "mirror.store.sources.resolve": "source ids that another program inserted while their session was mirrored",
