@@ -32,7 +32,7 @@ test: .venv/dev ## run the tests, on all cores
 	$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 .PHONY: test
 
-test-fast: .venv/dev ## run the tests that need no other process; under a minute on two quiet cores
+test-fast: .venv/dev ## run one case of each test that needs no other process; about a minute and a half on two cores
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow" $(ARGS)
 .PHONY: test-fast
 
