@@ -203,12 +203,14 @@ class Checker:
         self._live = max(self._live, live) if goes_on else live
 
     def restored(self) -> None:
-        """Take the database as it is now: it was replaced by an older copy, and nothing before it counts."""
+        """Take the database as it is now: it was replaced by an older copy.
+
+        Nothing before it counts, except since when sessions are missing: a grace that began before the backup goes on.
+        """
         self._sessions, self._operations, self._passes = (table.read() for table in self._tables.values())
         self._claims.clear()
         self._gone.clear()
         self._pages.clear()
-        self._missing_at.clear()
         self._versions_read = sum(row["version"] for row in self._sessions.values())
         self._live = sum(row["deleted_at"] is None for row in self._sessions.values())
         self.held = {number for number, row in self._operations.items() if row["state"] in OPEN}
