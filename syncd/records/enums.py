@@ -24,7 +24,9 @@ class OperationState(StrEnum):
     CANCELLED = "cancelled"
 
 
-ACTIVE_STATES = (OperationState.PENDING, OperationState.RUNNING, OperationState.UNKNOWN, OperationState.DEAD)
+OPEN_STATES = (OperationState.PENDING, OperationState.RUNNING, OperationState.UNKNOWN)
+"""The operations that syncd continues by itself."""
+ACTIVE_STATES = (*OPEN_STATES, OperationState.DEAD)
 """The operations that are not over: each of them blocks the later ones on its key."""
 
 

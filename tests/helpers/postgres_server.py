@@ -135,7 +135,7 @@ class PostgresServer:
     def remove(self) -> None:
         """Stop the server and drop its files."""
         if self.process is not None and self.process.poll() is None:
-            self.stop(signal.SIGQUIT)  # nobody reads what a clean shutdown would write
+            self.stop(signal.SIGQUIT)  # what a clean shutdown would write is not read
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def url(self, database: str, user: str = "syncd") -> str:

@@ -63,7 +63,7 @@ async def test_pages_after_a_key_that_was_given_are_requested_with_its_page() ->
     async with reading() as (ahead, requests):
         requests.answer(None, *KEYS)
         assert (await ahead.page(None)).body == b"page None"
-        assert requests.sent == [None]  # nobody knows yet whether the keys are those of the last pass
+        assert requests.sent == [None]  # it is not known yet whether the keys are those of the last pass
         assert (await ahead.page("k1")).body == b"page k1"
         await anyio.wait_all_tasks_blocked()
         assert requests.sent == [None, "k1", "k2", "k3", "k4"]

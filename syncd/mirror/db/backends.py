@@ -199,7 +199,7 @@ class SqliteBackend:
 
     def change_feed(self, database: Database, clock: Clock) -> ChangeFeed:
         """Return what watches the file and its write-ahead log."""
-        return change_feed.PollingFeed(database, clock, Path(f"{self.file}-wal"))
+        return change_feed.PollingFeed(database, clock, Path(f"{self.file.resolve()}-wal"))
 
     @asynccontextmanager
     async def hold(self, command: str, clock: Clock, retries: Retries) -> AsyncIterator[Leadership]:  # noqa: ARG002

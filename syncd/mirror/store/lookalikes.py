@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from syncd.mirror.db.lossy_text import lossy_text, text_value
 from syncd.mirror.schema.tables import operations, sessions, source_sessions
-from syncd.records.enums import OperationState
+from syncd.records.enums import OPEN_STATES
 from syncd.rules.lookalikes import Lookalike, NamedId, lookalikes
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 10_000
 """Ids that are read at once: a mirror of a million is compared within a few megabytes."""
-_OPEN = (OperationState.PENDING, OperationState.RUNNING, OperationState.UNKNOWN)
 _COLUMNS = {"source_session_id": "source_session_id", "id": "session_id"}
 """The column of a file, and the key of its value in a row."""
 
@@ -46,7 +45,7 @@ def _known(connection: Connection, columns: set[str]) -> Iterator[NamedId]:
 
     A source id in the queue is one of the mirror too. It is reported as one of the queue, because that comes first.
     """
-    is_open = operations.c.state.in_(_OPEN)
+    is_open = operations.c.state.in_(OPEN_STATES)
     if "source_session_id" in columns:
         yield from _read(connection, "queue", "source_session_id", operations.c.source_session_id, is_open)
         yield from _read(connection, "mirror", "source_session_id", source_sessions.c.source_session_id, sa.true())

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.mirror.schema.tables import operations
-from syncd.records.enums import OperationState
+from syncd.records.enums import OPEN_STATES
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-OPEN = (OperationState.PENDING, OperationState.RUNNING, OperationState.UNKNOWN)
-"""The states in which the number of attempts still matters; final states are left as they are."""
-
 
 def refund(connection: Connection, attempts: Mapping[int, int]) -> set[int]:
-    """Lower the number of attempts of operations that wait.
+    """Lower the number of attempts of operations that wait; those in a final state are left as they are.
 
     Parameters
     ----------
@@ -34,7 +31,7 @@ def refund(connection: Connection, attempts: Mapping[int, int]) -> set[int]:
     for operation_id, count in sorted(attempts.items()):
         query = sa.select(o.state, o.attempts, o.lease_owner).where(o.id == operation_id).with_for_update()
         row = connection.execute(query).first()
-        if row is None or row.state not in OPEN:
+        if row is None or row.state not in OPEN_STATES:
             continue
         if row.lease_owner is not None:
             claimed.add(operation_id)
