@@ -171,3 +171,14 @@ async def test_idle_database_is_read_once_a_second(file: Path, other: sqlite3.Co
         clock.actions[ten_seconds] = lambda: commit(other)
         await feed.wait()
         assert len(reads) == pytest.approx(10, abs=2)
+
+
+async def test_log_of_a_file_behind_a_link_is_beside_the_file(file: Path, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(file)
+    async with opened(link) as database:
+        feed = database.backend.change_feed(database, SystemClock())
+        assert isinstance(feed, PollingFeed)
+        assert feed.log.exists()
+        await feed.close()
