@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 from pydantic import SecretStr
 
-from syncd.albert.answers import http_error, redactor
-from syncd.albert.auth import (
-    TOKEN_PATH,
-    AlbertClientCredentials,
-    Credentials,
-    StaticToken,
-    Token,
-    TokenReader,
-)
+from syncd.albert.auth import AlbertClientCredentials, Credentials, StaticToken, Token, TokenReader
 from syncd.albert.bodies import json_body
-from syncd.albert.errors import (
-    AlbertAuthError,
-    AlbertException,
-    AlbertHTTPError,
-    AlbertResponseError,
-    AlbertServerError,
-    AlbertTimeoutError,
-    TooManyRequestsError,
-    UnauthorizedError,
-)
-from syncd.albert.headers import TOKEN_HEADERS, api_headers
+from syncd.albert.errors import AlbertAuthError, AlbertTimeoutError, UnauthorizedError
+from syncd.albert.exchange import Exchange
+from syncd.albert.headers import api_headers
 from syncd.albert.proxy import proxy_of
 from syncd.albert.request_state import RequestState, placed
 from syncd.albert.transport import Transport
@@ -123,25 +104,31 @@ class AsyncAlbertSession:
         ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         self.base_url = checked_base_url(base_url)
-        self._credentials = _credentials(token, auth_manager)
-        self._timeout = timeout
-        self._before_request = before_request
-        self._after_request = after_request
-        self._check_token = check_token
-        self._accepted: Token | None = None
         self.refused = False
-        self.server_date: str | None = None
-        """The `Date` of the last answer, as it was received."""
-        self._headers = api_headers(headers)
-        self._proxy = proxy_of(proxy)
-        self._redactor: tuple[list[str], Callable[[str], str]] = ([], redactor(()))
-        self._transport = Transport(
-            connect_timeout=min(timeout / 2, _CONNECT_LIMIT),
-            max_response_bytes=max_response_bytes,
-            max_connections=max_connections,
-            verify=client_context(verify, ca_file),
-            proxy=self._proxy,
+        self._timeout = timeout
+        checked_proxy = proxy_of(proxy)
+        self._exchange = Exchange(
+            base_url=self.base_url,
+            credentials=_credentials(token, auth_manager),
+            transport=Transport(
+                connect_timeout=min(timeout / 2, _CONNECT_LIMIT),
+                max_response_bytes=max_response_bytes,
+                max_connections=max_connections,
+                verify=client_context(verify, ca_file),
+                proxy=checked_proxy,
+            ),
+            timeout=timeout,
+            headers=api_headers(headers),
+            before_request=before_request,
+            after_request=after_request,
+            check_token=check_token,
+            proxy=checked_proxy,
         )
+
+    @property
+    def server_date(self) -> str | None:
+        """The `Date` of the last answer, as it was received."""
+        return self._exchange.server_date
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.base_url!r})"
@@ -206,14 +193,14 @@ class AsyncAlbertSession:
         request = self._request(method, path, params, json)
         with anyio.move_on_after(self._timeout) as state.deadline:
             try:
-                answer = await self._authorized(request, state)
+                answer = await self._exchange.send(request, state)
             except (AlbertAuthError, UnauthorizedError):
                 self.refused = True
                 raise
             self.refused = False
             return answer
         # Reached only when the deadline has passed.
-        late = self._late()
+        late = self._exchange.late()
         late.not_applied = not state.sent
         raise placed(late, request)
 
@@ -232,8 +219,7 @@ class AsyncAlbertSession:
         """
         state = RequestState()
         with anyio.move_on_after(self._timeout) as state.deadline:
-            token = self._credentials.at_hand() or await self._token(None, state)
-            return (await self._accept(token, state)).tenant_id
+            return (await self._exchange.authenticate(state)).tenant_id
         raise AlbertTimeoutError(f"no token within {self._timeout:g} seconds")
 
     async def get(self, path: str, *, params: Params | None = None) -> httpx.Response:
@@ -278,11 +264,11 @@ class AsyncAlbertSession:
 
     async def aclose(self) -> None:
         """Close all connections. A second call has no effect."""
-        await self._transport.aclose()
+        await self._exchange.transport.aclose()
 
     def reload_credentials(self) -> None:
         """Read credentials that are given as functions again before the next request, without waiting for a 401."""
-        self._credentials.reload()
+        self._exchange.credentials.reload()
 
     async def __aenter__(self) -> Self:
         return self
@@ -290,111 +276,12 @@ class AsyncAlbertSession:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _late(self) -> AlbertTimeoutError:
-        return AlbertTimeoutError(f"no whole answer within {self._timeout:g} seconds")
-
     def _request(self, method: str, path: str, params: Params | None, json: object) -> Request:
         """Return the request without its token."""
         url = self.base_url + checked_path(path)
         encoded = query(params) if params else ""
         content = None if json is None else json_body(json)
         return Request(method, f"{url}?{encoded}" if encoded else url, content)
-
-    async def _authorized(self, request: Request, state: RequestState) -> Answer:
-        """Send a request with a token, and again with another token if the first is refused."""
-        token = self._credentials.at_hand() or await self._token(None, state)
-        answer = await self._send(request, token, state)
-        if answer.status == HTTPStatus.UNAUTHORIZED:
-            state.sent = False  # Albert did not act on it
-            other = await self._token(token, state)
-            if other is not None:
-                token = other
-                answer = await self._send(request, token, state)
-        if answer.is_success:
-            return answer
-        raise http_error(answer, hide=self._hide(token))
-
-    async def _token(self, rejected: Token | None, state: RequestState) -> Token | None:
-        try:
-            return await self._credentials.renewed(rejected, partial(self._request_token, state))
-        except AlbertException as error:
-            error.not_applied = True
-            raise
-
-    async def _request_token(self, state: RequestState, base_url: str | None, form: bytes) -> Answer:
-        """Send a form to the token endpoint.
-
-        A 4xx of it must not be confused with an answer to the request of the caller: a 404 here does not mean that a
-        session is missing. All except 429, and an answer that cannot be read, become an :class:`AlbertAuthError`.
-        """
-        url = (base_url or self.base_url) + TOKEN_PATH
-        request = Request("POST", url, form)
-        try:
-            answer = await self._exchange(request, TOKEN_HEADERS, state)
-            if answer.is_success:
-                return answer
-            raise http_error(answer, hide=self._hide(None))
-        except (TooManyRequestsError, AlbertServerError):
-            raise
-        except (AlbertHTTPError, AlbertResponseError) as error:
-            refused = AlbertAuthError(f"no token: {error}")
-            raise placed(refused, request) from error
-
-    async def _send(self, request: Request, token: Token | None, state: RequestState) -> Answer:
-        try:
-            accepted = await self._accept(token, state)
-        except AlbertException as error:
-            raise placed(error, request)  # noqa: B904 - the same error
-        headers = {**self._headers, "Authorization": accepted.header}
-        return await self._exchange(request, headers, state, is_callers=True)
-
-    async def _accept(self, token: Token | None, state: RequestState) -> Token:
-        """Return the token once `check_token` has accepted it; each token is checked before its first use.
-
-        Raises
-        ------
-        AlbertAuthError
-            There is no token, or it was refused.
-        """
-        if token is None:
-            raise AlbertAuthError("there is no token")
-        if self._check_token is not None and token is not self._accepted:
-            with state.paused():
-                await self._check_token(token)
-            self._accepted = token
-        return token
-
-    async def _exchange(
-        self, request: Request, headers: Mapping[str, str], state: RequestState, *, is_callers: bool = False
-    ) -> Answer:
-        if self._before_request is not None:
-            with state.paused():
-                await self._before_request()
-        state.sent = is_callers
-        ended: int | BaseException = 0
-        began = time.perf_counter()
-        try:
-            answer = await self._transport.send(request, headers)
-            ended = answer.status
-            self.server_date = answer.headers.get("Date")
-        except AlbertException as error:
-            ended = error
-            raise placed(error, request)  # noqa: B904 - the same error
-        except BaseException as error:  # a cancellation: by the deadline, or by the caller
-            ended = self._late() if state.deadline.cancel_called else error
-            raise
-        finally:
-            if self._after_request is not None:
-                self._after_request(request.method if is_callers else "TOKEN", ended, time.perf_counter() - began)
-        return answer
-
-    def _hide(self, token: Token | None) -> Callable[[str], str]:
-        """Return a function that replaces the secrets in a text. It is kept, because making one is slow."""
-        used = [] if token is None else [token.secret.get_secret_value()]
-        secrets = [*used, *self._credentials.secrets(), *(() if self._proxy is None else self._proxy.secrets())]
-        if secrets != self._redactor[0]:
-            self._redactor = (secrets, redactor(secrets))
-        return self._redactor[1]
 
 
 def _credentials(

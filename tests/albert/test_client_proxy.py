@@ -181,7 +181,7 @@ async def test_ca_file_is_trusted_and_needs_a_certificate(
 
 def test_ca_file_is_trusted_in_addition_to_the_system(certificate: Certificate) -> None:
     session = AsyncAlbertSession(base_url="https://albert.example", token=TOKEN, ca_file=certificate.ca)
-    context = session._transport._verify
+    context = session._exchange.transport._verify
     assert context is not None
     trusted = {ca["serialNumber"] for ca in context.get_ca_certs()}
     system = {ca["serialNumber"] for ca in ssl.create_default_context().get_ca_certs()}

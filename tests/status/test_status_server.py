@@ -43,11 +43,11 @@ async def test_refused_credentials_turn_readiness_off_and_not_liveness(tmp_path:
 async def test_session_knows_that_credentials_are_refused_until_they_are_taken(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=3) as s:
         session = s.world.albert._session
-        good = session._credentials
-        session._credentials = StaticToken("wrong")
+        good = session._exchange.credentials
+        session._exchange.credentials = StaticToken("wrong")
         assert (await s.world.one_pass()).state == "failed"
         assert session.refused
-        session._credentials = good
+        session._exchange.credentials = good
         assert (await s.world.one_pass()).state == "complete"
         assert not session.refused
 
@@ -264,7 +264,7 @@ async def test_page_tells_the_kind_of_why_a_listing_was_not_whole(tmp_path: Path
 async def test_page_of_a_mirror_whose_passes_fail_says_why_and_what_to_type(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=3) as s:
         session = s.world.albert._session
-        session._credentials = StaticToken("wrong")
+        session._exchange.credentials = StaticToken("wrong")
         await s.world.one_pass()
         page = (await s.fresh("/")).text
         assert "no pass has been complete yet (pass 1 is failed: Albert refuses the credentials)" in page
