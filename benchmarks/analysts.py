@@ -140,16 +140,18 @@ def _changed(sessions: int) -> Iterator[Any]:
 def _writes(body: bytes, at: str) -> Callable[[Connection], object]:
     from syncd.mirror.store import sessions
     from syncd.records.fields import SESSIONS
+    from syncd.records.ids import PassId
     from syncd.records.parse import read_page
 
     rows = read_page(body, SESSIONS).rows
-    return lambda c: sessions.apply(c, rows, sessions.Observation(at, at, 1, new=at < "2026-06-02"))
+    return lambda c: sessions.apply(c, rows, sessions.Observation(at, at, PassId(1), new=at < "2026-06-02"))
 
 
 def _deletes(keys: list[int]) -> Callable[[Connection], object]:
     from syncd.mirror.store import sessions
+    from syncd.records.ids import PassId
 
-    return lambda c: sessions.tombstone(c, keys, now="2026-06-03T12:00:00.000000Z", pass_id=1)
+    return lambda c: sessions.tombstone(c, keys, now="2026-06-03T12:00:00.000000Z", pass_id=PassId(1))
 
 
 def flatten(reader: Reader) -> None:

@@ -18,6 +18,7 @@ from syncd.witness import RequestKind
 if TYPE_CHECKING:
     from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
+    from syncd.records.ids import SessionId, SourceId
     from syncd.witness import FindCandidates, Witness
 
 
@@ -51,7 +52,7 @@ class Lookups:
         """Return look-ups whose witnesses are other sessions: see `Witness.among`."""
         return replace(self, witness=self.witness.among(find_candidates))
 
-    async def by_id(self, session_id: str) -> LookUp:
+    async def by_id(self, session_id: SessionId) -> LookUp:
         """Request `GET /{id}`.
 
         Raises
@@ -71,7 +72,7 @@ class Lookups:
             raise GarbledError(f"the answer to the request for session {session_id!r} is session {found.row.id!r}")
         return found
 
-    async def by_source(self, source_id: str) -> LookUp:
+    async def by_source(self, source_id: SourceId) -> LookUp:
         """Request `GET /source/{source_id}`. The session that is found may carry another spelling of the source id.
 
         Raises

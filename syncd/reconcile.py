@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Database
+    from syncd.records.ids import SourceId
 
 AT_ONCE = 8
 """Requests that run at the same time."""
@@ -50,7 +51,7 @@ RECHECK = 3600.0
 class _Answer:
     """Albert's answer about a source id: exactly one of the last four fields is set."""
 
-    source_id: str
+    source_id: SourceId
     found: Found | None = None
     absent: bool = False
     unsendable: str | None = None
@@ -72,7 +73,7 @@ class Reconcile:
     clock: Clock
     log: FilteringBoundLogger
     settle: float
-    _after: str | None = None
+    _after: SourceId | None = None
     """Where the next round begins: after the source ids that got no answer in the last round."""
 
     async def run(self) -> int:
@@ -119,7 +120,7 @@ class Reconcile:
             for link in links:
                 log_link(self.log, link)
 
-    async def _ask(self, source_id: str) -> _Answer:
+    async def _ask(self, source_id: SourceId) -> _Answer:
         try:
             found = await self.lookups.by_source(source_id)
         except InvalidIdError as error:
@@ -159,7 +160,7 @@ def _write(connection: Connection, answer: _Answer, now: datetime, settle: float
     return links
 
 
-def _write_found(connection: Connection, source_id: str, found: Found, now: datetime, settle: float) -> list[Link]:
+def _write_found(connection: Connection, source_id: SourceId, found: Found, now: datetime, settle: float) -> list[Link]:
     row, at = found.row, utc_text(now)
     observation = sessions.Observation(
         found.asked_at, at, listed_from=listed_from(found.asked_at, now, settle), lifts=False

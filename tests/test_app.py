@@ -8,6 +8,7 @@ from structlog.testing import LogCapture
 
 from syncd.app import open_flows
 from syncd.push.outage import DISTINCT
+from syncd.records.ids import OperationId
 from syncd.sandbox import Sandbox, serve
 from syncd.settings import load
 from tests.helpers.logs import capturing_logger
@@ -31,8 +32,8 @@ async def test_mirrored_page_shows_the_queue_that_albert_answers(tmp_path: Path)
         ) as flows:
             outage = flows.push._brake._outage
             moment = flows.clock.monotonic()
-            verdicts = [outage.note_failure(operation, moment) for operation in range(DISTINCT)]
+            verdicts = [outage.note_failure(OperationId(operation), moment) for operation in range(DISTINCT)]
             assert verdicts[-1].is_outage, "nothing has got an answer from Albert yet"
             assert (await flows.pull.run()).state == "complete"
-            assert not outage.note_failure(DISTINCT, flows.clock.monotonic()).is_outage
+            assert not outage.note_failure(OperationId(DISTINCT), flows.clock.monotonic()).is_outage
         assert counts[-1] == 3

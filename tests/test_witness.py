@@ -14,6 +14,7 @@ from syncd.albert import InternalServerError
 from syncd.lookups import Absent, Found
 from syncd.mirror.store import holds
 from syncd.records.enums import PassReason
+from syncd.records.ids import PassId, SessionId, SourceId
 from syncd.records.parse import GarbledError
 from syncd.records.reasons import Reason
 from syncd.sandbox import answers
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.both_databases
 
 
 async def look_up(w: World, kind: str, asked: str = "nobody") -> Any:
-    return await (w.lookups.by_id(asked) if kind == "by_id" else w.lookups.by_source(asked))
+    return await (w.lookups.by_id(SessionId(asked)) if kind == "by_id" else w.lookups.by_source(SourceId(asked)))
 
 
 def gateway(w: World, *methods: str) -> None:
@@ -117,7 +118,7 @@ async def hold(w: World, *session_ids: str) -> None:
     rows = await w.sql(f"SELECT key FROM sessions WHERE id IN ({marks}) ORDER BY key", *session_ids)
     keys = array("q", (row["key"] for row in rows))
     reason = Reason(PassReason.TOO_MANY_GONE, "a test")
-    await w.database.write(lambda c: holds.place(c, 1, keys, reason, now))
+    await w.database.write(lambda c: holds.place(c, PassId(1), keys, reason, now))
 
 
 async def test_sessions_of_a_hold_are_not_requested_while_there_are_others(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from syncd.records.enums import HoldState
 if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection
     from syncd.mirror.store.holds import Hold
+    from syncd.records.ids import PassId
     from syncd.settings import Loaded
 
 COLUMNS = ("id", "state", "opened_at", "updated_at", "missing", "error")
@@ -63,7 +64,7 @@ def _row(hold: Hold) -> dict[str, Any]:
 @limit_option
 @as_json_option
 @takes_settings()
-def show(loaded: Loaded, pass_id: int, limit: int, *, as_json: bool) -> None:
+def show(loaded: Loaded, pass_id: PassId, limit: int, *, as_json: bool) -> None:
     """List the sessions that an approval of PASS would delete, before you approve or reject it."""
     from syncd.mirror.store import holds
 
@@ -80,7 +81,7 @@ def show(loaded: Loaded, pass_id: int, limit: int, *, as_json: bool) -> None:
 @by_option
 @as_json_option
 @takes_settings()
-def approve(loaded: Loaded, pass_id: int, by: str, *, as_json: bool) -> None:
+def approve(loaded: Loaded, pass_id: PassId, by: str, *, as_json: bool) -> None:
     """Allow the deletion of the sessions of PASS in the next cycle, each after a 404 of its own.
 
     Sessions that Albert still has stay. If the pass was held because Albert knew none of the sessions that it requested
@@ -94,7 +95,7 @@ def approve(loaded: Loaded, pass_id: int, by: str, *, as_json: bool) -> None:
 @by_option
 @as_json_option
 @takes_settings()
-def reject(loaded: Loaded, pass_id: int, by: str, *, as_json: bool) -> None:
+def reject(loaded: Loaded, pass_id: PassId, by: str, *, as_json: bool) -> None:
     """Keep the sessions of PASS live while they are not listed; they cause no other hold.
 
     A rejection ends for a session that is listed again. To end it earlier, approve PASS. If the pass was held because
@@ -104,7 +105,7 @@ def reject(loaded: Loaded, pass_id: int, by: str, *, as_json: bool) -> None:
     _decide(loaded, pass_id, HoldState.REJECTED, by, as_json=as_json)
 
 
-def _decide(loaded: Loaded, pass_id: int, decision: HoldState, by: str, *, as_json: bool) -> None:
+def _decide(loaded: Loaded, pass_id: PassId, decision: HoldState, by: str, *, as_json: bool) -> None:
     from syncd.clock import SystemClock
     from syncd.mirror.store import holds
 

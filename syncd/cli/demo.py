@@ -124,9 +124,10 @@ async def _play(flows: Flows, server: Sandbox) -> None:
 
 def _prepare(connection: Connection, rows: list[dict[str, Any]]) -> None:
     from syncd.mirror.store import operations, sources
+    from syncd.records.ids import SourceId
 
     operations.enqueue(connection, rows)
-    sources.add(connection, ["nobody-has-this-one"])
+    sources.add(connection, [SourceId("nobody-has-this-one")])
 
 
 async def _show(flows: Flows, server: Sandbox, database: Path) -> bool:

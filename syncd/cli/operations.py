@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from syncd.mirror.db.database import Connection
     from syncd.mirror.store.operation_decisions import Decided, Operator
+    from syncd.records.ids import OperationId
     from syncd.settings import Loaded
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ def _hold(row: dict[str, Any]) -> str | None:
 @click.argument("operation_id", type=ROW_ID, metavar="ID")
 @as_json_option
 @takes_settings()
-def show(loaded: Loaded, operation_id: int, *, as_json: bool) -> None:
+def show(loaded: Loaded, operation_id: OperationId, *, as_json: bool) -> None:
     """Show everything that is known about one operation."""
     from syncd.mirror.store import operation_views
 
@@ -97,7 +98,7 @@ _ids = click.argument("ids", type=ROW_ID, nargs=-1, metavar="[ID]...")
 @by_option
 @as_json_option
 @takes_settings()
-def retry(loaded: Loaded, ids: tuple[int, ...], state: str | None, by: str, *, as_json: bool) -> None:
+def retry(loaded: Loaded, ids: tuple[OperationId, ...], state: str | None, by: str, *, as_json: bool) -> None:
     """Make dead operations pending again, with all of their attempts: those named, or all with --state dead."""
     from syncd.mirror.store import operation_decisions
 
@@ -112,7 +113,7 @@ def retry(loaded: Loaded, ids: tuple[int, ...], state: str | None, by: str, *, a
 @by_option
 @as_json_option
 @takes_settings()
-def cancel(loaded: Loaded, ids: tuple[int, ...], by: str, *, as_json: bool) -> None:
+def cancel(loaded: Loaded, ids: tuple[OperationId, ...], by: str, *, as_json: bool) -> None:
     """Cancel operations that are pending, unknown or dead, so that they no longer block their key.
 
     An unknown operation may have been applied: its answer was lost. Nothing more is sent for it.
@@ -128,7 +129,7 @@ def cancel(loaded: Loaded, ids: tuple[int, ...], by: str, *, as_json: bool) -> N
 @by_option
 @as_json_option
 @takes_settings()
-def release(loaded: Loaded, ids: tuple[int, ...], by: str, *, everything: bool, as_json: bool) -> None:
+def release(loaded: Loaded, ids: tuple[OperationId, ...], by: str, *, everything: bool, as_json: bool) -> None:
     """End the hold of operations of a restored backup: those named, or all with --all.
 
     A released operation continues as if it had been requested now. If Albert has done it since the backup was made,
@@ -142,7 +143,7 @@ def release(loaded: Loaded, ids: tuple[int, ...], by: str, *, everything: bool, 
         _decide(loaded, ids, by, operation_decisions.release, "released", as_json=as_json)
 
 
-def _wants_all(ids: Sequence[int], *, named: str, given: bool) -> bool:
+def _wants_all(ids: Sequence[OperationId], *, named: str, given: bool) -> bool:
     """Return whether the command is about all operations; refuse ids and the option together, and neither of them."""
     if given == bool(ids):
         raise click.UsageError(f"give the ids of operations, or {named}; not both" if given else f"give ids or {named}")
@@ -151,9 +152,9 @@ def _wants_all(ids: Sequence[int], *, named: str, given: bool) -> bool:
 
 def _decide(
     loaded: Loaded,
-    ids: Sequence[int],
+    ids: Sequence[OperationId],
     by: str,
-    decision: Callable[[Connection, int, Operator], Decided],
+    decision: Callable[[Connection, OperationId, Operator], Decided],
     done: str,
     *,
     as_json: bool,

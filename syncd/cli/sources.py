@@ -23,6 +23,7 @@ from syncd.logs import safe_text
 from syncd.mirror.schema import enums
 
 if TYPE_CHECKING:
+    from syncd.records.ids import SourceId
     from syncd.settings import Loaded
 
 
@@ -31,7 +32,7 @@ def sources() -> None:
     """Show and add external source ids; the daemon finds out where each stands."""
 
 
-def _add(loaded: Loaded, ids: list[str], *, as_json: bool) -> None:
+def _add(loaded: Loaded, ids: list[SourceId], *, as_json: bool) -> None:
     from syncd.mirror.store import sources as mirror
 
     added = write(loaded.settings, lambda c: mirror.add(c, ids), make=True)
@@ -45,7 +46,7 @@ def _add(loaded: Loaded, ids: list[str], *, as_json: bool) -> None:
 @click.argument("ids", nargs=-1, required=True, metavar="S...")
 @as_json_option
 @takes_settings()
-def add(loaded: Loaded, ids: tuple[str, ...], *, as_json: bool) -> None:
+def add(loaded: Loaded, ids: tuple[SourceId, ...], *, as_json: bool) -> None:
     """Make source ids known, so that they are reconciled."""
     from syncd.files.imports import unsendable
 
@@ -70,12 +71,13 @@ def import_(loaded: Loaded, file: Path, *, as_json: bool) -> None:
     from syncd.files.open_text import open_text
     from syncd.mirror.store import lookalikes
     from syncd.opening import read_before_it_is_made
+    from syncd.records.ids import SourceId
 
     found = imports.read_sources(open_text(file))
     rows = [{"place": place, "source_session_id": value} for place, value in found]
     for one in run(lambda: read_before_it_is_made(loaded.settings, lambda c: lookalikes.find(c, rows))):
         say(f"lookalike: {safe_text(str(one))}")
-    _add(loaded, [value for _, value in found], as_json=as_json)
+    _add(loaded, [SourceId(value) for _, value in found], as_json=as_json)
 
 
 @sources.command("list")

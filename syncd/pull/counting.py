@@ -15,6 +15,7 @@ from pyroaring import BitMap64
 from syncd.mirror.store import missing, quarantine, sessions
 from syncd.mirror.store.passes import Progress
 from syncd.records.fields import SessionRow
+from syncd.records.ids import SessionId
 from syncd.records.parse import Page, Unreadable
 from syncd.rules.versions import Change
 
@@ -126,7 +127,7 @@ class Counting:
                 found.news.append(item)
             if row_id in met:
                 continue
-            key = None if item.record_id is None else sessions.key_of(self.connection, item.record_id)
+            key = None if item.record_id is None else sessions.key_of(self.connection, SessionId(item.record_id))
             if key is not None and key in seen:
                 found.repeated.add(row_id)
                 met.repeated.add(row_id)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from syncd.albert import ChatSessionCollection
     from syncd.mirror.store.established import Known
     from syncd.pull.retries import Retries
+    from syncd.records.ids import SessionId
 
 MOST = 5
 """Sessions that are requested at most: a few of them may have been deleted since the last pass."""
@@ -80,7 +81,7 @@ class FirstRequest:
             raise ListingError(PassReason.LISTING_REFUSED, f"no session can be requested: {refused}") from refused
         return None
 
-    async def _exists(self, session_id: str) -> bool:
+    async def _exists(self, session_id: SessionId) -> bool:
         """Whether Albert has a session.
 
         Raises

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection, Database
     from syncd.mirror.store.established import Known
     from syncd.mirror.store.holds import Decisions, Placed
+    from syncd.records.ids import PassId
 
 REFUSED_KEYS = 2
 """Passes that begin again in one cycle because Albert refused a page key: more often, the next cycle tries."""
@@ -82,7 +83,7 @@ class PullSettings:
 class PassOutcome:
     """How a pass ended: its id, its state, and the reason unless it is complete."""
 
-    pass_id: int
+    pass_id: PassId
     state: PassState
     error: str | None = None
     reason: PassReason | None = None

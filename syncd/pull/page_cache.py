@@ -13,6 +13,7 @@ from syncd.mirror.store import pages
 if TYPE_CHECKING:
     from syncd.mirror.db.database import Database
     from syncd.mirror.store.pages import ReadPage
+    from syncd.records.ids import PassId
 
 WINDOW = 64
 """Pages read from the database at once. Most passes list pages in the order of the last one."""
@@ -21,7 +22,7 @@ WINDOW = 64
 class PageCache:
     """The pages of one complete pass."""
 
-    def __init__(self, database: Database, pass_id: int, numbers: dict[bytes, int]) -> None:
+    def __init__(self, database: Database, pass_id: PassId, numbers: dict[bytes, int]) -> None:
         self._database = database
         self._pass_id = pass_id
         self._numbers = numbers

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from syncd.mirror.db.database import Database
     from syncd.push.evidence import Recency
     from syncd.push.leases import Lease
+    from syncd.records.ids import SessionId
 
 
 @dataclass(kw_only=True)
@@ -67,7 +68,7 @@ class Attempt:
             raise LeaseLostError(f"the lease of operation {self.operation.id} ended before its request was sent")
         self.database.check_identity()
 
-    async def keep_target(self, session_id: str) -> None:
+    async def keep_target(self, session_id: SessionId) -> None:
         """Store the session that an operation by source id means, so that later attempts mean the same one.
 
         Raises

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from syncd.clock import Clock
     from syncd.mirror.store.operation import Operation
+    from syncd.records.ids import OperationId, SessionId
 
 SKEW = 60.0
 """Seconds by which the clocks of replicas may differ."""
@@ -44,7 +45,7 @@ class Recency:
     def __post_init__(self) -> None:
         self._began, self._began_at = self.clock.monotonic(), self.clock.now()
 
-    def is_recent(self, session_id: str, observed_at: datetime | None) -> bool:
+    def is_recent(self, session_id: SessionId, observed_at: datetime | None) -> bool:
         """Whether look-ups may not show a session yet.
 
         Parameters
@@ -129,11 +130,11 @@ class Settling:
         self._since[operation.id] = operation.unknown_since, stored
         return SettleTime(self.machine, stored, now)
 
-    def remember(self, operation_id: int, unknown_since: datetime, began: SettleTime) -> None:
+    def remember(self, operation_id: OperationId, unknown_since: datetime, began: SettleTime) -> None:
         """Note that an operation was recorded as unknown."""
         self._since[operation_id] = unknown_since, began.began
 
-    def forget(self, operation_id: int) -> None:
+    def forget(self, operation_id: OperationId) -> None:
         """Forget an operation that is not unknown any more."""
         self._since.pop(operation_id, None)
 

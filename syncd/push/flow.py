@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from syncd.aio import AutoResetEvent, task_group
 from syncd.clock import machine_boot
 from syncd.mirror.store import operations
-from syncd.mirror.store.operation import Operation, OperationId
+from syncd.mirror.store.operation import Operation
 from syncd.push.attempt import Attempt
 from syncd.push.brake import Brake
 from syncd.push.evidence import Recency
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from syncd.lookups import Lookups
     from syncd.mirror.db.database import Connection, Database
     from syncd.mirror.store.operation import Claimed
+    from syncd.records.ids import OperationId
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 """Before every time at which an operation may be due."""

@@ -41,12 +41,13 @@ from syncd.witness import AbsenceUnprovenError
 if TYPE_CHECKING:
     from syncd.mirror.store.operation import Operation
     from syncd.push.attempt import Attempt
+    from syncd.records.ids import SessionId, SourceId
 
 
 async def create(attempt: Attempt) -> Outcome:
     """Adopt the session with the source id, or create it."""
     operation = attempt.operation
-    found = await attempt.lookups.by_source(operation.source_session_id or "")
+    found = await attempt.lookups.by_source(operation.source_id)
     if isinstance(found, Found):
         return _adopted(operation, found)
     if operation.state == OperationState.UNKNOWN:
@@ -63,11 +64,11 @@ async def create(attempt: Attempt) -> Outcome:
 
 def _adopted(operation: Operation, found: Found) -> Outcome:
     """Accept the session that Albert finds under the source id, and note how it differs from the request."""
-    row, source_id = found.row, operation.source_session_id or ""
+    row, source_id = found.row, operation.source_id
     created = operation.target_session_id
     if created is not None and created != row.id:
         return Dead(f"Albert created {created}, but finds {row.id} under the source id {source_id!r}", None, created)
-    if created is None and not alike(row.source_session_id or "", source_id):
+    if created is None and not alike(row.source_session_id, source_id):
         raise GarbledError(f"the answer is a session with another sourceSessionId: {row.source_session_id!r}")
     return Succeeded(row.id, Effect(found.asked_at, (row,)), _adoption_note(operation, row), status=200)
 
@@ -82,7 +83,7 @@ def _content(operation: Operation) -> dict[str, str | None]:
     return {"name": operation.name or "", "parent_id": operation.parent_id or None}
 
 
-def _lagging(attempt: Attempt, session_id: str) -> Retry:
+def _lagging(attempt: Attempt, session_id: SessionId) -> Retry:
     text = f"{session_id} was observed recently and look-ups do not show it yet"
     return Retry(RetryReason.LAGGING, text, retry_after=lag_wait(attempt.recency.settle))
 
@@ -123,7 +124,7 @@ def _unstorable(operation: Operation) -> Dead | None:
 
 async def _look_after_refusal(attempt: Attempt, error: ConflictError | BadRequestError) -> Outcome:
     """Look up once more after a 409, or a 400: some servers answer a duplicate so."""
-    found = await attempt.lookups.by_source(attempt.operation.source_session_id or "")
+    found = await attempt.lookups.by_source(attempt.operation.source_id)
     if isinstance(found, Found):
         return _adopted(attempt.operation, found)
     if isinstance(error, ConflictError):
@@ -139,7 +140,7 @@ async def _created_otherwise(attempt: Attempt, effect: Effect) -> Outcome:
     source id too; look-ups over the settle time decide that.
     """
     (row,) = effect.rows
-    session_id, requested = row.id or "", attempt.operation.source_session_id or ""
+    session_id, requested = row.id, attempt.operation.source_id
     await attempt.keep_target(session_id)
     attempt.sent = False
     text = _otherwise(session_id, row.source_session_id, requested)
@@ -152,13 +153,13 @@ async def _created_otherwise(attempt: Attempt, effect: Effect) -> Outcome:
     return Unknown(UnknownReason.OTHER_SOURCE, text, 201, effect=effect)
 
 
-def _otherwise(session_id: str, source_id: str | None, requested: str) -> str:
+def _otherwise(session_id: SessionId, source_id: SourceId | None, requested: str) -> str:
     return f"Albert created {session_id} with the source id {source_id!r} and not {requested!r}"
 
 
-async def _never_sent_again(attempt: Attempt, session_id: str) -> Outcome:
+async def _never_sent_again(attempt: Attempt, session_id: SessionId) -> Outcome:
     """End a create, retried by an operator, whose session exists with another source id."""
-    requested = attempt.operation.source_session_id or ""
+    requested = attempt.operation.source_id
     found = await attempt.lookups.by_id(session_id)
     if isinstance(found, Absent):
         return Dead(f"Albert created {session_id} with another source id than {requested!r}; it is gone", 404)
@@ -183,7 +184,7 @@ async def delete(attempt: Attempt) -> Outcome:
     return Succeeded(target.session_id, Effect(gone=(target.session_id,)), status=204)
 
 
-async def _confirm_absence(attempt: Attempt, session_id: str, error: AlbertHTTPError) -> None:
+async def _confirm_absence(attempt: Attempt, session_id: SessionId, error: AlbertHTTPError) -> None:
     """Return if a look-up agrees with a 404 to a change: a gateway may answer 404 to changes alone.
 
     Raises
@@ -246,13 +247,15 @@ def _changes(operation: Operation) -> dict[str, str | None]:
     return {name: value or None for name, value in changes.items() if value is not None}
 
 
-async def _is_recent(attempt: Attempt, session_id: str) -> bool:
+async def _is_recent(attempt: Attempt, session_id: SessionId) -> bool:
     """Whether the mirror observed a session so recently that look-ups may not show it yet."""
     observed_at = await attempt.database.read(partial(sessions.observed_at, session_id=session_id))
     return attempt.recency.is_recent(session_id, observed_at)
 
 
-async def _updated(attempt: Attempt, session_id: str, before: LookUp, wanted: Mapping[str, str | None]) -> Outcome:
+async def _updated(
+    attempt: Attempt, session_id: SessionId, before: LookUp, wanted: Mapping[str, str | None]
+) -> Outcome:
     """Request the session after an accepted change.
 
     If it differs from the request although it changed, another program has changed it since: the difference is noted.

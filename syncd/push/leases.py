@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Database
-    from syncd.mirror.store.operation import Abandoned, Operation, OperationId
+    from syncd.mirror.store.operation import Abandoned, Operation
     from syncd.push.attempt import Attempt
     from syncd.push.upkeep import Upkeep
+    from syncd.records.ids import OperationId
 
 RENEWALS_PER_RECHECK = 3
 """A few blockers are rechecked once in this many renewals: about once in the length of a lease."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from syncd.records.ids import OperationId
     from syncd.rules.retry import Backoff
 
 DISTINCT = 3
@@ -90,7 +91,7 @@ class Outage:
         return len(self._charged) >= DISTINCT
 
     def note_failure(
-        self, operation_id: int, now: float, *, uses_attempt: bool = True, forbidden: bool = False,
+        self, operation_id: OperationId, now: float, *, uses_attempt: bool = True, forbidden: bool = False,
         retry_after: float | None = None,
     ) -> Verdict:  # fmt: skip
         """Note that an operation failed.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from syncd.records.fields import SessionRow
+from syncd.records.ids import SessionId
 
 
 class RetryReason(StrEnum):
@@ -74,7 +75,7 @@ class Effect:
         When the sessions were requested, as text of `clock.utc_text`.
     rows : tuple[SessionRow, ...]
         Sessions as Albert returned them.
-    gone : tuple[str, ...]
+    gone : tuple[SessionId, ...]
         Ids of sessions that Albert does not have any more.
     made : bool
         The row is the answer to the create itself, which does not lag as look-ups do.
@@ -82,7 +83,7 @@ class Effect:
 
     asked_at: str = ""
     rows: tuple[SessionRow, ...] = ()
-    gone: tuple[str, ...] = ()
+    gone: tuple[SessionId, ...] = ()
     made: bool = False
 
 
@@ -93,7 +94,7 @@ NO_EFFECT = Effect()
 class Succeeded:
     """The operation has its effect in Albert; `note` is the difference between the session and the request."""
 
-    session_id: str | None
+    session_id: SessionId | None
     effect: Effect = NO_EFFECT
     note: str | None = None
     status: int | None = None
@@ -151,7 +152,7 @@ class Dead:
 
     error: str
     status: int | None = None
-    session_id: str | None = None
+    session_id: SessionId | None = None
 
 
 @dataclass(frozen=True, slots=True)

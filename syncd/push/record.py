@@ -26,6 +26,7 @@ from syncd.push.outcomes import (
     UnknownReason,
 )
 from syncd.records.enums import OperationKind, OperationState
+from syncd.records.ids import SessionId
 from syncd.records.operation_kinds import SPECS
 from syncd.rules.retry import Backoff, LookupPlan, after_lookup, first_lookup, lag_wait
 from syncd.rules.versions import Change, listed_from
@@ -219,7 +220,7 @@ def write_broken(
 def _succeeded(connection: Connection, completion: Completion, outcome: Succeeded) -> Recorded:
     operation, settle = completion.operation, completion.retry_policy.settle
     links, written = _apply(connection, completion, outcome.effect)
-    session_id = outcome.session_id or ""
+    session_id = outcome.session_id or SessionId("")
     must_be_live = SPECS[OperationKind(operation.kind)].leaves_live
     if must_be_live and session_id not in written and not sessions.is_live(connection, session_id):
         # another operation deleted it recently, and look-ups lag: the session that the create promises does not exist

@@ -13,6 +13,7 @@ from syncd.lookups import Absent, Found
 from syncd.mirror.store import sources
 from syncd.push.outcomes import Effect
 from syncd.records.fields import SessionRow
+from syncd.records.ids import SessionId
 from syncd.records.parse import GarbledError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class OtherSessionError(GarbledError):
 class Holder:
     """The session that has the source id. `found` is None if look-ups do not show it yet."""
 
-    session_id: str
+    session_id: SessionId
     found: Found | None
 
 
@@ -49,11 +50,11 @@ async def resolve(attempt: Attempt) -> Holder | NoHolder:
     AlbertException, GarbledError, AbsenceUnprovenError, DatabaseUnusableError
         As `Lookups.by_source` and `Lookups.by_id`.
     """
-    source_id = attempt.operation.source_session_id or ""
+    source_id = attempt.operation.source_id
     found = await attempt.lookups.by_source(source_id)
     if isinstance(found, Absent):
         return await look_for_holder(attempt, found)
-    session_id = found.row.id or ""
+    session_id = found.row.id
     if found.row.source_session_id != source_id:
         raise OtherSessionError(
             f"the answer to the request for the source id {source_id!r} is session {session_id!r}, which carries the "
@@ -70,8 +71,8 @@ async def look_for_holder(attempt: Attempt, absent: Absent) -> Holder | NoHolder
     AlbertException, GarbledError, AbsenceUnprovenError, DatabaseUnusableError
         As `Lookups.by_id`.
     """
-    source_id = attempt.operation.source_session_id or ""
-    asked_at, rows, gone = "", list[SessionRow](), list[str]()
+    source_id = attempt.operation.source_id
+    asked_at, rows, gone = "", list[SessionRow](), list[SessionId]()
     for session_id, observed_at in await sources.look_for_carriers(attempt.database, source_id):
         found = await attempt.lookups.by_id(session_id)
         if isinstance(found, Found):

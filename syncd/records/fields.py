@@ -12,6 +12,8 @@ from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_t
 
 import msgspec
 
+from syncd.records.ids import SessionId, SourceId
+
 
 class FieldType(StrEnum):
     """What a field contains, on the wire and in its column."""
@@ -74,10 +76,10 @@ _EXTRA = Wire(
 class SessionRow(Row, frozen=True, gc=False):
     """A chat session. A line is a column: its name, its type (optional with `| None`), and its place on the wire."""
 
-    id: Annotated[Text, Wire("id", "Albert's id of the session, such as SES123", "SES1")]
+    id: Annotated[SessionId, FieldType.TEXT, Wire("id", "Albert's id of the session, such as SES123", "SES1")]
     name: Annotated[Text, Wire("name", "the session's name", "Which PTFE wax gives the best gloss?")]
     parent_id: Annotated[Text | None, Wire("parentId", "the folder that the session is in", "FOL17")]
-    source_session_id: Annotated[Text, Wire("sourceSessionId", "the external id that the session was created with", "36f675cc-81e7-4ef5-a8e2-5d940ed90475")]
+    source_session_id: Annotated[SourceId, FieldType.TEXT, Wire("sourceSessionId", "the external id that the session was created with", "36f675cc-81e7-4ef5-a8e2-5d940ed90475")]
     status: Annotated[Text | None, Wire("status", "active or inactive, or a value that Albert has added since", "active")]
     kind: Annotated[Text | None, Wire("kind", "chat or automation, or a value that Albert has added since", "automation")]
     automation_id: Annotated[Text | None, Wire("automationId", "the automation that owns the session", "AUT2")]

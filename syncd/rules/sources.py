@@ -14,6 +14,8 @@ from syncd.records.fields import SessionRow
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from syncd.records.ids import SessionId, SourceId
+
 _LABELS = {"source_session_id": "source id", "name": "name", "parent_id": "folder"}
 
 
@@ -32,7 +34,7 @@ def difference(row: SessionRow, wanted: Mapping[str, str | None]) -> str | None:
     return ", ".join(parts) or None
 
 
-def alike(source_id: str, other: str) -> bool:
+def alike(source_id: SourceId, other: SourceId) -> bool:
     """Whether two source ids differ only in case, outer white space or the form of their characters.
 
     Some servers store a source id in another form, and find it under both.
@@ -40,7 +42,7 @@ def alike(source_id: str, other: str) -> bool:
     return _normalized(source_id) == _normalized(other)
 
 
-def _normalized(source_id: str) -> str:
+def _normalized(source_id: SourceId) -> str:
     return unicodedata.normalize("NFKC", source_id).casefold().strip()
 
 
@@ -49,11 +51,11 @@ class SourceState:
     """Where a source id stands."""
 
     state: str
-    session_id: str | None
+    session_id: SessionId | None
     note: str | None
 
 
-def source_state(carriers: Sequence[tuple[str, bool]], albert: str | None = None) -> SourceState | None:
+def source_state(carriers: Sequence[tuple[SessionId, bool]], albert: SessionId | None = None) -> SourceState | None:
     """Tell where a source id stands from the live sessions that carry it.
 
     Parameters

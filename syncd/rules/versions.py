@@ -17,6 +17,7 @@ import msgspec
 
 from syncd.clock import read_utc_text, utc_text
 from syncd.records.fields import SessionRow
+from syncd.records.ids import PassId
 
 CLOCK_SLACK = timedelta(seconds=60)
 """Clock skew tolerated between replicas. A stored time further in the future is from before a clock was set back."""
@@ -38,7 +39,7 @@ class StoredSession(msgspec.Struct, frozen=True, gc=False):
     key: int
     version: int
     valid_from: str
-    pass_id: int | None
+    pass_id: PassId | None
     observed_at: str | None
     missing_since: str | None
     deleted_at: str | None

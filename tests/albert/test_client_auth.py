@@ -380,8 +380,16 @@ async def test_a_file_that_cannot_be_read_is_an_auth_error(wire: Wire, opened: O
 async def test_no_repr_shows_a_secret(issuer: Issuer, renewing: AsyncAlbertSession, opened: Open) -> None:
     await renewing.get(API)
     static = opened(token=SecretStr("static-token"))
-    shown = repr([renewing, renewing._credentials, renewing._credentials.at_hand(), static, static._credentials])
-    shown += str(renewing._credentials)
+    shown = repr(
+        [
+            renewing,
+            renewing._exchange.credentials,
+            renewing._exchange.credentials.at_hand(),
+            static,
+            static._exchange.credentials,
+        ]
+    )
+    shown += str(renewing._exchange.credentials)
     for secret in (SECRET, "issued-token", "static-token"):
         assert secret not in shown
     assert issuer.wire.seen

@@ -24,6 +24,7 @@ from syncd.pull.folders import FolderSettings, MirrorFolders
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
+from syncd.records.ids import OperationId
 from syncd.rules.deletion import Guard
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
@@ -139,7 +140,7 @@ class World:
         return ids
 
     async def operation(self, operation_id: int) -> dict[str, Any]:
-        row = await self.database.read(lambda c: operation_views.get(c, operation_id))
+        row = await self.database.read(lambda c: operation_views.get(c, OperationId(operation_id)))
         assert row is not None
         return dict(row)
 

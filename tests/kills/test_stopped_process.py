@@ -25,6 +25,7 @@ from syncd.mirror.schema import migrate
 from syncd.mirror.store import operation_views, operations
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
+from syncd.records.ids import OperationId
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits, Sandbox, serve
 from syncd.witness import Witness
@@ -72,7 +73,7 @@ async def _take_over(database: Database, sandbox: Sandbox) -> None:
         push = Push(database=database, lookups=lookups, clock=clock, log=log, settings=settings, owner="other")
         await push.recover(abandoned=False)
         await push.drain()
-    row = await database.read(lambda c: operation_views.get(c, 1))
+    row = await database.read(lambda c: operation_views.get(c, OperationId(1)))
     assert row is not None
     assert row["state"] == "succeeded"
 

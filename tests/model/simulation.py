@@ -27,6 +27,7 @@ from syncd.mirror.store.operation_decisions import Operator
 from syncd.pull.flow import Pull
 from syncd.push.flow import Push
 from syncd.records.enums import HoldState
+from syncd.records.ids import OperationId, PassId
 from syncd.rules.deletion import ASK_ALIVE_AGAIN
 from tests.model.albert import AFTER, BEFORE, GATEWAY_BODIES, GATEWAYS, KilledError, Tenant
 from tests.model.clocks import Clocks
@@ -246,7 +247,7 @@ class Simulation:
         decision = self.jitter.choice((operation_decisions.retry, operation_decisions.cancel))
         number = self.jitter.randint(1, 12)
         self.checker.operator = {number}
-        self._write(lambda c: decision(c, number, Operator("model", self.clock.now())))
+        self._write(lambda c: decision(c, OperationId(number), Operator("model", self.clock.now())))
 
     def _decide(self) -> None:
         """Approve or reject a hold, or decide differently; before an approval the operator looks into Albert."""
@@ -264,7 +265,7 @@ class Simulation:
         self._write(work)
 
     def _decided(self, connection: sa.Connection, pass_id: int, decision: HoldState) -> None:
-        holds.decide(connection, pass_id, decision, by="the operator", now=self.clock.now())
+        holds.decide(connection, PassId(pass_id), decision, by="the operator", now=self.clock.now())
 
     def _know(self) -> None:
         source = self.jitter.choice((*SOURCES, "stranger-1", "stranger-2"))

@@ -13,6 +13,7 @@ from syncd.mirror.store import holds, passes
 from syncd.mirror.store.holds import Hold
 from syncd.pull.retries import ATTEMPTS
 from syncd.records.enums import HoldState, PassReason
+from syncd.records.ids import PassId
 from tests.helpers.harness import World, world
 from tests.helpers.loop_time import hanging
 from tests.pull.helpers import BASE, answer_get, asked_for, dump, listings, run_until, session
@@ -40,7 +41,7 @@ def move_back(w: World) -> None:
 
 
 async def decide(w: World, pass_id: int, decision: HoldState) -> Hold:
-    return await w.database.write(lambda c: holds.decide(c, pass_id, decision, by="alice", now=w.clock.now()))
+    return await w.database.write(lambda c: holds.decide(c, PassId(pass_id), decision, by="alice", now=w.clock.now()))
 
 
 @pytest.mark.parametrize("live", [1, 3, 20, 45])

@@ -9,6 +9,7 @@ import pytest
 from syncd.mirror.store import holds, passes
 from syncd.mirror.store.holds import Hold, NotHeldError
 from syncd.records.enums import HoldState, PassReason
+from syncd.records.ids import PassId
 from syncd.rules.deletion import Guard
 from tests.helpers.harness import World, world
 from tests.pull.helpers import Listing, all_but, asked_for, counted, dump, page, session
@@ -20,7 +21,7 @@ AT_MOST_THREE = Guard(grace=0, confirmations=1, max_count=3, max_fraction=0.0)
 
 
 async def decide(w: World, pass_id: int, decision: HoldState) -> Hold:
-    return await w.database.write(lambda c: holds.decide(c, pass_id, decision, by="alice", now=w.clock.now()))
+    return await w.database.write(lambda c: holds.decide(c, PassId(pass_id), decision, by="alice", now=w.clock.now()))
 
 
 async def held(w: World, *states: HoldState) -> list[int]:
@@ -406,7 +407,7 @@ async def test_a_hold_of_many_passes_is_one_hold_reported_once_and_decided_by_an
             "pass_id": 2, "last_pass_id": 5,
             "opened_at": "2026-06-01T12:05:00.000000Z", "updated_at": "2026-06-01T12:20:00.000000Z",
         }  # fmt: skip
-        shown = await w.database.read(lambda c: holds.session_rows(c, holds.get(c, 4).hold_id, limit=3))
+        shown = await w.database.read(lambda c: holds.session_rows(c, holds.get(c, PassId(4)).hold_id, limit=3))
         assert len(shown) == 3
         assert {row["id"] for row in shown} < set(names(1, 2, 3, 4, 5))
         assert (await decide(w, 4, APPROVED)).pass_id == 2

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 from aiohttp import web
 
+from syncd.records.ids import SessionId
 from syncd.rules.deletion import Guard
 from syncd.witness import AbsenceUnprovenError
 from tests.helpers.harness import World, world
@@ -204,7 +205,7 @@ async def test_a_failed_check_of_the_queue_does_not_stop_a_sweep_that_has_listed
         for number in range(1, 11):
             w.sandbox.delete(f"SES{number}")
         with pytest.raises(AbsenceUnprovenError):
-            await w.lookups.by_id("SES1")
+            await w.lookups.by_id(SessionId("SES1"))
         assert (await w.one_pass()).state == "complete"
         assert await w.live() == w.there()
 

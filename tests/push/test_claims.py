@@ -14,6 +14,7 @@ from syncd.aio import AutoResetEvent
 from syncd.mirror.store import operations
 from syncd.mirror.store.operation import Abandoned, LeaseLostError
 from syncd.records.enums import OperationState
+from syncd.records.ids import SourceId
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS, create, effects, finished, until, worked, working
 
@@ -78,7 +79,7 @@ async def test_holder_that_lost_its_fence_cannot_finish(tmp_path: Path) -> None:
         (mine,) = await claim(w)
         w.clock.forward(61)
         assert await w.database.write(lambda c: operations.recover(c, now=w.clock.now(), abandoned=False)) == [
-            Abandoned(mine.id, "s-1")
+            Abandoned(mine.id, SourceId("s-1"))
         ]
         with pytest.raises(LeaseLostError):
             await w.database.write(

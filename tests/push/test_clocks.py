@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from syncd.push.evidence import MOST_ENTRIES, Recency
+from syncd.records.ids import SessionId
 from syncd.sandbox import Habits
 from tests.helpers.harness import World, world
 from tests.helpers.virtual_clock import VirtualClock
@@ -142,7 +143,7 @@ def recency(age: float) -> tuple[Recency, VirtualClock]:
 
 
 def test_listed_session_is_never_recent() -> None:
-    assert not recency(0)[0].is_recent("SES1", None)
+    assert not recency(0)[0].is_recent(SessionId("SES1"), None)
 
 
 @pytest.mark.parametrize("age", [0.0, HOUR])
@@ -152,43 +153,43 @@ def test_time_in_the_future_is_recent_until_this_process_has_known_it_for_the_se
 ) -> None:
     made, clock = recency(age)
     observed_at = clock.now() + timedelta(seconds=ahead)
-    assert made.is_recent("SES1", observed_at)
+    assert made.is_recent(SessionId("SES1"), observed_at)
     clock.forward(SETTLE - 1)
-    assert made.is_recent("SES1", observed_at)
+    assert made.is_recent(SessionId("SES1"), observed_at)
     clock.forward(1)
-    assert not made.is_recent("SES1", observed_at)
+    assert not made.is_recent(SessionId("SES1"), observed_at)
 
 
 def test_old_time_is_recent_for_a_process_younger_than_the_settle_time() -> None:
     made, clock = recency(SETTLE - 1)
     long_ago = datetime(2020, 1, 1, tzinfo=UTC)
-    assert made.is_recent("SES1", long_ago)
+    assert made.is_recent(SessionId("SES1"), long_ago)
     clock.forward(1)
-    assert not made.is_recent("SES1", long_ago)
+    assert not made.is_recent(SessionId("SES1"), long_ago)
 
 
 def test_step_forward_makes_nothing_old() -> None:
     made, clock = recency(HOUR)
     observed_at = clock.now()
     clock.step(86_400)
-    assert made.is_recent("SES1", observed_at)
+    assert made.is_recent(SessionId("SES1"), observed_at)
 
 
 def test_time_within_the_skew_of_replicas_is_recent() -> None:
     made, clock = recency(HOUR)
-    assert made.is_recent("SES1", clock.now() - timedelta(seconds=SETTLE + MINUTE - 1))
-    assert not made.is_recent("SES2", clock.now() - timedelta(seconds=SETTLE + MINUTE))
+    assert made.is_recent(SessionId("SES1"), clock.now() - timedelta(seconds=SETTLE + MINUTE - 1))
+    assert not made.is_recent(SessionId("SES2"), clock.now() - timedelta(seconds=SETTLE + MINUTE))
 
 
 def test_another_observation_of_a_session_begins_the_settle_time_again() -> None:
     made, clock = recency(HOUR)
-    assert made.is_recent("SES1", clock.now())
+    assert made.is_recent(SessionId("SES1"), clock.now())
     clock.forward(SETTLE)
-    assert made.is_recent("SES1", clock.now())
+    assert made.is_recent(SessionId("SES1"), clock.now())
 
 
 def test_memory_of_sessions_is_bounded() -> None:
     made, clock = recency(0)
     for number in range(MOST_ENTRIES + 10):
-        made.is_recent(f"SES{number}", clock.now())
+        made.is_recent(SessionId(f"SES{number}"), clock.now())
     assert len(made._first_seen) == MOST_ENTRIES

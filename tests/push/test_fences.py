@@ -18,6 +18,7 @@ from syncd.push import record
 from syncd.push.outcomes import Effect, Succeeded
 from syncd.push.record import Completion
 from syncd.records import fields
+from syncd.records.ids import SessionId
 from syncd.records.items import read_item
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS, create, effects, until, working
@@ -87,7 +88,7 @@ async def test_finish_of_several_operations_needs_the_fence_of_each(tmp_path: Pa
         await w.enqueue(create("s-1"), create("s-2"))
         claimed = await claim(w, 2)
         await w.sql("UPDATE operations SET fence = fence + 1 WHERE id = ?", claimed[1].id)
-        successes = [Success(one, "SES1", utc_text(w.clock.now()), None, 201) for one in claimed]
+        successes = [Success(one, SessionId("SES1"), utc_text(w.clock.now()), None, 201) for one in claimed]
         with pytest.raises(LeaseLostError):
             await w.database.write(lambda c: operations.finish(c, successes))
         assert {row["state"] for row in await w.sql("SELECT state FROM operations")} == {"running"}

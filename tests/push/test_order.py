@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from syncd.mirror.store import operation_decisions, operation_views
 from syncd.mirror.store.operation_decisions import Decided, Operator
+from syncd.records.ids import OperationId
 from syncd.sandbox import Habits
 from syncd.sandbox.faults import Faults
 from tests.helpers.harness import World, world
@@ -111,7 +112,7 @@ async def decide(w: World, decision: Any, operation_id: int) -> Decided:
 
 
 async def blocker(w: World, operation_id: int) -> int | None:
-    row = await w.database.read(lambda c: operation_views.get(c, operation_id))
+    row = await w.database.read(lambda c: operation_views.get(c, OperationId(operation_id)))
     return None if row is None else row["blocked_by"]
 
 

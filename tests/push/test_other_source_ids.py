@@ -10,6 +10,7 @@ from aiohttp import web
 
 from syncd.mirror.store import operation_decisions
 from syncd.mirror.store.operation_decisions import Operator
+from syncd.records.ids import OperationId
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS, create, effects, finished, until, worked, working
 
@@ -97,7 +98,7 @@ async def test_operation_that_an_operator_retries_is_not_sent_again(tmp_path: Pa
         if gone:
             w.sandbox.delete(row["result_session_id"])
         operator = Operator("test", w.clock.now())
-        decided = await w.database.write(lambda c: operation_decisions.retry(c, one, operator))
+        decided = await w.database.write(lambda c: operation_decisions.retry(c, OperationId(one), operator))
         assert decided.problem is None
         (row,) = await worked(w, one)
         assert (row["state"], len(w.asked("POST"))) == ("dead", 1)

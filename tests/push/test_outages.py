@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from syncd.push.outage import SILENCE, Outage, Pauses
+from syncd.records.ids import OperationId
 from syncd.rules.retry import Backoff
 from syncd.sandbox.faults import Faults
 from tests.helpers.harness import World, world
@@ -95,36 +96,36 @@ def outage() -> Outage:
 
 def test_outage_takes_several_operations_and_ends_with_the_first_success() -> None:
     state = outage()
-    assert not any(state.note_failure(1, at).is_outage for at in range(20))
-    assert not state.note_failure(2, 20).is_outage
-    assert state.note_failure(3, 21).is_outage
+    assert not any(state.note_failure(OperationId(1), at).is_outage for at in range(20))
+    assert not state.note_failure(OperationId(2), 20).is_outage
+    assert state.note_failure(OperationId(3), 21).is_outage
     assert state.end()
     assert not state.end()
-    assert not state.note_failure(3, 22).is_outage
+    assert not state.note_failure(OperationId(3), 22).is_outage
 
 
 def test_attempts_that_were_used_before_an_outage_was_recognized_are_refunded_once() -> None:
     state = outage()
     for _ in range(4):
-        state.note_failure(1, 0)
-    state.note_failure(2, 0)
-    assert state.note_failure(3, 0).refunds == 0
-    assert [state.note_failure(1, 0).refunds for _ in range(2)] == [4, 0]
-    assert state.note_failure(2, 0).refunds == 1
+        state.note_failure(OperationId(1), 0)
+    state.note_failure(OperationId(2), 0)
+    assert state.note_failure(OperationId(3), 0).refunds == 0
+    assert [state.note_failure(OperationId(1), 0).refunds for _ in range(2)] == [4, 0]
+    assert state.note_failure(OperationId(2), 0).refunds == 1
 
 
 def test_attempts_that_a_403_used_before_an_outage_are_refunded_when_it_is_recognized() -> None:
     state = outage()
     state.note_response(0)
     for operation in (1, 1, 2):
-        state.note_failure(operation, 0, forbidden=True)
-    state.note_failure(2, 0)
+        state.note_failure(OperationId(operation), 0, forbidden=True)
+    state.note_failure(OperationId(2), 0)
     assert state.take_refunds() == {}
-    assert state.note_failure(3, 0, forbidden=True).refunds == 0
+    assert state.note_failure(OperationId(3), 0, forbidden=True).refunds == 0
     refunds = state.take_refunds()
     assert refunds == {1: 2, 2: 1}, "the other failure of operation 2 was its own"
     state.add_refunds({2: refunds[2]})
-    assert state.note_failure(2, 0, forbidden=True).refunds == 2
+    assert state.note_failure(OperationId(2), 0, forbidden=True).refunds == 2
     assert state.take_refunds() == {}
 
 
@@ -132,16 +133,16 @@ def test_failures_while_albert_answers_others_are_no_outage_unless_they_are_403(
     state = outage()
     state.note_response(100)
     for operation in range(3):
-        state.note_failure(operation, 101)
-    assert not state.note_failure(1, 102).is_outage
-    assert state.note_failure(1, 102, forbidden=True).is_outage
-    assert state.note_failure(1, 100 + SILENCE).is_outage
+        state.note_failure(OperationId(operation), 101)
+    assert not state.note_failure(OperationId(1), 102).is_outage
+    assert state.note_failure(OperationId(1), 102, forbidden=True).is_outage
+    assert state.note_failure(OperationId(1), 100 + SILENCE).is_outage
 
 
 def test_pauses_of_an_outage_grow_to_the_longest_and_no_further() -> None:
     state, now, pauses = outage(), 0.0, []
     for operation in range(1, 20):
-        state.note_failure(operation, now)
+        state.note_failure(OperationId(operation), now)
         pauses.append(state.pauses.left(now))
         now += pauses[-1]
     assert pauses[:2] == [0, 0]

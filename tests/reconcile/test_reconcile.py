@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from aiohttp import web
 
 from syncd.mirror.store import sources
+from syncd.records.ids import SourceId
 from syncd.sandbox import Habits
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS, create
@@ -176,7 +177,7 @@ async def test_question_what_to_ask_uses_the_indexes(tmp_path: Path) -> None:
             statements: list[Any] = []
 
             sa.event.listen(connection, "before_cursor_execute", lambda *a: statements.append((a[2], a[3])))
-            sources.to_ask(connection, checked_before=w.clock.now(), limit=500, after="a")
+            sources.to_ask(connection, checked_before=w.clock.now(), limit=500, after=SourceId("a"))
             text, values = statements[0]
             return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from syncd.records import items as single
 from syncd.records import parse
 from syncd.records.fields import SESSIONS, FieldList, SessionRow
+from syncd.records.ids import SessionId, SourceId
 from syncd.records.items import UnreadableError
 from syncd.records.parse import GarbledError, Page, read_session
 from syncd.records.plain_pages import MOST_UNKNOWN, PlainPages
@@ -46,8 +47,9 @@ def test_every_field_has_its_column() -> None:
         "Updated": {"by": "ub", "byName": "un", "at": "2026-01-03T00:00:00Z"},
     }  # fmt: skip
     assert read_item(item) == SessionRow(
-        id="A", name="n", parent_id="p", source_session_id="s", status="active", kind="chat", automation_id="a",
-        automation_run_id="r", last_message_at="2026-01-01T00:00:00.000000Z", created_by="cb", created_by_name="cn",
+        id=SessionId("A"), name="n", parent_id="p", source_session_id=SourceId("s"), status="active",
+        kind="chat", automation_id="a", automation_run_id="r", last_message_at="2026-01-01T00:00:00.000000Z",
+        created_by="cb", created_by_name="cn",
         created_at="2026-01-02T00:00:00.000000Z", updated_by="ub", updated_by_name="un",
         updated_at="2026-01-03T00:00:00.000000Z", extra="{}",
     )  # fmt: skip

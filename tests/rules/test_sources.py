@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from syncd.records.fields import SessionRow
+from syncd.records.ids import SessionId, SourceId
 from syncd.rules.sources import alike, difference, source_state
 from tests.helpers.rows import session_row
 
@@ -31,7 +32,7 @@ def row(name: str = "n") -> SessionRow:
     ],
 )
 def test_a_source_id_is_linked_to_the_one_session_that_carries_it(
-    carriers: list[tuple[str, bool]], albert: str | None, state: str, session_id: str | None
+    carriers: list[tuple[SessionId, bool]], albert: SessionId | None, state: str, session_id: str | None
 ) -> None:
     found = source_state(carriers, albert)
     assert found is not None
@@ -66,5 +67,5 @@ def test_columns_that_are_not_wanted_are_not_compared() -> None:
         ("r 1", "r1", False),
     ],
 )
-def test_source_ids_are_alike_when_they_differ_only_in_form(one: str, other: str, expected: bool) -> None:
+def test_source_ids_are_alike_when_they_differ_only_in_form(one: SourceId, other: SourceId, expected: bool) -> None:
     assert alike(one, other) is expected

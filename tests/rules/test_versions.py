@@ -9,6 +9,7 @@ from msgspec import structs
 
 from syncd.clock import utc_text
 from syncd.records.fields import SessionRow
+from syncd.records.ids import PassId
 from syncd.rules.versions import Change, StoredSession, classify_change, listed_from
 from tests.helpers.rows import session_row
 
@@ -28,7 +29,7 @@ def known(content: SessionRow, *, observed: float | None = None, deleted: float 
         key=1,
         version=1,
         valid_from=at(0),
-        pass_id=1,
+        pass_id=PassId(1),
         observed_at=None if observed is None else at(observed),
         missing_since=None,
         deleted_at=None if deleted is None else at(deleted),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from syncd.records.ids import PassId
+
 PASSES_SHOWN = 5
 CONNECT_SECONDS, COMMAND_SECONDS = 5.0, 30.0
 """`syncd status` is run by probes: it fails rather than wait longer for a server."""
@@ -96,7 +98,7 @@ def freshness(connection: Connection) -> Row:
     return _rows(connection, _FRESHNESS)[0]
 
 
-def one_pass(connection: Connection, pass_id: int) -> Row:
+def one_pass(connection: Connection, pass_id: PassId) -> Row:
     """Return a pass, with `enums.PASS_SHOWN`."""
     return _rows(connection, f"{_PASSES} WHERE id = ?", pass_id)[0]
 

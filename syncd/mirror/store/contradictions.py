@@ -20,6 +20,8 @@ from syncd.records.enums import OperationKind, PassState
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from syncd.records.ids import OperationId, PassId, SessionId
+
 MARK = "syncd: operation {} was contradicted by a listing"
 """`requested_by` of the delete that is queued once more. It is the durable note that this has been done."""
 _SUCCEEDED = """
@@ -41,13 +43,18 @@ ORDER BY id
 class Contradiction:
     """A succeeded delete whose session is listed; `requeued_as` is the new operation, None after the second time."""
 
-    operation_id: int
-    session_id: str
+    operation_id: OperationId
+    session_id: SessionId
     requeued_as: int | None
 
 
 def queue_again(
-    connection: Connection, session_ids: Iterable[str | None], *, pass_id: int, asked_at: datetime, grace: float
+    connection: Connection,
+    session_ids: Iterable[SessionId | None],
+    *,
+    pass_id: PassId,
+    asked_at: datetime,
+    grace: float,
 ) -> list[Contradiction]:
     """Queue the deletes of listed sessions once more that succeeded longer ago than listings lag.
 
@@ -79,7 +86,9 @@ def queue_again(
     ]
 
 
-def _queue_once(connection: Connection, operation_id: int, session_id: str, requested_by: str | None) -> int | None:
+def _queue_once(
+    connection: Connection, operation_id: OperationId, session_id: SessionId, requested_by: str | None
+) -> int | None:
     """Queue a delete again unless it, or a repetition of it, has been queued again before."""
     if requested_by is not None and requested_by.startswith(MARK.partition("{}")[0]):
         return None

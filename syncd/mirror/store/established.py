@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syncd.mirror.store.holds import Decisions
+    from syncd.records.ids import SessionId
 
 FRESH = timedelta(minutes=10)
 """How long a session that no pass has listed may be absent from listings and look-ups: well above any lag."""
@@ -37,7 +38,7 @@ _LISTED = (sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None))
 class Known:
     """A live session to request. Only the absence of an established one proves anything; its presence always does."""
 
-    session_id: str
+    session_id: SessionId
     established: bool
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from syncd.records.ids import PassId
     from syncd.records.reasons import Reason
 
 CHUNK = 500
@@ -50,8 +51,8 @@ class Hold:
     """A hold as operators see it; `sessions` is their number, `pass_id` its name."""
 
     hold_id: int
-    pass_id: int
-    last_pass_id: int
+    pass_id: PassId
+    last_pass_id: PassId
     state: HoldState
     reason: PassReason
     detail: str
@@ -67,7 +68,7 @@ class Placed:
     """The hold of a held pass: `pass_id` names it, `sessions` is their number, `is_new` includes a new reason."""
 
     hold_id: int
-    pass_id: int
+    pass_id: PassId
     sessions: int
     is_new: bool
 
@@ -94,7 +95,7 @@ class Decisions:
     holds: frozenset[tuple[int, HoldState]]
 
 
-def place(connection: Connection, pass_id: int, keys: array[int], reason: Reason, now: datetime) -> Placed:
+def place(connection: Connection, pass_id: PassId, keys: array[int], reason: Reason, now: datetime) -> Placed:
     """Hold the deletion of some sessions.
 
     The hold in force continues when it covers all of them. Otherwise a new one is opened, and the open one is closed.
@@ -234,7 +235,7 @@ def _close_empty(connection: Connection, now: datetime) -> None:
     connection.execute(sa.update(holds).where(empty).values(state=HoldState.CLOSED, updated_at=now))
 
 
-def decide(connection: Connection, pass_id: int, decision: HoldState, *, by: str, now: datetime) -> Hold:
+def decide(connection: Connection, pass_id: PassId, decision: HoldState, *, by: str, now: datetime) -> Hold:
     """Write an operator's decision on the hold of a pass. It can be changed until the hold is closed.
 
     Parameters
@@ -272,7 +273,7 @@ def decide(connection: Connection, pass_id: int, decision: HoldState, *, by: str
     return get(connection, pass_id)
 
 
-def get(connection: Connection, pass_id: int, *, lock: bool = False) -> Hold:
+def get(connection: Connection, pass_id: PassId, *, lock: bool = False) -> Hold:
     """Return the hold in force of a pass.
 
     Raises

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syncd.mirror.store.passes import Progress
+    from syncd.records.ids import SessionId, SourceId
 
 _WANTED = "WHERE key IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL"
 _SELECT = f"""
@@ -51,8 +52,8 @@ class Unlisted:
     """A live session that a pass did not list, as its row is at one moment; times as text of `clock.utc_text`."""
 
     key: int
-    session_id: str
-    source_session_id: str
+    session_id: SessionId
+    source_session_id: SourceId
     version: int
     observed_at: str | None
     missing_since: str | None

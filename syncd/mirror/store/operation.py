@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NewType
 
 from syncd.records.enums import OperationKind, OperationState
-
-OperationId = NewType("OperationId", int)
+from syncd.records.ids import OperationId, SessionId, SourceId
 
 
 class LeaseLostError(Exception):
@@ -28,20 +26,25 @@ class Operation:
 
     id: OperationId
     kind: OperationKind
-    source_session_id: str | None
-    session_id: str | None
+    source_session_id: SourceId | None
+    session_id: SessionId | None
     name: str | None
     parent_id: str | None
     state: OperationState
     attempts: int
     fence: int
-    target_session_id: str | None
+    target_session_id: SessionId | None
     unknown_since: datetime | None
     lookups: int
     last_error: str | None
     settle_machine: str | None = None
     settle_us: int | None = None
     settle_for: datetime | None = None
+
+    @property
+    def source_id(self) -> SourceId:
+        """The source id of an operation that names one."""
+        return SourceId(self.source_session_id or "")
 
 
 FIELDS = tuple(Operation.__dataclass_fields__)
@@ -85,7 +88,7 @@ class Success:
     """What is written of a claimed operation that succeeded; `at` as `clock.utc_text` writes it."""
 
     operation: Operation
-    session_id: str | None
+    session_id: SessionId | None
     at: str
     note: str | None
     status: int | None
@@ -96,7 +99,7 @@ class Abandoned:
     """An operation whose holder is gone, which became `unknown`."""
 
     id: OperationId
-    source_session_id: str | None
+    source_session_id: SourceId | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from syncd.records.ids import OperationId
+
 MAY_HAVE_BEEN_APPLIED = "its answer was lost, so Albert may have applied it; look for the session in Albert"
 
 
@@ -31,7 +33,7 @@ class Decided:
     `problem` says why it was not possible, and then nothing was changed. `warning` says what the operator should know.
     """
 
-    id: int
+    id: OperationId
     problem: str | None = None
     warning: str | None = None
 
@@ -44,12 +46,12 @@ class Operator:
     now: datetime
 
 
-def retry(connection: Connection, operation_id: int, operator: Operator) -> Decided:
+def retry(connection: Connection, operation_id: OperationId, operator: Operator) -> Decided:
     """Make a dead operation pending again, with all of its attempts. This also ends its hold."""
     return _decide(connection, operation_id, operator, "retry", {OperationState.DEAD}, _RETRIED)
 
 
-def cancel(connection: Connection, operation_id: int, operator: Operator) -> Decided:
+def cancel(connection: Connection, operation_id: OperationId, operator: Operator) -> Decided:
     """Cancel an operation that is pending, unknown or dead, so that it no longer blocks its key.
 
     A look-up of an unknown operation may be under way. The fence rises, so that its result is discarded.
@@ -62,7 +64,7 @@ def cancel(connection: Connection, operation_id: int, operator: Operator) -> Dec
     return _decide(connection, operation_id, operator, "cancel", allowed, values)
 
 
-def release(connection: Connection, operation_id: int, operator: Operator) -> Decided:
+def release(connection: Connection, operation_id: OperationId, operator: Operator) -> Decided:
     """End the hold of an operation: it continues where the backup was made."""
     row = _row(connection, operation_id)
     if row is None:
@@ -88,18 +90,18 @@ _RETRIED: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _row(connection: Connection, operation_id: int) -> Any:  # noqa: ANN401 - a row, or None
+def _row(connection: Connection, operation_id: OperationId) -> Any:  # noqa: ANN401 - a row, or None
     columns = (operations.c.state, operations.c.on_hold_at, operations.c.attempts)
     return connection.execute(sa.select(*columns).where(operations.c.id == operation_id)).first()
 
 
-def _missing(operation_id: int) -> Decided:
+def _missing(operation_id: OperationId) -> Decided:
     return Decided(operation_id, f"there is no operation {operation_id}")
 
 
 def _decide(
     connection: Connection,
-    operation_id: int,
+    operation_id: OperationId,
     operator: Operator,
     action: str,
     allowed: Collection[OperationState],

@@ -17,9 +17,10 @@ from syncd.mirror.db.dialects import PerDialect, as_lists, json_columns
 from syncd.mirror.db.lossy_text import lossy_text
 from syncd.mirror.schema.tables import ACTIVE
 from syncd.mirror.schema.types import moment
-from syncd.mirror.store.operation import FIELDS, Blocked, Candidate, Operation, OperationId, Success
+from syncd.mirror.store.operation import FIELDS, Blocked, Candidate, Operation, Success
 from syncd.mirror.store.operation_keys import blocker, same_column
 from syncd.records.enums import OperationKind, OperationState
+from syncd.records.ids import OperationId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from syncd.records.ids import OperationId
+
 _SHOWN = tuple(column for column in operations.c if column is not operations.c.blocked_by)
 
 
@@ -52,7 +54,7 @@ def listing(connection: Connection, *, state: str | None, limit: int, on_hold: b
         return connection.execute(query.limit(limit)).mappings().all()
 
 
-def get(connection: Connection, operation_id: int) -> sa.RowMapping | None:
+def get(connection: Connection, operation_id: OperationId) -> sa.RowMapping | None:
     """Return one operation, with the id of the first one that blocks it."""
     with lossy_text(connection):
         return connection.execute(_operations(connection).where(operations.c.id == operation_id)).mappings().first()

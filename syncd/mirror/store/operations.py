@@ -41,15 +41,17 @@ from syncd.mirror.store.operation import (
     Claimed,
     LeaseLostError,
     Operation,
-    OperationId,
     Success,
     Wait,
 )
 from syncd.mirror.store.operation_statements import Statements, statements_of
 from syncd.records.enums import OperationKind, OperationState
+from syncd.records.ids import OperationId
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from syncd.records.ids import SessionId
 
 LONGEST_ERROR = 2000
 """Characters of an error that are kept: enough for a message, not for a page of HTML."""
@@ -286,7 +288,7 @@ def rebase(connection: Connection, *, now: datetime) -> int:
 class _Times(NamedTuple):
     """A row of `_OVERTAKEN`; times are text."""
 
-    id: int
+    id: OperationId
     next_attempt_at: str | None
     lease_until: str | None
     clock_at: str
@@ -331,7 +333,7 @@ def any_deleted_since(connection: Connection, moment: str) -> bool:
     return raw.execute(connection, _ANY_DELETED_SINCE, (moment,)).fetchone() is not None
 
 
-def deleted_since(connection: Connection, session_ids: Iterable[str | None], moment: str) -> set[str]:
+def deleted_since(connection: Connection, session_ids: Iterable[SessionId | None], moment: str) -> set[SessionId]:
     """Return those of some sessions that an operation has deleted since a time."""
     found = raw.execute(connection, _DELETED_SINCE, (moment, json.dumps([*session_ids]))).fetchall()
     return {session_id for (session_id,) in found}

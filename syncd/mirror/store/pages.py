@@ -19,11 +19,13 @@ from pyroaring import BitMap64
 from syncd.mirror.db import raw
 from syncd.mirror.schema.tables import pages, passes
 from syncd.records.enums import PassState
+from syncd.records.ids import PassId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
+
 
 DIGEST_BYTES = 16
 _INSERT = """
@@ -81,7 +83,7 @@ def unpack(data: bytes) -> BitMap64:
     return BitMap64.deserialize(data)
 
 
-def insert(connection: Connection, pass_id: int, first_number: int, read: Sequence[ReadPage]) -> None:
+def insert(connection: Connection, pass_id: PassId, first_number: int, read: Sequence[ReadPage]) -> None:
     """Write the rows of successive pages."""
     raw.executemany(
         connection,
@@ -100,13 +102,13 @@ def insert(connection: Connection, pass_id: int, first_number: int, read: Sequen
     )
 
 
-def newest_complete(connection: Connection) -> int:
+def newest_complete(connection: Connection) -> PassId:
     """Return the id of the newest complete pass, whose pages are kept; 0 if there is none."""
     query = sa.select(sa.func.max(passes.c.id)).where(passes.c.state == PassState.COMPLETE)
-    return connection.execute(query).scalar() or 0
+    return PassId(connection.execute(query).scalar() or 0)
 
 
-def digests(connection: Connection) -> tuple[int, dict[bytes, int]]:
+def digests(connection: Connection) -> tuple[PassId, dict[bytes, int]]:
     """Return the last complete pass and the number of each of its pages by digest."""
     newest = newest_complete(connection)
     query = sa.select(pages.c.digest, pages.c.number).where(pages.c.pass_id == newest, pages.c.digest.is_not(None))
@@ -121,13 +123,13 @@ def keys(connection: Connection) -> list[str]:
     return list(connection.execute(query.order_by(pages.c.number)).scalars())
 
 
-def window(connection: Connection, pass_id: int, first: int, count: int) -> dict[int, ReadPage]:
+def window(connection: Connection, pass_id: PassId, first: int, count: int) -> dict[int, ReadPage]:
     """Return successive pages of a pass by their numbers."""
     query = sa.select(pages).where(pages.c.pass_id == pass_id, pages.c.number.between(first, first + count - 1))
     return {row.number: _read(row) for row in connection.execute(query)}
 
 
-def of_pass(connection: Connection, pass_id: int) -> Iterable[ReadPage]:
+def of_pass(connection: Connection, pass_id: PassId) -> Iterable[ReadPage]:
     """Yield all pages of a pass in their order, in bounded memory."""
     query = sa.select(pages).where(pages.c.pass_id == pass_id).order_by(pages.c.number)
     return map(_read, connection.execute(query.execution_options(yield_per=100)))

@@ -18,6 +18,7 @@ from syncd.mirror.store import holds, initial_load
 from syncd.mirror.store import pages as page_rows
 from syncd.mirror.store.quarantine import MetItems
 from syncd.records.enums import PassState
+from syncd.records.ids import PassId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,7 @@ class Progress:
         Tells this holder of the pass from every later one.
     """
 
-    id: int
+    id: PassId
     started_at: datetime
     resumed: bool
     loading: bool = False
@@ -119,7 +120,7 @@ def running(connection: Connection) -> Progress | None:
     return progress
 
 
-def state(connection: Connection, pass_id: int) -> PassState | None:
+def state(connection: Connection, pass_id: PassId) -> PassState | None:
     """Return the state of a pass; None if there is no such pass."""
     found = connection.execute(sa.select(passes.c.state).where(passes.c.id == pass_id)).scalar()
     return None if found is None else PassState(found)
@@ -134,10 +135,10 @@ def begin(connection: Connection, now: datetime) -> Progress:
         Another replica began one at the same time.
     """
     try:
-        row_id = new_id(connection.execute(sa.insert(passes).values(started_at=now)))
+        pass_id = PassId(new_id(connection.execute(sa.insert(passes).values(started_at=now))))
     except sa.exc.IntegrityError as error:
         raise ConcurrentChangeError("another replica began a pass first") from error
-    return Progress(row_id, now, resumed=False, loading=initial_load.begin(connection))
+    return Progress(pass_id, now, resumed=False, loading=initial_load.begin(connection))
 
 
 def checkpoint(

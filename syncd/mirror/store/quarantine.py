@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
+    from syncd.records.ids import PassId, SessionId
     from syncd.records.parse import Unreadable
 
 
@@ -72,12 +73,12 @@ class Stored(NamedTuple):
     is_new: bool
 
 
-def put(connection: Connection, items: Sequence[Unreadable], *, now: datetime, pass_id: int) -> list[Stored]:
+def put(connection: Connection, items: Sequence[Unreadable], *, now: datetime, pass_id: PassId) -> list[Stored]:
     """Store unreadable items that a pass has met; return the row of each."""
     return [_put(connection, item, now=now, pass_id=pass_id) for item in items]
 
 
-def _put(connection: Connection, item: Unreadable, *, now: datetime, pass_id: int) -> Stored:
+def _put(connection: Connection, item: Unreadable, *, now: datetime, pass_id: PassId) -> Stored:
     content, mark = _content(item.payload), _fingerprint(item)
     query = sa.select(quarantine).where(quarantine.c.fingerprint == mark).order_by(quarantine.c.id.desc()).limit(1)
     known = connection.execute(query).first()
@@ -99,7 +100,7 @@ def _put(connection: Connection, item: Unreadable, *, now: datetime, pass_id: in
     return Stored(new_id(connection.execute(sa.insert(quarantine).values(values))), is_new=accepted_at is None)
 
 
-def _resolved_lately(connection: Connection, resolved_at: datetime, pass_id: int) -> bool:
+def _resolved_lately(connection: Connection, resolved_at: datetime, pass_id: PassId) -> bool:
     """Whether an item was resolved since the pass before this one began.
 
     Such an item is readable on one page and unreadable on another: it keeps its row instead of getting one a pass.
@@ -138,7 +139,7 @@ def open_keys(connection: Connection) -> BitMap64:
     return BitMap64(connection.execute(query.where(quarantine.c.resolved_at.is_(None))).scalars().all())
 
 
-def open_sessions(connection: Connection, session_ids: Iterable[str]) -> dict[str, int]:
+def open_sessions(connection: Connection, session_ids: Iterable[SessionId]) -> dict[SessionId, int]:
     """Return those of some sessions that have an item in quarantine, each with the item's row."""
     rows = raw.execute(connection, _OPEN_SESSIONS, (json.dumps(list(session_ids)),))
     return {session_id: row_id for session_id, row_id in rows}  # noqa: C416 - the rows of either driver
@@ -152,7 +153,7 @@ def not_accepted(connection: Connection, met: MetItems) -> list[int]:
     return [row_id for row_id in connection.execute(query.order_by(quarantine.c.id)).scalars() if row_id in met]
 
 
-def resolve_sessions(connection: Connection, session_ids: Iterable[str], now: datetime) -> None:
+def resolve_sessions(connection: Connection, session_ids: Iterable[SessionId], now: datetime) -> None:
     """Resolve the items of sessions of which a readable version was listed."""
     for session_id in session_ids:
         connection.execute(

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
     from syncd.mirror.store.sources import Link
     from syncd.records.fields import FieldList, SessionRow
+    from syncd.records.ids import PassId, SessionId, SourceId
     from syncd.rules.versions import Change
 
 
 class NewSessions(NamedTuple):
     """The key of each session that was inserted by its id, in the order of the rows, and the source ids linked."""
 
-    inserted: dict[str, int]
+    inserted: dict[SessionId, int]
     links: list[Link]
 
 
@@ -56,8 +57,8 @@ class LiveSession(NamedTuple):
     """A session that is not deleted."""
 
     key: int
-    session_id: str
-    source_session_id: str
+    session_id: SessionId
+    source_session_id: SourceId
 
 
 class SessionStatements(Protocol):
@@ -79,7 +80,7 @@ class SessionStatements(Protocol):
         rows: Sequence[SessionRow],
         *,
         now: str,
-        pass_id: int | None,
+        pass_id: PassId | None,
         observed_at: str | None,
         link: bool,
     ) -> NewSessions:
@@ -93,7 +94,7 @@ class SessionStatements(Protocol):
         ...
 
     def update(
-        self, connection: Connection, versions: Sequence[NewVersion], *, pass_id: int | None, observed_at: str | None
+        self, connection: Connection, versions: Sequence[NewVersion], *, pass_id: PassId | None, observed_at: str | None
     ) -> None:
         """Move current versions to the history and write new ones.
 
@@ -118,7 +119,7 @@ class SessionStatements(Protocol):
         numbers: Mapping[int, int],
         *,
         now: str,
-        pass_id: int | None,
+        pass_id: PassId | None,
         observed_at: str | None,
     ) -> None:
         """Move current versions to the history and make tombstones of live sessions.

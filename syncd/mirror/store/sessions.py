@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from syncd.mirror.store.session_statements import NewSessions, SessionStatements
     from syncd.mirror.store.sources import Link
     from syncd.records.fields import SessionRow
+    from syncd.records.ids import PassId, SessionId, SourceId
     from syncd.rules.versions import StoredSession
 
 STATEMENTS: PerDialect[SessionStatements] = PerDialect(
@@ -95,7 +96,7 @@ class Observation:
 
     asked_at: str
     now: str
-    pass_id: int | None = None
+    pass_id: PassId | None = None
     listed_from: str | None = None
     lifts: bool = True
     seen: BitMap64 = field(default_factory=BitMap64)
@@ -116,7 +117,7 @@ class _Decision:
     new: list[SessionRow] = field(default_factory=list)
     changed: list[tuple[StoredSession, SessionRow, Change]] = field(default_factory=list)
     touched: list[StoredSession] = field(default_factory=list)
-    keys: dict[str, int] = field(default_factory=dict)
+    keys: dict[SessionId, int] = field(default_factory=dict)
     versions: int = 0
     clean: bool = True
 
@@ -188,7 +189,7 @@ def _decide(rows: Sequence[SessionRow], stored: Mapping[str, StoredSession], obs
 
 
 def _delete_again(
-    connection: Connection, new: Mapping[str, int], observation: Observation, applied: ApplyResult
+    connection: Connection, new: Mapping[SessionId, int], observation: Observation, applied: ApplyResult
 ) -> None:
     """Make tombstones of new sessions that an operation has deleted since the answer may have been true."""
     if new:
@@ -200,7 +201,7 @@ def _delete_again(
 
 def _insert(
     connection: Connection, rows: Sequence[SessionRow], observation: Observation, applied: ApplyResult
-) -> dict[str, int]:
+) -> dict[SessionId, int]:
     """Insert sessions; return the keys of those that were new."""
     new = STATEMENTS.on(connection).insert(
         connection,
@@ -225,7 +226,7 @@ def _update(
     applied: ApplyResult,
 ) -> None:
     versions = []
-    moved: set[str] = set()
+    moved: set[SourceId] = set()
     restored = sum(change is Change.RESTORED for *_, change in changed)
     first = totals.reserve(connection, len(changed), live=restored, deleted=-restored)
     for seq, (before, row, change) in enumerate(changed, first):
@@ -266,7 +267,7 @@ def insert_new(connection: Connection, rows: Sequence[SessionRow], *, now: str) 
     return STATEMENTS.on(connection).insert(connection, rows, now=now, pass_id=None, observed_at=now, link=True)
 
 
-def tombstone(connection: Connection, keys: Iterable[int], *, now: str, pass_id: int | None = None) -> list[str]:
+def tombstone(connection: Connection, keys: Iterable[int], *, now: str, pass_id: PassId | None = None) -> list[str]:
     """Make tombstones of live sessions.
 
     Returns
@@ -289,7 +290,7 @@ def tombstone(connection: Connection, keys: Iterable[int], *, now: str, pass_id:
     return [one.session_id for one in live]
 
 
-def archived_from(connection: Connection, key: int, pass_id: int) -> bool:
+def archived_from(connection: Connection, key: int, pass_id: PassId) -> bool:
     """Whether a pass has written a version of a session that is past by now."""
     found = connection.execute(
         sa.select(session_versions.c.version)
@@ -299,22 +300,22 @@ def archived_from(connection: Connection, key: int, pass_id: int) -> bool:
     return found.first() is not None
 
 
-def key_of(connection: Connection, session_id: str) -> int | None:
+def key_of(connection: Connection, session_id: SessionId) -> int | None:
     """Return the key of a session; None when the mirror never saw it."""
     return connection.execute(sa.select(sessions.c.key).where(sessions.c.id == session_id)).scalar()
 
 
-def observed_at(connection: Connection, session_id: str) -> datetime | None:
+def observed_at(connection: Connection, session_id: SessionId) -> datetime | None:
     """Return when something other than a listing last showed a session; None if nothing did."""
     return connection.execute(sa.select(sessions.c.observed_at).where(sessions.c.id == session_id)).scalar()
 
 
-def source_of(connection: Connection, session_id: str) -> str | None:
+def source_of(connection: Connection, session_id: SessionId) -> str | None:
     """Return the source id of a session; None if the mirror has no such session."""
     return connection.execute(sa.select(sessions.c.source_session_id).where(sessions.c.id == session_id)).scalar()
 
 
-def is_live(connection: Connection, session_id: str) -> bool:
+def is_live(connection: Connection, session_id: SessionId) -> bool:
     """Whether the mirror has a session that is not deleted."""
     query = "SELECT 1 FROM sessions WHERE id = ? AND deleted_at IS NULL"
     return raw.execute(connection, query, (session_id,)).fetchone() is not None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from syncd.mirror.store.session_statements import NewVersion
     from syncd.records.fields import FieldList, SessionRow
+    from syncd.records.ids import PassId
     from syncd.rules.versions import StoredSession
 
 _CASTS = {
@@ -134,7 +135,7 @@ WHERE s.key = r.key::bigint AND s.key = ANY($3::bigint[])
         rows: Sequence[SessionRow],
         *,
         now: str,
-        pass_id: int | None,
+        pass_id: PassId | None,
         observed_at: str | None,
         link: bool,  # noqa: ARG002 - here all are linked in the same statement
     ) -> NewSessions:
@@ -151,7 +152,7 @@ WHERE s.key = r.key::bigint AND s.key = ANY($3::bigint[])
         return NewSessions({row.id: keys[row.id] for row in rows if row.id in keys}, links)
 
     def update(
-        self, connection: Connection, versions: Sequence[NewVersion], *, pass_id: int | None, observed_at: str | None
+        self, connection: Connection, versions: Sequence[NewVersion], *, pass_id: PassId | None, observed_at: str | None
     ) -> None:
         """See `SessionStatements`."""
         before = [one.before for one in versions]
@@ -188,7 +189,7 @@ WHERE s.key = r.key::bigint AND s.key = ANY($3::bigint[])
         numbers: Mapping[int, int],
         *,
         now: str,
-        pass_id: int | None,
+        pass_id: PassId | None,
         observed_at: str | None,
     ) -> None:
         """See `SessionStatements`."""

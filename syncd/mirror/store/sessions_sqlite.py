@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from syncd.mirror.store.session_statements import NewVersion
     from syncd.records.fields import FieldList, SessionRow
+    from syncd.records.ids import PassId
     from syncd.rules.versions import StoredSession
 
 _ROWS_AT_ONCE = 50
@@ -77,7 +78,7 @@ WHERE key = ?
         rows: Sequence[SessionRow],
         *,
         now: str,
-        pass_id: int | None,
+        pass_id: PassId | None,
         observed_at: str | None,
         link: bool,
     ) -> NewSessions:
@@ -101,7 +102,7 @@ WHERE key = ?
         return NewSessions(keys, sources.link_new(connection, rows, first, now) if link else [])
 
     def update(
-        self, connection: Connection, versions: Sequence[NewVersion], *, pass_id: int | None, observed_at: str | None
+        self, connection: Connection, versions: Sequence[NewVersion], *, pass_id: PassId | None, observed_at: str | None
     ) -> None:
         """See `SessionStatements`."""
         raw.executemany(connection, self._archive, [(one.valid_from, one.before.key) for one in versions])
@@ -134,7 +135,7 @@ WHERE key = ?
         numbers: Mapping[int, int],
         *,
         now: str,
-        pass_id: int | None,
+        pass_id: PassId | None,
         observed_at: str | None,
     ) -> None:
         """See `SessionStatements`."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syncd.mirror.db.database import Database
+    from syncd.records.ids import SessionId, SourceId
 
 _LINK_ONE = """
 UPDATE source_sessions SET state = 'linked', session_id = ?, note = NULL, checked_at = ?
@@ -74,9 +75,9 @@ SELECT r.source_id, s.id, s.observed_at FROM {json_columns(1, "source_id")} CROS
 class Link:
     """A source id that has changed its state."""
 
-    source_session_id: str
+    source_session_id: SourceId
     state: str
-    session_id: str | None
+    session_id: SessionId | None
     note: str | None
 
 
@@ -97,7 +98,7 @@ def link_new(connection: Connection, rows: Sequence[SessionRow], first_key: int,
     return refresh(connection, {row.source_session_id for row in rows}, now)
 
 
-def _lock(connection: Connection, source_ids: Sequence[str]) -> None:
+def _lock(connection: Connection, source_ids: Sequence[SourceId]) -> None:
     """Keep other replicas from deciding where some source ids, in their order, stand until this transaction ends.
 
     What is read after this sees all that they have committed. SQLite has one writer and needs none of it.
@@ -110,7 +111,9 @@ def _lock(connection: Connection, source_ids: Sequence[str]) -> None:
         raw.execute(connection, _LOCK, (wanted,))
 
 
-def refresh(connection: Connection, source_ids: Iterable[str], now: str, *, albert: str | None = None) -> list[Link]:
+def refresh(
+    connection: Connection, source_ids: Iterable[SourceId], now: str, *, albert: SessionId | None = None
+) -> list[Link]:
     """Bring the state of source ids in line with the live sessions that carry them.
 
     One that no session carries any more becomes `unresolved`: only Albert knows its state.
@@ -126,8 +129,8 @@ def refresh(connection: Connection, source_ids: Iterable[str], now: str, *, albe
     _lock(connection, wanted)
     with lossy_text(connection):
         found = raw.execute(connection, _STANDING, (json.dumps(wanted),)).fetchall()
-    carriers: dict[str, list[tuple[str, bool]]] = {}
-    before: dict[str, tuple[str | None, str | None, str | None]] = {}
+    carriers: dict[SourceId, list[tuple[SessionId, bool]]] = {}
+    before: dict[SourceId, tuple[str | None, SessionId | None, str | None]] = {}
     for source_id, state, session_id, note, carrier, missing in found:
         before[source_id] = (state, session_id, note)
         carriers.setdefault(source_id, [])
@@ -164,7 +167,7 @@ def set_state(connection: Connection, link: Link) -> list[Link]:
     return [] if before is not None and tuple(before) == (link.state, link.session_id) else [link]
 
 
-def mark_checked(connection: Connection, source_id: str, checked_at: str) -> None:
+def mark_checked(connection: Connection, source_id: SourceId, checked_at: str) -> None:
     """Note that a source id has just been made sure of; one that is unresolved again meanwhile has not been."""
     connection.exec_driver_sql(
         "UPDATE source_sessions SET checked_at = ? WHERE source_session_id = ? AND state <> 'unresolved'",
@@ -172,7 +175,9 @@ def mark_checked(connection: Connection, source_id: str, checked_at: str) -> Non
     )
 
 
-def to_ask(connection: Connection, *, checked_before: datetime, limit: int, after: str | None = None) -> list[str]:
+def to_ask(
+    connection: Connection, *, checked_before: datetime, limit: int, after: SourceId | None = None
+) -> list[SourceId]:
     """Return source ids that only Albert can tell about, in their order, beginning behind `after`.
 
     These are the unresolved ones, and the missing and contradictory ones that were not checked for long; one that an
@@ -227,7 +232,7 @@ def _carried() -> sa.Select[Any]:
     )
 
 
-def unaskable(connection: Connection, source_id: str, note: str, checked_at: str) -> None:
+def unaskable(connection: Connection, source_id: SourceId, note: str, checked_at: str) -> None:
     """Note why a source id can never be asked for; it may be text that only SQLite holds."""
     connection.execute(
         sa.update(source_sessions)
@@ -236,7 +241,7 @@ def unaskable(connection: Connection, source_id: str, note: str, checked_at: str
     )
 
 
-def add(connection: Connection, source_ids: Iterable[str]) -> int:
+def add(connection: Connection, source_ids: Iterable[SourceId]) -> int:
     """Make source ids known; return how many were not."""
     return sum(
         connection.exec_driver_sql(
@@ -247,26 +252,28 @@ def add(connection: Connection, source_ids: Iterable[str]) -> int:
     )
 
 
-def carriers(connection: Connection, source_id: str) -> list[tuple[str, datetime | None]]:
+def carriers(connection: Connection, source_id: SourceId) -> list[tuple[SessionId, datetime | None]]:
     """Return the live sessions that carry a source id, each with when something other than a listing showed it."""
     return carriers_of(connection, [source_id])[0]
 
 
-def carriers_of(connection: Connection, source_ids: Sequence[str]) -> list[list[tuple[str, datetime | None]]]:
+def carriers_of(
+    connection: Connection, source_ids: Sequence[SourceId]
+) -> list[list[tuple[SessionId, datetime | None]]]:
     """Return what `carriers` does for each of some source ids."""
-    found: dict[str, list[tuple[str, datetime | None]]] = {source_id: [] for source_id in source_ids}
+    found: dict[SourceId, list[tuple[SessionId, datetime | None]]] = {source_id: [] for source_id in source_ids}
     asked = _CARRIERS_OF_EACH if is_postgresql(connection) else _CARRIERS_OF
     for source_id, session_id, observed_at in raw.execute(connection, asked, (json.dumps([*found]),)):
         found[source_id].append((session_id, moment(observed_at)))
     return [found[source_id] for source_id in source_ids]
 
 
-async def look_for_carriers(database: Database, source_id: str) -> list[tuple[str, datetime | None]]:
+async def look_for_carriers(database: Database, source_id: SourceId) -> list[tuple[SessionId, datetime | None]]:
     """Return what `carriers` does, as of now and outside of any transaction: every create asks for it."""
     # not while a first pass loads the mirror: then the index is not there, and SQLite refuses the statement
     found = database.read_inline(_CARRIERS, (source_id,))
     if found is None:
-        carried: list[tuple[str, datetime | None]] = await database.read_batched(carriers_of, source_id)
+        carried: list[tuple[SessionId, datetime | None]] = await database.read_batched(carriers_of, source_id)
         return carried
     return [(session_id, moment(observed_at)) for session_id, observed_at in found]
 

@@ -11,6 +11,8 @@ from syncd.mirror.db.lossy_text import lossy_text
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from syncd.records.ids import SessionId, SourceId
+
 _NOT_HELD = "key NOT IN (SELECT session_key FROM hold_sessions) AND"
 """Albert answers 404 for a session of a hold that is in force, or did when a pass was held."""
 _HIGHEST = "SELECT max(key) FROM sessions"
@@ -23,8 +25,8 @@ _BEFORE = f"{_ALIVE} {{}} key < ? ORDER BY key DESC LIMIT ?"
 class Candidate:
     """A live session that no complete pass has missed."""
 
-    session_id: str
-    source_session_id: str
+    session_id: SessionId
+    source_session_id: SourceId
 
 
 def candidates(connection: Connection, *, place: float, limit: int) -> list[Candidate]:

@@ -18,7 +18,7 @@ from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.privileges import _unfit, require_rights
 from syncd.mirror.store import operation_views, operations
-from syncd.mirror.store.operation import OperationId
+from syncd.records.ids import OperationId
 from tests.helpers.postgres_server import PostgresServer, in_thread
 from tests.helpers.replicas import ROOT, bare_environment
 from tests.helpers.tcp_proxy import proxied

@@ -18,6 +18,7 @@ from syncd.mirror.db.change_feed import NotifyFeed
 from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import operation_views, operations
+from syncd.records.ids import OperationId
 from tests.helpers.postgres_server import PostgresServer, engine_of, in_thread
 
 CREATE = {"kind": "create", "source_session_id": "s", "name": "n"}
@@ -119,7 +120,7 @@ async def test_mirror_is_created_and_used(hostile: Database) -> None:
         await connection.exec_driver_sql("CREATE SCHEMA public")
     assert (await hostile.write(migrate.migrate))[0] is None
     assert await hostile.write(lambda c: operations.enqueue(c, [CREATE])) == [1]
-    row = await hostile.read(lambda c: operation_views.get(c, 1))
+    row = await hostile.read(lambda c: operation_views.get(c, OperationId(1)))
     assert row is not None
     assert row["requested_at"].tzinfo is not None
 

@@ -15,6 +15,7 @@ from syncd.mirror.db.database import Database
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.revisions import REVISIONS
 from syncd.mirror.store import pages, passes
+from syncd.records.ids import PassId
 from tests.helpers.old_schema import upgrade
 from tests.helpers.postgres_server import PostgresServer, in_thread
 
@@ -64,7 +65,7 @@ async def run(database: Database, statement: str, *parameters: Any) -> list[dict
 
 
 async def test_running_pass_starts_again_and_its_holder_has_lost_it(old: Database) -> None:
-    held = passes.Progress(2, datetime(2026, 6, 1, tzinfo=UTC), resumed=True, fence=4)
+    held = passes.Progress(PassId(2), datetime(2026, 6, 1, tzinfo=UTC), resumed=True, fence=4)
     await old.write(migrate.migrate)
     (row,) = await run(old, "SELECT * FROM passes WHERE state = 'running'")
     assert {name: row[name] for name in RUNNING} == {

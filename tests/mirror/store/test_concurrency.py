@@ -27,6 +27,7 @@ from syncd.mirror.store.passes import COMPLETE, PassLostError
 from syncd.mirror.store.sessions import Observation
 from syncd.mirror.store.sessions_postgresql import PostgresqlSessions
 from syncd.records.fields import SESSIONS, SessionRow
+from syncd.records.ids import PassId
 from tests.helpers.harness import world
 from tests.helpers.postgres_server import engine_of
 from tests.helpers.rows import session_row
@@ -64,13 +65,13 @@ async def names(database: Database) -> dict[str, str]:
 async def test_what_a_look_up_has_learned_is_not_undone_by_a_page_that_was_read_before(
     here: Database, there: Database
 ) -> None:
-    await here.write(lambda c: sessions.apply(c, [session("A", "old")], Observation(T1, T1, 1, T1)))
+    await here.write(lambda c: sessions.apply(c, [session("A", "old")], Observation(T1, T1, PassId(1), T1)))
     tries = 0
 
     def page(connection: sa.Connection) -> sessions.ApplyResult:
         nonlocal tries
         tries += 1
-        return sessions.apply(connection, [session("A", "of the page")], Observation(T1, T2, 1, T1))
+        return sessions.apply(connection, [session("A", "of the page")], Observation(T1, T2, PassId(1), T1))
 
     # The page has looked the row up, and the look-up commits before the page writes.
     async with engine_of(there).connect() as connection:
@@ -92,7 +93,7 @@ async def test_session_that_two_replicas_see_first_is_one_row(here: Database, th
             group.start_soon(
                 here.write,
                 lambda c: sessions.apply(
-                    c, [session("B", "b"), session("A", "of the other")], Observation(T1, T1, 1, T1)
+                    c, [session("B", "b"), session("A", "of the other")], Observation(T1, T1, PassId(1), T1)
                 ),
             )
             await waits_for_a_lock(there)
@@ -106,7 +107,8 @@ async def test_source_id_that_two_replicas_link_at_once_is_in_conflict(here: Dat
         await connection.run_sync(lambda c: sessions.apply(c, [session("A", "a", source="s")], Observation(T2, T2)))
         async with anyio.create_task_group() as group:
             group.start_soon(
-                here.write, lambda c: sessions.apply(c, [session("B", "b", source="s")], Observation(T1, T1, 1, T1))
+                here.write,
+                lambda c: sessions.apply(c, [session("B", "b", source="s")], Observation(T1, T1, PassId(1), T1)),
             )
             await waits_for_a_lock(there)
             await transaction.commit()
@@ -229,8 +231,8 @@ async def test_two_that_begin_a_pass_at_once_begin_one(here: Database, there: Da
 )
 async def test_extra_that_means_the_same_is_unchanged(here: Database, extra: str) -> None:
     row = session("A", "a", extra=extra)
-    await here.write(lambda c: sessions.apply(c, [row], Observation(T1, T1, 1, T1)))
-    applied = await here.write(lambda c: sessions.apply(c, [row], Observation(T2, T2, 2, T1)))
+    await here.write(lambda c: sessions.apply(c, [row], Observation(T1, T1, PassId(1), T1)))
+    applied = await here.write(lambda c: sessions.apply(c, [row], Observation(T2, T2, PassId(2), T1)))
     assert applied.clean
     assert not applied.changes
 
@@ -258,7 +260,7 @@ async def test_insert_of_any_program_wakes_who_listens(here: Database, there: Da
 async def test_replicas_that_wait_for_each_other_both_go_on(here: Database, there: Database) -> None:
     for session_id in "AB":
         row = session(session_id, "old")
-        await here.write(lambda c, row=row: sessions.apply(c, [row], Observation(T1, T1, 1, T1)))  # type: ignore[misc]
+        await here.write(lambda c, row=row: sessions.apply(c, [row], Observation(T1, T1, PassId(1), T1)))  # type: ignore[misc]
     met = {one: anyio.Event() for one in "AB"}
 
     async def rename(database: Database, first: str, second: str) -> None:
