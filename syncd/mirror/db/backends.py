@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from syncd.mirror.db import change_feed, leader, postgresql, sqlite, sqlite_file
+from syncd.mirror.db import change_feed, leader, pg_pool, postgresql, sqlite, sqlite_file
 from syncd.mirror.db.daemon_lock import daemon_lock, require_free
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ class PostgresqlBackend:
 
     async def check_connections(self) -> str:
         """Check that each connection is a session of its own."""
-        return await leader.check_connections(self.url)
+        return await pg_pool.check_connections(self.url)
 
     def change_feed(self, database: Database, clock: Clock) -> ChangeFeed:  # noqa: ARG002 - it waits in anyio alone
         """Return what listens to the server's notifications."""
@@ -267,7 +267,7 @@ class PostgresqlBackend:
     @asynccontextmanager
     async def keep_others_out(self, command: str) -> AsyncIterator[None]:  # noqa: ARG002 - its locks have no text
         """Take the lock that each replica shares."""
-        async with leader.nobody_else(self.url):
+        async with leader.exclusive(self.url):
             yield
 
 

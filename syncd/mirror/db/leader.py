@@ -20,7 +20,7 @@ import anyio
 
 from syncd.aio import task_group
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
-from syncd.mirror.db import locks, postgresql
+from syncd.mirror.db import locks, pg_pool, postgresql
 from syncd.mirror.db.dialects import by_dialect
 from syncd.mirror.db.retries import Retries
 
@@ -143,7 +143,7 @@ class Replica:
             `syncd migrate-store` is moving the database, it cannot be used, or a proxy shares sessions between clients.
         """
         self._drop()
-        if not postgresql.is_pooled(self.url) and await shares_sessions(self.url):
+        if not postgresql.is_pooled(self.url) and await pg_pool.shares_sessions(self.url):
             raise DatabaseUnusableError(postgresql.POOLING)
         self._connection = await postgresql.connect(self.url)
         if postgresql.is_pooled(self.url):
@@ -256,39 +256,6 @@ async def _fetch(connection: Any, statement: str, *parameters: object) -> Any:  
     return await connection.fetchval(statement, *parameters, timeout=PING_TIMEOUT)
 
 
-async def shares_sessions(url: sa.URL) -> bool:
-    """Return whether two connections at the same time are one session, which a proxy shares between its clients."""
-    first, second = await postgresql.connect(url), None
-    try:
-        session = await _fetch(first, "SELECT pg_backend_pid()")
-        second = await postgresql.connect(url)
-        return bool(await _fetch(second, "SELECT pg_backend_pid()") == session)
-    finally:
-        for connection in (first, second):
-            if connection is not None:
-                with anyio.CancelScope(shield=True), suppress(Exception):
-                    await connection.close(timeout=1)
-
-
-async def check_connections(url: sa.URL) -> str:
-    """Return how connections to a server behave, in words for `syncd doctor`.
-
-    Raises
-    ------
-    DatabaseUnusableError
-        A proxy shares sessions between clients, and the URL does not say so; or there is no connection.
-    """
-    if postgresql.is_pooled(url):
-        return "the URL declares a pool by transaction: the queue is polled every second, LISTEN is not used"
-    try:
-        shared = await shares_sessions(url)
-    except Exception as error:
-        raise postgresql.classify_error(error) or error from error
-    if shared:
-        raise DatabaseUnusableError(f"two connections at the same time are one session: {postgresql.POOLING}")
-    return "each connection is a session of its own"
-
-
 @asynccontextmanager
 async def replica(url: sa.URL, clock: Clock, retries: Retries | None = None) -> AsyncIterator[Replica]:
     """Be one of the replicas on a PostgreSQL database while the context lasts.
@@ -314,7 +281,7 @@ async def replica(url: sa.URL, clock: Clock, retries: Retries | None = None) -> 
 
 
 @asynccontextmanager
-async def nobody_else(url: sa.URL) -> AsyncIterator[None]:
+async def exclusive(url: sa.URL) -> AsyncIterator[None]:
     """Keep every daemon off a PostgreSQL database while its content is moved.
 
     Raises

@@ -1,4 +1,4 @@
-"""Source ids and the sessions that carry them: `source_sessions` is kept true by whatever changes a session."""
+"""The table `source_sessions`. Each write of a session brings its source ids up to date in the same transaction."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ SELECT source_session_id, 'linked', id, ? FROM sessions WHERE key >= ?
 ON CONFLICT (source_session_id) DO NOTHING
 """
 
-_STANDING = """
+_LINKS_AND_CARRIERS = """
 SELECT w.value, x.state, x.session_id, x.note, s.id, s.missing_since IS NOT NULL
 FROM json_each(?) AS w
 LEFT JOIN source_sessions AS x ON x.source_session_id = w.value
 LEFT JOIN sessions AS s ON s.source_session_id = w.value AND s.deleted_at IS NULL
 """
-_SETTLE = """
+_WRITE = """
 INSERT INTO source_sessions (source_session_id, state, session_id, note, checked_at) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (source_session_id) DO UPDATE SET state = excluded.state, session_id = excluded.session_id,
     note = excluded.note, checked_at = excluded.checked_at
@@ -68,7 +68,7 @@ _CARRIERS_OF_EACH = f"""
 SELECT r.source_id, s.id, s.observed_at FROM {json_columns(1, "source_id")} CROSS JOIN LATERAL (
     SELECT id, observed_at FROM sessions WHERE source_session_id = r.source_id AND deleted_at IS NULL OFFSET 0) AS s
 """  # noqa: S608 - constants
-"""The same where PostgreSQL must not read the whole table for it: see `dialects.json_columns`."""
+"""`_CARRIERS_OF` in a form for which PostgreSQL does not scan the table: see `dialects.json_columns`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,8 @@ class Link:
 def link_new(connection: Connection, rows: Sequence[SessionRow], first_key: int, now: str) -> list[Link]:
     """Link the source ids of sessions that were just inserted with keys from `first_key` on.
 
-    The one of a create is known, from its operation. Those of a page are mostly new to the mirror too and need one
-    statement; only when some were known are they looked at one by one.
+    The source id of a create has a row already, from its operation. Most source ids of a page are new, and one
+    statement inserts them. If some had a row, all are refreshed.
     """
     if len(rows) == 1:
         source_id = rows[0].source_session_id
@@ -99,9 +99,10 @@ def link_new(connection: Connection, rows: Sequence[SessionRow], first_key: int,
 
 
 def _lock(connection: Connection, source_ids: Sequence[SourceId]) -> None:
-    """Keep other replicas from deciding where some source ids, in their order, stand until this transaction ends.
+    """Lock the rows of sorted source ids until this transaction ends, so that other replicas do not change them.
 
-    What is read after this sees all that they have committed. SQLite has one writer and needs none of it.
+    A later read in this transaction sees all that other replicas have committed. SQLite has one writer and needs no
+    lock.
     """
     if not is_postgresql(connection):
         return
@@ -116,19 +117,24 @@ def refresh(
 ) -> list[Link]:
     """Bring the state of source ids in line with the live sessions that carry them.
 
-    One that no session carries any more becomes `unresolved`: only Albert knows its state.
+    A source id that no session carries any more becomes `unresolved`: the mirror cannot tell its state.
+
+    Parameters
+    ----------
+    albert : SessionId | None
+        The session that Albert just returned for these source ids.
 
     Returns
     -------
     list[Link]
-        Those whose state or session changed.
+        The source ids whose state, session or note changed.
     """
     wanted = sorted(source_ids)
     if not wanted:
         return []
     _lock(connection, wanted)
     with lossy_text(connection):
-        found = raw.execute(connection, _STANDING, (json.dumps(wanted),)).fetchall()
+        found = raw.execute(connection, _LINKS_AND_CARRIERS, (json.dumps(wanted),)).fetchall()
     carriers: dict[SourceId, list[tuple[SessionId, bool]]] = {}
     before: dict[SourceId, tuple[str | None, SessionId | None, str | None]] = {}
     for source_id, state, session_id, note, carrier, missing in found:
@@ -152,12 +158,12 @@ def refresh(
 
 
 def write_link(connection: Connection, link: Link, checked_at: str | None) -> None:
-    """Write where a source id stands."""
-    raw.execute(connection, _SETTLE, (link.source_session_id, link.state, link.session_id, link.note, checked_at))
+    """Write the state of a source id."""
+    raw.execute(connection, _WRITE, (link.source_session_id, link.state, link.session_id, link.note, checked_at))
 
 
 def set_state(connection: Connection, link: Link) -> list[Link]:
-    """Write where a source id stands and return the link when that is news."""
+    """Write the state of a source id; return the link if its state or session changed."""
     query = sa.select(source_sessions.c.state, source_sessions.c.session_id).where(
         source_sessions.c.source_session_id == link.source_session_id
     )
@@ -168,7 +174,7 @@ def set_state(connection: Connection, link: Link) -> list[Link]:
 
 
 def mark_checked(connection: Connection, source_id: SourceId, checked_at: str) -> None:
-    """Note that a source id has just been made sure of; one that is unresolved again meanwhile has not been."""
+    """Write when Albert confirmed the state of a source id, unless the id became unresolved in the meantime."""
     connection.exec_driver_sql(
         "UPDATE source_sessions SET checked_at = ? WHERE source_session_id = ? AND state <> 'unresolved'",
         (checked_at, source_id),
@@ -178,12 +184,12 @@ def mark_checked(connection: Connection, source_id: SourceId, checked_at: str) -
 def to_ask(
     connection: Connection, *, checked_before: datetime, limit: int, after: SourceId | None = None
 ) -> list[SourceId]:
-    """Return source ids that only Albert can tell about, in their order, beginning behind `after`.
+    """Return the source ids that Albert must be asked about, sorted, from the first after `after` on.
 
-    These are the unresolved ones, and the missing and contradictory ones that were not checked for long; one that an
-    operation is busy with is left to the operation.
+    These are the unresolved ones, and the missing and contradictory ones that were not checked since
+    `checked_before`. A source id with an active operation is left out: the operation looks it up.
     """
-    # the states stand in the text as they stand in the partial indexes, so that SQLite sees that those serve
+    # The conditions are text, exactly as in the partial indexes: otherwise SQLite does not use these indexes.
     active = sa.text(f"operations.{ACTIVE}")
     busy = (
         sa.exists()
@@ -197,19 +203,19 @@ def to_ask(
         .order_by(source_sessions.c.source_session_id)
         .limit(limit)
     )
-    if after is not None:  # not "": an empty source id is one to say something about
+    if after is not None:  # an empty source id can be in the table, too
         query = query.where(source_sessions.c.source_session_id > text_value(connection, after))
     with lossy_text(connection):
         return list(connection.execute(query).scalars())
 
 
 def resolve(connection: Connection, *, limit: int, now: str) -> tuple[list[Link], bool]:
-    """Let the mirror tell where unresolved source ids stand that live sessions carry.
+    """Resolve source ids that live sessions carry, from the mirror alone.
 
     Returns
     -------
     tuple[list[Link], bool]
-        Those that are resolved now, and whether there may be more of them.
+        The source ids that are resolved now, and whether there may be more.
     """
     found = list(connection.execute(_carried().limit(limit)).scalars())
     return refresh(connection, found, now), len(found) == limit
@@ -233,7 +239,7 @@ def _carried() -> sa.Select[Any]:
 
 
 def unaskable(connection: Connection, source_id: SourceId, note: str, checked_at: str) -> None:
-    """Note why a source id can never be asked for; it may be text that only SQLite holds."""
+    """Write why a source id cannot be sent to Albert. It may be text that only SQLite can store."""
     connection.execute(
         sa.update(source_sessions)
         .where(source_sessions.c.source_session_id == text_value(connection, source_id))
@@ -242,7 +248,7 @@ def unaskable(connection: Connection, source_id: SourceId, note: str, checked_at
 
 
 def add(connection: Connection, source_ids: Iterable[SourceId]) -> int:
-    """Make source ids known; return how many were not."""
+    """Insert source ids; return how many are new."""
     return sum(
         connection.exec_driver_sql(
             "INSERT INTO source_sessions (source_session_id) VALUES (?) ON CONFLICT (source_session_id) DO NOTHING",
@@ -253,14 +259,14 @@ def add(connection: Connection, source_ids: Iterable[SourceId]) -> int:
 
 
 def carriers(connection: Connection, source_id: SourceId) -> list[tuple[SessionId, datetime | None]]:
-    """Return the live sessions that carry a source id, each with when something other than a listing showed it."""
+    """Return the live sessions that carry a source id, each with its last observation other than by a listing."""
     return carriers_of(connection, [source_id])[0]
 
 
 def carriers_of(
     connection: Connection, source_ids: Sequence[SourceId]
 ) -> list[list[tuple[SessionId, datetime | None]]]:
-    """Return what `carriers` does for each of some source ids."""
+    """Return the result of `carriers` for each source id."""
     found: dict[SourceId, list[tuple[SessionId, datetime | None]]] = {source_id: [] for source_id in source_ids}
     asked = _CARRIERS_OF_EACH if is_postgresql(connection) else _CARRIERS_OF
     for source_id, session_id, observed_at in raw.execute(connection, asked, (json.dumps([*found]),)):
@@ -269,8 +275,8 @@ def carriers_of(
 
 
 async def look_for_carriers(database: Database, source_id: SourceId) -> list[tuple[SessionId, datetime | None]]:
-    """Return what `carriers` does, as of now and outside of any transaction: every create asks for it."""
-    # not while a first pass loads the mirror: then the index is not there, and SQLite refuses the statement
+    """Return the result of `carriers` in a read of its own. Every create calls it."""
+    # None while a first pass loads the mirror: without the index, SQLite refuses `INDEXED BY`.
     found = database.read_inline(_CARRIERS, (source_id,))
     if found is None:
         carried: list[tuple[SessionId, datetime | None]] = await database.read_batched(carriers_of, source_id)
@@ -279,7 +285,7 @@ async def look_for_carriers(database: Database, source_id: SourceId) -> list[tup
 
 
 def listing(connection: Connection, *, state: str | None, limit: int) -> Sequence[sa.RowMapping]:
-    """Return source ids in their order, of one state or of all."""
+    """Return source ids, sorted, of one state or of all."""
     query = sa.select(source_sessions).order_by(source_sessions.c.source_session_id).limit(limit)
     if state is not None:
         query = query.where(source_sessions.c.state == state)

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from syncd.clock import SystemClock
 from syncd.errors import DatabaseUnusableError
-from syncd.mirror.db import leader
+from syncd.mirror.db import leader, pg_pool
 from syncd.mirror.db.change_feed import NotifyFeed
 from syncd.mirror.db.database import Database
 from syncd.mirror.store import operation_views, operations
@@ -118,7 +118,7 @@ async def test_statements_of_many_that_share_few_sessions_do_not_meet(pooler: Po
 
 async def test_pool_by_transaction_that_the_url_does_not_tell_of_ends_the_program(pooler: Pooler) -> None:
     url = await in_thread(lambda: pooler("transaction"))
-    assert await leader.shares_sessions(sa.make_url(url))
+    assert await pg_pool.shares_sessions(sa.make_url(url))
     with pytest.raises(DatabaseUnusableError, match="prepared_statement_cache_size=0"):
         async with leader.replica(sa.make_url(url), SystemClock()):
             pass
@@ -134,7 +134,7 @@ async def test_pool_by_transaction_that_the_url_does_not_tell_of_ends_the_progra
 
 async def test_pool_by_session_is_as_good_as_none(pooler: Pooler) -> None:
     url = sa.make_url(await in_thread(lambda: pooler("session", 20)))
-    assert not await leader.shares_sessions(url)
+    assert not await pg_pool.shares_sessions(url)
     async with leader.replica(url, SystemClock()) as one, leader.replica(url, SystemClock()) as other:
         await one.require()
         with pytest.raises(DatabaseUnusableError, match="stop it first"):
