@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.db.dialects import ConcurrentChangeError, read_time, translate, write_time
@@ -93,13 +92,15 @@ def is_pooled(url: sa.URL) -> bool:
 
 def engine(url: sa.URL, *, limits: Limits | None = None) -> AsyncEngine:
     """Return an engine whose sessions have syncd's settings and these limits, by default those of the flows."""
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - also imports SQLAlchemy's ORM
+
     pooled = is_pooled(url)
     arguments: dict[str, Any] = {
         "async_creator_fn": partial(_open, pooled=pooled, limits=limits),
         # a move between databases may sort a large table, and the server's limit is off too
         "command_timeout": COMMAND_SECONDS if limits is None else None,
     }
-    if pooled:  # a statement with a name would be met by other clients of the proxy, and would stay there
+    if pooled:  # a statement with a name would stay in the server's session, which other clients use too
         arguments |= {"statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
     made = create_async_engine(url, pool_size=POOL, max_overflow=0, connect_args=arguments, hide_parameters=True)
 

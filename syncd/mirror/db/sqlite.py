@@ -1,7 +1,8 @@
 """SQLite below `Database`: one file with one writing connection, and the meaning of its errors.
 
 The writing connection lives in one thread, in which a transaction runs without interruption. Readers are separate,
-read-only connections. A further connection on the event loop runs only statements that an index answers immediately.
+read-only connections, each in a thread for the time of a transaction. A further connection on the event loop runs only
+statements that an index answers immediately.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.to_thread
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
 from syncd.mirror.db import sqlite_file
@@ -53,6 +53,8 @@ WRITER_PRAGMAS = (
     "journal_size_limit=16777216",
 )
 READER_PRAGMAS = ("query_only=ON", "cache_size=-4096")
+READERS = 4
+"""Reading connections at once; each has a page cache of 4 MB."""
 _DRIVER_NAMES = (
     "DatabaseError", "Error", "IntegrityError", "NotSupportedError", "OperationalError", "ProgrammingError",
     "sqlite_version", "sqlite_version_info",
@@ -73,7 +75,9 @@ class Store:
         self.path = Path(url.database or "")
         sqlite_file.require_single_name(self.path)
         self._identity = sqlite_file.identity(self.path)
-        self._reader = engine(url, write=False)
+        self._reader = sync_engine(self.path, check_same_thread=False)
+        prepare(self._reader, READER_PRAGMAS, begin="BEGIN")
+        self._readers = anyio.CapacityLimiter(READERS)
         self.writer = sync_engine(self.path, poolclass=sa.pool.StaticPool, check_same_thread=False)
         prepare(self.writer, WRITER_PRAGMAS, begin="BEGIN IMMEDIATE")
         self._thread = anyio.CapacityLimiter(1)
@@ -84,10 +88,10 @@ class Store:
         """Close every connection; the last one that closes the file removes its write-ahead log."""
         if self._watcher is not None:
             self._watcher.close()
-        await self._reader.dispose()
-        await anyio.to_thread.run_sync(self._close_writer, limiter=self._thread)
+        await anyio.to_thread.run_sync(self._close_engines, limiter=self._thread)
 
-    def _close_writer(self) -> None:
+    def _close_engines(self) -> None:
+        self._reader.dispose()
         if self._connection is not None:
             self._connection.close()
         self.writer.dispose()
@@ -100,10 +104,13 @@ class Store:
         """Run a function of a connection in a transaction that sees one snapshot and writes nothing."""
         self.check_identity()
         try:
-            async with self._reader.connect() as connection:
-                return await connection.run_sync(work)
+            return await anyio.to_thread.run_sync(self._read, work, limiter=self._readers)
         finally:
             self.check_identity()  # a connection that was opened just now may be to another file
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        with self._reader.connect() as connection:
+            return work(connection)
 
     async def read_batched(self, work: Callable[[Connection], T]) -> T:
         """Do the same as `read`: a transaction costs nothing here."""
@@ -179,7 +186,9 @@ def sync_engine(path: Path | None, *, poolclass: type[sa.Pool] | None = None, ch
 
 
 def engine(url: sa.URL, *, write: bool) -> AsyncEngine:
-    """Return an engine whose connections are not the daemon's writer."""
+    """Return an async engine, for transactions that last long."""
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - also imports SQLAlchemy's ORM
+
     made = create_async_engine(
         url, module=_async_driver(), connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True
     )
@@ -190,7 +199,7 @@ def engine(url: sa.URL, *, write: bool) -> AsyncEngine:
 
 def _async_driver() -> Any:  # noqa: ANN401 - a module, as SQLAlchemy expects it
     """Return aiosqlite on top of syncd's SQLite; by itself it opens files with Python's own."""
-    import aiosqlite  # noqa: PLC0415 - commands that only use the writer do not need it
+    import aiosqlite  # noqa: PLC0415 - a `Store` does not need it
     from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_dbapi  # noqa: PLC0415
 
     def connect(database: str, **options: Any) -> aiosqlite.Connection:  # noqa: ANN401 - sqlite3.connect's
