@@ -1,4 +1,4 @@
-"""From `results.json` to what people read: the table, the plots, and the generated parts of `docs/performance.md`.
+"""Writes the table, the plots, and the generated parts of `docs/performance.md` from `results.json`.
 
 `python -m benchmarks.report` writes them again without measuring anything.
 """
@@ -61,8 +61,8 @@ def machine(results: Mapping[str, Any]) -> str:
     return (
         f"Taken {results['taken_at']} in {results['seconds']} s on {on['cores']} cores ({on['processor']}), "
         f"{on['memory_mb'] / 1024:.0f} GB, {on['system']}, {on['filesystem']}; Python {on['python']}, "
-        f"{packages}. Load average before {load['before']}, after {load['after']}: a load above 2 before the run says "
-        "that the machine was not quiet, and that wall times say little."
+        f"{packages}. Load average before {load['before']}, after {load['after']}. If the load before the "
+        "run is above 2, the machine was not quiet, and wall times are of little use."
     )
 
 
@@ -70,7 +70,7 @@ def section(results: Mapping[str, Any]) -> str:
     """Write the table of one kind of database."""
     scale = results["scale"]
     about = (
-        f"{results['database']}; {scale['sessions']:,} sessions where the table does not say otherwise, "
+        f"{results['database']}; {scale['sessions']:,} sessions unless a row names another number, "
         f"{scale['rounds']} rounds."
     )
     return f"{about}\n\n{table(results['figures'])}"
