@@ -16,8 +16,8 @@ INTRODUCTION = """\
 
 <!-- Written by `make docs` from the output of `--help`; do not edit. -->
 
-`syncd` is the same as `python -m syncd`. Data goes to standard output, everything else to standard error. With `--json`
-standard output contains only the JSON. Only `run` and `once` log, to standard output (`once --json`: to standard error).
+`syncd` is the same as `python -m syncd`. Data goes to standard output, everything else to standard error. With `--json`,
+standard output contains only the JSON. Only `run` and `once` log: to standard output, `once --json` to standard error.
 Progress bars and colour are shown only on terminals. Characters that the encoding of a stream lacks are escaped.
 
 | exit code | meaning |
@@ -25,7 +25,7 @@ Progress bars and colour are shown only on terminals. Characters that the encodi
 | 0 | done |
 | 1 | the work failed or needs a person, for example a failed or held pass, or a dead operation |
 | 2 | an error in the usage or the settings, including credentials of another tenant |
-| 3 | the database cannot be used: it is missing, corrupt, of another program, of a newer schema, or held by another daemon |
+| 3 | the database cannot be used: missing, corrupt, of another program, of a newer schema, or held by another daemon |
 | 130, 143 | interrupted by SIGINT or SIGTERM, except for `run`, which ends with 0 |
 """
 
