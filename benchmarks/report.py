@@ -25,7 +25,7 @@ HEAD = ("what", "value", "floor", "ratio (spread)", "target", "met")
 
 
 def number(value: float) -> str:
-    """Write a number with about three digits that count."""
+    """Write a number with about three significant digits."""
     size = abs(value)
     digits = 0 if size >= 100 or value == int(value) else 1 if size >= 20 else 2 if size >= 0.1 else 3
     return f"{value:,.{digits}f}"
@@ -43,7 +43,7 @@ def row(figure: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def table(figures: Iterable[Mapping[str, Any]], head: tuple[str, ...] = HEAD) -> str:
-    """Write the figures as a table in Markdown, aligned so that it reads well on a terminal too."""
+    """Write the figures as a table in Markdown, aligned for reading on a terminal."""
     return markdown([head, *map(row, figures)])
 
 
@@ -55,7 +55,7 @@ def markdown(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def machine(results: Mapping[str, Any]) -> str:
-    """Describe where and when the figures were taken."""
+    """Describe the machine and the time of the measurements."""
     on, load = results["machine"], results["load_average"]
     packages = ", ".join(f"{name} {version}" for name, version in on["packages"].items() if version)
     return (

@@ -16,7 +16,7 @@ INTRODUCTION = """\
 
 <!-- Written by `make docs` from the output of `--help`; do not edit. -->
 
-`syncd` is the same as `python -m syncd`. Data goes to standard output, everything else to standard error. With `--json`,
+`syncd` is the same as `python -m syncd`. Data goes to standard output, everything else to standard error. With `--json`
 standard output contains only the JSON. Only `run` and `once` log: to standard output, `once --json` to standard error.
 Progress bars and colour are shown only on terminals. Characters that the encoding of a stream lacks are escaped.
 
