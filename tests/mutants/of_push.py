@@ -278,7 +278,7 @@ MUTANTS = (
         "return retry_after if retry_after <= LONGEST_RETRY_AFTER else self.longest",
         "return retry_after",
         "tests/rules/test_retry.py::test_retry_after_is_waited_unless_it_is_invalid",
-        "syncd waits for as long as a `Retry-After` of a century asks",
+        "syncd waits for a century if a `Retry-After` asks for it",
     ),
     Mutant(
         "lagging-session-deleted-by-a-gateway",
