@@ -2,12 +2,12 @@
 #   make image        (tags it with the version of pyproject.toml too)
 #   docker build -t syncd .
 # The base is pinned by its tag; pin it further with --build-arg BASE_IMAGE=python:3.12-slim-trixie@sha256:...
-# Any Debian image with a python3 of 3.11 or newer and its venv module serves as BASE_IMAGE (glibc 2.38 or newer).
+# BASE_IMAGE can be any Debian image with glibc 2.38 or newer and a python3 of 3.11 or newer with its venv module.
 ARG BASE_IMAGE=python:3.12-slim-trixie
 
-# --- A SQLite without the WAL-reset bug (3.51.3 or newer), which no stable Debian has: the library of Debian's testing
-# suite, fetched by apt with its signatures checked, and nothing else of that suite. On x86-64 the package pysqlite3 brings
-# its own. It has no wheel for Linux on ARM, where the image needs this one.
+# --- A SQLite without the WAL-reset bug (3.51.3 or newer). No stable Debian has one, so apt fetches this one library
+# from Debian's testing suite and checks its signatures. On x86-64 the package pysqlite3 contains a SQLite of its own. On
+# ARM it has no wheel for Linux, so the image needs this library.
 FROM ${BASE_IMAGE} AS sqlite
 ARG SQLITE_SUITE=forky
 WORKDIR /sqlite
@@ -22,7 +22,7 @@ RUN codename="$(. /etc/os-release && echo "${VERSION_CODENAME}")"; \
     mkdir lib; \
     cp -L unpacked/usr/lib/*/libsqlite3.so.0 lib/
 
-# --- syncd and its dependencies, each held to its hash, in a virtual environment.
+# --- syncd and its dependencies, verified by hash, in a virtual environment.
 FROM ${BASE_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
@@ -44,7 +44,7 @@ RUN /opt/builder/bin/python -m pip wheel --quiet --no-build-isolation --no-deps 
     && find /opt/syncd -name '*.so*' -type f -exec strip --strip-debug {} + \
     && python3 -m compileall -q /opt/syncd/lib
 
-# --- What runs.
+# --- The final image.
 FROM ${BASE_IMAGE}
 ARG VERSION=unknown
 ARG REVISION=unknown
@@ -59,7 +59,7 @@ ENV PATH=/opt/syncd/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     SYNCD_LOG_FORMAT=json
-# The library that Python will load, asserted; and a volume that belongs to the user who writes to it.
+# Check the SQLite library that Python loads, and create the volume for the user that writes to it.
 RUN ldconfig \
     && python -c "import sqlite3, sys; sys.exit(sqlite3.sqlite_version_info < (3, 51, 3) and sqlite3.sqlite_version)" \
     && syncd --version \

@@ -1,13 +1,13 @@
-# What there is to do here; CI and the README call the same targets.
+# The targets for developers. CI and the README use the same ones.
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-help: ## list what there is
+help: ## list all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-# build.txt is all of runtime.txt and what builds syncd itself; one call of pip is half the wait of two. The locks are
-# whole, so nothing is left to resolve: pip would look for the newest of a package with an extra, which no hash is for.
+# build.txt contains runtime.txt and the packages that build syncd; one call of pip takes half the time of two. The locks
+# are complete, hence --no-deps: pip would resolve a package with an extra to its newest version, which has no hash.
 .venv/runtime: requirements/build.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/build.txt
@@ -25,7 +25,7 @@ demo: .venv/runtime ## mirror a stand-in Albert, create, delete, reconcile, show
 	$(BIN)/syncd demo
 .PHONY: demo
 
-# Where bytecode is not kept, each worker compiles all tests and each started syncd all of its modules.
+# Without stored bytecode, each worker would compile all tests, and each started syncd all of its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 test: .venv/dev ## run the tests, on all cores
@@ -36,7 +36,7 @@ test-fast: .venv/dev ## run one case of each test that needs no other process; a
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow" $(ARGS)
 .PHONY: test-fast
 
-# Python 3.11, or the PYTHON that is named: its lowest version of each direct dependency, in an environment of its own.
+# An environment with the lowest version of each direct dependency, for PYTHON (3.11 in CI).
 .venv-lowest/ready: .venv/dev pyproject.toml
 	rm -rf .venv-lowest
 	$(PYTHON) -m venv .venv-lowest
@@ -51,7 +51,7 @@ test-lowest: .venv-lowest/ready ## run the fast tests with the lowest versions t
 	.venv-lowest/bin/python -m pytest -q -n auto --dist loadfile -m "not slow" -p no:cacheprovider $(ARGS)
 .PHONY: test-lowest
 
-coverage: .venv/dev ## run the tests and report what they leave untested, branch by branch
+coverage: .venv/dev ## run the tests and report untested lines and branches
 	$(BIN)/python -m pytest -q -n auto --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
 .PHONY: coverage
 
@@ -62,19 +62,19 @@ check: .venv/dev ## format, lint, types, imports
 	$(BIN)/lint-imports
 .PHONY: check
 
-docs: .venv/dev ## write what is made from the code: docs/commands.md, docs/schema.md, docs/queries.md
+docs: .venv/dev ## write the generated pages: docs/commands.md, docs/schema.md, docs/queries.md
 	$(BIN)/python -m docs.reference
 	$(BIN)/python -m docs.generate
 .PHONY: docs
 
-# Seeds from SEED on, for SECONDS; every kill with three seeds; a lock of 30 s and a queue of a million operations.
+# The model from SEED on, for SECONDS; every kill with three seeds; a lock of 30 s, a queue of a million operations.
 soak: .venv/dev ## the reliability tests in their long form: make soak SECONDS=3600 SEED=1000000
 	$(BIN)/python -m tests.model.soak --seconds $(or $(SECONDS),600) --first $(or $(SEED),1) --jobs $(or $(JOBS),2)
 	$(BIN)/python -m tests.kills --seeds 3 --jobs $(or $(JOBS),2)
 	LOCKED_SECONDS=30 QUEUED=1000000 $(BIN)/python -m pytest -q tests/hostile/test_hostile_machine.py
 .PHONY: soak
 
-soak-pg: .venv/dev ## four replicas on PostgreSQL that lose one every second under 10,000 operations (minutes)
+soak-pg: .venv/dev ## 10,000 operations on four replicas on PostgreSQL, one of them killed every second (minutes)
 	SOAK_PG_OPERATIONS=$${SOAK_PG_OPERATIONS:-10000} $(BIN)/python -m pytest -q -s tests/processes -k soak $(ARGS)
 .PHONY: soak-pg
 
@@ -82,7 +82,7 @@ bench-replicas: .venv/dev ## operations a second of 1, 2 and 4 replicas on Postg
 	$(BIN)/python -m benchmarks.replicas
 .PHONY: bench-replicas
 
-format: .venv/dev ## format, and fix what can be fixed
+format: .venv/dev ## format, and apply the automatic fixes of the linter
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 .PHONY: format
@@ -92,7 +92,7 @@ version: ## print the version
 	@echo $(VERSION)
 .PHONY: version
 
-# The wheel is built from the unpacked source distribution, as an installer without wheels does; both need no network.
+# The wheel is built from the unpacked source distribution, as installers do. Both work without a network.
 DIST ?= dist
 dist: .venv/runtime ## build the source distribution and the wheel into dist/
 	rm -rf $(DIST)
@@ -108,7 +108,7 @@ image: ## build the container image, as syncd and as syncd:VERSION
 		--build-arg REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) $(OPTIONS) .
 .PHONY: image
 
-image-test: .venv/dev ## build the image and run it for real, in an engine of its own (root, docker.io, debootstrap)
+image-test: .venv/dev ## build the image and run it in a Docker engine of its own (root, docker.io, debootstrap)
 	tests/container/run.sh $(ARGS)
 .PHONY: image-test
 
@@ -116,7 +116,7 @@ bench: .venv/dev ## measure against the floors; writes results, plots and docs/p
 	$(BIN)/python -m benchmarks $(ARGS)
 .PHONY: bench
 
-bench-profiles: .venv/dev ## profile what docs/performance.md shows
+bench-profiles: .venv/dev ## write the profiles in docs/performance.md
 	$(BIN)/python -m benchmarks.profile docs $(ARGS)
 .PHONY: bench-profiles
 
@@ -131,7 +131,7 @@ bench-peers: .venv/dev .venv-peers/ready ## measure dlt, the official SDK and th
 
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 LOCK := $(COMPILE) --universal --python-version 3.11
-lock: .venv/dev ## write the hashed requirements again
+lock: .venv/dev ## write the hashed requirements
 	$(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --group build -c requirements/runtime.txt -o requirements/build.txt
 	$(LOCK) requirements/peers.in -o requirements/peers.txt

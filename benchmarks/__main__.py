@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--full] [--only NAME...] [--on STORE...]`: take all figures, print them, write them down."""
+"""Measures all figures and writes them to files: `python -m benchmarks [--full] [--only NAME...] [--on STORE...]`."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ NEEDED = {
 
 
 SQLITE_ONLY = {"stages", "odd"}
-"""What would say nothing new of PostgreSQL."""
+"""Steps whose results are the same for PostgreSQL."""
 
 
 def run(scale: Scale, steps: list[str], server: ServerHandle, store: Store, say: Callable[[str], None]) -> Bench:
-    """Take the figures of some steps on one kind of database."""
+    """Measure the figures of some steps on one kind of database."""
     bench, begun = Bench(scale, server, store, say), time.monotonic()
     for number, name in enumerate(steps, 1):
         about = (STEPS[name].__doc__ or name).splitlines()[0]
@@ -59,8 +59,8 @@ def run(scale: Scale, steps: list[str], server: ServerHandle, store: Store, say:
     return bench
 
 
-def told(bench: Bench) -> dict[str, Any]:
-    """Return all that came out of a run."""
+def results_of(bench: Bench) -> dict[str, Any]:
+    """Return all results of a run."""
     return {
         "database": bench.store.version(),
         "scale": asdict(bench.scale),
@@ -70,7 +70,7 @@ def told(bench: Bench) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run what the command line asks for; whole runs are written down, partial ones are only printed."""
+    """Run the steps of the command line. Only complete runs are written to files; partial ones are printed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--full", action="store_true", help="more rounds, longer queues and more sizes; takes hours")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=[], help="these steps and what they need")
@@ -93,7 +93,7 @@ def main() -> None:
             with ExitStack() as stack:
                 server = stack.enter_context(serving())
                 store = SqliteStore(Path(folder)) if name == "sqlite" else stack.enter_context(postgres())
-                results[name] = told(run(scale, steps, server, store, say))
+                results[name] = results_of(run(scale, steps, server, store, say))
             print(f"{results[name]['database']}\n\n{report.table(results[name]['figures'])}\n")
     if wanted == set(STEPS) and set(options.on) == set(report.STORES):
         about = {

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 PAGE = 1000
 UPDATED, DELETED = 10, 100
-"""One of this many sessions is changed once, and one is deleted, after the first pass."""
+"""After the first pass, one of this number of sessions is changed, and one is deleted."""
 TARGET, POINT_MS, FRESHNESS_MS = 1.5, 1.0, 20.0
 POINTS = {"history_of_a_session", "changes_since"}
-"""Questions that an index answers: they are judged by their time alone."""
+"""Questions that an index answers. Only their time counts."""
 VIEWS = ("chat_sessions", "chat_sessions_all", "chat_session_history", "chat_session_changes")
 _NAMES = re.compile(rf"\b({'|'.join(VIEWS)})\b")
 
@@ -69,7 +69,7 @@ class SqliteReader:
 
 
 class PostgresReader:
-    """A connection whose backend does all the work itself."""
+    """A connection to PostgreSQL without parallel workers."""
 
     def __init__(self, url: str) -> None:
         import asyncpg
@@ -80,7 +80,7 @@ class PostgresReader:
         self._pid = self.run("SELECT pg_backend_pid()")[0][0]
 
     def cpu(self) -> float:
-        """Return the CPU seconds of the backend, in nanoseconds' resolution."""
+        """Return the CPU seconds of the backend, with a resolution of nanoseconds."""
         return int(Path(f"/proc/{self._pid}/schedstat").read_text().split()[0]) / 1e9
 
     def run(self, statement: str) -> list[Any]:
@@ -94,7 +94,7 @@ class PostgresReader:
 
 
 def fill(url: str, sessions: int) -> None:
-    """Make a mirror with a history, by syncd's own writes."""
+    """Make a mirror with a history, with syncd's own functions."""
     import sqlalchemy as sa
 
     from syncd.mirror.db.database import Database
@@ -155,7 +155,7 @@ def _deletes(keys: list[int]) -> Callable[[Connection], object]:
 
 
 def flatten(reader: Reader) -> None:
-    """Make the flat tables, and let the database know its tables as after a night."""
+    """Make the flat tables, and update the statistics of the database."""
     for view in VIEWS:
         reader.run(f"CREATE TABLE flat_{view} AS SELECT * FROM {view}")
     if isinstance(reader, PostgresReader):
@@ -174,7 +174,7 @@ def questions(dialect: Dialect, sessions: int) -> dict[str, str]:
 
 
 def measure(reader: Reader, statements: dict[str, str], rounds: int) -> dict[str, dict[str, float]]:
-    """Take the least CPU of each question in milliseconds, on the view and on the flat table."""
+    """Measure the least CPU of each question in milliseconds, on the view and on the flat table."""
     taken: dict[str, dict[str, float]] = {}
     for name, statement in statements.items():
         flat = _NAMES.sub(r"flat_\1", statement)
@@ -195,7 +195,7 @@ def _same(one: list[Any], other: list[Any]) -> bool:
 
 
 def freshness(reader: Reader) -> float:
-    """Return the least CPU of a look at `mirror_freshness`, in milliseconds."""
+    """Return the least CPU of a query of `mirror_freshness`, in milliseconds."""
     took = []
     for _ in range(20):
         begun = reader.cpu()
@@ -263,7 +263,7 @@ def _ratio(name: str, took: dict[str, float]) -> str:
 
 
 def main() -> None:
-    """Measure, and write the results down."""
+    """Measure, and print the results or write them to files."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.analysts")
     parser.add_argument("--sessions", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,4 +1,4 @@
-"""What is below any mirror and any queue: aiohttp that sends the same requests and keeps nothing."""
+"""The floors of the network and of the queue: aiohttp sends the same requests and stores nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.timer import Timer
 
 
 def fetch(timer: Timer, url: str, _where: str) -> None:
-    """Fetch the same pages one after the other; nothing is parsed, only the key is looked for."""
+    """Fetch the same pages one after the other; nothing is parsed except the page key."""
 
     async def work() -> None:
         async with aiohttp.ClientSession(url, headers=HEADERS) as client:
@@ -34,7 +34,7 @@ def operation(number: int) -> dict[str, str]:
 
 
 def queue(timer: Timer, url: str, _where: str, *, operations: int, concurrency: int) -> None:
-    """Send what the queue sends: a look-up and a POST for each create, `concurrency` at once."""
+    """Send the requests of the queue: a look-up and a POST for each create, `concurrency` at once."""
 
     async def work(client: aiohttp.ClientSession, numbers: Iterator[int]) -> None:
         for number in numbers:

@@ -32,7 +32,7 @@ DLT_COLUMNS = (
 
 
 def one(name: str, server: ServerHandle, listing: Listing, python: str) -> dict[str, Any]:
-    """Run one contender on a new file and verify what it left behind."""
+    """Run one contender on a new file and verify its mirror."""
     interpreter = python if name in PEERS else sys.executable
     with tempfile.TemporaryDirectory(prefix="syncd-peers-") as folder:
         file = str(Path(folder) / "mirror.db")
@@ -55,7 +55,7 @@ def compare(server: ServerHandle, listing: Listing, rounds: int, python: str) ->
 
 
 def figures(pages: Mapping[int, Mapping[str, list[dict[str, Any]]]]) -> list[Figure]:
-    """Judge the peers' CPU against syncd's."""
+    """Compare the peers' CPU with syncd's."""
     return [
         against(
             f"{name}-{page}", f"{name}, first mirror, pages of {page}, CPU against syncd's", "s",
@@ -74,7 +74,7 @@ def versions(python: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Compare, and write it down."""
+    """Compare, and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare")
     parser.add_argument("python")
     parser.add_argument("--sessions", type=int, default=100_000)

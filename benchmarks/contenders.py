@@ -1,6 +1,6 @@
-"""One contender in a process of its own: `python -m benchmarks.contenders NAME URL WHERE [OPTION=NUMBER...]`.
+"""Runs one contender in this process: `python -m benchmarks.contenders NAME URL WHERE [OPTION=NUMBER...]`.
 
-Prints one line of JSON. What a contender imports is loaded before its timer starts.
+Prints one line of JSON. The imports of a contender are loaded before its timer starts.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def load(name: str) -> Callable[..., None]:
 
 
 def run(name: str, url: str, where: str, **options: int) -> dict[str, Any]:
-    """Run a contender here and now."""
+    """Run a contender in this process."""
     timer = Timer()
     load(name)(timer, url, where, **options)
     return timer.result()
 
 
 def main() -> None:
-    """Run one contender and print what it took."""
+    """Run one contender and print its measurements."""
     name, url, where, *words = sys.argv[1:]
     pin(CLIENT_CORE)
     options = {key: int(value) for key, _, value in (word.partition("=") for word in words)}

@@ -30,7 +30,7 @@ WIRE = {"SQLite": {50: 40, 99: 100}, "PostgreSQL": {50: 5, 99: 15}}
 
 
 def watched(bench: Bench) -> None:
-    """Watch idle CPU and writes of a running daemon, and how soon it sends what another program inserts."""
+    """Measure CPU and writes of an idle daemon, and the time from an INSERT to its request."""
     sessions = min(SESSIONS, bench.scale.sessions)
     bench.serve(Listing(sessions, 1000))
     where = bench.store.empty("daemon")
@@ -74,7 +74,7 @@ def _first_pass(where: str, process: subprocess.Popen[Any]) -> Connection:
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and process.poll() is None:
         time.sleep(0.1)
-        with contextlib.suppress(Exception):  # it is being made
+        with contextlib.suppress(Exception):  # the database is being created
             db = connect(where)
             try:
                 if db.execute("SELECT count(*) FROM passes WHERE state = 'complete'")[0][0]:
@@ -87,7 +87,7 @@ def _first_pass(where: str, process: subprocess.Popen[Any]) -> Connection:
 
 
 def _idle(pid: int, where: str, db: Connection, seconds: float) -> tuple[float, int]:
-    """Return the percentage of a core that a process used while idle, and what was written meanwhile."""
+    """Return the percentage of a core that a process used while idle, and its writes in that time."""
     clock = (~pid << 3) | 2  # clock_getcpuclockid(3): the CPU clock of another process, in nanoseconds
     before, used, begun = written(where, db), time.clock_gettime(clock), time.monotonic()
     time.sleep(seconds)
@@ -97,16 +97,16 @@ def _idle(pid: int, where: str, db: Connection, seconds: float) -> tuple[float, 
 
 
 def written(where: str, db: Connection) -> list[Any]:
-    """Return what changes with each write: commits, sizes and times of files; on PostgreSQL rows, table by table."""
+    """Return values that change with each write: commits, sizes and times of files; on PostgreSQL rows."""
     if is_postgresql(where):
         return db.execute("SELECT relname, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables ORDER BY 1")
-    version = db.execute("PRAGMA data_version")  # first: it makes the log's file when there is none
+    version = db.execute("PRAGMA data_version")  # first, because it creates the file of the log
     files = [Path(f"{where}{suffix}") for suffix in ("", "-wal")]
     return [*version, *((one.stat().st_mtime_ns, one.stat().st_size) for one in files if one.exists())]
 
 
 def _insert(db: Connection, count: int) -> dict[str, float]:
-    """Queue creates one by one at odd moments; return when each INSERT began, by its source id."""
+    """Queue creates one by one at irregular moments; return when each INSERT began, by its source id."""
     jitter = random.Random(1)  # noqa: S311 - moments, not secrets
     begun = {}
     for number in range(count):

@@ -1,7 +1,7 @@
-"""The plain floor: what a good engineer writes in an afternoon with the same libraries.
+"""The plain floor: the program that a good engineer writes in an afternoon with the same libraries.
 
 aiohttp, msgspec structs and one prepared upsert. A transaction has 32 pages or 2 MB. There is no history, checkpoint,
-quarantine, guard or retry, and nothing is checked: the distance to this floor is the price of what syncd promises.
+quarantine, guard or retry, and nothing is checked. The difference to this floor is the price of syncd's promises.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BYTES_AT_ONCE = 2_000_000
 
 
 class Audit(msgspec.Struct):
-    """Who did it, and when."""
+    """The person and the time of a change."""
 
     by: str | None = None
     byName: str | None = None  # noqa: N815 - the wire's name
@@ -37,7 +37,7 @@ class Audit(msgspec.Struct):
 
 
 class Item(msgspec.Struct):
-    """A session as the listing has it."""
+    """A session of the listing."""
 
     id: str
     name: str
@@ -69,7 +69,7 @@ Fetched = tuple[bytes, Page]
 
 
 def row(item: Item) -> Row:
-    """Return the values of `COLUMNS`, as the wire has them."""
+    """Return the values of `COLUMNS`, as in the listing."""
     created, updated = item.Created, item.Updated
     return (
         item.id, item.name, item.parentId, item.sourceSessionId, item.lastMessageAt, item.status, item.kind,
@@ -78,7 +78,7 @@ def row(item: Item) -> Row:
 
 
 async def listing(url: str, stages: dict[str, float] | None = None) -> AsyncIterator[list[Fetched]]:
-    """Fetch and decode the pages one after the other; yield as many as one transaction writes."""
+    """Fetch and decode the pages one after the other; yield the pages of one transaction."""
     decoder, clock = msgspec.json.Decoder(Page), time.thread_time
     fetched: list[Fetched] = []
     size, key = 0, None
@@ -155,7 +155,7 @@ async def connect_postgres(where: str) -> asyncpg.Connection[Any]:
 
 
 def floor_stages(timer: Timer, url: str, file: str) -> None:
-    """Mirror as `floor` does and measure the CPU of each stage; the clocks cost it a little."""
+    """Mirror as `floor` does and measure the CPU of each stage. The measurement itself costs a little CPU."""
     stages, clock = dict.fromkeys(("fetch", "parse", "database"), 0.0), time.thread_time
 
     async def work() -> None:

@@ -1,4 +1,4 @@
-"""The machine: who runs on which core, what it is, and processes that stop by themselves."""
+"""The machine: the cores of server and contenders, its description, and processes with a time limit."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ CLIENT_CORE, SERVER_CORE = 0, 1
 PACKAGES = ("httpx", "httpcore", "sniffio", "orjson", "aiohttp", "sqlalchemy", "pydantic", "msgspec")
 TOKEN = "bench"
 LONGEST_RUN = 3600.0
-"""Seconds after which a contender is given up."""
+"""Seconds after which a contender is killed."""
 
 
 def pin(core: int) -> None:
-    """Stay on one core, where the system and the number of cores allow it."""
+    """Bind this process to one core, if the system and the number of cores allow it."""
     if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
         os.sched_setaffinity(0, {core})
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Describe the machine, as far as it matters to a figure."""
+    """Describe the properties of the machine that affect the figures."""
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
@@ -76,7 +76,7 @@ def load_average() -> list[float]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment of a contender: this one without any setting of syncd's."""
+    """Return the environment of a contender: this one without the settings of syncd."""
     ours = {key: value for key, value in os.environ.items() if not key.startswith(("SYNCD_", "ALBERT_"))}
     return {**ours, "PYTHONPATH": str(ROOT), **more}
 
@@ -93,11 +93,11 @@ class ServerHandle:
             return json.load(answer)
 
     def set(self, **listing: float) -> None:
-        """Say what is served from now on (`server.Listing`) and forget the counts."""
+        """Set the listing to serve (`server.Listing`) and reset the counts."""
         self._get(f"/bench/set?{urlencode(listing)}")
 
     def counts(self) -> dict[str, int]:
-        """Return what was asked for since."""
+        """Return the counts of requests since the last `set`."""
         return dict(self._get("/bench/counts"))
 
     def arrivals(self) -> dict[str, float]:
@@ -128,12 +128,12 @@ def contend(
     module: str = "benchmarks.contenders",
     **options: object,
 ) -> dict[str, Any]:
-    """Run one contender in a process of its own, on the clients' core; return what it took.
+    """Run one contender in a process of its own, on the clients' core; return its measurements.
 
     Returns
     -------
     dict
-        `cpu` and `wall` in seconds, `rss` (peak) in MB, and what else the contender tells.
+        `cpu` and `wall` in seconds, `rss` (peak) in MB, and further facts of the contender.
     """
     words = [f"{key}={value}" for key, value in options.items()]
     command = [python, "-m", module, name, url, where, *words]

@@ -1,4 +1,4 @@
-"""What is measured: each function takes some of the figures of the table, in interleaved rounds."""
+"""The measurements: each function measures some figures of the table, in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ PEAK_MB = {10_000: 90.0, 1_000_000: 100.0}
 LATENCY = 0.02
 MB_MORE = 20.0
 TAKEN = ("cpu", "server", "wall", "rss")
-"""What is kept of a run."""
+"""The measurements of a run that are stored."""
 LINEAR = 1.05
-"""The exponent up to which growth counts as linear: what a fit over a few sizes cannot tell from 1."""
+"""The exponent up to which growth counts as linear. A fit over a few sizes cannot distinguish it from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How much is measured."""
+    """The sizes and rounds of a run."""
 
     sessions: int = 100_000
     many: int = 1_000_000
@@ -73,7 +73,7 @@ FULL_POSTGRES = Scale(
 
 @dataclass
 class Bench:
-    """A run: where it keeps its mirrors, what serves it, and what came out so far."""
+    """A run: its store of mirrors, its server, and its results so far."""
 
     scale: Scale
     server: ServerHandle
@@ -83,7 +83,7 @@ class Bench:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def mirror(self, name: str, listing: Listing, where: str) -> dict[str, Any]:
-        """Run a contender over a listing that is already served, and verify what it left behind."""
+        """Run a contender over the listing that is served, and verify its mirror."""
         took = contend(name, self.server.url, where)
         held, wanted = verify.mirrored(where), verify.served(listing)
         assert held == wanted, f"{name} holds {held}, served was {wanted}"
@@ -95,7 +95,7 @@ class Bench:
         return listing
 
     def rounds(self, count: int, runs: dict[str, Callable[[], dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-        """Run each contender once a round, in turns forward and backward."""
+        """Run each contender once in each round; reverse the order from round to round."""
         taken: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
         for number in range(count):
             for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
@@ -113,7 +113,7 @@ def _each(taken: Sequence[dict[str, Any]], key: str) -> list[float]:
 
 
 def _cpu(taken: Sequence[dict[str, Any]]) -> list[float]:
-    """Return the CPU seconds of each run, those of the database's server too where there is one."""
+    """Return the CPU seconds of each run, including those of a database server."""
     return [one["cpu"] + one["server"] for one in taken]
 
 
@@ -213,7 +213,7 @@ def read_ahead(bench: Bench) -> None:
 
 
 def changed_pass(bench: Bench) -> None:
-    """Measure a pass in which 1% changed: spread over all pages, the worst case, and together, as the newest are."""
+    """Measure a pass in which 1% changed: spread over all pages (the worst case), and together (the newest)."""
     sessions = bench.scale.sessions
     cases = {
         "unchanged": Listing(sessions, 100),
@@ -235,7 +235,7 @@ def changed_pass(bench: Bench) -> None:
 
 
 def odd_pages(bench: Bench) -> None:
-    """Measure the reading of pages of 1,000 with odd items against that of a plain page, in one process a round."""
+    """Measure the parsing of pages of 1,000 with odd items against a plain page, in one process for each round."""
     taken = [contend("parse", "", "") for _ in range(bench.scale.rounds)]
     for name in ("one unknown field in each item", "one unreadable item"):
         title = f"parse of a page of 1,000, {name}, CPU"
@@ -351,7 +351,7 @@ def reconciling(bench: Bench) -> None:
 
 
 def start_up(bench: Bench) -> None:
-    """Time `syncd status` over the mirror, from the shell's point of view."""
+    """Measure the time of `syncd status` from a shell."""
     where, taken = bench.store.at("syncd-100"), []
     command = [sys.executable, "-m", "syncd", "status"]
     if sys.platform == "linux":
@@ -367,7 +367,7 @@ def start_up(bench: Bench) -> None:
 
 
 def stages(bench: Bench) -> None:
-    """Split the CPU of passes, stage by stage; runs of their own, since the clocks cost something too."""
+    """Measure the CPU of passes by stage, in separate runs, because the measurement itself costs CPU."""
     split = {}
     for page in PAGES:
         listing = bench.serve(Listing(bench.scale.sessions, page))

@@ -1,4 +1,4 @@
-"""syncd as a contender: the flows as the composition root makes them, logs and all (to nowhere)."""
+"""syncd as a contender: the flows of the composition root, with logs that are discarded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Work = Callable[["Flows"], Awaitable[None]]
 
 
 def settings(url: str, where: str) -> dict[str, str]:
-    """Return the settings of a benchmark: the defaults, but for where things are."""
+    """Return the settings of a benchmark: the defaults, except for addresses and paths."""
     return {
         "ALBERT_BASE_URL": url,
         "ALBERT_TOKEN": TOKEN,
@@ -39,7 +39,7 @@ def settings(url: str, where: str) -> dict[str, str]:
 
 
 async def _with_flows(timer: Timer, given: dict[str, str], work: Work) -> None:
-    """Run work between the timer's start and stop; closing the database (the last checkpoint) belongs to it."""
+    """Run work between the timer's start and stop; this includes closing the database with its last checkpoint."""
     from syncd.app import open_flows
     from syncd.logs import configure
     from syncd.settings import load
@@ -68,7 +68,7 @@ def mirror_ahead(timer: Timer, url: str, where: str) -> None:
 
 
 def mirror_stages(timer: Timer, url: str, where: str) -> None:
-    """Make one pass, with the CPU of each stage taken: by thread, and reading pages apart."""
+    """Make one pass and measure the CPU of each thread, and of parsing pages separately."""
     read = _watched_reading()
 
     async def work(flows: Flows) -> None:
@@ -83,7 +83,7 @@ def mirror_stages(timer: Timer, url: str, where: str) -> None:
 
 
 def _watched_reading() -> list[float]:
-    """Take the CPU of `read_page` wherever it is called from; it runs on the event loop."""
+    """Measure the CPU of all calls of `read_page`, which runs on the event loop."""
     import syncd.app  # noqa: F401 - loads what the measurement calls
     from syncd.records.parse import read_page
 
@@ -103,7 +103,7 @@ def _watched_reading() -> list[float]:
 
 
 def queue(timer: Timer, url: str, where: str, *, operations: int, concurrency: int) -> None:
-    """Work a queue of creates to its end."""
+    """Apply a queue of creates to its end."""
 
     async def work(flows: Flows) -> None:
         await asyncio.to_thread(enqueue, where, range(operations))
@@ -115,7 +115,7 @@ def queue(timer: Timer, url: str, where: str, *, operations: int, concurrency: i
 
 
 def enqueue(where: str, numbers: range) -> None:
-    """Queue creates as another program would."""
+    """Queue creates like another program."""
     with contextlib.closing(connect(where)) as db:
         rows = [(body["sourceSessionId"], body["name"]) for body in map(operation, numbers)]
         db.executemany("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, ?)", rows)
@@ -148,7 +148,7 @@ def reconcile(timer: Timer, url: str, where: str) -> None:
 
 
 def parse(timer: Timer, _url: str, _where: str, *, times: int = 100) -> None:
-    """Read pages of 1,000 in turns: a plain one, and those with odd items; the facts are ms of CPU a page."""
+    """Parse pages of 1,000 in turns: a plain one, and pages with odd items. The facts are ms of CPU for a page."""
     from syncd.records.fields import SESSIONS
     from syncd.records.parse import read_page
 

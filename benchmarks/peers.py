@@ -1,4 +1,4 @@
-"""Peers as contenders: the same first mirror by what else there is. They run in an environment of their own.
+"""Peers as contenders: the same first mirror by other tools. They run in an environment of their own.
 
 Each is set up as its documentation says for a table with a primary key that is merged into SQLite.
 """
@@ -17,7 +17,7 @@ from benchmarks.server import COLUMNS, LISTING
 from benchmarks.timer import Timer
 
 CHUNK = 1000
-"""Sessions that the SDK's iterator gives before they are written: it hides the pages."""
+"""Sessions that are collected from the SDK's iterator before they are written. The iterator hides the pages."""
 
 
 def sdk_core(timer: Timer, url: str, file: str) -> None:

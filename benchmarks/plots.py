@@ -1,4 +1,4 @@
-"""Plots as SVG, by hand: lines on logarithmic axes, stacked bars and a histogram need no library."""
+"""Writes plots as SVG without a library: lines on logarithmic axes, stacked bars and a histogram."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 90, 20, 70, 50
 COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1")
 PIECES = 40
-"""Bars of a histogram."""
+"""The number of bars of a histogram."""
 
 Line = Sequence[tuple[float, float]]
 
@@ -102,7 +102,7 @@ def bars(title: str, by: Mapping[str, Mapping[str, float]], unit: str) -> str:
 
 
 def histogram(title: str, values: Sequence[float], unit: str) -> str:
-    """Draw how often which values came."""
+    """Draw a histogram of values."""
     longest = max(values)
     counts = [0] * PIECES
     for value in values:

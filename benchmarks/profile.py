@@ -1,7 +1,8 @@
-"""Where a contender's CPU goes: `python -m benchmarks.profile {first,unchanged,queue,...,docs}`.
+"""Profiles the CPU of a contender: `python -m benchmarks.profile {first,unchanged,queue,...,docs}`.
 
 The contender runs once under `cProfile`, each thread with its own CPU clock, so that waiting and other programs do not
-count. The profiler costs something for each call: the shares tell where to look, they are no figures.
+count. The profiler adds a cost to each call, so the shares show where to look but are not
+measurements.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ DOCUMENTED = (
 
 
 class Profiler(Timer):
-    """A timer that profiles what happens between `start` and `stop`, thread by thread."""
+    """A timer that profiles each thread between `start` and `stop`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class Profiler(Timer):
         profile.enable()
 
     def start(self) -> None:
-        """Forget what was before, and begin."""
+        """Discard earlier samples, and begin."""
         for profile in self.threads.values():
             profile.clear()
         self.threads["event loop"].enable()
@@ -89,7 +90,7 @@ class Profiler(Timer):
 
 
 def _library(file: str, function: str) -> str:
-    """Return whose function it is: a library, a file of syncd, or Python's own."""
+    """Return the owner of a function: a library, a file of syncd, or Python itself."""
     parts = Path(file).parts
     if "site-packages" in parts:
         return parts[parts.index("site-packages") + 1]
@@ -155,7 +156,7 @@ def profile(case: str, page: int, scale: Scale, on: str) -> str:
 
 
 def documented(scale: Scale) -> str:
-    """Write the profiles that the docs show."""
+    """Write the profiles of docs/performance.md."""
     parts = []
     for title, case, page, on in DOCUMENTED:
         print(f"{title} ...", file=sys.stderr, flush=True)
@@ -165,9 +166,9 @@ def documented(scale: Scale) -> str:
 
 
 def main() -> None:
-    """Profile one contender, or those that the docs show."""
+    """Profile one contender, or those of docs/performance.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile")
-    parser.add_argument("case", choices=[*CASES, "docs"], help="docs: all that docs/performance.md shows")
+    parser.add_argument("case", choices=[*CASES, "docs"], help="docs: the profiles of docs/performance.md")
     parser.add_argument("--on", choices=report.STORES, default="sqlite")
     parser.add_argument("--page", type=int, default=100)
     parser.add_argument("--sessions", type=int, default=100_000)

@@ -1,9 +1,10 @@
-"""What replicas bring: operations a second of 1, 2 and 4 daemons on one PostgreSQL, towards one stand-in Albert.
+"""Measures operations a second of 1, 2 and 4 daemons on one PostgreSQL, against one stand-in for Albert.
 
-`python -m benchmarks.replicas [OPERATIONS] [LATENCY] [ROUNDS]`: a durable PostgreSQL of its own, the sandbox in this
-process, the daemons in processes of their own; the clock runs from the first effect to the last. Prints one line a
-round, with the machine's load since all of it shares the machine's cores, and a table of medians in the end. Then the
-leader is killed in the middle of a pass, some times: how long until another one leads, and which rows that cost.
+`python -m benchmarks.replicas [OPERATIONS] [LATENCY] [ROUNDS]`: it starts a durable PostgreSQL, runs the sandbox in
+this process, and the daemons in processes of their own. The time is measured from the first effect to the last. Prints
+one line for each round, with the load of the machine, because all processes share its cores. At the end it prints a
+table of medians. Then it kills the leader in the middle of a pass several times, and prints the time until another one
+leads, and the number of lost rows.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ async def measure_takeover(postgres: PostgresServer) -> tuple[float, float, int]
     Returns
     -------
     tuple[float, float, int]
-        Both, and the sessions that the mirror lacks then.
+        Both times, and the number of sessions that are missing from the mirror.
     """
     server = Sandbox(2000, habits=Habits(page_size=20, latency=0.02), record_requests=False)
     url = postgres.url(await in_thread(postgres.fresh))

@@ -1,4 +1,4 @@
-"""From `results.json` to what people read: the table, the plots, and the generated parts of `docs/performance.md`.
+"""Writes the table, the plots, and the generated parts of `docs/performance.md` from `results.json`.
 
 `python -m benchmarks.report` writes them again without measuring anything.
 """
@@ -25,7 +25,7 @@ HEAD = ("what", "value", "floor", "ratio (spread)", "target", "met")
 
 
 def number(value: float) -> str:
-    """Write a number with about three digits that count."""
+    """Write a number with about three significant digits."""
     size = abs(value)
     digits = 0 if size >= 100 or value == int(value) else 1 if size >= 20 else 2 if size >= 0.1 else 3
     return f"{value:,.{digits}f}"
@@ -43,7 +43,7 @@ def row(figure: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def table(figures: Iterable[Mapping[str, Any]], head: tuple[str, ...] = HEAD) -> str:
-    """Write the figures as a table in Markdown, aligned so that it reads well on a terminal too."""
+    """Write the figures as a table in Markdown, aligned for reading on a terminal."""
     return markdown([head, *map(row, figures)])
 
 
@@ -55,14 +55,14 @@ def markdown(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def machine(results: Mapping[str, Any]) -> str:
-    """Describe where and when the figures were taken."""
+    """Describe the machine and the time of the measurements."""
     on, load = results["machine"], results["load_average"]
     packages = ", ".join(f"{name} {version}" for name, version in on["packages"].items() if version)
     return (
         f"Taken {results['taken_at']} in {results['seconds']} s on {on['cores']} cores ({on['processor']}), "
         f"{on['memory_mb'] / 1024:.0f} GB, {on['system']}, {on['filesystem']}; Python {on['python']}, "
-        f"{packages}. Load average before {load['before']}, after {load['after']}: a load above 2 before the run says "
-        "that the machine was not quiet, and that wall times say little."
+        f"{packages}. Load average before {load['before']}, after {load['after']}. If the load before the "
+        "run is above 2, the machine was not quiet, and wall times are of little use."
     )
 
 
@@ -70,7 +70,7 @@ def section(results: Mapping[str, Any]) -> str:
     """Write the table of one kind of database."""
     scale = results["scale"]
     about = (
-        f"{results['database']}; {scale['sessions']:,} sessions where the table does not say otherwise, "
+        f"{results['database']}; {scale['sessions']:,} sessions unless a row names another number, "
         f"{scale['rounds']} rounds."
     )
     return f"{about}\n\n{table(results['figures'])}"

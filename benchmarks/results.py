@@ -1,4 +1,4 @@
-"""Figures: a median with its spread, a ratio that is taken round by round, a target that is met or not."""
+"""Figures: a median with its spread, a ratio of each round, and a target."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Figure:
     Parameters
     ----------
     value, floor : float | None
-        Medians over the rounds, in `unit`; a figure without a floor is judged by itself.
+        Medians over the rounds, in `unit`; a figure without a floor is compared with its target directly.
     ratio : float | None
-        The median of the rounds' own ratios, value to floor (or what `title` says).
+        The median of the ratios of the rounds: value to floor, or as `title` says.
     low, high : float
-        The least and the greatest of what is judged: the ratio, or the value when there is none.
+        The smallest and the largest ratio, or value if there is no ratio.
     """
 
     key: str
@@ -39,7 +39,7 @@ class Figure:
 
     @property
     def measured(self) -> float:
-        """What the target is about."""
+        """The number that is compared with the target."""
         return self.value if self.ratio is None else self.ratio
 
     @property
@@ -63,7 +63,7 @@ def against(
     target: float,
     ratios: Sequence[float] = (),
 ) -> Figure:
-    """Make the figure of rounds in which a value and its floor were taken one after the other."""
+    """Make a figure from rounds that each measured a value and its floor."""
     taken = list(ratios) or [value / floor for value, floor in zip(values, floors, strict=True)]
     return Figure(
         key=key, title=title, unit=unit, value=statistics.median(values), floor=statistics.median(floors),
@@ -72,7 +72,7 @@ def against(
 
 
 def alone(key: str, title: str, unit: str, values: Sequence[float], *, sense: Sense, target: float) -> Figure:
-    """Make a figure that is judged without a floor."""
+    """Make a figure without a floor."""
     return Figure(
         key=key, title=title, unit=unit, value=statistics.median(values), low=min(values), high=max(values),
         sense=sense, target=target, rounds=len(values),

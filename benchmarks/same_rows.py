@@ -1,7 +1,8 @@
-"""The floor of the same rows: plain code that writes what syncd writes, into the tables and indexes of syncd.
+"""The floor of the same rows: plain code that writes the rows of syncd into its tables and indexes.
 
 Sessions with their times in syncd's form, one row for each source id, one row for each page with its digest and the
-bitmap of its sessions. As in `floor`, nothing is checked. The distance to this floor is not the price of a promise.
+bitmap of its sessions. As in `floor`, nothing is checked. The difference to this floor is overhead that syncd could
+remove.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ EMPTY = BitMap64().serialize()
 
 
 def stored(text: str | None) -> str | None:
-    """Return a time of the wire (milliseconds, UTC) as syncd stores it."""
+    """Return a time of the listing (milliseconds, UTC) as syncd stores it."""
     return None if text is None else f"{text[:-1]}000Z"
 
 
 def row(item: Item, key: int) -> tuple[Any, ...]:
-    """Return what is bound for one session."""
+    """Return the bound values of one session."""
     created, updated = item.Created, item.Updated
     created_at, said_at = stored(created.at), stored(item.lastMessageAt)
     return (

@@ -1,11 +1,11 @@
-"""The server of the benchmarks: Albert's wire with as little of its own work as can be, on a core of its own.
+"""The server of the benchmarks: it answers as Albert does, with as little CPU as possible, on a core of its own.
 
-It speaks HTTP/1.1 through a bare asyncio protocol. Every session is a function of its number, so that a million of
-them cost no memory, and a verification can make them again; pages are made before they are measured. A look-up
-by source id finds the sessions of the listing and those that a POST has made. A POST answers with the session.
+It speaks HTTP/1.1 through a bare asyncio protocol. Every session is calculated from its number, so a million of them
+need no memory, and a verification can calculate them again. Pages are created before they are measured. A look-up by
+source id finds the sessions of the listing and those that a POST created. A POST answers with the session.
 
-`GET /bench/set?sessions=N&page=P...` says what is served from now on and forgets the counts; `GET /bench/counts` says
-what was asked for; `GET /bench/arrivals` says when each source id was first looked up (`time.monotonic`).
+`GET /bench/set?sessions=N&page=P...` sets the listing and resets the counts. `GET /bench/counts` returns the counts of
+requests. `GET /bench/arrivals` returns the time of the first look-up of each source id (`time.monotonic`).
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ COLUMNS = (
     "id", "name", "parent_id", "source_session_id", "last_message_at", "status", "kind",
     "created_by", "created_by_name", "created_at", "updated_by", "updated_by_name", "updated_at", "extra",
 )  # fmt: skip
-"""The columns of a flat table of sessions, as the floors and the peers fill it."""
+"""The columns of the flat table of sessions that the floors and the peers write."""
 LISTING = "/api/v3/chats/sessions"
 LOOK_UP = f"GET {LISTING}/source/".encode()
 AT = "2025-%02d-%02dT%02d:%02d:%02d.%03dZ"
 PREBUILT = 200_000
-"""Listings of up to this number of sessions are made before they are asked for, and kept."""
+"""Listings of up to this number of sessions are created in advance and kept."""
 ANSWER = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
 NOT_FOUND = ANSWER % (b"404 Not Found", 23, b'{"message":"not found"}')
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What is served.
+    """The listing that is served.
 
     Parameters
     ----------
     sessions, page : int
-        How many there are, and how many stand on a page.
+        The number of sessions, and the number on each page.
     every : int
         One session out of this number has changed; 0 for none.
     changed_from : int
         Sessions from this number on have changed; -1 for none.
     latency : float
-        Seconds that each answer is held back.
+        Seconds by which each answer is delayed.
     """
 
     sessions: int = 0
@@ -64,22 +64,22 @@ class Listing:
 
 @dataclass
 class Served:
-    """What was asked for since the last `set`."""
+    """The counts of requests since the last `set`."""
 
     pages: int = 0
     lookups: int = 0
-    """Those that were answered with 404."""
+    """Look-ups that were answered with 404."""
     witnesses: int = 0
-    """Those that found a session."""
+    """Look-ups that found a session."""
     posts: int = 0
     other: int = 0
     connections: int = 0
-    """Those over which a look-up came."""
+    """Connections with a look-up."""
     arrivals: dict[str, float] = field(default_factory=dict)
 
 
 def source_id(number: int) -> str:
-    """Make a source id: in no order, as ids of another system are."""
+    """Make a source id. They have no order, like ids of another system."""
     return f"{(number * 2654435761) % 2**32:08x}-0000-4000-8000-{number:012x}"
 
 
@@ -113,7 +113,7 @@ def _json(status: bytes, value: object) -> bytes:
 
 
 class Server:
-    """What is served, and what was asked for."""
+    """The state of the server: the listing and the counts."""
 
     def __init__(self) -> None:
         self.listing = Listing()
@@ -172,7 +172,7 @@ class Server:
             return _json(b"200 OK", {name: value for name, value in asdict(served).items() if name != "arrivals"})
         if path == "/bench/arrivals":
             return _json(b"200 OK", served.arrivals)
-        if path.startswith(f"{LISTING}/SES"):  # a sweep makes sure that a listed session answers
+        if path.startswith(f"{LISTING}/SES"):  # a sweep checks that a listed session answers
             served.other += 1
             number = int(path.rpartition("SES")[2])
             return _json(b"200 OK", session(number, changed=self.listing.changed(number)))
@@ -196,7 +196,7 @@ class Protocol(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer each request that has arrived whole."""
+        """Answer each request that has arrived completely."""
         self.buffer += data
         while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
             head = self.buffer[:end]

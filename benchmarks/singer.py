@@ -1,7 +1,7 @@
 """A Singer tap and target for the peers: `python -m benchmarks.singer tap URL | ... target FILE`.
 
-The target is the SDK's own SQL target with an upsert for SQLite, which is what the target-sqlite of its makers is. What
-each took stands in the last line of its standard error.
+The target is the SDK's own SQL target with an upsert for SQLite, like the target-sqlite of its
+authors. The last line of standard error of each has its measurements.
 """
 
 from __future__ import annotations

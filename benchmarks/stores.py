@@ -1,6 +1,6 @@
-"""Where a contender keeps its mirror: a SQLite file, or a database of a PostgreSQL of the benchmark's own.
+"""Where a contender stores its mirror: a SQLite file, or a database of a PostgreSQL server of the benchmark.
 
-Both are durable. A place is named by what is handed to contenders: the file's path, or the database's URL.
+Both are durable. The name of a place is the file's path or the database's URL, which contenders receive.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.helpers.postgres_server import PostgresServer
 
 POSTGRES = ("shared_buffers=256MB", "max_wal_size=2GB")
-"""What differs from PostgreSQL's defaults, as on any server that is meant for work; `fsync` and all that stay on."""
+"""Settings that differ from PostgreSQL's defaults, as on a production server. `fsync` stays on."""
 
 
 def is_postgresql(where: str) -> bool:
@@ -30,19 +30,19 @@ def is_postgresql(where: str) -> bool:
 
 
 class Connection(Protocol):
-    """Another program's look into a mirror, each statement a transaction."""
+    """A connection of another program to a mirror; each statement is a transaction."""
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement, with `?` for its parameters, and return its rows."""
 
     def stream(self, statement: str) -> Iterator[tuple[Any, ...]]:
-        """Run a statement and yield its rows: a million of them have no place in memory."""
+        """Run a statement and yield its rows, because a million rows do not fit in memory."""
 
     def executemany(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run a statement for each row, all in one transaction."""
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
 
 
 class _Sqlite:
@@ -90,7 +90,7 @@ class _Postgres:
 
 
 def connect(where: str) -> Connection:
-    """Open a place that is there."""
+    """Open an existing place."""
     return _Postgres(where) if is_postgresql(where) else _Sqlite(where)
 
 
@@ -100,21 +100,21 @@ class Store(Protocol):
     title: str
     floor: str
     same_rows: str
-    """The contenders that are the floors."""
+    """The names of the floors."""
     settle: float
-    """Seconds until what was done before is no longer counted among what is done now."""
+    """Seconds until statistics of earlier work no longer appear in later readings."""
 
     def at(self, name: str) -> str:
         """Return a place."""
 
     def empty(self, name: str) -> str:
-        """Return a place with nothing in it."""
+        """Return an empty place."""
 
     def copy(self, name: str, to: str) -> str:
-        """Return a place with all that is in another one, which no program has open."""
+        """Return a copy of another place, which no program has open."""
 
     def version(self) -> str:
-        """Return what it is."""
+        """Return the name and version of the database."""
 
 
 class SqliteStore:
@@ -130,24 +130,24 @@ class SqliteStore:
         return str(self._folder / f"{name}.db")
 
     def empty(self, name: str) -> str:
-        """Return a place with nothing in it."""
+        """Return an empty place."""
         where = self.at(name)
         for suffix in ("", "-wal", "-shm", ".lock"):
             Path(f"{where}{suffix}").unlink(missing_ok=True)
         return where
 
     def copy(self, name: str, to: str) -> str:
-        """Return a place with all that is in another one."""
+        """Return a copy of another place."""
         shutil.copyfile(self.at(name), self.empty(to))
         return self.at(to)
 
     def version(self) -> str:
-        """Return what it is."""
+        """Return the name and version of the database."""
         return f"SQLite {sqlite3.sqlite_version}"
 
 
 class PostgresStore:
-    """Databases of a server; statistics of what was written are late by up to ten seconds."""
+    """Databases of a server; statistics of writes are late by up to ten seconds."""
 
     title, floor, same_rows, settle = "PostgreSQL", "floor-pg", "same-rows-pg", 12.0
 
@@ -163,26 +163,26 @@ class PostgresStore:
         return self._server.url(self._name(name))
 
     def empty(self, name: str) -> str:
-        """Return a place with nothing in it."""
+        """Return an empty place."""
         self._server.drop(self._name(name))
         self._server.sql(f"CREATE DATABASE {self._name(name)}")
         return self.at(name)
 
     def copy(self, name: str, to: str) -> str:
-        """Return a place with all that is in another one."""
+        """Return a copy of another place."""
         self._server.drop(self._name(to))
         self._server.sql(f"CREATE DATABASE {self._name(to)} TEMPLATE {self._name(name)}")
         return self.at(to)
 
     def version(self) -> str:
-        """Return what it is."""
+        """Return the name and version of the database."""
         return f"PostgreSQL {self._server.sql('SHOW server_version')}"
 
 
 @contextmanager
 def postgres() -> Iterator[PostgresStore]:
-    """Run a PostgreSQL until the block ends; contenders take its CPU too."""
-    from tests.helpers.postgres_server import PostgresServer  # contenders need none of it
+    """Run a PostgreSQL until the block ends; contenders also measure its CPU."""
+    from tests.helpers.postgres_server import PostgresServer  # contenders do not need it
 
     server = PostgresServer(*POSTGRES)
     try:

@@ -1,4 +1,4 @@
-"""What a contender took: CPU of all its threads and of the database server that it used, wall, peak memory."""
+"""Measures a contender: CPU of all threads and of its database server, wall time, peak memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 WATCHED = "BENCH_POSTMASTER"
-"""The environment's name for the process of the PostgreSQL that contenders use."""
+"""The environment variable with the process id of the PostgreSQL that contenders use."""
 
 
 @dataclass
 class Timer:
-    """Takes what happens between `start` and `stop`; `facts` is what else the contender wants to tell."""
+    """Measures the work between `start` and `stop`; `facts` has further results of the contender."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     cpu: float = 0.0
@@ -34,12 +34,12 @@ class Timer:
         self.server = server_seconds() - self.server
 
     def result(self) -> dict[str, Any]:
-        """Return all of it: seconds, and MB."""
+        """Return all measurements, in seconds and MB."""
         return {"cpu": self.cpu, "wall": self.wall, "rss": peak_rss(), "server": self.server, **self.facts}
 
 
 def peak_rss() -> float:
-    """Return the most memory that this process had at once, in MB."""
+    """Return the peak memory of this process in MB."""
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss would be at least what the parent had when it started this process
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
@@ -47,7 +47,7 @@ def peak_rss() -> float:
 
 
 def server_seconds() -> float:
-    """Return the CPU seconds of the PostgreSQL that is watched, with all of its processes; 0 when there is none."""
+    """Return the CPU seconds of all processes of the measured PostgreSQL; 0 without one."""
     if WATCHED not in os.environ:
         return 0.0
     parent = int(os.environ[WATCHED])
@@ -59,7 +59,7 @@ def server_seconds() -> float:
 def _ticks(pid: int) -> list[int]:
     try:
         return [int(word) for word in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]]
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return [0]
 
 
@@ -68,7 +68,7 @@ def _children(pid: int) -> list[int]:
 
 
 def thread_seconds() -> dict[str, float]:
-    """Return the CPU seconds of each thread that Python knows of, by its name."""
+    """Return the CPU seconds of each thread of Python, by its name."""
     return {
         thread.name: time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
         for thread in threading.enumerate()

@@ -1,4 +1,4 @@
-"""Is what a contender left behind what was served? Counted, and summed over all columns."""
+"""Verifies that a mirror contains the sessions that were served: by their number and a checksum of all columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.server import Listing, session
 from benchmarks.stores import connect, is_postgresql
 
 Content = tuple[int, int]
-"""How many sessions, and the sum of their checksums (CRC-32), which no order changes."""
+"""The number of sessions, and the sum of their checksums (CRC-32), which does not depend on the order."""
 
 _TIMES = ("last_message_at", "created_at", "updated_at")
 COLUMNS = (
@@ -31,7 +31,7 @@ def _sum(rows: Iterable[tuple[Any, ...]]) -> Content:
 
 @functools.lru_cache(maxsize=32)
 def served(listing: Listing) -> Content:
-    """Return what a whole mirror of a listing holds."""
+    """Return the content of a complete mirror of a listing."""
 
     def row(number: int) -> tuple[str, ...]:
         one = session(number, changed=listing.changed(number))
@@ -45,7 +45,7 @@ def served(listing: Listing) -> Content:
 
 
 def mirrored(where: str, table: str = "sessions", columns: tuple[str, ...] = COLUMNS) -> Content:
-    """Return what a mirror holds; times are compared to the millisecond, as they are served, in whatever form."""
+    """Return the content of a mirror. Times are compared to the millisecond, in any form."""
     time = (
         """to_char({0}::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
         if is_postgresql(where)
@@ -69,7 +69,7 @@ def queue(where: str, operations: int) -> None:
 
 
 def blocked_queue(where: str, operations: int, blocked: int) -> None:
-    """Make sure that each create on another key has succeeded, and that nothing else was done."""
+    """Make sure that each create on another key has succeeded, and that no other operation was applied."""
     with contextlib.closing(connect(where)) as db:
         states = dict(db.execute("SELECT state, count(*) FROM operations GROUP BY state"))
     assert states == {"succeeded": operations} | ({"dead": 1, "pending": blocked} if blocked else {}), states
@@ -107,6 +107,6 @@ class Writes:
             )
 
     def count(self) -> int:
-        """Return the number of rows that were written since."""
+        """Return the number of rows that were written since the start."""
         with contextlib.closing(connect(self._where)) as db:
             return int(db.execute("SELECT count(*) FROM bench_writes")[0][0])

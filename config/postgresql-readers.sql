@@ -2,9 +2,9 @@
 --
 --   psql "$ADMIN_URL" -v readers=syncd_readers -v schema=public -f config/postgresql-readers.sql
 --
--- Run it as a role that owns syncd's tables and may create roles; it may be run again. Then give people a login, with
--- limits of its own (PostgreSQL does not inherit settings from a group): a query that runs for hours keeps PostgreSQL
--- from cleaning up behind the passes.
+-- Run it as a role that owns syncd's tables and may create roles. It may be run again. Then create a login for each
+-- person, with limits, because PostgreSQL does not inherit settings from a group. A query that runs for hours prevents
+-- PostgreSQL from removing the old rows that passes leave.
 --
 --   CREATE ROLE ada LOGIN PASSWORD '...' IN ROLE syncd_readers;
 --   ALTER ROLE ada SET statement_timeout = '10min';

@@ -33,32 +33,33 @@ HERE = Path(__file__).resolve().parent
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 LONGEST_EXAMPLE = 48
 CLOCK = {"age_seconds": "93.217", "listed_age_seconds": "99.108"}
-"""Examples of what the database's clock says."""
+"""Examples of ages, which the database calculates from its clock."""
 
 SCHEMA_HEAD = """# The tables and views of the mirror
 
-Written by `make docs` from the code; a test keeps it true.
+`make docs` writes this page from the code, and a test compares them.
 
-Read the **views**: their names and columns are promised, and a change of them is a breaking change. The **tables** of
-the second part are promised too, but for the columns marked *internal*; two of them are open to `INSERT` by other
-programs. The **internal tables** of the third part may change with any release. The version of the schema is in
-`alembic_version`.
+Read the **views**. Their names and columns are stable: a change of them is a breaking change. The **tables** of the
+second part are stable too, except for the columns marked *internal*. Other programs may insert into two of them. The
+**internal tables** of the third part may change with any release. The version of the schema is in `alembic_version`.
 
-All times are UTC: on SQLite text in one fixed form (`2026-06-01T12:00:00.000000Z`), which sorts and compares as time
-does; on PostgreSQL `timestamptz`. On PostgreSQL these words are also the `COMMENT`s of the views and columns (`\\d+`).
+All times are UTC. On SQLite they are text in one fixed form (`2026-06-01T12:00:00.000000Z`), in which the order of
+texts is the order of times. On PostgreSQL they are `timestamptz`. On PostgreSQL the meanings are also the `COMMENT`s of
+the views and columns (`\\d+`).
 """
 QUERIES_HEAD = """# Twenty questions
 
-Written by `make docs` from `syncd/mirror/read/questions.py`; tests run each of them. Where one text is shown it runs on
-SQLite and on PostgreSQL alike. `syncd browse` has them ready, and [contrib/metabase](../contrib/metabase/README.md) has
-them as files for Metabase. [schema.md](schema.md) says what each column means, and [reading.md](reading.md) how to
-connect, how to write a moment for each tool, and for which moments the history is exact.
+`make docs` writes this page from `syncd/mirror/read/questions.py`, and tests run each query. A query that is shown once
+runs on SQLite and on PostgreSQL. `syncd browse` contains all of them, and
+[contrib/metabase](../contrib/metabase/README.md) has them as files for Metabase. [schema.md](schema.md) explains each
+column. [reading.md](reading.md) explains how to connect, how to write a moment for each tool, and for which moments the
+history is exact.
 
 ## Reading changes in a job
 
-A job that copies changes elsewhere reads the view `chat_session_changes` and remembers the highest `seq` that it has
-finished. Each version of a session has one number, in the order of commits, with any number of replicas. A reader that
-continues after the highest number that it has seen misses no version and reads none twice.
+A job that copies changes elsewhere reads the view `chat_session_changes` and stores the highest `seq` that it has
+processed. Each version of a session has one number, in the order of commits, with any number of replicas. A reader that
+continues after its highest number misses no version and reads none twice.
 
 ```python
 import json
@@ -79,15 +80,15 @@ for seq, session_id, change, changed_fields in changes:
 state.write_text(json.dumps(last))
 ```
 
-- If the target is a database, write `last` in the same transaction as the changes: then no change is applied twice.
+- If the target is a database, write `last` in the same transaction as the changes. Then no change is applied twice.
 - On PostgreSQL the query is the same, with `$1` or `%s` in place of `?`.
 - `syncd export changes --format jsonl --since 0` writes the same rows to a file. The number for the next `--since` is
   `last_seq` in `syncd-export.json`.
-- `seq` has gaps. It is not a time, and it is not comparable between two databases, except that a move between
-  SQLite and PostgreSQL keeps it. After an older backup was restored, read the feed again from 0.
-- `changed_fields` is `[]` for `created` and `deleted`. More than half of the versions `updated` are only new messages;
+- `seq` has gaps, and it is not a time. The numbers of two databases are not comparable, but a move between SQLite and
+  PostgreSQL keeps them. After an older backup was restored, read the feed again from 0.
+- `changed_fields` is `[]` for `created` and `deleted`. More than half of the versions `updated` are only new messages.
   `changed_fields LIKE '%"name"%'` finds the renamed sessions, `'%"parent_id"%'` the moved ones.
-- Versions that are pruned from the history are gone from the feed too.
+- Pruning the history also removes versions from the feed.
 """
 
 
@@ -262,7 +263,12 @@ def schema_page() -> str:
     lines += ["## Tables", ""]
     for name, table in catalog.TABLES.items():
         lines += _relation(table, examples[name], catalog.PROMISED[name])
-    lines += ["## Internal tables", "", "What the views are made of, and what passes and the guard remember.", ""]
+    lines += [
+        "## Internal tables",
+        "",
+        "The views read these tables, and passes and the guard store their state in them.",
+        "",
+    ]
     for name, table in catalog.INTERNAL.items():
         lines += _relation(table, examples[name], None)
     return "\n".join(lines)

@@ -14,19 +14,19 @@ WIDTH = 100
 INTRODUCTION = """\
 # Commands
 
-<!-- Written by `make docs` from what `--help` says; do not edit. -->
+<!-- Written by `make docs` from the output of `--help`; do not edit. -->
 
-`syncd` is the same as `python -m syncd`. Data goes to standard output, everything else to standard error; with
-`--json` standard output holds the JSON alone. Only `run` and `once` log, to standard output (`once --json`: to standard
-error). Progress bars and colour are for terminals only. Characters that the encoding of a stream lacks are escaped.
+`syncd` is the same as `python -m syncd`. Data goes to standard output, everything else to standard error. With `--json`
+standard output contains only the JSON. Only `run` and `once` log: to standard output, `once --json` to standard error.
+Progress bars and colour are shown only on terminals. Characters that the encoding of a stream lacks are escaped.
 
-| exit code | means |
+| exit code | meaning |
 | --- | --- |
 | 0 | done |
-| 1 | the work failed or needs a person: a failed or held pass, a dead operation |
-| 2 | usage or settings, found before anything is contacted |
-| 3 | the database cannot be used: not there, corrupt, not syncd's, a newer schema, held by another daemon |
-| 130, 143 | interrupted by SIGINT or SIGTERM; `run` ends with 0 then |
+| 1 | the work failed or needs a person, for example a failed or held pass, or a dead operation |
+| 2 | an error in the usage or the settings, including credentials of another tenant |
+| 3 | the database cannot be used: missing, corrupt, of another program, of a newer schema, or held by another daemon |
+| 130, 143 | interrupted by SIGINT or SIGTERM, except for `run`, which ends with 0 |
 """
 
 

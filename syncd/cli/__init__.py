@@ -98,7 +98,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, wanted: b
     help="Show the version and exit.",
 )
 def cli() -> None:
-    """Mirror Albert chat sessions into a local SQL database, and apply queued creates and deletes.
+    """Mirror Albert chat sessions into a local SQL database, and apply queued operations.
 
     Exit codes: 0 done; 1 the work failed or needs a person; 2 usage or settings; 3 the database cannot be used.
     """

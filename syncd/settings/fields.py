@@ -62,7 +62,10 @@ class Settings(BaseModel):
         "an https URL", "https://app.albertinvent.com",
     )  # fmt: skip
     albert_token: SecretStr | None = _setting(
-        None, "a token; or both of the next two", "a token", "ALBERT_TOKEN_FILE=/run/secrets/albert_token"
+        None,
+        "a token; not needed if the client credentials are set",
+        "a token",
+        "ALBERT_TOKEN_FILE=/run/secrets/albert_token",
     )
     albert_client_id: SecretStr | None = _setting(
         None, "the id of client credentials", "a client id", "ALBERT_CLIENT_ID_FILE=/run/secrets/albert_client_id"
@@ -123,21 +126,26 @@ class Settings(BaseModel):
         21_600, "seconds after which a pass ends as partial", _PERIOD, "21600", "6h"
     )
     syncd_read_ahead: Annotated[int, Field(ge=0, le=32)] = _setting(
-        0, "pages that a pass requests before the listing has given their keys, which the last pass tells",
+        0, "pages that a pass requests early, by the page keys of the last complete pass",
         "a whole number from 0 to 32", "0", "8",
     )  # fmt: skip
     syncd_folders: bool = _setting(True, "mirror chat folders", _SWITCH, "false")  # noqa: FBT003 - a default
-    syncd_delete_grace: Seconds = _setting(120, "seconds that a session must be missing", _SECONDS, "120", "2m")
+    syncd_delete_grace: Seconds = _setting(
+        120, "seconds that a session must be missing before it is deleted", _SECONDS, "120", "2m"
+    )
     syncd_delete_confirmations: Count = _setting(
-        2, "complete passes that must miss it, each confirmed by a 404 or 410 of its own", _COUNT, "2"
+        2, "complete passes that must find the session missing, each confirmed by a 404 or 410", _COUNT, "2"
     )
     syncd_delete_max_count: Annotated[int, Field(ge=0)] = _setting(
         25,
-        "a sweep is held when it would delete more than the larger of this and the next, or half of a small mirror",
+        "sessions that a pass may delete; a pass that would delete more is held for a person",
         "a whole number of 0 or more", "25",
     )  # fmt: skip
     syncd_delete_max_fraction: Annotated[float, Field(ge=0, le=1)] = _setting(
-        0.05, "the same, as a fraction of the live sessions", "a fraction from 0 to 1", "0.05"
+        0.05,
+        "the same, as a fraction of the live sessions; the larger of the two limits applies",
+        "a fraction from 0 to 1",
+        "0.05",
     )
     syncd_status_host: str = _setting(
         "127.0.0.1", "the address where the status server listens", "a host name or an IP address", "127.0.0.1"
@@ -159,7 +167,7 @@ class Settings(BaseModel):
         "an http(s) URL", "https://hooks.example.com/syncd",
     )  # fmt: skip
     syncd_env_file: str | None = _setting(
-        None, "only in the environment: files as of --env-file, separated by :",
+        None, "environment files, as with --env-file, separated by :; only in the environment",
         "files separated by :", "/etc/syncd/syncd.env:/etc/syncd/secrets.env",
     )  # fmt: skip
 

@@ -44,7 +44,7 @@ MUTANTS = (
         'f"BEGIN ISOLATION LEVEL {self._mode};{self._session.local_settings}"',
         'f"BEGIN;{self._session.local_settings}"',
         "tests/mirror/db/test_pg_session.py::test_session_behind_a_proxy_sets_everything_for_the_transaction_alone",
-        "transactions behind a proxy have the isolation level that is the server's default",
+        "transactions behind a proxy have the server's default isolation level",
     ),
     Mutant(
         "hard-link-accepted",
@@ -52,7 +52,7 @@ MUTANTS = (
         "if status.st_nlink > 1:",
         "if False:",
         "tests/mirror/db/test_sqlite_file.py::test_file_with_two_hard_links_is_refused_by_either_name",
-        "a file with two hard links is opened",
+        "a database file with two hard links is opened",
     ),
     Mutant(
         "mounted-file-accepted",
@@ -60,7 +60,7 @@ MUTANTS = (
         "if is_mount_point(path):",
         "if False:",
         "tests/mirror/db/test_sqlite_file.py::test_file_that_is_a_mount_point_is_refused",
-        "a file that is mounted alone is opened",
+        "a database file that is a mount point is opened",
     ),
     Mutant(
         "text-of-the-lock-is-essential",
@@ -68,7 +68,7 @@ MUTANTS = (
         "with suppress(OSError):",
         "with suppress(KeyError):",
         "tests/mirror/db/test_sqlite_file.py::test_lock_whose_text_cannot_be_written_is_held_and_released",
-        "a full disk at the start ends the daemon",
+        "the daemon does not start if the disk is full, because the text of its lock cannot be written",
     ),
     Mutant(
         "three-failures-not-reported",
@@ -76,7 +76,7 @@ MUTANTS = (
         "replace(before, count=before.count + 1, last=now)",
         "replace(before, last=now)",
         "tests/mirror/db/test_retries.py::test_same_error_three_times_over_seconds_is_reported_once_and_its_end_too",
-        "a permanent error is never reported",
+        "a database error that repeats is never reported",
     ),
     Mutant(
         "tenant-of-a-token-not-checked",
@@ -92,7 +92,7 @@ MUTANTS = (
         "if stored.moved_to is not None and not force:",
         "if False:",
         "tests/processes/test_restored_and_moved.py::test_moved_database_refuses_to_act_and_can_still_be_read",
-        "a database that was moved still works its queue",
+        "a database that was moved still applies its operations",
     ),
     Mutant(
         "backup-acts",
@@ -109,7 +109,7 @@ MUTANTS = (
         "pass",
         "tests/mirror/copy/test_restore.py::"
         "test_numbers_of_the_change_feed_continue_above_those_that_readers_have_seen",
-        "the change feed of a backup gives numbers again that readers have seen",
+        "the change feed repeats numbers after a restore",
     ),
     Mutant(
         "numbers-that-do-not-grow",
@@ -133,6 +133,6 @@ MUTANTS = (
         "self._state = state if time.time_ns() - state[1] > TICK_NS else None",
         "self._state = state",
         "tests/mirror/db/test_change_feed.py::test_commit_that_leaves_size_and_time_of_the_log_as_they_were_is_noticed",
-        "a commit at the same time and place of the write-ahead log is not noticed",
+        "a commit that leaves the size and time of the write-ahead log unchanged is not noticed",
     ),
 )

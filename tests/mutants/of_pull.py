@@ -11,7 +11,7 @@ MUTANTS = (
         "            passes.check(connection, self.progress)\n            applied = ",
         "            applied = ",
         "tests/pull/test_unlisted.py::test_a_pass_that_was_lost_during_its_sweep_writes_nothing",
-        "a sweep writes what it learned after its pass was lost",
+        "a sweep writes its results after another replica has taken its pass over",
     ),
     Mutant(
         "hold-of-a-lost-pass",
@@ -19,7 +19,7 @@ MUTANTS = (
         "            passes.check(connection, self.progress)\n            if holds",
         "            if holds",
         "tests/pull/test_guard.py::test_a_sweep_whose_pass_was_lost_asks_nothing_again_after_a_decision",
-        "a sweep asks again after its pass was lost",
+        "a sweep requests its sessions again after another replica has taken its pass over",
     ),
     Mutant(
         "recheck-1000-times-later",
@@ -27,7 +27,7 @@ MUTANTS = (
         "RECHECK = 3600.0",
         "RECHECK = 3_600_000.0",
         "tests/reconcile/test_reconcile.py::test_source_that_answers_404_is_missing_and_asked_again_only_after_a_while",
-        "a missing source id is asked for again after 41 days",
+        "a missing source id is looked up again only after 41 days instead of an hour",
     ),
     Mutant(
         "date-always-decides",
@@ -35,7 +35,7 @@ MUTANTS = (
         "if overlaps and before is not None",
         "if before is not None",
         "tests/rules/test_versions.py::test_date_orders_only_answers_that_overlap_in_time",
-        "Updated.at decides also between answers that do not overlap",
+        "`Updated.at` decides between answers whose requests did not overlap in time",
     ),
     Mutant(
         "frozen-by-a-date",
@@ -51,7 +51,7 @@ MUTANTS = (
         "if not lifts or learned_later or written_meanwhile or lags else",
         "if not lifts or learned_later or written_meanwhile else",
         "tests/rules/test_versions.py::test_listing_lifts_a_tombstone_only_after_the_grace",
-        "a listing that lags restores a deleted session",
+        "a lagging listing restores a deleted session",
     ),
     Mutant(
         "older-answer-wins",
@@ -59,7 +59,7 @@ MUTANTS = (
         "return Change.STALE if learned_later or older else Change.UPDATED",
         "return Change.STALE if older else Change.UPDATED",
         "tests/rules/test_versions.py::test_answer_wins_unless_the_row_was_observed_after_its_request",
-        "an answer overwrites what was learned after its request",
+        "an answer overwrites a row that was observed after its request",
     ),
     Mutant(
         "reader-version-not-in-the-digest",
@@ -67,7 +67,7 @@ MUTANTS = (
         "repr((READER_VERSION, columns))",
         "repr(0)",
         "tests/records/test_reader_version.py::test_pages_that_an_older_reader_has_read_are_read_again_once",
-        "known pages are not read again by a reader of other fields",
+        "pages in the page cache are not read again after the list of fields has changed",
     ),
     Mutant(
         "guard-counts-before-asking",
@@ -75,7 +75,7 @@ MUTANTS = (
         "gone = len(answers.keys(Verdict.GONE) - frozenset(found.approved))",
         "gone = len(found.undecided)",
         "tests/pull/test_unlisted.py::test_unlisted_sessions_that_answer_200_are_not_missing_and_hold_nothing",
-        "unlisted sessions count as gone before Albert was asked",
+        "unlisted sessions count as gone before they were requested",
     ),
     Mutant(
         "no-rule-for-small-mirrors",
@@ -107,7 +107,7 @@ MUTANTS = (
         "if row.key not in before or row.is_as(before[row.key])]",
         "]",
         "tests/pull/test_unlisted.py::test_an_observation_during_the_sweep_outweighs_a_404_from_before_it",
-        "a 404 outweighs a later observation",
+        "a 404 has priority over a later observation",
     ),
     Mutant(
         "decision-during-the-sweep-ignored",
@@ -140,7 +140,7 @@ MUTANTS = (
         "if key not in self.decisions.approved and key not in self.decisions.kept]",
         "if key not in self.decisions.approved]",
         "tests/pull/test_guard.py::test_a_rejection_lasts_while_its_sessions_are_not_listed",
-        "a rejection does not last",
+        "a rejected hold is opened again by the next pass",
     ),
     Mutant(
         "unlisted-sessions-asked-in-every-pass",
@@ -172,7 +172,7 @@ MUTANTS = (
         'if error.body.lstrip().startswith("<"):',
         "if False:",
         "tests/pull/test_first_request.py::test_a_404_in_html_is_a_gateways_and_fails_the_pass",
-        "a gateway's page of HTML answers the first request",
+        "a pass accepts a gateway's HTML page as the answer to its first request",
     ),
     Mutant(
         "repeated-page-key-ends-the-listing",
@@ -188,7 +188,7 @@ MUTANTS = (
         "if known is not None and pages.unchanged(self.connection, known, self.counting.suspects()):",
         "if known is not None:",
         "tests/push/test_contradictions.py::test_listed_session_is_deleted_once_more",
-        "a page is only counted although its sessions have changed since",
+        "a page in the page cache is only counted, although its sessions have changed since",
     ),
     Mutant(
         "acceptance-ignored",
@@ -228,7 +228,7 @@ MUTANTS = (
         "AND started.at >= operations.finished_at",
         "AND 0 = 1",
         "tests/push/test_contradictions.py::test_delete_of_a_backup_or_of_another_tenant_is_not_repeated",
-        "a delete of a backup removes a session that came later",
+        "a contradicted delete is queued again although it came from a backup or was meant for another tenant",
     ),
     Mutant(
         "time-between-machines-counts",
@@ -244,7 +244,7 @@ MUTANTS = (
         ".values(fence=passes.c.fence + 1)",
         ".values(fence=passes.c.fence)",
         "tests/pull/test_resume.py::test_a_pass_that_another_replica_takes_up_is_lost_and_not_failed",
-        "the holder before writes to a pass that another one has resumed",
+        "a replica writes to a pass that another replica has resumed",
     ),
     Mutant(
         "look-ups-of-a-sweep-lag-by-the-grace",
@@ -252,7 +252,7 @@ MUTANTS = (
         "applied = _apply(connection, alive, now, self.settle)",
         "applied = _apply(connection, alive, now, self.guard.grace)",
         "tests/pull/test_never_regress.py::test_look_up_of_an_unlisted_session_may_lag_by_the_settle_time",
-        "a look-up that lags takes the row of an unlisted session back",
+        "a lagging look-up sets the row of an unlisted session back",
     ),
     Mutant(
         "only-own-creates-are-requested-first",
@@ -261,7 +261,7 @@ MUTANTS = (
         "if False:",
         "tests/pull/test_first_request.py::"
         "test_own_creates_of_late_do_not_lead_a_pass_into_another_tenant_past_an_open_hold",
-        "a pass reads another tenant past an open hold, because only own creates were requested",
+        "a pass reads another tenant in spite of a hold: its first requests were for sessions that syncd created",
     ),
     Mutant(
         "one-session-stops-all-passes",
@@ -269,7 +269,7 @@ MUTANTS = (
         "                waiting.append(session)\n",
         "                waiting.appendleft(session)\n",
         "tests/pull/test_first_request.py::test_session_that_albert_cannot_answer_stops_no_pass",
-        "a session that Albert cannot answer by its id fails every pass",
+        "a session whose id cannot be requested fails every pass",
     ),
     Mutant(
         "read-ahead-after-a-failure",
@@ -277,7 +277,7 @@ MUTANTS = (
         "                return early.answer\n            self._stop()\n",
         "                return early.answer\n",
         "tests/pull/test_read_ahead.py::test_failure_of_an_early_request_is_no_failure_of_its_page",
-        "an outage meets several requests for each page",
+        "reading ahead sends several requests for each page during an outage",
     ),
     Mutant(
         "early-pages-out-of-order",
@@ -285,7 +285,7 @@ MUTANTS = (
         "        if early is None:\n            self._drop()\n",
         "",
         "tests/pull/test_read_ahead.py::test_page_is_not_used_unless_the_listing_gives_its_key",
-        "a page that was requested before the page in front of it is used",
+        "a page that was read ahead is used, although the listing gives another page key",
     ),
     Mutant(
         "look-ups-restore-sessions",

@@ -91,7 +91,7 @@ MUTANTS = (
         "AND blocked_by IS NULL AND on_hold_at IS NULL AND {free}",
         "AND on_hold_at IS NULL AND {free}",
         "tests/mirror/store/test_claim_plans.py::test_claim_takes_as_many_steps_beside_a_crowd_as_alone_on_sqlite",
-        "a claim reads the blocked operations",
+        "the time of a claim grows with the number of blocked operations",
     ),
     Mutant(
         "witness-ignored",
@@ -140,7 +140,7 @@ MUTANTS = (
         'if error.method != "GET" and status in NOT_A_JUDGEMENT:',
         'if error.method == "" and status in NOT_A_JUDGEMENT:',
         "tests/push/test_gateways.py::test_404_or_405_to_a_change_is_an_outage",
-        "a 404 to a POST is Albert's judgement",
+        "a 404 to a POST counts as Albert's decision and not as a gateway's error",
     ),
     Mutant(
         "404-on-delete-believed",
@@ -172,7 +172,7 @@ MUTANTS = (
         "            RetryReason.FORBIDDEN,\n            RetryReason.UNCHANGED,\n",
         "            RetryReason.UNCHANGED,\n",
         "tests/push/test_refusals.py::test_403_is_retried_with_backoff_and_dead_when_attempts_are_used_up",
-        "a 403 is repeated forever",
+        "a 403 is retried forever",
     ),
     Mutant(
         "lost-answer-sent-again",
@@ -204,7 +204,7 @@ MUTANTS = (
         "made = lookups + (elapsed >= settle * UNKNOWN_LOOKUPS[min(lookups, last)])",
         "made = lookups + 1",
         "tests/rules/test_retry.py::test_look_up_before_its_time_does_not_count",
-        "look-ups count that were made before their time",
+        "look-ups that were made too early count",
     ),
     Mutant(
         "settle-time-cut",
@@ -262,7 +262,7 @@ MUTANTS = (
         "    if isinstance(target, Holder):\n        await attempt.keep_target(target.session_id)\n",
         "",
         "tests/push/test_deletes.py::test_target_is_durable_before_the_delete_leaves",
-        "the session that a delete means is not stored before the request",
+        "the target of a delete is not stored before the request is sent",
     ),
     Mutant(
         "lagging-session-created-again",
@@ -278,7 +278,7 @@ MUTANTS = (
         "return retry_after if retry_after <= LONGEST_RETRY_AFTER else self.longest",
         "return retry_after",
         "tests/rules/test_retry.py::test_retry_after_is_waited_unless_it_is_invalid",
-        "a Retry-After of a century is waited for",
+        "syncd waits for a century if a `Retry-After` asks for it",
     ),
     Mutant(
         "lagging-session-deleted-by-a-gateway",

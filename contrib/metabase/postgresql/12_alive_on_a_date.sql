@@ -1,5 +1,5 @@
 -- How many sessions were alive at a moment?
--- By Albert's times, so that it also answers for moments before the first pass; a session that was deleted before it is unknown.
+-- Uses Albert's times, so it also answers for moments before the first pass. Sessions that were deleted before the first pass are unknown.
 -- Written by make docs from syncd/mirror/read/questions.py.
 SELECT kind, count(*) AS sessions
 FROM chat_sessions_all

@@ -1,5 +1,5 @@
 -- What did the mirror contain at a moment?
--- The versions that were current at that moment. A moment between two passes gives what the earlier pass had seen.
+-- The versions that were current at that moment. A moment between two passes shows the state that the earlier pass had read.
 -- Written by make docs from syncd/mirror/read/questions.py.
 SELECT status, kind, count(*) AS sessions
 FROM chat_session_history

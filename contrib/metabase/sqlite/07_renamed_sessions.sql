@@ -1,5 +1,5 @@
 -- Which sessions were renamed, from what to what?
--- renamed_at is when syncd saw it: at most one pass after it happened. || '' keeps SQLite from reading the rows of a large mirror in the order of their ids.
+-- renamed_at is the time of the pass that found the new name, at most one pass after the change. || '' prevents SQLite from reading the rows of a large mirror in the order of their ids.
 -- Written by make docs from syncd/mirror/read/questions.py.
 SELECT session_id, old_name, name AS new_name, updated_by_name, valid_from AS renamed_at
 FROM (

@@ -1,5 +1,5 @@
 -- Which live sessions have no message since a moment?
--- A session without a message counts from its creation.
+-- For a session without a message, the time of its creation counts.
 -- Written by make docs from syncd/mirror/read/questions.py.
 SELECT id, name, created_by_name, coalesce(last_message_at, created_at) AS last_used_at
 FROM chat_sessions

@@ -1,5 +1,5 @@
 -- Which source ids do several live sessions carry?
--- One row for each of those sessions. syncd names them in source_sessions as conflict and deletes none.
+-- One row for each of those sessions. In source_sessions these source ids have the state conflict; syncd deletes none of the sessions.
 -- Written by make docs from syncd/mirror/read/questions.py.
 SELECT s.source_session_id, s.id, s.name, s.created_by_name, s.created_at
 FROM chat_sessions AS s

@@ -1,5 +1,5 @@
--- Which sessions are about something?
--- Live sessions whose name contains a text, in any case. SQLite changes the case of ASCII letters only.
+-- Which sessions have a text in their name?
+-- Live sessions whose name contains a text, in upper or lower case. SQLite ignores the case of ASCII letters only.
 -- Written by make docs from syncd/mirror/read/questions.py.
 SELECT id, name, created_by_name, last_message_at
 FROM chat_sessions

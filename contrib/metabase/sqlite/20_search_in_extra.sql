@@ -1,5 +1,5 @@
 -- Which sessions have an unknown field?
--- extra has the fields that Albert sends and this release of syncd does not know.
+-- extra contains the fields that Albert sends and that this release of syncd does not know.
 -- Written by make docs from syncd/mirror/read/questions.py.
 SELECT id, name, extra, last_message_at
 FROM chat_sessions

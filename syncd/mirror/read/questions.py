@@ -25,7 +25,7 @@ ORDER BY 1
     Query(
         "active_users",
         "How many people are active each month?",
-        "By the last message of each session: a session counts in the month of its newest message only.",
+        "By the last message of each session. A session counts only in the month of its newest message.",
         """
 SELECT substr(last_message_date, 1, 7) AS month, count(DISTINCT created_by) AS people, count(*) AS sessions
 FROM chat_sessions_all
@@ -104,8 +104,8 @@ ORDER BY kind
     Query(
         "renamed_sessions",
         "Which sessions were renamed, from what to what?",
-        "`renamed_at` is when syncd saw it: at most one pass after it happened. `|| ''` keeps SQLite from reading the "
-        "rows of a large mirror in the order of their ids.",
+        "`renamed_at` is the time of the pass that found the new name, at most one pass after the change. `|| ''` "
+        "prevents SQLite from reading the rows of a large mirror in the order of their ids.",
         """
 SELECT session_id, old_name, name AS new_name, updated_by_name, valid_from AS renamed_at
 FROM (
@@ -120,7 +120,8 @@ ORDER BY seq DESC
     Query(
         "deleted_sessions",
         "Which sessions were deleted since a moment?",
-        "`deleted_at` is when syncd was sure of it. A session that was restored since is live again and not here.",
+        "`deleted_at` is the time at which syncd had confirmed the deletion. A session that was restored later is "
+        "live again and not in this list.",
         """
 SELECT id, name, source_session_id, created_by_name, deleted_at
 FROM chat_sessions_all
@@ -131,7 +132,7 @@ ORDER BY deleted_at DESC, id
     Query(
         "stale_sessions",
         "Which live sessions have no message since a moment?",
-        "A session without a message counts from its creation.",
+        "For a session without a message, the time of its creation counts.",
         """
 SELECT id, name, created_by_name, coalesce(last_message_at, created_at) AS last_used_at
 FROM chat_sessions
@@ -142,8 +143,8 @@ ORDER BY last_used_at, id
     Query(
         "growth",
         "How does the number of sessions grow?",
-        "Of the sessions that are live now, by the date of their creation. The view `chat_sessions_daily` has the "
-        "deleted ones too.",
+        "Sessions that are live now, by the date of their creation. The view `chat_sessions_daily` also has "
+        "deleted sessions.",
         """
 SELECT created_date, count(*) AS created, sum(count(*)) OVER (ORDER BY created_date) AS sessions
 FROM chat_sessions
@@ -156,7 +157,7 @@ ORDER BY created_date
     Query(
         "top_creators",
         "Who creates sessions?",
-        "By id: two people can have one name, and a name can change.",
+        "By the ids of people, because two people can have one name, and a name can change.",
         """
 SELECT created_by, max(created_by_name) AS name, count(*) AS sessions, max(created_at) AS last_created_at
 FROM chat_sessions
@@ -168,8 +169,8 @@ ORDER BY sessions DESC, created_by
     Query(
         "alive_on_a_date",
         "How many sessions were alive at a moment?",
-        "By Albert's times, so that it also answers for moments before the first pass; a session that was deleted "
-        "before it is unknown.",
+        "Uses Albert's times, so it also answers for moments before the first pass. Sessions that were deleted "
+        "before the first pass are unknown.",
         """
 SELECT kind, count(*) AS sessions
 FROM chat_sessions_all
@@ -182,8 +183,8 @@ ORDER BY kind
     Query(
         "as_of_counts",
         "What did the mirror contain at a moment?",
-        "The versions that were current at that moment. A moment between two passes gives what the earlier pass had "
-        "seen.",
+        "The versions that were current at that moment. A moment between two passes shows the state that the "
+        "earlier pass had read.",
         """
 SELECT status, kind, count(*) AS sessions
 FROM chat_session_history
@@ -195,7 +196,8 @@ ORDER BY sessions DESC, status, kind
     Query(
         "duplicate_sources",
         "Which source ids do several live sessions carry?",
-        "One row for each of those sessions. syncd names them in `source_sessions` as `conflict` and deletes none.",
+        "One row for each of those sessions. In `source_sessions` these source ids have the state `conflict`; "
+        "syncd deletes none of the sessions.",
         """
 SELECT s.source_session_id, s.id, s.name, s.created_by_name, s.created_at
 FROM chat_sessions AS s
@@ -248,8 +250,8 @@ ORDER BY seq
     Query(
         "changes_since",
         "What has changed since the last look?",
-        "`seq` is in the order of commits: a reader that continues after the highest `seq` that it has seen misses "
-        "nothing. Most changes are new messages; `changed_fields` tells them from the others.",
+        "`seq` is in the order of commits. A reader that continues after the highest `seq` that it has read misses "
+        "no change. Most changes are new messages; `changed_fields` distinguishes them from others.",
         """
 SELECT seq, session_id, change, changed_fields, valid_from, name, status, updated_by_name
 FROM chat_session_changes
@@ -259,8 +261,9 @@ ORDER BY seq
     ),
     Query(
         "name_search",
-        "Which sessions are about something?",
-        "Live sessions whose name contains a text, in any case. SQLite changes the case of ASCII letters only.",
+        "Which sessions have a text in their name?",
+        "Live sessions whose name contains a text, in upper or lower case. SQLite ignores the case of ASCII "
+        "letters only.",
         """
 SELECT id, name, created_by_name, last_message_at
 FROM chat_sessions
@@ -271,7 +274,7 @@ ORDER BY last_message_at DESC NULLS LAST, id
     Query(
         "search_in_extra",
         "Which sessions have an unknown field?",
-        "`extra` has the fields that Albert sends and this release of syncd does not know.",
+        "`extra` contains the fields that Albert sends and that this release of syncd does not know.",
         """
 SELECT id, name, extra, last_message_at
 FROM chat_sessions
