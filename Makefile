@@ -28,12 +28,15 @@ demo: .venv/runtime ## mirror a stand-in Albert, create, delete, reconcile, show
 # Without stored bytecode, each worker would compile all tests, and each started syncd all of its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
+# A file is run by one worker. Without the option, files with few tests run last, and these are the slowest.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+
 test: .venv/dev ## run the tests, on all cores
-	$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -q $(PARALLEL) $(ARGS)
 .PHONY: test
 
 test-fast: .venv/dev ## run one case of each test that needs no other process; about a minute and a half on two cores
-	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow" $(ARGS)
 .PHONY: test-fast
 
 # An environment with the lowest version of each direct dependency, for PYTHON (3.11 in CI).
@@ -48,11 +51,11 @@ test-fast: .venv/dev ## run one case of each test that needs no other process; a
 	@touch $@
 
 test-lowest: .venv-lowest/ready ## run the fast tests with the lowest versions that pyproject.toml allows
-	.venv-lowest/bin/python -m pytest -q -n auto --dist loadfile -m "not slow" -p no:cacheprovider $(ARGS)
+	.venv-lowest/bin/python -m pytest -q $(PARALLEL) -m "not slow" -p no:cacheprovider $(ARGS)
 .PHONY: test-lowest
 
 coverage: .venv/dev ## run the tests and report untested lines and branches
-	$(BIN)/python -m pytest -q -n auto --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/python -m pytest -q $(PARALLEL) --cov --cov-report=term:skip-covered $(ARGS)
 .PHONY: coverage
 
 check: .venv/dev ## format, lint, types, imports

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,12 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests as slow that start processes or a PostgreSQL, and all cases of a test but one.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+    """Mark slow tests before a selection by markers, and put their files first after the tests have a random order.
 
-    Other slow tests mark themselves.
+    Slow are tests that start processes or a PostgreSQL, and all cases of a test but one. Other slow tests mark
+    themselves. No worker is left with a slow file at the end.
     """
     with_a_case: set[str] = set()
     for item in items:
@@ -38,6 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         else:
             with_a_case.add(test)
+    yield
+    items.sort(key=lambda item: not item.path.relative_to(TESTS).as_posix().startswith(SLOW))
 
 
 def _needs_postgresql(item: pytest.Item) -> bool:
