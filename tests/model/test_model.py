@@ -26,7 +26,7 @@ from tests.model.simulation import FIRST_MISDATED, simulate
 from tests.model.soak import run_batch
 from tests.model.store import SqliteStore
 
-FIRST, SCHEDULES, BATCH = 1_000_001, 200, 50
+FIRST, SCHEDULES, BATCH = 1_000_001, 100, 25
 """The seeds of every run; `python -m tests.model.soak` tries others for a given time."""
 FOUND = (
     72, 130, 379, 403, 594,  # a create right after a delete adopted the session that was gone: look-ups lag
