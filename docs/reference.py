@@ -27,6 +27,17 @@ Progress bars and colour are shown only on terminals. Characters that the encodi
 | 2 | an error in the usage or the settings, including credentials of another tenant |
 | 3 | the database cannot be used: missing, corrupt, of another program, of a newer schema, or held by another daemon |
 | 130, 143 | interrupted by SIGINT or SIGTERM, except for `run`, which ends with 0 |
+
+## Shell completion
+
+The installed command `syncd` completes commands, options and their values. Add the line of your shell to its start-up
+file:
+
+```text
+eval "$(_SYNCD_COMPLETE=bash_source syncd)"   # bash 4.4 or newer: ~/.bashrc
+eval "$(_SYNCD_COMPLETE=zsh_source syncd)"    # zsh: ~/.zshrc, after compinit
+_SYNCD_COMPLETE=fish_source syncd | source    # fish: ~/.config/fish/completions/syncd.fish
+```
 """
 
 
