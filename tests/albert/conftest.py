@@ -25,7 +25,7 @@ async def wire() -> AsyncIterator[Wire]:
 
 @pytest.fixture
 async def opened(wire: Wire) -> AsyncIterator[Open]:
-    """Make sessions on the wire that the test need not close."""
+    """Make sessions of the scripted server; the fixture closes them."""
     async with AsyncExitStack() as stack:
         made: list[AsyncAlbertSession] = []
 

@@ -69,14 +69,12 @@ STATUSES = [
     ("status", "rejected"),
     [(302, True), (400, True), (403, True), (408, False), (409, True), (429, True), (500, False), (503, False)],
 )
-def test_server_that_turns_a_request_down_has_judged_it_but_for_one_that_it_did_not_wait_for(
-    status: int, *, rejected: bool
-) -> None:
+def test_redirects_and_4xx_answers_except_408_reject_the_request(status: int, *, rejected: bool) -> None:
     assert AlbertHTTPError(status_code=status).rejected is rejected
 
 
 def everything_shown(error: BaseException) -> str:
-    """Collect all that a log, a traceback or a crash report could show of an error."""
+    """Return all text that a log, a traceback or a crash report could show of an error and its causes."""
     shown, todo, met = [], [error], set()
     while todo:
         each = todo.pop()
@@ -90,7 +88,7 @@ def everything_shown(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize(("status", "name", "family"), STATUSES)
-async def test_status_has_its_class_in_its_family(
+async def test_status_maps_to_its_error_class_and_family(
     wire: Wire, session: AsyncAlbertSession, status: int, name: str, family: str
 ) -> None:
     wire.then(reply(status, {"message": "the words"} if status != 304 else b""))
@@ -117,7 +115,7 @@ async def test_status_has_its_class_in_its_family(
         ("two\nlines\x1b[31m\x9b", r"two\nlines\x1b[31m\x9b"),
     ],
 )
-async def test_the_servers_words_are_in_the_message_on_one_line(
+async def test_message_quotes_the_server_on_one_line(
     wire: Wire, session: AsyncAlbertSession, body: object, words: str
 ) -> None:
     wire.then(reply(400, body))
@@ -137,7 +135,7 @@ async def test_message_and_body_are_bounded(wire: Wire, session: AsyncAlbertSess
 
 
 @given(st.text())
-def test_no_text_breaks_a_line_or_the_bound(text: str) -> None:
+def test_one_line_bounds_every_text_and_removes_line_breaks(text: str) -> None:
     line = one_line(text)
     assert len(line) <= 501
     assert len(line.splitlines()) <= 1
@@ -156,7 +154,7 @@ def test_no_text_breaks_a_line_or_the_bound(text: str) -> None:
         f"Bearer {TOKEN[:11]}",
     ],
 )
-async def test_an_echoed_token_is_nowhere_in_the_error(wire: Wire, session: AsyncAlbertSession, body: object) -> None:
+async def test_echoed_token_is_not_in_the_error(wire: Wire, session: AsyncAlbertSession, body: object) -> None:
     wire.then(reply(403, body, x_echo=TOKEN))
     with pytest.raises(AlbertHTTPError) as caught:
         await session.get(PATH)
@@ -165,7 +163,7 @@ async def test_an_echoed_token_is_nowhere_in_the_error(wire: Wire, session: Asyn
     assert "x-echo" not in shown.lower()
 
 
-def test_secrets_are_hidden_in_the_quotings_that_servers_use() -> None:
+def test_secrets_are_redacted_in_url_and_json_encodings() -> None:
     secret = 'p/q+r="s" t\\u'
     hide = redactor([secret])
     for echoed in (secret, "p%2Fq%2Br%3D%22s%22%20t%5Cu", 'p/q+r=\\"s\\" t\\\\u', secret.replace("/", "\\/")):
@@ -186,13 +184,13 @@ BREAKS = [
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])
 @pytest.mark.parametrize(("name", "answer"), BREAKS)
-async def test_a_broken_answer_is_lost_and_the_request_was_sent_once(
+async def test_broken_answer_is_a_lost_error_and_the_request_is_sent_once(
     wire: Wire, session: AsyncAlbertSession, method: str, name: str, answer: Reply
 ) -> None:
     wire.then(reply(200), answer)
-    await session.get("/warm")  # the second request goes over a connection that was used before
+    await session.get("/warm")  # the next request reuses this connection
     if method == "DELETE" and ("body" in name or "chunk" in name):
-        await session.delete(PATH)  # its status has said enough
+        await session.delete(PATH)  # a delete needs only the status
     else:
         with pytest.raises(AlbertLostError) as caught:
             await session.request(method, PATH)
@@ -202,7 +200,7 @@ async def test_a_broken_answer_is_lost_and_the_request_was_sent_once(
     assert [each.method for each in wire.seen] == ["GET", method]
 
 
-async def test_a_cut_body_does_not_hide_a_status(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_truncated_body_does_not_hide_the_status(wire: Wire, session: AsyncAlbertSession) -> None:
     wire.then(Reply(b"HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\n{", "close"))
     with pytest.raises(NotFoundError) as caught:
         await session.get(PATH)
@@ -219,7 +217,9 @@ async def test_a_cut_body_does_not_hide_a_status(wire: Wire, session: AsyncAlber
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nab\r\n",
     ],
 )
-async def test_what_is_not_http_is_an_unreadable_answer(wire: Wire, session: AsyncAlbertSession, raw: bytes) -> None:
+async def test_answer_that_is_not_http_is_a_response_error_without_the_token(
+    wire: Wire, session: AsyncAlbertSession, raw: bytes
+) -> None:
     wire.then(Reply(raw, "close"))
     with pytest.raises(AlbertResponseError) as caught:
         await session.get(PATH)
@@ -233,7 +233,7 @@ def closed_port() -> Iterator[int]:
         yield bound.getsockname()[1]
 
 
-async def test_refused_connection_was_never_made(closed_port: int, opened: Open) -> None:
+async def test_refused_connection_is_a_connect_error(closed_port: int, opened: Open) -> None:
     with pytest.raises(AlbertConnectError) as caught:
         await opened(base_url=f"http://127.0.0.1:{closed_port}").post(PATH, json={})
     assert caught.value.not_applied
@@ -241,7 +241,7 @@ async def test_refused_connection_was_never_made(closed_port: int, opened: Open)
     assert TOKEN not in everything_shown(caught.value)
 
 
-async def test_unknown_host_was_never_connected(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unknown_host_is_a_connect_error(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -251,7 +251,7 @@ async def test_unknown_host_was_never_connected(opened: Open, monkeypatch: pytes
     assert caught.value.not_applied
 
 
-async def test_slow_name_look_up_is_a_connection_never_made(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_name_look_up_is_a_connect_error(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     async def stuck(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
@@ -260,7 +260,7 @@ async def test_slow_name_look_up_is_a_connection_never_made(opened: Open, monkey
         await opened(base_url="https://albert.invalid", timeout=0.2).get(PATH)
 
 
-async def test_tls_handshake_that_hangs_is_a_connection_never_made(opened: Open) -> None:
+async def test_tls_handshake_that_hangs_is_a_connect_error(opened: Open) -> None:
     released = asyncio.Event()
 
     async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -275,7 +275,7 @@ async def test_tls_handshake_that_hangs_is_a_connection_never_made(opened: Open)
         released.set()
 
 
-async def test_a_silent_server_meets_the_deadline(wire: Wire, opened: Open) -> None:
+async def test_request_to_a_silent_server_times_out(wire: Wire, opened: Open) -> None:
     wire.then(hang)
     with pytest.raises(AlbertTimeoutError) as caught:
         await opened(timeout=0.1).post(PATH, json={})
@@ -283,7 +283,7 @@ async def test_a_silent_server_meets_the_deadline(wire: Wire, opened: Open) -> N
     assert (caught.value.method, caught.value.path) == ("POST", PATH)
 
 
-async def test_a_byte_at_a_time_does_not_keep_a_request_alive(wire: Wire, opened: Open) -> None:
+async def test_slow_body_does_not_extend_the_deadline(wire: Wire, opened: Open) -> None:
     dripped = 0
 
     async def drip(_: object, writer: asyncio.StreamWriter) -> None:
@@ -301,7 +301,7 @@ async def test_a_byte_at_a_time_does_not_keep_a_request_alive(wire: Wire, opened
     assert dripped > 3
 
 
-async def test_a_cancelled_request_leaves_the_session_usable(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_cancelled_request_leaves_the_session_usable(wire: Wire, session: AsyncAlbertSession) -> None:
     wire.then(hang)
     task = asyncio.create_task(session.get(PATH))
     await wire.arrived(1)
@@ -336,7 +336,7 @@ def http_date(seconds: float) -> str:
         ("Tue, 99 Foo 2030", None),
     ],
 )
-async def test_retry_after_is_seconds_from_either_format(
+async def test_retry_after_is_read_from_seconds_and_from_dates(
     wire: Wire, session: AsyncAlbertSession, value: str, seconds: float | None
 ) -> None:
     wire.then(reply(429, retry_after=value, date=http_date(0)))
@@ -345,7 +345,7 @@ async def test_retry_after_is_seconds_from_either_format(
     assert caught.value.retry_after == seconds
 
 
-async def test_retry_after_is_measured_against_here_when_the_server_says_no_date(
+async def test_retry_after_is_measured_by_the_local_clock_if_the_server_sends_no_date(
     wire: Wire, session: AsyncAlbertSession
 ) -> None:
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
@@ -374,13 +374,13 @@ def test_every_error_can_be_pickled(name: str) -> None:
     assert (str(copy), copy.__dict__, copy.args) == (str(error), error.__dict__, error.args)
 
 
-def test_one_base_for_all_and_a_family_for_each_side() -> None:
+def test_errors_share_one_base_and_client_errors_are_not_server_errors() -> None:
     assert all(issubclass(getattr(albert, name), AlbertException) for name in albert.__all__ if name.endswith("Error"))
     assert issubclass(InvalidRequestError, ValueError)
     assert not issubclass(AlbertClientError, AlbertServerError)
 
 
-async def test_a_body_that_is_no_json_is_refused_before_the_wire(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_body_that_is_not_json_is_refused_before_any_request(wire: Wire, session: AsyncAlbertSession) -> None:
     for hostile in ("\ud800", float("nan"), object()):
         with pytest.raises(InvalidRequestError):
             await session.post(PATH, json={"name": hostile})
@@ -388,7 +388,7 @@ async def test_a_body_that_is_no_json_is_refused_before_the_wire(wire: Wire, ses
 
 
 @pytest.mark.parametrize("answer", [b"", b"<html>", b"[]", b"null", b"{}", b'{"name": 5}', b"\xff", b'{"name": "n"'])
-async def test_a_success_that_is_no_session_is_an_error(
+async def test_200_that_is_not_a_session_is_a_response_error(
     wire: Wire, sessions: ChatSessionCollection, answer: bytes
 ) -> None:
     wire.then(reply(200, answer))
@@ -397,14 +397,14 @@ async def test_a_success_that_is_no_session_is_an_error(
     assert (caught.value.method, caught.value.path) == ("GET", PATH)
 
 
-async def test_a_closed_session_says_so(session: AsyncAlbertSession) -> None:
+async def test_request_of_a_closed_session_is_an_error(session: AsyncAlbertSession) -> None:
     await session.aclose()
     await session.aclose()
     with pytest.raises(InvalidRequestError, match="closed"):
         await session.get(PATH)
 
 
-def test_session_of_another_event_loop_says_so() -> None:
+def test_request_in_another_event_loop_is_an_error() -> None:
     session = AsyncAlbertSession(base_url="http://127.0.0.1:9", token="t")
 
     async def request() -> None:
@@ -417,7 +417,7 @@ def test_session_of_another_event_loop_says_so() -> None:
     asyncio.run(session.aclose())
 
 
-async def test_session_without_a_loop_of_asyncio_says_so(
+async def test_request_without_an_asyncio_loop_is_an_error(
     session: AsyncAlbertSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none() -> None:

@@ -60,7 +60,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-async def test_an_id_that_cannot_be_sent_raises_before_the_wire(
+async def test_id_that_cannot_be_sent_raises_before_any_request(
     wire: Wire, sessions: ChatSessionCollection, hostile: str
 ) -> None:
     for call in (
@@ -97,7 +97,7 @@ AWKWARD = [
 
 
 @pytest.mark.parametrize("id", AWKWARD)
-async def test_an_id_is_one_segment_encoded_once(wire: Wire, sessions: ChatSessionCollection, id: str) -> None:
+async def test_id_is_one_path_segment_and_encoded_once(wire: Wire, sessions: ChatSessionCollection, id: str) -> None:
     await sessions.get_raw(id=id)
     await sessions.get_raw_by_source_session_id(source_session_id=id)
     await sessions.delete(id=id)
@@ -110,7 +110,7 @@ async def test_an_id_is_one_segment_encoded_once(wire: Wire, sessions: ChatSessi
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1).filter(lambda text: text not in {".", ".."}))
-def test_any_other_text_is_a_segment(id: str) -> None:
+def test_every_other_text_is_encoded_as_one_segment(id: str) -> None:
     encoded = segment(id)
     assert unquote_to_bytes(encoded) == id.encode()
     assert encoded.isascii()
@@ -119,14 +119,14 @@ def test_any_other_text_is_a_segment(id: str) -> None:
 
 @on_one_wire
 @given(key=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-async def test_a_page_key_arrives_exactly(wire: Wire, sessions: ChatSessionCollection, key: str) -> None:
+async def test_page_key_arrives_unchanged(wire: Wire, sessions: ChatSessionCollection, key: str) -> None:
     wire.seen.clear()
     await sessions.list_raw(start_key=key)
     assert wire.seen[0].query == [("startKey", key)]
     assert "+" not in wire.seen[0].target
 
 
-async def test_every_byte_of_ascii_reaches_the_query_encoded_once(wire: Wire, sessions: ChatSessionCollection) -> None:
+async def test_every_ascii_character_is_encoded_once_in_the_query(wire: Wire, sessions: ChatSessionCollection) -> None:
     key = "".join(map(chr, range(0x7F)))
     await sessions.list_raw(start_key=key)
     unreserved = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -140,12 +140,12 @@ async def test_every_byte_of_ascii_reaches_the_query_encoded_once(wire: Wire, se
         st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1),
     )
 )
-def test_a_query_comes_back_as_it_was_written(params: dict[str, list[str]]) -> None:
+def test_parsed_query_equals_its_parameters(params: dict[str, list[str]]) -> None:
     read = parse_qsl(query(params), keep_blank_values=True, max_num_fields=10_000)
     assert read == [(key, value) for key, values in params.items() for value in values]
 
 
-async def test_a_lone_surrogate_in_a_query_is_refused(wire: Wire, sessions: ChatSessionCollection) -> None:
+async def test_lone_surrogate_in_a_query_is_refused(wire: Wire, sessions: ChatSessionCollection) -> None:
     with pytest.raises(InvalidRequestError):
         await sessions.list_raw(start_key="\ud800")
     assert not wire.seen
@@ -169,9 +169,7 @@ async def test_a_lone_surrogate_in_a_query_is_refused(wire: Wire, sessions: Chat
         "http://evil/",
     ],
 )
-async def test_a_path_that_would_change_on_its_way_is_refused(
-    wire: Wire, session: AsyncAlbertSession, path: str
-) -> None:
+async def test_path_that_is_not_in_normal_form_is_refused(wire: Wire, session: AsyncAlbertSession, path: str) -> None:
     with pytest.raises(InvalidRequestError):
         await session.get(path)
     assert not wire.seen
@@ -214,7 +212,7 @@ async def test_base_url_may_have_a_prefix_and_a_slash(wire: Wire, opened: Open, 
         "http://localhost.evil.example",
     ],
 )
-def test_a_base_url_that_no_secret_may_go_to_is_refused(url: str) -> None:
+def test_invalid_or_insecure_base_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="base URL") as caught:
         AsyncAlbertSession(base_url=url, token=TOKEN)
     assert "hunter2" not in str(caught.value)
@@ -230,13 +228,11 @@ def test_a_base_url_that_no_secret_may_go_to_is_refused(url: str) -> None:
         "HTTPS://ALBERT.example/x",
     ],
 )
-def test_https_anywhere_and_http_on_loopback_are_taken(url: str) -> None:
+def test_base_url_may_be_https_anywhere_and_http_on_loopback(url: str) -> None:
     assert AsyncAlbertSession(base_url=url, token=TOKEN).base_url.lower() == url.lower()
 
 
-async def test_a_redirect_to_another_origin_gets_no_request_and_no_token(
-    wire: Wire, sessions: ChatSessionCollection
-) -> None:
+async def test_redirect_to_another_origin_is_not_followed(wire: Wire, sessions: ChatSessionCollection) -> None:
     async with serving() as other:
         wire.then(*(reply(status, location=other.url) for status in (301, 302, 303, 307, 308)))
         for _ in range(5):
@@ -259,7 +255,9 @@ async def test_proxies_of_the_environment_are_ignored(
     assert [each.target for each in wire.seen] == ["/x"]
 
 
-async def test_the_same_headers_as_the_official_sdk_and_one_host(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_headers_are_those_of_the_official_sdk_and_each_is_sent_once(
+    wire: Wire, session: AsyncAlbertSession
+) -> None:
     await session.post("/x", json={"ä": 1})
     names = [name.lower() for name, _ in wire.seen[0].raw_headers]
     assert len(names) == len(set(names))
@@ -294,13 +292,13 @@ async def test_cookies_are_not_kept(wire: Wire, session: AsyncAlbertSession) -> 
     assert "cookie" not in wire.seen[1].headers
 
 
-async def test_connections_are_used_again(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_connections_are_reused(wire: Wire, session: AsyncAlbertSession) -> None:
     for _ in range(5):
         await session.get("/x")
     assert wire.connections == 1
 
 
-async def test_a_connection_that_was_closed_while_idle_is_not_used(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_connection_that_was_closed_while_idle_is_not_used(wire: Wire, session: AsyncAlbertSession) -> None:
     wire.then(reply(200, then="close"))
     await session.get("/x")
     await plain_get(wire.url)  # lets the loop see the close
@@ -308,7 +306,7 @@ async def test_a_connection_that_was_closed_while_idle_is_not_used(wire: Wire, s
     assert [each.method for each in wire.seen] == ["GET", "GET", "POST"]
 
 
-async def test_a_large_body_is_sent_whole(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_large_body_is_sent_whole(wire: Wire, session: AsyncAlbertSession) -> None:
     await session.post("/x", json={"name": "n" * 3_000_000})
     assert wire.seen[0].json == {"name": "n" * 3_000_000}
 
@@ -360,9 +358,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-async def test_a_success_with_an_unreadable_body_is_an_error(
-    wire: Wire, session: AsyncAlbertSession, name: str
-) -> None:
+async def test_success_with_an_unreadable_body_is_an_error(wire: Wire, session: AsyncAlbertSession, name: str) -> None:
     body, coding = UNREADABLE[name]
     wire.then(reply(200, body, content_encoding=coding))
     with pytest.raises(AlbertResponseError, match="cannot be read"):
@@ -378,7 +374,7 @@ async def test_codings_in_two_headers_are_two_codings(wire: Wire, session: Async
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-async def test_an_unreadable_body_hides_no_status_and_undoes_no_delete(
+async def test_unreadable_body_does_not_hide_the_status_or_fail_a_delete(
     wire: Wire, session: AsyncAlbertSession, name: str
 ) -> None:
     body, coding = UNREADABLE[name]
@@ -390,7 +386,7 @@ async def test_an_unreadable_body_hides_no_status_and_undoes_no_delete(
 
 @pytest.mark.parametrize("announced", [True, False])
 @pytest.mark.parametrize(("size", "fits"), [(999, True), (1000, True), (1001, False), (5_000_000, False)])
-async def test_a_body_is_bounded_before_decompression(
+async def test_body_is_bounded_before_decompression(
     wire: Wire, opened: Open, size: int, *, announced: bool, fits: bool
 ) -> None:
     length = f"Content-Length: {size}\r\n" if announced else ""
@@ -404,7 +400,7 @@ async def test_a_body_is_bounded_before_decompression(
 
 
 @pytest.mark.parametrize(("size", "fits"), [(100_000, True), (100_001, False)])
-async def test_a_body_is_bounded_after_decompression(wire: Wire, opened: Open, size: int, *, fits: bool) -> None:
+async def test_body_is_bounded_after_decompression(wire: Wire, opened: Open, size: int, *, fits: bool) -> None:
     half = size // 2
     for body in (
         gzip.compress(b"x" * size),
@@ -426,7 +422,7 @@ def bomb(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("status", [200, 500])
-async def test_a_bomb_never_expands_beyond_the_limit(wire: Wire, opened: Open, status: int) -> None:
+async def test_gzip_bomb_never_expands_beyond_the_limit(wire: Wire, opened: Open, status: int) -> None:
     body = bomb(300_000_000)
     session = opened(max_response_bytes=1_000_000)
     await session.get("/warm")
@@ -465,14 +461,14 @@ def server_side(file: Path) -> ssl.SSLContext:
     return context
 
 
-async def test_a_certificate_of_ones_own_ca_is_taken_with_its_context(certificate: Path, opened: Open) -> None:
+async def test_certificate_of_a_private_ca_is_accepted_with_its_context(certificate: Path, opened: Open) -> None:
     trust = ssl.create_default_context(cafile=f"{certificate}.crt")
     async with serving(ssl=server_side(certificate)) as safe:
         assert (await opened(base_url=safe.url, verify=trust).get("/x")).status_code == 200
         assert safe.seen[0].headers["authorization"] == f"Bearer {TOKEN}"
 
 
-async def test_a_self_signed_certificate_is_refused_and_nothing_sent(certificate: Path, opened: Open) -> None:
+async def test_self_signed_certificate_is_refused_and_nothing_is_sent(certificate: Path, opened: Open) -> None:
     async with serving(ssl=server_side(certificate)) as unsafe:
         with pytest.raises(AlbertConnectError, match="self-signed") as caught:
             await opened(base_url=unsafe.url).get("/x")
@@ -480,7 +476,7 @@ async def test_a_self_signed_certificate_is_refused_and_nothing_sent(certificate
         assert not unsafe.seen
 
 
-async def test_a_certificate_for_another_host_is_refused(certificate: Path, opened: Open) -> None:
+async def test_certificate_for_another_host_is_refused(certificate: Path, opened: Open) -> None:
     wrong = certificate.with_name("wrong.pem")
     trust = ssl.create_default_context(cafile=f"{wrong}.crt")
     async with serving(ssl=server_side(wrong)) as unsafe:
@@ -489,14 +485,14 @@ async def test_a_certificate_for_another_host_is_refused(certificate: Path, open
         assert not unsafe.seen
 
 
-async def test_plain_http_where_tls_was_asked_for_is_no_connection(wire: Wire, opened: Open) -> None:
+async def test_plain_http_server_at_an_https_url_is_a_connect_error(wire: Wire, opened: Open) -> None:
     with pytest.raises((AlbertConnectError, AlbertLostError)) as caught:
         await opened(base_url=wire.url.replace("http:", "https:"), timeout=2).get("/x")
     assert isinstance(caught.value, AlbertConnectError)
     assert not wire.seen
 
 
-def test_a_context_that_checks_nothing_is_refused() -> None:
+def test_tls_context_with_disabled_checks_is_refused() -> None:
     lax = ssl.create_default_context()
     lax.check_hostname = False
     for mode in (ssl.CERT_REQUIRED, ssl.CERT_NONE):
@@ -506,6 +502,6 @@ def test_a_context_that_checks_nothing_is_refused() -> None:
 
 
 @pytest.mark.parametrize("headers", [{"X": "a\r\nHost: evil"}, {"X\n": "a"}, {"X": "\0"}])
-def test_a_header_that_would_break_its_line_is_refused(headers: dict[str, str]) -> None:
+def test_header_with_a_control_character_is_refused(headers: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="control character"):
         AsyncAlbertSession(base_url="https://albert.example", token=TOKEN, headers=headers)

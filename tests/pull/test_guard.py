@@ -24,12 +24,12 @@ async def decide(w: World, pass_id: int, decision: HoldState) -> Hold:
 
 
 async def held(w: World, *states: HoldState) -> list[int]:
-    """Return the passes that name the holds in some states, newest first; without a state the open ones."""
+    """Return the passes that opened the holds in these states, newest first; the default state is open."""
     return [hold.pass_id for hold in await w.database.read(lambda c: holds.listed(c, states or (HoldState.OPEN,)))]
 
 
 async def sessions_of_holds(w: World) -> dict[int, list[str]]:
-    """Return the sessions of each hold in force, by the pass that names it."""
+    """Return the sessions of each hold in force, by the pass that opened it."""
     rows = await w.sql(
         "SELECT h.pass_id, s.id FROM holds AS h JOIN hold_sessions AS x ON x.hold_id = h.id "
         "JOIN sessions AS s ON s.key = x.session_key ORDER BY h.pass_id, s.key"
@@ -69,7 +69,7 @@ def names(*numbers: int) -> list[str]:
         (50, 26, 25, 0.05, "held"),
     ],
 )
-async def test_the_larger_of_count_and_fraction_is_the_limit_and_half_of_a_small_mirror(
+async def test_limit_is_the_larger_of_count_and_fraction_but_at_most_half_of_a_small_mirror(
     folder: Path, live: int, gone: int, max_count: int, *, max_fraction: float, state: str
 ) -> None:
     async with world(folder, sessions=live) as w:
@@ -82,7 +82,7 @@ async def test_the_larger_of_count_and_fraction_is_the_limit_and_half_of_a_small
         assert len(await w.live()) == live - row["deleted"]
 
 
-async def test_a_held_pass_deletes_nothing_marks_nothing_and_keeps_its_candidates(folder: Path) -> None:
+async def test_held_pass_deletes_nothing_marks_nothing_and_keeps_its_candidates(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = AT_MOST_THREE
         await w.one_pass()
@@ -108,7 +108,7 @@ async def test_a_held_pass_deletes_nothing_marks_nothing_and_keeps_its_candidate
 
 @pytest.mark.parametrize("live", [1, 5])
 @pytest.mark.parametrize("gone", [True, False])
-async def test_an_empty_listing_over_live_sessions_is_always_held(folder: Path, live: int, *, gone: bool) -> None:
+async def test_empty_listing_over_live_sessions_is_always_held(folder: Path, live: int, *, gone: bool) -> None:
     async with world(folder, sessions=live) as w:
         w.guard = Guard(grace=0, confirmations=1, max_count=1000, max_fraction=1.0)
         await w.one_pass()
@@ -123,13 +123,13 @@ async def test_an_empty_listing_over_live_sessions_is_always_held(folder: Path, 
         assert asked_for(w) == ["SES1"], "the first request of the pass, and no other"
 
 
-async def test_an_empty_listing_over_no_live_session_is_complete(folder: Path) -> None:
+async def test_empty_listing_without_live_sessions_is_complete(folder: Path) -> None:
     async with world(folder, sessions=0) as w:
         assert (await w.one_pass()).state == "complete"
         assert (await counted(w))["seen"] == 0
 
 
-async def test_own_creates_that_no_listing_shows_yet_hold_nothing(folder: Path) -> None:
+async def test_own_creates_that_are_not_listed_yet_open_no_hold(folder: Path) -> None:
     async with world(folder, sessions=0) as w:
         await w.one_pass()
         w.sandbox.habits.listing_lag = 60
@@ -142,7 +142,7 @@ async def test_own_creates_that_no_listing_shows_yet_hold_nothing(folder: Path) 
         assert len(await w.live()) == 30
 
 
-async def test_an_empty_listing_is_held_for_own_creates_that_a_pass_has_listed(folder: Path) -> None:
+async def test_empty_listing_is_held_for_own_creates_that_a_pass_has_listed(folder: Path) -> None:
     async with world(folder, sessions=0) as w:
         await w.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "ours"} for n in range(3)))
         await w.push().drain()
@@ -151,14 +151,14 @@ async def test_an_empty_listing_is_held_for_own_creates_that_a_pass_has_listed(f
         assert (await w.one_pass()).state == "held"
 
 
-async def test_approved_sessions_are_deleted_in_the_next_cycle_each_after_a_404_of_its_own(folder: Path) -> None:
+async def test_approved_sessions_are_deleted_in_the_next_pass_each_after_its_own_404(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = Guard(grace=3600, confirmations=5, max_count=3, max_fraction=0.0)
         await w.one_pass()
         listing = Listing(w)
         gone = names(1, 2, 3, 4, 5, 6)
         listing.pages = {None: all_but(w, *gone)}
-        delete(w, 1, 2, 3, 4, 5)  # SES6 is not listed either, and alive
+        delete(w, 1, 2, 3, 4, 5)  # SES6 is not listed and still exists
         assert (await w.one_pass()).state == "held"
         approved = await decide(w, 2, APPROVED)
         assert (approved.state, approved.sessions, approved.decided_by) == (APPROVED, 6, "alice")
@@ -173,7 +173,7 @@ async def test_approved_sessions_are_deleted_in_the_next_cycle_each_after_a_404_
         assert await sessions_of_holds(w) == {}, "the approval is used up"
 
 
-async def test_an_approval_ends_for_a_session_that_answered_200(folder: Path) -> None:
+async def test_approval_ends_for_a_session_that_answered_200(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = Guard(grace=3600, confirmations=5, max_count=1, max_fraction=0.0)
         await w.one_pass()
@@ -191,7 +191,7 @@ async def test_an_approval_ends_for_a_session_that_answered_200(folder: Path) ->
         assert "SES6" in await w.live(), "it is missing again, and that was not approved"
 
 
-async def test_an_approval_ends_for_a_session_that_was_listed_again_by_a_held_pass(folder: Path) -> None:
+async def test_approval_ends_for_a_session_that_was_listed_again_by_a_held_pass(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = Guard(grace=3600, confirmations=5, max_count=2, max_fraction=0.0)
         await w.one_pass()
@@ -209,7 +209,7 @@ async def test_an_approval_ends_for_a_session_that_was_listed_again_by_a_held_pa
         assert (await session(w, "SES1"))["absences"] == 1
 
 
-async def test_an_approval_lasts_until_an_answer_decides(folder: Path) -> None:
+async def test_approval_lasts_after_a_failed_look_up(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = Guard(grace=3600, confirmations=5, max_count=0, max_fraction=0.0)
         await w.one_pass()
@@ -223,7 +223,7 @@ async def test_an_approval_lasts_until_an_answer_decides(folder: Path) -> None:
         assert "SES6" not in await w.live()
 
 
-async def test_an_approval_covers_the_sessions_of_its_hold_and_no_others(folder: Path) -> None:
+async def test_approval_covers_only_the_sessions_of_its_hold(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = Guard(grace=0, confirmations=1, max_count=2, max_fraction=0.0)
         await w.one_pass()
@@ -240,7 +240,7 @@ async def test_an_approval_covers_the_sessions_of_its_hold_and_no_others(folder:
         assert await w.live() == w.there()
 
 
-async def test_an_approval_after_an_empty_listing_deletes_each_session_that_answers_404(folder: Path) -> None:
+async def test_approval_after_an_empty_listing_deletes_each_session_that_answers_404(folder: Path) -> None:
     async with world(folder, sessions=12) as w:
         await w.one_pass()
         Listing(w, {None: page()})
@@ -251,7 +251,7 @@ async def test_an_approval_after_an_empty_listing_deletes_each_session_that_answ
         assert set(await w.live()) == set(names(1, 12))
 
 
-async def test_a_rejection_lasts_while_its_sessions_are_not_listed(folder: Path) -> None:
+async def test_rejection_lasts_while_its_sessions_are_not_listed(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = AT_MOST_THREE
         await w.one_pass()
@@ -271,7 +271,7 @@ async def test_a_rejection_lasts_while_its_sessions_are_not_listed(folder: Path)
         assert row == {"held_pass_id": None, "missing_sessions": 5}
 
 
-async def test_a_rejection_does_not_cover_other_sessions(folder: Path) -> None:
+async def test_rejection_does_not_cover_other_sessions(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = AT_MOST_THREE
         await w.one_pass()
@@ -286,7 +286,7 @@ async def test_a_rejection_does_not_cover_other_sessions(folder: Path) -> None:
         assert await sessions_of_holds(w) == {2: names(1, 2, 3, 4, 5), 4: names(14, 15, 16, 17)}
 
 
-async def test_a_rejection_is_forgotten_for_a_session_that_is_listed_again(folder: Path) -> None:
+async def test_rejection_ends_for_a_session_that_is_listed_again(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = AT_MOST_THREE
         await w.one_pass()
@@ -308,7 +308,7 @@ async def test_a_rejection_is_forgotten_for_a_session_that_is_listed_again(folde
         assert await held(w) == [6]
 
 
-async def test_a_rejected_hold_can_be_approved_and_an_approved_one_rejected(folder: Path) -> None:
+async def test_rejected_hold_can_be_approved_and_an_approved_one_rejected(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = AT_MOST_THREE
         await w.one_pass()
@@ -334,7 +334,7 @@ async def test_a_rejected_hold_can_be_approved_and_an_approved_one_rejected(fold
         assert hold == {"state": "closed", "decided_by": "alice", "decided_at": "2026-06-01T12:00:00.000000Z"}
 
 
-async def test_a_decision_during_a_sweep_counts_in_that_sweep(folder: Path) -> None:
+async def test_decision_during_a_sweep_applies_to_that_sweep(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = AT_MOST_THREE
         await w.one_pass()
@@ -350,7 +350,7 @@ async def test_a_decision_during_a_sweep_counts_in_that_sweep(folder: Path) -> N
         assert len(await w.live()) == 30
 
 
-async def test_a_sweep_whose_pass_was_lost_asks_nothing_again_after_a_decision(folder: Path) -> None:
+async def test_sweep_of_a_lost_pass_requests_nothing_again_after_a_decision(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = AT_MOST_THREE
         await w.one_pass()
@@ -369,7 +369,7 @@ async def test_a_sweep_whose_pass_was_lost_asks_nothing_again_after_a_decision(f
         assert (await w.one_pass()).state == "complete"
 
 
-async def test_a_later_pass_within_the_limits_closes_the_hold(folder: Path) -> None:
+async def test_later_pass_within_the_limits_closes_the_hold(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = AT_MOST_THREE
         await w.one_pass()
@@ -387,7 +387,7 @@ async def test_a_later_pass_within_the_limits_closes_the_hold(folder: Path) -> N
             await decide(w, 2, APPROVED)
 
 
-async def test_a_hold_of_many_passes_is_one_hold_reported_once_and_decided_by_any_of_its_passes(folder: Path) -> None:
+async def test_held_passes_share_one_hold_that_is_reported_once_and_decided_by_any_of_them(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = AT_MOST_THREE
         await w.one_pass()
@@ -414,7 +414,7 @@ async def test_a_hold_of_many_passes_is_one_hold_reported_once_and_decided_by_an
         assert await w.live() == w.there()
 
 
-async def test_a_hold_shrinks_with_its_sessions_and_stays_the_same(folder: Path) -> None:
+async def test_hold_that_loses_a_session_remains_the_same_hold(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = AT_MOST_THREE
         await w.one_pass()
@@ -426,7 +426,7 @@ async def test_a_hold_shrinks_with_its_sessions_and_stays_the_same(folder: Path)
         assert [event["pass_id"] for event in w.named("pass.held")] == [2]
 
 
-async def test_a_hold_of_other_sessions_replaces_the_open_one(folder: Path) -> None:
+async def test_hold_of_other_sessions_replaces_the_open_one(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         w.guard = AT_MOST_THREE
         await w.one_pass()
@@ -454,7 +454,7 @@ async def test_only_a_held_pass_can_be_decided(folder: Path, pass_id: int, words
 
 
 @pytest.mark.parametrize("gone", [8, 40])
-async def test_the_requests_of_a_held_sweep_are_bounded_by_the_guard(folder: Path, gone: int) -> None:
+async def test_requests_of_a_held_sweep_are_bounded_by_the_guard(folder: Path, gone: int) -> None:
     async with world(folder, sessions=100) as w:
         w.guard = Guard(grace=0, confirmations=1, max_count=7, max_fraction=0.0)
         await w.one_pass()
@@ -466,7 +466,7 @@ async def test_the_requests_of_a_held_sweep_are_bounded_by_the_guard(folder: Pat
         assert len(asked_for(w)) <= 8 + 5
 
 
-async def test_a_sweep_requests_each_missing_session_once(folder: Path) -> None:
+async def test_sweep_requests_each_missing_session_once(folder: Path) -> None:
     async with world(folder, sessions=100) as w:
         w.guard = Guard(grace=0, confirmations=1, max_count=7, max_fraction=0.0)
         await w.one_pass()
@@ -491,7 +491,7 @@ async def test_thousands_of_approved_sessions_are_deleted_in_one_pass(folder: Pa
 
 @pytest.mark.parametrize("state", ["partial", "failed"])
 @pytest.mark.parametrize("decision", [APPROVED, REJECTED])
-async def test_a_decision_ends_for_a_session_that_a_pass_listed_again_however_it_ended(
+async def test_decision_ends_for_a_session_that_an_incomplete_pass_lists_again(
     folder: Path, state: str, decision: HoldState
 ) -> None:
     async with world(folder, sessions=30) as w:

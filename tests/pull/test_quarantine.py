@@ -1,4 +1,4 @@
-"""Items that cannot be read cost themselves and nothing else."""
+"""Items that cannot be read are quarantined, and all other items are mirrored."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def rows(w: World) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("item", BROKEN.values(), ids=BROKEN.keys())
-async def test_an_item_that_cannot_be_read_is_kept_with_its_payload_and_its_page_goes_on(
+async def test_unreadable_item_is_kept_with_its_payload_and_the_rest_of_its_page_is_mirrored(
     folder: Path, item: dict[str, Any]
 ) -> None:
     async with world(folder) as w:
@@ -78,7 +78,7 @@ RAW: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("raw", RAW.values(), ids=RAW.keys())
-async def test_what_no_parser_takes_costs_its_item_and_not_its_page(folder: Path, raw: Callable[[], bytes]) -> None:
+async def test_item_that_json_parsers_reject_does_not_fail_its_page(folder: Path, raw: Callable[[], bytes]) -> None:
     async with world(folder) as w:
         body = b'{"Items": [%b, %b, %b]}' % (json.dumps(GOOD[0]).encode(), raw(), json.dumps(GOOD[1]).encode())
         answer_get(w, "A", lambda _: web.json_response(GOOD[0]))
@@ -95,7 +95,7 @@ async def test_what_no_parser_takes_costs_its_item_and_not_its_page(folder: Path
 @pytest.mark.parametrize(
     "item", [{}, {"id": None}, {"id": ""}, {"id": 5, "name": "x"}, {"id": "\ud800"}, {"id": "a\0"}, None, [], "A", 7]
 )
-async def test_an_item_without_a_readable_id_makes_the_pass_partial(folder: Path, item: Any) -> None:
+async def test_item_without_a_readable_id_makes_the_pass_partial(folder: Path, item: Any) -> None:
     async with world(folder) as w:
         listing = Listing(w, {None: page(*GOOD)})
         await w.one_pass()
@@ -115,7 +115,7 @@ async def test_an_item_without_a_readable_id_makes_the_pass_partial(folder: Path
 
 
 @pytest.mark.parametrize("item", [wire("X", name=None), {"name": "without an id", "more": {"b": 1, "a": 2}}])
-async def test_the_same_unreadable_item_over_three_passes_is_one_row_and_one_event(folder: Path, item: Any) -> None:
+async def test_unreadable_item_in_three_passes_is_one_row_and_one_event(folder: Path, item: Any) -> None:
     async with world(folder) as w:
         listing = Listing(w, {None: page(*GOOD, item)})
         await w.one_pass()
@@ -134,7 +134,7 @@ async def test_the_same_unreadable_item_over_three_passes_is_one_row_and_one_eve
         assert fresh["quarantined_items"] == 1
 
 
-async def test_the_row_shows_the_item_as_it_was_last(folder: Path) -> None:
+async def test_quarantine_row_has_the_latest_payload_of_its_item(folder: Path) -> None:
     async with world(folder) as w:
         listing = Listing(w, {None: page(wire("X", name=1))})
         await w.one_pass()
@@ -144,7 +144,7 @@ async def test_the_row_shows_the_item_as_it_was_last(folder: Path) -> None:
         assert json.loads(row["payload"])["name"] == 2
 
 
-async def test_a_quarantined_session_counts_as_seen_and_is_not_missing(folder: Path) -> None:
+async def test_quarantined_session_counts_as_seen_and_is_not_missing(folder: Path) -> None:
     async with world(folder) as w:
         listing = Listing(w, {None: page(*GOOD)})
         await w.one_pass()
@@ -158,8 +158,8 @@ async def test_a_quarantined_session_counts_as_seen_and_is_not_missing(folder: P
         assert asked_for(w) == ["A"], "the first request of the second pass, and no other"
 
 
-async def test_a_missing_session_that_is_listed_unreadable_is_missing_no_more(folder: Path) -> None:
-    """Its 404s count from the last time that it was seen, in whatever shape."""
+async def test_missing_session_that_is_listed_unreadable_is_no_longer_missing(folder: Path) -> None:
+    """Its absences count from the last time that it was listed, readable or not."""
     async with world(folder) as w:
         w.guard = type(w.guard)(grace=0, confirmations=2, max_count=25, max_fraction=0.05)
         w.sandbox.create(id="A", source_session_id="source of A", name="name of A")
@@ -176,7 +176,7 @@ async def test_a_missing_session_that_is_listed_unreadable_is_missing_no_more(fo
 
 
 @pytest.mark.parametrize("same_pass", [True, False])
-async def test_a_later_good_version_resolves_the_item(folder: Path, *, same_pass: bool) -> None:
+async def test_later_readable_version_resolves_the_item(folder: Path, *, same_pass: bool) -> None:
     async with world(folder) as w:
         good, bad = wire("X"), wire("X", name=None)
         listing = Listing(w, {None: page(GOOD[0], bad, key="1"), "1": page(good) if same_pass else page()})
@@ -192,7 +192,7 @@ async def test_a_later_good_version_resolves_the_item(folder: Path, *, same_pass
         assert "X" in await w.live()
 
 
-async def test_an_item_that_a_complete_pass_does_not_meet_any_more_is_resolved(folder: Path) -> None:
+async def test_item_that_a_complete_pass_no_longer_lists_is_resolved(folder: Path) -> None:
     async with world(folder) as w:
         listing = Listing(w, {None: page(GOOD[0], wire("X", name=None))})
         await w.one_pass()
@@ -204,7 +204,7 @@ async def test_an_item_that_a_complete_pass_does_not_meet_any_more_is_resolved(f
         assert None not in [row["resolved_at"] for row in await rows(w)]
 
 
-async def test_good_and_bad_versions_of_a_session_on_one_page_count_once(folder: Path) -> None:
+async def test_readable_and_unreadable_versions_of_a_session_on_one_page_count_once(folder: Path) -> None:
     async with world(folder) as w:
         Listing(w, {None: page(wire("X"), wire("X", name=None), wire("X", name=3))})
         for _ in range(3):
@@ -215,7 +215,7 @@ async def test_good_and_bad_versions_of_a_session_on_one_page_count_once(folder:
 
 
 @pytest.mark.parametrize("shapes", ["gbg", "bgb", "gbgbg", "bgbgb", "bbgg", "ggbb"])
-async def test_a_session_that_changes_its_shape_from_page_to_page_counts_once(folder: Path, shapes: str) -> None:
+async def test_session_that_is_readable_only_on_some_pages_counts_once(folder: Path, shapes: str) -> None:
     async with world(folder) as w:
         keys = [None, *map(str, range(1, len(shapes)))]
         pages = {
@@ -229,7 +229,7 @@ async def test_a_session_that_changes_its_shape_from_page_to_page_counts_once(fo
             assert (counts["seen"], counts["quarantined"]) == (1, 0)
 
 
-async def test_replay_reads_what_can_be_read_now_and_leaves_the_rest(folder: Path) -> None:
+async def test_replay_mirrors_items_that_are_readable_now_and_keeps_the_others(folder: Path) -> None:
     async with world(folder) as w:
         Listing(w, {None: page(GOOD[0], wire("X", name=None), wire("Y", name=None))})
         await w.one_pass()
@@ -240,7 +240,7 @@ async def test_replay_reads_what_can_be_read_now_and_leaves_the_rest(folder: Pat
         assert await w.database.write(lambda c: replay(c, w.clock.now())) == (0, 1)
 
 
-async def test_replay_does_not_bring_back_what_was_learned_since(folder: Path) -> None:
+async def test_replay_does_not_overwrite_a_newer_version(folder: Path) -> None:
     async with world(folder) as w:
         old = wire("X", 1, name="old")
         listing = Listing(w, {None: page(GOOD[0], old | {"name": None})})
@@ -255,7 +255,7 @@ async def test_replay_does_not_bring_back_what_was_learned_since(folder: Path) -
         assert await session(w, "X") == before
 
 
-async def test_a_huge_name_is_stored_whole(folder: Path) -> None:
+async def test_huge_name_is_stored_whole(folder: Path) -> None:
     async with world(folder) as w:
         name = "ü" * 1_000_000
         Listing(w, {None: page(wire("A", name=name))})
@@ -263,8 +263,8 @@ async def test_a_huge_name_is_stored_whole(folder: Path) -> None:
         assert (await w.live())["A"] == name
 
 
-@pytest.mark.sqlite  # it looks with SQLite's own means
-async def test_an_unreadable_item_writes_nothing_when_it_comes_again(folder: Path) -> None:
+@pytest.mark.sqlite  # it uses a function of SQLite
+async def test_unchanged_unreadable_item_writes_nothing_in_the_next_pass(folder: Path) -> None:
     async with world(folder) as w:
         Listing(w, {None: page(*GOOD, wire("X", name=None))})
         await w.one_pass()
@@ -274,10 +274,10 @@ async def test_an_unreadable_item_writes_nothing_when_it_comes_again(folder: Pat
         await w.one_pass()
         after = await w.database.write(lambda c: c.execute(sa.text("SELECT total_changes()")).scalar_one())
         assert await dump(w) == before
-        assert after - total <= 6  # the pass's own rows
+        assert after - total <= 6  # the rows of the pass itself
 
 
-async def test_session_whose_id_no_index_can_hold_costs_the_others_nothing(folder: Path) -> None:
+async def test_session_whose_id_is_too_long_for_an_index_does_not_affect_the_others(folder: Path) -> None:
     long = "".join(map(chr, range(0x4E00, 0x5400)))
     async with world(folder) as w:
         Listing(w, {None: page(wire("A"), wire(long), wire("C"))})
@@ -293,7 +293,7 @@ async def test_session_whose_id_no_index_can_hold_costs_the_others_nothing(folde
 
 
 @pytest.mark.usefixtures("_a_page_at_a_time")
-async def test_an_item_replayed_in_the_middle_of_a_pass_is_not_missed_by_it(folder: Path) -> None:
+async def test_item_replayed_during_a_pass_is_not_missing_in_it(folder: Path) -> None:
     async with world(folder) as w:
         items = [wire(f"X{n}", name=None) for n in range(5)]
         listing = Listing(w, {None: page(*GOOD, *items, key="k"), "k": page()})
@@ -311,7 +311,7 @@ async def test_an_item_replayed_in_the_middle_of_a_pass_is_not_missed_by_it(fold
 
 
 def page_without_ids(*others: dict[str, Any]) -> dict[str, Any]:
-    """Return the page of the case `without-id.json`: an item without an id, one with a number as its id, a good one."""
+    """Return a page with an item without an id, one whose id is a number, and a readable one."""
     nameless = {"name": "An item without an id", "sourceSessionId": "b-1"}
     numbered = {"id": 17, "name": "An id that is a number", "sourceSessionId": "b-2"}
     return page(nameless, numbered, wire("A"), *others)
@@ -326,7 +326,7 @@ async def open_items(w: World) -> int:
     return int(fresh["quarantined_items"])
 
 
-async def test_accepted_items_without_an_id_make_no_pass_partial_any_more(folder: Path) -> None:
+async def test_accepted_items_without_an_id_no_longer_make_a_pass_partial(folder: Path) -> None:
     async with world(folder) as w:
         Listing(w, {None: page_without_ids()})
         outcome = await w.one_pass()
@@ -350,7 +350,7 @@ async def test_accepted_items_without_an_id_make_no_pass_partial_any_more(folder
 
 
 @pytest.mark.usefixtures("_a_page_at_a_time")
-async def test_items_accepted_while_their_pass_runs_count_for_it(folder: Path) -> None:
+async def test_items_accepted_during_a_pass_count_as_accepted_in_it(folder: Path) -> None:
     async with world(folder) as w:
         Listing(w, {None: page_without_ids() | {"lastKey": "k"}, "k": page(wire("B"))})
         await run_until(w, pages=1)
@@ -374,7 +374,7 @@ async def test_accepted_item_that_changes_is_a_new_item(folder: Path) -> None:
         assert await open_items(w) == 2
 
 
-async def test_item_stays_accepted_when_it_comes_back_as_it_was(folder: Path) -> None:
+async def test_item_stays_accepted_when_it_returns_unchanged(folder: Path) -> None:
     async with world(folder) as w:
         listing = Listing(w, {None: page(wire("A"), {"no": "id"})})
         await w.one_pass()
@@ -426,7 +426,7 @@ async def test_item_readable_on_one_page_and_unreadable_on_another_keeps_its_row
         assert len(w.named("item.quarantined")) == 1
 
 
-async def test_item_that_breaks_again_long_after_it_was_readable_is_a_new_row(folder: Path) -> None:
+async def test_item_that_is_unreadable_again_after_readable_passes_is_a_new_row(folder: Path) -> None:
     async with world(folder) as w:
         listing = Listing(w)
         for items in ([wire("X", name=None)], [wire("X")], [wire("X")], [wire("X", name=None)]):

@@ -1,4 +1,4 @@
-"""The database under its one writer: transactions, waiting, cancellation, and files that are not ours."""
+"""SQLite with its one writer: transactions, waiting, cancellation, and files that are not a usable database."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(statement: str) -> Callable[[sa.Connection], Any]:
     return work
 
 
-async def test_the_writers_pragmas_are_in_force(folder: Path) -> None:
+async def test_pragmas_of_the_writer_are_in_force(folder: Path) -> None:
     wanted = {
         "journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "journal_size_limit": 16777216, "busy_timeout": 20,
     }  # fmt: skip
@@ -66,7 +66,7 @@ async def test_readers_can_only_read(folder: Path) -> None:
             await database.read(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
 
 
-async def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+async def test_new_files_are_accessible_only_to_their_owner(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         async with opened(tmp_path) as database:
@@ -78,7 +78,7 @@ async def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
     assert modes == {"syncd.db": 0o600, "syncd.db-wal": 0o600, "syncd.db-shm": 0o600}
 
 
-async def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+async def test_existing_file_keeps_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "syncd.db"
     path.touch()
     path.chmod(0o640)
@@ -87,7 +87,7 @@ async def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-async def test_a_file_that_cannot_be_made_is_told_with_its_name(tmp_path: Path) -> None:
+async def test_file_that_cannot_be_created_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnusableError, match="no-such-folder"):
         Database.create(sa.make_url(f"sqlite+aiosqlite:///{tmp_path / 'no-such-folder' / 'x.db'}"))
 
@@ -113,8 +113,8 @@ async def test_no_read_modify_write_of_two_writers_is_lost(folder: Path) -> None
         assert await one.read(run("SELECT n FROM counter")) == 4 * rounds
 
 
-async def test_a_write_transaction_holds_the_lock_from_its_first_word(folder: Path) -> None:
-    """BEGIN IMMEDIATE: another program cannot get in between what a transaction reads and what it writes."""
+async def test_write_transaction_holds_the_lock_from_its_first_statement(folder: Path) -> None:
+    """BEGIN IMMEDIATE: no other program can write between the reads and the writes of a transaction."""
     async with opened(folder) as database:
         other = sqlite3.connect(folder / "syncd.db", timeout=0, isolation_level=None, check_same_thread=False)
 
@@ -128,8 +128,8 @@ async def test_a_write_transaction_holds_the_lock_from_its_first_word(folder: Pa
         other.close()
 
 
-async def _behind_a_busy_writer(database: Database, works: list[Callable[[sa.Connection], Any]]) -> list[Any]:
-    """Let writes wait together behind one that is under way; return what became of each."""
+async def write_while_busy(database: Database, works: list[Callable[[sa.Connection], Any]]) -> list[Any]:
+    """Let writes wait together while another write runs; return the result or the error of each."""
     began, go = anyio.Event(), anyio.Event()
     results: list[Any] = [None] * len(works)
 
@@ -169,12 +169,12 @@ async def test_writes_that_wait_together_are_committed_together(folder: Path) ->
         await database.write(run("CREATE TABLE t (x)"))
         commits = count_commits(database)
         works = [run(f"INSERT INTO t VALUES ({number}) RETURNING x") for number in range(20)]
-        assert await _behind_a_busy_writer(database, works) == list(range(20))
+        assert await write_while_busy(database, works) == list(range(20))
         assert len(commits) == 2
         assert await database.read(run("SELECT count(*) FROM t")) == 20
 
 
-async def test_a_write_that_fails_does_not_take_its_company_along(folder: Path) -> None:
+async def test_failed_write_does_not_fail_the_writes_of_its_batch(folder: Path) -> None:
     async with opened(folder) as database:
         await database.write(run("CREATE TABLE t (x INTEGER PRIMARY KEY)"))
 
@@ -188,37 +188,37 @@ async def test_a_write_that_fails_does_not_take_its_company_along(folder: Path) 
             run("INSERT INTO t VALUES (1)"),
             run("INSERT INTO t VALUES (2)"),
         ]
-        results = await _behind_a_busy_writer(database, works)
+        results = await write_while_busy(database, works)
         assert [type(result) for result in results] == [type(None), KeyError, sa.exc.IntegrityError, type(None)]
         assert await database.read(run("SELECT group_concat(x) FROM (SELECT x FROM t ORDER BY x)")) == "1,2"
 
 
-async def test_a_write_is_judged_by_the_run_that_was_committed(folder: Path) -> None:
+async def test_result_of_a_write_is_that_of_the_committed_run(folder: Path) -> None:
     async with opened(folder) as database:
         await database.write(run("CREATE TABLE t (x)"))
         runs = {"fails": 0, "locked": 0}
 
         def fails_twice(connection: sa.Connection) -> str:
             runs["fails"] += 1
-            if runs["fails"] <= 2:  # with its company, and then in a savepoint of its own
+            if runs["fails"] <= 2:  # first in the batch, then in its own savepoint
                 raise KeyError("its own fault")
             connection.exec_driver_sql("INSERT INTO t VALUES (2)")
             return "written"
 
         def locked_once(_: sa.Connection) -> None:
             runs["locked"] += 1
-            if runs["locked"] == 1:  # then all of it is done again
+            if runs["locked"] == 1:  # then the whole batch runs again
                 busy = sqlite3.OperationalError("database is locked")
                 busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
                 raise busy
 
         works = [run("INSERT INTO t VALUES (1)"), fails_twice, locked_once]
-        assert await _behind_a_busy_writer(database, works) == [None, "written", None]
+        assert await write_while_busy(database, works) == [None, "written", None]
         assert runs == {"fails": 3, "locked": 2}
         assert await database.read(run("SELECT group_concat(x) FROM t")) == "1,2"
 
 
-async def test_a_write_alone_that_fails_leaves_nothing(folder: Path) -> None:
+async def test_failed_write_leaves_no_rows(folder: Path) -> None:
     async with opened(folder) as database:
         await database.write(run("CREATE TABLE t (x)"))
 
@@ -232,7 +232,7 @@ async def test_a_write_alone_that_fails_leaves_nothing(folder: Path) -> None:
         await database.write(run("INSERT INTO t VALUES (2)"))
 
 
-async def test_cancellation_comes_before_a_transaction_or_after_it_and_never_in_its_middle(folder: Path) -> None:
+async def test_cancellation_does_not_interrupt_a_transaction(folder: Path) -> None:
     async with opened(folder) as database:
         await database.write(run("CREATE TABLE t (x)"))
         scope = anyio.CancelScope()
@@ -247,7 +247,7 @@ async def test_cancellation_comes_before_a_transaction_or_after_it_and_never_in_
         assert await database.read(run("SELECT count(*) FROM t")) == 2
 
 
-async def test_a_write_cancelled_while_it_waits_its_turn_never_runs(folder: Path) -> None:
+async def test_write_cancelled_while_it_waits_for_its_turn_never_runs(folder: Path) -> None:
     async with opened(folder) as database:
         await database.write(run("CREATE TABLE t (x)"))
         began, go = anyio.Event(), anyio.Event()
@@ -268,10 +268,10 @@ async def test_a_write_cancelled_while_it_waits_its_turn_never_runs(folder: Path
         assert await database.read(run("SELECT group_concat(x) FROM t")) == "2"
 
 
-async def test_a_write_cancelled_while_another_commits_it_along_is_told_what_became_of_it(folder: Path) -> None:
+async def test_write_cancelled_while_another_write_commits_it_returns_its_result(folder: Path) -> None:
     async with opened(folder) as database:
         await database.write(run("CREATE TABLE t (x)"))
-        began, go, scope, told = anyio.Event(), anyio.Event(), anyio.CancelScope(), []
+        began, go, scope, results = anyio.Event(), anyio.Event(), anyio.CancelScope(), []
 
         def slow(_: sa.Connection) -> None:
             anyio.from_thread.run_sync(began.set)
@@ -283,7 +283,7 @@ async def test_a_write_cancelled_while_another_commits_it_along_is_told_what_bec
 
         async def follow() -> None:
             with scope:
-                told.append(await database.write(run("INSERT INTO t VALUES (2) RETURNING x")))
+                results.append(await database.write(run("INSERT INTO t VALUES (2) RETURNING x")))
 
         async with anyio.create_task_group() as group:
             group.start_soon(database.write, slow)
@@ -292,16 +292,16 @@ async def test_a_write_cancelled_while_another_commits_it_along_is_told_what_bec
                 group.start_soon(work)
                 await anyio.wait_all_tasks_blocked()
             go.set()
-        assert told == [2]
+        assert results == [2]
         assert await database.read(run("SELECT group_concat(x) FROM t")) == "1,2"
 
 
-async def test_a_lock_of_another_program_is_waited_for_and_the_work_goes_on(folder: Path) -> None:
+async def test_write_waits_for_the_lock_of_another_program(folder: Path) -> None:
     waiting = anyio.Event()
-    told: list[str] = []
+    reasons: list[str] = []
 
     def on_wait(reason: str) -> None:
-        told.append(reason)
+        reasons.append(reason)
         waiting.set()
 
     async with opened(folder, on_wait=on_wait) as database:
@@ -314,13 +314,15 @@ async def test_a_lock_of_another_program_is_waited_for_and_the_work_goes_on(fold
             other.execute("COMMIT")
         other.close()
         assert await database.read(run("SELECT count(*) FROM source_sessions")) == 1
-        assert len(told) == 1
-        assert "locked" in told[0]
+        assert len(reasons) == 1
+        assert "locked" in reasons[0]
 
 
-async def test_read_that_waited_leaves_nobody_waiting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_database_is_not_waiting_after_a_retried_read_succeeds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waiting: list[Any] = []
-    async with opened(folder, on_wait=lambda _: waiting.append("told")) as database:
+    async with opened(folder, on_wait=lambda _: waiting.append("waited")) as database:
         await database.write(run("CREATE TABLE t (x)"))
         real, failures = database.store.read, iter([sqlite3.SQLITE_CANTOPEN])
 
@@ -334,11 +336,11 @@ async def test_read_that_waited_leaves_nobody_waiting(folder: Path, monkeypatch:
 
         monkeypatch.setattr(database.store, "read", read)
         assert await database.read(run("SELECT count(*) FROM t")) == 0
-        assert waiting == ["told", True]
+        assert waiting == ["waited", True]
         assert not database.waiting
 
 
-async def test_patience_that_ends_is_told_and_nothing_is_written_later(folder: Path) -> None:
+async def test_write_that_waits_too_long_fails_and_is_not_committed_later(folder: Path) -> None:
     async with opened(folder, busy_timeout=0.1) as database:
         other = sqlite3.connect(folder / "syncd.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -350,7 +352,7 @@ async def test_patience_that_ends_is_told_and_nothing_is_written_later(folder: P
         assert await database.read(run("SELECT group_concat(source_session_id) FROM source_sessions")) == "t"
 
 
-async def test_a_write_cancelled_while_it_waits_for_a_lock_lets_those_behind_it_through(folder: Path) -> None:
+async def test_write_cancelled_while_it_waits_for_a_lock_does_not_block_later_writes(folder: Path) -> None:
     waiting = anyio.Event()
     async with opened(folder, on_wait=lambda _: waiting.set()) as database:
         other = sqlite3.connect(folder / "syncd.db", isolation_level=None)
@@ -366,7 +368,7 @@ async def test_a_write_cancelled_while_it_waits_for_a_lock_lets_those_behind_it_
         assert await database.read(run("SELECT group_concat(source_session_id) FROM source_sessions")) == "t"
 
 
-async def test_a_full_disk_is_waited_for_and_the_work_goes_on(folder: Path) -> None:
+async def test_write_waits_while_the_disk_is_full(folder: Path) -> None:
     waiting = anyio.Event()
     async with opened(folder, on_wait=lambda _: waiting.set()) as database:
         await database.write(run("CREATE TABLE t (x)"))
@@ -397,9 +399,7 @@ async def _call(database: Database, call: str) -> None:
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
 @pytest.mark.parametrize("call", ["read", "write", "data_version", "check_identity"])
-async def test_a_file_that_is_removed_or_replaced_is_noticed_and_not_made_anew(
-    folder: Path, how: str, call: str
-) -> None:
+async def test_removed_or_replaced_file_is_reported_and_not_created_again(folder: Path, how: str, call: str) -> None:
     path = folder / "syncd.db"
     async with opened(folder) as database:
         await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
@@ -411,7 +411,7 @@ async def test_a_file_that_is_removed_or_replaced_is_noticed_and_not_made_anew(
         assert path.exists() == (how == "replaced")
 
 
-async def test_a_file_replaced_in_the_middle_of_a_transaction_is_noticed_before_anyone_acts_on_it(folder: Path) -> None:
+async def test_file_replaced_during_a_transaction_fails_the_write(folder: Path) -> None:
     path = folder / "syncd.db"
     async with opened(folder) as database:
 
@@ -426,7 +426,7 @@ async def test_a_file_replaced_in_the_middle_of_a_transaction_is_noticed_before_
 @pytest.mark.parametrize(
     "content", [b"not a database at all, but long enough to look like one" * 100, b"SQLite format 3\0"]
 )
-async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+async def test_file_that_is_not_a_database_is_refused_and_not_changed(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "syncd.db"
     path.write_bytes(content)
     async with opened(tmp_path, busy_timeout=0.1) as database:
@@ -437,7 +437,7 @@ async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path:
     assert path.read_bytes() == content
 
 
-async def test_a_corrupt_database_is_refused_and_not_repaired(folder: Path) -> None:
+async def test_corrupt_database_is_refused_and_not_repaired(folder: Path) -> None:
     path = folder / "syncd.db"
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
@@ -447,7 +447,7 @@ async def test_a_corrupt_database_is_refused_and_not_repaired(folder: Path) -> N
             await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
 
 
-async def test_the_data_version_changes_when_any_program_commits(folder: Path) -> None:
+async def test_data_version_changes_when_any_program_commits(folder: Path) -> None:
     async with opened(folder) as database:
         first = database.data_version()
         assert database.data_version() == first
@@ -459,7 +459,7 @@ async def test_the_data_version_changes_when_any_program_commits(folder: Path) -
         assert len({first, second, database.data_version()}) == 3
 
 
-async def test_closing_takes_the_wal_along(folder: Path) -> None:
+async def test_closing_removes_the_wal(folder: Path) -> None:
     async with opened(folder) as database:
         await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
         await database.read(run("SELECT 1"))
