@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -143,3 +144,17 @@ async def plain_get(url: str) -> httpx.Response:
     """Send a request with httpx alone, to show the effect of a proxy or a redirect."""
     async with httpx.AsyncClient() as client:
         return await client.get(url)
+
+
+def everything_shown(error: BaseException) -> str:
+    """Return all text that a log, a traceback or a crash report could show of an error and its causes."""
+    shown, todo, met = [], [error], set()
+    while todo:
+        each = todo.pop()
+        if id(each) in met:
+            continue
+        met.add(id(each))
+        shown += [str(each), repr(each), repr(each.args), repr(getattr(each, "__dict__", {}))]
+        shown += traceback.format_exception(each)
+        todo += [behind for behind in (each.__cause__, each.__context__) if behind is not None]
+    return "\n".join(shown)

@@ -1,10 +1,8 @@
-"""Tokens: had once, renewed once for all who wait, never shown."""
+"""Tokens: requested once, renewed once for all waiting requests, and hidden in every text."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 import pytest
@@ -15,7 +13,6 @@ from syncd.albert import (
     AlbertClientCredentials,
     AlbertConnectError,
     AlbertException,
-    AlbertHTTPError,
     AlbertLostError,
     AlbertTimeoutError,
     AsyncAlbertSession,
@@ -26,67 +23,7 @@ from syncd.albert import (
 )
 from syncd.albert.auth import TOKEN_PATH
 from tests.albert.client_wire import Answer, Open, Reply, Seen, Wire, hang, reply, serving
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-SECRET = "s3cr3t/of+the=client"
-API = "/api/v3/chats/sessions"
-
-
-class Issuer:
-    """A server that issues numbered tokens and accepts those in `good`."""
-
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
-        self.good: set[str] = set()
-        self.expires_in: object = 3600
-        self.same_text = False
-        wire.default = self.answer
-
-    def answer(self, seen: Seen) -> Answer:
-        if seen.path == TOKEN_PATH:
-            token = f"issued-token-{0 if self.same_text else len(self.token_requests)}"
-            self.good.add(token)
-            return reply(200, {"access_token": token, "token_type": "Bearer", "expires_in": self.expires_in})
-        taken = seen.headers["authorization"].removeprefix("Bearer ") in self.good
-        return reply(200, {"Items": []}) if taken else reply(401, {"message": "expired"})
-
-    @property
-    def token_requests(self) -> list[Seen]:
-        return [each for each in self.wire.seen if each.path == TOKEN_PATH]
-
-    @property
-    def api_requests(self) -> list[Seen]:
-        return [each for each in self.wire.seen if each.path != TOKEN_PATH]
-
-
-@pytest.fixture
-def issuer(wire: Wire) -> Issuer:
-    return Issuer(wire)
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def credentials(clock: Clock) -> AlbertClientCredentials:
-    return AlbertClientCredentials(id="client", secret=SecretStr(SECRET), clock=clock)
-
-
-@pytest.fixture
-def renewing(opened: Open, credentials: AlbertClientCredentials) -> AsyncAlbertSession:
-    return opened(auth_manager=credentials)
+from tests.albert.token_server import API, SECRET, Clock, Issuer
 
 
 async def test_token_request_is_the_form_of_the_official_sdk(issuer: Issuer, renewing: AsyncAlbertSession) -> None:
@@ -293,92 +230,6 @@ async def test_auth_manager_overrides_token(issuer: Issuer, opened: Open, creden
     assert issuer.api_requests[0].headers["authorization"] == "Bearer issued-token-1"
 
 
-# -- a token that is read --
-
-
-async def test_rotated_token_file_is_read_again_after_a_401(wire: Wire, opened: Open, tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text("first-token\n")
-    reading = opened(token=file.read_text)
-    await reading.get(API)
-    file.write_text("second-token\n")
-    await reading.get(API)
-    wire.then(reply(401))
-    await reading.get(API)
-    used = [each.headers["authorization"].removeprefix("Bearer ") for each in wire.seen]
-    assert used == ["first-token", "first-token", "first-token", "second-token"]
-
-
-async def test_unchanged_token_is_not_sent_again_after_a_401(wire: Wire, opened: Open) -> None:
-    reads = 0
-
-    def read() -> str:
-        nonlocal reads
-        reads += 1
-        return "the-token"
-
-    wire.then(reply(401))
-    with pytest.raises(UnauthorizedError):
-        await opened(token=read).get(API)
-    assert (reads, len(wire.seen)) == (2, 1)
-
-
-async def test_rotated_client_secret_is_read_for_the_next_token(issuer: Issuer, opened: Open, tmp_path: Path) -> None:
-    file = tmp_path / "secret"
-    file.write_text("first-secret\n")
-    session = opened(auth_manager=AlbertClientCredentials(id=lambda: "client\n", secret=file.read_text))
-    await session.get(API)
-    file.write_text("second-secret\n")
-    await session.get(API)
-    issuer.good.clear()
-    await session.get(API)
-    forms = [parse_qs(each.body.decode()) for each in issuer.token_requests]
-    assert [(form["client_id"], form["client_secret"]) for form in forms] == [
-        (["client"], ["first-secret"]),
-        (["client"], ["second-secret"]),
-    ]
-
-
-def _gone() -> str:
-    raise FileNotFoundError(2, "No such file or directory", "/run/secrets/client")
-
-
-@pytest.mark.parametrize(
-    ("read", "words"),
-    [
-        (_gone, "cannot be read: No such file"),
-        (b"\xff-hidden".decode, "empty, or not text"),
-        (lambda: " \n", "empty, or not text"),
-    ],
-    ids=["gone", "not UTF-8", "empty"],
-)
-async def test_client_credentials_that_cannot_be_read_are_an_auth_error(
-    issuer: Issuer, opened: Open, read: Callable[[], str], words: str
-) -> None:
-    with pytest.raises(AlbertAuthError, match=words) as caught:
-        await opened(auth_manager=AlbertClientCredentials(id="client", secret=read)).get(API)
-    assert caught.value.not_applied
-    assert caught.value.__context__ is None or isinstance(caught.value.__context__, OSError)
-    assert not issuer.wire.seen
-
-
-@pytest.mark.parametrize("content", ["", " \n", "two\nlines", "nön", "a\0b"])
-async def test_file_without_a_valid_token_is_an_auth_error(wire: Wire, opened: Open, content: str) -> None:
-    with pytest.raises(AlbertAuthError) as caught:
-        await opened(token=lambda: content).get(API)
-    assert caught.value.not_applied
-    assert not wire.seen
-
-
-async def test_token_file_that_cannot_be_read_is_an_auth_error(wire: Wire, opened: Open, tmp_path: Path) -> None:
-    with pytest.raises(AlbertAuthError, match="No such file"):
-        await opened(token=(tmp_path / "none").read_text).get(API)
-    assert not wire.seen
-
-
-# -- what is shown --
-
-
 async def test_no_repr_shows_a_secret(issuer: Issuer, renewing: AsyncAlbertSession, opened: Open) -> None:
     await renewing.get(API)
     static = opened(token=SecretStr("static-token"))
@@ -405,68 +256,3 @@ def test_missing_and_empty_credentials_are_refused() -> None:
             AlbertClientCredentials(id=name, secret=secret)
     with pytest.raises(ValueError, match="base URL"):
         AlbertClientCredentials(id="i", secret="s", base_url="http://albert.example")
-
-
-# -- the deadline and the limiter --
-
-
-async def test_before_request_is_awaited_for_token_requests_and_repeats_too(
-    issuer: Issuer, opened: Open, credentials: AlbertClientCredentials
-) -> None:
-    turns = 0
-
-    async def turn() -> None:
-        nonlocal turns
-        turns += 1
-        assert turns == len(issuer.wire.seen) + 1
-
-    limited = opened(auth_manager=credentials, before_request=turn)
-    await limited.get(API)
-    issuer.good.clear()
-    await limited.get(API)
-    assert turns == len(issuer.wire.seen) == 2 + 3
-
-
-async def test_time_in_before_request_is_not_part_of_the_deadline(
-    issuer: Issuer, opened: Open, credentials: AlbertClientCredentials
-) -> None:
-    async def turn() -> None:
-        await asyncio.sleep(0.15)
-
-    response = await opened(auth_manager=credentials, before_request=turn, timeout=0.2).get(API)
-    assert response.status_code == 200
-    assert len(issuer.wire.seen) == 2
-
-
-async def test_timeout_error_of_before_request_is_raised_unchanged(opened: Open) -> None:
-    async def turn() -> None:
-        raise TimeoutError("mine")
-
-    with pytest.raises(TimeoutError, match="mine"):
-        await opened(before_request=turn).get(API)
-
-
-async def test_deadline_covers_the_renewal_and_the_repeat(
-    wire: Wire, opened: Open, credentials: AlbertClientCredentials
-) -> None:
-    wire.then(reply(200, {"access_token": "first-token", "expires_in": 3600}), reply(401), hang)
-    with pytest.raises(AlbertTimeoutError) as caught:
-        await opened(auth_manager=credentials, timeout=0.2).post(API, json={})
-    assert caught.value.not_applied  # the first attempt was refused, and no new token arrived
-    assert [each.path for each in wire.seen] == [TOKEN_PATH, API, TOKEN_PATH]
-
-
-async def test_repeat_that_times_out_may_have_been_applied(
-    wire: Wire, opened: Open, credentials: AlbertClientCredentials
-) -> None:
-    grant = reply(200, {"access_token": "some-token", "expires_in": 3600})
-    wire.then(grant, reply(401), grant, hang)
-    with pytest.raises(AlbertTimeoutError) as caught:
-        await opened(auth_manager=credentials, timeout=0.2).post(API, json={})
-    assert not caught.value.not_applied
-
-
-def test_http_errors_keep_their_attributes_when_copied() -> None:
-    error = TooManyRequestsError("slow down", status_code=429, retry_after=3.0)
-    again: AlbertHTTPError = copy.copy(error)
-    assert (again.retry_after, again.message, type(again)) == (3.0, "slow down", TooManyRequestsError)

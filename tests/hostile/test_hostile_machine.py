@@ -1,6 +1,6 @@
-"""A machine that is against it, where other tests do not play it already.
+"""A pass and the queue with a locked, replaced, foreign or read-only database file, and with a reader that never ends.
 
-Locks, full disks, files that are replaced, foreign, newer or damaged, and two daemons: `tests/mirror/test_database.py`,
+Other tests: `tests/mirror/db/test_database_*.py` (locks, full disks, foreign and damaged files),
 `tests/status/test_full_disk.py`, `tests/processes/test_database_trouble.py` and `test_kill_and_resume.py`.
 """
 

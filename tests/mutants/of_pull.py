@@ -18,7 +18,7 @@ MUTANTS = (
         "syncd/pull/sweep.py",
         "            passes.check(connection, self.progress)\n            if holds",
         "            if holds",
-        "tests/pull/test_guard.py::test_sweep_of_a_lost_pass_requests_nothing_again_after_a_decision",
+        "tests/pull/test_decisions.py::test_sweep_of_a_lost_pass_requests_nothing_again_after_a_decision",
         "a sweep asks again after its pass was lost",
     ),
     Mutant(
@@ -114,7 +114,7 @@ MUTANTS = (
         "syncd/pull/sweep.py",
         "if holds.decisions(connection, lock=True).holds != found.decisions.holds:",
         "if False:",
-        "tests/pull/test_guard.py::test_decision_during_a_sweep_applies_to_that_sweep",
+        "tests/pull/test_decisions.py::test_decision_during_a_sweep_applies_to_that_sweep",
         "a decision during a sweep is ignored",
     ),
     Mutant(
@@ -130,7 +130,7 @@ MUTANTS = (
         "syncd/mirror/store/holds.py",
         "if all(key in remaining for key in keys):",
         "if not keys:",
-        "tests/pull/test_guard.py::test_held_passes_share_one_hold_that_is_reported_once_and_decided_by_any_of_them",
+        "tests/pull/test_holds.py::test_held_passes_share_one_hold_that_is_reported_once_and_decided_by_any_of_them",
         "each held pass opens a hold of its own",
     ),
     Mutant(
@@ -138,7 +138,7 @@ MUTANTS = (
         "syncd/pull/sweep.py",
         "if key not in self.decisions.approved and key not in self.decisions.kept]",
         "if key not in self.decisions.approved]",
-        "tests/pull/test_guard.py::test_rejection_lasts_while_its_sessions_are_not_listed",
+        "tests/pull/test_decisions.py::test_rejection_lasts_while_its_sessions_are_not_listed",
         "a rejection does not last",
     ),
     Mutant(
@@ -194,7 +194,7 @@ MUTANTS = (
         "syncd/mirror/store/quarantine.py",
         "quarantine.c.session_id.is_(None), quarantine.c.accepted_at.is_(None)\n    )",
         "quarantine.c.session_id.is_(None)\n    )",
-        "tests/pull/test_quarantine.py::test_accepted_items_without_an_id_no_longer_make_a_pass_partial",
+        "tests/pull/test_accepted_items.py::test_accepted_items_without_an_id_no_longer_make_a_pass_partial",
         "accepted items still make passes partial",
     ),
     Mutant(
@@ -202,7 +202,7 @@ MUTANTS = (
         "syncd/mirror/store/quarantine.py",
         "accepted_at = known.accepted_at if known is not None and same else None",
         "accepted_at = known.accepted_at if known is not None else None",
-        "tests/pull/test_quarantine.py::test_accepted_item_that_changes_is_a_new_item",
+        "tests/pull/test_accepted_items.py::test_accepted_item_that_changes_is_a_new_item",
         "an accepted item that changes stays accepted",
     ),
     Mutant(

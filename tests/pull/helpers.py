@@ -143,3 +143,8 @@ async def run_until(w: World, *, pages: int) -> None:
         pull = w.pull()
         pull.on_page = on_page
         await pull.run()
+
+
+async def quarantine_rows(w: World) -> list[dict[str, Any]]:
+    """Return all rows of the quarantine, oldest first."""
+    return await w.sql("SELECT * FROM quarantine ORDER BY id")

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from syncd.mirror.store import holds, passes
-from syncd.mirror.store.holds import Hold
+from syncd.mirror.store import passes
 from syncd.pull.retries import ATTEMPTS
 from syncd.records.enums import HoldState, PassReason
 from tests.helpers.harness import World, world
 from tests.helpers.loop_time import hanging
 from tests.pull.helpers import BASE, answer_get, asked_for, dump, listings, run_until, session
+from tests.pull.holds import decide
 
 pytestmark = pytest.mark.both_databases
 
@@ -37,10 +37,6 @@ def move_to_another_tenant(w: World) -> None:
 
 def move_back(w: World) -> None:
     w.sandbox.scripts = type(w.sandbox.scripts)()
-
-
-async def decide(w: World, pass_id: int, decision: HoldState) -> Hold:
-    return await w.database.write(lambda c: holds.decide(c, pass_id, decision, by="alice", now=w.clock.now()))
 
 
 @pytest.mark.parametrize("live", [1, 3, 20, 45])

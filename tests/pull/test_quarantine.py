@@ -11,14 +11,20 @@ import pytest
 import sqlalchemy as sa
 from aiohttp import web
 
-from syncd.mirror.store import quarantine
-from syncd.mirror.store.replay import replay
-from syncd.rules.deletion import Guard
-from tests.helpers.harness import World, world
-from tests.pull.helpers import Listing, answer_get, asked_for, counted, dump, page, run_until, session, wire
+from tests.helpers.harness import world
+from tests.pull.helpers import (
+    Listing,
+    answer_get,
+    asked_for,
+    counted,
+    dump,
+    page,
+    quarantine_rows,
+    session,
+    wire,
+)
 
 pytestmark = pytest.mark.both_databases
-
 GOOD = [wire("A"), wire("B")]
 BROKEN: dict[str, Any] = {
     "no name": {"id": "X", "sourceSessionId": "x"},
@@ -41,10 +47,6 @@ BROKEN: dict[str, Any] = {
 }
 
 
-async def rows(w: World) -> list[dict[str, Any]]:
-    return await w.sql("SELECT * FROM quarantine ORDER BY id")
-
-
 @pytest.mark.parametrize("item", BROKEN.values(), ids=BROKEN.keys())
 async def test_unreadable_item_is_kept_with_its_payload_and_the_rest_of_its_page_is_mirrored(
     folder: Path, item: dict[str, Any]
@@ -53,7 +55,7 @@ async def test_unreadable_item_is_kept_with_its_payload_and_the_rest_of_its_page
         Listing(w, {None: page(GOOD[0], item, key="1"), "1": page(GOOD[1])})
         assert (await w.one_pass()).state == "complete"
         assert set(await w.live()) == {"A", "B"}
-        (row,) = await rows(w)
+        (row,) = await quarantine_rows(w)
         assert (row["session_id"], row["pass_id"], row["resolved_at"]) == ("X", 1, None)
         assert row["reason"]
         assert json.dumps(json.loads(row["payload"])) == json.dumps(item)
@@ -86,7 +88,7 @@ async def test_item_that_json_parsers_reject_does_not_fail_its_page(folder: Path
         for _ in range(2):
             assert (await w.one_pass()).state == "complete"
         assert set(await w.live()) == {"A", "B"}
-        (row,) = await rows(w)
+        (row,) = await quarantine_rows(w)
         assert row["session_id"] == "X"
         json.loads(row["payload"])
         assert (await counted(w))["seen"] == 3
@@ -106,7 +108,7 @@ async def test_item_without_a_readable_id_makes_the_pass_partial(folder: Path, i
         assert "no readable id" in str(outcome.error)
         row = await counted(w)
         assert (row["seen"], row["quarantined"], row["without_id"], row["missing"]) == (1, 1, 1, 0)
-        (kept,) = await rows(w)
+        (kept,) = await quarantine_rows(w)
         assert kept["session_id"] is None
         assert json.loads(kept["payload"]) == item
         assert (await session(w, "B"))["missing_since"] is None
@@ -119,7 +121,7 @@ async def test_unreadable_item_in_three_passes_is_one_row_and_one_event(folder: 
     async with world(folder) as w:
         listing = Listing(w, {None: page(*GOOD, item)})
         await w.one_pass()
-        first = await rows(w)
+        first = await quarantine_rows(w)
         backwards = dict(reversed(item.items()))
         if "more" in item:
             backwards["more"] = dict(reversed(item["more"].items()))
@@ -128,7 +130,7 @@ async def test_unreadable_item_in_three_passes_is_one_row_and_one_event(folder: 
             listing.pages = {None: page(*GOOD, again)}
             await w.one_pass()
             assert (await counted(w))["quarantined"] == 1
-        assert await rows(w) == first
+        assert await quarantine_rows(w) == first
         assert len(first) == len(w.named("item.quarantined")) == 1
         (fresh,) = await w.sql("SELECT quarantined_items FROM mirror_freshness")
         assert fresh["quarantined_items"] == 1
@@ -140,7 +142,7 @@ async def test_quarantine_row_has_the_latest_payload_of_its_item(folder: Path) -
         await w.one_pass()
         listing.pages = {None: page(wire("X", name=2))}
         await w.one_pass()
-        (row,) = await rows(w)
+        (row,) = await quarantine_rows(w)
         assert json.loads(row["payload"])["name"] == 2
 
 
@@ -185,7 +187,7 @@ async def test_later_readable_version_resolves_the_item(folder: Path, *, same_pa
         if not same_pass:
             listing.pages = {None: page(GOOD[0], good)}
             await w.one_pass()
-        (row,) = await rows(w)
+        (row,) = await quarantine_rows(w)
         assert row["resolved_at"] is not None
         counts = await counted(w)
         assert (counts["seen"], counts["quarantined"]) == (2, 0)
@@ -198,10 +200,10 @@ async def test_item_that_a_complete_pass_no_longer_lists_is_resolved(folder: Pat
         await w.one_pass()
         listing.pages = {None: page(GOOD[0], {"no": "id"})}
         await w.one_pass()
-        assert [row["resolved_at"] for row in await rows(w)] == [None, None]
+        assert [row["resolved_at"] for row in await quarantine_rows(w)] == [None, None]
         listing.pages = {None: page(GOOD[0])}
         await w.one_pass()
-        assert None not in [row["resolved_at"] for row in await rows(w)]
+        assert None not in [row["resolved_at"] for row in await quarantine_rows(w)]
 
 
 async def test_readable_and_unreadable_versions_of_a_session_on_one_page_count_once(folder: Path) -> None:
@@ -211,7 +213,7 @@ async def test_readable_and_unreadable_versions_of_a_session_on_one_page_count_o
             assert (await w.one_pass()).state == "complete"
             counts = await counted(w)
             assert (counts["seen"], counts["quarantined"]) == (1, 0)
-        assert len(await rows(w)) == 1
+        assert len(await quarantine_rows(w)) == 1
 
 
 @pytest.mark.parametrize("shapes", ["gbg", "bgb", "gbgbg", "bgbgb", "bbgg", "ggbb"])
@@ -227,32 +229,6 @@ async def test_session_that_is_readable_only_on_some_pages_counts_once(folder: P
             assert (await w.one_pass()).state == "complete"
             counts = await counted(w)
             assert (counts["seen"], counts["quarantined"]) == (1, 0)
-
-
-async def test_replay_mirrors_items_that_are_readable_now_and_keeps_the_others(folder: Path) -> None:
-    async with world(folder) as w:
-        Listing(w, {None: page(GOOD[0], wire("X", name=None), wire("Y", name=None))})
-        await w.one_pass()
-        await w.sql("UPDATE quarantine SET payload = ? WHERE session_id = 'X'", json.dumps(wire("X")))
-        assert await w.database.write(lambda c: replay(c, w.clock.now())) == (1, 1)
-        assert set(await w.live()) == {"A", "X"}
-        assert [row["resolved_at"] is None for row in await rows(w)] == [False, True]
-        assert await w.database.write(lambda c: replay(c, w.clock.now())) == (0, 1)
-
-
-async def test_replay_does_not_overwrite_a_newer_version(folder: Path) -> None:
-    async with world(folder) as w:
-        old = wire("X", 1, name="old")
-        listing = Listing(w, {None: page(GOOD[0], old | {"name": None})})
-        await w.one_pass()
-        await w.sql("UPDATE quarantine SET payload = ?", json.dumps(old))
-        listing.pages = {None: page(GOOD[0], {"no": "id"}, wire("X", 2, name="new"))}
-        w.clock.forward(60)
-        await w.one_pass()
-        await w.sql("UPDATE quarantine SET resolved_at = NULL WHERE session_id = 'X'")
-        before = await session(w, "X")
-        await w.database.write(lambda c: replay(c, w.clock.now()))
-        assert await session(w, "X") == before
 
 
 async def test_huge_name_is_stored_whole(folder: Path) -> None:
@@ -292,122 +268,6 @@ async def test_session_whose_id_is_too_long_for_an_index_does_not_affect_the_oth
         assert row == {"session_id": long, "reason": reason}
 
 
-@pytest.mark.usefixtures("_a_page_at_a_time")
-async def test_item_replayed_during_a_pass_is_not_missing_in_it(folder: Path) -> None:
-    async with world(folder) as w:
-        items = [wire(f"X{n}", name=None) for n in range(5)]
-        listing = Listing(w, {None: page(*GOOD, *items, key="k"), "k": page()})
-        w.guard = Guard(grace=120, confirmations=2, max_count=0, max_fraction=0.0)
-
-        async def repaired() -> None:
-            await w.sql("UPDATE quarantine SET payload = replace(payload, 'null', '\"n\"')")
-            await w.database.write(lambda c: replay(c, w.clock.now()))
-
-        await run_until(w, pages=1)
-        await repaired()
-        assert (await w.one_pass()).state == "complete"
-        assert listing.asked
-        assert {row["missing_since"] for row in await w.sql("SELECT missing_since FROM sessions")} == {None}
-
-
-def page_without_ids(*others: dict[str, Any]) -> dict[str, Any]:
-    """Return a page with an item without an id, one whose id is a number, and a readable one."""
-    nameless = {"name": "An item without an id", "sourceSessionId": "b-1"}
-    numbered = {"id": 17, "name": "An id that is a number", "sourceSessionId": "b-2"}
-    return page(nameless, numbered, wire("A"), *others)
-
-
-async def accept(w: World, *row_ids: int) -> str | None:
-    return await w.database.write(lambda c: quarantine.accept(c, row_ids, now=w.clock.now(), by="alice"))
-
-
-async def open_items(w: World) -> int:
-    (fresh,) = await w.sql("SELECT quarantined_items FROM mirror_freshness")
-    return int(fresh["quarantined_items"])
-
-
-async def test_accepted_items_without_an_id_no_longer_make_a_pass_partial(folder: Path) -> None:
-    async with world(folder) as w:
-        Listing(w, {None: page_without_ids()})
-        outcome = await w.one_pass()
-        assert (outcome.state, await open_items(w)) == ("partial", 2)
-        assert str(outcome.error).endswith("run: syncd quarantine accept 1 2")
-        assert await accept(w, 1) is None
-        outcome = await w.one_pass()
-        assert (outcome.state, await open_items(w)) == ("partial", 1)
-        assert str(outcome.error).endswith("run: syncd quarantine accept 2")
-        assert await accept(w, 1, 2) is None
-        for _ in range(2):
-            assert (await w.one_pass()).state == "complete"
-            row = await counted(w)
-            assert (row["seen"], row["quarantined"], row["without_id"]) == (1, 2, 2)
-        assert await open_items(w) == 0
-        assert len(w.named("item.quarantined")) == len(await rows(w)) == 2
-        actions = await w.sql("SELECT by, action, subject FROM operator_actions ORDER BY id")
-        assert actions == [
-            {"by": "alice", "action": "accept", "subject": f"quarantine item {number}"} for number in (1, 2)
-        ]
-
-
-@pytest.mark.usefixtures("_a_page_at_a_time")
-async def test_items_accepted_during_a_pass_count_as_accepted_in_it(folder: Path) -> None:
-    async with world(folder) as w:
-        Listing(w, {None: page_without_ids() | {"lastKey": "k"}, "k": page(wire("B"))})
-        await run_until(w, pages=1)
-        assert await accept(w, 1, 2) is None
-        assert (await w.one_pass()).state == "complete"
-        assert len(w.named("pass.started")) == 2
-
-
-async def test_accepted_item_that_changes_is_a_new_item(folder: Path) -> None:
-    async with world(folder) as w:
-        listing = Listing(w, {None: page(wire("A"), {"no": "id"}, wire("X", name=1))})
-        await w.one_pass()
-        assert await accept(w, 1, 2) is None
-        assert (await w.one_pass()).state == "complete"
-        listing.pages = {None: page(wire("A"), {"no": "id", "more": 1}, wire("X", name=2))}
-        assert (await w.one_pass()).state == "partial"
-        assert [(row["session_id"], row["accepted_at"] is None) for row in await rows(w)] == [
-            (None, False), ("X", True), (None, True),
-        ]  # fmt: skip
-        assert len(w.named("item.quarantined")) == 4
-        assert await open_items(w) == 2
-
-
-async def test_item_stays_accepted_when_it_returns_unchanged(folder: Path) -> None:
-    async with world(folder) as w:
-        listing = Listing(w, {None: page(wire("A"), {"no": "id"})})
-        await w.one_pass()
-        await accept(w, 1)
-        for items in ([wire("A")], [wire("A")], [wire("A"), {"no": "id"}]):
-            w.clock.forward(60)
-            listing.pages = {None: page(*items)}
-            assert (await w.one_pass()).state == "complete"
-        assert await open_items(w) == 0
-        assert len(w.named("item.quarantined")) == 1
-
-
-@pytest.mark.parametrize(("row_ids", "reason"), [((1, 7), "no quarantine item 7"), ((1, 2), "item 2 is resolved")])
-async def test_items_are_accepted_all_or_none(folder: Path, row_ids: tuple[int, ...], reason: str) -> None:
-    async with world(folder) as w:
-        Listing(w, {None: page({"no": "id"}, {"no": "name"})})
-        await w.one_pass()
-        await w.database.write(lambda c: quarantine.resolve(c, 2, w.clock.now()))
-        assert reason in str(await accept(w, *row_ids))
-        assert [row["accepted_at"] for row in await rows(w)] == [None, None]
-        assert await w.sql("SELECT 1 FROM operator_actions") == []
-
-
-async def test_accepted_item_that_can_be_read_now_is_replayed(folder: Path) -> None:
-    async with world(folder) as w:
-        Listing(w, {None: page(wire("X", name=None))})
-        await w.one_pass()
-        await accept(w, 1)
-        await w.sql("UPDATE quarantine SET payload = ?", json.dumps(wire("X")))
-        assert await w.database.write(lambda c: replay(c, w.clock.now())) == (1, 0)
-        assert set(await w.live()) == {"X"}
-
-
 @pytest.mark.parametrize("order", ["gb", "bg", "gbg", "bgb"])
 async def test_item_readable_on_one_page_and_unreadable_on_another_keeps_its_row(folder: Path, order: str) -> None:
     async with world(folder) as w:
@@ -421,7 +281,7 @@ async def test_item_readable_on_one_page_and_unreadable_on_another_keeps_its_row
             assert (await w.one_pass()).state == "complete"
             counts = await counted(w)
             assert (counts["seen"], counts["quarantined"]) == (1, 0)
-        (row,) = await rows(w)
+        (row,) = await quarantine_rows(w)
         assert (row["resolved_at"] is None) == (order[-1] == "b")
         assert len(w.named("item.quarantined")) == 1
 
@@ -433,5 +293,5 @@ async def test_item_that_is_unreadable_again_after_readable_passes_is_a_new_row(
             w.clock.forward(300)
             listing.pages = {None: page(*items)}
             await w.one_pass()
-        assert [row["resolved_at"] is None for row in await rows(w)] == [False, True]
+        assert [row["resolved_at"] is None for row in await quarantine_rows(w)] == [False, True]
         assert len(w.named("item.quarantined")) == 2

@@ -1,11 +1,8 @@
-"""SQLite with its one writer: transactions, waiting, cancellation, and files that are not a usable database."""
+"""SQLite with its one writer: pragmas, transactions, group commit and cancellation."""
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,38 +13,12 @@ import anyio.to_thread
 import pytest
 import sqlalchemy as sa
 
-from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
-from syncd.mirror.db import sqlite
+from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.sqlite_module import sqlite3
-from tests.helpers import empty_mirror
+from tests.mirror.db.helpers import opened, run, writer_of
 
-
-def url_of(folder: Path) -> sa.URL:
-    return sa.make_url(f"sqlite+aiosqlite:///{folder / 'syncd.db'}")
-
-
-@asynccontextmanager
-async def opened(folder: Path, **options: Any) -> AsyncIterator[Database]:
-    async with Database.create(url_of(folder), **options) as database:
-        yield database
-
-
-@pytest.fixture(autouse=True)
-def short_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.02)
-
-
-def files(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir())
-
-
-def run(statement: str) -> Callable[[sa.Connection], Any]:
-    def work(connection: sa.Connection) -> Any:
-        result = connection.exec_driver_sql(statement)
-        return result.scalar() if result.returns_rows else None
-
-    return work
+pytestmark = pytest.mark.usefixtures("short_tries")
 
 
 async def test_pragmas_of_the_writer_are_in_force(folder: Path) -> None:
@@ -64,32 +35,6 @@ async def test_readers_can_only_read(folder: Path) -> None:
         assert await database.read(run("PRAGMA query_only")) == 1
         with pytest.raises(DatabaseUnusableError, match="readonly"):
             await database.read(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
-
-
-async def test_new_files_are_accessible_only_to_their_owner(tmp_path: Path) -> None:
-    before = os.umask(0)
-    try:
-        async with opened(tmp_path) as database:
-            await database.write(run("CREATE TABLE t (x)"))
-            await database.read(run("SELECT * FROM t"))
-            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files(tmp_path)}
-    finally:
-        os.umask(before)
-    assert modes == {"syncd.db": 0o600, "syncd.db-wal": 0o600, "syncd.db-shm": 0o600}
-
-
-async def test_existing_file_keeps_its_mode(tmp_path: Path) -> None:
-    path = tmp_path / "syncd.db"
-    path.touch()
-    path.chmod(0o640)
-    async with opened(tmp_path) as database:
-        await database.write(run("CREATE TABLE t (x)"))
-        assert stat.S_IMODE(path.stat().st_mode) == 0o640
-
-
-async def test_file_that_cannot_be_created_is_named_in_the_error(tmp_path: Path) -> None:
-    with pytest.raises(DatabaseUnusableError, match="no-such-folder"):
-        Database.create(sa.make_url(f"sqlite+aiosqlite:///{tmp_path / 'no-such-folder' / 'x.db'}"))
 
 
 async def test_no_read_modify_write_of_two_writers_is_lost(folder: Path) -> None:
@@ -151,11 +96,6 @@ async def write_while_busy(database: Database, works: list[Callable[[sa.Connecti
         await anyio.wait_all_tasks_blocked()
         go.set()
     return results
-
-
-def writer_of(database: Database) -> sa.Engine:
-    assert isinstance(database.store, sqlite.Store)
-    return database.store.writer
 
 
 def count_commits(database: Database) -> list[str]:
@@ -296,157 +236,6 @@ async def test_write_cancelled_while_another_write_commits_it_returns_its_result
         assert await database.read(run("SELECT group_concat(x) FROM t")) == "1,2"
 
 
-async def test_write_waits_for_the_lock_of_another_program(folder: Path) -> None:
-    waiting = anyio.Event()
-    reasons: list[str] = []
-
-    def on_wait(reason: str) -> None:
-        reasons.append(reason)
-        waiting.set()
-
-    async with opened(folder, on_wait=on_wait) as database:
-        other = sqlite3.connect(folder / "syncd.db", isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        async with anyio.create_task_group() as group:
-            group.start_soon(database.write, run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
-            await waiting.wait()
-            assert await database.read(run("SELECT count(*) FROM source_sessions")) == 0
-            other.execute("COMMIT")
-        other.close()
-        assert await database.read(run("SELECT count(*) FROM source_sessions")) == 1
-        assert len(reasons) == 1
-        assert "locked" in reasons[0]
-
-
-async def test_database_is_not_waiting_after_a_retried_read_succeeds(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waiting: list[Any] = []
-    async with opened(folder, on_wait=lambda _: waiting.append("waited")) as database:
-        await database.write(run("CREATE TABLE t (x)"))
-        real, failures = database.store.read, iter([sqlite3.SQLITE_CANTOPEN])
-
-        async def read(work: Any) -> Any:
-            if (code := next(failures, None)) is not None:
-                error = sqlite3.OperationalError("unable to open database file")
-                error.sqlite_errorcode = code
-                raise error
-            waiting.append(database.waiting)
-            return await real(work)
-
-        monkeypatch.setattr(database.store, "read", read)
-        assert await database.read(run("SELECT count(*) FROM t")) == 0
-        assert waiting == ["waited", True]
-        assert not database.waiting
-
-
-async def test_write_that_waits_too_long_fails_and_is_not_committed_later(folder: Path) -> None:
-    async with opened(folder, busy_timeout=0.1) as database:
-        other = sqlite3.connect(folder / "syncd.db", isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(DatabaseBusyError):
-            await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
-        other.execute("COMMIT")
-        other.close()
-        await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('t')"))
-        assert await database.read(run("SELECT group_concat(source_session_id) FROM source_sessions")) == "t"
-
-
-async def test_write_cancelled_while_it_waits_for_a_lock_does_not_block_later_writes(folder: Path) -> None:
-    waiting = anyio.Event()
-    async with opened(folder, on_wait=lambda _: waiting.set()) as database:
-        other = sqlite3.connect(folder / "syncd.db", isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        async with anyio.create_task_group() as group:
-            async with anyio.create_task_group() as first:
-                first.start_soon(database.write, run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
-                await waiting.wait()
-                group.start_soon(database.write, run("INSERT INTO source_sessions (source_session_id) VALUES ('t')"))
-                first.cancel_scope.cancel()
-            other.execute("COMMIT")
-        other.close()
-        assert await database.read(run("SELECT group_concat(source_session_id) FROM source_sessions")) == "t"
-
-
-async def test_write_waits_while_the_disk_is_full(folder: Path) -> None:
-    waiting = anyio.Event()
-    async with opened(folder, on_wait=lambda _: waiting.set()) as database:
-        await database.write(run("CREATE TABLE t (x)"))
-        pages = await database.write(run("PRAGMA page_count"))
-        room = [pages + 2]
-
-        @sa.event.listens_for(writer_of(database), "begin")
-        def _(connection: sa.Connection) -> None:
-            connection.connection.cursor().execute(f"PRAGMA max_page_count = {room[0]}")
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(database.write, run("INSERT INTO t VALUES (zeroblob(100000))"))
-            with anyio.fail_after(10):
-                await waiting.wait()
-            assert await database.read(run("SELECT count(*) FROM t")) == 0
-            room[0] = pages + 1000
-        assert await database.read(run("SELECT count(*) FROM t")) == 1
-
-
-async def _call(database: Database, call: str) -> None:
-    if call == "read":
-        await database.read(run("SELECT 1"))
-    elif call == "write":
-        await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('t')"))
-    else:
-        getattr(database, call)()
-
-
-@pytest.mark.parametrize("how", ["removed", "replaced"])
-@pytest.mark.parametrize("call", ["read", "write", "data_version", "check_identity"])
-async def test_removed_or_replaced_file_is_reported_and_not_created_again(folder: Path, how: str, call: str) -> None:
-    path = folder / "syncd.db"
-    async with opened(folder) as database:
-        await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
-        path.rename(folder / "moved.db")
-        if how == "replaced":
-            empty_mirror.create(path)
-        with pytest.raises(DatabaseReplacedError, match="replaced or removed"):
-            await _call(database, call)
-        assert path.exists() == (how == "replaced")
-
-
-async def test_file_replaced_during_a_transaction_fails_the_write(folder: Path) -> None:
-    path = folder / "syncd.db"
-    async with opened(folder) as database:
-
-        def work(_: sa.Connection) -> None:
-            path.rename(folder / "moved.db")
-            empty_mirror.create(path)
-
-        with pytest.raises(DatabaseReplacedError):
-            await database.write(work)
-
-
-@pytest.mark.parametrize(
-    "content", [b"not a database at all, but long enough to look like one" * 100, b"SQLite format 3\0"]
-)
-async def test_file_that_is_not_a_database_is_refused_and_not_changed(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "syncd.db"
-    path.write_bytes(content)
-    async with opened(tmp_path, busy_timeout=0.1) as database:
-        with pytest.raises(DatabaseUnusableError, match="cannot be used"):
-            await database.write(run("CREATE TABLE t (x)"))
-        with pytest.raises(DatabaseUnusableError, match="cannot be used"):
-            await database.read(run("SELECT * FROM sqlite_master"))
-    assert path.read_bytes() == content
-
-
-async def test_corrupt_database_is_refused_and_not_repaired(folder: Path) -> None:
-    path = folder / "syncd.db"
-    content = bytearray(path.read_bytes())
-    content[4096:] = b"\xff" * (len(content) - 4096)
-    path.write_bytes(content)
-    async with opened(folder, busy_timeout=0.1) as database:
-        with pytest.raises(DatabaseUnusableError, match="malformed"):
-            await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
-
-
 async def test_data_version_changes_when_any_program_commits(folder: Path) -> None:
     async with opened(folder) as database:
         first = database.data_version()
@@ -457,11 +246,3 @@ async def test_data_version_changes_when_any_program_commits(folder: Path) -> No
         other.execute("INSERT INTO source_sessions (source_session_id) VALUES ('t')")
         other.close()
         assert len({first, second, database.data_version()}) == 3
-
-
-async def test_closing_removes_the_wal(folder: Path) -> None:
-    async with opened(folder) as database:
-        await database.write(run("INSERT INTO source_sessions (source_session_id) VALUES ('s')"))
-        await database.read(run("SELECT 1"))
-        database.data_version()
-    assert [path.name for path in files(folder)] == ["syncd.db"]
