@@ -1,10 +1,11 @@
-"""A server that says exactly what a test wants, byte by byte, and notes exactly what it was asked."""
+"""A server that sends the bytes a test gives and records each request. All client tests of this folder use it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -44,7 +45,7 @@ class Seen:
 
 @dataclass
 class Reply:
-    """Raw bytes, and what becomes of the connection: kept, closed, or reset."""
+    """The bytes of an answer; `then` says whether the connection is kept, closed or reset after them."""
 
     raw: bytes = b""
     then: str = "keep"
@@ -72,7 +73,7 @@ class Wire:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def arrived(self, count: int) -> None:
-        """Wait until a number of requests have come in all."""
+        """Wait until the total number of requests is `count`."""
         while len(self.seen) < count:
             self.news.clear()
             await self.news.wait()
@@ -140,6 +141,20 @@ async def hang(_: Seen, __: asyncio.StreamWriter) -> None:
 
 
 async def plain_get(url: str) -> httpx.Response:
-    """Fetch without syncd, to see what a proxy or a redirect would have done."""
+    """Send a request with httpx alone, to show the effect of a proxy or a redirect."""
     async with httpx.AsyncClient() as client:
         return await client.get(url)
+
+
+def everything_shown(error: BaseException) -> str:
+    """Return all text that a log, a traceback or a crash report could show of an error and its causes."""
+    shown, todo, met = [], [error], set()
+    while todo:
+        each = todo.pop()
+        if id(each) in met:
+            continue
+        met.add(id(each))
+        shown += [str(each), repr(each), repr(each.args), repr(getattr(each, "__dict__", {}))]
+        shown += traceback.format_exception(each)
+        todo += [behind for behind in (each.__cause__, each.__context__) if behind is not None]
+    return "\n".join(shown)

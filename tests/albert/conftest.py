@@ -1,12 +1,16 @@
+"""Fixtures of the client tests: a scripted server, sessions of it, and an issuer of tokens."""
+
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import SecretStr
 
-from syncd.albert import AsyncAlbertSession, ChatSessionCollection
+from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
 from tests.albert.client_wire import TOKEN, Open, Wire, serving
+from tests.albert.token_server import SECRET, Clock, Issuer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,7 +29,7 @@ async def wire() -> AsyncIterator[Wire]:
 
 @pytest.fixture
 async def opened(wire: Wire) -> AsyncIterator[Open]:
-    """Make sessions on the wire that the test need not close."""
+    """Make sessions of the scripted server; the fixture closes them."""
     async with AsyncExitStack() as stack:
         made: list[AsyncAlbertSession] = []
 
@@ -51,3 +55,23 @@ def session(opened: Open) -> AsyncAlbertSession:
 @pytest.fixture
 def sessions(session: AsyncAlbertSession) -> ChatSessionCollection:
     return ChatSessionCollection(session=session)
+
+
+@pytest.fixture
+def issuer(wire: Wire) -> Issuer:
+    return Issuer(wire)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def credentials(clock: Clock) -> AlbertClientCredentials:
+    return AlbertClientCredentials(id="client", secret=SecretStr(SECRET), clock=clock)
+
+
+@pytest.fixture
+def renewing(opened: Open, credentials: AlbertClientCredentials) -> AsyncAlbertSession:
+    return opened(auth_manager=credentials)

@@ -98,7 +98,7 @@ async def test_listing_continues_at_the_key_where_another_ended(folders: ChatFol
     assert [*head, *rest] == [each.id async for each in folders.get_all()]
 
 
-async def test_item_that_is_not_a_folder_raises_or_goes_to_on_error(
+async def test_item_that_is_not_a_folder_raises_or_is_passed_to_on_error(
     sandbox: Sandbox, folders: ChatFolderCollection
 ) -> None:
     sandbox.folders.by_id["FOL2"]["name"] = None
@@ -120,7 +120,7 @@ async def test_unknown_fields_and_types_are_kept(sandbox: Sandbox, folders: Chat
 
 
 @pytest.mark.parametrize("wrong", ["", ".", "..", "a\nb"])
-async def test_id_that_cannot_be_sent_raises_before_the_wire(
+async def test_id_that_cannot_be_sent_raises_before_any_request(
     sandbox: Sandbox, folders: ChatFolderCollection, wrong: str
 ) -> None:
     with pytest.raises(InvalidIdError):
@@ -141,7 +141,7 @@ async def test_arguments_are_validated_before_anything_is_sent(folders: ChatFold
         folders.get_all(parent_id="FOL1")  # type: ignore[call-arg]
 
 
-def test_folder_is_made_by_name_or_by_the_name_on_the_wire() -> None:
+def test_folder_accepts_field_names_and_their_aliases() -> None:
     made = ChatFolder(name="n", folder_type="child", parent_id="FOL1")
     assert made == ChatFolder.model_validate({"name": "n", "type": "child", "parentId": "FOL1"})
     with pytest.raises(TypeError, match="did you mean 'parent_id'"):

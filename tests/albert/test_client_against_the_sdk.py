@@ -19,7 +19,7 @@ from syncd.sandbox import Habits, Sandbox, serve
 from tests.albert.client_wire import TOKEN, Wire, reply
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what the SDK's own imports say is not about syncd
+    warnings.simplefilter("ignore")  # warnings of the SDK's own imports
     from albert.collections.chat_sessions import ChatSessionCollection as TheirCollection
     from albert.core.async_session import AsyncAlbertSession as TheirSession
     from albert.exceptions import AlbertHTTPError as TheirHTTPError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Both:
-    """Ours and theirs on one server."""
+    """The collections of syncd and of the SDK on one server."""
 
     def __init__(self, ours: ChatSessionCollection, theirs: Any) -> None:
         self.ours = ours
@@ -50,7 +50,7 @@ async def outcome(call: Awaitable[Any], refused: type[Exception]) -> object:
 
 
 def plain(result: Any) -> object:
-    """Return models as data of the wire; what is null on one side may be unset on the other."""
+    """Return models as JSON data without null values, because one side may leave unset what the other sets to null."""
     if isinstance(result, list):
         return [plain(each) for each in result]
     if result is None:
@@ -63,7 +63,7 @@ def without_null(value: object) -> object:
 
 
 def known(result: object) -> object:
-    """Return what is left without the fields that the SDK drops because it does not know them."""
+    """Return the result without the fields that the SDK drops as unknown."""
     if isinstance(result, list):
         return [known(each) for each in result]
     fields = {each.alias or name for name, each in TheirChatSession.model_fields.items()}
@@ -138,14 +138,14 @@ async def test_listings_are_the_same(both: Both, name: str) -> None:
 
 @pytest.mark.parametrize("final_key", ["absent", "null", "empty", "repeat", "empty_page"])
 async def test_listings_are_the_same_however_they_end(sandbox: Sandbox, both: Both, final_key: Any) -> None:
-    """The SDK has no guard against a key that comes again, so the test stops it."""
+    """The SDK follows a repeated key forever, so the test limits its items."""
     sandbox.habits.final_key = final_key
     mine = await listed(both.ours.get_all())
     theirs = await listed(both.theirs.get_all(max_items=250))
     assert [each.id for each in mine] == [each.id for each in theirs]
 
 
-async def test_a_listing_by_name_is_the_same(sandbox: Sandbox, both: Both) -> None:
+async def test_listing_by_name_is_the_same(sandbox: Sandbox, both: Both) -> None:
     names = sorted({each["name"] for each in sandbox.live().values()})[:3]
     mine, theirs = await both.call(lambda sessions, _, __: listed(sessions.get_all(name=names, exact_match=True)))
     assert known(mine) == theirs
@@ -160,7 +160,7 @@ async def test_look_ups_are_the_same(sandbox: Sandbox, both: Both) -> None:
         assert again == (mine, theirs)
 
 
-async def test_missing_ones_and_conflicts_are_the_same_errors(sandbox: Sandbox, both: Both) -> None:
+async def test_missing_sessions_and_conflicts_raise_the_same_errors(sandbox: Sandbox, both: Both) -> None:
     source = source_of(sandbox, 0)
     for call in (
         lambda sessions, _, __: sessions.get_by_id(id="SES404"),
@@ -212,8 +212,8 @@ SAME_HEADERS = ("authorization", "content-type", "accept", "host")
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_the_same_requests_go_out(wire: Wire, both_on_wire: Both, name: str) -> None:
-    """Header for header and byte for byte, but for a space in a query, which is %20 here and + there."""
+async def test_requests_on_the_wire_are_the_same(wire: Wire, both_on_wire: Both, name: str) -> None:
+    """Only a space in a query differs: syncd sends %20, the SDK sends +."""
     session = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
 
     def answer(seen: Any) -> Any:

@@ -1,10 +1,8 @@
-"""Tokens: had once, renewed once for all who wait, never shown."""
+"""Tokens: requested once, renewed once for all waiting requests, and hidden in every text."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 import pytest
@@ -15,7 +13,6 @@ from syncd.albert import (
     AlbertClientCredentials,
     AlbertConnectError,
     AlbertException,
-    AlbertHTTPError,
     AlbertLostError,
     AlbertTimeoutError,
     AsyncAlbertSession,
@@ -26,70 +23,10 @@ from syncd.albert import (
 )
 from syncd.albert.auth import TOKEN_PATH
 from tests.albert.client_wire import Answer, Open, Reply, Seen, Wire, hang, reply, serving
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-SECRET = "s3cr3t/of+the=client"
-API = "/api/v3/chats/sessions"
+from tests.albert.token_server import API, SECRET, Clock, Issuer
 
 
-class Issuer:
-    """A server that issues numbered tokens and takes the ones not revoked."""
-
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
-        self.good: set[str] = set()
-        self.expires_in: object = 3600
-        self.same_text = False
-        wire.default = self.answer
-
-    def answer(self, seen: Seen) -> Answer:
-        if seen.path == TOKEN_PATH:
-            token = f"issued-token-{0 if self.same_text else len(self.token_requests)}"
-            self.good.add(token)
-            return reply(200, {"access_token": token, "token_type": "Bearer", "expires_in": self.expires_in})
-        taken = seen.headers["authorization"].removeprefix("Bearer ") in self.good
-        return reply(200, {"Items": []}) if taken else reply(401, {"message": "expired"})
-
-    @property
-    def token_requests(self) -> list[Seen]:
-        return [each for each in self.wire.seen if each.path == TOKEN_PATH]
-
-    @property
-    def api_requests(self) -> list[Seen]:
-        return [each for each in self.wire.seen if each.path != TOKEN_PATH]
-
-
-@pytest.fixture
-def issuer(wire: Wire) -> Issuer:
-    return Issuer(wire)
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def credentials(clock: Clock) -> AlbertClientCredentials:
-    return AlbertClientCredentials(id="client", secret=SecretStr(SECRET), clock=clock)
-
-
-@pytest.fixture
-def renewing(opened: Open, credentials: AlbertClientCredentials) -> AsyncAlbertSession:
-    return opened(auth_manager=credentials)
-
-
-async def test_the_token_request_is_the_official_sdks_form(issuer: Issuer, renewing: AsyncAlbertSession) -> None:
+async def test_token_request_is_the_form_of_the_official_sdk(issuer: Issuer, renewing: AsyncAlbertSession) -> None:
     await renewing.get(API)
     (asked,) = issuer.token_requests
     assert (asked.method, asked.target) == ("POST", TOKEN_PATH)
@@ -112,10 +49,10 @@ async def test_fifty_requests_at_the_start_share_one_token_request(
 
 
 @pytest.mark.parametrize("same_text", [False, True])
-async def test_fifty_refused_requests_share_one_renewal_and_are_sent_once_more(
+async def test_fifty_refused_requests_share_one_renewal_and_are_sent_again_once(
     issuer: Issuer, renewing: AsyncAlbertSession, *, same_text: bool
 ) -> None:
-    """The server may give the same text again; then the requests fail, but still after one renewal."""
+    """The server may issue the same text again as the new token; all requests still share one renewal."""
     issuer.same_text = same_text
     await renewing.get(API)
     issuer.good.clear()
@@ -138,7 +75,7 @@ async def test_fifty_refused_requests_share_one_renewal_and_are_sent_once_more(
     assert sorted(sent) == sorted([*range(50), *range(50)])
 
 
-async def test_a_second_401_is_an_error_after_one_renewal(issuer: Issuer, renewing: AsyncAlbertSession) -> None:
+async def test_second_401_is_an_error_after_one_renewal(issuer: Issuer, renewing: AsyncAlbertSession) -> None:
     await renewing.get(API)
     issuer.wire.then(reply(401), reply(200, {"access_token": "refused-too", "expires_in": 60}), reply(401))
     with pytest.raises(UnauthorizedError) as caught:
@@ -147,7 +84,7 @@ async def test_a_second_401_is_an_error_after_one_renewal(issuer: Issuer, renewi
     assert len(issuer.wire.seen) == 2 + 3
 
 
-async def test_a_static_token_is_not_sent_again(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_static_token_is_not_sent_again_after_a_401(wire: Wire, session: AsyncAlbertSession) -> None:
     wire.then(reply(401, {"message": "who?"}))
     with pytest.raises(UnauthorizedError, match="who"):
         await session.get(API)
@@ -169,7 +106,7 @@ async def test_a_static_token_is_not_sent_again(wire: Wire, session: AsyncAlbert
         (True, 1e9),
     ],
 )
-async def test_a_token_is_kept_until_a_minute_before_its_end_or_half_of_its_life(
+async def test_token_is_kept_until_a_minute_before_its_end_or_half_of_its_life(
     issuer: Issuer, renewing: AsyncAlbertSession, clock: Clock, expires_in: object, kept: float
 ) -> None:
     issuer.expires_in = expires_in
@@ -182,7 +119,9 @@ async def test_a_token_is_kept_until_a_minute_before_its_end_or_half_of_its_life
     assert len(issuer.token_requests) == (1 if kept == 1e9 else 2)
 
 
-async def test_a_cancelled_leader_does_not_break_its_followers(issuer: Issuer, renewing: AsyncAlbertSession) -> None:
+async def test_cancelled_renewal_does_not_fail_the_requests_that_wait_for_it(
+    issuer: Issuer, renewing: AsyncAlbertSession
+) -> None:
     issuer.wire.then(hang)
     leader = asyncio.create_task(renewing.get(API))
     await issuer.wire.arrived(1)
@@ -195,7 +134,7 @@ async def test_a_cancelled_leader_does_not_break_its_followers(issuer: Issuer, r
     assert len(issuer.token_requests) == 2
 
 
-async def test_a_failed_renewal_is_one_request_and_every_waiters_failure(
+async def test_failed_renewal_is_one_request_and_fails_every_waiting_request(
     issuer: Issuer, renewing: AsyncAlbertSession
 ) -> None:
     go = asyncio.Event()
@@ -210,9 +149,9 @@ async def test_a_failed_renewal_is_one_request_and_every_waiters_failure(
     go.set()
     errors = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(each, AlbertAuthError) and each.not_applied for each in errors)
-    assert len({id(each) for each in errors}) == 20  # each has its own traceback
+    assert len({id(each) for each in errors}) == 20  # each request raises its own error, with its own traceback
     assert len(issuer.wire.seen) == 1
-    await renewing.get(API)  # the next one requests a token again
+    await renewing.get(API)  # the next request asks for a token again
 
 
 TOKEN_FAILURES: dict[str, tuple[Answer, type[AlbertException]]] = {
@@ -238,7 +177,7 @@ TOKEN_FAILURES: dict[str, tuple[Answer, type[AlbertException]]] = {
 
 
 @pytest.mark.parametrize("name", TOKEN_FAILURES)
-async def test_a_token_that_cannot_be_had_means_that_nothing_was_applied(
+async def test_failed_token_request_means_that_nothing_was_applied(
     wire: Wire,
     opened: Open,
     credentials: AlbertClientCredentials,
@@ -256,7 +195,7 @@ async def test_a_token_that_cannot_be_had_means_that_nothing_was_applied(
         assert caught.value.path == TOKEN_PATH
 
 
-async def test_an_unreachable_token_endpoint_is_no_connection(opened: Open) -> None:
+async def test_unreachable_token_endpoint_is_a_connect_error(opened: Open) -> None:
     async with serving() as gone:
         away = AlbertClientCredentials(id="client", secret=SECRET, base_url=gone.url)
     with pytest.raises(AlbertConnectError) as caught:
@@ -264,7 +203,7 @@ async def test_an_unreachable_token_endpoint_is_no_connection(opened: Open) -> N
     assert SECRET not in repr(caught.value)
 
 
-async def test_an_echoed_client_secret_is_not_in_the_error(wire: Wire, renewing: AsyncAlbertSession) -> None:
+async def test_echoed_client_secret_is_not_in_the_error(wire: Wire, renewing: AsyncAlbertSession) -> None:
     wire.then(reply(401, {"message": f"no such pair client/{SECRET}"}), reply(503, f"client_secret={SECRET}"))
     for _ in range(2):
         with pytest.raises(AlbertException) as caught:
@@ -276,7 +215,7 @@ async def test_an_echoed_client_secret_is_not_in_the_error(wire: Wire, renewing:
             error = error.__cause__ or error.__context__
 
 
-async def test_the_token_may_come_from_another_base_url(wire: Wire, opened: Open) -> None:
+async def test_token_may_come_from_another_base_url(wire: Wire, opened: Open) -> None:
     async with serving() as other:
         Issuer(other)
         made = AlbertClientCredentials(id="client", secret=SECRET, base_url=other.url + "/login/")
@@ -291,118 +230,25 @@ async def test_auth_manager_overrides_token(issuer: Issuer, opened: Open, creden
     assert issuer.api_requests[0].headers["authorization"] == "Bearer issued-token-1"
 
 
-# -- a token that is read --
-
-
-async def test_a_rotated_secret_file_is_read_again_after_a_401(wire: Wire, opened: Open, tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text("first-token\n")
-    reading = opened(token=file.read_text)
-    await reading.get(API)
-    file.write_text("second-token\n")
-    await reading.get(API)
-    wire.then(reply(401))
-    await reading.get(API)
-    used = [each.headers["authorization"].removeprefix("Bearer ") for each in wire.seen]
-    assert used == ["first-token", "first-token", "first-token", "second-token"]
-
-
-async def test_a_file_that_did_not_change_is_not_tried_again(wire: Wire, opened: Open) -> None:
-    reads = 0
-
-    def read() -> str:
-        nonlocal reads
-        reads += 1
-        return "the-token"
-
-    wire.then(reply(401))
-    with pytest.raises(UnauthorizedError):
-        await opened(token=read).get(API)
-    assert (reads, len(wire.seen)) == (2, 1)
-
-
-async def test_a_rotated_client_secret_is_read_for_the_next_token(issuer: Issuer, opened: Open, tmp_path: Path) -> None:
-    file = tmp_path / "secret"
-    file.write_text("first-secret\n")
-    session = opened(auth_manager=AlbertClientCredentials(id=lambda: "client\n", secret=file.read_text))
-    await session.get(API)
-    file.write_text("second-secret\n")
-    await session.get(API)
-    issuer.good.clear()
-    await session.get(API)
-    forms = [parse_qs(each.body.decode()) for each in issuer.token_requests]
-    assert [(form["client_id"], form["client_secret"]) for form in forms] == [
-        (["client"], ["first-secret"]),
-        (["client"], ["second-secret"]),
-    ]
-
-
-def _gone() -> str:
-    raise FileNotFoundError(2, "No such file or directory", "/run/secrets/client")
-
-
-@pytest.mark.parametrize(
-    ("read", "words"),
-    [
-        (_gone, "cannot be read: No such file"),
-        (b"\xff-hidden".decode, "empty, or not text"),
-        (lambda: " \n", "empty, or not text"),
-    ],
-    ids=["gone", "not UTF-8", "empty"],
-)
-async def test_client_credentials_that_cannot_be_read_are_an_auth_error(
-    issuer: Issuer, opened: Open, read: Callable[[], str], words: str
-) -> None:
-    with pytest.raises(AlbertAuthError, match=words) as caught:
-        await opened(auth_manager=AlbertClientCredentials(id="client", secret=read)).get(API)
-    assert caught.value.not_applied
-    assert caught.value.__context__ is None or isinstance(caught.value.__context__, OSError)
-    assert not issuer.wire.seen
-
-
-@pytest.mark.parametrize("content", ["", " \n", "two\nlines", "nön", "a\0b"])
-async def test_a_file_that_holds_no_token_is_an_auth_error(wire: Wire, opened: Open, content: str) -> None:
-    with pytest.raises(AlbertAuthError) as caught:
-        await opened(token=lambda: content).get(API)
-    assert caught.value.not_applied
-    assert not wire.seen
-
-
-async def test_a_file_that_cannot_be_read_is_an_auth_error(wire: Wire, opened: Open, tmp_path: Path) -> None:
-    with pytest.raises(AlbertAuthError, match="No such file"):
-        await opened(token=(tmp_path / "none").read_text).get(API)
-    assert not wire.seen
-
-
-# -- what is shown --
-
-
 async def test_no_repr_shows_a_secret(issuer: Issuer, renewing: AsyncAlbertSession, opened: Open) -> None:
     await renewing.get(API)
     static = opened(token=SecretStr("static-token"))
-    shown = repr(
-        [
-            renewing,
-            renewing._exchange.credentials,
-            renewing._exchange.credentials.at_hand(),
-            static,
-            static._exchange.credentials,
-        ]
-    )
-    shown += str(renewing._exchange.credentials)
+    made = renewing._exchange.credentials
+    shown = repr([renewing, made, made.at_hand(), static, static._exchange.credentials])
+    shown += str(made)
     for secret in (SECRET, "issued-token", "static-token"):
         assert secret not in shown
     assert issuer.wire.seen
 
 
 @pytest.mark.parametrize("token", ["", "  ", "a b", "a\nb", "ä", "a\x7f"])
-def test_a_token_that_cannot_stand_in_a_header_is_refused_unquoted(token: str) -> None:
+def test_token_that_is_invalid_in_a_header_is_refused_and_not_quoted(token: str) -> None:
     with pytest.raises(ValueError, match="the token") as caught:
         AsyncAlbertSession(base_url="https://albert.example", token=token)
     assert token.strip() == "" or token not in str(caught.value)
 
 
-def test_no_credentials_are_refused() -> None:
+def test_missing_and_empty_credentials_are_refused() -> None:
     with pytest.raises(ValueError, match="either"):
         AsyncAlbertSession(base_url="https://albert.example")
     for name, secret in (("", "s"), ("i", "")):
@@ -410,68 +256,3 @@ def test_no_credentials_are_refused() -> None:
             AlbertClientCredentials(id=name, secret=secret)
     with pytest.raises(ValueError, match="base URL"):
         AlbertClientCredentials(id="i", secret="s", base_url="http://albert.example")
-
-
-# -- the deadline and the limiter --
-
-
-async def test_every_request_takes_its_turn_tokens_and_repeats_included(
-    issuer: Issuer, opened: Open, credentials: AlbertClientCredentials
-) -> None:
-    turns = 0
-
-    async def turn() -> None:
-        nonlocal turns
-        turns += 1
-        assert turns == len(issuer.wire.seen) + 1
-
-    limited = opened(auth_manager=credentials, before_request=turn)
-    await limited.get(API)
-    issuer.good.clear()
-    await limited.get(API)
-    assert turns == len(issuer.wire.seen) == 2 + 3
-
-
-async def test_waiting_for_a_turn_is_not_part_of_the_deadline(
-    issuer: Issuer, opened: Open, credentials: AlbertClientCredentials
-) -> None:
-    async def turn() -> None:
-        await asyncio.sleep(0.15)
-
-    response = await opened(auth_manager=credentials, before_request=turn, timeout=0.2).get(API)
-    assert response.status_code == 200
-    assert len(issuer.wire.seen) == 2
-
-
-async def test_a_limiters_own_timeout_is_not_taken_for_the_deadline(opened: Open) -> None:
-    async def turn() -> None:
-        raise TimeoutError("mine")
-
-    with pytest.raises(TimeoutError, match="mine"):
-        await opened(before_request=turn).get(API)
-
-
-async def test_the_deadline_covers_the_renewal_and_the_repeat(
-    wire: Wire, opened: Open, credentials: AlbertClientCredentials
-) -> None:
-    wire.then(reply(200, {"access_token": "first-token", "expires_in": 3600}), reply(401), hang)
-    with pytest.raises(AlbertTimeoutError) as caught:
-        await opened(auth_manager=credentials, timeout=0.2).post(API, json={})
-    assert caught.value.not_applied  # the first was refused, and the token never came
-    assert [each.path for each in wire.seen] == [TOKEN_PATH, API, TOKEN_PATH]
-
-
-async def test_a_repeat_that_times_out_may_have_been_applied(
-    wire: Wire, opened: Open, credentials: AlbertClientCredentials
-) -> None:
-    grant = reply(200, {"access_token": "some-token", "expires_in": 3600})
-    wire.then(grant, reply(401), grant, hang)
-    with pytest.raises(AlbertTimeoutError) as caught:
-        await opened(auth_manager=credentials, timeout=0.2).post(API, json={})
-    assert not caught.value.not_applied
-
-
-def test_http_errors_keep_their_facts_when_copied() -> None:
-    error = TooManyRequestsError("slow down", status_code=429, retry_after=3.0)
-    again: AlbertHTTPError = copy.copy(error)
-    assert (again.retry_after, again.message, type(again)) == (3.0, "slow down", TooManyRequestsError)

@@ -1,4 +1,4 @@
-"""A session keeps all that the server said, known to this version or not."""
+"""The models keep all fields that the server sends, also those unknown to this version."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_every_field_is_read_by_its_alias() -> None:
     assert session.created == AuditFields(by="USR1", by_name="Ada", at=datetime(2025, 1, 1, tzinfo=UTC))
 
 
-def test_a_time_that_cannot_be_read_stays_text() -> None:
+def test_time_that_cannot_be_parsed_stays_text() -> None:
     session = ChatSession.model_validate(WIRE)
     assert session.updated is not None
     assert session.updated.at == "yesterday, about noon"
 
 
-def test_unknown_fields_and_enum_values_are_kept_and_go_out_again() -> None:
+def test_unknown_fields_and_enum_values_are_kept_and_dumped() -> None:
     session = ChatSession.model_validate({**WIRE, "status": "archived", "kind": "swarm"})
     assert (session.status, session.kind) == ("archived", "swarm")
     assert session.model_extra == {"mood": {"of": ["tomorrow"]}}
@@ -63,7 +63,7 @@ def test_fields_can_be_given_by_name_and_two_are_required() -> None:
             ChatSession.model_validate(missing)
 
 
-def test_who_and_when_cannot_be_rewritten() -> None:
+def test_audit_fields_are_read_only() -> None:
     session = ChatSession.model_validate(WIRE)
     with pytest.raises(ValidationError):
         session.created = None  # type: ignore[misc]
@@ -76,7 +76,7 @@ async def test_create_sends_the_fields_that_were_set(wire: Wire, sessions: ChatS
     assert made == ChatSession.model_validate(WIRE)
 
 
-async def test_raw_methods_answer_with_the_bytes_as_they_came(wire: Wire, sessions: ChatSessionCollection) -> None:
+async def test_raw_methods_return_the_bytes_of_the_response(wire: Wire, sessions: ChatSessionCollection) -> None:
     raw = b' {"odd" : 1e2}\n'
     wire.default = lambda _: reply(200, raw)
     assert await sessions.list_raw(start_key=None) == raw
@@ -103,7 +103,7 @@ async def test_raw_methods_answer_with_the_bytes_as_they_came(wire: Wire, sessio
         ({"parent_id": UNSET}, []),
     ],
 )
-async def test_update_sends_what_changes_and_fetches_again(
+async def test_update_sends_changed_fields_and_fetches_the_session(
     wire: Wire, sessions: ChatSessionCollection, change: dict[str, object], sent: list[tuple[str, object]]
 ) -> None:
     wire.default = lambda _: reply(200, WIRE)
@@ -115,7 +115,7 @@ async def test_update_sends_what_changes_and_fetches_again(
         }
 
 
-async def test_the_body_of_a_delete_is_ignored(wire: Wire, sessions: ChatSessionCollection) -> None:
+async def test_body_of_the_response_to_a_delete_is_ignored(wire: Wire, sessions: ChatSessionCollection) -> None:
     wire.then(reply(200, "gone!"), reply(204), reply(202, {"id": "SES1"}))
     for _ in range(3):
         assert await sessions.delete(id="SES1") is None  # type: ignore[func-returns-value]

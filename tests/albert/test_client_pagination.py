@@ -1,4 +1,4 @@
-"""A listing ends on evidence, and what is not a listing is an error."""
+"""Iteration over the pages of a listing: where it ends, how it continues after an error, and its filters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def keys(wire: Wire) -> list[str | None]:
 
 @pytest.mark.parametrize("last", [{}, {"lastKey": None}, {"lastKey": ""}])
 @pytest.mark.parametrize("items", [[], [3]])
-async def test_no_key_ends_the_listing(
+async def test_page_without_a_key_ends_the_listing(
     wire: Wire, session: AsyncAlbertSession, last: dict[str, object], items: list[int]
 ) -> None:
     wire.then(reply(200, {"Items": [1, 2], "lastKey": "k+ /%"}), reply(200, {"Items": items, **last}))
@@ -51,24 +51,24 @@ async def test_no_key_ends_the_listing(
     assert all(("kind", "chat") in each.query for each in wire.seen)
 
 
-async def test_the_same_key_again_ends_the_listing_after_its_items(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_repeated_key_ends_the_listing_after_its_items(wire: Wire, session: AsyncAlbertSession) -> None:
     pages(wire, ([1], "a"), ([2], "a"))
     assert [item async for item in numbers(session)] == [1, 2]
     assert len(wire.seen) == 2
 
 
-async def test_a_cycle_of_keys_ends_the_listing_after_its_items(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_cycle_of_keys_ends_the_listing_after_its_items(wire: Wire, session: AsyncAlbertSession) -> None:
     pages(wire, ([1], "a"), ([2], "b"), ([3], "a"))
     assert [item async for item in numbers(session)] == [1, 2, 3]
     assert keys(wire) == [None, "a", "b"]
 
 
-async def test_an_empty_page_with_a_new_key_is_not_the_end(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_empty_page_with_a_new_key_does_not_end_the_listing(wire: Wire, session: AsyncAlbertSession) -> None:
     pages(wire, ([1], "a"), ([], "b"), ([2], None))
     assert [item async for item in numbers(session)] == [1, 2]
 
 
-async def test_pages_are_given_whole_with_their_keys(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_pages_are_returned_whole_with_their_keys(wire: Wire, session: AsyncAlbertSession) -> None:
     pages(wire, ([1, 2], "a"), ([], "b"), ([3], ""))
     found = [(page.items, page.last_key) async for page in numbers(session).pages()]
     assert found == [([1, 2], "a"), ([], "b"), ([3], None)]
@@ -85,7 +85,7 @@ async def test_pages_are_given_whole_with_their_keys(wire: Wire, session: AsyncA
         (None, [1, 2, 3], False, 2),
     ],
 )
-async def test_max_items_stops_and_says_whether_there_is_more(
+async def test_listing_stops_at_max_items_and_reports_whether_there_is_more(
     wire: Wire,
     session: AsyncAlbertSession,
     max_items: int | None,
@@ -100,7 +100,7 @@ async def test_max_items_stops_and_says_whether_there_is_more(
     assert (listing.has_more, len(wire.seen)) == (has_more, requests)
 
 
-async def test_a_key_seen_before_is_no_more(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_has_more_is_false_after_a_repeated_key(wire: Wire, session: AsyncAlbertSession) -> None:
     pages(wire, ([1], "a"), ([2], "a"))
     listing = numbers(session, 2)
     assert [item async for item in listing] == [1, 2]
@@ -112,7 +112,7 @@ async def test_pages_are_cut_at_max_items(wire: Wire, session: AsyncAlbertSessio
     assert [page.items async for page in numbers(session, 3).pages()] == [[1, 2], [3]]
 
 
-async def test_a_failure_in_the_middle_is_raised_after_the_items_before_it(
+async def test_failure_on_a_later_page_is_raised_after_the_items_before_it(
     wire: Wire, session: AsyncAlbertSession
 ) -> None:
     pages(wire, ([1, 2], "a"))
@@ -147,7 +147,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("body", GARBAGE)
-async def test_a_200_that_is_not_a_listing_is_never_an_empty_one(
+async def test_200_that_is_not_a_listing_is_an_error_and_not_an_empty_listing(
     wire: Wire, sessions: ChatSessionCollection, body: bytes
 ) -> None:
     wire.then(reply(200, body))
@@ -157,7 +157,7 @@ async def test_a_200_that_is_not_a_listing_is_never_an_empty_one(
 
 
 @pytest.mark.parametrize("item", [None, 5, "SES1", [], {}, {"name": "n"}, {"name": 5, "sourceSessionId": "s"}])
-async def test_an_item_that_is_not_a_session_is_an_error_that_quotes_nothing(
+async def test_item_that_is_not_a_session_is_an_error(
     wire: Wire, sessions: ChatSessionCollection, item: object
 ) -> None:
     good = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
@@ -183,7 +183,7 @@ async def test_an_item_that_is_not_a_session_is_an_error_that_quotes_nothing(
         ({"kind": "of-tomorrow"}, [("kind", "of-tomorrow")]),
     ],
 )
-async def test_filters_go_out_as_the_seed_page_and_newer_sdks_send_them(
+async def test_filters_are_sent_as_by_the_seed_page_and_newer_sdks(
     wire: Wire, sessions: ChatSessionCollection, filters: dict[str, object], query: list[tuple[str, str]]
 ) -> None:
     wire.default = lambda seen: reply(200, {"Items": [], **({} if "k" in seen.target[-1:] else {"lastKey": "k"})})
@@ -191,7 +191,7 @@ async def test_filters_go_out_as_the_seed_page_and_newer_sdks_send_them(
     assert [each.query for each in wire.seen] == [query, [*query, ("startKey", "k")]]
 
 
-async def test_a_listing_begins_where_start_key_says(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_listing_begins_at_the_start_key_of_its_params(wire: Wire, session: AsyncAlbertSession) -> None:
     def page(seen: Seen) -> object:
         return {"Items": [dict(seen.query)["startKey"]], "lastKey": "from"}
 
@@ -200,7 +200,7 @@ async def test_a_listing_begins_where_start_key_says(wire: Wire, session: AsyncA
     assert [item async for item in listing] == ["from"]
 
 
-async def test_closing_a_listing_early_is_quiet(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_closed_listing_ends_without_another_request(wire: Wire, session: AsyncAlbertSession) -> None:
     pages(wire, ([1, 2], "a"))
     listing = numbers(session)
     assert await anext(listing) == 1
@@ -209,7 +209,7 @@ async def test_closing_a_listing_early_is_quiet(wire: Wire, session: AsyncAlbert
     assert len(wire.seen) == 1
 
 
-async def test_a_listing_that_failed_continues_with_the_failed_page(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_listing_that_failed_continues_with_the_failed_page(wire: Wire, session: AsyncAlbertSession) -> None:
     pages(wire, ([1, 2], "a"))
     wire.then(reply(503))
     pages(wire, ([3], None))
@@ -225,7 +225,7 @@ async def test_a_listing_that_failed_continues_with_the_failed_page(wire: Wire, 
     assert keys(wire) == [None, "a", "a"]
 
 
-async def test_a_listing_whose_task_was_cancelled_continues(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_listing_whose_task_was_cancelled_continues(wire: Wire, session: AsyncAlbertSession) -> None:
     pages(wire, ([1], "a"), ([2], None))
     listing = numbers(session)
     with anyio.CancelScope() as scope:
@@ -234,7 +234,7 @@ async def test_a_listing_whose_task_was_cancelled_continues(wire: Wire, session:
     assert [item async for item in listing] == [1, 2]
 
 
-async def test_a_second_task_cannot_take_items_of_the_same_listing(wire: Wire, session: AsyncAlbertSession) -> None:
+async def test_second_task_cannot_take_items_of_the_same_listing(wire: Wire, session: AsyncAlbertSession) -> None:
     pages(wire, ([1], None))
     listing = numbers(session)
     errors = []
@@ -252,7 +252,7 @@ async def test_a_second_task_cannot_take_items_of_the_same_listing(wire: Wire, s
     assert "another task iterates" in errors[0]
 
 
-async def test_a_listing_begins_and_continues_where_its_keys_say(wire: Wire, sessions: ChatSessionCollection) -> None:
+async def test_listing_begins_and_continues_at_the_given_keys(wire: Wire, sessions: ChatSessionCollection) -> None:
     one = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
     wire.then(reply(200, {"Items": [one], "lastKey": "b"}), reply(200, {"Items": [one], "lastKey": None}))
     first = sessions.get_all(start_key="a", max_items=1)
@@ -264,7 +264,7 @@ async def test_a_listing_begins_and_continues_where_its_keys_say(wire: Wire, ses
     assert rest.last_key is None
 
 
-async def test_unreadable_items_are_passed_to_on_error_and_the_others_are_given(
+async def test_unreadable_items_are_passed_to_on_error_and_the_others_are_returned(
     wire: Wire, sessions: ChatSessionCollection
 ) -> None:
     good = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
@@ -275,9 +275,7 @@ async def test_unreadable_items_are_passed_to_on_error_and_the_others_are_given(
     assert unreadable == [{"id": 5}, None]
 
 
-async def test_an_iteration_that_raised_at_an_item_continues_after_it(
-    wire: Wire, sessions: ChatSessionCollection
-) -> None:
+async def test_iteration_that_raised_at_an_item_continues_after_it(wire: Wire, sessions: ChatSessionCollection) -> None:
     good = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
     wire.then(reply(200, {"Items": [{"id": 5}, good]}))
     listing = sessions.get_all()

@@ -1,4 +1,4 @@
-"""A session through a proxy: what the proxy sees, and what is reported when it fails."""
+"""Requests through a proxy: the data that the proxy receives, and the errors when it fails."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def url(proxy: HttpProxy, scheme: str = "http", user: str = f"user:{ENCODED}@") 
 
 
 def hidden(error: BaseException) -> None:
-    """Assert that no credential of the proxy and no token is in an error, its causes or their attributes."""
+    """Assert that an error and its causes contain neither the token nor credentials of the proxy."""
     shown = "".join(traceback.format_exception(error)) + repr(vars(error))
     for secret in (PASSWORD, ENCODED, TOKEN, "Basic", "dXNlcj"):
         assert secret not in shown
 
 
-async def test_https_goes_through_a_tunnel_in_which_the_proxy_sees_neither_path_nor_token(
+async def test_https_through_a_proxy_uses_a_tunnel_that_hides_path_and_token(
     certificate: Certificate, opened: Open
 ) -> None:
     async with serving(ssl=certificate.server_context()) as server, http_proxy(password=PASSWORD) as proxy:
         session = opened(base_url=server.url, proxy=url(proxy), ca_file=certificate.ca)
         assert [(await session.get("/x")).status_code for _ in range(3)] == [200, 200, 200]
-        assert proxy.connects == [server.url.removeprefix("https://")]  # one connection for all three
+        assert proxy.connects == [server.url.removeprefix("https://")]  # one connection for three requests
         assert [seen.target for seen in server.seen] == ["/x"] * 3
         assert server.seen[0].headers["authorization"] == f"Bearer {TOKEN}"
         assert "proxy-authorization" not in server.seen[0].headers

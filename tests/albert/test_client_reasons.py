@@ -1,4 +1,4 @@
-"""Precise reasons: for answers that are not HTTP, and for connections that are not established."""
+"""The reasons in errors about answers that are not HTTP and connections that are not established."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_headers_of_64_kib_are_accepted(wire: Wire, opened: Open) -> None:
         (b"", "closed the connection without an answer; the port may expect https"),
     ],
 )
-async def test_answer_that_is_cut_is_lost_with_the_reason_and_the_host(
+async def test_truncated_answer_is_a_lost_error_with_the_reason_and_the_host(
     wire: Wire, opened: Open, raw: bytes, reason: str
 ) -> None:
     wire.then(Reply(raw, "close"))
@@ -82,7 +82,7 @@ async def test_answer_that_is_cut_is_lost_with_the_reason_and_the_host(
     assert wire.url.removeprefix("http://") in caught.value.message
 
 
-async def test_connection_that_is_reset_is_lost_with_the_host(wire: Wire, opened: Open) -> None:
+async def test_reset_connection_is_a_lost_error_with_the_host(wire: Wire, opened: Open) -> None:
     async def reset(_: Seen, writer: asyncio.StreamWriter) -> None:
         linger = struct.pack("ii", 1, 0)  # closing then sends RST instead of FIN
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -105,12 +105,12 @@ async def test_refused_connection_names_the_host_and_the_port(opened: Open) -> N
 
 
 @pytest.mark.parametrize("url", ["https://no-such-host.invalid", "https://no-such-host.invalid:8443/prefix"])
-async def test_name_that_cannot_be_resolved_is_named(opened: Open, url: str) -> None:
+async def test_host_that_cannot_be_resolved_is_named(opened: Open, url: str) -> None:
     with pytest.raises(AlbertConnectError, match=r"no connection to no-such-host\.invalid:(443|8443): .*"):
         await opened(base_url=url).get("/x")
 
 
-async def test_loopback_of_version_6_is_written_in_brackets(opened: Open) -> None:
+async def test_ipv6_loopback_is_written_in_brackets(opened: Open) -> None:
     with pytest.raises(AlbertConnectError, match=r"no connection to \[::1\]:1: "):
         await opened(base_url="http://[::1]:1").get("/x")
 
@@ -123,7 +123,7 @@ async def test_plain_request_to_a_tls_port_suggests_https(tmp_path: Path, opened
         assert not safe.seen
 
 
-async def test_tls_request_to_a_plain_port_says_that_it_does_not_speak_tls(opened: Open) -> None:
+async def test_tls_request_to_a_plain_port_reports_that_the_port_does_not_speak_tls(opened: Open) -> None:
     async def answer_at_once(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()

@@ -118,7 +118,7 @@ async def test_authenticate_of_an_opaque_token_sends_nothing(wire: Wire, opened:
     assert wire.seen == []
 
 
-async def test_authenticate_raises_what_the_token_request_raises(wire: Wire, opened: Open) -> None:
+async def test_authenticate_raises_the_error_of_the_token_request(wire: Wire, opened: Open) -> None:
     session = opened(auth_manager=credentials(), timeout=0.3)
     for answer, error in ((reply(500), AlbertServerError), (reply(401), AlbertAuthError), (hang, AlbertTimeoutError)):
         wire.then(answer)
@@ -126,12 +126,12 @@ async def test_authenticate_raises_what_the_token_request_raises(wire: Wire, ope
             await session.authenticate()
 
 
-async def test_authenticate_raises_what_the_check_raises(tenants: Tenants, opened: Open) -> None:
+async def test_authenticate_raises_the_error_of_the_check(tenants: Tenants, opened: Open) -> None:
     with pytest.raises(AlbertTenantError):
         await opened(auth_manager=credentials(), check_token=accepting("TEN2", [])).authenticate()
     assert tenants.used == []
 
 
-def test_tenant_error_is_refused_credentials() -> None:
+def test_tenant_error_is_an_auth_error() -> None:
     assert issubclass(AlbertTenantError, AlbertAuthError)
     assert issubclass(AlbertTenantError, AlbertException)

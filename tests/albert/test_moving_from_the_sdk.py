@@ -1,4 +1,4 @@
-"""The differences that docs/library.md lists under "Moving from the SDK", each seen on both sides."""
+"""The differences that docs/library.md lists under "Moving from the SDK", each tested on both sides."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def theirs(wire: Wire) -> AsyncIterator[Any]:
         yield TheirCollection(session=session)
 
 
-def test_every_row_of_the_page_is_known_here() -> None:
+def test_every_row_of_the_page_is_listed_here() -> None:
     section = PAGE.read_text(encoding="utf-8").partition("## Moving from the SDK")[2]
     rows = re.findall(r"^\| (.+?) \| .+? \| .+? \|$", section, re.MULTILINE)[1:]
     assert {row for row in rows if not row.startswith("---")} == SUBJECTS
@@ -82,7 +82,7 @@ async def test_exact_match_and_the_filters_differ(wire: Wire, sessions: ChatSess
         theirs.get_all(on_error=print)
 
 
-async def test_an_empty_page_with_a_new_key_ends_the_listing_of_the_sdk_alone(
+async def test_empty_page_with_a_new_key_ends_the_listing_only_in_the_sdk(
     wire: Wire, sessions: ChatSessionCollection, theirs: Any
 ) -> None:
     for listing, found in ((sessions.get_all(), ["SES1"]), (theirs.get_all(), [])):
@@ -91,7 +91,7 @@ async def test_an_empty_page_with_a_new_key_ends_the_listing_of_the_sdk_alone(
         wire.script.clear()
 
 
-async def test_a_repeated_key_is_requested_again_by_the_sdk_alone(
+async def test_repeated_key_is_requested_again_only_by_the_sdk(
     wire: Wire, sessions: ChatSessionCollection, theirs: Any
 ) -> None:
     wire.default = lambda _: reply(200, {"Items": [ONE], "lastKey": "same"})
@@ -99,7 +99,7 @@ async def test_a_repeated_key_is_requested_again_by_the_sdk_alone(
     assert len(await _all(theirs.get_all(max_items=7))) == 7
 
 
-async def test_an_iteration_that_raised_ends_silently_in_the_sdk_alone(
+async def test_iteration_that_raised_ends_silently_only_in_the_sdk(
     wire: Wire, sessions: ChatSessionCollection, theirs: Any
 ) -> None:
     for listing, found in ((sessions.get_all(), ["SES1"]), (theirs.get_all(), [])):
@@ -110,7 +110,7 @@ async def test_an_iteration_that_raised_ends_silently_in_the_sdk_alone(
         wire.script.clear()
 
 
-async def test_an_item_that_is_not_a_session_has_an_error_of_the_family(
+async def test_item_that_is_not_a_session_raises_an_error_of_the_family(
     wire: Wire, sessions: ChatSessionCollection, theirs: Any
 ) -> None:
     wire.default = lambda _: reply(200, {"Items": [{"id": "SES1"}]})
@@ -132,7 +132,7 @@ def test_unknown_fields_values_and_keywords_differ() -> None:
     assert TheirChatSession(name="n", source_session_id="s", parentid="FOL1").parent_id is None
 
 
-async def test_wrong_arguments_have_errors_of_the_family(sessions: ChatSessionCollection, theirs: Any) -> None:
+async def test_wrong_arguments_raise_errors_of_the_family(sessions: ChatSessionCollection, theirs: Any) -> None:
     with pytest.raises(InvalidRequestError, match="max_items"):
         sessions.get_all(max_items=-1)
     with pytest.raises(InvalidRequestError, match="name"):
@@ -147,7 +147,7 @@ async def test_wrong_arguments_have_errors_of_the_family(sessions: ChatSessionCo
         await theirs.get_by_id(id=5)
 
 
-async def test_a_dict_is_accepted_for_a_session_as_by_the_sdk(
+async def test_dict_is_accepted_for_a_session_as_by_the_sdk(
     wire: Wire, sessions: ChatSessionCollection, theirs: Any
 ) -> None:
     wire.default = lambda _: reply(200, ONE)
@@ -157,14 +157,14 @@ async def test_a_dict_is_accepted_for_a_session_as_by_the_sdk(
     assert wire.seen[0].body == wire.seen[1].body
 
 
-async def test_ids_are_encoded_here_alone(wire: Wire, sessions: ChatSessionCollection, theirs: Any) -> None:
+async def test_ids_are_encoded_only_by_syncd(wire: Wire, sessions: ChatSessionCollection, theirs: Any) -> None:
     wire.default = lambda _: reply(200, ONE)
     await sessions.get_by_id(id="a/b?c")
     await theirs.get_by_id(id="a/b?c")
     assert [each.target.rpartition("sessions")[2] for each in wire.seen] == ["/a%2Fb%3Fc", "/a/b?c"]
 
 
-async def test_errors_carry_the_response_in_the_sdk_and_its_parts_here(
+async def test_errors_have_the_response_in_the_sdk_and_its_parts_in_syncd(
     wire: Wire, sessions: ChatSessionCollection, theirs: Any
 ) -> None:
     wire.default = lambda _: reply(404, {"message": "no such session"}, retry_after="3")
@@ -177,7 +177,7 @@ async def test_errors_carry_the_response_in_the_sdk_and_its_parts_here(
     assert ("no such session" in ours.value.body, ours.value.retry_after) == (True, 3.0)
 
 
-async def test_network_errors_are_of_the_family_here_alone() -> None:
+async def test_network_errors_are_of_the_family_only_in_syncd() -> None:
     async with (
         AsyncAlbertSession(base_url="http://127.0.0.1:1", token=TOKEN) as mine,
         TheirSession(base_url="http://127.0.0.1:1", token=TOKEN) as their,
@@ -199,7 +199,7 @@ async def test_time_limits_and_proxies_differ(
         assert their._client.trust_env
 
 
-def test_from_env_is_the_sdks_alone() -> None:
+def test_from_env_exists_only_in_the_sdk() -> None:
     assert hasattr(TheirCredentials, "from_env")
     assert not hasattr(AlbertClientCredentials, "from_env")
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "docs/library.md")
 GIVEN = 'BASE_URL = "https://app.albertinvent.com"\nTOKEN = "secret"\n'
-"""What the pages take as given."""
+"""The names that the examples use without defining them."""
 WRONG = """
 from syncd.albert import ChatSession
 
@@ -22,7 +22,7 @@ CHECKERS = ("mypy", "basedpyright")
 
 
 def check(checker: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Check the files of a folder; in one call, because a checker needs seconds to start."""
+    """Check all files of a folder in one call, because a checker needs seconds to start."""
     program = Path(sys.executable).parent / checker
     configuration = folder / "mypy.ini"
     configuration.write_text("[mypy]\nstrict = true\nplugins =\n")
@@ -37,7 +37,7 @@ def check(checker: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def examples() -> dict[str, str]:
-    """Return the examples that use the library, by the name of a file that tells the page and the number."""
+    """Return the examples that use the library, by a file name made of the page and a number."""
     found = {}
     for page in PAGES:
         blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
@@ -63,7 +63,7 @@ def test_documented_examples_type_check(tmp_path: Path, checker: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("checker", CHECKERS)
-def test_misspelled_keyword_is_found(tmp_path: Path, checker: str) -> None:
+def test_misspelled_keyword_fails_type_checking(tmp_path: Path, checker: str) -> None:
     (tmp_path / "wrong.py").write_text(WRONG)
     done = check(checker, tmp_path)
     assert done.returncode == 1

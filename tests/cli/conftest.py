@@ -1,4 +1,4 @@
-"""The commands in this process: as a shell would call them, without the wait for an interpreter."""
+"""Run the commands in the process of the tests, which saves the start of an interpreter."""
 
 from __future__ import annotations
 

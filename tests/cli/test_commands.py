@@ -1,4 +1,4 @@
-"""The commands on a database without a daemon: what they print, and what they change."""
+"""The commands on a database without a daemon: their output and their effects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sql(statement: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(syncd: Call, command: str) -> None:
+def test_every_command_has_a_help_text(syncd: Call, command: str) -> None:
     shown = syncd(command, "--help")
     assert (shown.code, shown.err) == (0, "")
     assert shown.out.startswith(f"Usage: syncd {command} ")
@@ -36,13 +36,13 @@ def test_every_command_explains_itself(syncd: Call, command: str) -> None:
         assert syncd(command, name, "--help").code == 0
 
 
-def test_list_of_commands_cuts_no_sentence_short(syncd: Call) -> None:
+def test_list_of_commands_has_complete_sentences(syncd: Call) -> None:
     for words in ([], ["enqueue"], ["sources"], ["operations"], ["deletions"], ["quarantine"]):
         shown = syncd(*words, "--help").out
         assert "..." not in shown.partition("Commands:")[2], shown
 
 
-def test_list_of_commands_says_of_each_what_the_command_says_of_itself(syncd: Call) -> None:
+def test_list_of_commands_has_the_first_sentence_of_each_help_text(syncd: Call) -> None:
     listed = " ".join(syncd("--help").out.split())
     for name in COMMANDS:
         said = sentence(cli.get_command(None, name))  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def test_enqueue_update_renames_moves_and_moves_out_of_the_folder(syncd: Call) -
         (["--id", "..", "--name", "N"], "id: '..' cannot be an id"),
     ],
 )
-def test_update_that_makes_no_sense_is_a_usage_error(syncd: Call, options: list[str], problem: str) -> None:
+def test_update_with_invalid_options_is_a_usage_error(syncd: Call, options: list[str], problem: str) -> None:
     refused = syncd("enqueue", "update", *options)
     assert (refused.code, refused.out) == (2, "")
     assert problem in refused.err
@@ -110,7 +110,7 @@ def test_import_with_one_bad_row_is_refused_whole_with_its_line_and_reason(syncd
     assert not Path("syncd.db").exists()
 
 
-def test_dry_run_says_what_would_become_of_each_row_and_queues_nothing(syncd: Call) -> None:
+def test_dry_run_predicts_the_result_of_each_row_and_queues_nothing(syncd: Call) -> None:
     shown = syncd("enqueue", "import", "-", "--dry-run", "--json", given=b"source_session_id,name\na,A\na,A\n")
     assert shown.data["totals"] == {"created": 1, "there": 1}
     table = syncd("enqueue", "import", "-", "--dry-run", given=b"source_session_id,name\na,A\n")
@@ -179,7 +179,7 @@ def test_operations_are_listed_shown_cancelled_and_retried(syncd: Call) -> None:
     assert syncd("operations", "cancel", "1").err == "error: operation 1 is cancelled, not dead, pending or unknown\n"
 
 
-def test_status_tells_of_an_empty_mirror(syncd: Call) -> None:
+def test_status_of_an_empty_mirror_reports_that_no_pass_is_complete(syncd: Call) -> None:
     assert syncd("migrate").out == f"the schema was empty and is {HEAD} now\n"
     assert syncd("migrate", "--json").data == {"before": HEAD, "after": HEAD}
     shown = syncd("status")
@@ -291,7 +291,7 @@ def test_items_are_accepted_by_a_person_and_listed_as_accepted(syncd: Call, tmp_
     assert syncd("deletions", "list", "--json").data == []
 
 
-def test_sessions_of_a_held_pass_are_shown_before_somebody_decides(syncd: Call) -> None:
+def test_sessions_of_a_held_pass_are_shown_before_a_decision(syncd: Call) -> None:
     syncd("migrate")
     at = "2026-01-01T00:00:00.000000Z"
     sql(f"INSERT INTO passes (state, started_at, finished_at, missing, hold_id) VALUES ('held', '{at}', '{at}', 1, 1)")
@@ -323,7 +323,7 @@ def test_sessions_of_a_held_pass_are_shown_before_somebody_decides(syncd: Call) 
     assert syncd("deletions", "approve", "2").err == "error: there is no pass 2\n"
 
 
-def test_who_decided_is_the_user_of_the_operating_system_unless_said_otherwise(syncd: Call) -> None:
+def test_decision_is_recorded_by_default_for_the_user_of_the_operating_system(syncd: Call) -> None:
     syncd("migrate")
     at = "2026-01-01T00:00:00.000000Z"
     sql(f"INSERT INTO passes (state, started_at, finished_at, hold_id) VALUES ('held', '{at}', '{at}', 1)")

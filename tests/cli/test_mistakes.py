@@ -1,4 +1,4 @@
-"""What a user can get wrong: told on stderr in words, with the right exit code, and never with a traceback."""
+"""Mistakes of users: each gives an error message on stderr and the right exit code, and never a traceback."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ USAGE = [
 
 
 @pytest.mark.parametrize("words", NO_DATABASE, ids=" ".join)
-def test_command_that_reads_makes_no_database_and_says_what_does(syncd: Call, words: list[str]) -> None:
+def test_command_that_reads_creates_no_database_and_names_the_command_that_does(syncd: Call, words: list[str]) -> None:
     refused = syncd(*words)
     assert (refused.code, refused.out) == (3, "")
     assert "there is no database" in refused.err
@@ -43,7 +43,7 @@ def test_command_that_reads_makes_no_database_and_says_what_does(syncd: Call, wo
 
 
 @pytest.mark.parametrize("words", [["status"], ["export", "out", "--format", "csv"], ["doctor"]], ids=" ".join)
-def test_name_that_no_file_can_have_is_said_to_be_too_long(
+def test_database_name_that_is_too_long_for_a_file_is_reported(
     syncd: Call, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     monkeypatch.setenv("SYNCD_DATABASE_URL", f"sqlite+aiosqlite:///{'n' * 300}.db")
@@ -54,7 +54,7 @@ def test_name_that_no_file_can_have_is_said_to_be_too_long(
     assert "File name too long" in refused.err + refused.out
 
 
-def test_each_thing_in_the_place_of_the_file_is_called_what_it_is(syncd: Call) -> None:
+def test_link_or_directory_at_the_path_of_the_database_is_named_in_the_error(syncd: Call) -> None:
     Path("syncd.db").symlink_to("unmounted.db")
     refused = syncd("migrate")
     assert refused.code == 3
@@ -67,7 +67,7 @@ def test_each_thing_in_the_place_of_the_file_is_called_what_it_is(syncd: Call) -
 
 
 @pytest.mark.parametrize("words", USAGE, ids=ascii)
-def test_wrong_use_exits_2_with_words_before_anything_is_made(syncd: Call, words: list[str]) -> None:
+def test_wrong_use_exits_2_with_an_error_and_creates_nothing(syncd: Call, words: list[str]) -> None:
     Path("kept.db").write_text("mine")
     refused = syncd(*words)
     assert (refused.code, refused.out) == (2, "")
@@ -88,7 +88,7 @@ def test_wrong_use_exits_2_with_words_before_anything_is_made(syncd: Call, words
     ],
     ids=ascii,
 )  # fmt: skip
-def test_import_file_that_makes_no_sense_is_refused_with_its_line(syncd: Call, content: bytes) -> None:
+def test_invalid_import_file_is_refused_with_the_line(syncd: Call, content: bytes) -> None:
     refused = syncd("enqueue", "import", "-", given=content)
     assert (refused.code, refused.out) == (2, "")
     assert "line " in refused.err or "UTF-8" in refused.err

@@ -1,4 +1,4 @@
-"""`syncd operations`: what an operator sees of the queue, what he decides, and what is recorded of it."""
+"""`syncd operations`: listings of the queue, decisions of an operator, and their record."""
 
 from __future__ import annotations
 
@@ -98,9 +98,7 @@ def test_decision_without_a_name_records_the_user_of_the_operating_system(
         (("cancel",), "Missing argument 'ID...'"),
     ],
 )
-def test_command_that_does_not_say_which_operations_is_refused(
-    queue: Call, words: tuple[str, ...], problem: str
-) -> None:
+def test_command_without_a_choice_of_operations_is_refused(queue: Call, words: tuple[str, ...], problem: str) -> None:
     refused = queue("operations", *words)
     assert refused.code == 2
     assert problem in refused.err
@@ -135,6 +133,6 @@ def test_other_decision_about_an_operation_on_hold_ends_the_hold(queue: Call, de
     assert sql("SELECT on_hold_at FROM operations WHERE id = 3") == [(None,)]
 
 
-def test_id_that_is_given_twice_is_decided_once(queue: Call) -> None:
+def test_id_given_twice_is_decided_once(queue: Call) -> None:
     assert queue("operations", "retry", "3", "3").code == 0
     assert len(actions()) == 1

@@ -40,7 +40,7 @@ def test_clock_that_differs_from_that_of_albert_by_more_than_a_minute_is_a_warni
 
 
 @pytest.mark.parametrize("date", [None, "yesterday", ""])
-def test_answer_without_a_readable_date_says_nothing_about_the_clock(date: str | None) -> None:
+def test_answer_without_a_readable_date_causes_no_report_about_the_clock(date: str | None) -> None:
     assert list(check_clock(date, NOW)) == []
 
 

@@ -1,4 +1,4 @@
-"""A server over a raw socket that answers with whatever bytes a test gives it."""
+"""A server on a raw socket that answers with the bytes a test gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever comes back for a POST: it is sent once, and an answer that cannot be read makes the operation unknown."""
+"""Hostile answers to a POST: it is sent once, and an answer that cannot be read makes the operation unknown."""
 
 from __future__ import annotations
 

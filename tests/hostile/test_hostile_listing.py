@@ -1,4 +1,4 @@
-"""Whatever a server sends for a page: a pass fails or quarantines, deletes nothing, and ends in time and memory."""
+"""Hostile answers to a request for a page: the pass fails or quarantines items, deletes nothing, and stays small."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ REFUSED: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_answer_that_is_no_listing_fails_the_pass_and_deletes_nothing(tmp_path: Path, name: str) -> None:
+async def test_answer_that_is_not_a_listing_fails_the_pass_and_deletes_nothing(tmp_path: Path, name: str) -> None:
     async with serve_raw(GOOD) as raw, rig(tmp_path, raw.url, timeout=0.5) as r:
         raw.by_id = KNOWN
         assert (await r.one_pass()).state == "complete"
@@ -94,7 +94,7 @@ async def test_answer_that_is_no_listing_fails_the_pass_and_deletes_nothing(tmp_
         outcome = await r.one_pass()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert outcome.state in {"failed", "held"}  # held where single items could still be told apart
+        assert outcome.state in {"failed", "held"}  # held if single items could still be separated
         assert time.monotonic() - began < SECONDS
         assert peak < MEGABYTES * LIMIT
         assert len(raw.requests) - before <= 61
@@ -119,7 +119,7 @@ ODD_ITEMS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", ODD_ITEMS)
-async def test_item_that_cannot_be_read_is_quarantined_and_its_page_goes_on(tmp_path: Path, name: str) -> None:
+async def test_unreadable_item_is_quarantined_and_the_rest_of_its_page_is_mirrored(tmp_path: Path, name: str) -> None:
     body = b'{"Items":[' + json.dumps(item("SES1")).encode() + b"," + ODD_ITEMS[name] + b"]}"
     async with serve_raw(http(body)) as raw, rig(tmp_path, raw.url) as r:
         raw.by_id = KNOWN
@@ -133,7 +133,7 @@ async def test_item_that_cannot_be_read_is_quarantined_and_its_page_goes_on(tmp_
         assert await r.sql("SELECT count(*) FROM quarantine WHERE resolved_at IS NULL") == [(0,)]
 
 
-async def test_huge_but_honest_values_are_kept_whole(tmp_path: Path) -> None:
+async def test_huge_valid_values_are_kept_whole(tmp_path: Path) -> None:
     name = "ü" * 300_000
     page = listing(item("SES1", name=name), item("SES2", big=10**300, deep=json.loads("[" * 400 + "]" * 400)))
     async with serve_raw(page) as raw, rig(tmp_path, raw.url, max_response_bytes=4 * LIMIT) as r:
@@ -157,7 +157,7 @@ async def test_redirect_to_another_origin_is_not_followed_and_gets_no_token(tmp_
         assert other.requests == []
 
 
-async def test_401_in_the_middle_of_a_pass_leaves_what_was_read_and_takes_nothing_away(tmp_path: Path) -> None:
+async def test_401_during_a_pass_keeps_the_pages_before_it_and_deletes_nothing(tmp_path: Path) -> None:
     async with serve_raw(GOOD) as raw, rig(tmp_path, raw.url) as r:
         raw.by_id = KNOWN
         assert (await r.one_pass()).state == "complete"
@@ -167,9 +167,7 @@ async def test_401_in_the_middle_of_a_pass_leaves_what_was_read_and_takes_nothin
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_first_request_that_no_session_answers_ends_the_pass_before_its_listing(
-    tmp_path: Path, name: str
-) -> None:
+async def test_first_request_without_a_valid_answer_ends_the_pass_before_its_listing(tmp_path: Path, name: str) -> None:
     async with serve_raw(GOOD) as raw, rig(tmp_path, raw.url, timeout=0.5) as r:
         assert (await r.one_pass()).state == "complete"
         raw.answers = [REFUSED[name]]
@@ -179,7 +177,7 @@ async def test_first_request_that_no_session_answers_ends_the_pass_before_its_li
         assert len(raw.requests) <= 60
 
 
-async def test_404s_of_a_server_whose_listed_sessions_are_404_too_delete_nothing(tmp_path: Path) -> None:
+async def test_404s_delete_nothing_when_listed_sessions_answer_404_too(tmp_path: Path) -> None:
     async with serve_raw(GOOD) as raw, rig(tmp_path, raw.url) as r:
         assert (await r.one_pass()).state == "complete"
         missing = http(b"{}", status="404 Not Found")

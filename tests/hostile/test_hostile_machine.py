@@ -1,6 +1,6 @@
-"""A machine that is against it, where other tests do not play it already.
+"""A pass and the queue with a locked, replaced, foreign or read-only database file, and with a reader that never ends.
 
-Locks, full disks, files that are replaced, foreign, newer or damaged, and two daemons: `tests/mirror/test_database.py`,
+Other tests: `tests/mirror/db/test_database_*.py` (locks, full disks, foreign and damaged files),
 `tests/status/test_full_disk.py`, `tests/processes/test_database_trouble.py` and `test_kill_and_resume.py`.
 """
 
@@ -43,14 +43,14 @@ def _plain(folder: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-async def test_pass_waits_for_a_lock_that_another_program_holds_and_goes_on(
+async def test_pass_waits_for_a_lock_of_another_program_and_completes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     held = float(os.environ.get("LOCKED_SECONDS", "1.5"))  # 30 in the long form
     async with world(tmp_path, sessions=15) as w:
-        told: list[str] = []
-        w.database.retries.on_wait, w.database.retries.busy_timeout = told.append, 60
+        reasons: list[str] = []
+        w.database.retries.on_wait, w.database.retries.busy_timeout = reasons.append, 60
         with _plain(tmp_path) as other:
             other.execute("BEGIN IMMEDIATE")
             letting_go = threading.Timer(held, other.rollback)
@@ -59,12 +59,12 @@ async def test_pass_waits_for_a_lock_that_another_program_holds_and_goes_on(
                 assert (await w.one_pass()).state == "complete"
             finally:
                 letting_go.join()
-        assert len(told) == 1
+        assert len(reasons) == 1
         assert await w.live() == w.there()
 
 
 @pytest.mark.parametrize("how", ["replaced", "removed"])
-async def test_file_replaced_or_removed_under_several_operations_is_noticed_before_a_request_that_changes_albert(
+async def test_replaced_or_removed_file_is_detected_before_an_operation_changes_albert(
     tmp_path: Path, how: str
 ) -> None:
     async with world(tmp_path, sessions=5) as w:
@@ -92,7 +92,7 @@ async def test_file_of_no_bytes_is_an_empty_mirror(tmp_path: Path) -> None:
         assert other.execute("SELECT count(*) FROM chat_sessions").fetchone() == (3,)
 
 
-async def test_shared_memory_file_of_somebody_else_is_told_at_once_and_mended_by_its_removal(tmp_path: Path) -> None:
+async def test_unwritable_shared_memory_file_is_reported_at_once_and_its_removal_fixes_it(tmp_path: Path) -> None:
     """Another user's `-shm` can be read and not written. A directory in its place is the same to SQLite, root's too."""
     async with Database.create(_url(tmp_path)) as database:
         await database.write(migrate.migrate)
@@ -106,7 +106,7 @@ async def test_shared_memory_file_of_somebody_else_is_told_at_once_and_mended_by
         assert (await database.write(operation_views.counts))["pending"] == 0
 
 
-async def test_read_only_database_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+async def test_read_only_database_is_refused_at_once(tmp_path: Path) -> None:
     async with Database.create(_url(tmp_path), busy_timeout=60) as database:
         await database.write(migrate.migrate)
 
@@ -118,7 +118,7 @@ async def test_read_only_database_is_refused_and_not_waited_for(tmp_path: Path) 
             await database.write(read_only)
 
 
-async def test_analyst_who_never_ends_a_read_transaction_stops_nobody(tmp_path: Path) -> None:
+async def test_read_transaction_that_never_ends_does_not_block_passes_and_operations(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=30) as w:
         assert (await w.one_pass()).state == "complete"
         with _plain(tmp_path) as analyst:
@@ -134,7 +134,7 @@ async def test_analyst_who_never_ends_a_read_transaction_stops_nobody(tmp_path: 
             analyst.rollback()
 
 
-async def test_full_queue_is_claimed_without_looking_at_all_of_it(tmp_path: Path) -> None:
+async def test_claims_of_a_full_queue_do_not_read_all_of_it(tmp_path: Path) -> None:
     count = int(os.environ.get("QUEUED", "50000"))  # a million in the long form
     async with Database.create(_url(tmp_path), busy_timeout=5) as database:
         await database.write(migrate.migrate)

@@ -1,4 +1,4 @@
-"""Certificates that are expired, for another host, or of an unknown CA: nothing is sent, and the token stays here."""
+"""Certificates that are expired, for another host, or of an unknown CA: nothing is sent, not even the token."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _make(openssl: str, folder: Path, *, name: str, days: int) -> tuple[ssl.SSLC
     ],
     ids=["good", "unknown CA", "wrong host", "expired"],
 )
-async def test_only_a_certificate_of_a_trusted_ca_for_this_host_and_day_gets_a_request(
+async def test_requests_are_sent_only_with_a_valid_certificate_of_a_trusted_ca_for_the_host(
     tmp_path: Path, openssl: str, name: str, days: int, *, trusted: bool, accepted: bool
 ) -> None:
     server, client = _make(openssl, tmp_path, name=name, days=days)

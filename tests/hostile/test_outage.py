@@ -1,4 +1,4 @@
-"""An outage: ten minutes of 5xx cost hardly more than one try each, and all is well after the first good minute."""
+"""An outage: ten minutes of 5xx cost about one attempt each, and recovery takes a minute."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _daemon(w: World) -> Daemon:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", ["error_500", "lost_before"])
-async def test_outage_of_ten_minutes_costs_hardly_a_request_more_and_is_over_in_a_minute(
+async def test_outage_of_ten_minutes_causes_few_extra_requests_and_recovery_takes_a_minute(
     tmp_path: Path, kind: str
 ) -> None:
     async with world(tmp_path, sessions=20) as w:

@@ -1,4 +1,4 @@
-"""A killed syncd, restarted, has lost nothing and doubled nothing; a sample here, every place by `make soak`."""
+"""A syncd that is killed and restarted loses and repeats nothing. Tests take a sample, `make soak` every place."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def found(templates: Path, mirrors: Mirrors, tmp_path_factory: pytest.Temp
     return {stage: await places(folder / stage, templates, mirrors, stage, seed=3) for stage in STAGES}
 
 
-async def test_killed_anywhere_and_restarted_it_has_one_effect_for_each_operation(
+async def test_process_killed_at_any_place_and_restarted_applies_each_operation_once(
     tmp_path: Path, templates: Path, mirrors: Mirrors, found: dict[str, list[str]]
 ) -> None:
     jitter, wrong = Random(SEED), {}  # noqa: S311 - not for secrets
@@ -131,9 +131,7 @@ def _work(call: ast.Call, name: str, module: ModuleType) -> str:
     return function_name(found) if callable(found) else name
 
 
-async def test_places_are_not_there_unless_they_are_asked_for(
-    tmp_path: Path, templates: Path, mirrors: Mirrors
-) -> None:
+async def test_process_is_killed_at_no_place_by_default(tmp_path: Path, templates: Path, mirrors: Mirrors) -> None:
     async with case(tmp_path / "one", templates, mirrors, "middle of a life", seed=1) as one:
         done = await one.syncd(["once"], PLACE="nonsense=1")
         assert done.returncode == 0

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any
@@ -22,57 +22,30 @@ from typing import Any
 import anyio
 import sqlalchemy as sa
 
-from syncd.mirror.store import established, holds, operation_decisions, operations, restored
-from syncd.mirror.store.operation_decisions import Operator
+from syncd.mirror.store import established, holds, operations, restored
 from syncd.pull.flow import Pull
 from syncd.push.flow import Push
 from syncd.records.enums import HoldState
-from syncd.records.ids import OperationId, PassId
 from syncd.rules.deletion import ASK_ALIVE_AGAIN
-from tests.model.albert import AFTER, BEFORE, GATEWAY_BODIES, GATEWAYS, KilledError, Tenant
-from tests.model.clocks import Clocks
+from tests.model.actions import Actions
+from tests.model.albert import KilledError
 from tests.model.daemon import Life, Replica, Schedule
-from tests.model.invariants import BrokenError, Checker
+from tests.model.invariants import BrokenError
 from tests.model.loop import VirtualLoop, run
-from tests.model.plan import plan
 from tests.model.store import SqliteStore, Store
 
-SOURCES = tuple(f"src-{number}" for number in range(3))
 SET_BACK_BY_LITTLE = 600.0
 """Seconds; more than all steps of up to a minute in a schedule together, and far less than an hour."""
-GATEWAY = 0.15
-"""The chance that a storm contains a gateway that answers 404."""
 RESTORED = 0.15
 """The chance that a life of the daemon ends with the restore of a backup that was made during it."""
-FIRST_MISDATED = 1_000_000
-"""Schedules from this seed on may contain wrong dates. Older seeds stay as they were when they found something."""
-FIRST_READ_AHEAD = 2_000_000
-"""In schedules from this seed on, passes may request pages before their keys are given."""
-READ_AHEAD = (0, 1, 2, 5)
-HOSTILE = ("..", "a/../../../users/USR1", "nul\u0001", "ü?#&", "x" * 2000)
 
 
-class Simulation:
+class Simulation(Actions):
     """One schedule."""
 
     def __init__(self, seed: int, store: Store, loop: VirtualLoop) -> None:
-        self.jitter = Random(seed)  # noqa: S311 - not for secrets
-        self.plan = plan(self.jitter)
-        if seed >= FIRST_READ_AHEAD:
-            self.plan.pull = replace(self.plan.pull, read_ahead=READ_AHEAD[seed % len(READ_AHEAD)])
-        misdates = seed >= FIRST_MISDATED and seed % 4 == 0
-        self.dates = Random(f"dates {seed}") if misdates else None  # noqa: S311 - not for secrets
-        self.store = store
-        self.loop = loop
-        self.clocks = Clocks(loop, alone=store.alone, skews=self.plan.skews)
-        self.clock = self.clocks.server
-        self.tenant = Tenant(self.jitter, self.plan.habits, loop.time)
-        self.tenant.latest_late = self.plan.late
-        self.tenant.renames, self.tenant.finds_both = self.plan.renames, self.plan.finds_both
-        self.checker = Checker(store, self.tenant, self.plan.guard)
-        self.events: list[str] = []
+        super().__init__(seed, store, loop)
         self.schedule = Schedule(self.plan, self.clocks, self.jitter, self.events, store, self.checker, self.tenant)
-        self.life: Life | None = None
         self.born = 0
         # of its own, so that the schedules of seeds that once found something stay as they are
         self.fate = Random(f"restore {seed}")  # noqa: S311 - not for secrets
@@ -148,65 +121,6 @@ class Simulation:
         self.checker.look()
         self.tenant.process_ended()
 
-    async def _world(self, scope: anyio.CancelScope) -> None:
-        actions = (
-            self._create, self._create, self._change, self._change, self._move, self._delete, self._recreate,
-            *[self._enqueue] * 5, self._operate, self._decide, self._storm, self._storm, self._know, self._step,
-            self._hide,
-        )  # fmt: skip
-        with scope:
-            while True:
-                await anyio.sleep(self.jitter.choice((0.0, 0.01, 0.3, 1.0, 4.0)))
-                for _ in range(self.jitter.choice((1, 2, 4))):
-                    self.jitter.choice(actions)()
-
-    def _some(self) -> str | None:
-        there = list(self.tenant.store.truth.by_id)
-        return self.jitter.choice(there) if there else None
-
-    def _name(self) -> str:
-        return f"name {self.loop.turns} {self.jitter.random()}"
-
-    def _create(self) -> None:
-        new = f"new-{self.loop.turns}"
-        source = self.jitter.choice(SOURCES) if self.jitter.random() < 0.1 else new
-        self.tenant.create({"sourceSessionId": source, "name": self._name()})
-
-    def _change(self) -> None:
-        if (one := self._some()) is not None:
-            self.tenant.update(one, {"name": self._name()} | self._wrong_date(one))
-
-    def _wrong_date(self, session_id: str) -> dict[str, Any]:
-        """Return a wrong time of a change, in some schedules: of 2099, or of before a tenant was restored."""
-        if self.dates is None or self.dates.random() < 0.5:
-            return {}
-        self.tenant.served.misdated.add(session_id)
-        return {"Updated": {"at": self.dates.choice(("2099-01-01T00:00:00.000Z", "2020-01-01T00:00:00.000Z"))}}
-
-    def _move(self) -> None:
-        if (one := self._some()) is not None:
-            self.tenant.update(one, {"parentId": self.jitter.choice(("FOL1", "FOL2", None)), "name": self._name()})
-
-    def _delete(self) -> None:
-        if (one := self._some()) is not None:
-            self.tenant.served.foreign.add(self.tenant.store.truth.by_id[one].source)
-            self.tenant.store.delete(one)
-
-    def _recreate(self) -> None:
-        if (one := self._some()) is not None:
-            source = self.tenant.store.truth.by_id[one].source
-            self.tenant.store.delete(one)
-            wire = {"sourceSessionId": source, "name": self._name()}
-            self.tenant.create(wire | ({"id": one} if self.jitter.random() < 0.3 else {}))
-
-    def _hide(self) -> None:
-        """Leave one session more out of the listing, or list all again."""
-        one, unlisted = self._some(), self.tenant.habits.unlisted
-        if one is None or self.jitter.random() < 0.3:
-            unlisted.clear()
-        elif one not in unlisted:
-            unlisted.append(one)
-
     def _has_established(self) -> bool:
         """Whether the mirror has sessions whose absence proves that the tenant is another one."""
 
@@ -215,78 +129,6 @@ class Simulation:
             return sum(one.established for one in known)
 
         return bool(self.store.read(read) >= 2)
-
-    def _write(self, work: Any) -> Any:
-        """Write to the database as another program does."""
-        result = self.store.write(work)
-        self.checker.look()
-        if self.life is not None:
-            self.life.set()
-        return result
-
-    def _enqueue(self) -> None:
-        draw = self.jitter.random()
-        source = self.jitter.choice(SOURCES if draw < 0.95 else HOSTILE[1:])
-        name, one = f"ours {self.loop.turns} {self.jitter.random()}", self._some()
-        row: tuple[str, str | None, str | None, str | None, str | None] = ("create", source, None, name, None)
-        if draw < 0.15:
-            row = ("delete", source, None, None, None)
-        elif draw < 0.3 and one is not None:
-            row = ("delete", None, one, None, None)
-        elif draw < 0.4:
-            row = ("update", source, None, name, self.jitter.choice((None, "FOL9", "")))
-        elif draw < 0.5 and one is not None:
-            row = ("update", None, one, name, None)
-        insert = (
-            "INSERT INTO operations (kind, source_session_id, session_id, name, parent_id) VALUES (?, ?, ?, ?, ?) "
-            "RETURNING id"
-        )
-        self._write(lambda c: c.exec_driver_sql(insert, row).scalar())
-
-    def _operate(self) -> None:
-        decision = self.jitter.choice((operation_decisions.retry, operation_decisions.cancel))
-        number = self.jitter.randint(1, 12)
-        self.checker.operator = {number}
-        self._write(lambda c: decision(c, OperationId(number), Operator("model", self.clock.now())))
-
-    def _decide(self) -> None:
-        """Approve or reject a hold, or decide differently; before an approval the operator looks into Albert."""
-        if self.tenant.weather.elsewhere:
-            return
-
-        def work(connection: sa.Connection) -> None:
-            for hold in holds.listed(connection, (HoldState.OPEN, HoldState.REJECTED)):
-                rows = holds.session_rows(connection, hold.hold_id, limit=10**6)
-                gone = not any(row["id"] in self.tenant.store.truth.by_id for row in rows)
-                decision = HoldState.APPROVED if gone and self.jitter.random() < 0.5 else HoldState.REJECTED
-                if decision is not hold.state:
-                    self._decided(connection, hold.last_pass_id, decision)
-
-        self._write(work)
-
-    def _decided(self, connection: sa.Connection, pass_id: int, decision: HoldState) -> None:
-        holds.decide(connection, PassId(pass_id), decision, by="the operator", now=self.clock.now())
-
-    def _know(self) -> None:
-        source = self.jitter.choice((*SOURCES, "stranger-1", "stranger-2"))
-        statement = "INSERT INTO source_sessions (source_session_id) VALUES (?) ON CONFLICT DO NOTHING"
-        self._write(lambda c: c.exec_driver_sql(statement, (source,)))
-
-    def _step(self) -> None:
-        """Set the clock of a host or of the server, as often as the plan says."""
-        if self.plan.steps:
-            self.jitter.choice((*self.clocks.hosts, self.clocks.server)).step(self.plan.steps.pop())
-
-    def _storm(self) -> None:
-        weather = self.tenant.weather
-        weather.jitter = self.jitter.choice((0.0, 0.05, 0.3, 0.7))
-        weather.kinds = self.jitter.choice((BEFORE, AFTER, BEFORE + AFTER, (self.jitter.choice(BEFORE + AFTER),)))
-        weather.refused = self.jitter.random() < 0.05
-        weather.outage = self.jitter.random() < 0.05
-        weather.forbidden = self.jitter.random() < 0.05
-        weather.gateway = self.jitter.choice(tuple(GATEWAYS)) if self.jitter.random() < GATEWAY else None
-        weather.gateway_body = self.jitter.choice(GATEWAY_BODIES)
-        weather.broken = self.jitter.choice((0.0, 0.0, 0.1))
 
     async def _converge(self) -> None:
         """Stop the faults; then two passes and the grace must do."""

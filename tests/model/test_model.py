@@ -20,9 +20,10 @@ from syncd.push.outcomes import Effect
 from syncd.push.targets import NoHolder
 from syncd.rules.versions import Change, classify_change
 from syncd.witness import Witness
-from tests.model import simulation
+from tests.model import actions, simulation
+from tests.model.actions import FIRST_MISDATED
 from tests.model.invariants import BrokenError
-from tests.model.simulation import FIRST_MISDATED, simulate
+from tests.model.simulation import simulate
 from tests.model.soak import run_batch
 from tests.model.store import SqliteStore
 
@@ -131,7 +132,7 @@ def test_model_notices_that_every_404_is_believed(store: SqliteStore, monkeypatc
         pass
 
     monkeypatch.setattr(Witness, "confirm", believe)
-    monkeypatch.setattr(simulation, "GATEWAY", 0.7)
+    monkeypatch.setattr(actions, "GATEWAY", 0.7)
     assert _breaks(store, "3: ", "4: ", "6: ", "7: ", "9: the mirror", first=450, count=20)
 
 

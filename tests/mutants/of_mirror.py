@@ -43,7 +43,7 @@ MUTANTS = (
         "syncd/mirror/db/pg_session.py",
         'f"BEGIN ISOLATION LEVEL {self._mode};{self._session.local_settings}"',
         'f"BEGIN;{self._session.local_settings}"',
-        "tests/mirror/db/test_pg_session.py::test_session_behind_a_proxy_sets_everything_for_the_transaction_alone",
+        "tests/mirror/db/test_pg_session.py::test_session_behind_a_pooler_changes_settings_only_for_the_transaction",
         "transactions behind a proxy have the server's default isolation level",
     ),
     Mutant(
@@ -75,7 +75,7 @@ MUTANTS = (
         "syncd/mirror/db/retries.py",
         "replace(before, count=before.count + 1, last=now)",
         "replace(before, last=now)",
-        "tests/mirror/db/test_retries.py::test_same_error_three_times_over_seconds_is_reported_once_and_its_end_too",
+        "tests/mirror/db/test_retries.py::test_error_repeated_over_seconds_is_reported_once_and_its_end_too",
         "a database error that repeats is never reported",
     ),
     Mutant(
@@ -132,7 +132,7 @@ MUTANTS = (
         "syncd/mirror/db/change_feed.py",
         "self._state = state if time.time_ns() - state[1] > TICK_NS else None",
         "self._state = state",
-        "tests/mirror/db/test_change_feed.py::test_commit_that_leaves_size_and_time_of_the_log_as_they_were_is_noticed",
+        "tests/mirror/db/test_change_feed.py::test_commit_that_leaves_size_and_time_of_the_log_unchanged_is_detected",
         "a commit that leaves the size and time of the write-ahead log unchanged is not noticed",
     ),
 )

@@ -10,7 +10,7 @@ MUTANTS = (
         "syncd/pull/sweep.py",
         "            passes.check(connection, self.progress)\n            applied = ",
         "            applied = ",
-        "tests/pull/test_unlisted.py::test_a_pass_that_was_lost_during_its_sweep_writes_nothing",
+        "tests/pull/test_unlisted.py::test_pass_lost_during_its_sweep_writes_nothing",
         "a sweep writes its results after another replica has taken its pass over",
     ),
     Mutant(
@@ -18,7 +18,7 @@ MUTANTS = (
         "syncd/pull/sweep.py",
         "            passes.check(connection, self.progress)\n            if holds",
         "            if holds",
-        "tests/pull/test_guard.py::test_a_sweep_whose_pass_was_lost_asks_nothing_again_after_a_decision",
+        "tests/pull/test_decisions.py::test_sweep_of_a_lost_pass_requests_nothing_again_after_a_decision",
         "a sweep requests its sessions again after another replica has taken its pass over",
     ),
     Mutant(
@@ -42,7 +42,7 @@ MUTANTS = (
         "syncd/rules/versions.py",
         "if overlaps and before is not None and after is not None and before != after:",
         "if before is not None and after is not None and before != after:",
-        "tests/pull/test_never_regress.py::test_date_in_2099_freezes_a_session_for_the_grace_at_most",
+        "tests/pull/test_never_regress.py::test_date_in_2099_freezes_a_session_for_at_most_the_grace",
         "a date in 2099 freezes a session forever",
     ),
     Mutant(
@@ -74,7 +74,7 @@ MUTANTS = (
         "syncd/pull/sweep.py",
         "gone = len(answers.keys(Verdict.GONE) - frozenset(found.approved))",
         "gone = len(found.undecided)",
-        "tests/pull/test_unlisted.py::test_unlisted_sessions_that_answer_200_are_not_missing_and_hold_nothing",
+        "tests/pull/test_unlisted.py::test_unlisted_sessions_that_answer_200_are_not_missing_and_open_no_hold",
         "unlisted sessions count as gone before they were requested",
     ),
     Mutant(
@@ -98,7 +98,7 @@ MUTANTS = (
         "syncd/pull/sweep.py",
         "gone = [key for key in self.answers.keys(Verdict.GONE) if key in still]",
         "gone = [key for key in self.answers.keys(Verdict.GONE, Verdict.UNPROVEN) if key in still]",
-        "tests/pull/test_missing.py::test_no_404_counts_when_no_listed_session_answers_200",
+        "tests/pull/test_missing.py::test_404s_do_not_count_when_no_listed_session_answers_200",
         "a sweep counts 404s that no witness confirms",
     ),
     Mutant(
@@ -106,7 +106,7 @@ MUTANTS = (
         "syncd/pull/sweep.py",
         "if row.key not in before or row.is_as(before[row.key])]",
         "]",
-        "tests/pull/test_unlisted.py::test_an_observation_during_the_sweep_outweighs_a_404_from_before_it",
+        "tests/pull/test_unlisted.py::test_observation_during_the_sweep_overrides_an_earlier_404",
         "a 404 has priority over a later observation",
     ),
     Mutant(
@@ -114,7 +114,7 @@ MUTANTS = (
         "syncd/pull/sweep.py",
         "if holds.decisions(connection, lock=True).holds != found.decisions.holds:",
         "if False:",
-        "tests/pull/test_guard.py::test_a_decision_during_a_sweep_counts_in_that_sweep",
+        "tests/pull/test_decisions.py::test_decision_during_a_sweep_applies_to_that_sweep",
         "a decision during a sweep is ignored",
     ),
     Mutant(
@@ -122,7 +122,7 @@ MUTANTS = (
         "syncd/pull/sweep.py",
         'if not progress.counts["seen"]:',
         "if False:",
-        "tests/pull/test_guard.py::test_an_empty_listing_over_live_sessions_is_always_held",
+        "tests/pull/test_guard.py::test_empty_listing_over_live_sessions_is_always_held",
         "an empty listing is not held",
     ),
     Mutant(
@@ -130,8 +130,7 @@ MUTANTS = (
         "syncd/mirror/store/holds.py",
         "if all(key in remaining for key in keys):",
         "if not keys:",
-        "tests/pull/test_guard.py::"
-        "test_a_hold_of_many_passes_is_one_hold_reported_once_and_decided_by_any_of_its_passes",
+        "tests/pull/test_holds.py::test_held_passes_share_one_hold_that_is_reported_once_and_decided_by_any_of_them",
         "each held pass opens a hold of its own",
     ),
     Mutant(
@@ -139,7 +138,7 @@ MUTANTS = (
         "syncd/pull/sweep.py",
         "if key not in self.decisions.approved and key not in self.decisions.kept]",
         "if key not in self.decisions.approved]",
-        "tests/pull/test_guard.py::test_a_rejection_lasts_while_its_sessions_are_not_listed",
+        "tests/pull/test_decisions.py::test_rejection_lasts_while_its_sessions_are_not_listed",
         "a rejected hold is opened again by the next pass",
     ),
     Mutant(
@@ -147,7 +146,7 @@ MUTANTS = (
         "syncd/rules/deletion.py",
         "ASK_ALIVE_AGAIN = timedelta(hours=1)",
         "ASK_ALIVE_AGAIN = timedelta(0)",
-        "tests/pull/test_unlisted.py::test_an_unlisted_session_is_requested_again_after_an_hour_and_not_before",
+        "tests/pull/test_unlisted.py::test_unlisted_session_is_requested_again_after_an_hour_and_not_before",
         "an unlisted session that exists is requested in every pass",
     ),
     Mutant(
@@ -155,7 +154,7 @@ MUTANTS = (
         "syncd/rules/deletion.py",
         "ASK_ALIVE_AGAIN = timedelta(hours=1)",
         "ASK_ALIVE_AGAIN = timedelta(hours=1000)",
-        "tests/pull/test_unlisted.py::test_an_unlisted_session_is_requested_again_after_an_hour_and_not_before",
+        "tests/pull/test_unlisted.py::test_unlisted_session_is_requested_again_after_an_hour_and_not_before",
         "an unlisted session that exists is not requested again for weeks",
     ),
     Mutant(
@@ -163,7 +162,7 @@ MUTANTS = (
         "syncd/pull/flow.py",
         "if (held := await self._hold_if_unknown(progress)) is not None:",
         "if (held := None) is not None:",
-        "tests/pull/test_first_request.py::test_a_pass_into_another_tenant_is_held_before_anything_is_written",
+        "tests/pull/test_first_request.py::test_pass_over_another_tenant_is_held_before_anything_is_written",
         "a pass begins without its first request",
     ),
     Mutant(
@@ -171,7 +170,7 @@ MUTANTS = (
         "syncd/pull/first_request.py",
         'if error.body.lstrip().startswith("<"):',
         "if False:",
-        "tests/pull/test_first_request.py::test_a_404_in_html_is_a_gateways_and_fails_the_pass",
+        "tests/pull/test_first_request.py::test_html_404_of_a_gateway_fails_the_pass",
         "a pass accepts a gateway's HTML page as the answer to its first request",
     ),
     Mutant(
@@ -179,7 +178,7 @@ MUTANTS = (
         "syncd/pull/write_pages.py",
         "if last.repeated and new:",
         "if False:",
-        "tests/pull/test_endings.py::test_a_listing_that_ends_is_complete_unless_a_known_key_brought_new_sessions",
+        "tests/pull/test_endings.py::test_pass_is_partial_only_if_a_repeated_key_brings_new_sessions",
         "a listing whose key was repeated on a page with new sessions is complete",
     ),
     Mutant(
@@ -195,7 +194,7 @@ MUTANTS = (
         "syncd/mirror/store/quarantine.py",
         "quarantine.c.session_id.is_(None), quarantine.c.accepted_at.is_(None)\n    )",
         "quarantine.c.session_id.is_(None)\n    )",
-        "tests/pull/test_quarantine.py::test_accepted_items_without_an_id_make_no_pass_partial_any_more",
+        "tests/pull/test_accepted_items.py::test_accepted_items_without_an_id_no_longer_make_a_pass_partial",
         "accepted items still make passes partial",
     ),
     Mutant(
@@ -203,7 +202,7 @@ MUTANTS = (
         "syncd/mirror/store/quarantine.py",
         "accepted_at = known.accepted_at if known is not None and same else None",
         "accepted_at = known.accepted_at if known is not None else None",
-        "tests/pull/test_quarantine.py::test_accepted_item_that_changes_is_a_new_item",
+        "tests/pull/test_accepted_items.py::test_accepted_item_that_changes_is_a_new_item",
         "an accepted item that changes stays accepted",
     ),
     Mutant(
@@ -243,7 +242,7 @@ MUTANTS = (
         "syncd/mirror/store/passes.py",
         ".values(fence=passes.c.fence + 1)",
         ".values(fence=passes.c.fence)",
-        "tests/pull/test_resume.py::test_a_pass_that_another_replica_takes_up_is_lost_and_not_failed",
+        "tests/pull/test_resume.py::test_pass_taken_over_by_another_replica_is_lost_and_not_failed",
         "a replica writes to a pass that another replica has resumed",
     ),
     Mutant(
@@ -260,7 +259,7 @@ MUTANTS = (
         "if not any(one.established for one in known[:limit]):",
         "if False:",
         "tests/pull/test_first_request.py::"
-        "test_own_creates_of_late_do_not_lead_a_pass_into_another_tenant_past_an_open_hold",
+        "test_recent_own_creates_do_not_prevent_the_hold_of_a_pass_over_another_tenant",
         "a pass reads another tenant in spite of a hold: its first requests were for sessions that syncd created",
     ),
     Mutant(
@@ -268,7 +267,7 @@ MUTANTS = (
         "syncd/pull/first_request.py",
         "                waiting.append(session)\n",
         "                waiting.appendleft(session)\n",
-        "tests/pull/test_first_request.py::test_session_that_albert_cannot_answer_stops_no_pass",
+        "tests/pull/test_first_request.py::test_session_that_albert_refuses_does_not_stop_a_pass",
         "a session whose id cannot be requested fails every pass",
     ),
     Mutant(
@@ -276,7 +275,7 @@ MUTANTS = (
         "syncd/pull/read_ahead.py",
         "                return early.answer\n            self._stop()\n",
         "                return early.answer\n",
-        "tests/pull/test_read_ahead.py::test_failure_of_an_early_request_is_no_failure_of_its_page",
+        "tests/pull/test_read_ahead.py::test_page_is_requested_again_after_its_early_request_failed",
         "reading ahead sends several requests for each page during an outage",
     ),
     Mutant(
@@ -284,7 +283,7 @@ MUTANTS = (
         "syncd/pull/read_ahead.py",
         "        if early is None:\n            self._drop()\n",
         "",
-        "tests/pull/test_read_ahead.py::test_page_is_not_used_unless_the_listing_gives_its_key",
+        "tests/pull/test_read_ahead.py::test_page_is_used_only_if_the_listing_returns_its_key",
         "a page that was read ahead is used, although the listing gives another page key",
     ),
     Mutant(

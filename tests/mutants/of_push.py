@@ -66,7 +66,7 @@ MUTANTS = (
         "syncd/push/leases.py",
         "return clock.monotonic() - self.began_at < CONFIRMED_FOR",
         "return True",
-        "tests/push/test_clock_steps.py::test_holder_that_was_not_confirmed_recently_looks_before_it_sends",
+        "tests/push/test_clock_steps.py::test_holder_whose_claim_was_not_confirmed_recently_checks_it_before_a_change",
         "a claim is not confirmed in the database before the request",
     ),
     Mutant(
@@ -90,7 +90,7 @@ MUTANTS = (
         "syncd/mirror/store/operation_statements.py",
         "AND blocked_by IS NULL AND on_hold_at IS NULL AND {free}",
         "AND on_hold_at IS NULL AND {free}",
-        "tests/mirror/store/test_claim_plans.py::test_claim_takes_as_many_steps_beside_a_crowd_as_alone_on_sqlite",
+        "tests/mirror/store/test_claim_plans.py::test_claim_takes_as_many_steps_in_a_long_queue_as_in_a_short_one_on_sqlite",
         "the time of a claim grows with the number of blocked operations",
     ),
     Mutant(
@@ -155,7 +155,7 @@ MUTANTS = (
         "syncd/push/outage.py",
         "if self.down and (forbidden or now - self._answered_at >= SILENCE):",
         "if self.down and now - self._answered_at >= SILENCE:",
-        "tests/push/test_outages.py::test_failures_while_albert_answers_others_are_no_outage_unless_they_are_403",
+        "tests/push/test_outages.py::test_only_403s_are_an_outage_while_albert_answers_other_requests",
         "403 for every operation uses their attempts while passes get answers",
     ),
     Mutant(
@@ -187,7 +187,7 @@ MUTANTS = (
         "syncd/push/kinds.py",
         "    if isinstance(found, Found):\n        return _adopted(operation, found)\n    if operation.state",
         "    if operation.state",
-        "tests/push/test_creates.py::test_session_that_is_there_as_wanted_is_adopted_without_a_post",
+        "tests/push/test_creates.py::test_existing_session_that_is_as_requested_is_adopted_without_a_post",
         "a create is sent although the session exists",
     ),
     Mutant(
@@ -287,7 +287,7 @@ MUTANTS = (
         "            return _lagging(attempt, target.session_id)\n"
         "        return Succeeded(",
         "        return Succeeded(",
-        "tests/push/test_gateways.py::test_delete_of_a_session_that_look_ups_do_not_show_yet_waits_behind_a_gateway",
+        "tests/push/test_gateways.py::test_delete_of_a_session_that_look_ups_do_not_show_yet_waits_for_the_end_of_a_gateway",
         "a delete succeeds by a gateway's 404 while look-ups do not show the session yet",
     ),
     Mutant(

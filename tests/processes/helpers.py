@@ -1,4 +1,4 @@
-"""syncd as a process: what an operator and an acceptance check see of it."""
+"""Run syncd as a process, and read its output, exit code and database."""
 
 from __future__ import annotations
 

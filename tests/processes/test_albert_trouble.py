@@ -1,4 +1,4 @@
-"""Albert unreachable or unwilling: the daemon stays, says so, and goes on by itself; `once` exits 1."""
+"""Albert is unreachable or refuses requests: the daemon reports it and recovers by itself, and `once` exits 1."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_daemon_started_while_albert_is_away_recovers_when_it_comes(tmp_pa
         assert await daemon.stop() == 0
 
 
-async def test_refused_credentials_pause_the_daemon_and_burn_no_attempt(syncd: Syncd) -> None:
+async def test_refused_credentials_pause_the_daemon_and_use_no_attempt(syncd: Syncd) -> None:
     refusing = [True]
     daemon = await syncd.run()
     await daemon.event("pass.complete")
@@ -74,10 +74,10 @@ async def test_once_with_refused_credentials_or_a_dead_operation_exits_1(syncd: 
     assert refused.data["pass"]["state"] == "failed"
     assert "credentials" in refused.data["pass"]["error"]
     assert "pass 1 is failed: Albert refuses the credentials" in refused.data["problems"][0]
-    told = await syncd.call("once", ALBERT_TOKEN="wrong")
-    assert told.code == 1
-    assert told.err.startswith("error: pass 2 is failed: Albert refuses the credentials")
-    assert "run: syncd doctor" in told.err
+    failed = await syncd.call("once", ALBERT_TOKEN="wrong")
+    assert failed.code == 1
+    assert failed.err.startswith("error: pass 2 is failed: Albert refuses the credentials")
+    assert "run: syncd doctor" in failed.err
     (problem,) = (await syncd.call("status", "--json")).data["problems"]
     assert problem["code"] == "no_complete_pass"
     assert "Albert refuses the credentials" in problem["text"]
@@ -95,7 +95,7 @@ async def test_once_with_refused_credentials_or_a_dead_operation_exits_1(syncd: 
     assert (await syncd.call("status")).code == 0
 
 
-async def test_doctor_names_what_is_wrong_and_how_to_mend_it(syncd: Syncd) -> None:
+async def test_doctor_names_each_problem_and_its_fix(syncd: Syncd) -> None:
     new = await syncd.call("doctor", "--json")
     assert new.code == 0
     assert {one["check"]: one["verdict"] for one in new.data} == {

@@ -1,4 +1,4 @@
-"""`syncd run` as a process: what is changed in Albert, in the database and by the commands arrives where it should."""
+"""`syncd run` as a process: it mirrors changes in Albert and applies changes in the database and of commands."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_commands_hand_their_work_to_a_running_daemon(syncd: Syncd) -> Non
     assert (status.code, status.data["healthy"], status.data["freshness"]["live_sessions"]) == (0, True, 31)
 
 
-async def test_every_log_line_is_one_json_object_whatever_a_session_is_called(syncd: Syncd) -> None:
+async def test_every_log_line_is_one_json_object_also_with_hostile_names_of_sessions(syncd: Syncd) -> None:
     hostile = 'a\nb\x1b[31m\u202e\u2028\u0085\r"}'
     made = syncd.sandbox.create(source_session_id="hostile", name=hostile)["id"]
     syncd.sandbox.create(source_session_id="hostile", name="twin")

@@ -54,7 +54,7 @@ async def test_database_in_a_folder_or_being_one_is_refused_at_once(syncd: Syncd
         assert path.split("/")[0] in refused.err
 
 
-async def test_schema_is_not_brought_up_when_that_is_forbidden(syncd: Syncd) -> None:
+async def test_schema_is_not_migrated_when_auto_migrate_is_off(syncd: Syncd) -> None:
     for command in (["run"], ["once"], ["enqueue", "delete", "--id", "CHS1"]):
         refused = await syncd.call(*command, SYNCD_AUTO_MIGRATE="false")
         assert refused.code == 3
@@ -68,7 +68,7 @@ async def test_schema_is_not_brought_up_when_that_is_forbidden(syncd: Syncd) -> 
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
-async def test_file_taken_away_under_the_daemon_ends_it_before_anything_more_is_sent(syncd: Syncd, how: str) -> None:
+async def test_replaced_or_removed_file_ends_the_daemon_before_another_change_is_sent(syncd: Syncd, how: str) -> None:
     assert (await syncd.call("once")).code == 0
     rows = b"source_session_id,name\n" + b"".join(b"s%d,N\n" % number for number in range(9))
     await syncd.call("enqueue", "import", "-", given=rows)

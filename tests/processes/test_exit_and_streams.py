@@ -1,4 +1,4 @@
-"""What goes where: exit codes, standard output for data alone, closed pipes, and secrets nowhere."""
+"""Exit codes and output streams: data only on standard output, closed pipes, and no secrets in any output."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_once_logs_to_stdout_and_with_json_to_stderr(syncd: Syncd) -> None
     assert [json.loads(line)["event"] for line in as_json.err.splitlines()] == ["pass.started", "pass.complete"]
 
 
-async def test_once_does_not_wait_for_what_is_not_due(syncd: Syncd) -> None:
+async def test_once_does_not_wait_for_operations_that_are_not_due(syncd: Syncd) -> None:
     await syncd.call("enqueue", "create", "--source-session-id", "now", "--name", "N")
     syncd.sql(
         "INSERT INTO operations (kind, source_session_id, name, not_before) "
@@ -68,7 +68,7 @@ async def test_env_file_serves_a_process_and_unchanged_passes_leave_the_size_as_
     assert not syncd.file.exists()
 
 
-async def test_secret_is_in_no_output_whatever_goes_wrong(syncd: Syncd) -> None:
+async def test_secret_is_in_no_output_of_any_failure(syncd: Syncd) -> None:
     for faults in (Faults(error_500=1.0), Faults(cut=1.0), Faults(garbled=1.0)):
         syncd.sandbox.faults = faults
         ended = await syncd.call("once", SYNCD_LOG_LEVEL="debug")  # `call` looks for the secret
@@ -76,7 +76,7 @@ async def test_secret_is_in_no_output_whatever_goes_wrong(syncd: Syncd) -> None:
     assert SECRET.encode() not in syncd.file.read_bytes()
 
 
-async def test_reader_that_goes_away_ends_a_command_without_a_word(syncd: Syncd) -> None:
+async def test_closed_pipe_ends_a_command_without_an_error_message(syncd: Syncd) -> None:
     rows = b"source_session_id\n" + b"".join(b"source-%06d\n" % number for number in range(20_000))
     assert (await syncd.call("sources", "import", "-", given=rows)).code == 0
     for option in ([], ["--json"]):
@@ -120,7 +120,7 @@ def head(command: list[str], environment: dict[str, str], folder: Path) -> bytes
     return complaint
 
 
-async def test_sandbox_on_a_busy_port_says_so_and_otherwise_ends_at_a_signal(syncd: Syncd) -> None:
+async def test_sandbox_reports_a_busy_port(syncd: Syncd) -> None:
     port = syncd.sandbox.url.rpartition(":")[2]
     refused = await syncd.call("sandbox", "--port", port, "--sessions", "1")
     assert (refused.code, refused.out) == (2, "")
@@ -137,9 +137,7 @@ async def test_demo_ends_well_and_its_mirror_agrees_with_the_server(syncd: Syncd
 
 
 @pytest.mark.parametrize(("word", "code"), [("status", 0), ("--help", 0), ("healthcheck", 1)])
-async def test_what_people_and_probes_call_all_the_time_loads_none_of_the_heavy_libraries(
-    syncd: Syncd, word: str, code: int
-) -> None:
+async def test_frequent_commands_load_no_heavy_libraries(syncd: Syncd, word: str, code: int) -> None:
     if word == "status":
         assert (await syncd.call("once")).code == 0
     program = (

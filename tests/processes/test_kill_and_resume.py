@@ -1,4 +1,4 @@
-"""kill -9 at the worst moments: what was committed counts, and nothing is done twice."""
+"""kill -9 at critical moments: committed work is kept, and nothing is done twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reached(syncd: Syncd, goal: int) -> bool:
     return pages_of(syncd) >= goal
 
 
-async def test_first_pass_killed_twice_goes_on_at_its_checkpoint_and_asks_no_committed_page_again(
+async def test_first_pass_killed_twice_continues_at_its_checkpoint_and_repeats_no_committed_page(
     tmp_path: Path,
 ) -> None:
     server = Sandbox(3000, seed=5, habits=Habits(page_size=30, latency=0.01), token=SECRET)
@@ -76,7 +76,7 @@ async def test_killed_daemon_leaves_no_stale_lock(syncd: Syncd) -> None:
     assert (await syncd.call("once")).code == 0
 
 
-async def test_second_daemon_and_once_are_refused_while_one_runs_and_told_which(syncd: Syncd) -> None:
+async def test_second_daemon_and_once_are_refused_with_the_process_that_runs(syncd: Syncd) -> None:
     syncd.environment["SYNCD_STATUS_PORT"] = str(free_port())  # the same for all of them
     daemon = await syncd.run(SYNCD_PASS_INTERVAL="600")
     await daemon.event("folders.mirrored")

@@ -25,7 +25,7 @@ def run(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_tables_and_logs_escape_what_the_stream_cannot_show(tmp_path: Path, stream: str) -> None:
+def test_tables_and_logs_escape_characters_that_the_stream_cannot_encode(tmp_path: Path, stream: str) -> None:
     more, encoding = STREAMS[stream]
     assert run(tmp_path, "enqueue", "create", "--source-session-id", NAME, "--name", NAME).returncode == 0
     outputs = []

@@ -1,4 +1,4 @@
-"""The wheel: what an installed syncd is made of, and that it works away from the checkout."""
+"""The wheel: its files, and that an installed syncd works outside the checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The daemon's way to Albert: a proxy, a CA of one's own, and what is reported when the way is blocked."""
+"""The connection to Albert through a proxy and with a private CA, and the errors when it fails."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_pass_and_queue_go_through_the_proxy_to_a_server_of_a_private_ca(t
         assert PASSWORD not in output
 
 
-async def test_proxy_that_refuses_the_password_fails_the_pass_with_words_that_do_not_show_it(tmp_path: Path) -> None:
+async def test_error_of_a_proxy_that_refuses_the_password_does_not_show_it(tmp_path: Path) -> None:
     async with http_proxy(password="another") as proxy:
         settings = {
             "ALBERT_BASE_URL": "https://albert.example",

@@ -1,4 +1,4 @@
-"""Databases that are not what they were: a restored backup does not act, a moved source does not act at all."""
+"""Restored and moved databases: a restored backup holds its operations, and the source of a move refuses to act."""
 
 from __future__ import annotations
 

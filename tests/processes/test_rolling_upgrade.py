@@ -68,7 +68,7 @@ async def goes_on(ships: Fleet, url: str) -> None:
     assert not any(one.saw("loop.failed") or one.saw("operation.failed") for one in ships.replicas)
 
 
-async def test_daemon_goes_on_under_the_migration_of_the_next_release(
+async def test_daemon_continues_after_the_migration_of_the_next_release(
     tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Sandbox(40, habits=Habits(page_size=20))
@@ -88,7 +88,9 @@ async def test_daemon_goes_on_under_the_migration_of_the_next_release(
         await goes_on(ships, postgres_url)
 
 
-async def test_release_before_goes_on_under_the_migrations_of_today(tmp_path: Path, postgres: PostgresServer) -> None:
+async def test_previous_release_continues_after_the_migrations_of_this_release(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
     before = release_before(tmp_path / "before")
     name = await in_thread(postgres.empty)
     url = postgres.url(name)

@@ -118,7 +118,7 @@ async def test_sigterm_while_another_program_holds_the_database_ends_within_the_
     assert len(syncd.sandbox.effects) == 3
 
 
-async def test_daemon_that_waits_for_a_locked_database_at_its_start_says_so_and_still_obeys_sigterm(
+async def test_daemon_that_waits_for_a_locked_database_at_its_start_reports_it_and_obeys_sigterm(
     syncd: Syncd,
 ) -> None:
     assert (await syncd.call("migrate")).code == 0
@@ -137,7 +137,7 @@ async def test_daemon_that_waits_for_a_locked_database_at_its_start_says_so_and_
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_interrupted_once_ends_in_good_order_and_the_next_one_goes_on(
+async def test_interrupted_once_ends_cleanly_and_the_next_one_continues_its_pass(
     syncd: Syncd, number: signal.Signals
 ) -> None:
     syncd.sandbox.habits.latency = 0.3

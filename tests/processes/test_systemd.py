@@ -103,7 +103,7 @@ def test_variables_of_systemd_are_taken_out_of_the_environment_and_those_of_anot
 
 
 @pytest.mark.parametrize("address", [None, "/not/there", "vsock:2:1234", "@nobody-listens", "/" + "x" * 500])
-def test_manager_that_cannot_be_reached_is_no_error(address: str | None) -> None:
+def test_unreachable_manager_is_not_an_error(address: str | None) -> None:
     manager = ServiceManager(address)
     manager.ready()
     manager.stopping()
@@ -143,7 +143,7 @@ def test_unit_is_accepted_by_systemd(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-def test_unit_is_hardened_as_the_documentation_says(tmp_path: Path) -> None:
+def test_unit_is_hardened_as_documented(tmp_path: Path) -> None:
     checked = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", str(installed_unit(tmp_path))],
         capture_output=True, text=True, check=False,

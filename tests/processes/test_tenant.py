@@ -234,7 +234,7 @@ async def test_reads_work_with_the_settings_of_another_tenant(pair: Pair) -> Non
         assert "tenant accept" in done.out or command[0] not in {"tenant", "status"}
 
 
-async def test_show_tells_both_tenants(pair: Pair) -> None:
+async def test_show_has_the_tenant_of_the_mirror_and_that_of_the_settings(pair: Pair) -> None:
     assert (await pair.syncd.call("once", **CREDENTIALS)).code == 0
     shown = (await pair.syncd.call("tenant", "show", "--json")).data
     assert (shown["origin"], shown["tenant_id"], shown["matches"]) == (pair.a.url, "TEN1", True)

@@ -63,7 +63,7 @@ async def test_once_shows_progress_and_readable_logs_on_lines_of_their_own(syncd
         assert re.match(r"\s*\d{4}-\d\d-\d\dT", line), line
 
 
-async def test_log_goes_to_the_file_that_a_shell_leads_it_to_while_progress_stays_on_the_terminal(
+async def test_log_follows_a_redirection_of_the_shell_while_progress_stays_on_the_terminal(
     syncd: Syncd,
 ) -> None:
     syncd.sandbox.habits.latency = 0.2

@@ -1,4 +1,4 @@
-"""A folder with an empty mirror in it."""
+"""Fixtures of the tests of passes: a folder with an empty mirror, and one page a transaction."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _a_page_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write each page, and a checkpoint behind it, in a transaction of its own, however fast the pages come."""
+    """Write each page and its checkpoint in a separate transaction, even when pages arrive together."""
     monkeypatch.setattr("syncd.pull.fetch.MOST_PAGES", 1)

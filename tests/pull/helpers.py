@@ -1,4 +1,4 @@
-"""What the tests of passes share: a listing to script page by page, sessions on the wire, and looks at the mirror."""
+"""Helpers of the tests of passes: a listing scripted page by page, sessions in JSON, and queries of the mirror."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHANGES = ("inserted", "updated", "unchanged", "restored")
 
 
 def wire(id: str, at: int = 0, **fields: Any) -> dict[str, Any]:
-    """Return a session as it goes over the wire; `at` is the minute of its last change."""
+    """Return a session in the JSON of the API; `at` is the minute of its last change."""
     audit = {"by": "USR1", "byName": "Ada", "at": f"2026-01-01T00:{at:02}:00.000Z"}
     return {"id": id, "name": f"name of {id}", "sourceSessionId": f"source of {id}", "Updated": audit} | fields
 
@@ -28,19 +28,19 @@ def page(*items: Any, key: Any = None) -> dict[str, Any]:
 
 
 def all_but(w: World, *left_out: str) -> dict[str, Any]:
-    """Return one page of every session that there really is, but for some."""
+    """Return one page with all live sessions of the sandbox except some."""
     return page(*(one for session_id, one in w.sandbox.live().items() if session_id not in left_out))
 
 
 class Listing:
-    """A listing of which each page is what the test says; the rest of the server stays the sandbox.
+    """A listing whose pages the test gives; the sandbox answers all other requests.
 
-    A session that these pages have served and that the sandbox never had is found by its id, unless it is in `gone`.
+    A session of these pages that the sandbox never had is found by its id, except those in `gone`.
 
     Parameters
     ----------
     pages : Mapping[str | None, Any]
-        By start key: what to send as JSON, bytes to send as they are, a status, a response, or a function that
+        By start key: a value to send as JSON, bytes to send unchanged, a status, a response, or a function that
         returns one of these.
     """
 
@@ -92,7 +92,7 @@ def answer_get(w: World, session_id: str, action: Any, times: int = 10**9) -> No
 
 
 def asked_for(w: World) -> list[str]:
-    """Return the ids that were requested one by one, the first requests of passes included."""
+    """Return the ids of the requests for single sessions, including the first requests of passes."""
     paths = [path.removeprefix(f"{BASE}/") for path in w.asked("GET", f"{BASE}/")]
     return [path for path in paths if not path.startswith("source/")]
 
@@ -103,7 +103,7 @@ def listings(w: World) -> list[str]:
 
 
 async def dump(w: World) -> dict[str, list[dict[str, Any]]]:
-    """Return every row that an unchanged pass must leave as it is."""
+    """Return all rows that a pass over unchanged sessions must not change."""
     return {table: await w.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in TABLES}
 
 
@@ -123,7 +123,7 @@ async def history(w: World, session_id: str) -> list[dict[str, Any]]:
 
 
 async def counted(w: World) -> dict[str, Any]:
-    """Return the last pass, once its counters have been seen to add up."""
+    """Assert that the counters of the last pass add up, and return its row."""
     row = await w.last_pass()
     with_id = row["quarantined"] - row["without_id"]
     assert sum(row[name] for name in CHANGES) + with_id == row["seen"], row
@@ -143,3 +143,8 @@ async def run_until(w: World, *, pages: int) -> None:
         pull = w.pull()
         pull.on_page = on_page
         await pull.run()
+
+
+async def quarantine_rows(w: World) -> list[dict[str, Any]]:
+    """Return all rows of the quarantine, oldest first."""
+    return await w.sql("SELECT * FROM quarantine ORDER BY id")

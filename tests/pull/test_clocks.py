@@ -1,4 +1,4 @@
-"""The grace of a missing session is measured: no step of a wall clock, and no other host, ends it early."""
+"""The grace of a missing session is measured time: steps of a wall clock and other hosts do not end it early."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def is_deleted(w: World, session_id: str) -> bool:
 
 
 @pytest.mark.parametrize("step", [121.0, 3600.0, 10**7])
-async def test_a_clock_that_steps_forward_does_not_end_the_grace(folder: Path, step: float) -> None:
+async def test_clock_that_steps_forward_does_not_end_the_grace(folder: Path, step: float) -> None:
     async with world(folder, sessions=5) as w:
         w.guard = TWO_MINUTES
         await w.one_pass()
@@ -38,7 +38,7 @@ async def test_a_clock_that_steps_forward_does_not_end_the_grace(folder: Path, s
 
 
 @pytest.mark.parametrize("step", [-61.0, -3600.0, -(10**7)])
-async def test_a_clock_that_steps_back_does_not_prolong_the_grace(folder: Path, step: float) -> None:
+async def test_clock_that_steps_back_does_not_prolong_the_grace(folder: Path, step: float) -> None:
     async with world(folder, sessions=5) as w:
         w.guard = TWO_MINUTES
         await w.one_pass()
@@ -51,20 +51,20 @@ async def test_a_clock_that_steps_back_does_not_prolong_the_grace(folder: Path, 
         assert await is_deleted(w, "SES2")
 
 
-async def test_the_grace_continues_in_another_process_of_the_same_machine(folder: Path) -> None:
+async def test_grace_continues_in_another_process_of_the_same_machine(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         w.guard = TWO_MINUTES
         await w.one_pass()
         w.sandbox.delete("SES2")
         assert not await is_deleted(w, "SES2")
-        w.clock.forward(120)  # each pass is of a Pull of its own, as each `syncd once` is
+        w.clock.forward(120)  # each pass has a new Pull, as with `syncd once`
         assert await is_deleted(w, "SES2")
 
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("monotonic", [-(10**6), 10**6])
 async def test_time_between_two_machines_does_not_count_on_sqlite(folder: Path, monotonic: float) -> None:
-    """After a restart of the machine, or on another one, the monotonic clock is another."""
+    """A restarted machine, or another one, has another monotonic clock."""
     async with world(folder, sessions=5) as w:
         w.guard = TWO_MINUTES
         await w.one_pass()
@@ -80,7 +80,7 @@ async def test_time_between_two_machines_does_not_count_on_sqlite(folder: Path, 
         assert await is_deleted(w, "SES2"), "the minute before counts too"
 
 
-async def test_a_mark_of_an_earlier_release_is_measured_from_the_next_pass_on(folder: Path) -> None:
+async def test_missing_mark_of_an_earlier_release_is_measured_from_the_next_pass(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         w.guard = TWO_MINUTES
         await w.one_pass()
@@ -98,13 +98,13 @@ async def advance(w: World, machine: str, monotonic: float) -> int:
     return await w.database.write(lambda c: elapsed.advance(c, Reading(machine, monotonic)))
 
 
-async def test_elapsed_time_is_the_sum_of_what_each_machine_measured(folder: Path) -> None:
+async def test_elapsed_time_adds_up_and_ignores_a_monotonic_clock_that_starts_again(folder: Path) -> None:
     async with world(folder) as w:
         readings = [("a", 1000.0), ("a", 1001.5), ("a", 1001.5004), ("a", 900.0), ("a", 901.0)]
         assert [await advance(w, *reading) for reading in readings] == [0, 1500, 1500, 1500, 2500]
 
 
-async def test_elapsed_time_between_machines_is_that_of_the_database_if_it_has_a_clock(folder: Path) -> None:
+async def test_elapsed_time_between_machines_comes_from_the_database_if_it_has_a_clock(folder: Path) -> None:
     async with world(folder) as w:
         await advance(w, "a", 1000.0)
         first = await advance(w, "b", 10**9)

@@ -1,4 +1,4 @@
-"""The counters of a pass add up, and its rows are right, whatever a listing does while it is read."""
+"""The counters and rows of a pass are correct for every listing, also one that changes while it is read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _listing_of(pages: list[list[Any]]) -> dict[str | None, Any]:
 @pytest.mark.timeout(240)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(listings=passes_of_pages)
-async def test_the_counters_add_up_whatever_is_listed(listings: list[list[list[Any]]]) -> None:
+async def test_counters_add_up_for_every_listing(listings: list[list[list[Any]]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with world(Path(folder)) as w:
             await w.empty()
@@ -63,7 +63,7 @@ async def test_the_counters_add_up_whatever_is_listed(listings: list[list[list[A
                     assert (await session(w, session_id))["updated_at"] >= f"{newest[:-1]}000Z"
 
 
-async def test_a_session_that_is_listed_on_two_pages_counts_once(folder: Path) -> None:
+async def test_session_that_is_listed_on_two_pages_counts_once(folder: Path) -> None:
     async with world(folder) as w:
         listing = Listing(w, {None: page(wire("A"), wire("B"), key="1"), "1": page(wire("B"), wire("C"))})
         await w.one_pass()
@@ -77,7 +77,7 @@ async def test_a_session_that_is_listed_on_two_pages_counts_once(folder: Path) -
         assert (row["seen"], row["updated"], row["unchanged"]) == (3, 1, 2)
 
 
-async def test_a_session_that_is_twice_on_one_page_counts_once_and_its_newer_version_stays(folder: Path) -> None:
+async def test_session_that_is_twice_on_one_page_counts_once_and_its_newer_version_stays(folder: Path) -> None:
     async with world(folder) as w:
         Listing(w, {None: page(wire("A", 2, name="new"), wire("A", 1, name="old"))})
         for _ in range(2):
@@ -87,8 +87,8 @@ async def test_a_session_that_is_twice_on_one_page_counts_once_and_its_newer_ver
 
 
 @pytest.mark.usefixtures("_a_page_at_a_time")
-async def test_a_session_updated_by_a_pass_an_operation_and_the_pass_again_counts_as_one_update(folder: Path) -> None:
-    """What an operation writes between two pages of a pass must not make a counter negative."""
+async def test_session_updated_by_a_pass_an_operation_and_the_pass_again_counts_as_one_update(folder: Path) -> None:
+    """The write of an operation between two pages of a pass must not make a counter negative."""
     async with world(folder) as w:
         w.sandbox.create(id="A", source_session_id="source of A", name="a")
         listing = Listing(w, {None: page(wire("A"))})
@@ -137,7 +137,7 @@ async def test_sessions_that_move_between_pages_while_they_are_read_are_neither_
         assert await w.sql("SELECT * FROM sessions WHERE deleted_at IS NOT NULL") == []
 
 
-async def test_a_session_moved_behind_the_cursor_is_not_deleted(folder: Path) -> None:
+async def test_session_moved_behind_the_cursor_is_not_deleted(folder: Path) -> None:
     async with world(folder) as w:
         w.sandbox.create(id="A", source_session_id="a", name="a")
         w.sandbox.create(id="B", source_session_id="b", name="b")

@@ -1,4 +1,4 @@
-"""`syncd once --dry-run`: the prediction is what the pass then does; nothing is written, and Albert is not changed."""
+"""`syncd once --dry-run`: its prediction equals the counts of the next pass, and nothing is written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def content(w: World) -> list[object]:
     return [await w.sql(f"SELECT * FROM {table} ORDER BY 1") for table in ("sessions", "session_versions", "passes")]
 
 
-async def test_prediction_is_what_the_next_pass_counts(tmp_path: Path) -> None:
+async def test_prediction_equals_the_counts_of_the_next_pass(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=25, habits=Habits(page_size=10)) as w:
         await w.one_pass()
         w.sandbox.update("SES3", name="renamed")

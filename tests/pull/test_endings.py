@@ -1,4 +1,4 @@
-"""How a listing ends, and what that says of the pass."""
+"""The end of a listing, and the state of the pass that follows from it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FinalKey = Literal["absent", "null", "empty", "repeat", "empty_page"]
 
 @pytest.mark.parametrize("final_key", ["absent", "null", "empty", "repeat", "empty_page"])
 @pytest.mark.parametrize("hollow", [False, True])
-async def test_every_habit_of_ending_a_listing_makes_a_complete_pass(
+async def test_every_kind_of_last_page_makes_a_complete_pass(
     folder: Path, final_key: FinalKey, *, hollow: bool
 ) -> None:
     habits = Habits(page_size=10, final_key=final_key, hollow_pages=hollow, awkward_cursor=True)
@@ -57,7 +57,7 @@ async def test_every_habit_of_ending_a_listing_makes_a_complete_pass(
         ({None: page(A, key="1"), "1": page(B, key="2"), "2": page({"id": "X"}, key="1")}, "partial", [None, *"12"]),
     ],
 )
-async def test_a_listing_that_ends_is_complete_unless_a_known_key_brought_new_sessions(
+async def test_pass_is_partial_only_if_a_repeated_key_brings_new_sessions(
     folder: Path, pages: dict[str | None, Any], state: str, asked: list[str | None]
 ) -> None:
     async with world(folder) as w:
@@ -70,7 +70,7 @@ async def test_a_listing_that_ends_is_complete_unless_a_known_key_brought_new_se
 
 
 @pytest.mark.parametrize("ceiling", [1, 2])
-async def test_the_ceiling_on_pages_ends_a_pass_as_partial(folder: Path, ceiling: int) -> None:
+async def test_ceiling_on_pages_ends_a_pass_as_partial(folder: Path, ceiling: int) -> None:
     async with world(folder, sessions=25) as w:
         outcome = await w.one_pass(max_pages=ceiling)
         assert outcome.state == "partial"
@@ -80,12 +80,12 @@ async def test_the_ceiling_on_pages_ends_a_pass_as_partial(folder: Path, ceiling
         assert len(await w.live()) == 10 * ceiling
 
 
-async def test_a_listing_of_just_as_many_pages_as_the_ceiling_is_complete(folder: Path) -> None:
+async def test_listing_with_as_many_pages_as_the_ceiling_is_complete(folder: Path) -> None:
     async with world(folder, sessions=25) as w:
         assert (await w.one_pass(max_pages=3)).state == "complete"
 
 
-async def test_the_ceiling_on_time_ends_a_pass_as_partial(folder: Path) -> None:
+async def test_ceiling_on_time_ends_a_pass_as_partial(folder: Path) -> None:
     async with world(folder) as w:
         count = iter(range(10**6))
 
@@ -110,7 +110,7 @@ async def test_waiting_for_a_page_does_not_go_beyond_the_ceiling_on_time(folder:
         assert w.clock.now() - began <= timedelta(seconds=7000)
 
 
-async def test_a_pass_that_is_not_complete_does_not_move_the_freshness_and_finds_nothing_missing(folder: Path) -> None:
+async def test_incomplete_pass_does_not_change_the_freshness_and_finds_nothing_missing(folder: Path) -> None:
     async with world(folder, sessions=25) as w:
         await w.one_pass()
         (fresh,) = await w.sql("SELECT last_complete_pass_at FROM mirror_freshness")
@@ -128,7 +128,7 @@ async def test_a_pass_that_is_not_complete_does_not_move_the_freshness_and_finds
         assert len(await w.live()) == 25
 
 
-async def test_the_freshness_is_the_moment_at_which_the_last_complete_pass_ended(folder: Path) -> None:
+async def test_freshness_is_the_end_of_the_last_complete_pass(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         assert await w.sql("SELECT last_complete_pass_at AS t, age_seconds AS a FROM mirror_freshness") == [
             {"t": None, "a": None}
@@ -161,7 +161,7 @@ async def test_the_freshness_is_the_moment_at_which_the_last_complete_pass_ended
         b'{"Items": [' + b"[" * 100_000,
     ],
 )
-async def test_a_200_that_is_no_listing_is_an_error_and_never_an_empty_listing(folder: Path, body: bytes) -> None:
+async def test_200_that_is_not_a_listing_is_an_error_and_not_an_empty_listing(folder: Path, body: bytes) -> None:
     async with world(folder) as w:
         listing = Listing(w, {None: page(A)})
         await w.one_pass()
@@ -173,14 +173,14 @@ async def test_a_200_that_is_no_listing_is_an_error_and_never_an_empty_listing(f
 
 
 @pytest.mark.parametrize("fault", ["garbled", "cut", "lost_before", "lost_after", "error_500", 502, 408, 403])
-async def test_a_page_is_asked_for_again_after_trouble_that_may_pass(folder: Path, fault: Any) -> None:
+async def test_page_is_requested_again_after_a_transient_failure(folder: Path, fault: Any) -> None:
     async with world(folder, sessions=25) as w:
         w.sandbox.script("GET", "/api/v3/chats/sessions?", fault, times=ATTEMPTS - 1)
         assert (await w.one_pass()).state == "complete"
         assert await w.live() == w.there()
 
 
-async def test_a_page_that_takes_longer_than_the_request_timeout_is_asked_for_again(folder: Path) -> None:
+async def test_page_that_takes_longer_than_the_request_timeout_is_requested_again(folder: Path) -> None:
     async with world(folder, sessions=25, request_timeout=5) as w:
         w.sandbox.script("GET", "/api/v3/chats/sessions?", hanging(5))
         assert (await w.one_pass()).state == "complete"
@@ -196,7 +196,7 @@ async def test_refused_credentials_end_the_pass_at_once(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 422, 302])
-async def test_a_refused_page_key_begins_a_new_pass_a_bounded_number_of_times(folder: Path, status: int) -> None:
+async def test_refused_page_key_starts_a_new_pass_a_bounded_number_of_times(folder: Path, status: int) -> None:
     async with world(folder) as w:
         listing = Listing(w, {None: page(A, key="1"), "1": status})
         outcome = await w.one_pass()
@@ -207,7 +207,7 @@ async def test_a_refused_page_key_begins_a_new_pass_a_bounded_number_of_times(fo
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 422])
-async def test_an_expired_page_key_costs_one_pass_and_the_next_is_complete(
+async def test_expired_page_key_fails_one_pass_and_the_next_is_complete(
     folder: Path, status: Literal[400, 404, 410, 422]
 ) -> None:
     async with world(folder, sessions=25) as w:
@@ -217,14 +217,14 @@ async def test_an_expired_page_key_costs_one_pass_and_the_next_is_complete(
         assert await w.live() == w.there()
 
 
-async def test_a_listing_that_is_refused_from_the_start_is_not_begun_anew(folder: Path) -> None:
+async def test_listing_refused_at_its_first_page_is_not_started_again(folder: Path) -> None:
     async with world(folder) as w:
         listing = Listing(w, {None: 400})
         assert (await w.one_pass()).state == "failed"
         assert listing.asked == [None]
 
 
-async def test_a_429_is_waited_for_as_told_and_does_not_count_as_a_failure(folder: Path) -> None:
+async def test_retry_after_of_a_429_is_obeyed_and_does_not_count_as_a_failure(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         answer = lambda _: web.json_response({}, status=429, headers={"Retry-After": "7"})  # noqa: E731
         w.sandbox.script("GET", "/api/v3/chats/sessions", answer, times=2 * ATTEMPTS)

@@ -1,4 +1,4 @@
-"""The first requests of a pass: other credentials neither write to the mirror nor delete from it."""
+"""The first requests of a pass: with credentials of another tenant, a pass is held before it writes or deletes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from syncd.mirror.store import holds, passes
-from syncd.mirror.store.holds import Hold
+from syncd.mirror.store import passes
 from syncd.pull.retries import ATTEMPTS
 from syncd.records.enums import HoldState, PassReason
-from syncd.records.ids import PassId
 from tests.helpers.harness import World, world
 from tests.helpers.loop_time import hanging
 from tests.pull.helpers import BASE, answer_get, asked_for, dump, listings, run_until, session
+from tests.pull.holds import decide
 
 pytestmark = pytest.mark.both_databases
 
@@ -24,7 +23,7 @@ THEIRS = [{"id": f"SESB{n}", "name": f"Theirs {n}", "sourceSessionId": f"their-{
 
 
 def move_to_another_tenant(w: World) -> None:
-    """Answer every request as another tenant would, from now on."""
+    """Answer all later requests as another tenant would."""
 
     def answer(request: web.BaseRequest) -> web.Response:
         if request.path == BASE:
@@ -40,12 +39,8 @@ def move_back(w: World) -> None:
     w.sandbox.scripts = type(w.sandbox.scripts)()
 
 
-async def decide(w: World, pass_id: int, decision: HoldState) -> Hold:
-    return await w.database.write(lambda c: holds.decide(c, PassId(pass_id), decision, by="alice", now=w.clock.now()))
-
-
 @pytest.mark.parametrize("live", [1, 3, 20, 45])
-async def test_a_pass_into_another_tenant_is_held_before_anything_is_written(folder: Path, live: int) -> None:
+async def test_pass_over_another_tenant_is_held_before_anything_is_written(folder: Path, live: int) -> None:
     async with world(folder, sessions=live) as w:
         await w.one_pass()
         before = await dump(w)
@@ -69,7 +64,7 @@ async def test_a_pass_into_another_tenant_is_held_before_anything_is_written(fol
         assert "syncd deletions approve 2" in event["hint"]
 
 
-async def test_passes_into_another_tenant_are_one_hold_that_ends_with_the_right_credentials(folder: Path) -> None:
+async def test_passes_over_another_tenant_share_one_hold_that_ends_with_the_right_credentials(folder: Path) -> None:
     async with world(folder, sessions=20) as w:
         await w.one_pass()
         move_to_another_tenant(w)
@@ -84,7 +79,7 @@ async def test_passes_into_another_tenant_are_one_hold_that_ends_with_the_right_
         assert await w.sql("SELECT * FROM sessions WHERE missing_since IS NOT NULL OR deleted_at IS NOT NULL") == []
 
 
-async def test_own_creates_of_late_do_not_lead_a_pass_into_another_tenant_past_an_open_hold(folder: Path) -> None:
+async def test_recent_own_creates_do_not_prevent_the_hold_of_a_pass_over_another_tenant(folder: Path) -> None:
     async with world(folder, sessions=2) as w:
         await w.one_pass()
         created = await w.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(7)))
@@ -99,7 +94,7 @@ async def test_own_creates_of_late_do_not_lead_a_pass_into_another_tenant_past_a
         assert listings(w) == []
 
 
-async def test_session_that_albert_cannot_answer_stops_no_pass(folder: Path) -> None:
+async def test_session_that_albert_refuses_does_not_stop_a_pass(folder: Path) -> None:
     async with world(folder, sessions=20) as w:
         await w.one_pass()
         w.sandbox.update("SES9", name="renamed")
@@ -109,7 +104,7 @@ async def test_session_that_albert_cannot_answer_stops_no_pass(folder: Path) -> 
         assert "SES1" in asked_for(w)
 
 
-async def test_an_approval_lets_the_next_pass_into_an_emptied_tenant(folder: Path) -> None:
+async def test_approval_lets_the_next_pass_mirror_an_emptied_tenant(folder: Path) -> None:
     async with world(folder, sessions=20) as w:
         await w.one_pass()
         for session_id in list(w.there()):
@@ -122,7 +117,7 @@ async def test_an_approval_lets_the_next_pass_into_an_emptied_tenant(folder: Pat
         assert (await w.last_pass())["deleted"] == 20
 
 
-async def test_an_approval_deletes_only_what_answers_404(folder: Path) -> None:
+async def test_approval_deletes_only_sessions_that_answer_404(folder: Path) -> None:
     async with world(folder, sessions=20) as w:
         await w.one_pass()
         move_to_another_tenant(w)
@@ -135,7 +130,7 @@ async def test_an_approval_deletes_only_what_answers_404(folder: Path) -> None:
         assert await w.sql("SELECT count(*) AS n FROM hold_sessions") == [{"n": 0}]
 
 
-async def test_a_rejection_keeps_passes_held_without_another_report(folder: Path) -> None:
+async def test_rejection_keeps_passes_held_without_another_report(folder: Path) -> None:
     async with world(folder, sessions=20) as w:
         await w.one_pass()
         move_to_another_tenant(w)
@@ -155,7 +150,7 @@ async def test_a_rejection_keeps_passes_held_without_another_report(folder: Path
         assert await w.sql("SELECT state FROM holds") == [{"state": "closed"}]
 
 
-async def test_a_rejected_hold_can_still_be_approved_by_any_of_its_passes(folder: Path) -> None:
+async def test_rejected_hold_can_still_be_approved_by_any_of_its_passes(folder: Path) -> None:
     async with world(folder, sessions=3) as w:
         await w.one_pass()
         for session_id in list(w.there()):
@@ -169,7 +164,7 @@ async def test_a_rejected_hold_can_still_be_approved_by_any_of_its_passes(folder
 
 
 @pytest.mark.parametrize("gone", [1, 2, 3, 4])
-async def test_one_session_that_answers_200_is_enough(folder: Path, gone: int) -> None:
+async def test_one_first_request_that_answers_200_is_enough(folder: Path, gone: int) -> None:
     async with world(folder, sessions=45) as w:
         await w.one_pass()
         await w.one_pass()
@@ -184,7 +179,7 @@ def answer(status: int, body: str = '{"message": "no"}') -> web.Response:
     return web.Response(status=status, text=body, content_type="application/json")
 
 
-async def test_the_first_requests_are_spread_over_the_last_listing(folder: Path) -> None:
+async def test_first_requests_are_spread_over_the_last_listing(folder: Path) -> None:
     async with world(folder, sessions=100) as w:
         await w.one_pass()
         w.sandbox.script("GET", f"{BASE}/", 404, times=10**9)
@@ -194,14 +189,14 @@ async def test_the_first_requests_are_spread_over_the_last_listing(folder: Path)
         assert numbers == [1, 21, 41, 71, 91]
 
 
-async def test_a_new_mirror_makes_no_first_request(folder: Path) -> None:
+async def test_new_mirror_makes_no_first_request(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         await w.one_pass()
         assert asked_for(w) == []
 
 
 @pytest.mark.parametrize("gone", [False, True])
-async def test_a_resumed_pass_makes_a_first_request_too(folder: Path, monkeypatch: Any, gone: bool) -> None:
+async def test_resumed_pass_makes_a_first_request_too(folder: Path, monkeypatch: Any, gone: bool) -> None:
     monkeypatch.setattr("syncd.pull.fetch.MOST_PAGES", 1)
     async with world(folder, sessions=45) as w:
         await run_until(w, pages=2)
@@ -227,7 +222,7 @@ TROUBLE = {
 
 
 @pytest.mark.parametrize("action", TROUBLE.values(), ids=TROUBLE)
-async def test_trouble_with_a_first_request_is_retried_like_a_page(folder: Path, action: Any) -> None:
+async def test_failed_first_request_is_retried_like_a_page(folder: Path, action: Any) -> None:
     async with world(folder, sessions=5, request_timeout=5) as w:
         await w.one_pass()
         w.sandbox.script("GET", f"{BASE}/", action, times=ATTEMPTS - 1)
@@ -240,7 +235,7 @@ async def test_trouble_with_a_first_request_is_retried_like_a_page(folder: Path,
         assert listings(w) == []
 
 
-async def test_a_404_in_html_is_a_gateways_and_fails_the_pass(folder: Path) -> None:
+async def test_html_404_of_a_gateway_fails_the_pass(folder: Path) -> None:
     page = "<!doctype html><html><head><title>404 Not Found</title></head></html>"
     async with world(folder, sessions=5) as w:
         await w.one_pass()
@@ -258,7 +253,7 @@ async def test_credentials_refused_for_the_first_request_fail_the_pass(folder: P
         assert (outcome.state, outcome.reason) == ("failed", PassReason.CREDENTIALS_REFUSED)
 
 
-async def test_a_session_whose_request_is_refused_is_no_obstacle(folder: Path) -> None:
+async def test_refused_first_request_is_skipped_and_the_pass_fails_if_all_are_refused(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         await w.one_pass()
         answer_get(w, "SES1", 400)
@@ -268,7 +263,7 @@ async def test_a_session_whose_request_is_refused_is_no_obstacle(folder: Path) -
         assert (outcome.state, outcome.reason) == ("failed", PassReason.LISTING_REFUSED)
 
 
-async def test_own_create_that_look_ups_do_not_show_yet_holds_nothing(folder: Path) -> None:
+async def test_own_create_that_look_ups_do_not_show_yet_opens_no_hold(folder: Path) -> None:
     async with world(folder) as w:
         await w.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "ours"} for n in range(3)))
         await w.push().drain()
@@ -281,7 +276,7 @@ async def test_own_create_that_look_ups_do_not_show_yet_holds_nothing(folder: Pa
         assert (await w.one_pass()).state == "held", "a pass has listed them meanwhile"
 
 
-async def test_missing_and_kept_sessions_prove_nothing(folder: Path) -> None:
+async def test_missing_and_rejected_sessions_are_not_used_for_first_requests(folder: Path) -> None:
     async with world(folder, sessions=8) as w:
         w.guard = type(w.guard)(grace=10**6, confirmations=9, max_count=4, max_fraction=0.0)
         await w.one_pass()
@@ -297,7 +292,7 @@ async def test_missing_and_kept_sessions_prove_nothing(folder: Path) -> None:
         assert set(asked_for(w)) <= {"SES7", "SES8"}
 
 
-async def test_a_decision_during_the_first_requests_counts(folder: Path) -> None:
+async def test_decision_during_the_first_requests_takes_effect(folder: Path) -> None:
     async with world(folder, sessions=3) as w:
         await w.one_pass()
         for session_id in list(w.there()):
@@ -312,7 +307,7 @@ async def test_a_decision_during_the_first_requests_counts(folder: Path) -> None
         assert await w.live() == {}
 
 
-async def test_a_pass_lost_during_its_first_requests_asks_nothing_again_after_a_decision(folder: Path) -> None:
+async def test_pass_lost_during_its_first_requests_sends_no_more_after_a_decision(folder: Path) -> None:
     async with world(folder, sessions=3) as w:
         await w.one_pass()
         for session_id in list(w.there()):
@@ -330,7 +325,7 @@ async def test_a_pass_lost_during_its_first_requests_asks_nothing_again_after_a_
         assert listings(w) == []
 
 
-async def test_a_known_session_that_cannot_be_read_is_known(folder: Path) -> None:
+async def test_unreadable_200_to_a_first_request_proves_that_the_session_exists(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         await w.one_pass()
         odd = json.dumps({**w.sandbox.live()["SES1"], "name": None})

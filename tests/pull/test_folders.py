@@ -1,4 +1,4 @@
-"""The mirror of folders: what a listing adds, changes and deletes, and what it leaves alone."""
+"""The mirror of folders: which rows a listing adds, changes and deletes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_renamed_folder_changes_the_paths_of_the_folders_in_it(tmp_path: P
         assert row["first_seen_at"] == old["first_seen_at"]
 
 
-async def test_deleted_folder_goes_after_its_confirmations_and_returns_when_listed(tmp_path: Path) -> None:
+async def test_deleted_folder_is_removed_after_its_confirmations_and_returns_when_listed(tmp_path: Path) -> None:
     async with world(tmp_path, habits=Habits(page_size=10, gone_status=410)) as w:
         w.guard = Guard(grace=0, confirmations=2, max_count=25, max_fraction=0.05)
         await w.folders().run()
@@ -107,7 +107,7 @@ async def test_deleted_folder_goes_after_its_confirmations_and_returns_when_list
         assert await w.sql("SELECT first_seen_at FROM chat_folders WHERE id = 'FOL9'") == [seen]
 
 
-async def test_folder_that_answers_200_is_kept_however_often_listings_miss_it(tmp_path: Path) -> None:
+async def test_folder_that_answers_200_is_kept_when_listings_omit_it(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.sandbox.folders.create(id="shy", name="Shy")
         await w.folders().run()
@@ -118,7 +118,7 @@ async def test_folder_that_answers_200_is_kept_however_often_listings_miss_it(tm
         assert (await mirrored(w))["shy"] == ("Renamed", "root", None)
 
 
-async def test_absences_count_only_in_a_row(tmp_path: Path) -> None:
+async def test_only_consecutive_absences_count(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.guard = Guard(grace=0, confirmations=2, max_count=25, max_fraction=0.05)
         await w.folders().run()
@@ -178,7 +178,7 @@ async def test_failed_or_empty_listing_never_empties_the_mirror(tmp_path: Path, 
         assert await w.sql("SELECT * FROM folders ORDER BY id") == before
 
 
-async def test_last_folder_goes_when_albert_says_that_it_is_gone(tmp_path: Path) -> None:
+async def test_last_folder_is_removed_only_after_a_404_of_albert(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.sandbox.folders.by_id.clear()
         w.sandbox.folders.create(id="only", name="Only")
@@ -191,7 +191,7 @@ async def test_last_folder_goes_when_albert_says_that_it_is_gone(tmp_path: Path)
         assert await mirrored(w) == {}
 
 
-async def test_failure_on_a_later_page_keeps_what_was_read_and_finds_nothing_missing(tmp_path: Path) -> None:
+async def test_failure_on_a_later_page_keeps_the_pages_before_it_and_finds_nothing_missing(tmp_path: Path) -> None:
     async with world(tmp_path, habits=Habits(page_size=10)) as w:
         w.sandbox.script("GET", lambda request: "startKey" in request.raw_path, 500, times=3)
         assert await w.folders().run() is FAILED
@@ -205,7 +205,9 @@ async def test_failure_on_a_later_page_keeps_what_was_read_and_finds_nothing_mis
 
 
 @pytest.mark.parametrize("status", [403, 404])
-async def test_missing_right_or_route_is_reported_once_and_disturbs_no_pass(tmp_path: Path, status: int) -> None:
+async def test_missing_privilege_or_route_is_reported_once_and_does_not_affect_passes(
+    tmp_path: Path, status: int
+) -> None:
     async with world(tmp_path, sessions=5) as w:
         w.sandbox.script("GET", is_listing, status, times=9 if status == 403 else 3)  # a 403 may be transient
         for _ in range(3):
@@ -221,7 +223,7 @@ async def test_missing_right_or_route_is_reported_once_and_disturbs_no_pass(tmp_
         assert w.named("folders.unavailable")[-1]["log_level"] == "warning"
 
 
-async def test_failure_is_tried_again_and_logged_once_for_each_reason(tmp_path: Path) -> None:
+async def test_failed_listing_is_retried_and_logged_once_for_each_reason(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.sandbox.script("GET", is_listing, 503, times=2)
         assert await w.folders().run() is COMPLETE
@@ -267,7 +269,7 @@ async def test_endless_listing_stops_at_the_ceiling(tmp_path: Path) -> None:
         assert len(await mirrored(w)) == 5
 
 
-async def test_page_key_that_comes_twice_with_a_new_folder_is_partial(tmp_path: Path) -> None:
+async def test_repeated_page_key_with_a_new_folder_makes_the_listing_partial(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         pages = [{"Items": [{"id": f"F{number}", "name": "n"}], "lastKey": "k"} for number in range(9)]
         w.sandbox.script("GET", is_listing, lambda _: web.json_response(pages.pop()), times=9)
@@ -288,7 +290,7 @@ async def test_older_listing_does_not_write_after_a_newer_one(tmp_path: Path) ->
         assert await w.folders().run() is COMPLETE
 
 
-async def test_listing_that_was_killed_leaves_the_mirror_to_the_next_one(tmp_path: Path) -> None:
+async def test_listing_after_a_killed_one_completes(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.database.write(folders.begin)
         assert await w.folders().run() is COMPLETE

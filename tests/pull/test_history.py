@@ -1,4 +1,4 @@
-"""The history of a session: each version from when to when, without a gap."""
+"""The history of a session: the validity of its versions, without gaps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.both_databases
 
 
 async def check_chain(w: World) -> None:
-    """Check every session's history: no gap, no overlap, nothing inside out, the last one current."""
+    """Assert that the versions of each session are in order, without gaps or overlaps, and the last is current."""
     rows = await w.sql("SELECT session_id, valid_from, valid_to FROM chat_session_history")
     for session_id in {row["session_id"] for row in rows}:
         versions = await history(w, session_id)
@@ -26,7 +26,7 @@ async def check_chain(w: World) -> None:
 
 
 async def live_through(w: World, step: float) -> None:
-    """Bring SES2 through all that can become of a session, the clock moving by `step` seconds between passes."""
+    """Create, update, delete and restore SES2 in four passes, `step` seconds apart."""
     await w.one_pass()
     w.clock.forward(step)
     w.sandbox.update("SES2", name="second name")
@@ -55,7 +55,7 @@ async def test_each_version_ends_where_the_next_begins(folder: Path) -> None:
         await check_chain(w)
 
 
-async def test_the_deleted_version_is_the_current_one_while_it_lasts(folder: Path) -> None:
+async def test_current_version_of_a_deleted_session_is_its_deletion(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         await w.one_pass()
         w.clock.forward(60)
@@ -73,7 +73,7 @@ async def test_the_deleted_version_is_the_current_one_while_it_lasts(folder: Pat
         ]
 
 
-async def test_a_clock_that_was_set_back_does_not_turn_a_version_inside_out(folder: Path) -> None:
+async def test_clock_that_steps_back_does_not_end_a_version_before_its_beginning(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         w.guard = Guard(grace=0, confirmations=1, max_count=25, max_fraction=0.05)
         await w.one_pass()
@@ -92,7 +92,7 @@ async def test_a_clock_that_was_set_back_does_not_turn_a_version_inside_out(fold
         assert await w.live() == w.there()
 
 
-async def test_an_operations_version_has_no_pass(folder: Path) -> None:
+async def test_version_written_by_an_operation_has_no_pass(folder: Path) -> None:
     async with world(folder, sessions=2) as w:
         (operation,) = await w.enqueue({"kind": "create", "source_session_id": "s", "name": "ours"})
         await w.push().drain()
@@ -101,13 +101,13 @@ async def test_an_operations_version_has_no_pass(folder: Path) -> None:
         assert [version["pass_id"] for version in await history(w, created)] == [None]
 
 
-async def test_page_mirrored_tells_what_a_page_did(folder: Path) -> None:
+async def test_page_mirrored_event_has_the_counts_of_its_page(folder: Path) -> None:
     async with world(folder, sessions=15) as w:
         await w.one_pass()
         w.sandbox.update("SES12", name="new")
         await w.one_pass()
-        told = [(e["pass_id"], e["page"], e["sessions"], e["changed"]) for e in w.named("page.mirrored")]
-        assert told == [(1, 1, 10, 10), (1, 2, 5, 5), (2, 1, 10, 0), (2, 2, 5, 1)]
+        events = [(e["pass_id"], e["page"], e["sessions"], e["changed"]) for e in w.named("page.mirrored")]
+        assert events == [(1, 1, 10, 10), (1, 2, 5, 5), (2, 1, 10, 0), (2, 2, 5, 1)]
         assert [e["log_level"] for e in w.named("page.mirrored")] == ["info", "info", "debug", "info"]
         complete = w.named("pass.complete")[-1]
         row = await w.last_pass()

@@ -1,4 +1,4 @@
-"""Absence is never proof: what makes a session missing, and what makes it a tombstone."""
+"""Sessions that are not listed: when they are missing, and when they become tombstones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def listing_without(w: World, *ids: str) -> Listing:
 
 
 @pytest.mark.parametrize("gone_status", [404, 410])
-async def test_a_session_goes_after_enough_404s_and_the_grace_and_not_before(
+async def test_session_is_deleted_after_enough_404s_and_the_grace_and_not_before(
     folder: Path, gone_status: Literal[404, 410]
 ) -> None:
     async with world(folder, sessions=5) as w:
@@ -69,7 +69,7 @@ async def test_each_pass_counts_one_404_and_all_confirmations_are_needed(folder:
         assert "SES2" not in await w.live()
 
 
-async def test_a_200_clears_the_mark_and_the_404s(folder: Path) -> None:
+async def test_200_clears_the_missing_mark_and_the_absences(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         w.guard = Guard(grace=0, confirmations=3, max_count=25, max_fraction=0.05)
         await w.one_pass()
@@ -90,7 +90,7 @@ async def test_a_200_clears_the_mark_and_the_404s(folder: Path) -> None:
         assert (await session(w, "SES2"))["absences"] == 1
 
 
-async def test_being_listed_again_clears_the_mark_and_the_404s(folder: Path) -> None:
+async def test_another_listing_of_the_session_clears_the_missing_mark_and_the_absences(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         w.guard = TWICE
         await w.one_pass()
@@ -107,7 +107,7 @@ async def test_being_listed_again_clears_the_mark_and_the_404s(folder: Path) -> 
 
 
 @pytest.mark.parametrize("action", [500, 503, 403, 429, 400, 401, "lost_before", "garbled", hanging(5)])
-async def test_an_answer_that_is_neither_200_nor_404_decides_nothing(folder: Path, action: Any) -> None:
+async def test_answer_that_is_neither_200_nor_404_decides_nothing(folder: Path, action: Any) -> None:
     async with world(folder, sessions=5, request_timeout=5) as w:
         await w.one_pass()
         w.sandbox.delete("SES2")
@@ -121,7 +121,7 @@ async def test_an_answer_that_is_neither_200_nor_404_decides_nothing(folder: Pat
 
 
 @pytest.mark.parametrize("fault", ["garbled", "cut", "lost_after", "error_500_after"])
-async def test_a_200_that_cannot_be_read_decides_nothing(folder: Path, fault: Any) -> None:
+async def test_200_that_cannot_be_read_decides_nothing(folder: Path, fault: Any) -> None:
     async with world(folder, sessions=5) as w:
         await w.one_pass()
         listing_without(w, "SES2")
@@ -132,7 +132,7 @@ async def test_a_200_that_cannot_be_read_decides_nothing(folder: Path, fault: An
         assert row["missing_since"] is not None
 
 
-async def test_a_200_that_is_another_session_decides_nothing(folder: Path) -> None:
+async def test_200_that_is_another_session_decides_nothing(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         await w.one_pass()
         w.sandbox.delete("SES2")
@@ -146,7 +146,7 @@ async def test_a_200_that_is_another_session_decides_nothing(folder: Path) -> No
 
 @pytest.mark.parametrize("status", [404, 410, 500, 403])
 @pytest.mark.parametrize("gone", [1, 20])
-async def test_no_404_counts_when_no_listed_session_answers_200(folder: Path, status: int, gone: int) -> None:
+async def test_404s_do_not_count_when_no_listed_session_answers_200(folder: Path, status: int, gone: int) -> None:
     """A gateway can answer 404 to all look-ups."""
     async with world(folder, sessions=30) as w:
         await w.one_pass()
@@ -165,7 +165,7 @@ async def test_no_404_counts_when_no_listed_session_answers_200(folder: Path, st
 
 
 def look_ups_break_after(w: World, pass_id: int) -> None:
-    """Let the look-ups of a pass go on until its listing was requested; scripts that follow answer the others."""
+    """Let the look-ups of a pass reach the sandbox until its listing is requested; later scripts answer the rest."""
 
     def is_before(_: object) -> bool:
         starts = [event["pass_id"] for event in w.named("pass.started")]
@@ -178,9 +178,7 @@ def look_ups_break_after(w: World, pass_id: int) -> None:
 
 
 @pytest.mark.parametrize(("answer", "unknown"), [(404, False), (500, True), (hanging(5), True), ("garbled", True)])
-async def test_what_albert_says_of_a_missing_sessions_source_id_is_unknown_but_for_a_404(
-    folder: Path, answer: Any, *, unknown: bool
-) -> None:
+async def test_failed_look_up_by_source_id_is_logged_as_unknown(folder: Path, answer: Any, *, unknown: bool) -> None:
     async with world(folder, sessions=25, request_timeout=5) as w:
         await w.one_pass()
         w.sandbox.delete("SES7")
@@ -198,7 +196,7 @@ async def test_one_witness_among_the_first_few_is_enough(folder: Path) -> None:
         assert "SES2" not in await w.live()
 
 
-async def test_a_failed_check_of_the_queue_does_not_stop_a_sweep_that_has_listed_a_witness(folder: Path) -> None:
+async def test_failed_check_of_the_queue_does_not_stop_a_sweep_that_has_listed_a_witness(folder: Path) -> None:
     async with world(folder, sessions=40) as w:
         await w.one_pass()
         w.lookups.witness.random_place = lambda: 0.0
@@ -210,7 +208,7 @@ async def test_a_failed_check_of_the_queue_does_not_stop_a_sweep_that_has_listed
         assert await w.live() == w.there()
 
 
-async def test_a_pass_that_misses_nothing_makes_one_request_beside_its_pages(folder: Path) -> None:
+async def test_pass_without_missing_sessions_makes_one_request_in_addition_to_its_pages(folder: Path) -> None:
     async with world(folder, sessions=25) as w:
         await w.one_pass()
         assert asked_for(w) == []
@@ -218,13 +216,13 @@ async def test_a_pass_that_misses_nothing_makes_one_request_beside_its_pages(fol
         assert asked_for(w) == ["SES1"]
 
 
-async def test_a_source_id_that_lives_on_in_another_session_is_linked_to_it(folder: Path) -> None:
+async def test_source_id_of_a_deleted_session_is_linked_to_the_session_that_has_it_now(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         w.guard = TWICE
         await w.one_pass()
         source = w.sandbox.live()["SES2"]["sourceSessionId"]
         w.sandbox.delete("SES2")
-        # The re-creation is in no listing yet; only the question by source id can find it.
+        # The new session is not listed yet; only a look-up by source id can find it.
         listing = listing_without(w, "SES2")
         again = w.sandbox.create(source_session_id=source, name="made again")
         assert again["id"] not in str(listing.pages)
@@ -236,7 +234,7 @@ async def test_a_source_id_that_lives_on_in_another_session_is_linked_to_it(fold
         assert (await session(w, "SES2"))["absences"] == 1
 
 
-async def test_gone_by_its_id_and_there_by_its_source_id_decides_nothing(folder: Path) -> None:
+async def test_404_by_id_and_200_by_source_id_decide_nothing(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         await w.one_pass()
         listing_without(w, "SES2")
@@ -247,7 +245,7 @@ async def test_gone_by_its_id_and_there_by_its_source_id_decides_nothing(folder:
         assert (row["absences"], row["deleted_at"]) == (0, None)
 
 
-async def test_what_an_operation_saw_since_the_pass_began_is_not_missing(folder: Path) -> None:
+async def test_session_observed_by_an_operation_during_the_pass_is_not_missing(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         await w.one_pass()
 
@@ -264,7 +262,7 @@ async def test_what_an_operation_saw_since_the_pass_began_is_not_missing(folder:
         assert len(await w.live()) == 6
 
 
-async def test_a_deleted_session_that_is_listed_after_the_grace_is_restored(folder: Path) -> None:
+async def test_deleted_session_that_is_listed_after_the_grace_is_restored(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         w.guard = Guard(grace=120, confirmations=1, max_count=25, max_fraction=0.05)
         await w.one_pass()
@@ -294,7 +292,7 @@ async def test_a_deleted_session_that_is_listed_after_the_grace_is_restored(fold
         assert (shown["deleted_at"], shown["missing_since"], shown["absences"]) == (None, None, 0)
 
 
-async def test_a_tombstone_that_a_question_by_source_id_finds_alive_is_restored_when_it_is_listed(folder: Path) -> None:
+async def test_tombstone_that_a_look_up_by_source_id_finds_alive_is_restored_when_listed(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         await w.one_pass()
         source = w.sandbox.live()["SES2"]["sourceSessionId"]
@@ -311,14 +309,14 @@ async def test_a_tombstone_that_a_question_by_source_id_finds_alive_is_restored_
         answer_get(w, "TWIN", 404, times=1)
         w.clock.forward(1)
         await w.one_pass()
-        assert "SES2" not in await w.live()  # look-ups lag: it may be the tombstone's own past
+        assert "SES2" not in await w.live()  # the answer may be older than the deletion, because look-ups lag
         listing.pages = {None: page(*w.sandbox.live().values())}
         await w.one_pass()
         assert "SES2" in await w.live()
         assert "SES2" in [e["session_id"] for e in w.named("session.restored")]
 
 
-async def test_a_missing_session_is_still_live_and_the_views_say_so(folder: Path) -> None:
+async def test_missing_session_is_live_and_marked_as_missing_in_the_views(folder: Path) -> None:
     async with world(folder, sessions=5) as w:
         w.guard = TWICE
         await w.one_pass()
@@ -331,7 +329,7 @@ async def test_a_missing_session_is_still_live_and_the_views_say_so(folder: Path
         assert fresh == {"live_sessions": 5, "missing_sessions": 1, "deleted_sessions": 0}
 
 
-async def test_an_id_that_cannot_be_sent_is_kept_and_never_asked_for(folder: Path) -> None:
+async def test_session_whose_id_cannot_be_sent_is_kept_and_never_requested(folder: Path) -> None:
     async with world(folder, sessions=3) as w:
         hostile = {"id": "..", "name": "x", "sourceSessionId": ".."}
         listing = Listing(w, {None: page(*w.sandbox.live().values(), hostile)})
@@ -344,7 +342,7 @@ async def test_an_id_that_cannot_be_sent_is_kept_and_never_asked_for(folder: Pat
 
 
 @pytest.mark.parametrize(("answer", "counted"), [({"name": None}, 0), ({"id": "SES3"}, 1), (b"<html>", 1)])
-async def test_a_missing_session_that_answers_200_is_there_even_when_it_cannot_be_read(
+async def test_unreadable_200_with_the_id_of_the_session_clears_the_missing_mark(
     folder: Path, answer: Any, counted: int
 ) -> None:
     async with world(folder, sessions=5) as w:

@@ -73,7 +73,7 @@ async def test_answer_within_the_grace_does_not_replace_a_later_date(folder: Pat
         assert (await counted(w))["unchanged"] == 1
 
 
-async def test_date_in_2099_freezes_a_session_for_the_grace_at_most(folder: Path) -> None:
+async def test_date_in_2099_freezes_a_session_for_at_most_the_grace(folder: Path) -> None:
     wrong = {"by": "USR1", "byName": "A", "at": "2099-01-01T00:00:00Z"}
     right = wire("A", 5, name="second try")
     async with world(folder) as w:
@@ -101,7 +101,7 @@ async def test_look_up_long_after_a_date_in_2099_replaces_it(folder: Path) -> No
         assert await w.live() == {"SES1": "second try"}
 
 
-async def test_session_that_is_alive_and_not_listed_is_not_frozen_by_its_date(folder: Path) -> None:
+async def test_unlisted_session_is_not_frozen_by_a_date_in_2099(folder: Path) -> None:
     async with world(folder, sessions=2) as w:
         w.sandbox.update("SES1", name="first try", Updated={"at": "2099-01-01T00:00:00Z"})
         await guarded(w).one_pass()
@@ -161,7 +161,7 @@ async def test_change_without_a_later_date_is_written(folder: Path) -> None:
         assert await w.live() == {"A": "no time at all"}
 
 
-async def test_lagging_listing_shows_an_update_later_and_no_row_goes_back_meanwhile(folder: Path) -> None:
+async def test_lagging_listing_delays_an_update_and_reverts_no_row(folder: Path) -> None:
     async with world(folder, sessions=5, habits=Habits(page_size=10, listing_lag=100)) as w:
         await w.one_pass()
         w.sandbox.update("SES2", name="new name")

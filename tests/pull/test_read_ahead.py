@@ -1,4 +1,4 @@
-"""Pages that are requested before the listing has given their keys."""
+"""Pages that are requested before the listing has returned their keys."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEYS = ["k1", "k2", "k3", "k4", "k5"]
 
 
 class Requests:
-    """A server whose answers are given by hand: each request waits until `answer` names its key."""
+    """A server that the test controls: each request waits until `answer` is called with its key."""
 
     def __init__(self) -> None:
         self.sent: list[str | None] = []
@@ -59,11 +59,11 @@ async def reading(pages: int = 3) -> AsyncIterator[tuple[ReadAhead, Requests]]:
         group.cancel_scope.cancel()
 
 
-async def test_pages_after_a_key_that_was_given_are_requested_with_its_page() -> None:
+async def test_pages_after_a_confirmed_key_are_requested_with_its_page() -> None:
     async with reading() as (ahead, requests):
         requests.answer(None, *KEYS)
         assert (await ahead.page(None)).body == b"page None"
-        assert requests.sent == [None]  # it is not known yet whether the keys are those of the last pass
+        assert requests.sent == [None]  # the keys of the last pass are not confirmed yet
         assert (await ahead.page("k1")).body == b"page k1"
         await anyio.wait_all_tasks_blocked()
         assert requests.sent == [None, "k1", "k2", "k3", "k4"]
@@ -79,7 +79,7 @@ async def test_pages_are_used_in_the_order_in_which_they_were_requested() -> Non
         assert asked == sorted(asked)
 
 
-async def test_nothing_is_requested_ahead_unless_that_is_wanted() -> None:
+async def test_no_page_is_requested_ahead_if_reading_ahead_is_off() -> None:
     async with reading(pages=0) as (ahead, requests):
         requests.answer("k1")
         await ahead.page("k1")
@@ -87,7 +87,7 @@ async def test_nothing_is_requested_ahead_unless_that_is_wanted() -> None:
         assert requests.sent == ["k1"]
 
 
-async def test_page_is_not_used_unless_the_listing_gives_its_key() -> None:
+async def test_page_is_used_only_if_the_listing_returns_its_key() -> None:
     async with reading() as (ahead, requests):
         requests.answer("k1", "k2", "new")
         await ahead.page("k1")
@@ -96,11 +96,13 @@ async def test_page_is_not_used_unless_the_listing_gives_its_key() -> None:
         await anyio.wait_all_tasks_blocked()
         assert requests.given_up == ["k3", "k4"]
         requests.sent.clear()
-        assert (await ahead.page("k2")).body == b"page k2"  # it was requested before the page that comes before it
+        assert (
+            await ahead.page("k2")
+        ).body == b"page k2"  # its early request was older than that of the page before it
         assert requests.sent[0] == "k2"
 
 
-async def test_failure_of_an_early_request_is_no_failure_of_its_page() -> None:
+async def test_page_is_requested_again_after_its_early_request_failed() -> None:
     async with reading() as (ahead, requests):
         requests.answer("k1", "k3")
         requests.refuse("k2")
@@ -109,10 +111,10 @@ async def test_failure_of_an_early_request_is_no_failure_of_its_page() -> None:
         assert requests.sent == ["k1", "k2", "k3", "k4", "k5", "k2"]
         await ahead.page("k3")
         await anyio.wait_all_tasks_blocked()
-        assert requests.sent[6:] == ["k3"]  # from now on one page after the other
+        assert requests.sent[6:] == ["k3"]  # from now on pages are requested one by one
 
 
-async def test_page_that_is_requested_again_takes_no_others_with_it() -> None:
+async def test_repeated_request_for_a_page_requests_no_page_ahead() -> None:
     async with reading() as (ahead, requests):
         requests.refuse("k1")
         with pytest.raises(AlbertConnectError):
@@ -125,7 +127,7 @@ async def test_page_that_is_requested_again_takes_no_others_with_it() -> None:
 
 
 def chain(count: int, **changed: Any) -> dict[str | None, Any]:
-    """Make a listing of a session a page; `changed` has other fields of sessions."""
+    """Make a listing with one session on each page; `changed` has fields of sessions to replace."""
     keys = [None, *(f"k{number}" for number in range(1, count)), None]
     ids = [f"SES{place}" for place in range(count)]
     return {keys[place]: page(wire(id, **changed.get(id, {})), key=keys[place + 1]) for place, id in enumerate(ids)}
@@ -140,7 +142,7 @@ async def second_pass(w: World, listing: Listing, **settings: Any) -> list[str |
 
 
 @pytest.mark.both_databases
-async def test_pass_that_reads_ahead_sees_what_the_chain_sees(folder: Path) -> None:
+async def test_pass_that_reads_ahead_has_the_counts_of_a_sequential_pass(folder: Path) -> None:
     async with world(folder) as w:
         listing = Listing(w, chain(12))
         await w.one_pass(read_ahead=4)
@@ -155,7 +157,7 @@ async def test_pass_that_reads_ahead_sees_what_the_chain_sees(folder: Path) -> N
 
 
 @pytest.mark.both_databases
-async def test_pass_whose_early_pages_are_refused_completes_by_the_chain(folder: Path) -> None:
+async def test_pass_whose_early_pages_are_refused_completes_sequentially(folder: Path) -> None:
     async with world(folder) as w:
         listing = Listing(w, chain(8))
         await w.one_pass()

@@ -1,4 +1,4 @@
-"""A pass that is stopped, wherever that is, goes on where it was and counts right."""
+"""A pass that is stopped at any point continues there, and its counters are correct."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGES = 5
 
 
 @pytest.mark.parametrize("boundary", range(1, PAGES + 1))
-async def test_a_pass_stopped_after_any_page_goes_on_behind_it(folder: Path, boundary: int) -> None:
+async def test_pass_stopped_after_any_page_continues_with_the_next_page(folder: Path, boundary: int) -> None:
     async with world(folder, sessions=45) as w:
         await run_until(w, pages=boundary)
         before = await w.last_pass()
@@ -38,7 +38,7 @@ async def test_a_pass_stopped_after_any_page_goes_on_behind_it(folder: Path, bou
 
 
 @pytest.mark.parametrize("request_number", range(1, PAGES + 1))
-async def test_a_pass_stopped_while_any_page_is_asked_for_counts_right(folder: Path, request_number: int) -> None:
+async def test_pass_stopped_during_any_page_request_has_correct_counters(folder: Path, request_number: int) -> None:
     async with world(folder, sessions=45) as w:
         await w.one_pass()
         for changed in ("SES1", "SES17", "SES42"):
@@ -75,14 +75,14 @@ async def test_changes_between_the_two_halves_of_a_pass_are_counted_once(folder:
         assert await w.live() == w.there()
 
 
-async def test_a_pass_that_another_replica_takes_up_is_lost_and_not_failed(folder: Path) -> None:
+async def test_pass_taken_over_by_another_replica_is_lost_and_not_failed(folder: Path) -> None:
     async with world(folder, sessions=45) as w:
         pull = w.pull()
         real, asked = w.albert.list_raw, iter(range(1, PAGES + 1))
 
         async def taken_up(**given: Any) -> bytes:
             if next(asked) == 3:
-                await w.database.write(passes.running)  # what the other replica does first
+                await w.database.write(passes.running)  # the first statement of the other replica
             return await real(**given)
 
         w.albert.list_raw = taken_up  # type: ignore[method-assign]
@@ -99,7 +99,7 @@ def _cancel(scope: anyio.CancelScope, _: object) -> None:
     scope.cancel()
 
 
-async def test_a_pass_stopped_in_its_sweep_asks_again_and_counts_each_404_once(folder: Path) -> None:
+async def test_pass_stopped_in_its_sweep_repeats_its_requests_and_counts_each_404_once(folder: Path) -> None:
     async with world(folder, sessions=25) as w:
         w.guard = type(w.guard)(grace=0, confirmations=2, max_count=25, max_fraction=0.05)
         await w.one_pass()
@@ -117,7 +117,7 @@ async def test_a_pass_stopped_in_its_sweep_asks_again_and_counts_each_404_once(f
         assert (row["id"], row["missing"], row["deleted"]) == (2, 1, 0)
 
 
-async def test_a_failed_pass_that_another_replica_took_up_keeps_the_pages_of_that_replica(folder: Path) -> None:
+async def test_failed_pass_taken_over_by_another_replica_keeps_the_pages_of_that_replica(folder: Path) -> None:
     async with world(folder, sessions=45) as w:
         await w.one_pass()
         await run_until(w, pages=2)
@@ -136,7 +136,7 @@ async def test_a_failed_pass_that_another_replica_took_up_keeps_the_pages_of_tha
         assert (await w.one_pass()).state == "complete"
 
 
-async def test_keys_given_before_a_restart_are_known_after_it(folder: Path) -> None:
+async def test_repeated_key_is_detected_across_a_restart(folder: Path) -> None:
     pages: dict[str | None, Any] = {
         None: page(wire("A"), key="1"),
         "1": page(wire("B"), key="2"),
@@ -150,7 +150,7 @@ async def test_keys_given_before_a_restart_are_known_after_it(folder: Path) -> N
         assert listing.asked == ["2"]
 
 
-async def test_a_verdict_written_with_the_last_page_is_not_written_twice(folder: Path) -> None:
+async def test_outcome_written_with_the_last_page_is_not_written_twice(folder: Path) -> None:
     async with world(folder) as w:
         Listing(w, {None: page(wire("A"), {"name": "no id"})})
         outcome = await w.one_pass()
@@ -162,7 +162,7 @@ async def test_a_verdict_written_with_the_last_page_is_not_written_twice(folder:
         assert len(w.named("pass.failed")) == 1
 
 
-async def test_a_checkpoint_that_is_too_old_begins_a_new_pass_at_once(folder: Path) -> None:
+async def test_checkpoint_that_is_too_old_starts_a_new_pass_at_once(folder: Path) -> None:
     async with world(folder, sessions=45) as w:
         await run_until(w, pages=3)
         w.clock.forward(21_601)
@@ -173,10 +173,8 @@ async def test_a_checkpoint_that_is_too_old_begins_a_new_pass_at_once(folder: Pa
 
 
 @pytest.mark.parametrize(("stopped", "completed"), [(1000, 1), (100_000, 2)])
-async def test_a_pass_that_was_read_whole_is_swept_after_a_stop_that_was_not_too_long(
-    folder: Path, stopped: float, completed: int
-) -> None:
-    """Its end is what the freshness goes by: a listing of days ago must not pass for one of now."""
+async def test_completely_read_pass_is_swept_after_a_short_stop(folder: Path, stopped: float, completed: int) -> None:
+    """Freshness is the end of a pass, so the end of a pass must not follow its listing by hours."""
     async with world(folder, sessions=5) as w:
         await run_until(w, pages=1)
         w.clock.forward(stopped)
@@ -186,7 +184,7 @@ async def test_a_pass_that_was_read_whole_is_swept_after_a_stop_that_was_not_too
         assert (await w.last_pass())["id"] == completed
 
 
-async def test_a_page_key_refused_after_a_restart_begins_a_new_pass(folder: Path) -> None:
+async def test_page_key_refused_after_a_restart_starts_a_new_pass(folder: Path) -> None:
     async with world(folder, sessions=45) as w:
         w.sandbox.habits.cursor_ttl = 60
         await run_until(w, pages=3)
@@ -197,7 +195,7 @@ async def test_a_page_key_refused_after_a_restart_begins_a_new_pass(folder: Path
         assert (row["seen"], row["unchanged"], row["inserted"]) == (45, 30, 15)
 
 
-async def test_a_pass_that_somebody_else_ended_is_given_up_without_a_crash(folder: Path) -> None:
+async def test_pass_ended_by_another_process_is_abandoned_without_a_crash(folder: Path) -> None:
     async with world(folder, sessions=45) as w:
 
         async def end_it(_: object) -> None:
@@ -211,8 +209,8 @@ async def test_a_pass_that_somebody_else_ended_is_given_up_without_a_crash(folde
         assert await w.live() == w.there()
 
 
-async def test_a_page_that_cannot_be_written_ends_the_pass_with_that_error_alone(folder: Path) -> None:
-    """The fetcher is ahead and finds no reader for its page: that must not hide why."""
+async def test_page_that_cannot_be_written_fails_the_pass_with_only_that_error(folder: Path) -> None:
+    """The fetcher, which then has no reader for its next page, must not hide the cause."""
     async with world(folder, sessions=45) as w:
         read_ahead = anyio.Event()
 
@@ -236,7 +234,7 @@ async def test_a_page_that_cannot_be_written_ends_the_pass_with_that_error_alone
             await w.one_pass()
 
 
-async def test_a_page_leaves_rows_and_checkpoint_together_or_nothing(
+async def test_rows_and_checkpoint_of_a_page_are_written_together(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(folder, sessions=45) as w:

@@ -1,4 +1,4 @@
-"""Pages that come faster than they are written share a transaction: what they leave is what each alone would leave."""
+"""Pages that arrive faster than they are written share a transaction, with the same result as one page each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COUNTED = ("pages", "seen", "inserted", "updated", "unchanged", "restored", "mis
 
 
 def scripted(jitter: random.Random) -> dict[str | None, Any]:
-    """Make a listing in which sessions come twice, change on the way, cannot be read, or have no id."""
+    """Make a listing with repeated, changing and unreadable sessions, and items without an id."""
     pages: dict[str | None, Any] = {}
     count = jitter.randint(2, 9)
     for number in range(count):
@@ -41,7 +41,7 @@ def scripted(jitter: random.Random) -> dict[str | None, Any]:
 
 
 async def outcome(folder: Path, seed: int) -> list[Any]:
-    """Mirror some listings one after the other, the last of them twice; return all that they leave."""
+    """Mirror several listings, each twice, and return the counters and rows after each pass."""
     folder.mkdir()
     jitter = random.Random(seed)  # noqa: S311 - no secret
     async with world(folder) as w:
@@ -66,7 +66,7 @@ async def without_times(w: World) -> dict[str, Any]:
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("seed", range(12))
-async def test_pages_written_together_leave_what_pages_written_alone_leave(
+async def test_pages_written_together_have_the_result_of_pages_written_alone(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = await outcome(tmp_path / "together", seed)
@@ -75,7 +75,7 @@ async def test_pages_written_together_leave_what_pages_written_alone_leave(
 
 
 @pytest.mark.sqlite
-async def test_pages_that_come_at_once_share_a_transaction_and_one_that_comes_alone_does_not_wait(
+async def test_pages_that_arrive_together_share_a_transaction_and_a_single_page_does_not_wait(
     folder: Path,
 ) -> None:
     async with world(folder, sessions=45) as w:
@@ -92,7 +92,7 @@ async def test_pages_that_come_at_once_share_a_transaction_and_one_that_comes_al
 
         def on_page(now: Any) -> None:
             counts.append(now["pages"])
-            held.set()  # the page before the one that hangs is written while that hangs
+            held.set()  # the first two pages are written while the third request hangs
 
         pull.on_page = on_page
         w.sandbox.script("GET", "/api/v3/chats/sessions?", lambda _: None)
@@ -109,7 +109,7 @@ def fetched(size: int = 1, *, last: bool = False) -> Fetched:
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize(("size", "most"), [(1, MOST_PAGES), (MOST_BYTES // 3, 4), (MOST_BYTES * 10, 1)])
-async def test_a_basket_takes_a_bounded_number_of_pages_and_bytes(size: int, most: int) -> None:
+async def test_page_queue_holds_a_bounded_number_of_pages_and_bytes(size: int, most: int) -> None:
     page_queue = PageQueue()
     put = 0
 
@@ -128,7 +128,7 @@ async def test_a_basket_takes_a_bounded_number_of_pages_and_bytes(size: int, mos
 
 
 @pytest.mark.sqlite
-async def test_pages_before_an_error_are_given_before_it() -> None:
+async def test_page_queue_returns_the_pages_before_an_error_first() -> None:
     page_queue = PageQueue()
     await page_queue.put(fetched())
     page_queue.end(ListingError(PassReason.PAGE_FAILED, "why"))
@@ -138,7 +138,7 @@ async def test_pages_before_an_error_are_given_before_it() -> None:
 
 
 @pytest.mark.sqlite
-async def test_an_ended_basket_gives_nothing_more() -> None:
+async def test_ended_page_queue_returns_no_more_pages() -> None:
     page_queue = PageQueue()
     await page_queue.put(fetched(last=True))
     page_queue.end()

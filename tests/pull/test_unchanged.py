@@ -1,4 +1,4 @@
-"""A pass over sessions that did not change leaves the database as it was, but for its own rows."""
+"""A pass over unchanged sessions changes only its own rows, and each changed field makes a version."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ async def pragma(w: World, name: str) -> int:
     return int(await w.database.write(lambda c: c.exec_driver_sql(f"PRAGMA {name}").scalar_one()))
 
 
-@pytest.mark.sqlite  # it looks with SQLite's own means
-async def test_an_unchanged_pass_writes_no_session_and_no_history(folder: Path) -> None:
+@pytest.mark.sqlite  # it uses a function or a pragma of SQLite
+async def test_pass_over_unchanged_sessions_writes_no_session_and_no_history(folder: Path) -> None:
     async with world(folder, sessions=250, habits=Habits(page_size=50, extra_fields=True)) as w:
         await w.one_pass()
         before = await dump(w)
@@ -33,12 +33,12 @@ async def test_an_unchanged_pass_writes_no_session_and_no_history(folder: Path) 
             assert (row["seen"], row["unchanged"]) == (250, 250)
         assert await dump(w) == before
         after = await w.database.write(lambda c: c.execute(sa.text("SELECT total_changes()")).scalar_one())
-        # Each pass: its row begun, five pages and five counts, ended, and the five pages of the pass before dropped.
+        # A pass inserts its row, writes five pages and five counts, ends, and deletes five pages of the last pass.
         assert after - changes <= 3 * (1 + 5 + 5 + 1 + 5)
 
 
-@pytest.mark.sqlite  # it looks with SQLite's own means
-async def test_the_file_does_not_grow_with_unchanged_passes(folder: Path) -> None:
+@pytest.mark.sqlite  # it uses a function or a pragma of SQLite
+async def test_file_does_not_grow_with_unchanged_passes(folder: Path) -> None:
     async with world(folder, sessions=500, habits=Habits(page_size=100)) as w:
         await w.one_pass()
         await w.one_pass()
@@ -56,7 +56,7 @@ def _backwards(value: Any) -> Any:
     return value
 
 
-async def test_the_order_of_json_keys_is_no_change(folder: Path) -> None:
+async def test_order_of_json_keys_does_not_count_as_a_change(folder: Path) -> None:
     async with world(folder) as w:
         item = wire(
             "A", zeta={"b": [1, {"y": 1, "x": 2}], "a": None}, alpha=1.5, Created={"at": "2026", "by": "U", "q": 1}
@@ -108,7 +108,7 @@ async def test_each_field_counts_as_a_change_and_makes_one_version(folder: Path,
         }
 
 
-async def test_unknown_fields_stand_in_extra_and_it_is_an_empty_object_without_any(folder: Path) -> None:
+async def test_extra_has_the_unknown_fields_and_is_an_empty_object_without_any(folder: Path) -> None:
     async with world(folder) as w:
         Listing(
             w, {None: page(wire("A"), wire("B", z=1, a={"d": [True, None], "c": "ü"}), wire("C", lastMessageAt="soon"))}
@@ -125,7 +125,7 @@ async def test_unknown_fields_stand_in_extra_and_it_is_an_empty_object_without_a
         assert found == {"id": "B"}
 
 
-async def test_the_view_has_the_columns_that_the_interface_promises(folder: Path) -> None:
+async def test_views_have_the_documented_columns(folder: Path) -> None:
     content = [
         "id",
         "name",

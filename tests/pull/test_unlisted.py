@@ -1,4 +1,4 @@
-"""Sessions that are not listed and exist: they are not missing, hold nothing, and are requested once an hour."""
+"""Sessions that exist and are not listed: they are not missing, open no hold, and are requested once an hour."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def recorded(w: World) -> dict[str, str]:
     return {row["id"]: row["unlisted_alive_at"] for row in rows}
 
 
-async def test_unlisted_sessions_that_answer_200_are_not_missing_and_hold_nothing(folder: Path) -> None:
+async def test_unlisted_sessions_that_answer_200_are_not_missing_and_open_no_hold(folder: Path) -> None:
     async with world(folder, sessions=100) as w:
         await w.one_pass()
         w.sandbox.habits.unlisted = names(1, 30)
@@ -39,7 +39,7 @@ async def test_unlisted_sessions_that_answer_200_are_not_missing_and_hold_nothin
         assert await w.sql("SELECT * FROM holds") == []
 
 
-async def test_an_unlisted_session_is_requested_again_after_an_hour_and_not_before(folder: Path) -> None:
+async def test_unlisted_session_is_requested_again_after_an_hour_and_not_before(folder: Path) -> None:
     async with world(folder, sessions=40) as w:
         await w.one_pass()
         w.sandbox.habits.unlisted = names(11, 13)
@@ -55,7 +55,7 @@ async def test_an_unlisted_session_is_requested_again_after_an_hour_and_not_befo
         assert set((await recorded(w)).values()) == {"2026-06-01T13:00:00.000000Z"}
 
 
-async def test_a_change_of_an_unlisted_session_is_mirrored_when_it_is_requested(folder: Path) -> None:
+async def test_change_of_an_unlisted_session_is_mirrored_when_it_is_requested(folder: Path) -> None:
     async with world(folder, sessions=10) as w:
         await w.one_pass()
         w.sandbox.habits.unlisted = ["SES2"]
@@ -64,7 +64,7 @@ async def test_a_change_of_an_unlisted_session_is_mirrored_when_it_is_requested(
         assert (await w.live())["SES2"] == "changed"
 
 
-async def test_a_record_ends_when_the_session_is_listed_again(folder: Path) -> None:
+async def test_unlisted_mark_is_removed_when_the_session_is_listed_again(folder: Path) -> None:
     async with world(folder, sessions=10) as w:
         await w.one_pass()
         w.sandbox.habits.unlisted = ["SES2", "SES3"]
@@ -74,7 +74,7 @@ async def test_a_record_ends_when_the_session_is_listed_again(folder: Path) -> N
         assert set(await recorded(w)) == {"SES3"}
 
 
-async def test_a_record_ends_when_the_session_is_gone_and_it_is_deleted_as_any_other(folder: Path) -> None:
+async def test_unlisted_mark_is_removed_when_the_session_is_gone_and_it_is_deleted(folder: Path) -> None:
     async with world(folder, sessions=10) as w:
         w.guard = Guard(grace=0, confirmations=2, max_count=25, max_fraction=0.05)
         await w.one_pass()
@@ -92,7 +92,7 @@ async def test_a_record_ends_when_the_session_is_gone_and_it_is_deleted_as_any_o
 
 
 @pytest.mark.parametrize("step", [86400, -86400])
-async def test_a_clock_step_only_makes_an_unlisted_session_be_requested_again(folder: Path, step: float) -> None:
+async def test_clock_step_only_causes_another_request_for_an_unlisted_session(folder: Path, step: float) -> None:
     async with world(folder, sessions=10) as w:
         await w.one_pass()
         w.sandbox.habits.unlisted = ["SES2"]
@@ -107,7 +107,7 @@ async def test_a_clock_step_only_makes_an_unlisted_session_be_requested_again(fo
         assert "SES2" not in asked_for(w)
 
 
-async def test_sessions_that_exist_do_not_use_up_the_guards_limit(folder: Path) -> None:
+async def test_sessions_that_exist_do_not_count_towards_the_limit_of_the_guard(folder: Path) -> None:
     async with world(folder, sessions=100) as w:
         w.guard = Guard(grace=0, confirmations=1, max_count=3, max_fraction=0.0)
         await w.one_pass()
@@ -119,7 +119,7 @@ async def test_sessions_that_exist_do_not_use_up_the_guards_limit(folder: Path) 
         assert (row["missing"], row["deleted"]) == (3, 3)
 
 
-async def test_a_hold_counts_only_sessions_that_are_gone_and_leaves_out_those_that_exist(folder: Path) -> None:
+async def test_hold_contains_only_sessions_that_are_gone(folder: Path) -> None:
     async with world(folder, sessions=100) as w:
         w.guard = Guard(grace=0, confirmations=1, max_count=3, max_fraction=0.0)
         await w.one_pass()
@@ -137,7 +137,7 @@ async def take_over(w: World) -> None:
 
 
 async def finish_elsewhere(w: World) -> None:
-    """End the pass as another replica does that took it over."""
+    """End the pass as a replica that took it over would."""
 
     def work(connection: sa.Connection) -> None:
         progress = passes.running(connection)
@@ -149,7 +149,7 @@ async def finish_elsewhere(w: World) -> None:
 
 @pytest.mark.parametrize(("lose", "state"), [(take_over, "running"), (finish_elsewhere, "complete")])
 @pytest.mark.parametrize("asked", ["SES2", "SES3"], ids=["alive", "gone"])
-async def test_a_pass_that_was_lost_during_its_sweep_writes_nothing(
+async def test_pass_lost_during_its_sweep_writes_nothing(
     folder: Path, lose: Callable[[World], Awaitable[None]], state: str, asked: str
 ) -> None:
     async with world(folder, sessions=30) as w:
@@ -175,7 +175,7 @@ async def test_a_pass_that_was_lost_during_its_sweep_writes_nothing(
 
 
 @pytest.mark.parametrize("lose", [take_over, finish_elsewhere])
-async def test_a_pass_that_was_lost_during_a_held_sweep_opens_no_hold(
+async def test_pass_lost_during_a_held_sweep_opens_no_hold(
     folder: Path, lose: Callable[[World], Awaitable[None]]
 ) -> None:
     async with world(folder, sessions=30) as w:
@@ -193,7 +193,7 @@ async def test_a_pass_that_was_lost_during_a_held_sweep_opens_no_hold(
         assert w.named("pass.held") == []
 
 
-async def test_an_observation_during_the_sweep_outweighs_a_404_from_before_it(folder: Path) -> None:
+async def test_observation_during_the_sweep_overrides_an_earlier_404(folder: Path) -> None:
     async with world(folder, sessions=30) as w:
         await w.one_pass()
         listed = w.sandbox.live()["SES3"]

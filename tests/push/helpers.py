@@ -1,4 +1,4 @@
-"""What the tests of the queue share: a running queue, and waiting for what it does."""
+"""Helpers of the tests of the queue: run it, and wait for the operations that it finishes."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ async def test_holder_that_lost_its_fence_cannot_finish(tmp_path: Path) -> None:
         assert (await w.operation(mine.id))["state"] == "unknown"
 
 
-async def test_lease_that_ran_out_is_swept_up_while_the_queue_runs(tmp_path: Path) -> None:
+async def test_expired_lease_is_recovered_while_the_queue_runs(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.enqueue(create())
         (mine,) = await claim(w)
@@ -97,7 +97,7 @@ async def test_lease_that_ran_out_is_swept_up_while_the_queue_runs(tmp_path: Pat
         assert w.named("operation.unknown")
 
 
-async def test_claim_whose_lease_still_runs_is_left_alone(tmp_path: Path) -> None:
+async def test_claim_with_a_valid_lease_is_not_recovered(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.enqueue(create())
         (mine,) = await claim(w)
@@ -159,7 +159,7 @@ async def test_stop_during_a_post_is_unknown_at_once_and_during_a_lookup_costs_n
         assert (row["state"], effects(w)) == ("succeeded", ["s-1"])
 
 
-async def test_no_more_operations_ask_at_once_than_are_allowed_though_some_are_claimed_ahead(tmp_path: Path) -> None:
+async def test_no_more_operations_than_allowed_send_requests_although_more_are_claimed_ahead(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         go, asking = anyio.Event(), set[str]()
         most = 0
@@ -215,7 +215,7 @@ async def test_not_before_is_honoured(tmp_path: Path) -> None:
         assert w.sandbox.requests[0].at >= w.clock.at.replace(hour=13, minute=0, second=0).timestamp()
 
 
-async def test_blocked_operation_that_is_due_makes_nobody_look_again_and_again(tmp_path: Path) -> None:
+async def test_blocked_operation_that_is_due_does_not_cause_a_busy_loop(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.sandbox.script("POST", SESSIONS, 422)
         await w.enqueue(create(), create(name="behind", next_attempt_at=w.clock.now()))
@@ -244,7 +244,7 @@ async def test_lookups_and_new_operations_take_turns(tmp_path: Path) -> None:
         assert taken == ["unknown", "running"] * 5
 
 
-async def test_bell_loses_no_ring_however_many_wait() -> None:
+async def test_event_set_again_by_a_waiting_task_is_not_lost() -> None:
     event, received = AutoResetEvent(), []
 
     async def listen(name: str) -> None:
@@ -263,7 +263,7 @@ async def test_bell_loses_no_ring_however_many_wait() -> None:
     assert sorted(received) == ["a", "b"]
 
 
-async def test_bell_that_rings_before_anybody_waits_is_heard() -> None:
+async def test_event_set_before_a_wait_wakes_it_once() -> None:
     event = AutoResetEvent()
     event.set()
     event.set()

@@ -78,7 +78,7 @@ async def test_time_that_a_program_chose_is_kept_when_the_clock_is_set_back(tmp_
         assert (await w.operation(one))["next_attempt_at"] == at
 
 
-async def test_every_wait_is_rebased_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_wait_is_rebased_also_in_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations, "REBASED_AT_ONCE", 3)
     async with world(tmp_path) as w:
         now = w.clock.now()
@@ -120,7 +120,7 @@ def attempt(w: World, operation: Operation, lease: Lease) -> Attempt:
     )  # fmt: skip
 
 
-async def test_holder_that_was_not_confirmed_recently_looks_before_it_sends(tmp_path: Path) -> None:
+async def test_holder_whose_claim_was_not_confirmed_recently_checks_it_before_a_change(tmp_path: Path) -> None:
     """The clock steps forward, another replica takes the operation, and the lease of the holder is not over for it."""
     async with world(tmp_path) as w:
         clock = w.clock
@@ -164,7 +164,7 @@ async def test_lease_ends_by_either_clock(tmp_path: Path) -> None:
         assert lease.has_ended(clock)
 
 
-async def test_claim_is_confirmed_only_for_as_long_as_a_taker_counts_with(tmp_path: Path) -> None:
+async def test_claim_is_confirmed_for_a_limited_time_and_confirmed_again_before_a_change(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         clock = w.clock
         lease = Lease.begin(60, now=clock.now(), monotonic=clock.monotonic())

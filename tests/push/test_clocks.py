@@ -94,7 +94,7 @@ async def test_delete_by_source_id_reaches_a_session_that_look_ups_do_not_show_a
         assert ((await w.operation(one))["state"], w.there()) == ("succeeded", {})
 
 
-async def test_session_that_is_surely_gone_is_created_again_at_once_by_a_process_of_some_age(tmp_path: Path) -> None:
+async def test_process_older_than_the_settle_time_creates_a_deleted_session_again_at_once(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=1) as w:
         await w.one_pass()
         push = w.push()

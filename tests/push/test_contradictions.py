@@ -1,4 +1,4 @@
-"""A delete that succeeded and is contradicted by a listing after the grace is queued once more, exactly once."""
+"""A delete that succeeded and is contradicted by a listing after the grace is queued again, exactly once."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ async def test_session_that_was_gone_and_is_restored_in_albert_stays(tmp_path: P
         assert (len(await deletes(w)), w.named("operation.contradicted")) == (1, [])
 
 
-async def test_session_that_a_sweep_deleted_is_no_contradiction(tmp_path: Path) -> None:
+async def test_session_deleted_by_a_sweep_is_not_a_contradiction(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=30) as w:
         w.guard = type(w.guard)(grace=0, confirmations=1, max_count=25, max_fraction=0.05)
         await w.one_pass()

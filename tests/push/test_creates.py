@@ -35,7 +35,7 @@ async def test_create_looks_up_and_after_a_404_sends_exactly_one_post(tmp_path: 
         assert (wire["name"], wire["sourceSessionId"], wire["parentId"]) == ("wanted", "s-1", "FOL7")
 
 
-async def test_session_that_is_there_as_wanted_is_adopted_without_a_post(tmp_path: Path) -> None:
+async def test_existing_session_that_is_as_requested_is_adopted_without_a_post(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         there = w.sandbox.create(source_session_id="s-1", name="wanted")
         (one,) = await w.enqueue(create())
@@ -46,7 +46,7 @@ async def test_session_that_is_there_as_wanted_is_adopted_without_a_post(tmp_pat
         assert await w.live() == w.there()
 
 
-async def test_create_whose_answers_were_all_lost_is_given_up_with_the_words_of_the_last(tmp_path: Path) -> None:
+async def test_create_whose_attempts_all_failed_is_dead_with_the_last_error(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         (one,) = await w.enqueue(create())
         w.sandbox.script("POST", SESSIONS, 500, times=100)
@@ -57,7 +57,7 @@ async def test_create_whose_answers_were_all_lost_is_given_up_with_the_words_of_
 
 
 @pytest.mark.parametrize(("fields", "said"), [({"name": "other"}, "name"), ({"parent_id": "FOL1"}, "folder")])
-async def test_session_that_differs_is_adopted_with_the_difference_noted_and_left_alone(
+async def test_session_that_differs_is_adopted_unchanged_with_a_note(
     tmp_path: Path, fields: dict[str, str], said: str
 ) -> None:
     async with world(tmp_path) as w:
@@ -105,7 +105,7 @@ async def test_unknown_create_is_sent_again_only_after_lookups_spread_over_the_s
 
 
 @pytest.mark.parametrize("failure", [500, 403, 429, 400, "lost_before", "garbled"])
-async def test_lookup_that_fails_decides_nothing_and_does_not_count(tmp_path: Path, failure: Any) -> None:
+async def test_failed_look_up_decides_nothing_and_does_not_count(tmp_path: Path, failure: Any) -> None:
     async with world(tmp_path) as w:
         (one,) = await w.enqueue(create())
         w.sandbox.script("POST", SESSIONS, "lost_before")
@@ -148,7 +148,9 @@ async def test_conflict_with_lookups_that_lag_is_adopted_when_they_have_caught_u
         assert len(times(w, "POST")) == 1
 
 
-async def test_400_is_looked_up_once_more_and_then_dead_with_the_servers_words(tmp_path: Path) -> None:
+async def test_create_refused_with_400_is_dead_with_the_error_of_the_server_after_another_look_up(
+    tmp_path: Path,
+) -> None:
     async with world(tmp_path) as w:
         w.sandbox.script("POST", SESSIONS, 400)
         (one,) = await w.enqueue(create())
@@ -182,7 +184,7 @@ async def test_succeeded_create_is_in_the_mirror_in_the_same_transaction(tmp_pat
 
 
 @pytest.mark.sqlite  # on PostgreSQL the index stays
-async def test_create_beside_a_first_pass_that_has_taken_the_index_away_is_carried_out(tmp_path: Path) -> None:
+async def test_create_succeeds_during_a_first_pass_that_has_dropped_the_index(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.database.write(initial_load.begin)
         (create_id,) = await w.enqueue(create())

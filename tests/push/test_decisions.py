@@ -1,4 +1,4 @@
-"""What an operator decides has its effect on the running queue, and nothing undoes it."""
+"""Decisions of an operator take effect in the running queue and are not overwritten."""
 
 from __future__ import annotations
 

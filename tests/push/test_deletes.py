@@ -53,9 +53,7 @@ async def test_target_is_durable_before_the_delete_leaves(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("fault", ["lost_before", "lost_after", "error_500_after", "error_500", 429, 403])
-async def test_session_made_anew_under_the_source_id_survives_a_delete_that_is_sent_again(
-    tmp_path: Path, fault: Any
-) -> None:
+async def test_session_created_again_under_the_source_id_survives_a_repeated_delete(tmp_path: Path, fault: Any) -> None:
     async with world(tmp_path) as w:
         w.sandbox.create(source_session_id="s-1", name="old")
         w.sandbox.script("DELETE", SESSIONS, fault)
@@ -63,13 +61,13 @@ async def test_session_made_anew_under_the_source_id_survives_a_delete_that_is_s
         await w.push().drain()
         for session_id in w.sandbox.live():
             w.sandbox.delete(session_id)
-        anew = w.sandbox.create(source_session_id="s-1", name="new")
+        new = w.sandbox.create(source_session_id="s-1", name="new")
         (row,) = await worked(w, one)
         assert row["state"] == "succeeded"
-        assert list(w.sandbox.live()) == [anew["id"]]
+        assert list(w.sandbox.live()) == [new["id"]]
 
 
-async def test_session_made_by_an_operation_lately_is_deleted_although_lookups_lag(tmp_path: Path) -> None:
+async def test_session_created_recently_by_an_operation_is_deleted_although_look_ups_lag(tmp_path: Path) -> None:
     async with world(tmp_path, habits=Habits(lookup_lag=45)) as w:
         ids = await w.enqueue(create(), {"kind": "delete", "source_session_id": "s-1"})
         rows = await worked(w, *ids)
@@ -78,7 +76,7 @@ async def test_session_made_by_an_operation_lately_is_deleted_although_lookups_l
         assert await w.live() == {}
 
 
-async def test_mirror_learns_from_a_lookup_by_source_that_finds_nothing(tmp_path: Path) -> None:
+async def test_look_up_by_source_id_that_finds_nothing_deletes_the_session_in_the_mirror(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         there = w.sandbox.create(source_session_id="s-1", name="n")
         await w.one_pass()
@@ -101,7 +99,7 @@ async def test_delete_and_its_tombstone_are_one_transaction(tmp_path: Path) -> N
         assert effects(w, "deleted")
 
 
-async def test_operation_on_which_syncd_itself_fails_ends_dead_and_blocks_nobody_else(tmp_path: Path) -> None:
+async def test_operation_that_fails_inside_syncd_is_dead_and_blocks_no_other(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=2) as w:
         await w.one_pass()
         await w.refuse("UPDATE", "OLD.id = 'SES1'")

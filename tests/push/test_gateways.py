@@ -53,7 +53,7 @@ async def test_minute_of_404s_from_a_gateway_decides_nothing(tmp_path: Path, met
         assert await w.live() == w.there()
 
 
-async def test_waiting_for_a_gateway_is_no_busy_loop_and_is_logged(tmp_path: Path) -> None:
+async def test_operation_behind_a_gateway_is_retried_slowly_and_the_wait_is_logged(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=3) as w:
         await w.one_pass()
         gateway(w)
@@ -133,7 +133,7 @@ async def test_three_gateway_answers_in_a_row_slow_the_queue_and_one_success_res
         assert len(w.named("queue.resumed")) == 1
 
 
-async def test_delete_of_a_session_that_look_ups_do_not_show_yet_waits_behind_a_gateway(tmp_path: Path) -> None:
+async def test_delete_of_a_session_that_look_ups_do_not_show_yet_waits_for_the_end_of_a_gateway(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=2) as w:
         await w.one_pass()
         w.sandbox.habits.lookup_lag = 30

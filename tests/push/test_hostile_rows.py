@@ -1,4 +1,4 @@
-"""Rows that other programs insert with plain SQL: data, never path syntax, and never anybody else's trouble."""
+"""Rows that other programs insert with plain SQL: ids are data and not path syntax, and bad rows affect no other."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ async def test_bytes_that_are_not_utf8_cost_their_own_row_only(tmp_path: Path, c
 
 @on_sqlite
 @pytest.mark.parametrize("column", ["requested_by", "last_error", "lease_owner", "target_session_id"])
-async def test_bytes_that_are_not_utf8_in_any_other_column_poison_nothing(tmp_path: Path, column: str) -> None:
+async def test_bytes_that_are_not_utf8_in_other_columns_do_not_affect_other_operations(
+    tmp_path: Path, column: str
+) -> None:
     async with world(tmp_path) as w:
         await w.sql(
             f"INSERT INTO operations (kind, source_session_id, name, {column}) "

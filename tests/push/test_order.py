@@ -59,7 +59,7 @@ async def check_order(steps: list[tuple[str, int]], trouble: list[tuple[str, Any
 )  # the machine's load decides how long an example takes
 @given(steps=STEPS, trouble=TROUBLE, lag=st.sampled_from([0.0, 40.0]))
 @pytest.mark.timeout(180)
-def test_any_operations_with_any_trouble_end_as_if_run_one_after_the_other(
+def test_all_sequences_of_operations_and_faults_end_as_if_run_one_after_the_other(
     steps: list[tuple[str, int]], trouble: list[tuple[str, Any]], lag: float
 ) -> None:
     anyio.run(check_order, steps, trouble, lag)
@@ -86,7 +86,7 @@ async def test_one_key_runs_one_at_a_time_while_the_others_go_on(tmp_path: Path)
         assert effects(w) == ["same"]
 
 
-async def test_dead_and_unknown_operations_block_their_own_key_and_say_so(tmp_path: Path) -> None:
+async def test_dead_and_unknown_operations_block_only_their_own_key_and_are_named_as_blockers(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.sandbox.script("POST", SESSIONS, 422)
         (dead,) = await w.enqueue(create("a"))
@@ -147,7 +147,7 @@ async def test_create_does_not_overtake_the_delete_by_id_of_the_session_that_car
         assert await w.live() == w.there() == {rows[1]["result_session_id"]: "wanted"}
 
 
-async def test_operator_retries_what_is_dead_with_all_attempts_before_it(tmp_path: Path) -> None:
+async def test_dead_operation_that_is_retried_has_all_its_attempts_again(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.sandbox.script("POST", SESSIONS, 422)
         ids = await w.enqueue(create("a"), create("a", "later"))
@@ -158,7 +158,7 @@ async def test_operator_retries_what_is_dead_with_all_attempts_before_it(tmp_pat
         assert (await decide(w, operation_decisions.retry, ids[0])).problem
 
 
-async def test_operator_cancels_what_is_pending_and_nothing_that_is_over(tmp_path: Path) -> None:
+async def test_pending_operation_can_be_cancelled_and_a_finished_one_cannot(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         (one,) = await w.enqueue(create())
         assert (await decide(w, operation_decisions.cancel, one)).problem is None
@@ -172,7 +172,7 @@ async def test_operator_cancels_what_is_pending_and_nothing_that_is_over(tmp_pat
             assert (await decide(w, operation_decisions.cancel, over)).problem
 
 
-async def test_drain_goes_on_with_what_was_blocked_while_it_looked(
+async def test_drain_continues_with_an_operation_whose_blocker_ends_during_a_claim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(tmp_path) as w:

@@ -145,7 +145,7 @@ async def test_look_up_answered_with_an_unrelated_session_is_not_adopted(tmp_pat
         assert row["result_session_id"] != other["id"]
 
 
-async def test_source_id_that_albert_knows_in_another_form_is_a_conflict_with_a_note(tmp_path: Path) -> None:
+async def test_source_id_that_albert_stores_in_another_form_is_a_conflict_with_a_note(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         there = w.sandbox.create(source_session_id=STORED, name="wanted")
         w.sandbox.script("GET", f"{SESSIONS}/source/CRM", lambda _: web.json_response(there))

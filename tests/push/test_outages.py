@@ -1,4 +1,4 @@
-"""An outage burns no attempts; one operation that always fails is its own fault."""
+"""An outage uses no attempts, and a single operation that always fails uses up its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.both_databases
 
 @pytest.mark.parametrize("kind", ["error_500", "lost_before"])
 @pytest.mark.parametrize("methods", [[], ["POST"]])
-async def test_ten_minutes_of_outage_cost_little_more_than_a_try_each_and_nothing_dies(
+async def test_ten_minutes_of_outage_cost_about_one_attempt_each_and_no_operation_is_dead(
     tmp_path: Path, kind: str, methods: list[str]
 ) -> None:
     async with world(tmp_path) as w:
@@ -46,7 +46,7 @@ def failing_for_ever(w: World, method: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-async def test_operations_that_all_fail_while_albert_answers_others_come_to_the_end_of_their_attempts(
+async def test_operations_that_fail_while_albert_answers_other_requests_use_up_their_attempts(
     tmp_path: Path, method: str
 ) -> None:
     async with world(tmp_path) as w:
@@ -68,7 +68,7 @@ async def test_operations_that_all_fail_while_albert_answers_others_come_to_the_
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_no_attempt_counts_while_albert_answers_nobody(tmp_path: Path, method: str) -> None:
+async def test_no_attempt_counts_while_albert_answers_no_request(tmp_path: Path, method: str) -> None:
     async with world(tmp_path) as w:
         ids = await w.enqueue(*failing_for_ever(w, method))
         async with working(w.push(max_attempts=3)):
@@ -80,7 +80,7 @@ async def test_no_attempt_counts_while_albert_answers_nobody(tmp_path: Path, met
         assert {row["state"] for row in rows} == {"succeeded"}
 
 
-async def test_single_poisonous_operation_dies_while_the_others_go_on(tmp_path: Path) -> None:
+async def test_single_operation_that_always_fails_is_dead_and_the_others_succeed(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         ids = await w.enqueue(*(create(f"s-{n}") for n in range(5)))
         w.sandbox.script("GET", f"{SESSIONS}/source/s-2", 500, times=100)
@@ -129,7 +129,7 @@ def test_attempts_that_a_403_used_before_an_outage_are_refunded_when_it_is_recog
     assert state.take_refunds() == {}
 
 
-def test_failures_while_albert_answers_others_are_no_outage_unless_they_are_403() -> None:
+def test_only_403s_are_an_outage_while_albert_answers_other_requests() -> None:
     state = outage()
     state.note_response(100)
     for operation in range(3):
@@ -172,5 +172,5 @@ def test_failures_in_flight_together_are_one_step_of_the_pause() -> None:
 
 
 @pytest.mark.parametrize("retry_after", [1e9, float(10**15)])
-def test_absurd_retry_after_is_bounded(retry_after: Any) -> None:
+def test_retry_after_is_bounded_by_the_longest_wait(retry_after: Any) -> None:
     assert Backoff(0.5, 300).wait(1, jitter=0.5, retry_after=retry_after) == 300

@@ -1,4 +1,4 @@
-"""What Albert's refusals mean: dead, wait, or rest."""
+"""Refusals of Albert: the operation is dead or waits, or the whole queue pauses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ pytestmark = pytest.mark.both_databases
     ("method", "status"),
     [(method, status) for method in ("GET", "POST") for status in (402, 412, 415, 422, 428)] + [("GET", 405)],
 )
-async def test_other_4xx_is_dead_at_once_with_words_and_status(tmp_path: Path, method: str, status: int) -> None:
+async def test_other_4xx_is_dead_at_once_with_the_status_and_the_error_of_the_server(
+    tmp_path: Path, method: str, status: int
+) -> None:
     async with world(tmp_path) as w:
         w.sandbox.script(method, SESSIONS, status)
         (one,) = await w.enqueue(create())
@@ -78,8 +80,8 @@ async def test_retry_after_is_waited_for_and_counts_no_attempt(
 
         def later(_: web.BaseRequest) -> web.Response:
             now = w.clock.monotonic()
-            told = "90" if form == "seconds" else formatdate(now + 90, usegmt=True)
-            return web.Response(status=status, headers={"Retry-After": told, "Date": formatdate(now, usegmt=True)})
+            value = "90" if form == "seconds" else formatdate(now + 90, usegmt=True)
+            return web.Response(status=status, headers={"Retry-After": value, "Date": formatdate(now, usegmt=True)})
 
         w.sandbox.script(method, SESSIONS, later, times=2)
         (one,) = await w.enqueue(create())
@@ -90,7 +92,7 @@ async def test_retry_after_is_waited_for_and_counts_no_attempt(
         assert at[2] - at[1] >= 90
 
 
-async def test_429_that_says_no_time_is_waited_for_ever_longer_and_counts_no_attempt(tmp_path: Path) -> None:
+async def test_429_without_retry_after_is_retried_after_growing_waits_and_counts_no_attempt(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.sandbox.script("POST", SESSIONS, 429, times=8)
         (one,) = await w.enqueue(create())
@@ -103,8 +105,8 @@ async def test_429_that_says_no_time_is_waited_for_ever_longer_and_counts_no_att
 
 async def test_503_with_retry_after_on_a_post_is_unknown_and_waited_for(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        told = web.Response(status=503, headers={"Retry-After": "100"})
-        w.sandbox.script("POST", SESSIONS, lambda _: told)
+        answer = web.Response(status=503, headers={"Retry-After": "100"})
+        w.sandbox.script("POST", SESSIONS, lambda _: answer)
         (one,) = await w.enqueue(create())
         await w.push().drain()
         assert (await w.operation(one))["state"] == "unknown"
@@ -114,7 +116,7 @@ async def test_503_with_retry_after_on_a_post_is_unknown_and_waited_for(tmp_path
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_absurd_retry_after_waits_no_longer_than_the_longest_wait(tmp_path: Path, method: str) -> None:
+async def test_huge_retry_after_waits_no_longer_than_the_longest_wait(tmp_path: Path, method: str) -> None:
     async with world(tmp_path) as w:
         absurd = web.Response(status=503, headers={"Retry-After": "99999999999999999"})
         w.sandbox.script(method, SESSIONS, lambda _: absurd)
@@ -137,7 +139,7 @@ async def test_connection_that_was_never_made_is_retried(tmp_path: Path) -> None
         assert row["state"] == "succeeded"
 
 
-async def test_refused_token_pauses_the_queue_burns_no_attempt_and_resumes(tmp_path: Path) -> None:
+async def test_queue_pauses_while_the_token_is_refused_and_uses_no_attempt(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         ids = await w.enqueue(*(create(f"s-{n}") for n in range(12)))
         w.sandbox.tokens.static_accepted = False

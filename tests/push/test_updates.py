@@ -37,7 +37,7 @@ async def one_session(w: World) -> str:
     ],
 )
 @pytest.mark.parametrize("key", ["session_id", "source_session_id"])
-async def test_update_changes_what_it_names_and_nothing_else(
+async def test_update_changes_only_the_fields_it_names(
     tmp_path: Path, key: str, changes: dict[str, Any], name: str, folder: str | None
 ) -> None:
     async with world(tmp_path) as w:
@@ -52,7 +52,7 @@ async def test_update_changes_what_it_names_and_nothing_else(
         assert stored == {"name": name, "parent_id": folder}
 
 
-async def test_update_looks_sends_one_patch_and_looks_again(tmp_path: Path) -> None:
+async def test_update_sends_one_patch_between_two_look_ups(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         session_id = await one_session(w)
         await w.enqueue(update(session_id=session_id, name="new"))
@@ -65,7 +65,7 @@ async def test_update_looks_sends_one_patch_and_looks_again(tmp_path: Path) -> N
         ]
 
 
-async def test_session_that_is_as_wanted_already_gets_no_patch(tmp_path: Path) -> None:
+async def test_update_of_a_session_that_is_as_requested_sends_no_patch(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         session_id = await one_session(w)
         (one,) = await w.enqueue(update(source_session_id="s-1", name="old", parent_id="FOL1"))
@@ -151,7 +151,7 @@ async def test_crash_after_the_patch_is_looked_up_by_the_next_daemon(tmp_path: P
         assert await w.live() == {session_id: "new"}
 
 
-async def test_session_that_is_gone_is_dead_and_says_so(tmp_path: Path) -> None:
+async def test_update_of_a_deleted_session_is_dead_with_the_reason(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=2) as w:
         session_id = await one_session(w)
         w.sandbox.delete(session_id)
@@ -227,7 +227,7 @@ async def test_difference_after_the_update_is_noted(tmp_path: Path) -> None:
         assert await w.live() == {session_id: "newer"}
 
 
-async def test_refused_update_is_dead_with_the_words_of_the_server(tmp_path: Path) -> None:
+async def test_refused_update_is_dead_with_the_error_of_the_server(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         session_id = await one_session(w)
         w.sandbox.script("PATCH", SESSIONS, 400)

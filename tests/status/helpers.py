@@ -1,4 +1,4 @@
-"""A status server over a world, and a plain HTTP client to ask it with."""
+"""A status server of a test world, and a plain HTTP client for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dashboards, alerts and the runbook name only what there is, and all that there is."""
+"""Dashboards, alerts and the runbook name only existing metrics and events, and all of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def expressions() -> list[str]:
     ]
 
 
-async def test_every_metric_and_label_value_that_is_asked_for_exists(tmp_path: Path) -> None:
+async def test_every_metric_and_label_value_in_queries_exists(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=3) as s:
         await s.world.one_pass()
         s.metrics.observe_request("GET", 200, 0.1)
@@ -89,17 +89,17 @@ def test_every_state_of_a_pass_and_of_a_hold_has_a_row_with_its_exit(state: str)
 
 
 @pytest.mark.parametrize("reason", PassReason)
-def test_every_reason_of_a_pass_has_a_row_that_says_what_to_do(reason: str) -> None:
+def test_every_reason_of_a_pass_has_a_row_with_a_remedy(reason: str) -> None:
     assert len(re.findall(rf"^\| `{reason}` \| [^|]+ \| [^|]+ \|$", RUNBOOK, flags=re.MULTILINE)) == 1
 
 
-def test_runbook_has_no_entry_for_what_is_not_there() -> None:
+def test_every_entry_of_the_runbook_is_an_existing_alert_or_event() -> None:
     known = {rule["alert"] for rule in ALERTS} | loud_events() | {"source.conflict"}
     for heading in HEADINGS:
         assert heading.rpartition(" ")[2].strip("`") in known, heading
 
 
-def test_commands_that_the_runbook_says_to_type_exist() -> None:
+def test_commands_in_the_runbook_exist() -> None:
     from syncd.cli import COMMANDS, cli  # noqa: PLC0415
 
     for words in re.findall(r"`(syncd [^`]+)`", RUNBOOK) + re.findall(r"^    (syncd .+)$", RUNBOOK, re.MULTILINE):
@@ -110,7 +110,7 @@ def test_commands_that_the_runbook_says_to_type_exist() -> None:
         assert not groups or parts[2] in groups, words
 
 
-def test_links_inside_the_runbook_lead_somewhere() -> None:
+def test_links_inside_the_runbook_have_a_target() -> None:
     headings = re.findall(r"^##+ (.+)$", RUNBOOK, re.MULTILINE)
     anchors = {heading.lower().replace(" ", "-") for heading in headings}
     assert set(re.findall(r"\]\(#([^)]+)\)", RUNBOOK)) <= anchors

@@ -1,4 +1,4 @@
-"""Prometheus' own tool plays the alert rules: each fires for what it is for, in its time, and not when all is well."""
+"""promtool runs the alert rules: each fires in its case after its time, and not when all is well."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def played(alert: str, minute: int, series: dict[str, str], *, fires: int) -> di
     }
 
 
-def test_each_alert_fires_for_what_it_is_for_and_not_when_all_is_well(tmp_path: Path) -> None:
+def test_each_alert_fires_in_its_case_and_not_when_all_is_well(tmp_path: Path) -> None:
     named = {rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
     assert {alert for alert, *_ in CASES} == named
     tests = [played(alert, minute, bad, fires=1) for alert, minute, bad, _ in CASES]
@@ -93,7 +93,7 @@ def test_each_alert_fires_for_what_it_is_for_and_not_when_all_is_well(tmp_path: 
     play(tests, tmp_path)
 
 
-def test_what_all_replicas_tell_fires_once_and_what_one_tells_of_itself_once_for_each(tmp_path: Path) -> None:
+def test_alert_about_the_mirror_fires_once_and_alert_about_a_replica_once_for_each(tmp_path: Path) -> None:
     tests = []
     for alert, minute, bad, _ in CASES:
         (name, values), *more = bad.items()

@@ -1,4 +1,4 @@
-"""A disk that is nearly full: the write-ahead log must not take the last of it."""
+"""A disk that is nearly full: the write-ahead log must not fill it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `status` and the status page say: what is urgent, what is worth a look by day, each with what to type."""
+"""Problems and notices of `syncd status` and the status page, each with a command to run."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def codes(given: dict[str, Any] | None, daemon: DaemonView) -> list[str]:
         (DaemonView(waiting=True), ProblemCode.DATABASE_WAITING),
     ],
 )
-def test_what_only_the_daemon_knows_is_a_problem(daemon: DaemonView, code: ProblemCode) -> None:
+def test_state_known_only_to_the_daemon_is_a_problem(daemon: DaemonView, code: ProblemCode) -> None:
     assert codes(overview(), daemon) == codes(None, daemon) == [code]
     assert bool(assess(None, pass_interval=300, daemon=daemon).not_ready) is not PROBLEMS[code].ready
 
 
-def test_beside_a_daemon_a_mirror_without_a_pass_is_young_and_a_stale_one_does_not_ask_for_the_daemon() -> None:
+def test_daemon_reports_no_problem_before_its_first_pass_and_does_not_ask_whether_it_runs() -> None:
     assert codes(overview(age_seconds=None), DaemonView()) == []
     assert codes(overview(("running", None), age_seconds=None), DaemonView()) == []
     assert codes(overview(("failed", "down"), age_seconds=None), DaemonView()) == [ProblemCode.NO_COMPLETE_PASS]
@@ -79,7 +79,7 @@ def test_every_code_has_its_meaning() -> None:
     assert set(PROBLEMS) == set(ProblemCode)
 
 
-def test_mirror_in_order_needs_nobody_and_nothing_is_worth_a_look() -> None:
+def test_healthy_mirror_has_no_problems_and_no_notices() -> None:
     assert problems(overview(), pass_interval=300) == notices(overview()) == []
 
 
@@ -95,7 +95,7 @@ def test_mirror_in_order_needs_nobody_and_nothing_is_worth_a_look() -> None:
         ),
     ],
 )
-def test_what_can_wait_for_the_day_is_no_problem(found: dict[str, Any], said: str) -> None:
+def test_state_that_is_not_urgent_is_a_notice_and_not_a_problem(found: dict[str, Any], said: str) -> None:
     assert notices(overview(**found)) == [said]
     assert problems(overview(**found), pass_interval=300) == []
 
@@ -108,7 +108,7 @@ def test_what_can_wait_for_the_day_is_no_problem(found: dict[str, Any], said: st
         ({"age_seconds": 961.0}, "the mirror is 16 min old; is syncd run alive? run: syncd doctor"),
     ],
 )
-def test_what_is_urgent_says_what_to_type(found: dict[str, Any], said: str) -> None:
+def test_urgent_state_is_a_problem_with_a_command(found: dict[str, Any], said: str) -> None:
     assert problems(overview(**found), pass_interval=300) == [said]
     assert notices(overview(**found)) == []
 
@@ -124,27 +124,27 @@ def urgent(*passes: tuple[str, str | None], **fresh: Any) -> list[str]:
     return problems(overview(*passes, **fresh), pass_interval=300)
 
 
-def test_fresh_mirror_needs_nobody() -> None:
+def test_fresh_mirror_has_no_problems() -> None:
     assert urgent(("complete", None), ("failed", "Albert was down")) == []
     assert urgent(("running", None), ("complete", None)) == []
 
 
 @pytest.mark.parametrize("state", ["failed", "partial"])
-def test_last_pass_that_was_not_complete_is_a_problem_however_fresh_the_mirror(state: str) -> None:
+def test_last_pass_that_was_not_complete_is_a_problem_also_in_a_fresh_mirror(state: str) -> None:
     (problem,) = urgent((state, "Albert was down"), ("complete", None))
     assert f"pass 2 is {state}: Albert was down" in problem
     assert urgent(("running", None), (state, "Albert was down"), ("complete", None)) == [problem]
 
 
 @pytest.mark.parametrize("fresh", [{}, {"age_seconds": 4000.0}, {"age_seconds": None}])
-def test_pass_with_an_item_without_an_id_says_how_to_accept_it(fresh: dict[str, Any]) -> None:
+def test_problem_of_an_item_without_an_id_names_the_command_that_accepts_it(fresh: dict[str, Any]) -> None:
     without_id = ("partial", "1 item had no readable id"), ("complete", None)
     (problem,) = urgent(*without_id, reason=PassReason.ITEM_WITHOUT_ID, **fresh)
     assert problem.endswith("run: syncd quarantine list, and for items that may be ignored: syncd quarantine accept ID")
     assert "doctor" not in problem
 
 
-def test_stale_mirror_says_why_also_while_the_next_pass_runs() -> None:
+def test_problem_of_a_stale_mirror_has_the_reason_also_while_the_next_pass_runs() -> None:
     (problem,) = urgent(("running", None), ("failed", "Albert was down"), age_seconds=4000.0)
     assert "67 min old (pass 1 is failed: Albert was down)" in problem
 
@@ -155,12 +155,12 @@ def test_mirror_is_not_stale_while_a_hold_lasts_and_listings_are_read() -> None:
     assert len(urgent(("held", "too many"), held_pass_id=1, age_seconds=40_000.0, listed_age_seconds=4000.0)) == 2
 
 
-def test_rejected_hold_is_no_problem_any_more() -> None:
+def test_rejected_hold_is_not_a_problem() -> None:
     assert urgent(("held", "too many")) == []
     assert "syncd deletions list" in urgent(("held", "too many"), held_pass_id=1)[0]
 
 
-def test_rejected_hold_that_keeps_passes_from_starting_is_a_problem_with_an_exit() -> None:
+def test_rejected_hold_that_keeps_passes_from_starting_is_a_problem_with_a_command() -> None:
     row = {"id": 3, "state": "held", "error": "Albert answers 404", "reason": "known_sessions_gone"}
     given = overview() | {"passes": [row]}
     (problem,) = problems(given, pass_interval=300)
@@ -170,6 +170,6 @@ def test_rejected_hold_that_keeps_passes_from_starting_is_a_problem_with_an_exit
     assert problems(given, pass_interval=300) == ["pass 3 holds deletions for your decision; run: syncd deletions list"]
 
 
-def test_dead_operations_are_counted_in_good_english() -> None:
+def test_dead_operations_are_counted_in_singular_and_plural() -> None:
     assert urgent(("complete", None), operations_dead=1)[0].startswith("1 operation is dead;")
     assert urgent(("complete", None), operations_dead=2)[0].startswith("2 operations are dead;")

@@ -71,7 +71,7 @@ class Observed:
 STALE, DEAD = Seen("mirror_stale", "the mirror is 2 h old", "syncd doctor"), Seen("operations_dead")
 
 
-async def test_problem_that_lasts_is_one_change_and_so_is_its_end() -> None:
+async def test_lasting_problem_is_one_change_and_its_end_is_another() -> None:
     seen = await Observed().readings((), (STALE,), (STALE,), (STALE,), (), (), ())
     assert seen == [(True, False, ["mirror_stale"]), (False, True, [])]
 
@@ -96,7 +96,7 @@ async def test_problems_that_keep_changing_are_a_change_of_the_health() -> None:
     assert seen == [(True, False, ["operations_dead"])]
 
 
-async def test_failed_reading_is_no_reading() -> None:
+async def test_failed_reading_is_ignored() -> None:
     observed = Observed()
     assert await observed.readings((STALE,), None, (STALE,)) == [(True, False, ["mirror_stale"])]
     assert len(observed.shown) == 2

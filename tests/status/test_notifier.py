@@ -1,4 +1,4 @@
-"""Notifications over real sockets: what is sent, again until it is accepted, to the receiver and to no other place."""
+"""Notifications over real sockets: a document is sent again until it is accepted, and only to the receiver."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ async def test_document_is_sent_again_until_it_is_accepted_and_keeps_its_id() ->
     assert [entry["seconds"] for entry in sent.events("notification.retrying")] == [1.0, 2.0, 4.0, 8.0]
 
 
-async def test_receiver_that_is_down_gets_the_document_when_it_is_back() -> None:
+async def test_receiver_that_was_down_gets_the_document_when_it_is_up() -> None:
     async with receiving() as receiver:
         urls = iter(["http://127.0.0.1:9/hook"] * 3)
         async with sending(lambda: next(urls, receiver.url)) as sent:
@@ -192,7 +192,7 @@ async def test_redirect_is_not_followed() -> None:
         assert sent.events("notification.failed")[0]["reason"] == "the receiver answers 307"
 
 
-async def test_receiver_that_never_answers_is_given_a_deadline() -> None:
+async def test_request_to_a_receiver_that_never_answers_times_out() -> None:
     async with receiving() as receiver, sending(receiver.url) as sent:
         receiver.silent, receiver.on_silence = True, partial(loop_time.skip, REQUEST_SECONDS)
         sent.notifier.notify(STALE)

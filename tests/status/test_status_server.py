@@ -1,4 +1,4 @@
-"""The server: its paths, whom it answers, and what it bears."""
+"""The status server: its paths, the hosts and methods it accepts, and its limits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_refused_credentials_turn_readiness_off_and_not_liveness(tmp_path:
         assert (await s.ask("/livez")).status == 200
 
 
-async def test_session_knows_that_credentials_are_refused_until_they_are_taken(tmp_path: Path) -> None:
+async def test_session_reports_refused_credentials_until_they_are_accepted(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=3) as s:
         session = s.world.albert._session
         good = session._exchange.credentials
@@ -107,7 +107,9 @@ async def test_foreign_host_is_refused_everywhere(tmp_path: Path) -> None:
             assert (await s.ask("/livez", host=host)).status == 200, host
 
 
-def test_hosts_of_a_server_on_every_interface_are_numbers_and_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_on_every_interface_accepts_ip_addresses_and_its_own_name_as_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "syncd-0.mirror")
     allowed = allowed_hosts("0.0.0.0")  # noqa: S104 - not listened on
     assert all(allowed(host) for host in ("10.1.2.3:8080", "[fe80::1]:8080", "syncd-0", "syncd-0.mirror", "localhost"))
@@ -127,7 +129,7 @@ async def test_only_get_and_head_are_answered(tmp_path: Path) -> None:
         assert (await s.ask("/../etc/passwd")).status == 404
 
 
-async def test_long_lines_and_headers_are_refused_and_the_server_goes_on(tmp_path: Path) -> None:
+async def test_long_lines_and_headers_are_refused_and_the_server_continues(tmp_path: Path) -> None:
     async with served(tmp_path) as s:
         assert (await s.ask("/" + "a" * 5000)).status in {400, 404, 414}
         assert (await s.ask("/livez", long="a" * 20_000)).status in {400, 431}
@@ -135,7 +137,7 @@ async def test_long_lines_and_headers_are_refused_and_the_server_goes_on(tmp_pat
         assert (await s.ask("/livez")).status == 200
 
 
-async def test_one_connection_too_many_is_turned_away_and_silent_ones_end(
+async def test_connection_above_the_limit_is_closed_and_silent_connections_time_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
@@ -154,14 +156,14 @@ async def test_one_connection_too_many_is_turned_away_and_silent_ones_end(
             writer.close()
 
 
-async def test_port_that_is_taken_is_a_problem_of_the_settings() -> None:
+async def test_port_in_use_is_a_usage_error_that_names_the_setting() -> None:
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
         with pytest.raises(UsageError, match=r"SYNCD_STATUS_PORT.*choose another port"):
             listen("127.0.0.1", port)
 
 
-async def test_metrics_count_what_happened(tmp_path: Path) -> None:
+async def test_metrics_count_passes_changes_operations_and_requests(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=25) as s:
         await s.world.one_pass()
         s.world.sandbox.update("SES1", name="renamed")
@@ -208,7 +210,7 @@ async def test_scrapes_share_one_snapshot_a_second(tmp_path: Path) -> None:
             assert reads == 2
 
 
-async def test_readiness_counts_no_row_and_many_probes_share_one_look_a_second(tmp_path: Path) -> None:
+async def test_readiness_counts_no_rows_and_many_probes_share_one_read_a_second(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=5) as s:
         asked: list[str] = []
 
@@ -219,12 +221,12 @@ async def test_readiness_counts_no_row_and_many_probes_share_one_look_a_second(t
 
         await s.world.database.read(listen_to)
         await asyncio.gather(*(s.ask("/readyz") for _ in range(5)))
-        told = " ".join(asked)
-        assert told.count("FROM alembic_version") == 1
-        assert not any(name in told for name in ("mirror_freshness", "FROM operations", "FROM passes", "count("))
+        statements = " ".join(asked)
+        assert statements.count("FROM alembic_version") == 1
+        assert not any(name in statements for name in ("mirror_freshness", "FROM operations", "FROM passes", "count("))
 
 
-async def test_page_shows_no_name_and_no_words_of_albert(tmp_path: Path) -> None:
+async def test_page_shows_no_session_names_and_no_error_texts_of_albert(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=12) as s:
         await s.world.one_pass()
         s.world.sandbox.update("SES1", name="<script>alert('Contract Smith')</script>")
@@ -247,21 +249,21 @@ async def test_page_shows_no_name_and_no_words_of_albert(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("last", "told"),
+    ("last", "text"),
     [
         ([wire("B"), {"name": "no id"}], "pass 1 is partial: an item had no readable id"),
         ([wire("B")], "pass 1 is partial: a page key was repeated"),
     ],
 )
-async def test_page_tells_the_kind_of_why_a_listing_was_not_whole(tmp_path: Path, last: list[Any], told: str) -> None:
+async def test_page_shows_the_kind_of_reason_for_a_partial_pass(tmp_path: Path, last: list[Any], text: str) -> None:
     async with served(tmp_path) as s:
         twice = None if len(last) > 1 else "1"
         Listing(s.world, {None: page(wire("A"), key="1"), "1": page(*last, key=twice)})
         assert (await s.world.one_pass()).state == "partial"
-        assert told in (await s.fresh("/")).text
+        assert text in (await s.fresh("/")).text
 
 
-async def test_page_of_a_mirror_whose_passes_fail_says_why_and_what_to_type(tmp_path: Path) -> None:
+async def test_page_of_a_mirror_whose_passes_fail_has_the_reason_and_a_command(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=3) as s:
         session = s.world.albert._session
         session._exchange.credentials = StaticToken("wrong")
@@ -271,7 +273,7 @@ async def test_page_of_a_mirror_whose_passes_fail_says_why_and_what_to_type(tmp_
         assert "<code>syncd doctor</code>" in page
 
 
-async def test_request_that_no_http_is_leaves_nothing_of_it_in_the_log(
+async def test_request_that_is_not_http_is_not_quoted_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(tmp_path) as s:

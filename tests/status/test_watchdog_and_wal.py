@@ -1,4 +1,4 @@
-"""Who is alive, and when a reader keeps the log growing."""
+"""The watchdog of the loops, and the warning about a reader that keeps the write-ahead log growing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.both_databases
 pytestmark = pytest.mark.sqlite  # SQLite's log and locks
 
 
-def test_loop_that_said_how_long_it_waits_is_alive_until_then() -> None:
+def test_loop_that_announced_a_wait_is_alive_until_its_end() -> None:
     clock = VirtualClock()
     watchdog = Watchdog(clock, 10)
     watchdog.heartbeat("passes", 300)
@@ -35,7 +35,7 @@ def test_loop_that_said_how_long_it_waits_is_alive_until_then() -> None:
     assert watchdog.stalled() == []
 
 
-def test_loop_that_waits_for_the_database_is_alive_and_gets_its_time_afterwards() -> None:
+def test_loop_that_waits_for_the_database_is_alive_and_its_time_starts_afterwards() -> None:
     clock, waiting = VirtualClock(), [True]
     watchdog = Watchdog(clock, 10, lambda: waiting[0])
     watchdog.heartbeat("passes")
@@ -48,7 +48,7 @@ def test_loop_that_waits_for_the_database_is_alive_and_gets_its_time_afterwards(
     assert watchdog.stalled() == ["passes"]
 
 
-def test_loop_that_has_ended_is_not_missed() -> None:
+def test_loop_that_has_ended_is_not_stalled() -> None:
     clock = VirtualClock()
     watchdog = Watchdog(clock, 10)
     watchdog.heartbeat("push")
@@ -57,7 +57,7 @@ def test_loop_that_has_ended_is_not_missed() -> None:
     assert watchdog.stalled() == []
 
 
-async def test_sleeping_by_the_beating_clock_is_alive() -> None:
+async def test_loop_that_sleeps_by_the_heartbeat_clock_is_alive() -> None:
     clock = VirtualClock()
     watchdog = Watchdog(clock, 10)
     async with anyio.create_task_group() as group:
@@ -68,7 +68,7 @@ async def test_sleeping_by_the_beating_clock_is_alive() -> None:
         clock.forward(2)
 
 
-async def test_database_that_a_write_waits_for_says_so(tmp_path: Path) -> None:
+async def test_database_is_waiting_while_a_write_waits_for_a_lock(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         with closing(sqlite3.connect(tmp_path / "syncd.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -81,7 +81,7 @@ async def test_database_that_a_write_waits_for_says_so(tmp_path: Path) -> None:
         assert not w.database.waiting
 
 
-async def test_reader_that_keeps_the_log_growing_is_warned_about_once(tmp_path: Path) -> None:
+async def test_reader_that_keeps_the_log_growing_causes_one_warning(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         log = LogCapture()
         watch = WalWatch(database=w.database, clock=w.clock, log=capturing_logger(log), threshold=100_000)
@@ -111,7 +111,7 @@ async def test_reader_that_keeps_the_log_growing_is_warned_about_once(tmp_path: 
         assert watch.growing_seconds() == 0
 
 
-async def test_large_log_that_does_not_grow_is_nothing_to_warn_about(tmp_path: Path) -> None:
+async def test_large_log_that_does_not_grow_causes_no_warning(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         log = LogCapture()
         watch = WalWatch(database=w.database, clock=w.clock, log=capturing_logger(log), threshold=1)

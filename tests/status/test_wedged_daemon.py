@@ -1,4 +1,4 @@
-"""The daemon's own loops and their pulse: what counts as life."""
+"""The loops of the daemon and the watchdog: loops that wait are alive, and a loop that hangs is detected."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def time_stands_still(w: World) -> None:
 
 
 @pytest.mark.parametrize("loop", ["passes", "reconcile", "watch", "push"])
-async def test_loop_that_hangs_is_found(tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_loop_that_hangs_is_detected(tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(tmp_path) as w, anyio.create_task_group() as group:
         group.start_soon(time_stands_still, w)
         watchdog = Watchdog(w.clock, SLACK)

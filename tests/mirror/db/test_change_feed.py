@@ -1,4 +1,4 @@
-"""SQLite's change feed sees every commit of another program, and does nearly nothing while there is none."""
+"""SQLite's change feed detects every commit of another program, and an idle database is read once a second."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.helpers import empty_mirror
 from tests.helpers.virtual_clock import VirtualClock
 
 
-class Looks(VirtualClock):
-    """A clock that a feed sleeps by: each sleep is one look, and can do something first."""
+class Polls(VirtualClock):
+    """A clock for a feed: each sleep is one poll, and runs the action of its number first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def commit(other: sqlite3.Connection) -> None:
 
 
 def age(log: Path) -> None:
-    """Let the log be written long ago."""
+    """Set the modification time of the log to a moment long ago."""
     then = log.stat().st_mtime_ns - 10 * TICK_NS
     os.utime(log, ns=(then, then))
 
@@ -71,7 +71,7 @@ async def opened(file: Path) -> AsyncIterator[Database]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
-async def test_commit_of_another_program_is_announced_by_the_system(file: Path, other: sqlite3.Connection) -> None:
+async def test_commit_of_another_program_is_reported_by_inotify(file: Path, other: sqlite3.Connection) -> None:
     clock = SystemClock()
     async with opened(file) as database:
         feed = PollingFeed(database, clock, Path(f"{file}-wal"))
@@ -84,14 +84,14 @@ async def test_commit_of_another_program_is_announced_by_the_system(file: Path, 
         await feed.close()
 
 
-async def test_folder_that_cannot_be_watched_is_looked_at(
+async def test_folder_that_cannot_be_watched_is_polled(
     file: Path, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(24, "too many open files")
 
     monkeypatch.setattr("inotify_simple.INotify.add_watch", refuse)
-    clock = Looks()
+    clock = Polls()
     async with opened(file) as database:
         feed = PollingFeed(database, clock, Path(f"{file}-wal"))
         await feed.wait()
@@ -101,8 +101,8 @@ async def test_folder_that_cannot_be_watched_is_looked_at(
 
 
 @pytest.mark.usefixtures("_without_inotify")
-async def test_commit_of_another_program_is_noticed_at_the_next_look(file: Path, other: sqlite3.Connection) -> None:
-    clock, log = Looks(), Path(f"{file}-wal")
+async def test_commit_of_another_program_is_detected_at_the_next_poll(file: Path, other: sqlite3.Connection) -> None:
+    clock, log = Polls(), Path(f"{file}-wal")
     async with opened(file) as database:
         feed = PollingFeed(database, clock, log)
         commit(other)
@@ -115,10 +115,10 @@ async def test_commit_of_another_program_is_noticed_at_the_next_look(file: Path,
 
 
 @pytest.mark.usefixtures("_without_inotify")
-async def test_commit_that_leaves_size_and_time_of_the_log_as_they_were_is_noticed(
+async def test_commit_that_leaves_size_and_time_of_the_log_unchanged_is_detected(
     file: Path, other: sqlite3.Connection
 ) -> None:
-    clock, log = Looks(), Path(f"{file}-wal")
+    clock, log = Polls(), Path(f"{file}-wal")
     async with opened(file) as database:
         feed = PollingFeed(database, clock, log)
         for number in range(3):
@@ -127,23 +127,23 @@ async def test_commit_that_leaves_size_and_time_of_the_log_as_they_were_is_notic
             before = log.stat()
 
             def hidden(before: os.stat_result = before) -> None:
-                other.execute("PRAGMA wal_checkpoint(RESTART)")  # the next commit writes at the begin of the log
+                other.execute("PRAGMA wal_checkpoint(RESTART)")  # the next commit writes at the beginning of the log
                 commit(other)
                 os.utime(log, ns=(before.st_mtime_ns, before.st_mtime_ns))
                 assert log.stat().st_size == before.st_size
 
             clock.actions[clock.number + 1] = hidden
-            looks = clock.number
+            polls = clock.number
             await feed.wait()
-            assert clock.number == looks + 1, number  # it was written a moment ago, so it is not trusted yet
+            assert clock.number == polls + 1, number  # the feed does not trust the times of a log written a moment ago
 
 
 @pytest.mark.usefixtures("_without_inotify")
-async def test_commit_is_noticed_within_a_second_on_a_file_system_without_times(
+async def test_commit_is_detected_within_a_second_on_a_file_system_without_times(
     file: Path, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(change_feed, "_state", lambda _: (0, 0))
-    clock = Looks()
+    clock = Polls()
     async with opened(file) as database:
         feed = PollingFeed(database, clock, Path(f"{file}-wal"))
         await feed.wait()
@@ -154,7 +154,7 @@ async def test_commit_is_noticed_within_a_second_on_a_file_system_without_times(
 
 @pytest.mark.usefixtures("_without_inotify")
 async def test_idle_database_is_read_once_a_second(file: Path, other: sqlite3.Connection) -> None:
-    clock, log, reads = Looks(), Path(f"{file}-wal"), []
+    clock, log, reads = Polls(), Path(f"{file}-wal"), []
     async with opened(file) as database:
         feed = PollingFeed(database, clock, log)
         commit(other)
@@ -173,7 +173,7 @@ async def test_idle_database_is_read_once_a_second(file: Path, other: sqlite3.Co
         assert len(reads) == pytest.approx(10, abs=2)
 
 
-async def test_log_of_a_file_behind_a_link_is_beside_the_file(file: Path, tmp_path: Path) -> None:
+async def test_log_of_a_linked_file_is_next_to_the_file(file: Path, tmp_path: Path) -> None:
     link = tmp_path / "elsewhere" / "link.db"
     link.parent.mkdir()
     link.symlink_to(file)

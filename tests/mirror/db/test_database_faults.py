@@ -1,4 +1,4 @@
-"""PostgreSQL in trouble: cut connections, lost races, read-only servers, roles without rights."""
+"""PostgreSQL failures: cut connections, transient errors, read-only servers, roles without privileges."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ async def test_commit_whose_answer_was_lost_is_not_done_twice(postgres: Postgres
             assert row["source_session_id"] == "s"
 
 
-async def test_commit_that_a_crash_undid_is_done_again_though_its_number_went_to_another() -> None:
-    durable = PostgresServer("wal_writer_delay=10s")  # nothing but a commit writes down which transactions there were
+async def test_commit_lost_in_a_crash_is_repeated_although_its_transaction_id_is_reused() -> None:
+    durable = PostgresServer("wal_writer_delay=10s")  # only a commit then flushes the WAL
     await in_thread(durable.start)
     try:
         url = durable.url(await in_thread(durable.fresh))
@@ -78,7 +78,7 @@ async def test_commit_that_a_crash_undid_is_done_again_though_its_number_went_to
         await in_thread(durable.remove)
 
 
-async def test_writes_that_join_while_a_commit_is_in_doubt_are_done_once(
+async def test_writes_that_join_during_an_uncertain_commit_are_applied_once(
     postgres: PostgresServer, postgres_url: str
 ) -> None:
     async with proxied(postgres.port) as proxy:
@@ -96,7 +96,7 @@ async def test_writes_that_join_while_a_commit_is_in_doubt_are_done_once(
             assert await count(database) == 20
 
 
-async def test_connection_cut_in_the_middle_of_a_transaction_runs_it_again_as_a_whole(database: Database) -> None:
+async def test_transaction_whose_connection_is_cut_runs_again_as_a_whole(database: Database) -> None:
     runs = 0
 
     def work(connection: sa.Connection) -> None:
@@ -111,10 +111,10 @@ async def test_connection_cut_in_the_middle_of_a_transaction_runs_it_again_as_a_
     assert await count(database) == 1
 
 
-async def test_connection_that_is_cut_before_its_first_statement_is_waited_for(
+async def test_connection_cut_before_its_first_statement_is_retried(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver finds the connection closed when it wants to send, and has words of its own for that."""
+    """Asyncpg reports a connection that is closed before it sends with InternalClientError."""
     real, cuts = postgres_module._set_codecs, iter([True])
 
     async def cut(connection: Any) -> None:
@@ -144,7 +144,7 @@ async def test_write_that_is_cancelled_in_its_transaction_is_committed_and_retur
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "57P01", "53300"])
-async def test_transaction_that_lost_a_race_runs_again(database: Database, state: str) -> None:
+async def test_transaction_with_a_transient_error_runs_again(database: Database, state: str) -> None:
     runs = 0
 
     def work(connection: sa.Connection) -> None:
@@ -159,14 +159,14 @@ async def test_transaction_that_lost_a_race_runs_again(database: Database, state
     assert await count(database) == 1
 
 
-async def test_mistake_of_the_program_is_not_waited_for(database: Database) -> None:
+async def test_wrong_statement_is_not_retried(database: Database) -> None:
     with pytest.raises(sa.exc.DBAPIError):
         await database.write(lambda c: c.exec_driver_sql("SELECT no_such_column FROM operations"))
     with pytest.raises(sa.exc.IntegrityError):
         await database.write(lambda c: operations.enqueue(c, [{"kind": "create"}]))
 
 
-async def test_failed_write_does_not_take_its_neighbours_along(database: Database) -> None:
+async def test_failed_write_does_not_fail_the_writes_of_its_batch(database: Database) -> None:
     failed: list[Exception] = []
 
     async def one(row: dict[str, Any]) -> None:
@@ -182,7 +182,7 @@ async def test_failed_write_does_not_take_its_neighbours_along(database: Databas
     assert await count(database) == 6
 
 
-async def test_standby_is_reported_before_anything_is_asked_of_albert() -> None:
+async def test_standby_is_reported_before_the_first_request_to_albert() -> None:
     server = PostgresServer("hot_standby=on")
     await in_thread(server.start)
     try:
@@ -218,17 +218,19 @@ def test_server_that_is_too_old_is_refused() -> None:
     assert _unfit(130000, "UTF8") is None
 
 
-async def test_role_without_rights_is_told_the_grant_that_mends_it(postgres: PostgresServer, postgres_url: str) -> None:
+async def test_error_of_a_role_without_privileges_names_the_grants_that_fix_it(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
     url = sa.make_url(postgres_url)
     role = f"app_{url.database}"
     await in_thread(lambda: postgres.sql(f"CREATE ROLE {role} LOGIN"))
     try:
         async with Database.create(url.set(username=role), busy_timeout=10) as database:
-            with pytest.raises(DatabaseUnusableError, match="administrator") as told:
+            with pytest.raises(DatabaseUnusableError, match="administrator") as caught:
                 await database.read(migrate.require_head)
-            with pytest.raises(DatabaseUnusableError, match="operations") as told:
+            with pytest.raises(DatabaseUnusableError, match="operations") as caught:
                 await database.write(require_rights)
-            grant = str(told.value).split("can fix that with: ")[1]
+            grant = str(caught.value).split("can fix that with: ")[1]
             for statement in grant.split(";"):
                 if statement.strip():
                     await in_thread(lambda statement=statement: postgres.sql(statement, str(url.database)))  # type: ignore[misc]
@@ -240,7 +242,7 @@ async def test_role_without_rights_is_told_the_grant_that_mends_it(postgres: Pos
         await in_thread(lambda: postgres.sql(f"DROP OWNED BY {role}; DROP ROLE {role}", str(url.database)))
 
 
-async def test_role_that_may_not_migrate_is_told_so(postgres: PostgresServer) -> None:
+async def test_error_of_a_role_that_may_not_migrate_names_the_missing_grant(postgres: PostgresServer) -> None:
     name = await in_thread(postgres.empty)
     await in_thread(lambda: postgres.sql(f"CREATE ROLE app_{name} LOGIN"))
     try:
@@ -258,12 +260,12 @@ async def test_too_many_connections_are_waited_for(postgres: PostgresServer, pos
     await in_thread(lambda: postgres.sql(f"CREATE ROLE {role} LOGIN SUPERUSER CONNECTION LIMIT 0"))
     await in_thread(lambda: postgres.sql(f"ALTER ROLE {role} NOSUPERUSER"))
     await in_thread(lambda: postgres.sql(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}", str(url.database)))
-    told = anyio.Event()
+    waiting = anyio.Event()
     waited: list[str] = []
 
     def on_wait(reason: str) -> None:
         waited.append(reason)
-        told.set()
+        waiting.set()
 
     try:
         async with (
@@ -275,22 +277,22 @@ async def test_too_many_connections_are_waited_for(postgres: PostgresServer, pos
                 assert await count(database) == 0
 
             group.start_soon(ask)
-            await told.wait()
+            await waiting.wait()
             await in_thread(lambda: postgres.sql(f"ALTER ROLE {role} CONNECTION LIMIT 5"))
         assert "too many connections" in waited[0]
     finally:
         await in_thread(lambda: postgres.sql(f"DROP OWNED BY {role}; DROP ROLE {role}", str(url.database)))
 
 
-async def test_database_that_is_not_there_and_a_refused_login_end_the_program(postgres: PostgresServer) -> None:
+async def test_missing_database_and_refused_login_are_permanent_errors(postgres: PostgresServer) -> None:
     for url, words in ((postgres.url("nowhere"), "CREATE DATABASE"), (postgres.url("postgres", "nobody"), "login")):
         async with Database.create(sa.make_url(url), busy_timeout=10) as database:
-            with pytest.raises(DatabaseUnusableError, match=words) as told:
+            with pytest.raises(DatabaseUnusableError, match=words) as caught:
                 await count(database)
-            assert not isinstance(told.value, DatabaseBusyError)
+            assert not isinstance(caught.value, DatabaseBusyError)
 
 
-async def test_server_that_is_not_there_is_waited_for_as_long_as_told() -> None:
+async def test_unreachable_server_is_retried_until_the_busy_timeout() -> None:
     async with Database.create(sa.make_url("postgresql+asyncpg://syncd@127.0.0.1:1/x"), busy_timeout=0.1) as database:
         with pytest.raises(DatabaseBusyError):
             await count(database)

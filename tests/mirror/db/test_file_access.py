@@ -1,4 +1,4 @@
-"""A database whose folder or file the operating system refuses: the message names the setting and what to do."""
+"""A database in a folder without write access: the error names the setting and the remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMANDS = [["migrate"], ["once"], ["sources", "add", "s-1"]]
 
 @pytest.fixture
 def closed(tmp_path: Path) -> Path:
-    """Make a folder in which syncd may not create files; root needs setpriv for it, to give up its rights."""
+    """Make a folder in which syncd may not create files; root needs the setpriv command to drop its privileges."""
     folder = tmp_path / "closed"
     folder.mkdir(mode=0o755)
     if os.geteuid() == 0:
@@ -34,7 +34,7 @@ def closed(tmp_path: Path) -> Path:
 
 
 def refused(folder: Path, *words: str, url: str) -> str:
-    """Run a command that must exit with 3, as a user without special rights; return its error."""
+    """Run a command without special privileges, assert that it exits with 3, and return its error."""
     rights = [str(SETPRIV), "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     env = environment(folder, ALBERT_TOKEN="t", ALBERT_BASE_URL="http://127.0.0.1:9", SYNCD_DATABASE_URL=url)
     command = [*rights, sys.executable, "-m", "syncd", *words]

@@ -1,4 +1,4 @@
-"""PostgreSQL sessions: nothing that a promise needs is taken over from the server, the database or the role."""
+"""PostgreSQL sessions: settings that matter do not depend on the server, the database or the role."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ NUMBERS = itertools.count()
 
 @pytest.fixture(params=["role", "database"])
 def hostile_url(request: pytest.FixtureRequest, postgres: PostgresServer) -> Iterator[sa.URL]:
-    """Make a mirror whose defaults, or those of its role, would break every promise."""
+    """Make a mirror with harmful default settings of the database or of its role."""
     name = postgres.fresh()
     role = f"hostile_{next(NUMBERS)}"
     postgres.sql(f"CREATE ROLE {role} LOGIN SUPERUSER")
@@ -79,7 +79,7 @@ def shown(connection: sa.Connection) -> dict[str, Any]:
     return {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in IN_FORCE}
 
 
-async def test_write_has_settings_of_its_own(hostile: Database) -> None:
+async def test_write_overrides_the_settings_of_the_server(hostile: Database) -> None:
     assert await hostile.write(shown) == IN_FORCE
 
 
@@ -88,7 +88,7 @@ async def test_read_is_one_snapshot_that_writes_nothing(hostile: Database) -> No
     assert await hostile.read(shown) == wanted
 
 
-async def test_statement_without_a_transaction_has_settings_of_its_own(hostile: Database) -> None:
+async def test_statement_without_a_transaction_overrides_the_settings_of_the_server(hostile: Database) -> None:
     def ask(connection: sa.Connection, names: list[str]) -> list[str]:
         return [connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in names]
 
@@ -104,7 +104,7 @@ async def test_slow_statements_locks_and_pauses_are_within_the_limits(hostile: D
         async with engine_of(hostile).begin() as connection:
             await connection.exec_driver_sql("LOCK TABLE t")
             began.set()
-            await anyio.sleep(0.3)  # idle in a transaction, while the other waits for the lock
+            await anyio.sleep(0.3)  # idle in a transaction while the insert waits for the lock
 
     async with anyio.create_task_group() as group:
         group.start_soon(hold)
@@ -150,8 +150,8 @@ async def test_synchronous_commit_is_raised_and_never_lowered(
         assert await database.write(lambda c: c.exec_driver_sql("SHOW synchronous_commit").scalar()) == in_force
 
 
-async def test_session_behind_a_proxy_sets_everything_for_the_transaction_alone(hostile_url: sa.URL) -> None:
-    """The connection is direct here, so that what is left on it after the transaction can be seen."""
+async def test_session_behind_a_pooler_changes_settings_only_for_the_transaction(hostile_url: sa.URL) -> None:
+    """The connection is direct, so that the settings after the transaction can be read."""
     session = await postgresql.connect(hostile_url.update_query_dict({postgresql.POOLED: "0"}))
     try:
         async with session.transaction():
@@ -165,7 +165,7 @@ async def test_session_behind_a_proxy_sets_everything_for_the_transaction_alone(
         session.terminate()
 
 
-async def test_commit_of_a_failed_transaction_is_not_taken_for_a_commit(postgres_url: str) -> None:
+async def test_commit_of_a_failed_transaction_raises(postgres_url: str) -> None:
     session = await postgresql.connect(sa.make_url(postgres_url))
     try:
         transaction = session.transaction()

@@ -1,4 +1,4 @@
-"""Behind PgBouncer: by transaction all but LISTEN works, when the URL says so; by session all does."""
+"""PgBouncer: a transaction pool needs an option in the URL and has no LISTEN; a session pool needs nothing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _answers(port: int) -> bool:
 
 @pytest.fixture
 def pooler(postgres: PostgresServer, postgres_url: str) -> Iterator[Pooler]:
-    """Run PgBouncer before the test's database; gives what makes the URL."""
+    """Return a function that runs PgBouncer in front of the test's database and returns its URL."""
     running: list[subprocess.Popen[bytes]] = []
 
     def run(mode: str, size: int = 10) -> str:
@@ -80,7 +80,7 @@ def pooler(postgres: PostgresServer, postgres_url: str) -> Iterator[Pooler]:
         one.wait(10)
 
 
-async def test_replicas_behind_a_pool_by_transaction_do_all_their_work(tmp_path: Path, pooler: Pooler) -> None:
+async def test_replicas_behind_a_transaction_pool_apply_all_operations(tmp_path: Path, pooler: Pooler) -> None:
     server = Sandbox(60, habits=Habits(page_size=20, latency=0.01))
     url = await in_thread(lambda: pooler("transaction", 8)) + OPTION
     async with serve(server), fleet(tmp_path, server, url) as ships:
@@ -96,7 +96,7 @@ async def test_replicas_behind_a_pool_by_transaction_do_all_their_work(tmp_path:
         await ships.judge(80)
 
 
-async def test_statements_of_many_that_share_few_sessions_do_not_meet(pooler: Pooler) -> None:
+async def test_clients_that_share_few_pooled_sessions_do_not_mix_their_statements(pooler: Pooler) -> None:
     url = sa.make_url(await in_thread(lambda: pooler("transaction", 2)) + OPTION)
     row = {"kind": "create", "source_session_id": "s", "name": "n"}
     async with (
@@ -116,7 +116,7 @@ async def test_statements_of_many_that_share_few_sessions_do_not_meet(pooler: Po
             group.start_soon(work, (one, other)[number % 2], number)
 
 
-async def test_pool_by_transaction_that_the_url_does_not_tell_of_ends_the_program(pooler: Pooler) -> None:
+async def test_transaction_pool_without_the_option_in_the_url_is_refused(pooler: Pooler) -> None:
     url = await in_thread(lambda: pooler("transaction"))
     assert await pg_pool.shares_sessions(sa.make_url(url))
     with pytest.raises(DatabaseUnusableError, match="prepared_statement_cache_size=0"):
@@ -132,7 +132,7 @@ async def test_pool_by_transaction_that_the_url_does_not_tell_of_ends_the_progra
     assert b"prepared_statement_cache_size=0" in done.stderr
 
 
-async def test_pool_by_session_is_as_good_as_none(pooler: Pooler) -> None:
+async def test_session_pool_works_like_a_direct_connection(pooler: Pooler) -> None:
     url = sa.make_url(await in_thread(lambda: pooler("session", 20)))
     assert not await pg_pool.shares_sessions(url)
     async with leader.replica(url, SystemClock()) as one, leader.replica(url, SystemClock()) as other:
@@ -140,10 +140,10 @@ async def test_pool_by_session_is_as_good_as_none(pooler: Pooler) -> None:
         with pytest.raises(DatabaseUnusableError, match="stop it first"):
             await other.require()
         async with Database(url, busy_timeout=10) as database:
-            told = NotifyFeed(database)
-            await told.wait()
+            feed = NotifyFeed(database)
+            await feed.wait()
             async with anyio.create_task_group() as group:
-                group.start_soon(told.wait)
+                group.start_soon(feed.wait)
                 row = {"kind": "delete", "session_id": "SES1"}
                 await database.write(lambda c: operations.enqueue(c, [row]))
-            await told.close()
+            await feed.close()

@@ -1,4 +1,4 @@
-"""Waiting for a database that cannot be used, and reporting work that fails again and again."""
+"""Waiting for a database that cannot be used, and reporting work that fails repeatedly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUSY = DatabaseBusyError("busy")
 
 
 def failing(times: int, *, then: str = "done", error: Exception = BUSY) -> Any:
-    """Return a step that fails so often and then returns."""
+    """Return a step that fails `times` times and then returns `then`."""
     errors: Iterator[Exception] = iter([error] * times)
 
     async def step() -> str:
@@ -45,44 +45,44 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_wait_that_ends_is_reported_once_with_its_seconds() -> None:
-    told: list[object] = []
-    waits = Retries(on_wait=told.append, on_resume=lambda seconds: told.append(seconds > 0))
+    reported: list[object] = []
+    waits = Retries(on_wait=reported.append, on_resume=lambda seconds: reported.append(seconds > 0))
     assert await waits.run(named("w"), failing(4)) == "done"
-    assert told == ["busy", True]
+    assert reported == ["busy", True]
     assert not waits.waiting
 
 
-async def test_steps_that_wait_at_the_same_time_are_one_wait() -> None:
-    told: list[object] = []
-    waits = Retries(on_wait=told.append, on_resume=lambda _: told.append("resumed"))
+async def test_steps_that_wait_at_the_same_time_are_reported_as_one_wait() -> None:
+    reported: list[object] = []
+    waits = Retries(on_wait=reported.append, on_resume=lambda _: reported.append("resumed"))
     async with anyio.create_task_group() as group:
         for times in (3, 5, 9):
             group.start_soon(waits.run, named("w"), failing(times))
-    assert told == ["busy", "resumed"]
+    assert reported == ["busy", "resumed"]
 
 
 async def test_step_that_succeeds_at_once_reports_nothing() -> None:
-    told: list[object] = []
-    waits = Retries(on_wait=told.append, on_resume=told.append)
+    reported: list[object] = []
+    waits = Retries(on_wait=reported.append, on_resume=reported.append)
     assert await waits.run(named("w"), failing(0)) == "done"
-    assert told == []
+    assert reported == []
 
 
-async def test_wait_that_is_cancelled_or_given_up_has_not_resumed() -> None:
-    told: list[object] = []
-    waits = Retries(on_wait=told.append, on_resume=lambda _: told.append("resumed"))
+async def test_wait_that_is_cancelled_or_times_out_reports_no_resume() -> None:
+    reported: list[object] = []
+    waits = Retries(on_wait=reported.append, on_resume=lambda _: reported.append("resumed"))
     with anyio.move_on_after(0.05):
         await waits.run(named("w"), failing(1_000_000))
     waits.busy_timeout = 0.02
     with pytest.raises(DatabaseBusyError):
         await waits.run(named("w"), failing(1_000_000))
-    assert told == ["busy", "busy"]
+    assert reported == ["busy", "busy"]
     assert not waits.waiting
 
 
-async def test_wait_that_ends_with_an_error_of_the_statement_has_resumed() -> None:
-    told: list[object] = []
-    waits = Retries(on_wait=told.append, on_resume=lambda _: told.append("resumed"))
+async def test_wait_that_ends_with_an_error_of_the_statement_reports_a_resume() -> None:
+    reported: list[object] = []
+    waits = Retries(on_wait=reported.append, on_resume=lambda _: reported.append("resumed"))
     errors = iter([BUSY, ZeroDivisionError()])
 
     async def step() -> str:
@@ -91,10 +91,10 @@ async def test_wait_that_ends_with_an_error_of_the_statement_has_resumed() -> No
 
     with pytest.raises(ZeroDivisionError):
         await waits.run(named("w"), step)
-    assert told == ["busy", "resumed"]
+    assert reported == ["busy", "resumed"]
 
 
-async def test_error_that_a_wait_does_not_help_is_raised_at_once() -> None:
+async def test_permanent_error_is_raised_at_once() -> None:
     waits = Retries()
     with pytest.raises(ZeroDivisionError):
         await waits.run(named("w"), failing(1, error=ZeroDivisionError()))
@@ -103,11 +103,11 @@ async def test_error_that_a_wait_does_not_help_is_raised_at_once() -> None:
     assert not waits.failures.any()
 
 
-def test_same_error_three_times_over_seconds_is_reported_once_and_its_end_too() -> None:
-    told: list[tuple[str, int]] = []
+def test_error_repeated_over_seconds_is_reported_once_and_its_end_too() -> None:
+    reported: list[tuple[str, int]] = []
     failures = Failures(
-        on_repeated=lambda failure: told.append(("repeated", failure.count)),
-        on_recovered=lambda failure: told.append(("recovered", failure.count)),
+        on_repeated=lambda failure: reported.append(("repeated", failure.count)),
+        on_recovered=lambda failure: reported.append(("recovered", failure.count)),
     )
     for now in (0.0, 0.1, 0.2, 4.9):
         failures.failed("write", "temp_file_limit exceeded", now)
@@ -117,10 +117,10 @@ def test_same_error_three_times_over_seconds_is_reported_once_and_its_end_too() 
     assert failures.repeated() == [Failure("write", "temp_file_limit exceeded", 6, 0.0, 6.0)]
     failures.succeeded("write")
     assert failures.repeated() == []
-    assert told == [("repeated", 5), ("recovered", 6)]
+    assert reported == [("repeated", 5), ("recovered", 6)]
 
 
-def test_two_failures_are_not_yet_reported_however_long_they_last() -> None:
+def test_two_failures_are_not_reported_however_far_apart() -> None:
     failures = Failures()
     failures.failed("write", "lost", 0.0)
     failures.failed("write", "lost", 1000.0)
@@ -180,7 +180,7 @@ async def test_permanent_error_of_a_server_is_reported_until_it_is_fixed(
 
 
 async def test_error_of_one_job_in_a_batch_is_counted_for_that_job(tmp_path: Path) -> None:
-    """The first of a batch gives the name: it stays the first until it is committed."""
+    """The first job of a batch gives the failure its name, and stays the first until it is committed."""
     async with Database.create(sa.make_url(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}"), busy_timeout=0.02) as database:
 
         def locked(_: sa.Connection) -> None:

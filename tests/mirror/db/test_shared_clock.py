@@ -30,7 +30,7 @@ async def test_clock_of_sqlite_is_that_of_the_host(tmp_path: Path, host: Virtual
         assert abs(await database.read(read_clock) - datetime.now(UTC)) < AN_HOUR
 
 
-async def test_clock_of_postgresql_is_that_of_the_server_whatever_the_host_says(
+async def test_clock_of_postgresql_is_that_of_the_server_and_not_of_the_host(
     postgres_url: str, host: VirtualClock
 ) -> None:
     real = datetime.now(UTC)
@@ -41,7 +41,7 @@ async def test_clock_of_postgresql_is_that_of_the_server_whatever_the_host_says(
         assert database.clock.now() - reading == timedelta(seconds=60)
 
 
-async def test_clock_of_postgresql_is_read_and_not_that_of_the_beginning_of_the_transaction(postgres_url: str) -> None:
+async def test_clock_of_postgresql_advances_during_a_transaction(postgres_url: str) -> None:
     async with Database(sa.make_url(postgres_url), busy_timeout=5) as database:
 
         def twice(connection: sa.Connection) -> list[datetime]:
@@ -64,14 +64,14 @@ def test_step_of_the_hosts_wall_clock_does_not_change_the_servers_time() -> None
     assert clock.now() == datetime(2030, 1, 1, 0, 0, 2, 500_000, tzinfo=UTC)
 
 
-def test_host_gives_the_time_until_the_servers_clock_was_read() -> None:
+def test_clock_of_the_host_is_used_until_the_clock_of_the_server_is_read() -> None:
     host = SteppedClock()
     assert DatabaseClock(host, lambda _: datetime(2030, 1, 1, tzinfo=UTC)).now() == host.wall
     assert HostClock(host).now() == host.wall
 
 
 class SteppedClock:
-    """A host whose wall clock and monotonic clock are set apart."""
+    """A host whose wall clock and monotonic clock are set independently."""
 
     def __init__(self) -> None:
         self.wall, self.seconds = datetime(2026, 6, 1, tzinfo=UTC), 100.0

@@ -1,4 +1,4 @@
-"""The SQLite file: a second name is refused, the text of the lock is a convenience, and one library opens it."""
+"""The SQLite file: a second name is refused, its lock works without its text, and one library opens it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_file_that_is_a_mount_point_is_refused(
     open_it(odd)
 
 
-def test_quick_status_leaves_a_file_with_two_names_to_the_command_that_explains_it(folder: Path) -> None:
+def test_quick_status_returns_nothing_for_a_file_with_two_names(folder: Path) -> None:
     url = f"sqlite+aiosqlite:///{folder / 'syncd.db'}"
     assert views.overview_of(url) is not None
     (folder / "link.db").hardlink_to(folder / "syncd.db")
@@ -102,7 +102,7 @@ def test_lock_names_its_holder_and_leaves_an_empty_file(folder: Path) -> None:
     ("code", "meaning"),
     [(errno.ENOSPC, DatabaseBusyError), (errno.EDQUOT, DatabaseBusyError), (errno.EROFS, DatabaseUnusableError)],
 )
-def test_missing_room_for_a_file_is_waited_for_and_nothing_else(
+def test_full_disk_is_a_transient_error_and_a_read_only_disk_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, meaning: type[Exception]
 ) -> None:
     def fails(*_: object) -> int:
@@ -122,11 +122,11 @@ def test_missing_room_for_a_file_is_waited_for_and_nothing_else(
         ((3, 50, 7), True), ((3, 51, 2), False), ((3, 51, 3), True), ((3, 53, 4), True), ((4, 0, 0), True),
     ],
 )  # fmt: skip
-def test_releases_that_can_corrupt_a_wal_database_are_known(version: tuple[int, ...], *, safe: bool) -> None:
+def test_sqlite_releases_that_can_corrupt_a_wal_database_are_unsafe(version: tuple[int, ...], *, safe: bool) -> None:
     assert is_safe(version) == safe
 
 
-async def test_every_connection_of_a_database_uses_the_one_library(folder: Path) -> None:
+async def test_every_connection_of_a_database_uses_the_same_sqlite_library(folder: Path) -> None:
     def version(connection: sa.Connection) -> str:
         return str(connection.exec_driver_sql("SELECT sqlite_version()").scalar_one())
 
@@ -136,7 +136,7 @@ async def test_every_connection_of_a_database_uses_the_one_library(folder: Path)
     assert found == {sqlite3.sqlite_version}
 
 
-def test_no_module_but_one_imports_a_sqlite_library() -> None:
+def test_only_one_module_imports_a_sqlite_library() -> None:
     importers = set()
     for path in (ROOT / "syncd").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

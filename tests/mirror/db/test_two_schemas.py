@@ -1,4 +1,4 @@
-"""Several tenants in one database, a schema each: neither waits for, leads for or wakes the other."""
+"""Several tenants in one database, each in its own schema: locks, leaders and notifications are separate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CREATE = {"kind": "create", "source_session_id": "s", "name": "n"}
 
 @pytest.fixture
 async def tenants(postgres: PostgresServer) -> AsyncIterator[tuple[sa.URL, sa.URL]]:
-    """Make a database with a schema for each of two roles, as docs/scaling.md says."""
+    """Make a database with a schema for each of two roles, as docs/scaling.md describes."""
     name = await in_thread(postgres.empty)
     roles = [f"{tenant}_{name}" for tenant in "ab"]
     for role in roles:
@@ -68,7 +68,7 @@ async def test_each_tenant_has_a_leader_and_a_queue_of_its_own(tenants: tuple[sa
         assert await b.read(operation_views.counts) == dict.fromkeys(enums.OPERATIONS, 0) | {"running": 1}
 
 
-async def test_what_one_tenant_inserts_wakes_that_tenant_alone(tenants: tuple[sa.URL, sa.URL]) -> None:
+async def test_insert_of_one_tenant_wakes_only_that_tenant(tenants: tuple[sa.URL, sa.URL]) -> None:
     async with Database(tenants[0], busy_timeout=10) as a, Database(tenants[1], busy_timeout=10) as b:
         ours, theirs = NotifyFeed(a), NotifyFeed(b)
         await ours.wait()
@@ -82,7 +82,7 @@ async def test_what_one_tenant_inserts_wakes_that_tenant_alone(tenants: tuple[sa
         await theirs.close()
 
 
-async def test_program_with_another_search_path_and_no_right_but_insert_orders_what_it_wants(
+async def test_program_with_another_search_path_needs_only_the_insert_privilege(
     tenants: tuple[sa.URL, sa.URL], postgres: PostgresServer
 ) -> None:
     url, other = tenants

@@ -1,4 +1,4 @@
-"""`blocked_by` names the operation that one waits for by any program, and never keeps a free one back."""
+"""`blocked_by` names the operation that another one waits for, also for rows that other programs insert."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_all_operations_of_one_statement_wait_for_each_other(tmp_path: Pat
 
 
 @pytest.mark.parametrize("end", OVER)
-async def test_operation_is_free_when_the_one_before_it_is_over(tmp_path: Path, end: str) -> None:
+async def test_operation_is_not_blocked_when_the_one_before_it_is_over(tmp_path: Path, end: str) -> None:
     async with world(tmp_path) as w:
         first, second, third = await w.enqueue(create(), create(), create())
         await w.sql(OVER[end], first)
@@ -90,7 +90,7 @@ async def test_operation_that_is_over_when_it_is_inserted_waits_for_nothing(tmp_
         assert await blockers(w) == {first: None, second: None, third: first}
 
 
-async def test_claim_notes_the_blocker_that_only_the_mirror_knows(tmp_path: Path) -> None:
+async def test_claim_records_a_blocker_that_is_known_only_from_the_mirror(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         there = w.sandbox.create(source_session_id="s-1", name="n")["id"]
         await w.one_pass()
@@ -102,7 +102,7 @@ async def test_claim_notes_the_blocker_that_only_the_mirror_knows(tmp_path: Path
         assert await claimed(w) == [second]
 
 
-async def test_operation_is_free_when_the_session_between_it_and_its_blocker_leaves(tmp_path: Path) -> None:
+async def test_operation_is_not_blocked_after_the_session_that_links_it_to_its_blocker_changes(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         there = w.sandbox.create(source_session_id="s-1", name="n")["id"]
         await w.one_pass()
@@ -117,7 +117,7 @@ async def test_operation_is_free_when_the_session_between_it_and_its_blocker_lea
         assert effects(w)[-1:] == ["s-1"]
 
 
-async def test_claim_ends_after_some_blocked_operations_and_says_that_there_is_more(
+async def test_claim_ends_after_some_blocked_operations_and_returns_that_there_are_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(operations, "PARKED_AT_ONCE", 3)
@@ -169,7 +169,9 @@ async def test_blocker_that_is_over_before_the_insert_is_committed_blocks_nothin
 
 
 @pytest.mark.sqlite
-async def test_insert_waits_for_no_transaction_that_finishes_its_blocker(program: Any, postgres_url: str) -> None:
+async def test_insert_does_not_wait_for_a_transaction_that_finishes_its_blocker(
+    program: Any, postgres_url: str
+) -> None:
     first = await insert(program)
     async with Database(sa.make_url(postgres_url), busy_timeout=5) as database:
         async with engine_of(database).connect() as connection:
@@ -182,7 +184,7 @@ async def test_insert_waits_for_no_transaction_that_finishes_its_blocker(program
 
 
 @pytest.mark.sqlite
-async def test_insert_with_an_old_snapshot_leaves_it_to_the_claim_to_find_the_blocker(
+async def test_blocker_that_an_insert_with_an_old_snapshot_misses_is_found_by_the_claim(
     tmp_path: Path, program: Any, postgres_url: str
 ) -> None:
     async with world(tmp_path, url=postgres_url) as w:

@@ -89,7 +89,9 @@ def steps(work: Callable[[Connection], Any]) -> Callable[[Connection], int]:
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("crowd", CROWDS)
-async def test_claim_takes_as_many_steps_beside_a_crowd_as_alone_on_sqlite(database: Database, crowd: str) -> None:
+async def test_claim_takes_as_many_steps_in_a_long_queue_as_in_a_short_one_on_sqlite(
+    database: Database, crowd: str
+) -> None:
     async def cost() -> int:
         await insert(database, fresh(SLOTS, requested_by="me"))
         return await database.write(steps(lambda c: (claim(c), operations.next_due(c, after=NOW))))

@@ -1,4 +1,4 @@
-"""Two replicas at the same rows at the same time: neither undoes the other's work."""
+"""Two replicas that write the same rows at the same time do not overwrite each other's results."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ async def names(database: Database) -> dict[str, str]:
     return {row[0]: row[1] for row in await database.read(lambda c: c.exec_driver_sql(query).all())}
 
 
-async def test_what_a_look_up_has_learned_is_not_undone_by_a_page_that_was_read_before(
-    here: Database, there: Database
-) -> None:
+async def test_page_read_before_a_look_up_does_not_overwrite_its_result(here: Database, there: Database) -> None:
     await here.write(lambda c: sessions.apply(c, [session("A", "old")], Observation(T1, T1, PassId(1), T1)))
     tries = 0
 
@@ -85,7 +83,7 @@ async def test_what_a_look_up_has_learned_is_not_undone_by_a_page_that_was_read_
     assert await names(here) == {"A": "of the look-up"}
 
 
-async def test_session_that_two_replicas_see_first_is_one_row(here: Database, there: Database) -> None:
+async def test_new_session_written_by_two_replicas_is_one_row(here: Database, there: Database) -> None:
     async with engine_of(there).connect() as connection:
         transaction = await connection.begin()
         await connection.run_sync(lambda c: sessions.apply(c, [session("A", "of one")], Observation(T2, T2)))
@@ -141,7 +139,7 @@ async def test_two_claims_at_once_share_the_queue_without_waiting(here: Database
     assert (theirs, ours) == (ids[:3], ids[3:])
 
 
-async def test_row_that_becomes_visible_late_does_not_run_beside_a_later_one_of_its_key(
+async def test_row_that_becomes_visible_late_does_not_run_together_with_a_later_row_of_its_key(
     here: Database, there: Database
 ) -> None:
     async with engine_of(there).connect() as connection:
@@ -161,7 +159,7 @@ async def test_row_that_becomes_visible_late_does_not_run_beside_a_later_one_of_
     assert await here.write(claim) == [early]
 
 
-async def test_claim_locks_the_keys_of_what_it_claims_and_of_nothing_else(here: Database, there: Database) -> None:
+async def test_claim_locks_only_the_keys_of_the_operations_it_claims(here: Database, there: Database) -> None:
     # where no index serves, PostgreSQL looks at every row and asks the cheaper of two conditions first
     await here.write(lambda c: operations.enqueue(c, [create(f"s{number}") for number in range(40)]))
     count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
@@ -193,7 +191,7 @@ async def test_claims_of_one_key_at_once_get_one_of_its_operations(here: Databas
         assert await here.write(claim) == []
 
 
-async def test_leader_that_was_cut_off_writes_nothing_to_a_pass_that_was_taken_up(
+async def test_leader_that_was_cut_off_writes_nothing_to_a_pass_that_was_taken_over(
     here: Database, there: Database
 ) -> None:
     old = await here.write(lambda c: passes.begin(c, NOW))
@@ -207,7 +205,7 @@ async def test_leader_that_was_cut_off_writes_nothing_to_a_pass_that_was_taken_u
     await there.write(lambda c: passes.finish(c, new, COMPLETE, now=NOW))
 
 
-async def test_two_that_begin_a_pass_at_once_begin_one(here: Database, there: Database) -> None:
+async def test_two_replicas_that_begin_a_pass_at_once_begin_one_pass(here: Database, there: Database) -> None:
     def take(connection: sa.Connection) -> passes.Progress:
         return passes.running(connection) or passes.begin(connection, NOW)
 
@@ -229,7 +227,7 @@ async def test_two_that_begin_a_pass_at_once_begin_one(here: Database, there: Da
 @pytest.mark.parametrize(
     "extra", ['{"a":1e+22,"b":-0.0}', '{"b":1.50,"aa":[1e-07,1e+300]}', '{"é":{"z":1,"y":"\\u0001"}}']
 )
-async def test_extra_that_means_the_same_is_unchanged(here: Database, extra: str) -> None:
+async def test_extra_with_the_same_meaning_is_unchanged(here: Database, extra: str) -> None:
     row = session("A", "a", extra=extra)
     await here.write(lambda c: sessions.apply(c, [row], Observation(T1, T1, PassId(1), T1)))
     applied = await here.write(lambda c: sessions.apply(c, [row], Observation(T2, T2, PassId(2), T1)))
@@ -237,27 +235,27 @@ async def test_extra_that_means_the_same_is_unchanged(here: Database, extra: str
     assert not applied.changes
 
 
-async def test_insert_of_any_program_wakes_who_listens(here: Database, there: Database) -> None:
-    told = NotifyFeed(here)
+async def test_insert_of_another_program_wakes_the_change_feed(here: Database, there: Database) -> None:
+    feed = NotifyFeed(here)
     try:
-        await told.wait()
-        heard = anyio.Event()
+        await feed.wait()
+        received = anyio.Event()
 
         async def listen() -> None:
-            await told.wait()
-            heard.set()
+            await feed.wait()
+            received.set()
 
         async with anyio.create_task_group() as group:
             group.start_soon(listen)
             insert = "INSERT INTO operations (kind, session_id) VALUES ('delete', 'SES1')"
             await there.write(lambda c: c.exec_driver_sql(insert))
             with anyio.fail_after(3):
-                await heard.wait()
+                await received.wait()
     finally:
-        await told.close()
+        await feed.close()
 
 
-async def test_replicas_that_wait_for_each_other_both_go_on(here: Database, there: Database) -> None:
+async def test_writes_of_replicas_in_a_deadlock_both_succeed(here: Database, there: Database) -> None:
     for session_id in "AB":
         row = session(session_id, "old")
         await here.write(lambda c, row=row: sessions.apply(c, [row], Observation(T1, T1, PassId(1), T1)))  # type: ignore[misc]
@@ -283,7 +281,7 @@ async def test_replicas_that_wait_for_each_other_both_go_on(here: Database, ther
 
 
 @pytest.mark.parametrize("zone", ["Asia/Kathmandu", "America/New_York"])
-async def test_times_are_the_same_whatever_the_zone_of_the_session(here: Database, zone: str) -> None:
+async def test_times_do_not_depend_on_the_time_zone_of_the_session(here: Database, zone: str) -> None:
     at = "1969-12-31T23:59:59.999999Z"
     kept = "0001-01-01T00:00:00.000000Z"
 
@@ -303,9 +301,7 @@ async def test_times_are_the_same_whatever_the_zone_of_the_session(here: Databas
     assert await here.write(work) == (at, kept, "9999-12-31T23:59:59.999999Z")
 
 
-async def test_table_that_a_migration_changes_under_a_prepared_statement_costs_nothing(
-    here: Database, there: Database
-) -> None:
+async def test_prepared_statement_works_after_a_migration_changed_its_table(here: Database, there: Database) -> None:
     query = "SELECT * FROM operations"
     for _ in range(2):
         await here.read(lambda c: c.exec_driver_sql(query).all())
@@ -316,7 +312,7 @@ async def test_table_that_a_migration_changes_under_a_prepared_statement_costs_n
 
 
 @pytest.mark.parametrize("given", ["infinity", "-infinity", "4713-01-01 BC", "294276-12-31", "2026-06-01T12:00+05:45"])
-async def test_the_queue_can_read_every_time_that_was_let_in(here: Database, given: str) -> None:
+async def test_queue_can_read_every_accepted_time(here: Database, given: str) -> None:
     columns, values = "kind, session_id, not_before, requested_at", f"'delete', 's', '{given}', '{given}'"
     insert = f"INSERT INTO operations ({columns}) VALUES ({values})"
     await here.write(lambda c: c.exec_driver_sql(insert))
@@ -359,7 +355,7 @@ async def test_page_of_a_mirror_of_8000_is_looked_up_by_its_indexes(here: Databa
     assert [step for step in plan if any(words in step for words in wrong)] == []
 
 
-async def test_pass_that_finds_nothing_changed_touches_no_session(tmp_path: Path, postgres_url: str) -> None:
+async def test_pass_over_unchanged_sessions_updates_no_row(tmp_path: Path, postgres_url: str) -> None:
     query = "SELECT key, xmin::text, ctid::text FROM sessions UNION SELECT 0, count(*)::text, '' FROM session_versions"
     async with world(tmp_path, sessions=60, url=postgres_url) as w:
         await w.one_pass()

@@ -1,4 +1,4 @@
-"""`operations` is open to INSERT by any program: what makes no sense is refused, what does is made fit."""
+"""`operations` is open to INSERT by any program: invalid rows are refused, valid ones are completed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def insert(other: sqlite3.Connection, row: dict[str, Any], how: str = "INSERT") 
         CREATE | {"name": "x" * 1_000_000},
     ],
 )
-def test_a_row_that_makes_sense_is_pending_with_every_default(other: sqlite3.Connection, row: dict[str, Any]) -> None:
+def test_valid_row_is_pending_with_all_defaults(other: sqlite3.Connection, row: dict[str, Any]) -> None:
     found = insert(other, row)
     assert found["id"] == 1
     assert (found["state"], found["attempts"], found["fence"], found["lookups"]) == ("pending", 0, 0, 0)
@@ -107,7 +107,7 @@ def test_a_row_that_makes_sense_is_pending_with_every_default(other: sqlite3.Con
     ],
     ids=str,
 )
-def test_a_row_that_makes_no_sense_is_refused(other: sqlite3.Connection, row: dict[str, Any]) -> None:
+def test_invalid_row_is_refused(other: sqlite3.Connection, row: dict[str, Any]) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         insert(other, row)
     assert other.execute("SELECT count(*) FROM operations").fetchone()[0] == 0
@@ -128,7 +128,7 @@ TIMES = {
 
 
 @pytest.mark.parametrize(("given", "stored"), TIMES.items())
-def test_a_time_in_another_format_is_brought_to_the_one_that_sorts(
+def test_time_in_another_format_is_stored_in_the_sortable_format(
     other: sqlite3.Connection, given: str, stored: str
 ) -> None:
     row = insert(other, CREATE | {"not_before": given, "requested_at": given})
@@ -137,7 +137,7 @@ def test_a_time_in_another_format_is_brought_to_the_one_that_sorts(
 
 @pytest.mark.sqlite  # PostgreSQL's own type lets in what is a time, and nothing else
 @pytest.mark.parametrize("given", TIMES)
-async def test_the_queue_can_read_every_time_that_was_let_in(folder: Path, given: str) -> None:
+async def test_queue_can_read_every_accepted_time(folder: Path, given: str) -> None:
     async with world(folder) as w:
         (row,) = await w.sql(
             "INSERT INTO operations (kind, source_session_id, name, not_before, requested_at) "
@@ -150,7 +150,7 @@ async def test_the_queue_can_read_every_time_that_was_let_in(folder: Path, given
         assert (await w.operation(row["id"]))["state"] == "succeeded"
 
 
-def test_an_operation_makes_its_source_id_known(other: sqlite3.Connection) -> None:
+def test_insert_of_an_operation_adds_its_source_id(other: sqlite3.Connection) -> None:
     insert(other, CREATE)
     insert(other, DELETE)
     rows = [tuple(row) for row in other.execute("SELECT source_session_id, state FROM source_sessions")]
@@ -158,9 +158,7 @@ def test_an_operation_makes_its_source_id_known(other: sqlite3.Connection) -> No
 
 
 @pytest.mark.parametrize("how", ["INSERT", "INSERT OR REPLACE", "INSERT OR IGNORE", "INSERT OR ROLLBACK", "REPLACE"])
-def test_no_way_of_inserting_an_operation_harms_what_is_known_of_its_source_id(
-    other: sqlite3.Connection, how: str
-) -> None:
+def test_insert_of_an_operation_does_not_change_an_existing_source_id(other: sqlite3.Connection, how: str) -> None:
     other.execute(
         "INSERT INTO source_sessions (source_session_id, state, session_id, note) VALUES ('s', 'linked', 'SES1', 'x')"
     )
@@ -179,19 +177,19 @@ def test_no_way_of_inserting_an_operation_harms_what_is_known_of_its_source_id(
         {"source_session_id": "s", "state": "linked"},
     ],
 )
-def test_a_source_id_that_makes_no_sense_is_refused(other: sqlite3.Connection, row: dict[str, Any]) -> None:
+def test_invalid_row_of_a_source_id_is_refused(other: sqlite3.Connection, row: dict[str, Any]) -> None:
     columns, marks = ", ".join(row), ", ".join("?" * len(row))
     with pytest.raises(sqlite3.IntegrityError):
         other.execute(f"INSERT INTO source_sessions ({columns}) VALUES ({marks})", list(row.values()))
 
 
-def test_ids_are_never_used_again(other: sqlite3.Connection) -> None:
+def test_ids_are_never_reused(other: sqlite3.Connection) -> None:
     first = insert(other, CREATE)["id"]
     other.execute("DELETE FROM operations")
     assert insert(other, CREATE)["id"] > first
 
 
-async def test_every_source_id_that_a_live_session_carries_is_known(folder: Path) -> None:
+async def test_every_source_id_of_a_live_session_is_linked(folder: Path) -> None:
     async with world(folder, sessions=25) as w:
         await w.one_pass()
         rows = await w.sql(

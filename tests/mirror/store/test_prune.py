@@ -1,4 +1,4 @@
-"""`syncd prune` deletes rows that are old and over, and syncd continues as if nothing had happened."""
+"""`syncd prune` deletes old rows that are not needed any more, and passes and the queue continue."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def test_mirror_and_queue_continue_after_a_prune(tmp_path: Path) -> None:
         assert await w.live() == w.there()
 
 
-async def test_many_rows_go_in_short_transactions_and_rows_that_changed_meanwhile_stay(
+async def test_many_rows_are_deleted_in_short_transactions_and_changed_rows_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(tmp_path) as w:
@@ -171,7 +171,7 @@ async def test_prune_is_in_the_log_of_operator_actions_if_it_deleted_anything(tm
         assert actions == [{"by": "alice", "action": "prune", "subject": "rows older than 90d"}]
 
 
-def test_age_is_at_least_a_day_and_twice_what_late_answers_need() -> None:
+def test_age_is_at_least_a_day_and_twice_the_time_of_late_answers() -> None:
     assert shortest_age(120, 60) == 86_400
     assert shortest_age(100_000, 60) == 200_000
     assert shortest_age(120, 90_000) == 180_000
