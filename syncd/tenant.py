@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from syncd.claims import tenant_of_token
-from syncd.errors import DatabaseMovedError, TenantMismatchError
+from syncd.errors import DatabaseMovedError, SyncdError, TenantMismatchError
 from syncd.rules.identity import Identity, mismatch_message, same_tenant
 from syncd.urls import origin
 
 if TYPE_CHECKING:
+    from syncd.albert import AsyncAlbertSession
     from syncd.mirror.store.identity import StoredIdentity
     from syncd.settings import Settings
 
@@ -33,6 +34,22 @@ def explicitly_named_identity(settings: Settings) -> Identity:
     """
     named = named_identity(settings)
     return named if "albert_base_url" in settings.model_fields_set else replace(named, origin=None)
+
+
+async def tenant_of_credentials(session: AsyncAlbertSession) -> str | None:
+    """Return the tenant id that the credentials name, from a token that Albert gives if none is set.
+
+    Raises
+    ------
+    SyncdError
+        Albert gives no token for the credentials.
+    """
+    from syncd.albert import AlbertException  # noqa: PLC0415 - imports aiohttp
+
+    try:
+        return await session.authenticate()
+    except AlbertException as error:
+        raise SyncdError(f"Albert gives no token for the credentials: {error}; run: syncd doctor") from error
 
 
 def require_active(stored: StoredIdentity, named: Identity, *, force: bool = False) -> None:

@@ -208,6 +208,11 @@ class Witness:
         return "" if same else f"the request for {asked!r} was answered with another session"
 
 
+def has_json_body(error: AlbertHTTPError) -> bool:
+    """Whether an error has the form of Albert's own; a gateway mostly answers HTML or text."""
+    return _is_json(_form(error.body))
+
+
 def _key(kind: RequestKind, candidate: Candidate) -> str:
     return candidate.session_id if kind is RequestKind.BY_ID else candidate.source_session_id
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from syncd.cli.common import print_json, run
+from syncd.logs import safe_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from syncd.albert import AsyncAlbertSession
+    from syncd.clock import Clock
+    from syncd.pull.dry_run import Prediction, Read
     from syncd.settings import Settings
 
 
@@ -18,14 +26,24 @@ def report(settings: Settings, *, as_json: bool) -> None:
     Raises
     ------
     SyncdError
-        Albert or the mirror could not be read, or the settings name another tenant.
+        Albert or the mirror could not be read, or the settings or the credentials name another tenant.
     """
     found = run(lambda: _predict(settings))
     if as_json:
         print_json(found)
         return
+    if found["held"] is not None:
+        click.echo(safe_text(f"a pass would be held and change nothing: {found['held']}"))
+    if found["pages"]:
+        _print_counts(found, _allowed(settings, found["live_sessions"]))
+    click.echo(f"{found['operations']} operations are pending or unknown; nothing was written or sent")
+
+
+def _print_counts(found: Mapping[str, Any], allowed: int) -> None:
     listed = found["inserted"] + found["updated"] + found["unchanged"] + found["restored"]
     click.echo(f"the listing has {found['pages']} pages with {listed} sessions")
+    if found["held"] is not None:
+        return
     click.echo(
         f"a pass would insert {found['inserted']}, update {found['updated']}, restore {found['restored']} and leave "
         f"{found['unchanged']} as they are; {found['quarantined']} items cannot be read"
@@ -33,22 +51,50 @@ def report(settings: Settings, *, as_json: bool) -> None:
     click.echo(
         f"{found['not_listed']} live sessions are not listed; a pass asks Albert about each before it finds one missing"
     )
-    click.echo(f"{found['operations']} operations are pending or unknown; nothing was written or sent")
+    if found["not_listed"] > allowed:
+        click.echo(f"if more than {allowed} of them are gone, the pass is held until an operator decides")
+
+
+def _allowed(settings: Settings, live: int) -> int:
+    """Return how many sessions a pass may delete without approval."""
+    from syncd.app import pull_settings
+
+    return pull_settings(settings).guard.limit(live)
 
 
 async def _predict(settings: Settings) -> dict[str, Any]:
-    from syncd.albert import ChatSessionCollection
     from syncd.app import CurrentSettings, open_session
     from syncd.clock import SystemClock
     from syncd.mirror.store import identity, operation_views
     from syncd.opening import open_before_it_is_made
-    from syncd.pull.dry_run import predict
-    from syncd.tenant import named_identity, require_active
+    from syncd.tenant import named_identity, require_active, tenant_of_credentials
 
-    async with open_before_it_is_made(settings) as read:
-        require_active(await read(identity.read), named_identity(settings))
-        async with open_session(CurrentSettings(settings), SystemClock()) as session:
-            albert = ChatSessionCollection(session=session)
-            prediction = await predict(albert, read, max_pages=settings.syncd_max_pass_pages)
+    clock, named = SystemClock(), named_identity(settings)
+    async with open_before_it_is_made(settings) as read, open_session(CurrentSettings(settings), clock) as session:
+        stored = await read(identity.read)
+        require_active(stored, named)
+        tenant_id = await tenant_of_credentials(session)
+        require_active(stored, replace(named, tenant_id=tenant_id or named.tenant_id))
+        prediction = await _read_listing(settings, session, read, clock)
         counts = await read(operation_views.counts)
     return {**prediction.as_dict(), "operations": counts["pending"] + counts["unknown"]}
+
+
+async def _read_listing(settings: Settings, session: AsyncAlbertSession, read: Read, clock: Clock) -> Prediction:
+    """Compare the listing with the mirror, with the ceilings and the retries of a pass."""
+    from syncd.albert import ChatSessionCollection
+    from syncd.app import pull_settings
+    from syncd.pull.dry_run import predict
+    from syncd.pull.retries import Retries
+
+    limits, began = pull_settings(settings), clock.monotonic()
+
+    def ceiling(wait: float) -> str | None:
+        late = clock.monotonic() - began + wait > limits.max_seconds
+        return f"stopped at the ceiling of {limits.max_seconds:g} seconds" if late else None
+
+    retries = Retries(
+        clock=clock, backoff=limits.backoff, jitter=random.random, ceiling=ceiling, on_retry=lambda *_: None
+    )
+    albert = ChatSessionCollection(session=session)
+    return await predict(albert, read, clock=clock, retries=retries, max_pages=limits.max_pages)

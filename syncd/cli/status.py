@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,7 +45,9 @@ def _of_database(loaded: Loaded) -> dict[str, Any]:
 
     settings = loaded.settings
     overview, named = _overview(settings), explicitly_named_identity(settings)
-    return document(assess(overview, pass_interval=settings.syncd_pass_interval, named=named), overview)
+    return document(
+        assess(overview, pass_interval=settings.syncd_pass_interval, now=datetime.now(UTC), named=named), overview
+    )
 
 
 def _overview(settings: Settings) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from syncd.cli.common import as_json_option, by_option, print_json, read, run, t
 from syncd.logs import safe_text
 
 if TYPE_CHECKING:
-    from syncd.albert import AsyncAlbertSession
     from syncd.mirror.store.identity import StoredIdentity
     from syncd.settings import Loaded, Settings
     from syncd.tenant_change import TenantChange
@@ -30,16 +29,17 @@ def show(loaded: Loaded, *, as_json: bool) -> None:
     """Show the tenant that the database mirrors, and whether the settings name the same one.
 
     It reads the database only. The tenant of client credentials is therefore unknown here; `syncd doctor` asks Albert.
+    With --json, "matches" is then null.
     """
     from syncd.mirror.store import identity
-    from syncd.rules.identity import same_tenant
+    from syncd.rules.identity import matches
     from syncd.tenant import named_identity
 
     stored: StoredIdentity = read(loaded.settings, identity.read)
     named = named_identity(loaded.settings)
     facts: dict[str, Any] = {
         **asdict(stored.pinned), "pinned_at": stored.pinned_at, "settings": asdict(named),
-        "matches": same_tenant(stored.pinned, named), "copied_at": stored.copied_at, "moved_to": stored.moved_to,
+        "matches": matches(stored.pinned, named), "copied_at": stored.copied_at, "moved_to": stored.moved_to,
         "moved_at": stored.moved_at,
     }  # fmt: skip
     if as_json:
@@ -47,8 +47,10 @@ def show(loaded: Loaded, *, as_json: bool) -> None:
         return
     click.echo(safe_text(f"the database mirrors  {stored.pinned}"))
     click.echo(safe_text(f"the settings name     {named}"))
-    if not facts["matches"]:
+    if facts["matches"] is False:
         click.echo("they differ: no command acts; change the settings, or run: syncd tenant accept")
+    if facts["matches"] is None:
+        click.echo("the settings do not tell the tenant; Albert does: syncd doctor")
     if stored.copied_at is not None:
         click.echo(f"a backup of {stored.copied_at:%Y-%m-%d %H:%M:%S} UTC: its open operations start on hold")
     if stored.moved_to is not None:
@@ -82,7 +84,7 @@ async def _accept(settings: Settings, by: str) -> TenantChange:
     from syncd.app import CurrentSettings, open_session
     from syncd.clock import SystemClock
     from syncd.opening import database_backend, open_database
-    from syncd.tenant import named_identity
+    from syncd.tenant import named_identity, tenant_of_credentials
     from syncd.tenant_change import accept_tenant
 
     clock, named, session = SystemClock(), named_identity(settings), None
@@ -91,24 +93,7 @@ async def _accept(settings: Settings, by: str) -> TenantChange:
     async with AsyncExitStack() as stack:
         if settings.albert_token is not None or settings.albert_client_id is not None:
             session = await stack.enter_async_context(open_session(CurrentSettings(settings), clock))
-            named = replace(named, tenant_id=await _tenant_id(session))
+            named = replace(named, tenant_id=await tenant_of_credentials(session))
         await stack.enter_async_context(backend.keep_others_out("tenant accept"))
         database = await stack.enter_async_context(open_database(settings))
         return await accept_tenant(database, session, named, by=by, now=clock.now())
-
-
-async def _tenant_id(session: AsyncAlbertSession) -> str | None:
-    """Return the tenant that the credentials name.
-
-    Raises
-    ------
-    SyncdError
-        Albert gives no token for the credentials.
-    """
-    from syncd.albert import AlbertException
-    from syncd.errors import SyncdError
-
-    try:
-        return await session.authenticate()
-    except AlbertException as error:
-        raise SyncdError(f"Albert gives no token for the credentials: {error}; run: syncd doctor") from error

@@ -1,7 +1,7 @@
 """Predicts what a pass would change, without writing anything. `syncd once --dry-run` calls it, also beside a daemon.
 
-It reads the whole listing and compares each page with the mirror. It does not ask Albert about sessions that are not
-listed: a pass requests each of them before it counts one as gone, and the guard limits what it may delete.
+It begins with the first requests of a pass. Then it reads the whole listing and compares each page with the mirror. It
+does not ask Albert about sessions that are not listed: a pass requests each of them before it counts one as gone.
 """
 
 from __future__ import annotations
@@ -15,22 +15,32 @@ from typing import TYPE_CHECKING, Any
 from pyroaring import BitMap64
 
 from syncd.errors import SyncdError
-from syncd.mirror.store import missing
+from syncd.mirror.store import established, holds, missing, passes
 from syncd.mirror.store.sessions import STATEMENTS
+from syncd.pull.first_request import MOST, FirstRequest
+from syncd.pull.retries import CeilingError, ListingError
+from syncd.pull.sweep import empty_listing, undecided_keys
 from syncd.records.fields import SESSIONS
 from syncd.records.parse import read_page
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from syncd.albert import ChatSessionCollection
+    from syncd.clock import Clock
     from syncd.mirror.db.database import Connection
+    from syncd.mirror.store.established import Known
+    from syncd.pull.retries import Retries
     from syncd.records.fields import SessionRow
+    from syncd.records.parse import Page
+    from syncd.records.reasons import Reason
 
 Read = Callable[[Callable[["Connection"], Any]], Awaitable[Any]]
 INSERTED, UPDATED, UNCHANGED, RESTORED = "inserted", "updated", "unchanged", "restored"
 
 
-class EndlessListingError(SyncdError):
-    """The listing does not end."""
+class UnreadableListingError(SyncdError):
+    """The listing cannot be read to its end."""
 
 
 @dataclass
@@ -45,40 +55,84 @@ class Prediction:
         Listed items that cannot be read.
     not_listed : int
         Live sessions of the mirror that the listing does not contain.
+    live : int
+        Live sessions of the mirror.
+    held : str | None
+        Why the pass would be held whatever Albert answers about single sessions. It then changes nothing.
     """
 
     pages: int = 0
     changes: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
     not_listed: int = 0
+    live: int = 0
+    held: str | None = None
 
-    def as_dict(self) -> dict[str, int]:
-        """Return the counts by their names."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts by their names, and `held`."""
         counts = {name: self.changes[name] for name in (INSERTED, UPDATED, UNCHANGED, RESTORED)}
-        return {"pages": self.pages, **counts, "quarantined": self.unreadable, "not_listed": self.not_listed}
+        return {
+            "pages": self.pages, **counts, "quarantined": self.unreadable, "not_listed": self.not_listed,
+            "live_sessions": self.live, "held": self.held,
+        }  # fmt: skip
 
 
-async def predict(albert: ChatSessionCollection, read: Read, *, max_pages: int) -> Prediction:
-    """Read the listing and compare it with the mirror.
+async def predict(
+    albert: ChatSessionCollection, read: Read, *, clock: Clock, retries: Retries, max_pages: int
+) -> Prediction:
+    """Make the first requests, read the listing, and compare it with the mirror.
 
     Parameters
     ----------
     read : Read
         Runs a function of a connection in a read transaction of the mirror.
+    retries : Retries
+        Repeats requests that fail.
 
     Raises
     ------
-    AlbertException
-        A page was not answered; nothing is repeated.
-    GarbledError
-        A page is not a listing.
-    EndlessListingError
-        The listing has more than `max_pages` pages.
+    UnreadableListingError
+        A request failed too often, Albert refuses it, or the listing has more than `max_pages` pages.
     """
-    prediction, known, new, keys = Prediction(), BitMap64(), set[str](), set[str]()
+    prediction, now = Prediction(live=await read(passes.live_count)), clock.now()
+    try:
+        known = await read(partial(_to_request, now=now))
+        reason: Reason | None = await FirstRequest(albert=albert, retries=retries).unknown(known)
+        if reason is None:
+            await _compare_listing(albert, read, retries, max_pages, prediction)
+            if not sum(prediction.changes.values()) and not prediction.unreadable:
+                reason = await read(partial(_empty_listing, now=now))
+    except CeilingError as error:
+        raise UnreadableListingError(
+            f"the listing does not end: {error}; see SYNCD_MAX_PASS_PAGES and SYNCD_MAX_PASS_SECONDS"
+        ) from error
+    except ListingError as error:
+        raise UnreadableListingError(f"the listing cannot be read: {error}; run: syncd doctor") from error
+    prediction.held = None if reason is None else reason.text
+    return prediction
+
+
+def _to_request(connection: Connection, now: datetime) -> list[Known]:
+    return established.to_request(connection, holds.decisions(connection), now, limit=MOST)
+
+
+def _empty_listing(connection: Connection, now: datetime) -> Reason | None:
+    """Return why a pass with an empty listing would be held; None if the mirror has no session to miss."""
+    missed = undecided_keys(connection, holds.decisions(connection), now)
+    return empty_listing(len(missed)) if missed else None
+
+
+async def _compare_listing(
+    albert: ChatSessionCollection, read: Read, retries: Retries, max_pages: int, prediction: Prediction
+) -> None:
+    known, new, keys = BitMap64(), set[str](), set[str]()
     key: str | None = None
+
+    async def request() -> Page[SessionRow]:
+        return read_page(await albert.list_raw(start_key=key), SESSIONS)
+
     while True:
-        page = read_page(await albert.list_raw(start_key=key), SESSIONS)
+        page = await retries.run(request, "a page")
         prediction.pages += 1
         prediction.unreadable += len(page.unreadable)
         rows = [row for row in page.rows if row.id not in new]
@@ -87,10 +141,9 @@ async def predict(albert: ChatSessionCollection, read: Read, *, max_pages: int) 
         if key is None or key in keys:
             break
         if prediction.pages >= max_pages:
-            raise EndlessListingError(f"the listing has more than {max_pages} pages; see SYNCD_MAX_PASS_PAGES")
+            raise CeilingError(f"it has more than {max_pages} pages")
         keys.add(key)
     prediction.not_listed = await read(partial(missing.count_live_without, known=known))
-    return prediction
 
 
 def _compare(connection: Connection, rows: Sequence[SessionRow], known: BitMap64, new: set[str]) -> Counter[str]:

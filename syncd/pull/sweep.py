@@ -95,21 +95,27 @@ class _Written:
 def situation(connection: Connection, progress: Progress, now: datetime) -> Situation:
     """Return what the sweep of a pass starts from."""
     decisions = holds.decisions(connection)
-    listed_before: array[int] = array("q")
-    if not progress.counts["seen"]:
-        known = established.live_keys(connection, now)
-        listed_before = array(
-            "q", (key for key in known if key not in decisions.approved and key not in decisions.kept)
-        )
+    listed_before = array("q") if progress.counts["seen"] else undecided_keys(connection, decisions, now)
     unlisted = missing.unlisted(connection, progress, now)
     return Situation(passes.live_count(connection), unlisted, listed_before, decisions)
+
+
+def undecided_keys(connection: Connection, decisions: Decisions, now: datetime) -> array[int]:
+    """Return the live sessions that every listing of the tenant contains, without those already decided."""
+    known = established.live_keys(connection, now)
+    return array("q", (key for key in known if key not in decisions.approved and key not in decisions.kept))
+
+
+def empty_listing(sessions_before: int) -> Reason:
+    """Return the reason to hold a pass whose listing was empty although it should have contained sessions."""
+    text = f"the listing was empty, and {sessions_before} sessions are live in the mirror"
+    return Reason(PassReason.LISTING_EMPTY, text)
 
 
 def reason_to_hold(found: Situation, answers: Answers, limit: int) -> Reason | None:
     """Return why the guard holds a pass; None if it does not."""
     if found.listed_before:
-        text = f"the listing was empty, and {len(found.listed_before)} sessions are live in the mirror"
-        return Reason(PassReason.LISTING_EMPTY, text)
+        return empty_listing(len(found.listed_before))
     gone = len(answers.keys(Verdict.GONE) - frozenset(found.approved))
     if gone <= limit:
         return None

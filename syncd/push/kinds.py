@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from syncd.albert import AlbertException, AlbertHTTPError, BadRequestError, ConflictError
@@ -36,7 +37,7 @@ from syncd.records.parse import GarbledError, read_session
 from syncd.rules.deletion import GONE
 from syncd.rules.retry import lag_wait
 from syncd.rules.sources import alike, difference
-from syncd.witness import AbsenceUnprovenError
+from syncd.witness import AbsenceUnprovenError, has_json_body
 
 if TYPE_CHECKING:
     from syncd.mirror.store.operation import Operation
@@ -175,8 +176,8 @@ async def delete(attempt: Attempt) -> Outcome:
     try:
         await attempt.albert.delete(id=target.session_id)
     except AlbertHTTPError as error:
-        if error.status_code not in GONE:
-            raise
+        if (refused := await _method_refused(attempt, target.session_id, error)) is not None:
+            return refused
         await _confirm_absence(attempt, target.session_id, error)
         if await _is_recent(attempt, target.session_id):
             return _lagging(attempt, target.session_id)
@@ -196,6 +197,27 @@ async def _confirm_absence(attempt: Attempt, session_id: SessionId, error: Alber
     if isinstance(found, Found):
         text = f"{error} (this may be a gateway's answer and not Albert's: a look-up finds {session_id})"
         raise AbsenceUnprovenError(text, status=error.status_code, is_json=False)
+
+
+async def _method_refused(attempt: Attempt, session_id: SessionId, error: AlbertHTTPError) -> Dead | None:
+    """End an operation whose method Albert does not have: a 405 in JSON, while a look-up finds the session.
+
+    Returns
+    -------
+    Dead | None
+        None for a 404 or 410.
+
+    Raises
+    ------
+    AlbertHTTPError
+        Any other error, and a 405 that a gateway may have answered.
+    """
+    if error.status_code in GONE:
+        return None
+    is_of_albert = error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and has_json_body(error)
+    if not is_of_albert or isinstance(await attempt.lookups.by_id(session_id), Absent):
+        raise error
+    return Dead(str(error), error.status_code)
 
 
 async def _target(attempt: Attempt) -> Holder | NoHolder:
@@ -230,10 +252,9 @@ async def update(attempt: Attempt) -> Outcome:
     try:
         await attempt.albert.update_raw(id=session_id, changes={_ATTRIBUTES[name]: wanted[name] for name in wanted})
     except AlbertHTTPError as error:
-        if error.status_code not in GONE:
-            raise
-        await _confirm_absence(attempt, session_id, error)
-        return Dead(f"Albert has no session {session_id}: {error}", error.status_code)
+        if (refused := await _method_refused(attempt, session_id, error)) is None:
+            await _confirm_absence(attempt, session_id, error)
+        return refused or Dead(f"Albert has no session {session_id}: {error}", error.status_code)
     return await _updated(attempt, session_id, before, wanted)
 
 

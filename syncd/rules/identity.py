@@ -35,6 +35,14 @@ def same_tenant(pinned: Identity, named: Identity) -> bool:
     return len(origins) <= 1 and len(tenants) <= 1
 
 
+def matches(pinned: Identity, named: Identity) -> bool | None:
+    """Whether the settings name the pinned tenant; None if they leave out a part that is pinned."""
+    if not same_tenant(pinned, named):
+        return False
+    left_out = (pinned.origin and not named.origin) or (pinned.tenant_id and not named.tenant_id)
+    return None if left_out else True
+
+
 def combined(pinned: Identity, named: Identity) -> Identity:
     """Return the pinned identity with its unknown parts taken from the settings."""
     return Identity(pinned.origin or named.origin, pinned.tenant_id or named.tenant_id)

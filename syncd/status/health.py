@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from syncd.records.enums import PassReason, PassState
@@ -18,6 +19,8 @@ MISSED_PASSES = 3
 """Intervals without a complete pass after which the mirror counts as stale."""
 LEEWAY = 60.0
 """Seconds on top of them, for the passes' own length."""
+STUCK_AFTER = 3600.0
+"""Seconds without success after which an operation needs a person: longer than a gateway or a deployment takes."""
 DOCTOR = "syncd doctor"
 QUARANTINE = "syncd quarantine list, and for items that may be ignored: syncd quarantine accept ID"
 
@@ -92,6 +95,7 @@ def assess(
     overview: Mapping[str, Any] | None,
     *,
     pass_interval: float,
+    now: datetime,
     named: Identity | None = None,
     daemon: DaemonView | None = None,
 ) -> Health:
@@ -103,6 +107,8 @@ def assess(
         What `mirror.read.views.overview` returns; None if the database cannot be read.
     pass_interval : float
         Seconds between the starts of passes.
+    now : datetime
+        The present time.
     named : Identity | None
         The tenant that the settings name; None if it is known to be the one of the database.
     daemon : DaemonView | None
@@ -112,7 +118,7 @@ def assess(
     if overview is not None:
         found += _of_identity(overview["identity"], named)
         found += _of_passes(overview, pass_interval, beside_daemon=daemon is not None)
-        found += _of_queue(overview)
+        found += _of_queue(overview, now)
     return Health(
         tuple(one for one in found if PROBLEMS[one.code].urgent),
         tuple(one for one in found if not PROBLEMS[one.code].urgent),
@@ -190,20 +196,30 @@ def _content_age(fresh: Mapping[str, Any], ended: Mapping[str, Any] | None) -> f
     return float(age)
 
 
-def _of_queue(overview: Mapping[str, Any]) -> Iterator[Problem]:
+def _of_queue(overview: Mapping[str, Any], now: datetime) -> Iterator[Problem]:
     fresh, operations = overview["freshness"], overview["operations"]
     if dead := fresh["operations_dead"]:
         yield dead_operations(dead)
+    if overview["retrying"]["operations"]:
+        yield _retried_operations(overview["retrying"], now)
     if unreadable := fresh["quarantined_items"]:
         text = _counted(unreadable, "listed item cannot be read", "listed items cannot be read")
         yield Problem(ProblemCode.ITEMS_UNREADABLE, text, "syncd quarantine list")
     if conflicts := overview["sources"].get("conflict", 0):
-        text = _counted(conflicts, "source id is contradictory", "source ids are contradictory")
+        text = _counted(conflicts, "source id is in conflict", "source ids are in conflict")
         yield Problem(ProblemCode.SOURCES_IN_CONFLICT, text, "syncd sources list --state conflict")
     if unknown := operations.get("unknown", 0):
         lost = _counted(unknown, "operation's answer was lost", "operations' answers were lost")
         command = "syncd operations list --state unknown"
         yield Problem(ProblemCode.OPERATIONS_UNKNOWN, f"{lost}; look-ups over the settle time decide", command)
+
+
+def _retried_operations(retrying: Mapping[str, Any], now: datetime) -> Problem:
+    seconds = max((now - retrying["since"]).total_seconds(), 0.0)
+    counted = _counted(retrying["operations"], "operation was tried", "operations were tried")
+    code = ProblemCode.OPERATIONS_STUCK if seconds > STUCK_AFTER else ProblemCode.OPERATIONS_RETRYING
+    text = f"{counted} without success, the first for {duration(seconds)}, and will be tried again"
+    return Problem(code, text, "syncd operations list --state pending")
 
 
 def dead_operations(count: int) -> Problem:

@@ -26,9 +26,11 @@ class ProblemCode(StrEnum):
     DELETIONS_HELD = "deletions_held"
     KNOWN_SESSIONS_GONE = "known_sessions_gone"
     OPERATIONS_DEAD = "operations_dead"
+    OPERATIONS_STUCK = "operations_stuck"
     ITEMS_UNREADABLE = "items_unreadable"
     SOURCES_IN_CONFLICT = "sources_in_conflict"
     OPERATIONS_UNKNOWN = "operations_unknown"
+    OPERATIONS_RETRYING = "operations_retrying"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,15 @@ PROBLEMS = {
         "passes are held although the hold was rejected: Albert knows none of the mirror's sessions"
     ),
     ProblemCode.OPERATIONS_DEAD: ProblemKind("operations failed for good", alert="SyncdOperationsDead"),
+    ProblemCode.OPERATIONS_STUCK: ProblemKind("operations were tried for more than an hour without success"),
     ProblemCode.ITEMS_UNREADABLE: ProblemKind("listed items cannot be read", urgent=False, alert="SyncdQuarantine"),
     ProblemCode.SOURCES_IN_CONFLICT: ProblemKind(
         "source ids are carried by several sessions", urgent=False, alert="SyncdSourceConflicts"
     ),
     ProblemCode.OPERATIONS_UNKNOWN: ProblemKind(
         "answers to operations were lost; they are looked up", urgent=False, alert="SyncdOperationsUnknown"
+    ),
+    ProblemCode.OPERATIONS_RETRYING: ProblemKind(
+        "operations were tried without success and will be tried again", urgent=False
     ),
 }  # fmt: skip

@@ -172,7 +172,7 @@ class Readings:
             waiting=self.database.waiting,
         )
         overview = None if snapshot is None else without_foreign_text(snapshot.overview)
-        return assess(overview, pass_interval=self.pass_interval, daemon=view)
+        return assess(overview, pass_interval=self.pass_interval, now=self.clock.now(), daemon=view)
 
     def wal_bytes(self) -> int | None:
         """Return the size of the write-ahead log; None where there is none."""

@@ -143,6 +143,17 @@ async def test_client_credentials_of_another_tenant_end_the_command_after_the_to
     assert await pair.rows() == before
 
 
+async def test_dry_run_reads_no_listing_of_another_tenant(pair: Pair) -> None:
+    assert (await pair.syncd.call("once", **CREDENTIALS)).code == 0
+    pair.a.habits.tenant_id = "TEN2"
+    pair.a.requests.clear()
+    refused = await pair.syncd.call("once", "--dry-run", **CREDENTIALS)
+    assert refused.code == 2
+    assert "tenant TEN1" in refused.err
+    assert "tenant TEN2" in refused.err
+    assert {request.raw_path for request in pair.a.requests} == {"/api/v3/login/oauth/token"}
+
+
 async def test_tenant_of_a_web_token_is_compared_before_any_request(pair: Pair) -> None:
     pair.a.tokens.static = web_token({"tenantId": "TEN1"}, "x")
     assert (await pair.syncd.call("once", ALBERT_TOKEN=pair.a.token)).code == 0
@@ -237,7 +248,10 @@ async def test_reads_work_with_the_settings_of_another_tenant(pair: Pair) -> Non
 async def test_show_has_the_tenant_of_the_mirror_and_that_of_the_settings(pair: Pair) -> None:
     assert (await pair.syncd.call("once", **CREDENTIALS)).code == 0
     shown = (await pair.syncd.call("tenant", "show", "--json")).data
-    assert (shown["origin"], shown["tenant_id"], shown["matches"]) == (pair.a.url, "TEN1", True)
+    assert (shown["origin"], shown["tenant_id"], shown["matches"]) == (pair.a.url, "TEN1", None)
+    of_token = web_token({"tenantId": "TEN1"}, "x")
+    shown = (await pair.syncd.call("tenant", "show", "--json", ALBERT_TOKEN=of_token)).data
+    assert (shown["settings"]["tenant_id"], shown["matches"]) == ("TEN1", True)
     shown = (await pair.syncd.call("tenant", "show", "--json", ALBERT_BASE_URL=pair.b.url)).data
     assert shown["settings"] == {"origin": pair.b.url, "tenant_id": None}
     assert shown["matches"] is False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from syncd.mirror.read import views
 from syncd.sandbox import answers
 from syncd.sandbox.faults import Faults
 from tests.helpers.harness import World, world
@@ -148,3 +150,37 @@ async def test_delete_of_a_session_that_look_ups_do_not_show_yet_waits_for_the_e
         assert row["state"] == "succeeded"
         assert effects(w) == ["s"]
         assert row["result_session_id"] not in w.there()
+
+
+@pytest.mark.parametrize("kind", ["update", "delete"])
+async def test_method_that_albert_does_not_have_ends_its_operation_dead(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        method = {"update": "PATCH", "delete": "DELETE"}[kind]
+        w.sandbox.script(method, SESSIONS, 405, times=100)
+        (one,) = await w.enqueue({"kind": kind, "session_id": "SES1"} | ({"name": "new"} if kind == "update" else {}))
+        (row,) = await worked(w, one)
+        assert (row["state"], row["last_status"], len(times(w, method))) == ("dead", 405, 1)
+
+
+async def test_405_while_look_ups_fail_too_is_an_outage(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        w.sandbox.script("DELETE", SESSIONS, 405, times=3)
+        w.sandbox.script("GET", f"{SESSIONS}/SES1", 503, times=3)
+        (one,) = await w.enqueue(delete("SES1"))
+        (row,) = await worked(w, one)
+        assert (row["state"], len(times(w, "DELETE"))) == ("succeeded", 4)
+
+
+async def test_operation_that_waits_behind_a_gateway_is_named_by_the_status(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        assert (await w.database.read(views.overview))["retrying"] == {"operations": 0, "since": None}
+        w.sandbox.script("POST", SESSIONS, 405, times=100)
+        one, _ = await w.enqueue(create("new"), create("later") | {"not_before": w.clock.now() + timedelta(days=1)})
+        queued_at = (await w.operation(one))["requested_at"]
+        async with working(w.push()):
+            await until(w, lambda: w.named("operation.retrying"))
+        retrying = (await w.database.read(views.overview))["retrying"]
+        assert retrying == {"operations": 1, "since": queued_at}

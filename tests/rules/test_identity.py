@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.rules.identity import Identity, combined, mismatch_message, same_tenant
+from syncd.rules.identity import Identity, combined, matches, mismatch_message, same_tenant
 
 PINNED = Identity("https://a.example", "TEN1")
 
@@ -26,6 +26,23 @@ PINNED = Identity("https://a.example", "TEN1")
 def test_only_a_known_part_can_differ(named: Identity, same: bool) -> None:
     assert same_tenant(PINNED, named) is same
     assert same_tenant(named, PINNED) is same
+
+
+@pytest.mark.parametrize(
+    ("pinned", "named", "expected"),
+    [
+        (PINNED, PINNED, True),
+        (Identity("https://a.example"), PINNED, True),
+        (Identity("https://a.example"), Identity("https://a.example"), True),
+        (PINNED, Identity("https://a.example"), None),
+        (PINNED, Identity(None, "TEN1"), None),
+        (PINNED, Identity("https://b.example"), False),
+    ],
+)
+def test_settings_that_leave_out_a_pinned_part_do_not_tell_whether_they_match(
+    pinned: Identity, named: Identity, expected: bool | None
+) -> None:
+    assert matches(pinned, named) is expected
 
 
 def test_combined_identity_keeps_what_is_pinned() -> None:

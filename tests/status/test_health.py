@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from syncd.status.health import DaemonView, assess, duration
 from syncd.status.problem_codes import PROBLEMS, ProblemCode
 
 UNKNOWN = "syncd operations list --state unknown"
+PENDING = "syncd operations list --state pending"
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 def overview(
@@ -18,6 +21,7 @@ def overview(
     operations: dict[str, int] | None = None,
     conflicts: int = 0,
     reason: str | None = None,
+    retrying: tuple[int, datetime | None] = (0, None),
     **freshness: Any,
 ) -> dict[str, Any]:
     """Return an overview with these passes, newest first, each a state and an error."""
@@ -36,20 +40,21 @@ def overview(
     identity = dict.fromkeys(("origin", "tenant_id", "copied_at", "moved_to", "moved_at"))
     return {
         "identity": {**identity, "operations_on_hold": 0}, "freshness": fresh, "operations": operations or {},
+        "retrying": {"operations": retrying[0], "since": retrying[1]},
         "sources": {"conflict": conflicts}, "passes": rows,
     }  # fmt: skip
 
 
 def problems(given: dict[str, Any], **how: Any) -> list[str]:
-    return [str(one) for one in assess(given, **how).problems]
+    return [str(one) for one in assess(given, **{"now": NOW, **how}).problems]
 
 
 def notices(given: dict[str, Any]) -> list[str]:
-    return [str(one) for one in assess(given, pass_interval=300).notices]
+    return [str(one) for one in assess(given, pass_interval=300, now=NOW).notices]
 
 
 def codes(given: dict[str, Any] | None, daemon: DaemonView) -> list[str]:
-    return [one.code.value for one in assess(given, pass_interval=300, daemon=daemon).problems]
+    return [one.code.value for one in assess(given, pass_interval=300, now=NOW, daemon=daemon).problems]
 
 
 @pytest.mark.parametrize(
@@ -64,14 +69,14 @@ def codes(given: dict[str, Any] | None, daemon: DaemonView) -> list[str]:
 )
 def test_state_known_only_to_the_daemon_is_a_problem(daemon: DaemonView, code: ProblemCode) -> None:
     assert codes(overview(), daemon) == codes(None, daemon) == [code]
-    assert bool(assess(None, pass_interval=300, daemon=daemon).not_ready) is not PROBLEMS[code].ready
+    assert bool(assess(None, pass_interval=300, now=NOW, daemon=daemon).not_ready) is not PROBLEMS[code].ready
 
 
 def test_daemon_reports_no_problem_before_its_first_pass_and_does_not_ask_whether_it_runs() -> None:
     assert codes(overview(age_seconds=None), DaemonView()) == []
     assert codes(overview(("running", None), age_seconds=None), DaemonView()) == []
     assert codes(overview(("failed", "down"), age_seconds=None), DaemonView()) == [ProblemCode.NO_COMPLETE_PASS]
-    (stale,) = assess(overview(age_seconds=4000.0), pass_interval=300, daemon=DaemonView()).problems
+    (stale,) = assess(overview(age_seconds=4000.0), pass_interval=300, now=NOW, daemon=DaemonView()).problems
     assert "is syncd run alive" not in stale.text
 
 
@@ -80,7 +85,7 @@ def test_every_code_has_its_meaning() -> None:
 
 
 def test_healthy_mirror_has_no_problems_and_no_notices() -> None:
-    assert problems(overview(), pass_interval=300) == notices(overview()) == []
+    assert problems(overview(), pass_interval=300, now=NOW) == notices(overview()) == []
 
 
 @pytest.mark.parametrize(
@@ -88,16 +93,20 @@ def test_healthy_mirror_has_no_problems_and_no_notices() -> None:
     [
         ({"quarantined_items": 1}, "1 listed item cannot be read; run: syncd quarantine list"),
         ({"quarantined_items": 1200}, "1,200 listed items cannot be read; run: syncd quarantine list"),
-        ({"conflicts": 2}, "2 source ids are contradictory; run: syncd sources list --state conflict"),
+        ({"conflicts": 2}, "2 source ids are in conflict; run: syncd sources list --state conflict"),
         (
             {"operations": {"unknown": 1}},
             f"1 operation's answer was lost; look-ups over the settle time decide; run: {UNKNOWN}",
+        ),
+        (
+            {"retrying": (1, NOW - timedelta(seconds=3600))},
+            f"1 operation was tried without success, the first for 60 min, and will be tried again; run: {PENDING}",
         ),
     ],
 )
 def test_state_that_is_not_urgent_is_a_notice_and_not_a_problem(found: dict[str, Any], said: str) -> None:
     assert notices(overview(**found)) == [said]
-    assert problems(overview(**found), pass_interval=300) == []
+    assert problems(overview(**found), pass_interval=300, now=NOW) == []
 
 
 @pytest.mark.parametrize(
@@ -105,11 +114,15 @@ def test_state_that_is_not_urgent_is_a_notice_and_not_a_problem(found: dict[str,
     [
         ({"held_pass_id": 7}, "pass 7 holds deletions for your decision; run: syncd deletions list"),
         ({"operations_dead": 1}, "1 operation is dead; run: syncd operations list --state dead"),
+        (
+            {"retrying": (3, NOW - timedelta(seconds=7201))},
+            f"3 operations were tried without success, the first for 2 h, and will be tried again; run: {PENDING}",
+        ),
         ({"age_seconds": 961.0}, "the mirror is 16 min old; is syncd run alive? run: syncd doctor"),
     ],
 )
 def test_urgent_state_is_a_problem_with_a_command(found: dict[str, Any], said: str) -> None:
-    assert problems(overview(**found), pass_interval=300) == [said]
+    assert problems(overview(**found), pass_interval=300, now=NOW) == [said]
     assert notices(overview(**found)) == []
 
 
@@ -121,7 +134,7 @@ def test_durations_are_short(seconds: float, said: str) -> None:
 
 
 def urgent(*passes: tuple[str, str | None], **fresh: Any) -> list[str]:
-    return problems(overview(*passes, **fresh), pass_interval=300)
+    return problems(overview(*passes, **fresh), pass_interval=300, now=NOW)
 
 
 def test_fresh_mirror_has_no_problems() -> None:
@@ -163,11 +176,13 @@ def test_rejected_hold_is_not_a_problem() -> None:
 def test_rejected_hold_that_keeps_passes_from_starting_is_a_problem_with_a_command() -> None:
     row = {"id": 3, "state": "held", "error": "Albert answers 404", "reason": "known_sessions_gone"}
     given = overview() | {"passes": [row]}
-    (problem,) = problems(given, pass_interval=300)
+    (problem,) = problems(given, pass_interval=300, now=NOW)
     assert problem.startswith("pass 3 is held although its hold was rejected")
     assert problem.endswith("syncd deletions list --all")
     given["freshness"]["held_pass_id"] = 3
-    assert problems(given, pass_interval=300) == ["pass 3 holds deletions for your decision; run: syncd deletions list"]
+    assert problems(given, pass_interval=300, now=NOW) == [
+        "pass 3 holds deletions for your decision; run: syncd deletions list"
+    ]
 
 
 def test_dead_operations_are_counted_in_singular_and_plural() -> None:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 
+from syncd.errors import DatabaseUnusableError
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -126,6 +128,8 @@ async def connect(*arguments: Any, pooled: bool, limits: Limits, **options: Any)
     ------
     OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError
         There is no connection; `postgresql.classify_error` says what that means.
+    DatabaseUnusableError
+        The session has no schema.
     """
     named = {"timeout": CONNECT_SECONDS, "server_settings": {"application_name": application_name()}}
     session: Session = await asyncpg.connect(*arguments, connection_class=Session, **{**named, **options})
@@ -134,10 +138,22 @@ async def connect(*arguments: Any, pooled: bool, limits: Limits, **options: Any)
             session.local_settings = _statements(session, limits, "SET LOCAL", local=True)
         else:
             await session.execute(_statements(session, limits, "SET", local=False), timeout=CONNECT_SECONDS)
+        await _require_schema(session)
     except BaseException:
         session.terminate()
         raise
     return session
+
+
+async def _require_schema(session: Session) -> None:
+    """Refuse a session in which tables have no place: locks and tables belong to its current schema."""
+    ask = "SET LOCAL statement_timeout = 0; SELECT 1 WHERE current_schema() IS NULL"
+    if await session.execute(ask, timeout=CONNECT_SECONDS) == "SELECT 1":
+        path = await session.fetchval("SHOW search_path", timeout=CONNECT_SECONDS)
+        raise DatabaseUnusableError(
+            f"the database cannot be used: no schema of its search_path ({path}) exists; create the schema, or change "
+            "the search_path of the role or the database"
+        )
 
 
 async def _is_direct(session: Session) -> bool:

@@ -22,7 +22,7 @@ def sqlite(connection: Connection) -> sqlite3.Connection:
 
 
 def execute(connection: Connection, statement: str, parameters: Sequence[Any] = ()) -> Any:  # noqa: ANN401
-    """Run one statement and return a cursor: SQLite's own, or SQLAlchemy's over an async driver."""
+    """Run one statement and return a cursor: SQLite's own, or SQLAlchemy's result on PostgreSQL."""
     if connection.dialect.is_async:
         return connection.exec_driver_sql(statement, tuple(parameters))
     return sqlite(connection).execute(statement, parameters)
@@ -34,6 +34,13 @@ def executemany(connection: Connection, statement: str, rows: Iterable[Sequence[
         connection.exec_driver_sql(statement, [tuple(row) for row in rows])
         return
     sqlite(connection).executemany(statement, rows)
+
+
+def cursor(connection: Connection) -> Any:  # noqa: ANN401 - the driver's
+    """Return a cursor of the driver that computes rows while they are read."""
+    if connection.dialect.is_async:
+        return connection.connection.cursor(server_side=True)
+    return sqlite(connection).cursor()
 
 
 class _Savepoint:

@@ -8,6 +8,7 @@ statements that an index answers immediately.
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ import anyio.to_thread
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
-from syncd.mirror.db import sqlite_file
+from syncd.mirror.db import raw, sqlite_file
 from syncd.mirror.db.shared_clock import HostClock, SharedClock
 from syncd.mirror.db.sqlite_module import sqlite3
 
@@ -55,6 +56,8 @@ WRITER_PRAGMAS = (
 READER_PRAGMAS = ("query_only=ON", "cache_size=-4096")
 READERS = 4
 """Reading connections at once; each has a page cache of 4 MB."""
+INTERRUPTIBLE_EVERY = 100_000
+"""Instructions of SQLite's virtual machine after which a read checks whether it was cancelled: about a millisecond."""
 _DRIVER_NAMES = (
     "DatabaseError", "Error", "IntegrityError", "NotSupportedError", "OperationalError", "ProgrammingError",
     "sqlite_version", "sqlite_version_info",
@@ -104,13 +107,24 @@ class Store:
         """Run a function of a connection in a transaction that sees one snapshot and writes nothing."""
         self.check_identity()
         try:
-            return await anyio.to_thread.run_sync(self._read, work, limiter=self._readers)
+            return await self._read_in_thread(work)
         finally:
             self.check_identity()  # a connection that was opened just now may be to another file
 
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        with self._reader.connect() as connection:
-            return work(connection)
+    async def _read_in_thread(self, work: Callable[[Connection], T]) -> T:
+        """Run a function in a thread. An interrupt from the keyboard interrupts SQLite too, and so ends the thread."""
+        cancelled = threading.Event()
+
+        def read() -> T:
+            with self._reader.connect() as connection:
+                raw.sqlite(connection).set_progress_handler(cancelled.is_set, INTERRUPTIBLE_EVERY)
+                return work(connection)
+
+        try:
+            return await anyio.to_thread.run_sync(read, limiter=self._readers)
+        except anyio.get_cancelled_exc_class():
+            cancelled.set()
+            raise
 
     async def read_batched(self, work: Callable[[Connection], T]) -> T:
         """Do the same as `read`: a transaction costs nothing here."""

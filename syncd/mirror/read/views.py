@@ -30,7 +30,7 @@ CONNECT_SECONDS, COMMAND_SECONDS = 5.0, 30.0
 """`syncd status` is run by probes: it fails rather than wait longer for a server."""
 _LOCK_SECONDS = 1.0
 
-_TIMES = ("last_complete_pass_at", "last_listed_at", "started_at", "finished_at", "copied_at", "moved_at")
+_TIMES = ("last_complete_pass_at", "last_listed_at", "started_at", "finished_at", "copied_at", "moved_at", "since")
 _VERSION = "SELECT version_num FROM alembic_version"
 _IDENTITY = """
 SELECT i.origin, i.tenant_id, i.copied_at, i.moved_to, i.moved_at, (
@@ -40,6 +40,13 @@ FROM (SELECT 1 AS id) AS one LEFT JOIN mirror_identity AS i ON i.id = one.id
 """
 _FRESHNESS = "SELECT * FROM mirror_freshness"
 _OPERATIONS = "SELECT state, count(*) AS rows FROM operations GROUP BY state"
+_RETRYING = """
+SELECT count(*) AS operations, min(CASE WHEN not_before > requested_at THEN not_before ELSE requested_at END) AS since
+FROM operations
+WHERE state = 'pending' AND (state = 'pending' OR state = 'unknown') AND blocked_by IS NULL AND on_hold_at IS NULL
+    AND next_attempt_at IS NOT NULL AND last_error IS NOT NULL
+"""
+"""Operations that were tried without success, from the index `ix_operations_due`."""
 _SOURCES = "SELECT state, count(*) AS rows FROM source_sessions GROUP BY state"
 _PASSES = f"SELECT {', '.join(enums.PASS_SHOWN)} FROM passes"  # noqa: S608 - constants
 
@@ -48,13 +55,14 @@ Row = dict[str, Any]
 
 def _statements(passes_shown: int) -> tuple[str, ...]:
     """Return the statements whose rows `_assemble` takes, in its order."""
-    return _IDENTITY, _FRESHNESS, _OPERATIONS, _SOURCES, f"{_PASSES} ORDER BY id DESC LIMIT {passes_shown:d}"
+    return _IDENTITY, _FRESHNESS, _OPERATIONS, _RETRYING, _SOURCES, f"{_PASSES} ORDER BY id DESC LIMIT {passes_shown:d}"
 
 
 def _assemble(
     identity: Sequence[Row],
     freshness: Sequence[Row],
     operations: Sequence[Row],
+    retrying: Sequence[Row],
     sources: Sequence[Row],
     passes: Sequence[Row],
 ) -> Row:
@@ -62,6 +70,7 @@ def _assemble(
         "identity": identity[0],
         "freshness": freshness[0],
         "operations": dict.fromkeys(enums.OPERATIONS, 0) | {row["state"]: row["rows"] for row in operations},
+        "retrying": retrying[0],
         "sources": dict.fromkeys(enums.SOURCES, 0) | {row["state"]: row["rows"] for row in sources},
         "passes": list(passes),
     }
@@ -87,8 +96,9 @@ def overview(connection: Connection, *, passes_shown: int = PASSES_SHOWN) -> Row
     -------
     dict[str, Any]
         `identity` (the tenant, the marks of copies and moves),
-        `freshness` (the row of `mirror_freshness`), `operations` and `sources` (rows by state, each state named), and
-        `passes` (the newest first, with `enums.PASS_SHOWN`). Times are `datetime`.
+        `freshness` (the row of `mirror_freshness`), `operations` and `sources` (rows by state, each state named),
+        `retrying` (pending operations that were tried, and since when the first of them could be sent), and `passes`
+        (the newest first, with `enums.PASS_SHOWN`). Times are `datetime`.
     """
     return _assemble(*(_rows(connection, statement) for statement in _statements(passes_shown)))
 

@@ -185,3 +185,15 @@ async def test_moves_between_databases_have_no_time_limits(postgres_url: str) ->
             assert await session.fetchval(f"SHOW {name}") == "0"
     finally:
         session.terminate()
+
+
+@pytest.mark.parametrize("path", ["nowhere", "''"])
+async def test_search_path_without_a_schema_is_reported(postgres: PostgresServer, postgres_url: str, path: str) -> None:
+    url = sa.make_url(postgres_url)
+    await in_thread(lambda: postgres.sql(f"ALTER DATABASE {url.database} SET search_path = {path}"))
+    with pytest.raises(DatabaseUnusableError, match="no schema of its search_path"):
+        async with leader.replica(url, SystemClock()):
+            pass
+    async with Database(url, busy_timeout=10) as database:
+        with pytest.raises(DatabaseUnusableError, match="create the schema, or change the search_path"):
+            await database.write(migrate.migrate)
