@@ -10,6 +10,7 @@ import click
 
 from syncd.cli.common import print_json, run
 from syncd.logs import safe_text
+from syncd.status.health import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,21 +37,22 @@ def report(settings: Settings, *, as_json: bool) -> None:
         click.echo(safe_text(f"a pass would be held and change nothing: {found['held']}"))
     if found["pages"]:
         _print_counts(found, _allowed(settings, found["live_sessions"]))
-    click.echo(f"{found['operations']} operations are pending or unknown; nothing was written or sent")
+    queued = counted(found["operations"], "operation is", "operations are")
+    click.echo(f"{queued} pending or unknown; nothing was written or sent")
 
 
 def _print_counts(found: Mapping[str, Any], allowed: int) -> None:
     listed = found["inserted"] + found["updated"] + found["unchanged"] + found["restored"]
-    click.echo(f"the listing has {found['pages']} pages with {listed} sessions")
+    pages, sessions = counted(found["pages"], "page", "pages"), counted(listed, "session", "sessions")
+    click.echo(f"the listing has {pages} with {sessions}")
     if found["held"] is not None:
         return
     click.echo(
         f"a pass would insert {found['inserted']}, update {found['updated']}, restore {found['restored']} and leave "
-        f"{found['unchanged']} as they are; {found['quarantined']} items cannot be read"
+        f"{found['unchanged']} as they are; {counted(found['quarantined'], 'item', 'items')} cannot be read"
     )
-    click.echo(
-        f"{found['not_listed']} live sessions are not listed; a pass asks Albert about each before it finds one missing"
-    )
+    unlisted = counted(found["not_listed"], "live session is", "live sessions are")
+    click.echo(f"{unlisted} not listed; a pass asks Albert about each before it finds one missing")
     if found["not_listed"] > allowed:
         click.echo(f"if more than {allowed} of them are gone, the pass is held until an operator decides")
 

@@ -15,6 +15,7 @@ import click
 from syncd.cli.common import as_json_option, by_option, print_json, run, say, takes_settings
 from syncd.errors import SyncdError, UsageError
 from syncd.logs import safe_text
+from syncd.status.health import counted
 
 if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection
@@ -53,7 +54,8 @@ def restore(loaded: Loaded, file: Path | None, by: str, *, in_place: bool, as_js
     if facts["file"] is not None:
         counts = ", ".join(f"{count} {table}" for table, count in facts["rows"].items())
         click.echo(f"restored {facts['file']} to {facts['database']}, verified; {counts}")
-    click.echo(f"{facts['on_hold']} operations are on hold" + (HINT if facts["on_hold"] else ""))
+    held = counted(facts["on_hold"], "operation is on hold", "operations are on hold")
+    click.echo(held + (HINT if facts["on_hold"] else ""))
 
 
 HINT = "; run: syncd operations list, then release or cancel them"

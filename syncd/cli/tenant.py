@@ -10,6 +10,7 @@ import click
 
 from syncd.cli.common import as_json_option, by_option, print_json, read, run, takes_settings
 from syncd.logs import safe_text
+from syncd.status.health import counted
 
 if TYPE_CHECKING:
     from syncd.mirror.store.identity import StoredIdentity
@@ -76,7 +77,8 @@ def accept(loaded: Loaded, by: str, *, as_json: bool) -> None:
     else:
         click.echo(safe_text(f"the database mirrored {change.before} and mirrors {change.after} now"))
     if change.on_hold:
-        click.echo(f"{change.on_hold} operations are on hold; run: syncd operations list, then release or cancel them")
+        held = counted(change.on_hold, "operation is on hold", "operations are on hold")
+        click.echo(f"{held}; run: syncd operations list, then release or cancel them")
 
 
 async def _accept(settings: Settings, by: str) -> TenantChange:

@@ -157,8 +157,8 @@ def _of_identity(identity: Mapping[str, Any], named: Identity | None) -> Iterato
         )
         yield Problem(ProblemCode.TENANT_MISMATCH, text, "syncd tenant accept")
     if count := identity["operations_on_hold"]:
-        counted = _counted(count, "operation is on hold", "operations are on hold")
-        text = f"{counted} since a restore or a change of the tenant"
+        operations = counted(count, "operation is on hold", "operations are on hold")
+        text = f"{operations} since a restore or a change of the tenant"
         command = "syncd operations list --on-hold, then release or cancel them"
         yield Problem(ProblemCode.OPERATIONS_ON_HOLD, text, command)
 
@@ -203,28 +203,28 @@ def _of_queue(overview: Mapping[str, Any], now: datetime) -> Iterator[Problem]:
     if overview["retrying"]["operations"]:
         yield _retried_operations(overview["retrying"], now)
     if unreadable := fresh["quarantined_items"]:
-        text = _counted(unreadable, "listed item cannot be read", "listed items cannot be read")
+        text = counted(unreadable, "listed item cannot be read", "listed items cannot be read")
         yield Problem(ProblemCode.ITEMS_UNREADABLE, text, "syncd quarantine list")
     if conflicts := overview["sources"].get("conflict", 0):
-        text = _counted(conflicts, "source id is in conflict", "source ids are in conflict")
+        text = counted(conflicts, "source id is in conflict", "source ids are in conflict")
         yield Problem(ProblemCode.SOURCES_IN_CONFLICT, text, "syncd sources list --state conflict")
     if unknown := operations.get("unknown", 0):
-        lost = _counted(unknown, "operation's answer was lost", "operations' answers were lost")
+        lost = counted(unknown, "operation's answer was lost", "operations' answers were lost")
         command = "syncd operations list --state unknown"
         yield Problem(ProblemCode.OPERATIONS_UNKNOWN, f"{lost}; look-ups over the settle time decide", command)
 
 
 def _retried_operations(retrying: Mapping[str, Any], now: datetime) -> Problem:
     seconds = max((now - retrying["since"]).total_seconds(), 0.0)
-    counted = _counted(retrying["operations"], "operation was tried", "operations were tried")
+    operations = counted(retrying["operations"], "operation was tried", "operations were tried")
     code = ProblemCode.OPERATIONS_STUCK if seconds > STUCK_AFTER else ProblemCode.OPERATIONS_RETRYING
-    text = f"{counted} without success, the first for {duration(seconds)}, and will be tried again"
+    text = f"{operations} without success, the first for {duration(seconds)}, and will be tried again"
     return Problem(code, text, "syncd operations list --state pending")
 
 
 def dead_operations(count: int) -> Problem:
     """Return the problem that operations are dead."""
-    text = _counted(count, "operation is dead", "operations are dead")
+    text = counted(count, "operation is dead", "operations are dead")
     return Problem(ProblemCode.OPERATIONS_DEAD, text, "syncd operations list --state dead")
 
 
@@ -233,7 +233,8 @@ def _remedy(ended: Mapping[str, Any] | None, otherwise: str) -> str:
     return QUARANTINE if ended is not None and ended["reason"] == PassReason.ITEM_WITHOUT_ID else otherwise
 
 
-def _counted(count: int, one: str, many: str) -> str:
+def counted(count: int, one: str, many: str) -> str:
+    """Return a number with the singular or the plural."""
     return f"{count:,} {one if count == 1 else many}"
 
 

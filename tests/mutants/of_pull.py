@@ -120,10 +120,18 @@ MUTANTS = (
     Mutant(
         "empty-listing-accepted",
         "syncd/pull/sweep.py",
-        'if not progress.counts["seen"]:',
-        "if False:",
+        'if progress.counts["seen"] else undecided_keys(',
+        "if True else undecided_keys(",
         "tests/pull/test_guard.py::test_empty_listing_over_live_sessions_is_always_held",
         "an empty listing is not held",
+    ),
+    Mutant(
+        "dry-run-gives-up-at-once",
+        "syncd/pull/dry_run.py",
+        'page = await retries.run(request, "a page")',
+        "page = await request()",
+        "tests/pull/test_dry_run.py::test_request_that_fails_once_is_repeated",
+        "a dry run ends with the first failed request",
     ),
     Mutant(
         "hold-for-each-pass",

@@ -151,6 +151,22 @@ MUTANTS = (
         "a 404 to a DELETE is believed without a look-up",
     ),
     Mutant(
+        "405-believed-without-look-up",
+        "syncd/push/kinds.py",
+        "if not is_of_albert or isinstance(await attempt.lookups.by_id(session_id), Absent):",
+        "if not is_of_albert:",
+        "tests/push/test_gateways.py::test_405_while_look_ups_fail_too_is_an_outage",
+        "a 405 in JSON is believed without a look-up",
+    ),
+    Mutant(
+        "405-is-always-an-outage",
+        "syncd/push/kinds.py",
+        "error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and has_json_body(error)",
+        "False",
+        "tests/push/test_gateways.py::test_method_that_albert_does_not_have_ends_its_operation_dead",
+        "an operation whose method Albert does not have waits forever",
+    ),
+    Mutant(
         "403-brake-off",
         "syncd/push/outage.py",
         "if self.down and (forbidden or now - self._answered_at >= SILENCE):",
