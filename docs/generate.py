@@ -121,7 +121,7 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
         {
             "key": 3, "id": "SES3", "name": "Open time of a wood adhesive", "source_session_id": "lab-8", **_ADA,
             "version": 1, "change": "created", "valid_from": NOON, "first_seen_at": NOON, "missing_since": _at(1),
-            "unlisted_alive_at": _at(3), "missing_elapsed_ms": 61000, "seq": 2,
+            "unlisted_alive_at": _at(3), "missing_elapsed_ms": 61000, "unlisted_alive_elapsed_ms": 62000, "seq": 2,
         },
     ],
     tables.session_versions: [

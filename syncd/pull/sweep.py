@@ -92,11 +92,11 @@ class _Written:
     applied: sessions.ApplyResult
 
 
-def situation(connection: Connection, progress: Progress, now: datetime) -> Situation:
+def situation(connection: Connection, progress: Progress, now: datetime, reading: Reading) -> Situation:
     """Return what the sweep of a pass starts from."""
     decisions = holds.decisions(connection)
     listed_before = array("q") if progress.counts["seen"] else undecided_keys(connection, decisions, now)
-    unlisted = missing.unlisted(connection, progress, now)
+    unlisted = missing.unlisted(connection, progress, now, elapsed.measure(connection, reading))
     return Situation(passes.live_count(connection), unlisted, listed_before, decisions)
 
 
@@ -141,7 +141,8 @@ class _Sweep:
 
     async def run(self) -> Swept:
         while True:
-            found = await self.database.read(partial(situation, progress=self.progress, now=self.clock.now()))
+            find = partial(situation, progress=self.progress, now=self.clock.now(), reading=self._reading())
+            found = await self.database.read(find)
             answers = await self._ask(found)
             written = await self._conclude(found, answers)
             if written is not None:
@@ -166,14 +167,15 @@ class _Sweep:
 
     async def _write_alive(self, alive: list[Evidence]) -> None:
         """Write sessions that are not listed and exist: they are not missing, and not requested again for an hour."""
-        now = self.clock.now()
+        now, reading = self.clock.now(), self._reading()
 
         def work(connection: Connection) -> sessions.ApplyResult:
             totals.hold(connection)
             passes.check(connection, self.progress)
             applied = _apply(connection, alive, now, self.settle)
             missing.clear(connection, [one.session.key for one in alive if one.found is None], now)
-            missing.note_alive(connection, [one.session.key for one in alive], now)
+            keys = [one.session.key for one in alive]
+            missing.note_alive(connection, keys, now, elapsed.measure(connection, reading))
             return applied
 
         self._report_applied(await self.database.write(work))
@@ -181,7 +183,7 @@ class _Sweep:
     async def _conclude(self, found: Situation, answers: Answers) -> _Written | None:
         """End the pass as complete or held, in one transaction; return None if an operator decided meanwhile."""
         now = self.clock.now()
-        reading = elapsed.Reading(self.machine, self.clock.monotonic())
+        reading = self._reading()
         reason = reason_to_hold(found, answers, self.guard.limit(found.live))
 
         def work(connection: Connection) -> _Written | None:
@@ -194,6 +196,9 @@ class _Sweep:
             return _Completion(connection, self.progress, self.guard, self.settle, found, answers, now).write(reading)
 
         return await self.database.write(work)
+
+    def _reading(self) -> Reading:
+        return elapsed.Reading(self.machine, self.clock.monotonic())
 
     def _report(self, written: _Written) -> None:
         for session_id in written.newly_missing:

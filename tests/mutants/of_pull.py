@@ -134,6 +134,14 @@ MUTANTS = (
         "a dry run ends with the first failed request",
     ),
     Mutant(
+        "alive-again-by-the-wall-clock-alone",
+        "syncd/mirror/store/missing.py",
+        "        sessions.c.unlisted_alive_elapsed_ms > elapsed_ms - hour_ms,\n",
+        "",
+        "tests/pull/test_unlisted.py::test_clock_that_was_set_back_does_not_delay_the_request_for_an_unlisted_session",
+        "an unlisted session is requested again by the wall clock alone",
+    ),
+    Mutant(
         "hold-for-each-pass",
         "syncd/mirror/store/holds.py",
         "if all(key in remaining for key in keys):",

@@ -107,6 +107,18 @@ async def test_clock_step_only_causes_another_request_for_an_unlisted_session(fo
         assert "SES2" not in asked_for(w)
 
 
+async def test_clock_that_was_set_back_does_not_delay_the_request_for_an_unlisted_session(folder: Path) -> None:
+    async with world(folder, sessions=10) as w:
+        await w.one_pass()
+        w.sandbox.habits.unlisted = ["SES2"]
+        await w.one_pass()
+        w.clock.step(-3600)
+        w.clock.forward(3601)  # the wall clock shows one second after the last request
+        w.sandbox.requests.clear()
+        assert (await w.one_pass()).state == "complete"
+        assert "SES2" in asked_for(w)
+
+
 async def test_sessions_that_exist_do_not_count_towards_the_limit_of_the_guard(folder: Path) -> None:
     async with world(folder, sessions=100) as w:
         w.guard = Guard(grace=0, confirmations=1, max_count=3, max_fraction=0.0)

@@ -1,4 +1,4 @@
-"""Measures how much time has passed between passes, without trusting a wall clock. `pull.sweep` measures a grace by it.
+"""Measures how much time has passed between passes, without trusting a wall clock. `pull.sweep` measures waits by it.
 
 A wall clock can step, and the clocks of two hosts differ, so a difference of two wall-clock times proves nothing. This
 counter adds only time that was measured:
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -46,20 +46,39 @@ class Reading:
     monotonic: float
 
 
+def measure(connection: Connection, reading: Reading) -> int:
+    """Return the counter in milliseconds, with the time since the last reading."""
+    last = connection.execute(sa.select(elapsed_time)).first()
+    return _milliseconds(last, reading, _database_time(connection))
+
+
 def advance(connection: Connection, reading: Reading) -> int:
     """Add the time since the last reading to the counter; return the counter in milliseconds."""
-    monotonic_ms = round(reading.monotonic * 1000)
-    database_at: datetime | None = connection.execute(_SHARED_CLOCK.on(connection)).scalar()
-    values = {"machine": reading.machine, "monotonic_ms": monotonic_ms, "database_at": database_at}
+    database_at = _database_time(connection)
     last = connection.execute(sa.select(elapsed_time).with_for_update()).first()
+    milliseconds = _milliseconds(last, reading, database_at)
+    write = sa.insert(elapsed_time).values(id=1) if last is None else sa.update(elapsed_time)
+    monotonic_ms = _monotonic_ms(reading)
+    values = {"machine": reading.machine, "monotonic_ms": monotonic_ms, "database_at": database_at}
+    connection.execute(write.values(milliseconds=milliseconds, **values))
+    return milliseconds
+
+
+def _database_time(connection: Connection) -> datetime | None:
+    found: datetime | None = connection.execute(_SHARED_CLOCK.on(connection)).scalar()
+    return found
+
+
+def _monotonic_ms(reading: Reading) -> int:
+    return round(reading.monotonic * 1000)
+
+
+def _milliseconds(last: sa.Row[Any] | None, reading: Reading, database_at: datetime | None) -> int:
     if last is None:
-        connection.execute(sa.insert(elapsed_time).values(id=1, milliseconds=0, **values))
         return 0
     passed = 0
     if last.machine == reading.machine:
-        passed = monotonic_ms - last.monotonic_ms
+        passed = _monotonic_ms(reading) - last.monotonic_ms
     elif database_at is not None and last.database_at is not None:
         passed = int((database_at - last.database_at).total_seconds() * 1000)
-    milliseconds = int(last.milliseconds) + max(passed, 0)
-    connection.execute(sa.update(elapsed_time).values(milliseconds=milliseconds, **values))
-    return milliseconds
+    return int(last.milliseconds) + max(passed, 0)

@@ -43,7 +43,7 @@ UPDATE sessions SET absences = absences + 1, absence_pass_id = ?
 {_WANTED} AND missing_since IS NOT NULL AND (absence_pass_id IS NULL OR absence_pass_id <> ?)
 """  # noqa: S608 - constants
 _CLEAR = f"UPDATE sessions SET missing_since = NULL, absences = 0 {_WANTED} AND missing_since IS NOT NULL"  # noqa: S608
-_ALIVE = f"UPDATE sessions SET unlisted_alive_at = ? {_WANTED}"  # noqa: S608 - constants
+_ALIVE = f"UPDATE sessions SET unlisted_alive_at = ?, unlisted_alive_elapsed_ms = ? {_WANTED}"  # noqa: S608
 _NOT_ALIVE = "UPDATE sessions SET unlisted_alive_at = NULL WHERE key IN (SELECT value FROM json_each(?))"
 
 
@@ -65,16 +65,21 @@ class Unlisted:
         return (self.version, self.observed_at) == (other.version, other.observed_at)
 
 
-def unlisted(connection: Connection, progress: Progress, now: datetime) -> array[int]:
+def unlisted(connection: Connection, progress: Progress, now: datetime, elapsed_ms: int) -> array[int]:
     """Return the keys of the live sessions that the sweep of a pass has to explain, in ascending order.
 
     These are the sessions that the pass did not see, without two kinds:
 
     - An operation or a look-up has observed it since the pass began. An observation in the future does not count as
       one: a clock was stepped, so the session is requested to be sure.
-    - It answered 200 within the last hour.
+    - It answered 200 within the last hour, by the wall clock and by the measured time.
+
+    Parameters
+    ----------
+    elapsed_ms : int
+        The counter of `elapsed.measure`.
     """
-    alive = _alive_lately(connection, now)
+    alive = _alive_lately(connection, now, elapsed_ms)
     if _explains_all(connection, progress, alive):
         return array("q")
     observed_at = sessions.c.observed_at
@@ -84,11 +89,17 @@ def unlisted(connection: Connection, progress: Progress, now: datetime) -> array
     return array("q", (key for key in found if key not in progress.seen and key not in alive))
 
 
-def _alive_lately(connection: Connection, now: datetime) -> frozenset[int]:
-    """Return the live sessions that answered 200 within the last hour. A time in the future is not within it."""
-    alive_at = sessions.c.unlisted_alive_at
+def _alive_lately(connection: Connection, now: datetime, elapsed_ms: int) -> frozenset[int]:
+    """Return the live sessions that answered 200 within the last hour.
+
+    The hour ends when either clock says so, and a time in the future is not within it: a request too many does no harm.
+    """
+    alive_at, hour_ms = sessions.c.unlisted_alive_at, int(ASK_ALIVE_AGAIN.total_seconds() * 1000)
     query = sa.select(sessions.c.key).where(
-        alive_at > now - ASK_ALIVE_AGAIN, alive_at <= now, sessions.c.deleted_at.is_(None)
+        alive_at > now - ASK_ALIVE_AGAIN,
+        alive_at <= now,
+        sessions.c.unlisted_alive_elapsed_ms > elapsed_ms - hour_ms,
+        sessions.c.deleted_at.is_(None),
     )
     return frozenset(connection.execute(query).scalars())
 
@@ -137,9 +148,9 @@ def clear(connection: Connection, keys: list[int], now: datetime) -> None:
     sources.refresh(connection, {row.source_session_id for row in cleared}, utc_text(now))
 
 
-def note_alive(connection: Connection, keys: list[int], now: datetime) -> None:
+def note_alive(connection: Connection, keys: list[int], now: datetime, elapsed_ms: int) -> None:
     """Record that sessions that are not listed answered 200."""
-    raw.execute(connection, _ALIVE, (utc_text(now), json.dumps(keys)))
+    raw.execute(connection, _ALIVE, (utc_text(now), elapsed_ms, json.dumps(keys)))
 
 
 def forget_alive(connection: Connection, seen: BitMap64, gone: frozenset[int]) -> None:

@@ -18,8 +18,8 @@ passes = sa.Table(
         server_default="running",
         comment="running, complete, partial, failed or held",
     ),
-    sa.Column("started_at", UtcDateTime, nullable=False, comment="when its first page was asked for"),
-    sa.Column("finished_at", UtcDateTime, comment="when it ended, in whatever way"),
+    sa.Column("started_at", UtcDateTime, nullable=False, comment="when its first page was requested"),
+    sa.Column("finished_at", UtcDateTime, comment="when it ended, in any state"),
     *(
         sa.Column(name, sa.Integer, nullable=False, server_default="0", comment=comment)
         for name, comment in {
@@ -27,7 +27,7 @@ passes = sa.Table(
             "seen": "distinct sessions with a readable id, quarantined ones included",
             "inserted": "sessions that were new",
             "updated": "sessions that had changed",
-            "unchanged": "sessions that were as before",
+            "unchanged": "sessions without a change",
             "restored": "deleted sessions that were listed again",
             "missing": "live sessions that this pass found missing",
             "deleted": "sessions that this pass deleted from the mirror",
@@ -35,8 +35,8 @@ passes = sa.Table(
         }.items()
     ),
     sa.Column("error", sa.Text, comment="why it is partial, failed or held"),
-    sa.Column("page_key", sa.Text, comment="the checkpoint: the key of the page to ask for next; null for the first"),
-    sa.Column("read_at", UtcDateTime, comment="when the last page had been read; what follows is the sweep"),
+    sa.Column("page_key", sa.Text, comment="the checkpoint: the key of the next page; null for the first page"),
+    sa.Column("read_at", UtcDateTime, comment="when the last page was read; the sweep follows"),
     sa.Column("without_id", sa.Integer, nullable=False, server_default="0", comment="items without a readable id"),
     sa.Column(
         "fence",
@@ -47,13 +47,13 @@ passes = sa.Table(
     ),
     sa.Column("listed_at", UtcDateTime, comment="when its last page was read, if every page was read"),
     sa.Column("reason", sa.Text, comment="the code of the reason in error"),
-    sa.Column("hold_id", Key, comment="the hold that this pass opened or met again"),
+    sa.Column("hold_id", Key, comment="the hold that this pass opened or continued"),
     sa.CheckConstraint("state IN ('running', 'complete', 'partial', 'failed', 'held')", name="state"),
     sa.CheckConstraint("(state = 'running') = (finished_at IS NULL)", name="finished"),
     partial_index("uq_passes_running", "state", where="state = 'running'", unique=True),
     sqlite_strict=True,
     sqlite_autoincrement=True,
-    comment="one row a pass: one logical listing of every session, which may span restarts",
+    comment="one row for each pass: a logical listing of all sessions, which can span restarts",
 )
 
 pages = sa.Table(
@@ -65,7 +65,7 @@ pages = sa.Table(
     sa.Column(
         "digest",
         sa.LargeBinary,
-        comment="SHA-256 of the page's bytes, its first 16, when the mirror holds just what it says",
+        comment="the first 16 bytes of the page's SHA-256, if the mirror holds exactly its content",
     ),
     sa.Column("versions", sa.Integer, nullable=False, comment="the sum of the versions of its sessions at that time"),
     sa.Column("sessions", sa.LargeBinary, nullable=False, comment="the keys of the sessions on it, a bitmap"),
@@ -83,7 +83,7 @@ pages = sa.Table(
     ),
     sqlite_strict=True,
     sqlite_with_rowid=False,
-    comment="the pages of the running pass and of the last complete one: what was seen and need not be read again",
+    comment="the pages of the running pass and of the last complete one; a page with a known digest is not read again",
 )
 
 holds = sa.Table(
@@ -110,7 +110,7 @@ hold_sessions = sa.Table(
     "hold_sessions",
     metadata,
     sa.Column("hold_id", Key, primary_key=True, autoincrement=False, comment="the hold"),
-    sa.Column("session_key", Key, primary_key=True, autoincrement=False, comment="a session that it is about"),
+    sa.Column("session_key", Key, primary_key=True, autoincrement=False, comment="a session of the hold"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
     comment="the sessions of each hold that is not closed",
@@ -126,20 +126,20 @@ elapsed_time = sa.Table(
     sa.Column("database_at", UtcDateTime, comment="the PostgreSQL server's clock at the last reading"),
     sa.CheckConstraint("id = 1", name="one_row"),
     sqlite_strict=True,
-    comment="time that passed while passes looked, which no step of a wall clock changes",
+    comment="one row: the time between passes, measured without wall clocks",
 )
 
 quarantine = sa.Table(
     "quarantine",
     metadata,
     sa.Column("id", Key, sa.Identity(), primary_key=True, comment="the item"),
-    sa.Column("pass_id", Key, comment="the pass that met it first"),
-    sa.Column("session_id", sa.Text, comment="the id of the session, when it could be read"),
+    sa.Column("pass_id", Key, comment="the first pass with the item"),
+    sa.Column("session_id", sa.Text, comment="the id of the session, if it could be read"),
     sa.Column("reason", sa.Text, nullable=False, comment="why it could not be read"),
     sa.Column("payload", sa.Text, nullable=False, comment="the item as Albert sent it, as JSON"),
-    sa.Column("seen_at", UtcDateTime, nullable=False, comment="when it was first met"),
-    sa.Column("resolved_at", UtcDateTime, comment="when a good version came, or the item went"),
-    sa.Column("fingerprint", sa.Text, nullable=False, comment="tells the same item again"),
+    sa.Column("seen_at", UtcDateTime, nullable=False, comment="when it was first listed"),
+    sa.Column("resolved_at", UtcDateTime, comment="when it was read, or no longer listed"),
+    sa.Column("fingerprint", sa.Text, nullable=False, comment="identifies the same item in later passes"),
     sa.Column("accepted_at", UtcDateTime, comment="when an operator accepted it as unreadable"),
     sa.Index("ix_quarantine_fingerprint", "fingerprint"),
     partial_index("uq_quarantine_open", "fingerprint", where="resolved_at IS NULL", unique=True),

@@ -25,7 +25,7 @@ operations = sa.Table(
     sa.Column(
         "source_session_id",
         sa.Text,
-        comment="the external id: of the session to create, or of the session to delete or update",
+        comment="the external id of the session to create, delete or update",
     ),
     sa.Column("session_id", sa.Text, comment="the session to delete or update"),
     sa.Column("name", sa.Text, comment="the name to create with, or the new name"),
@@ -34,9 +34,9 @@ operations = sa.Table(
         sa.Text,
         comment="the folder to create in or to move to; in an update '' moves the session out of its folder",
     ),
-    sa.Column("requested_by", sa.Text, comment="whoever wants it; free text"),
-    sa.Column("requested_at", UtcDateTime, nullable=False, server_default=utc_now(), comment="when it was asked for"),
-    sa.Column("not_before", UtcDateTime, comment="do not begin before this moment"),
+    sa.Column("requested_by", sa.Text, comment="the program or person that requested it; free text"),
+    sa.Column("requested_at", UtcDateTime, nullable=False, server_default=utc_now(), comment="when it was requested"),
+    sa.Column("not_before", UtcDateTime, comment="the earliest time of the first attempt"),
     sa.Column(
         "state",
         sa.Text,
@@ -49,10 +49,12 @@ operations = sa.Table(
         sa.Integer,
         nullable=False,
         server_default="0",
-        comment="attempts that were begun and count",
+        comment="attempts so far; those of an outage do not count",
     ),
     sa.Column("next_attempt_at", UtcDateTime, comment="when it is due again"),
-    sa.Column("last_error", sa.Text, comment="what went wrong last, or what an adopted session has different"),
+    sa.Column(
+        "last_error", sa.Text, comment="the last error, or the difference between an adopted session and the request"
+    ),
     sa.Column("last_status", sa.Integer, comment="the HTTP status of the last answer"),
     sa.Column("result_session_id", sa.Text, comment="the session that was created, adopted or deleted"),
     sa.Column("finished_at", UtcDateTime, comment="when it became succeeded, dead or cancelled"),
@@ -61,39 +63,41 @@ operations = sa.Table(
         sa.Integer,
         nullable=False,
         server_default="0",
-        comment="rises with each claim; who finishes must hold it",
+        comment="rises with each claim; only the holder of the current number can finish the operation",
     ),
-    sa.Column("lease_until", UtcDateTime, comment="the claim is good until this moment"),
+    sa.Column("lease_until", UtcDateTime, comment="when the claim expires"),
     sa.Column("lease_owner", sa.Text, comment="the daemon that holds the claim"),
     sa.Column(
         "target_session_id",
         sa.Text,
-        comment="what a delete by source id was found to mean, kept before it is sent",
+        comment="the session that an operation by source id was found to mean, stored before a change is sent",
     ),
-    sa.Column("unknown_since", UtcDateTime, comment="when the answer of the last create was lost"),
+    sa.Column("unknown_since", UtcDateTime, comment="when the answer to the last create was lost"),
     sa.Column(
         "lookups",
         sa.Integer,
         nullable=False,
         server_default="0",
-        comment="look-ups since then that found nothing",
+        comment="look-ups since then that found no session",
     ),
     sa.Column(
         "on_hold_at",
         UtcDateTime,
-        comment="since when the operation waits for a release after a restore; null when it is not on hold",
+        comment="since when the operation waits for a release after a restore; null without a hold",
     ),
     sa.Column(
         "blocked_by",
         Key,
-        comment="the last operation before it on the same key that is not over; null when none is known",
+        comment="the last earlier operation on the same key that is not over; null if there is none",
     ),
     sa.Column(
         "clock_at",
         UtcDateTime,
-        comment="the clock when syncd last set next_attempt_at or lease_until; a clock that shows less was set back",
+        comment="the clock when syncd last set next_attempt_at or lease_until; a clock below it was set back",
     ),
-    sa.Column("settle_machine", sa.Text, comment="the machine, since its last restart, whose clock settle_us is of"),
+    sa.Column(
+        "settle_machine", sa.Text, comment="the machine, since its last restart, whose clock settle_us was read from"
+    ),
     sa.Column("settle_us", Key, comment="microseconds of its monotonic clock when the settle time began"),
     sa.Column(
         "settle_for", UtcDateTime, comment="the unknown_since whose settle time it is; for another one it begins again"
@@ -127,7 +131,7 @@ operations = sa.Table(
     partial_index("ix_operations_deleted", "finished_at", "result_session_id", where=_DELETED),
     sqlite_strict=True,
     sqlite_autoincrement=True,
-    comment="the queue; any program may INSERT kind, what the kind needs, requested_by, requested_at and not_before",
+    comment="the queue; any program may INSERT kind, the columns it needs, requested_by, requested_at and not_before",
 )
 
 operator_actions = sa.Table(
@@ -135,16 +139,16 @@ operator_actions = sa.Table(
     metadata,
     sa.Column("id", Key, sa.Identity(), primary_key=True, comment="the action"),
     sa.Column("at", UtcDateTime, nullable=False, comment="when it was done"),
-    sa.Column("by", sa.Text, nullable=False, comment="who did it: --by, or the user of the operating system"),
+    sa.Column("by", sa.Text, nullable=False, comment="the person: --by, or the user of the operating system"),
     sa.Column(
         "action",
         sa.Text,
         nullable=False,
         comment="such as approve, reject, retry, cancel, release, accept, restore, prune",
     ),
-    sa.Column("subject", sa.Text, nullable=False, comment="what it was done to, such as operation 12 or pass 7"),
+    sa.Column("subject", sa.Text, nullable=False, comment="the object of the action, such as operation 12 or pass 7"),
     sa.Column("detail", sa.Text, comment="what changed, such as the state before"),
     sqlite_strict=True,
     sqlite_autoincrement=True,
-    comment="what operators decided, and who and when",
+    comment="the decisions of operators, each with the person and the time",
 )

@@ -24,15 +24,17 @@ sessions = sa.Table(
         "change",
         sa.Text,
         nullable=False,
-        comment="what made this version: created, updated, deleted, restored",
+        comment="the change that made this version: created, updated, deleted or restored",
     ),
     sa.Column("valid_from", UtcDateTime, nullable=False, comment="when syncd wrote this version"),
     sa.Column("pass_id", Key, comment="the pass that wrote this version; null when an operation or a look-up did"),
     sa.Column("first_seen_at", UtcDateTime, nullable=False, comment="when syncd first saw the session"),
-    sa.Column("observed_at", UtcDateTime, comment="the last time that something other than a listing showed it"),
-    sa.Column("missing_since", UtcDateTime, comment="since when complete passes have missed it; null while listed"),
+    sa.Column("observed_at", UtcDateTime, comment="when an operation or a look-up last showed it"),
+    sa.Column(
+        "missing_since", UtcDateTime, comment="since when complete passes have not listed it; null while it is listed"
+    ),
     sa.Column("absences", sa.Integer, nullable=False, server_default="0", comment="404s counted since then"),
-    sa.Column("absence_pass_id", Key, comment="the last pass that counted one"),
+    sa.Column("absence_pass_id", Key, comment="the last pass that counted a 404"),
     sa.Column("deleted_at", UtcDateTime, comment="when the session was found deleted; the row stays as a tombstone"),
     sa.Column(
         "unlisted_alive_at", UtcDateTime, comment="when Albert last answered 200 for it although it is not listed"
@@ -41,6 +43,7 @@ sessions = sa.Table(
     *feed_columns(),
     sa.Column("created_date", sa.Text, comment="the UTC date of created_at, as YYYY-MM-DD"),
     sa.Column("last_message_date", sa.Text, comment="the UTC date of last_message_at, as YYYY-MM-DD"),
+    sa.Column("unlisted_alive_elapsed_ms", Key, comment="elapsed_time.milliseconds at unlisted_alive_at"),
     sa.CheckConstraint(
         "change = 'created' OR change = 'updated' OR change = 'deleted' OR change = 'restored'", name="change"
     ),
@@ -61,7 +64,12 @@ session_versions = sa.Table(
     sa.Column("session_key", Key, primary_key=True, autoincrement=False, comment="the session's row in sessions"),
     sa.Column("version", sa.Integer, primary_key=True, autoincrement=False, comment="counts from 1"),
     *content_columns(SESSIONS),
-    sa.Column("change", sa.Text, nullable=False, comment="what made this version"),
+    sa.Column(
+        "change",
+        sa.Text,
+        nullable=False,
+        comment="the change that made this version: created, updated, deleted or restored",
+    ),
     sa.Column("valid_from", UtcDateTime, nullable=False, comment="when syncd wrote this version"),
     sa.Column("valid_to", UtcDateTime, nullable=False, comment="when the next version took its place"),
     sa.Column("pass_id", Key, comment="the pass that wrote this version"),
@@ -71,7 +79,7 @@ session_versions = sa.Table(
     sa.Index("ix_session_versions_id", "id", "version"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
-    comment="the versions that are past; read the view chat_session_history",
+    comment="past versions; read the view chat_session_history",
 )
 
 source_sessions = sa.Table(
@@ -86,11 +94,11 @@ source_sessions = sa.Table(
         comment="unresolved, linked, missing or conflict",
     ),
     sa.Column("session_id", sa.Text, comment="the session it is linked to"),
-    sa.Column("checked_at", UtcDateTime, comment="when its state was last made sure of"),
+    sa.Column("checked_at", UtcDateTime, comment="when its state was last confirmed"),
     sa.Column(
         "note",
         sa.Text,
-        comment="what a person should know: the sessions in conflict, why it cannot be asked for",
+        comment="details for a person: the sessions in conflict, or why Albert cannot be asked for the id",
     ),
     sa.CheckConstraint(
         "state = 'linked' OR state = 'unresolved' OR state = 'missing' OR state = 'conflict'", name="state"
@@ -99,7 +107,7 @@ source_sessions = sa.Table(
     partial_index("ix_source_sessions_unlinked", "state", "checked_at", where="state <> 'linked'"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
-    comment="external ids and where they stand; any program may INSERT source_session_id",
+    comment="external ids and their states; any program may INSERT source_session_id",
 )
 
 mirror_totals = sa.Table(
@@ -111,5 +119,5 @@ mirror_totals = sa.Table(
     sa.Column("deleted_sessions", Key, nullable=False, comment="sessions with deleted_at"),
     sa.CheckConstraint("id = 1", name="one_row"),
     sqlite_strict=True,
-    comment="one row: the end of the change feed, and counts that are kept by each change of a session",
+    comment="one row: the end of the change feed, and counts that each change of a session updates",
 )
