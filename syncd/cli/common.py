@@ -89,7 +89,7 @@ by_option = click.option(
 )
 
 
-class FileMode(click.ParamType[int]):
+class FileMode(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """Permission bits in octal digits, such as 0640; the owner must be able to read the file."""
 
     name = "mode"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from syncd.settings import Loaded, Settings
 
 
-class Age(click.ParamType[float]):
+class Age(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A duration such as `90d` or `12h`; read as seconds."""
 
     name = "age"
