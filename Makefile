@@ -50,8 +50,9 @@ test-fast: .venv/dev ## run one case of each test that needs no other process; a
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
+NEED_DEV_TOOLS := --ignore tests/browser --ignore tests/container
 test-lowest: .venv-lowest/ready ## run the fast tests with the lowest versions that pyproject.toml allows
-	.venv-lowest/bin/python -m pytest -q $(PARALLEL) -m "not slow" -p no:cacheprovider $(ARGS)
+	.venv-lowest/bin/python -m pytest -q $(PARALLEL) -m "not slow" -p no:cacheprovider $(NEED_DEV_TOOLS) $(ARGS)
 .PHONY: test-lowest
 
 coverage: .venv/dev ## run the tests and report untested lines and branches
