@@ -1,14 +1,14 @@
-"""The listing's pages, requested while those before them are being written.
+"""Requests the pages of a listing while earlier pages are being written. `pull.flow` reads the queue.
 
 ::
 
-    Fetching.run ──(PageQueue: some pages, or 2 MB)──► the writer of pages
-    request, retry, read, or
-    know that nothing changed
+    Fetching.run ─────────► PageQueue ──────────► pull.flow
+    request, retry, parse   at most 32 pages      writes all waiting pages
+    or recognize a page     or 2 MB               in one transaction
 
-The next page is requested as soon as the key of the last one is known, or before that (`pull.read_ahead`). Pages that
-come faster than they are written wait together and share a transaction. A page that comes alone waits for no other
-longer than `LINGER`, or `KNOWN_LINGER` if nothing has changed.
+The next page is requested as soon as its key is known, or before that (`pull.read_ahead`). Pages that arrive faster
+than they are written share a transaction. A single page waits at most `LINGER` for others, or `KNOWN_LINGER` if its
+content has not changed.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from syncd.records.fields import SESSIONS
 from syncd.records.parse import read_page, reader_of
 
 LINGER = 0.02
-"""Seconds that a page waits for others to be written with it; a fast server gives some in that time."""
+"""Seconds that a page waits for other pages of its transaction: a fast server sends several in this time."""
 KNOWN_LINGER = 1.0
-"""The same for pages that are as before: their content is known."""
+"""The same for pages without a change. Only their counts are written, so they can wait longer."""
 MOST_PAGES = 32
 MOST_BYTES = 2_000_000
-"""The most that is written together; pages that are as before, which only are counted, weigh a quarter."""
+"""Limits of one transaction. A page without a change counts as a quarter of its bytes."""
 
 
 class KeyRefusedError(ListingError):
-    """Albert refuses a page key that it gave."""
+    """Albert refuses a page key of its own."""
 
     def __init__(self, text: str) -> None:
         super().__init__(PassReason.PAGE_KEY_REFUSED, text)
@@ -49,7 +49,7 @@ class KeyRefusedError(ListingError):
 
 @dataclass
 class PageQueue:
-    """Pages between who fetches and who writes, bounded by number and size."""
+    """Pages that were requested and are not written yet, bounded by number and size."""
 
     _pages: list[Fetched] = field(default_factory=list)
     _weight: float = 0.0
@@ -74,18 +74,18 @@ class PageQueue:
             self._make_ready()
 
     def end(self, error: ListingError | None = None) -> None:
-        """Say that no page comes any more, and why if that is before the last one."""
+        """Close the queue. `error` is the reason if pages are absent."""
         self._done, self._error = True, error
         self._filled.set()
         self._make_ready()
 
     async def take(self) -> list[Fetched]:
-        """Take all pages that are there: one at least; none when there are no more.
+        """Return all waiting pages, at least one; an empty list after the last page.
 
         Raises
         ------
         ListingError
-            No page comes any more, and those before have been taken.
+            The reason of `end`, after all pages before it were taken.
         """
         await self._filled.wait()
         for event, seconds in ((self._pressing, KNOWN_LINGER), (self._ready, LINGER)):
@@ -137,7 +137,7 @@ class Fetching:
     last_keys: Sequence[str] = ()
 
     async def run(self, page_queue: PageQueue, *, key: str | None, number: int) -> None:
-        """Put page after page into a queue, from a key on, behind a number of pages."""
+        """Put all pages from a key on into a queue; `number` pages were read before."""
         async with task_group() as group:
             ahead = ReadAhead(
                 lambda start_key: self.albert.list_raw(start_key=start_key),
@@ -165,7 +165,7 @@ class Fetching:
             self.given.add(key or "")
 
     async def _page(self, ahead: ReadAhead, key: str | None) -> Fetched:
-        """Request one page until it is answered, and read it unless it is known.
+        """Request one page until it is answered, and parse it unless the page cache has it.
 
         Raises
         ------
