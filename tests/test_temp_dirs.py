@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,8 +83,8 @@ def test_directory_that_another_maker_removed_before_it_was_locked_is_created_ag
     real = os.open
     lost: list[Path] = []
 
-    def removed_once(path: Path, *arguments: int) -> int:
-        descriptor = real(path, *arguments)
+    def removed_once(path: Path, *arguments: Any, **options: Any) -> int:
+        descriptor = real(path, *arguments, **options)
         if not lost:
             lost.append(path)
             path.rmdir()
