@@ -17,6 +17,7 @@ from benchmarks.results import exponent
 RESULTS = ROOT / "benchmarks" / "results.json"
 PEERS = ROOT / "benchmarks" / "peers.json"
 ANALYSTS = ROOT / "benchmarks" / "analysts.json"
+STARTUP = ROOT / "benchmarks" / "startup.json"
 DOCS = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "plots"
 WRITTEN = (RESULTS, DOCS, PLOTS)
@@ -155,6 +156,10 @@ def write() -> None:
         from benchmarks.analysts import section as analysts  # it imports this module
 
         text = replace(text, "analysts", analysts(json.loads(ANALYSTS.read_text())))
+    if STARTUP.exists():
+        from benchmarks.startup import section as startup  # it imports this module
+
+        text = replace(text, "startup", startup(json.loads(STARTUP.read_text())))
     DOCS.write_text(text)
 
 

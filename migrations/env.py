@@ -23,8 +23,10 @@ from syncd.mirror.db.sqlite import sync_engine
 from syncd.mirror.read.catalog import VIEWS
 from syncd.mirror.schema import comments, migrate, tables
 from syncd.mirror.schema.revisions import HEAD
+from syncd.mirror.schema.tables.columns import declare_for_postgresql
 from syncd.mirror.schema.types import JsonText
 
+declare_for_postgresql()
 OPTIONS: dict[str, Any] = {
     "target_metadata": tables.metadata,
     "transactional_ddl": True,

@@ -14,6 +14,7 @@ from syncd.mirror.read.catalog import VIEWS
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.revisions import HEAD
 from syncd.mirror.schema.tables import metadata
+from syncd.mirror.schema.tables.columns import declare_for_postgresql
 from syncd.mirror.schema.types import JsonText
 from tests.helpers.old_schema import upgrade
 from tests.helpers.postgres_server import PostgresServer, engine_of, in_thread
@@ -55,6 +56,7 @@ async def test_migrations_and_tables_agree(postgres_url: str) -> None:
         def same(_context: object, _in: object, _meta: object, _in_type: object, meta_type: object) -> bool | None:
             return False if meta_type is JsonText else None  # its kind is looked at above
 
+        declare_for_postgresql()
         context = MigrationContext.configure(connection, opts={"compare_type": same})
         return list(compare_metadata(context, metadata))
 

@@ -18,6 +18,8 @@ metadata = sa.MetaData(
     }
 )
 
+_CONDITION = "condition"
+"""The condition of a partial index, in its `info`."""
 _COLUMN_TYPES: dict[FieldType, Any] = {
     FieldType.TEXT: sa.Text(),
     FieldType.NUMBER: Number,
@@ -64,4 +66,17 @@ def feed_columns() -> list[sa.Column[Any]]:
 def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
     """Make an index of the rows for which a condition is true."""
     condition = sa.text(where)
-    return sa.Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+    index = sa.Index(name, *columns, unique=unique, sqlite_where=condition)
+    index.info[_CONDITION] = condition
+    return index
+
+
+def declare_for_postgresql() -> None:
+    """Declare the conditions of the partial indexes for PostgreSQL, where Alembic compares tables with a database.
+
+    `postgresql_where` imports SQLAlchemy's dialect of PostgreSQL, which a process with a mirror in SQLite never needs.
+    """
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            if _CONDITION in index.info:
+                index.dialect_options["postgresql"]["where"] = index.info[_CONDITION]
