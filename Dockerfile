@@ -35,7 +35,7 @@ COPY requirements/runtime.txt requirements/build.txt requirements/
 RUN /opt/syncd/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/runtime.txt \
     && python3 -m venv --system-site-packages /opt/builder \
     && /opt/builder/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/build.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY migrations migrations
 COPY syncd syncd
 RUN /opt/builder/bin/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir /wheel . \
