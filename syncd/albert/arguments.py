@@ -61,7 +61,9 @@ def validated(function: Callable[P, R]) -> Callable[P, R]:
 
 def _translated(function: Callable[..., Any], error: ValidationError) -> Exception:
     """Describe the first problem; the values are the caller's data and are not quoted."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    # a misspelled keyword is the reason of a missing one
+    first = next((one for one in found if one["type"].startswith("unexpected")), found[0])
     place = ".".join(str(part) for part in first["loc"])
     kind: type[Exception] = InvalidIdError if place in _IDS else InvalidRequestError
     if first["type"] in _MISUSED:

@@ -19,6 +19,7 @@ import anyio
 from pydantic import SecretStr
 
 from syncd.albert.errors import AlbertAuthError, AlbertException
+from syncd.albert.session_arguments import check_arguments
 from syncd.albert.urls import checked_base_url
 from syncd.claims import tenant_of, tenant_of_token
 
@@ -59,6 +60,8 @@ class Token:
         ValueError
             The text is empty, or cannot be the value of a header.
         """
+        if not isinstance(text, str):
+            raise ValueError("the token is not text")  # noqa: TRY004 - a function returned it
         text = text.strip()
         if not _VISIBLE.fullmatch(text):
             raise ValueError("the token is empty, or contains a character that cannot be sent in a header")
@@ -161,10 +164,14 @@ class TokenReader:
         try:
             return Token.of(self._read())
         except OSError as error:
-            raise AlbertAuthError(f"the token cannot be read: {error.strerror}") from error
+            raise AlbertAuthError(f"the token cannot be read: {error.strerror or error}") from error
         except ValueError:
             pass
-        raise AlbertAuthError("the token that was read is empty, or contains a character that cannot be sent")
+        except Exception as error:
+            raise AlbertAuthError(f"the function that reads the token failed: {type(error).__name__}") from error
+        raise AlbertAuthError(
+            "the token that was read is not text, is empty, or contains a character that cannot be sent"
+        )
 
     def secrets(self) -> list[str]:
         """Return the token; nothing before it was read."""
@@ -208,6 +215,7 @@ class AlbertClientCredentials:
         base_url: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_arguments(id=id, secret=secret)
         self._sources = (id, secret)
         self.id = "" if callable(id) else _revealed(id)
         self.secret = SecretStr("" if callable(secret) else _revealed(secret))
@@ -273,9 +281,13 @@ class AlbertClientCredentials:
         try:
             name, secret = (source().strip() if callable(source) else _revealed(source) for source in self._sources)
         except OSError as error:
-            raise AlbertAuthError(f"the client credentials cannot be read: {error.strerror}") from error
+            raise AlbertAuthError(f"the client credentials cannot be read: {error.strerror or error}") from error
         except ValueError:
             name = secret = ""  # raised below, so that no context quotes the file
+        except Exception as error:
+            raise AlbertAuthError(
+                f"a function that reads the client credentials failed: {type(error).__name__}"
+            ) from error
         if not name or not secret:
             raise AlbertAuthError("the client credentials that were read are empty, or not text")
         self.id, self.secret = name, SecretStr(secret)

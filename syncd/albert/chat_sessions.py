@@ -9,7 +9,7 @@ from pydantic import Field
 
 from syncd.albert.arguments import validated
 from syncd.albert.collection import Collection, Id
-from syncd.albert.errors import AlbertResponseError, InvalidRequestError
+from syncd.albert.errors import AlbertException, AlbertResponseError, InvalidRequestError
 from syncd.albert.models import ChatSession, ChatSessionKind
 from syncd.albert.pagination import AsyncAlbertPaginator
 from syncd.albert.paths import segment
@@ -58,6 +58,8 @@ class ChatSessionCollection(Collection[ChatSession]):
         ------
         InvalidRequestError
             The session cannot be written as JSON. Nothing was sent.
+        InvalidIdError
+            No request could look the source id up. Nothing was sent.
         ConflictError, BadRequestError
             The usual answers to a source id that exists already.
         AlbertResponseError
@@ -65,6 +67,7 @@ class ChatSessionCollection(Collection[ChatSession]):
         AlbertException
             As :meth:`AsyncAlbertSession.ask` says. ``not_applied`` tells whether a repetition is safe.
         """
+        segment(session.source_session_id)
         return self._reader.record(await self.create_raw(body=body_of(session)), "POST", self.base_path)
 
     @validated
@@ -165,7 +168,11 @@ class ChatSessionCollection(Collection[ChatSession]):
             changes["parentId"] = parent_id
         if changes:
             await self.update_raw(id=id, changes=changes)
-        return await self.get_by_id(id=id)
+        try:
+            return await self.get_by_id(id=id)
+        except AlbertException as error:
+            error.not_applied &= not changes
+            raise
 
     @validated
     async def delete(self, *, id: Id | None) -> None:

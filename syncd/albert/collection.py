@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, TypeAlias, TypeV
 from pydantic import BaseModel, Field
 
 from syncd.albert.arguments import validated
+from syncd.albert.errors import InvalidRequestError
 from syncd.albert.pagination import AsyncAlbertPaginator
 from syncd.albert.paths import segment
 from syncd.albert.readers import Reader
@@ -32,6 +33,11 @@ class Collection(Generic[M]):
     ----------
     session : AsyncAlbertSession
         The session that sends the requests.
+
+    Raises
+    ------
+    InvalidRequestError
+        It is not a session.
     """
 
     _api_version = "v3"
@@ -42,6 +48,8 @@ class Collection(Generic[M]):
     """The name of one resource in errors, such as `a chat session`."""
 
     def __init__(self, *, session: AsyncAlbertSession) -> None:
+        if not hasattr(session, "ask"):
+            raise InvalidRequestError(f"session must be an AsyncAlbertSession, not {type(session).__name__}")
         self._session = session
         self.base_path: str = f"/api/{self._api_version}/{self._resource}"
         self._reader: Reader[M] = Reader(self._model, self._noun, self.base_path)  # type: ignore[arg-type]  # it is M

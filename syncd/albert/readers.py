@@ -47,8 +47,15 @@ class Reader(Generic[M]):
         raise AlbertResponseError(f"the answer is not {self._noun}: {reason}", method=method, path=path)
 
     def item(self, item: object) -> M:
-        """Return one item of a listing; raises as `items`."""
-        return self.items([item])[0]
+        """Return one item of a listing; raises as `items`, with the item's id."""
+        try:
+            return self._model.model_validate(item)
+        except ValidationError as error:
+            reason = _summary(error)
+        name = item.get("id") if isinstance(item, dict) else None
+        which = f"the item {name!r}" if isinstance(name, str) else "an item"
+        text = one_line(f"{which} is not {self._noun}: {reason}")
+        raise AlbertResponseError(text, method="GET", path=self._base_path)
 
     def items(self, items: list[object]) -> list[M]:
         """Return all items of a page, validated in one call.

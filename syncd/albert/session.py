@@ -14,6 +14,7 @@ from syncd.albert.exchange import Exchange
 from syncd.albert.headers import api_headers
 from syncd.albert.proxy import proxy_of
 from syncd.albert.request_state import RequestState, placed
+from syncd.albert.session_arguments import check_arguments
 from syncd.albert.transport import Transport
 from syncd.albert.urls import checked_base_url, checked_path, query
 from syncd.albert.wire import Answer, Request
@@ -81,6 +82,8 @@ class AsyncAlbertSession:
 
     Raises
     ------
+    InvalidRequestError
+        An argument has the wrong type, or is out of range.
     ValueError
         There are no credentials. Or a secret must not be sent to the base URL, the proxy's URL is not one, the CA file
         cannot be read, the context does not check certificates, or a header cannot be sent.
@@ -103,6 +106,11 @@ class AsyncAlbertSession:
         proxy: str | SecretStr | None = None,
         ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
+        check_arguments(
+            base_url=base_url, token=token, headers=headers, timeout=timeout, max_response_bytes=max_response_bytes,
+            max_connections=max_connections, before_request=before_request, after_request=after_request,
+            check_token=check_token, verify=verify, proxy=proxy, ca_file=ca_file,
+        )  # fmt: skip
         self.base_url = checked_base_url(base_url)
         self.refused = False
         self._timeout = timeout
@@ -290,5 +298,5 @@ def _credentials(
     if auth_manager is not None:
         return auth_manager
     if token is None:
-        raise ValueError("either token or auth_manager must be given")
+        raise ValueError("token or auth_manager must be given; auth_manager overrides token")
     return StaticToken(token) if isinstance(token, str | SecretStr) else TokenReader(token)

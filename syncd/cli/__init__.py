@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import click
@@ -60,6 +61,16 @@ class _Commands(click.Group):
         module = importlib.import_module(f"syncd.cli.{COMMANDS[name]}")
         return getattr(module, name.replace("-", "_"))  # type: ignore[no-any-return]
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and suggest one for a misspelled name."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            close = get_close_matches(name, COMMANDS, 1)
+            context.fail(f"No such command {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
+        return super().resolve_command(context, args)
+
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands, each with its whole first sentence; click would cut it short."""
         with formatter.section("Commands"):
@@ -87,7 +98,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, wanted: b
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Begin with: syncd demo. Settings: config/syncd.env, docs/settings.md.",
+    epilog="Begin with: syncd demo. Settings in force: syncd config. The manual is README.md of the project.",
 )
 @click.option(
     "--version",

@@ -38,7 +38,10 @@ def doctor(context: click.Context, env_files: tuple[Path, ...], *, as_json: bool
     try:
         loaded = settings_module.load(os.environ, env_files, credentials=True)
     except SettingsError as error:
-        findings = [Finding("settings", "bad", problem, "see config/syncd.env") for problem in error.problems]
+        findings = [
+            Finding("settings", "bad", problem, "syncd config shows the settings in force and their origins")
+            for problem in error.problems
+        ]
         _show(findings, as_json=as_json)
         context.exit(2)
     findings = [Finding("settings", "ok", "they are valid"), *run(lambda: _check(loaded.settings))]

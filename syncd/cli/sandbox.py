@@ -95,6 +95,8 @@ def sandbox(
         async with serve(Sandbox(sessions, seed=seed, habits=habits, faults=faults), port=port) as server:
             click.echo(f"Albert's stand-in with {sessions} sessions; use it with:", err=True)
             click.echo(f"ALBERT_BASE_URL={server.url}\nALBERT_TOKEN={server.token}")
+            pair = f"ALBERT_CLIENT_ID={server.client_id} ALBERT_CLIENT_SECRET={server.client_secret}"
+            click.echo(f"or instead of the token: {pair}", err=True)
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 async for _ in signals:
                     return

@@ -16,6 +16,7 @@ from syncd.albert import (
     AlbertResponseError,
     AlbertTransportError,
     AsyncAlbertSession,
+    ChatFolderCollection,
     ChatSession,
     ChatSessionCollection,
     InvalidIdError,
@@ -26,9 +27,12 @@ from tests.albert.client_wire import TOKEN, Wire, reply
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # warnings of the SDK's own imports
+    import albert
+    from albert.collections.chat_folders import ChatFolderCollection as TheirFolders
     from albert.collections.chat_sessions import ChatSessionCollection as TheirCollection
     from albert.core.async_session import AsyncAlbertSession as TheirSession
     from albert.core.auth.credentials import AlbertClientCredentials as TheirCredentials
+    from albert.core.pagination import AsyncAlbertPaginator as TheirPaginator
     from albert.exceptions import NotFoundError as TheirNotFoundError
     from albert.resources.chats import ChatSession as TheirChatSession
 
@@ -41,10 +45,10 @@ ONE = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
 SUBJECTS = {
     "Import", "`exact_match`", "`created_by`, `updated_by`", "`start_key`, `on_error`, `last_key`",
     "A page without items, with a new key", "A page key that was seen before", "An iteration that raised",
-    "An item that is not a session", "Unknown fields of the server", "Unknown value of `kind`",
+    "An item that is not a session", "Unknown fields of the server", "Unknown value of `status` or `kind`",
     "Misspelled keyword of `ChatSession`", "Wrong arguments", "Ids in paths", "`error.response`",
     "Errors of the network", "Time limit", "Proxy variables of the environment",
-    "`AlbertClientCredentials.from_env()`", "`+` in a query",
+    "`AlbertClientCredentials.from_env()`", "`+` in a query", "Folders", "`AlbertSSOClient`",
 }  # fmt: skip
 """The rows of the page; a new row needs a test here."""
 
@@ -59,6 +63,19 @@ def test_every_row_of_the_page_is_listed_here() -> None:
     section = PAGE.read_text(encoding="utf-8").partition("## Moving from the SDK")[2]
     rows = re.findall(r"^\| (.+?) \| .+? \| .+? \|$", section, re.MULTILINE)[1:]
     assert {row for row in rows if not row.startswith("---")} == SUBJECTS
+
+
+def test_sdk_has_what_the_page_says_and_no_key_of_the_next_page() -> None:
+    assert not hasattr(TheirPaginator, "last_key")
+    assert {"create", "update", "delete"} <= set(dir(TheirFolders))
+    assert not {"create", "update", "delete"} & set(dir(ChatFolderCollection))
+    assert hasattr(albert, "AlbertSSOClient")
+
+
+async def test_wrong_number_of_items_is_accepted_by_the_sdk(sessions: ChatSessionCollection, theirs: Any) -> None:
+    assert await _all(theirs.get_all(max_items=-1)) == []
+    with pytest.raises(InvalidRequestError, match="max_items"):
+        sessions.get_all(max_items=-1)
 
 
 async def test_exact_match_and_the_filters_differ(wire: Wire, sessions: ChatSessionCollection, theirs: Any) -> None:
