@@ -64,3 +64,7 @@ class DatabaseReplacedError(DatabaseUnusableError):
 
 class DatabaseBusyError(DatabaseUnusableError):
     """Another program held the database, or the disk was full, for longer than a command may wait."""
+
+
+class DatabaseAwayError(DatabaseBusyError):
+    """A lock of another program, a full disk, or a server that cannot be reached: waiting helps."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ROW_ID = click.IntRange(1, 2**63 - 1)
+LONGEST_CELL = 60
+"""Characters of a cell in a table for people."""
 """What a row's id can be in the database."""
 READ_SETTINGS = "syncd.read_settings"
 """The key of click's `Context.meta` with the function that reads the command's settings again."""
@@ -202,9 +204,14 @@ def print_json(data: object) -> None:
 
 
 def print_rows(
-    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str = "nothing"
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    empty: str = "nothing",
+    longest: int = LONGEST_CELL,
 ) -> None:
-    """Print rows as a table for people, or as JSON with every column for programs."""
+    """Print rows as a table for people, with cells of at most `longest` characters, or as JSON for programs."""
     listed = [dict(row) for row in rows]
     if as_json:
         print_json(listed)
@@ -212,13 +219,13 @@ def print_rows(
     if not listed:
         click.echo(empty)
         return
-    table = [[_cell(row.get(name)) for name in columns] for row in listed]
+    table = [[_cell(row.get(name), longest) for name in columns] for row in listed]
     widths = [max(len(name), *(len(row[place]) for row in table)) for place, name in enumerate(columns)]
     for line in ([name.upper() for name in columns], *table):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, longest: int) -> str:
     if value is None:
         return "-"
     if isinstance(value, datetime):
@@ -228,7 +235,7 @@ def _cell(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     text = safe_text(str(value))
-    return encodable(text if len(text) <= 60 else f"{text[:59]}…", sys.stdout)  # noqa: PLR2004 - a table is for people
+    return encodable(text if len(text) <= longest else f"{text[: longest - 1]}…", sys.stdout)
 
 
 def say(text: str) -> None:

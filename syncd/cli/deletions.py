@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from syncd.records.ids import PassId
     from syncd.settings import Loaded
 
-COLUMNS = ("id", "state", "opened_at", "updated_at", "missing", "error")
+COLUMNS = ("id", "state", "opened_at", "updated_at", "missing", "reason", "error")
 IN_FORCE = (HoldState.OPEN, HoldState.APPROVED, HoldState.REJECTED)
 
 
@@ -52,7 +52,7 @@ def list_(loaded: Loaded, *, all_: bool, as_json: bool) -> None:
 
     states = IN_FORCE if all_ else (HoldState.OPEN,)
     rows = read(loaded.settings, lambda c: [_row(hold) for hold in holds.listed(c, states)])
-    print_rows(rows, COLUMNS, as_json=as_json, empty="nothing is held")
+    print_rows(rows, COLUMNS, as_json=as_json, empty="nothing is held", longest=250)
 
 
 def _row(hold: Hold) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from syncd.cli.common import as_json_option, env_file_option, print_json, run
 from syncd.cli.surroundings import Finding, check_clock, check_folder, check_network
 from syncd.errors import DatabaseUnusableError, SettingsError, SyncdError
 from syncd.logs import safe_text
+from syncd.status.health import DOCTOR
 
 if TYPE_CHECKING:
     from syncd.mirror.db.backends import Backend
@@ -159,18 +160,25 @@ async def _use_database(backend: Backend) -> str:
 
 
 async def _daemon(settings: Settings) -> list[Finding]:
-    """Return what the running daemon reports; without a daemon there is nothing to report."""
+    """Return what the running daemon reports, or that none answers."""
     import anyio.to_thread
 
     from syncd.cli.asking import ask_status
 
+    if settings.syncd_status_port == 0:
+        return [Finding("daemon", "ok", "SYNCD_STATUS_PORT is 0: a running daemon cannot be asked")]
     found = await anyio.to_thread.run_sync(ask_status, settings)
     if found is None:
-        return []
+        place = f"{settings.syncd_status_host}:{settings.syncd_status_port}"
+        fix = "if syncd run should be running, start it; with syncd once alone there is nothing to do"
+        return [Finding("daemon", "warning", f"none of this database answers on {place}", fix)]
     name = f"syncd {found['daemon']['version']} on {found['daemon']['host']}"
     if found["healthy"]:
         return [Finding("daemon", "ok", f"{name} is healthy")]
-    return [Finding("daemon", "bad", f"{one['code']}: {one['text']}", one["command"]) for one in found["problems"]]
+    return [
+        Finding("daemon", "bad", f"{one['code']}: {one['text']}", None if one["command"] == DOCTOR else one["command"])
+        for one in found["problems"]
+    ]
 
 
 async def _albert(settings: Settings) -> tuple[list[Finding], str | None]:

@@ -45,6 +45,8 @@ PAGE_ATTEMPTS = 3
 """Requests for one page before the listing fails; the next listing comes with the next pass."""
 LONGEST_WAIT = 60.0
 """Seconds. A server that asks for a longer wait ends the listing, so that it does not delay the next pass."""
+PAGES_WITHOUT_NEW = 20
+"""Pages in a row without a new folder after which a listing ends: a server may give new keys forever."""
 NOT_SERVED = frozenset({403, 404, 405, 410, 501})
 """Statuses of a tenant or server without folders, or of credentials that may not read them."""
 TOO_MANY_MISSING = "{missing} of {live} folders are not listed, more than SYNCD_DELETE_MAX_COUNT allows; all are kept"
@@ -142,10 +144,13 @@ class MirrorFolders:
         AlbertException, GarbledError
             A page could not be read.
         """
-        key: str | None = None
+        key, without_new = None, 0
         while listing.pages < self.settings.max_pages:
             page = await self._page(key)
             is_new = listing.add(page)
+            without_new = 0 if is_new else without_new + 1
+            if without_new >= PAGES_WITHOUT_NEW and page.next_key is not None:
+                return f"stopped after {PAGES_WITHOUT_NEW} pages in a row without a new folder"
             if page.next_key is None:
                 return None
             if page.next_key in listing.keys:

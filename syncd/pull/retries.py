@@ -10,6 +10,7 @@ from syncd.albert import (
     AlbertAuthError,
     AlbertException,
     AlbertHTTPError,
+    AlbertTenantError,
     ForbiddenError,
     InvalidIdError,
     TooManyRequestsError,
@@ -101,6 +102,8 @@ class Retries:
                 return await request()
             except InvalidIdError:
                 raise
+            except AlbertTenantError as error:
+                raise ListingError(PassReason.OTHER_TENANT, str(error)) from error
             except (AlbertAuthError, UnauthorizedError) as error:
                 text = f"Albert refuses the credentials: {error}"
                 raise ListingError(PassReason.CREDENTIALS_REFUSED, text) from error

@@ -44,6 +44,7 @@ class PassReason(StrEnum):
     """Why a pass is not complete. Code acts on the value; people read `text` and the sentence in `passes.error`."""
 
     CREDENTIALS_REFUSED = "credentials_refused"
+    OTHER_TENANT = "other_tenant"
     LISTING_REFUSED = "listing_refused"
     PAGE_FAILED = "page_failed"
     PAGE_KEY_REFUSED = "page_key_refused"
@@ -63,6 +64,7 @@ class PassReason(StrEnum):
 
 _PASS_REASONS = {
     PassReason.CREDENTIALS_REFUSED: "Albert refuses the credentials",
+    PassReason.OTHER_TENANT: "the credentials belong to another tenant",
     PassReason.LISTING_REFUSED: "Albert refuses the listing",
     PassReason.PAGE_FAILED: "a page could not be read",
     PassReason.PAGE_KEY_REFUSED: "Albert refuses its own page key",

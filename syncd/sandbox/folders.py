@@ -77,9 +77,12 @@ class Folders:
         found = [wire for wire in self.by_id.values() if _matches(wire, query)]
         items, end = found[after : after + habits.page_size], after + habits.page_size
         body: Wire = {"Items": items}
-        if end < len(found) or habits.final_key == "repeat":
-            key = Cursor(ORDER, ("", min(end, len(found))), self._now())
-            body["lastKey"] = cursors.write(key, awkward=habits.awkward_cursor)
+        if end < len(found):
+            body["lastKey"] = cursors.write(Cursor(ORDER, ("", end), self._now()), awkward=habits.awkward_cursor)
+        elif habits.final_key == "repeat":
+            end_of_all = Cursor(ORDER, ("", len(found)), self._now())
+            at_the_end = start and after >= len(found)
+            body["lastKey"] = start if at_the_end else cursors.write(end_of_all, awkward=habits.awkward_cursor)
         return answers.json_bytes(encode(body))
 
 

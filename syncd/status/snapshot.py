@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FRESH_SECONDS = 1.0
-PATIENCE = 4.0
+PATIENCE = 3.0
 """Seconds that an answer waits for the database; probes give up soon after."""
 
 
@@ -61,6 +61,8 @@ class Shared(Generic[T]):
             return self._kept[1]
         if max_age == 0 and self._reading is not None and not self._reading.done():
             await asyncio.wait({self._reading}, timeout=PATIENCE)
+            if not self._reading.done():
+                raise NotReadError("the database does not answer in time")
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
             # its error is for the callers that still wait; there may be none

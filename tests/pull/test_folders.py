@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from syncd.mirror.store import folders
+from syncd.pull.folders import PAGES_WITHOUT_NEW
 from syncd.records.enums import FolderListingState
 from syncd.rules.deletion import Guard
 from syncd.sandbox import Habits
@@ -295,3 +297,17 @@ async def test_listing_after_a_killed_one_completes(tmp_path: Path) -> None:
         await w.database.write(folders.begin)
         assert await w.folders().run() is COMPLETE
         assert await mirrored(w) == there(w)
+
+
+async def test_listing_that_gives_new_keys_forever_ends(tmp_path: Path) -> None:
+    async with world(tmp_path, habits=Habits(page_size=10)) as w:
+        numbers = itertools.count()
+
+        def page_with_a_new_key(_: web.BaseRequest) -> web.Response:
+            return web.json_response({"Items": [{"id": "FOL1", "name": "n"}], "lastKey": f"key {next(numbers)}"})
+
+        w.sandbox.script("GET", LISTING, page_with_a_new_key, times=10**6)
+        assert await w.folders(max_pages=10**6).run() is FolderListingState.PARTIAL
+        assert next(numbers) == 1 + PAGES_WITHOUT_NEW
+        (event,) = w.named("folders.failed")
+        assert "without a new folder" in event["reason"]

@@ -193,17 +193,21 @@ class Replica:
         self, work: Callable[[], Awaitable[None]], *, on_change: Callable[[str], None], on_standby: Callable[[], None]
     ) -> None:
         """Run `work` whenever this replica leads, and cancel it when the lock is lost."""
+        reported: str | None = None
         while True:
             try:
                 if self._connection is None:
                     await self.open()
                 await self._stand_by(on_change, on_standby)
+                reported = None
                 return await self._lead(work)
             except Exception as error:
                 reason = postgresql.classify_error(error)
                 if not isinstance(reason, DatabaseBusyError):
                     raise
-                on_change(str(reason))
+                if str(reason) != reported:  # once while the server is away
+                    reported = str(reason)
+                    on_change(reported)
                 self._drop()
                 await self.clock.sleep(TRY_SECONDS)
 

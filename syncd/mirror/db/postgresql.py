@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
-from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.errors import DatabaseAwayError, DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.db.dialects import ConcurrentChangeError, read_time, translate, write_time
 from syncd.mirror.db.shared_clock import DatabaseClock, SharedClock, read_clock
 
@@ -35,6 +35,8 @@ CLOSED_UNDER_IT = "InternalClientError"
 """asyncpg's error for a connection that was closed between its creation and its first statement."""
 _WAITED_FOR = ("08", "53", "57", "58", "55P03", "25P03", "25P02", "25P04", "XX000")
 """Connection, resources, operator intervention, system, lock_not_available, and timeouts of idle transactions."""
+_AWAY = ("08", "53100", "53300", "57P")
+"""Of these: connection, a full disk, too many connections, and a server that shuts down or starts."""
 MISCONFIGURED = "ClientConfigurationError"
 """asyncpg's error for a certificate that does not exist and the like."""
 POOLED = "prepared_statement_cache_size"
@@ -168,7 +170,7 @@ def classify_error(error: BaseException) -> Exception | None:
         or kinds & {STALE_PLAN, CLOSED_UNDER_IT}
         or isinstance(cause, OSError | TimeoutError | EOFError | sa.exc.TimeoutError)
     ):
-        return DatabaseBusyError(f"the database cannot be reached right now: {reason or type(cause).__name__}")
+        return DatabaseAwayError(f"the database cannot be reached right now: {reason or type(cause).__name__}")
     return None
 
 
@@ -180,7 +182,8 @@ def _by_state(state: str, reason: str) -> Exception | None:
             grant = GRANTS.format(schema="...", role="...")
             return DatabaseUnusableError("the database cannot be used: " + fix.format(reason=reason, grant=grant))
     if state.startswith(_WAITED_FOR):
-        return DatabaseBusyError(f"the database cannot be used right now: {reason}")
+        kind = DatabaseAwayError if state.startswith(_AWAY) else DatabaseBusyError
+        return kind(f"the database cannot be used right now: {reason}")
     return None
 
 

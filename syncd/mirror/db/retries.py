@@ -1,8 +1,8 @@
 """Wait for a database that cannot be used right now, and report work that fails again and again.
 
 `Database` runs each transaction through `Retries`. A lock of another program, a full disk or a lost connection is
-waited for, and the work runs again. `Failures` counts identical failures of the same work: an error that was taken to
-be transient and is permanent stops the work forever, so after three of them it is a reported problem.
+waited for, and the work runs again. `Failures` counts other identical failures of the same work: an error that was
+taken to be transient and is permanent stops the work forever, so after three of them it is a reported problem.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import anyio
 import sqlalchemy as sa
 
-from syncd.errors import DatabaseBusyError
+from syncd.errors import DatabaseAwayError, DatabaseBusyError
 from syncd.mirror.db import postgresql, sqlite
 from syncd.mirror.db.sqlite_module import sqlite3
 
@@ -200,7 +200,8 @@ class Retries:
             raise error
         if postgresql.is_conflict(error) and anyio.current_time() - began < self.busy_timeout:
             return None
-        self.failures.failed(work(), str(meaning), anyio.current_time())
+        if not isinstance(meaning, DatabaseAwayError):  # `database.waiting` reports a wait
+            self.failures.failed(work(), str(meaning), anyio.current_time())
         if not isinstance(meaning, DatabaseBusyError) or anyio.current_time() - began >= self.busy_timeout:
             raise meaning from error
         return str(meaning)

@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 import sqlalchemy as sa
 
-from syncd.errors import DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
+from syncd.errors import DatabaseAwayError, DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
 from syncd.mirror.db import raw, sqlite_file
 from syncd.mirror.db.shared_clock import HostClock, SharedClock
 from syncd.mirror.db.sqlite_module import sqlite3
@@ -43,6 +43,7 @@ _WAITED_FOR = frozenset(
         sqlite3.SQLITE_NOMEM,
     }
 )
+_AWAY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
 _FATAL = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
 BUSY_SECONDS = 1.0
 """Seconds that one try waits for SQLite's lock inside the driver, where it cannot be cancelled."""
@@ -248,7 +249,8 @@ def classify_error(error: BaseException) -> Exception | None:
     """Return the meaning of an error for the database; None if the error is the statement's own."""
     code = _code(error)
     if code in _WAITED_FOR:
-        return DatabaseBusyError(f"the database cannot be used right now: {error}")
+        kind = DatabaseAwayError if code in _AWAY else DatabaseBusyError
+        return kind(f"the database cannot be used right now: {error}")
     if code in _FATAL:
         return DatabaseUnusableError(
             f"the database cannot be used: {error}; restore a backup, or point SYNCD_DATABASE_URL at another file. "
