@@ -47,7 +47,10 @@ def prune(loaded: Loaded, age: float, by: str, *, history: bool, dry_run: bool, 
     settings = loaded.settings
     shortest = shortest_age(settings.syncd_delete_grace, settings.syncd_unknown_settle)
     if age < shortest:
-        raise UsageError(f"--older-than is {age:g} seconds, and these settings need rows of the last {shortest:g}")
+        raise UsageError(
+            f"--older-than is {age:g} seconds, and must be at least {shortest:g}: syncd decides about deletions by the "
+            "operations and passes of that time"
+        )
     counts = run(lambda: _prune(settings, age, by, history=history, dry_run=dry_run))
     if as_json:
         print_json({"dry_run": dry_run, "deleted": counts})

@@ -73,7 +73,7 @@ PROBLEMS = {
     ProblemCode.OPERATIONS_ON_HOLD: ProblemKind("operations of a restored backup wait for a decision"),
     ProblemCode.NO_COMPLETE_PASS: ProblemKind("no pass has been complete yet", alert="SyncdMirrorStale"),
     ProblemCode.MIRROR_STALE: ProblemKind(
-        "the last complete pass ended more than three intervals ago", alert="SyncdMirrorStale"
+        "the last complete pass ended more than three intervals and a minute ago", alert="SyncdMirrorStale"
     ),
     ProblemCode.PASS_NOT_COMPLETE: ProblemKind("the last pass ended as partial or failed"),
     ProblemCode.DELETIONS_HELD: ProblemKind("a pass holds deletions for a decision", alert="SyncdPassHeld"),
