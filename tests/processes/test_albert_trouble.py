@@ -10,6 +10,7 @@ from aiohttp import web
 
 from syncd.sandbox import Sandbox, serve
 from syncd.sandbox.tokens import CLIENT_ID, CLIENT_SECRET
+from tests.helpers.postgres_server import free_port
 from tests.processes.helpers import SECRET, Syncd, at_work, eventually
 
 
@@ -100,8 +101,12 @@ async def test_doctor_names_each_problem_and_its_fix(syncd: Syncd) -> None:
     assert new.code == 0
     assert {one["check"]: one["verdict"] for one in new.data} == {
         "settings": "ok", "sqlite": new.data[1]["verdict"], "database": "warning",
-        "disk": "ok", "clock": "ok", "albert": "ok",
+        "disk": "ok", "daemon": "ok", "clock": "ok", "albert": "ok",
     }  # fmt: skip
+    absent = await syncd.call("doctor", "--json", SYNCD_STATUS_PORT=str(free_port()))
+    (daemon,) = [one for one in absent.data if one["check"] == "daemon"]
+    assert (absent.code, daemon["verdict"]) == (0, "warning")
+    assert "none of this database answers" in daemon["detail"]
     assert "syncd once" in new.data[2]["fix"]
     assert (await syncd.call("doctor", SYNCD_AUTO_MIGRATE="false")).code == 1
     assert (await syncd.call("doctor", SYNCD_DATABASE_URL="sqlite:///nowhere/syncd.db")).code == 1

@@ -289,7 +289,7 @@ async def test_operations_for_the_tenant_before_are_put_on_hold(pair: Pair) -> N
     assert (await pair.syncd.call("once")).code == 0
     await pair.syncd.call("enqueue", "create", "--source-session-id", "s", "--name", "n")
     accepted = await pair.syncd.call("tenant", "accept", ALBERT_BASE_URL=pair.b.url)
-    assert "1 operations are on hold" in accepted.out
+    assert "1 operation is on hold" in accepted.out
     assert len(pair.b.requests) == 5
     await pair.syncd.call("once", ALBERT_BASE_URL=pair.b.url)
     assert pair.b.effects == []
