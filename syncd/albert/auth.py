@@ -164,7 +164,7 @@ class TokenReader:
         try:
             return Token.of(self._read())
         except OSError as error:
-            raise AlbertAuthError(f"the token cannot be read: {error.strerror or error}") from error
+            raise AlbertAuthError(f"the token cannot be read: {error.strerror or type(error).__name__}") from error
         except ValueError:
             pass
         except Exception as error:
@@ -281,7 +281,9 @@ class AlbertClientCredentials:
         try:
             name, secret = (source().strip() if callable(source) else _revealed(source) for source in self._sources)
         except OSError as error:
-            raise AlbertAuthError(f"the client credentials cannot be read: {error.strerror or error}") from error
+            raise AlbertAuthError(
+                f"the client credentials cannot be read: {error.strerror or type(error).__name__}"
+            ) from error
         except ValueError:
             name = secret = ""  # raised below, so that no context quotes the file
         except Exception as error:

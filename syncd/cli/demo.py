@@ -127,7 +127,7 @@ def _prepare(connection: Connection, rows: list[dict[str, Any]]) -> None:
     from syncd.records.ids import SourceId
 
     operations.enqueue(connection, rows)
-    sources.add(connection, [SourceId("nobody-has-this-one")])
+    sources.add(connection, [SourceId("in-no-session")])
 
 
 async def _show(flows: Flows, server: Sandbox, database: Path) -> bool:

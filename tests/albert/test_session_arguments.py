@@ -72,7 +72,7 @@ def test_collection_needs_a_session() -> None:
     [
         (lambda: None, "is not text"),
         (lambda: os.environ["SYNCD_NO_SUCH_NAME"], "failed: KeyError"),
-        (lambda: (_ for _ in ()).throw(OSError("vault sealed")), "vault sealed"),
+        (lambda: (_ for _ in ()).throw(OSError("vault sealed")), "cannot be read: OSError"),
     ],
 )
 async def test_function_that_returns_no_token_is_an_auth_error(

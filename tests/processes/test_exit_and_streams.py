@@ -132,7 +132,7 @@ async def test_demo_ends_well_and_its_mirror_agrees_with_the_server(syncd: Syncd
     shown = await syncd.call("demo", "--sessions", "300")
     assert shown.code == 0, shown.out
     assert "agree." in shown.out
-    assert "nobody-has-this-one" in shown.out
+    assert "in-no-session" in shown.out
     assert shown.err == ""
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from syncd.albert.errors import AlbertTenantError
 from syncd.pull.dry_run import Prediction, UnreadableListingError, predict
-from syncd.pull.retries import Retries
+from syncd.pull.retries import ListingError, Retries
+from syncd.records.enums import PassReason
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits
 from tests.helpers.harness import World, world
@@ -20,11 +22,14 @@ async def content(w: World) -> list[object]:
     return [await w.sql(f"SELECT * FROM {table} ORDER BY 1") for table in ("sessions", "session_versions", "passes")]
 
 
-async def prediction(w: World, *, max_pages: int = 100) -> Prediction:
-    retries = Retries(
+def retries_of(w: World) -> Retries:
+    return Retries(
         clock=w.clock, backoff=Backoff(0.5, 300), jitter=lambda: 1.0, ceiling=lambda _: None, on_retry=lambda *_: None
     )
-    return await predict(w.albert, w.database.read, clock=w.clock, retries=retries, max_pages=max_pages)
+
+
+async def prediction(w: World, *, max_pages: int = 100) -> Prediction:
+    return await predict(w.albert, w.database.read, clock=w.clock, retries=retries_of(w), max_pages=max_pages)
 
 
 async def test_prediction_equals_the_counts_of_the_next_pass(tmp_path: Path) -> None:
@@ -87,3 +92,13 @@ async def test_empty_listing_of_sessions_that_albert_knows_is_predicted_as_held(
         outcome = await w.one_pass()
         assert (found.pages, found.held) == (1, outcome.error)
         assert found.held is not None
+
+
+async def test_token_of_another_tenant_is_the_reason_and_not_the_credentials(tmp_path: Path) -> None:
+    async def refused() -> None:
+        raise AlbertTenantError("the database mirrors TEN1")
+
+    async with world(tmp_path) as w:
+        with pytest.raises(ListingError) as caught:
+            await retries_of(w).run(refused, "a page")
+    assert caught.value.reason.code is PassReason.OTHER_TENANT

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 import sqlalchemy as sa
 
-from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.clock import SystemClock
+from syncd.errors import DatabaseAwayError, DatabaseBusyError, DatabaseUnusableError
+from syncd.mirror.db import leader
 from syncd.mirror.db import retries as retries_module
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.retries import Failure, Failures, Retries, work_name
@@ -19,6 +25,7 @@ from syncd.mirror.store import operation_views, operations
 from tests.helpers.postgres_server import PostgresServer, in_thread
 
 BUSY = DatabaseBusyError("busy")
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
 
 
 def failing(times: int, *, then: str = "done", error: Exception = BUSY) -> Any:
@@ -189,3 +196,55 @@ async def test_error_of_one_job_in_a_batch_is_counted_for_that_job(tmp_path: Pat
         with pytest.raises(DatabaseBusyError):
             await database.write(locked)
         assert database.failures.has("test_retries.test_error_of_one_job_in_a_batch_is_counted_for_that_job")
+
+
+async def test_wait_that_ends_by_itself_is_not_failing_work() -> None:
+    counted: list[str] = []
+
+    class Counting(Failures):
+        def failed(self, work: str, error: str, now: float) -> None:  # noqa: ARG002
+            counted.append(error)
+
+    waits = Retries(failures=Counting())
+    assert await waits.run(lambda: "write", failing(3, error=DatabaseAwayError("locked by another program"))) == "done"
+    assert await waits.run(lambda: "write", failing(1, error=BUSY)) == "done"
+    assert counted == ["busy"]
+
+
+async def test_interrupted_read_ends_the_statement_in_its_thread(tmp_path: Path) -> None:
+    began, ended = threading.Event(), threading.Event()
+
+    def count_forever(connection: sa.Connection) -> None:
+        began.set()
+        try:
+            connection.exec_driver_sql(ENDLESS)
+        finally:
+            ended.set()
+
+    async with Database.create(sa.make_url(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}"), busy_timeout=5) as database:
+        reading = asyncio.create_task(database.read(count_forever))
+        assert await anyio.to_thread.run_sync(began.wait, 10)
+        reading.cancel()  # as the interpreter does after Ctrl-C
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await anyio.to_thread.run_sync(ended.wait, 10)
+
+
+async def test_server_that_is_away_is_reported_once_by_a_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[str] = []
+    pauses = itertools.count()
+
+    class Clock(SystemClock):
+        async def sleep(self, seconds: float) -> None:  # noqa: ARG002 - no time passes
+            if next(pauses) == 3:
+                raise KeyboardInterrupt
+
+    replica = leader.Replica(sa.make_url("postgresql+asyncpg://u@db.example.com/d"), Clock())
+
+    async def refuse() -> None:
+        raise ConnectionRefusedError("no server")
+
+    monkeypatch.setattr(replica, "open", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        await replica.run(refuse, on_change=reported.append, on_standby=lambda: None)
+    assert len(reported) == 1
