@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SECONDS_TO_AUTHENTICATE = 5.0
 """Seconds that a start waits for a first token. Without one the start continues: later tokens are checked too."""
 
-HELD = "the database is a restored backup: its open operations may be done already"
+HELD = "these operations are of a restored backup or of another tenant: they may be done already"
 """Why operations are on hold, for the log."""
 
 
@@ -100,16 +100,17 @@ class TenantGuard:
         """
         self._database, now = database, self.clock.now()
 
-        def work(connection: Connection) -> tuple[StoredIdentity, int | None]:
+        def work(connection: Connection) -> tuple[StoredIdentity, int]:
             stored = identity.pin(connection, self.named, now)
             same = same_tenant(stored.pinned, self.named)
-            return stored, restored.hold_operations_of_copy(connection, now) if same else None
+            held = restored.hold_operations_of_copy(connection, now) if same else None
+            return stored, restored.count_on_hold(connection) if held is None else held
 
         stored, held = await database.write(work)
         with suppress(AlbertTenantError):
             self._note_pinned(stored, self.named)
         self.require()
-        if held is not None:
+        if held:
             self.log.warning("operations.on_hold", operations=held, reason=HELD, hint="run: syncd operations list")
 
     async def check(self, token: Token) -> None:

@@ -68,7 +68,7 @@ def request_failure(error: aiohttp.ClientError, url: URL) -> AlbertException:
         case aiohttp.ClientOSError():
             made = AlbertLostError(f"the connection to {server} broke: {_reason(error)}")
         case aiohttp.ServerDisconnectedError():
-            hint = "; the port may expect https" if url.scheme == "http" else ""
+            hint = "; if this host never answers, the port may expect https" if url.scheme == "http" else ""
             made = AlbertLostError(f"{server} closed the connection without an answer{hint}")
         case aiohttp.ClientResponseError():
             made = AlbertResponseError(f"the answer of {server} cannot be read as HTTP: {_parse_reason(error.message)}")

@@ -15,9 +15,11 @@ from syncd.cli.common import (
     print_json,
     print_rows,
     read,
+    say,
     takes_settings,
     write,
 )
+from syncd.logs import safe_text
 from syncd.records.enums import HoldState
 
 if TYPE_CHECKING:
@@ -68,12 +70,14 @@ def show(loaded: Loaded, pass_id: PassId, limit: int, *, as_json: bool) -> None:
     """List the sessions that an approval of PASS would delete, before you approve or reject it."""
     from syncd.mirror.store import holds
 
-    def look(connection: Connection) -> list[dict[str, Any]]:
+    def look(connection: Connection) -> tuple[Hold, list[dict[str, Any]]]:
         hold = holds.get(connection, pass_id)
-        return [dict(row) for row in holds.session_rows(connection, hold.hold_id, limit=limit)]
+        return hold, [dict(row) for row in holds.session_rows(connection, hold.hold_id, limit=limit)]
 
+    hold, rows = read(loaded.settings, look)
     columns = ("id", "name", "source_session_id", "created_by_name", "last_message_at")
-    print_rows(read(loaded.settings, look), columns, as_json=as_json, empty="none of its sessions is live any more")
+    print_rows(rows, columns, as_json=as_json, empty="none of its sessions is live any more")
+    say(safe_text(f"pass {pass_id} is held ({hold.state}): {hold.detail}"))
 
 
 @deletions.command("approve", short_help="Allow the deletion of the sessions of a hold.")

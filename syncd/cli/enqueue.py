@@ -11,6 +11,7 @@ from syncd.cli.common import as_json_option, force_option, print_json, print_row
 from syncd.errors import UsageError
 from syncd.logs import safe_text
 from syncd.records.operation_kinds import IMPORT_COLUMNS, SPECS, KindSpec
+from syncd.status.health import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,7 +110,7 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool, force: 
     if as_json:
         print_json({"queued": len(rows)})
     else:
-        click.echo(f"queued {len(rows)} operations")
+        click.echo(f"queued {counted(len(rows), 'operation', 'operations')}")
 
 
 def _plan(loaded: Loaded, rows: list[dict[str, Any]], *, as_json: bool) -> None:

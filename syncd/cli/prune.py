@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from syncd.cli.common import as_json_option, by_option, print_json, run, takes_settings
 from syncd.durations import parse_duration
-from syncd.errors import UsageError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from syncd.mirror.db.database import Database
     from syncd.settings import Loaded, Settings
 
@@ -24,13 +26,16 @@ class Age(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:  # noqa: ANN401
         """Read the duration."""
         try:
-            return parse_duration(str(value))
+            seconds = parse_duration(str(value))
         except ValueError as error:
             self.fail(f"{str(value)!r} {error}, such as 90d", param, context)
+        if seconds < 0:
+            self.fail(f"{str(value)!r} is negative; write an age, such as 90d", param, context)
+        return seconds
 
 
 @click.command(short_help="Delete old operations, passes and resolved items.")
-@click.option("--older-than", "age", type=Age(), required=True, metavar="AGE", help="Such as 90d or 36h; at least 1d.")
+@click.option("--older-than", "age", type=Age(), required=True, metavar="AGE", help="Such as 90d or 36h.")
 @click.option("--history", is_flag=True, help="Delete old versions of sessions, too: the history then begins later.")
 @click.option("--dry-run", is_flag=True, help="Delete nothing; print how many rows are old.")
 @by_option
@@ -39,28 +44,25 @@ class Age(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
 def prune(loaded: Loaded, age: float, by: str, *, history: bool, dry_run: bool, as_json: bool) -> None:
     """Delete old finished operations, passes and resolved items of the quarantine.
 
-    Kept are open and dead operations, held passes, the newest complete pass and all after it. The daemon can run
-    meanwhile. The file of SQLite does not shrink, but the space is used again.
+    Kept are open and dead operations, held passes, the newest complete pass and all after it, and rows of the last
+    day that the newest complete pass may not have compared. The daemon can run meanwhile. The file of SQLite does not
+    shrink, but the space is used again.
     """
-    from syncd.mirror.store.prune import shortest_age
-
-    settings = loaded.settings
-    shortest = shortest_age(settings.syncd_delete_grace, settings.syncd_unknown_settle)
-    if age < shortest:
-        raise UsageError(
-            f"--older-than is {age:g} seconds, and must be at least {shortest:g}: syncd decides about deletions by the "
-            "operations and passes of that time"
-        )
-    counts = run(lambda: _prune(settings, age, by, history=history, dry_run=dry_run))
+    counts, kept_since = run(lambda: _prune(loaded.settings, age, by, history=history, dry_run=dry_run))
     if as_json:
         print_json({"dry_run": dry_run, "deleted": counts})
         return
     done = "would be deleted" if dry_run else "deleted"
     for table, count in counts.items():
-        click.echo(f"{table:18} {count} rows {done}")
+        click.echo(f"{table:18} {count} {'row' if count == 1 else 'rows'} {done}")
+    if kept_since is not None:
+        click.echo(f"rows since {kept_since:%Y-%m-%d %H:%M:%S} UTC are kept, because passes still use them", err=True)
 
 
-async def _prune(settings: Settings, age: float, by: str, *, history: bool, dry_run: bool) -> dict[str, int]:
+async def _prune(
+    settings: Settings, age: float, by: str, *, history: bool, dry_run: bool
+) -> tuple[dict[str, int], datetime | None]:
+    """Delete or count the old rows of each table; return the counts, and since when younger rows had to be kept."""
     from syncd.clock import SystemClock
     from syncd.mirror.store import identity
     from syncd.mirror.store import prune as pruning
@@ -73,9 +75,15 @@ async def _prune(settings: Settings, age: float, by: str, *, history: bool, dry_
         require_active(stored, explicitly_named_identity(settings), force=True)
 
     now = SystemClock().now()
-    old = pruning.old_rows(now - timedelta(seconds=age), history=history)
+    before = now - timedelta(seconds=age)
+    needed_since = partial(
+        pruning.needed_since, now=now, delete_grace=settings.syncd_delete_grace, settle=settings.syncd_unknown_settle
+    )
     async with open_database(settings, inspect=inspect) as database:
+        needed = await database.read(needed_since)
+        kept_since = needed if needed < before else None
+        old = pruning.old_rows(min(before, needed), history=history)
         if dry_run:
-            return await database.read(lambda connection: pruning.count(connection, old))
+            return await database.read(lambda connection: pruning.count(connection, old)), kept_since
         what = f"rows older than {timedelta(seconds=age)}" + (", with history" if history else "")
-        return await pruning.prune(database, old, by=by, now=now, what=what)
+        return await pruning.prune(database, old, by=by, now=now, what=what), kept_since

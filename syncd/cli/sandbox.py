@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import types
 from dataclasses import Field, fields
@@ -18,8 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class JsonValue(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A value that is written as JSON."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:  # noqa: ANN401
+        """Read the value."""
+        try:
+            return json.loads(value)
+        except ValueError:
+            self.fail(f'{value!r} is not JSON, such as {{"name": "without an id"}}', param, context)
+
+
 def _options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make an option of each field that one value on a command line can say."""
+    """Make an option of each field; a list is an option that can be repeated."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for field in reversed(fields(kind)):
@@ -41,6 +55,9 @@ def _option(field: Field[Any]) -> Callable[[Callable[..., None]], Callable[..., 
         return click.option(name, is_flag=True, default=field.default, help=words)
     if kind is str:
         return click.option(name, default=field.default, show_default=True, metavar="TEXT", help=words)
+    if get_origin(kind) is list:
+        item = JsonValue() if get_args(kind) == (Any,) else str
+        return click.option(name, type=item, multiple=True, help=f"{words} Repeatable.")
     if kind in {int, float}:
         shown = field.default is not None
         return click.option(name, type=_range(field, kind), default=field.default, show_default=shown, help=words)
@@ -62,7 +79,8 @@ def _filled(kind: type[Any], options: dict[str, Any]) -> Any:  # noqa: ANN401 - 
             choices = (
                 {str(choice): choice for choice in get_args(field.type)} if get_origin(field.type) is Literal else {}
             )
-            chosen[field.name] = choices.get(options[field.name], options[field.name])
+            value = options[field.name]
+            chosen[field.name] = list(value) if get_origin(field.type) is list else choices.get(value, value)
     return kind(**chosen)
 
 

@@ -1,4 +1,4 @@
-"""The identity of a running daemon: for `daemon.started`, for notifications, and for the service manager."""
+"""The identity of a process and of its database: for the first log events, notifications and the service manager."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from syncd.mirror.schema.concerns import durability
 from syncd.settings import Settings, shown
 from syncd.urls import origin
 from syncd.version import program_version
 
 if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from syncd.mirror.db.database import Database
     from syncd.rules.identity import Identity
     from syncd.settings import Loaded
 
@@ -47,3 +51,13 @@ def changed_settings(loaded: Loaded) -> dict[str, str | float | bool | None]:
     settings = loaded.settings
     fields = Settings.model_fields
     return {name.upper(): shown(settings, name) for name in fields if getattr(settings, name) != fields[name].default}
+
+
+async def log_database(database: Database, log: FilteringBoundLogger) -> None:
+    """Log the database and its version; as a warning if a crash or another writer can damage it."""
+    found = await database.read(durability)
+    name = database.url.render_as_string(hide_password=True)
+    if found.problem is None:
+        log.info("database.opened", database=name, version=found.version)
+    else:
+        log.warning("database.opened", database=name, version=found.version, problem=found.problem, hint=found.fix)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from syncd.app import open_flows
+from syncd.daemon.facts import log_database
 from syncd.mirror.read import views
 from syncd.mirror.store import operation_views
 from syncd.opening import COMMAND_BUSY_TIMEOUT
@@ -39,6 +40,7 @@ async def run_once(
     async with open_flows(
         settings, command="once", log=log, busy_timeout=COMMAND_BUSY_TIMEOUT, force=force, on_page=on_page
     ) as flows:
+        await log_database(flows.database, log)
         await flows.leadership.require()
         await flows.push.drain()
         outcome = await flows.pull.run()

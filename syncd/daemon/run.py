@@ -9,13 +9,12 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from syncd.app import CurrentSettings, backoff, open_flows
-from syncd.daemon.facts import changed_settings, facts
+from syncd.daemon.facts import changed_settings, facts, log_database
 from syncd.daemon.loops import Daemon, Intervals
 from syncd.daemon.reload import reload_on_sighup
 from syncd.daemon.shutdown import ForcedExit, Received, StopSignals, unless_stopped
 from syncd.daemon.status_port import daemon_readings, status_port, status_server
 from syncd.daemon.systemd import ServiceManager
-from syncd.mirror.schema.concerns import durability
 from syncd.status.health_monitor import HealthMonitor
 from syncd.status.metrics import Metrics
 from syncd.status.notifier import Notifier, open_transport
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from syncd.albert.transport import Transport
     from syncd.app import Flows
-    from syncd.mirror.db.database import Database
     from syncd.settings import Loaded, Settings
     from syncd.status.snapshot import Readings
 
@@ -157,13 +155,3 @@ def intervals(settings: Settings) -> Intervals:
         shutdown_grace=settings.syncd_shutdown_grace,
         backoff=backoff(settings),
     )
-
-
-async def log_database(database: Database, log: FilteringBoundLogger) -> None:
-    """Log the database and its version; as a warning if a crash or another writer can damage it."""
-    found = await database.read(durability)
-    shown = database.url.render_as_string(hide_password=True)
-    if found.problem is None:
-        log.info("database.opened", database=shown, version=found.version)
-    else:
-        log.warning("database.opened", database=shown, version=found.version, problem=found.problem, hint=found.fix)

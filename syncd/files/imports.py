@@ -13,6 +13,8 @@ from syncd.records.enums import OperationKind
 from syncd.records.operation_kinds import IMPORT_COLUMNS, problem
 
 SOURCE_COLUMN = "source_session_id"
+MOST_SHOWN = 20
+"""Refused rows that a message names: a screen of them, and the number of the rest."""
 
 
 def check_operation(row: dict[str, Any]) -> str | None:
@@ -47,17 +49,26 @@ def read_operations(stream: TextIO, *, on_row: Callable[[int], None] | None = No
     Raises
     ------
     UsageError
-        The file has another form, or a row is refused. The message has the place and the reason.
+        The file has another form, or rows are refused. The message has the place and the reason of each.
     """
-    rows = []
+    rows, refused = [], list[str]()
     for each in read_rows(stream, IMPORT_COLUMNS):
         row = _operation(each)
         if (reason := check_operation(row)) is not None:
-            raise UsageError(f"{each.place}: {reason}; nothing was queued")
+            refused.append(f"{each.place}: {reason}")
         rows.append(row)
         if on_row is not None and len(rows) % 1000 == 0:
             on_row(len(rows))
+    _require_none(refused, "nothing was queued")
     return rows
+
+
+def _require_none(refused: list[str], result: str) -> None:
+    if not refused:
+        return
+    more = [f"and {len(refused) - MOST_SHOWN} more rows"] if len(refused) > MOST_SHOWN else []
+    lines = "\n".join(refused[:MOST_SHOWN] + more)
+    raise UsageError(f"{lines}; {result}")
 
 
 def _operation(row: Row) -> dict[str, Any]:
@@ -81,13 +92,15 @@ def read_sources(stream: TextIO) -> list[tuple[str, str]]:
     Raises
     ------
     UsageError
-        The file has another form, or an id is missing or cannot be sent. The message has the place and the reason.
+        The file has another form, or ids are missing or cannot be sent. The message has the place and the reason of
+        each.
     """
-    ids = []
+    ids, refused = [], list[str]()
     for each in read_rows(stream, (SOURCE_COLUMN,), others=True):
         value = each.values.get(SOURCE_COLUMN)
         reason = unsendable(value) if value else f"there is no {SOURCE_COLUMN}"
         if reason is not None:
-            raise UsageError(f"{each.place}: {reason}; nothing was added")
+            refused.append(f"{each.place}: {reason}")
         ids.append((each.place, value or ""))
+    _require_none(refused, "nothing was added")
     return ids

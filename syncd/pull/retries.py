@@ -11,6 +11,7 @@ from syncd.albert import (
     AlbertException,
     AlbertHTTPError,
     AlbertTenantError,
+    AlbertTransportError,
     ForbiddenError,
     InvalidIdError,
     TooManyRequestsError,
@@ -117,7 +118,7 @@ class Retries:
                     failures += 1
                 if failures >= ATTEMPTS or waits >= WAITS:
                     text = f"gave up on {what} after {failures + waits} attempts: {error}"
-                    raise ListingError(PassReason.PAGE_FAILED, text) from error
+                    raise ListingError(_reason_of(error), text) from error
                 await self._wait(error, failures, retry_after, what)
 
     async def _wait(self, error: Exception, failures: int, retry_after: float | None, what: str) -> None:
@@ -126,6 +127,13 @@ class Retries:
             raise CeilingError(f"{ceiling}, waiting for {what}: {error}") from error
         self.on_retry(error, wait)
         await self.clock.sleep(wait)
+
+
+def _reason_of(error: Exception) -> PassReason:
+    """Return the kind of the last failure: the status page shows it, and none of Albert's words."""
+    if isinstance(error, AlbertTransportError):
+        return PassReason.ALBERT_UNREACHABLE
+    return PassReason.ALBERT_FAILING if isinstance(error, AlbertHTTPError) else PassReason.ANSWER_UNREADABLE
 
 
 def _is_final(error: Exception) -> bool:

@@ -135,13 +135,13 @@ class Brake:
 
     def _with_growing_wait(self, operation: Operation, outcome: Retry, jitter: float) -> Retry:
         """Wait longer each time for an answer that uses no attempt and says no time: the backoff would not grow."""
-        if outcome.reason not in {RetryReason.RATE_LIMITED, RetryReason.GATEWAY}:
+        if outcome.reason not in {RetryReason.ASKED_TO_WAIT, RetryReason.GATEWAY}:
             self._repeats.pop(operation.id, None)
             return outcome
         if outcome.retry_after:
             return outcome
         self._repeats[operation.id] = count = self._repeats.get(operation.id, 0) + 1
-        if outcome.reason is RetryReason.RATE_LIMITED:
+        if outcome.reason is RetryReason.ASKED_TO_WAIT:
             return replace(outcome, retry_after=self.backoff.wait(count, jitter=jitter))
         wait = max(self._short.wait(count, jitter=jitter), min(SHORTEST_PAUSE, self._short.longest))
         return replace(outcome, retry_after=wait)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from syncd.push.outcomes import Dead, NotFound, Outcome, Retry, RetryReason, Succeeded, Unknown
+from syncd.push.record import attempts_used
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
 
 def report(operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
     """Log what became of an attempt at an operation."""
-    facts: dict[str, Any] = {"kind": operation.kind, "attempts": operation.attempts, "status": outcome.status}
+    facts: dict[str, Any] = {
+        "kind": operation.kind,
+        "attempts": attempts_used(operation, outcome),
+        "status": outcome.status,
+    }
     match outcome:
         case Succeeded():
             log.info("operation.succeeded", session_id=outcome.session_id, note=outcome.note, **facts)

@@ -14,7 +14,7 @@ class RetryReason(StrEnum):
 
     NO_ANSWER = "no answer"
     """No answer, an unreadable one, or a 5xx."""
-    RATE_LIMITED = "rate limited"
+    ASKED_TO_WAIT = "asked to wait"
     """A 429, or a 503 with `Retry-After`."""
     FORBIDDEN = "forbidden"
     """A 403, which Albert sometimes answers without a lasting reason."""
@@ -46,7 +46,7 @@ class RetryReason(StrEnum):
         """Whether Albert may answer no operation at all at the moment."""
         return self in {
             RetryReason.NO_ANSWER,
-            RetryReason.RATE_LIMITED,
+            RetryReason.ASKED_TO_WAIT,
             RetryReason.FORBIDDEN,
             RetryReason.GATEWAY,
         }

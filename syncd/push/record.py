@@ -118,6 +118,21 @@ def give_up_if_exhausted(completion: Completion) -> Outcome:
     return outcome
 
 
+def attempts_used(operation: Operation, outcome: Outcome) -> int:
+    """Return the attempts that an operation has used after an outcome."""
+    running = operation.state is OperationState.RUNNING  # a look-up uses no attempt
+    match outcome:
+        case Retry():
+            refunds = outcome.refunds + (running and not outcome.uses_attempt)
+        case Unknown():
+            refunds = outcome.refunds
+        case CredentialsRejected():
+            refunds = int(running)
+        case _:
+            refunds = 0
+    return max(operation.attempts - refunds, 0)
+
+
 def write_all(connection: Connection, completions: Sequence[Completion]) -> list[Recorded]:
     """Write the outcomes of several operations, each a different one; new sessions are written together.
 
@@ -243,10 +258,9 @@ def _retry(connection: Connection, completion: Completion, outcome: Retry) -> No
     else:  # look-ups that fail use no attempts, so their waits grow with the time since the answer was lost
         since = completion.now - (operation.unknown_since or completion.now)
         wait = backoff.since(since.total_seconds(), jitter=jitter, retry_after=outcome.retry_after)
-    refunds = outcome.refunds + (running and not outcome.uses_attempt)
     operations.release(
         connection, operation, completion.unfinished, wait=completion.wait(wait),
-        attempts=max(operation.attempts - refunds, 0), last_error=outcome.error, last_status=outcome.status,
+        attempts=attempts_used(operation, outcome), last_error=outcome.error, last_status=outcome.status,
         **completion.still_unknown,
     )  # fmt: skip
 
@@ -255,7 +269,7 @@ def _credentials_rejected(connection: Connection, completion: Completion, outcom
     operation = completion.operation
     operations.release(
         connection, operation, completion.unfinished, wait=completion.wait(0),
-        attempts=operation.attempts - (operation.state == OperationState.RUNNING),
+        attempts=attempts_used(operation, outcome),
         last_error=outcome.error, last_status=outcome.status, **completion.still_unknown,
     )  # fmt: skip
 
@@ -267,7 +281,7 @@ def _unknown(connection: Connection, completion: Completion, outcome: Unknown) -
     result = {"result_session_id": outcome.effect.rows[0].id} if outcome.effect.rows else {}
     operations.release(
         connection, operation, OperationState.UNKNOWN, wait=completion.wait(wait),
-        attempts=max(operation.attempts - outcome.refunds, 0), unknown_since=completion.now, lookups=0,
+        attempts=attempts_used(operation, outcome), unknown_since=completion.now, lookups=0,
         last_error=outcome.error, last_status=outcome.status, **result, **completion.unknown_now,
     )  # fmt: skip
     return links

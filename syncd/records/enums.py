@@ -47,6 +47,9 @@ class PassReason(StrEnum):
     OTHER_TENANT = "other_tenant"
     LISTING_REFUSED = "listing_refused"
     PAGE_FAILED = "page_failed"
+    ALBERT_UNREACHABLE = "albert_unreachable"
+    ALBERT_FAILING = "albert_failing"
+    ANSWER_UNREADABLE = "answer_unreadable"
     PAGE_KEY_REFUSED = "page_key_refused"
     PAGE_KEY_REPEATED = "page_key_repeated"
     ITEM_WITHOUT_ID = "item_without_id"
@@ -67,6 +70,9 @@ _PASS_REASONS = {
     PassReason.OTHER_TENANT: "the credentials belong to another tenant",
     PassReason.LISTING_REFUSED: "Albert refuses the listing",
     PassReason.PAGE_FAILED: "a page could not be read",
+    PassReason.ALBERT_UNREACHABLE: "Albert was not reached, or did not answer",
+    PassReason.ALBERT_FAILING: "Albert answered with errors",
+    PassReason.ANSWER_UNREADABLE: "an answer does not have the form of Albert's",
     PassReason.PAGE_KEY_REFUSED: "Albert refuses its own page key",
     PassReason.PAGE_KEY_REPEATED: "a page key was repeated",
     PassReason.ITEM_WITHOUT_ID: "an item had no readable id",

@@ -59,7 +59,7 @@ class Faults:
     slow_seconds: float = field(default=1.0, metadata={"help": "Seconds that a slow answer takes longer."})
     retry_after: float = field(default=1.0, metadata={"help": "Seconds that a 503 asks to wait."})
     only: list[str] = field(
-        default_factory=list, metadata={"help": "Methods that faults are restricted to; none given: all."}
+        default_factory=list, metadata={"help": "A method that faults are restricted to; none given: all."}
     )
     login: bool = field(default=False, metadata={"help": "Faults strike the token endpoint too."})
 

@@ -71,8 +71,8 @@ class Habits:
         default=False, metadata={"help": "Some sessions carry unknown fields and unknown enum values."}
     )
     unlisted: list[str] = field(
-        default_factory=list, metadata={"help": "Ids that the listing leaves out although their sessions exist."}
+        default_factory=list, metadata={"help": "An id that the listing leaves out although its session exists."}
     )
     broken_items: list[Any] = field(
-        default_factory=list, metadata={"help": "Raw JSON items mixed into the first page of the listing."}
+        default_factory=list, metadata={"help": "A raw JSON item that is mixed into the first page of the listing."}
     )

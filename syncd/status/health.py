@@ -80,15 +80,15 @@ class DaemonView:
         Work that failed again and again with the same error.
     refused : bool
         Albert refuses the credentials.
-    waiting : bool
-        Writes wait for a lock, for room on the disk, or for the server.
+    waiting : str | None
+        Why writes wait: a lock, no room on the disk, or an absent server; None if they do not wait.
     """
 
     unreadable: str | None = None
     stalled: tuple[str, ...] = ()
     failing: tuple[str, ...] = ()
     refused: bool = False
-    waiting: bool = False
+    waiting: str | None = None
 
 
 def assess(
@@ -136,8 +136,8 @@ def _of_daemon(daemon: DaemonView) -> Iterator[Problem]:
     if daemon.refused:
         text = "Albert refuses the credentials; the queue is paused; fix them"
         yield Problem(ProblemCode.CREDENTIALS_REFUSED, text, DOCTOR)
-    if daemon.waiting:
-        text = "writes wait for a lock, for room on the disk or for the server, and continue by themselves; see: df -h"
+    if daemon.waiting is not None:
+        text = f"writes wait, and continue by themselves when this is over: {daemon.waiting}"
         yield Problem(ProblemCode.DATABASE_WAITING, text, DOCTOR)
 
 

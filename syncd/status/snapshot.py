@@ -171,7 +171,7 @@ class Readings:
             stalled=tuple(self.watchdog.stalled()),
             failing=tuple(safe_text(str(failure)) for failure in self.database.failures.repeated()),
             refused=self.refused(),
-            waiting=self.database.waiting,
+            waiting=None if (reason := self.database.wait_reason) is None else safe_text(reason),
         )
         overview = None if snapshot is None else without_foreign_text(snapshot.overview)
         return assess(overview, pass_interval=self.pass_interval, now=self.clock.now(), daemon=view)

@@ -28,6 +28,7 @@ USAGE = [
     ["operations", "retry"], ["operations", "list", "--limit", "0"], ["operations", "list", "--limit", "9" * 30],
     ["deletions", "approve", "-1"], ["config", "--env-file", "none.env"], ["config", "--env-file", "."],
     ["run"], ["once"], ["sandbox", "--port", "99999"], ["sandbox", "--page-size", "0"], ["sandbox", "--error-500", "2"],
+    ["sandbox", "--broken-items", "{"],
     ["demo", "--sessions", "1"], ["demo", "--database", "kept.db"],
     ["migrate", "--sql", "--from", "9999"], ["migrate", "--sql", "--json"], ["migrate", "--from", "0001"],
 ]  # fmt: skip

@@ -77,6 +77,18 @@ def test_bad_row_refuses_the_file_with_its_line_and_reason(text: str, line: int,
     assert caught.value.exit_code == 2
 
 
+def test_all_refused_rows_are_named_up_to_a_screen_of_them() -> None:
+    good, bad = "create,a,A", "change,b,B"
+    with pytest.raises(UsageError) as few:
+        rows(f"kind,source_session_id,name\n{good}\n{bad}\n{good}\n{bad}")
+    reason = "kind must be create, delete or update, not 'change'"
+    assert str(few.value) == f"line 3: {reason}\nline 5: {reason}; nothing was queued"
+    with pytest.raises(UsageError) as many:
+        imports.read_sources(io.StringIO("source_session_id,other\n" + ",x\n" * 25))
+    lines = str(many.value).splitlines()
+    assert (len(lines), lines[-1]) == (21, "and 5 more rows; nothing was added")
+
+
 def test_bytes_that_are_not_utf8_are_refused_with_their_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="line 3, character 5: not UTF-8"):
         from_file(tmp_path, b"source_session_id,name\ns-1,n\ns-2,\xff\n")

@@ -211,18 +211,18 @@ async def test_resumed_pass_makes_a_first_request_too(folder: Path, monkeypatch:
 
 
 TROUBLE = {
-    "500": 500,
-    "503": 503,
-    "429": 429,
-    "403": 403,
-    "lost": "lost_before",
-    "garbled": "garbled",
-    "hang": hanging(5),
+    "500": (500, PassReason.ALBERT_FAILING),
+    "503": (503, PassReason.ALBERT_FAILING),
+    "429": (429, PassReason.ALBERT_FAILING),
+    "403": (403, PassReason.ALBERT_FAILING),
+    "lost": ("lost_before", PassReason.ALBERT_UNREACHABLE),
+    "garbled": ("garbled", PassReason.ANSWER_UNREADABLE),
+    "hang": (hanging(5), PassReason.ALBERT_UNREACHABLE),
 }
 
 
-@pytest.mark.parametrize("action", TROUBLE.values(), ids=TROUBLE)
-async def test_failed_first_request_is_retried_like_a_page(folder: Path, action: Any) -> None:
+@pytest.mark.parametrize(("action", "reason"), TROUBLE.values(), ids=TROUBLE)
+async def test_failed_first_request_is_retried_like_a_page(folder: Path, action: Any, reason: PassReason) -> None:
     async with world(folder, sessions=5, request_timeout=5) as w:
         await w.one_pass()
         w.sandbox.script("GET", f"{BASE}/", action, times=ATTEMPTS - 1)
@@ -230,7 +230,7 @@ async def test_failed_first_request_is_retried_like_a_page(folder: Path, action:
         w.sandbox.script("GET", f"{BASE}/", action, times=100)
         w.sandbox.requests.clear()
         outcome = await w.one_pass()
-        assert (outcome.state, outcome.reason) == ("failed", PassReason.PAGE_FAILED)
+        assert (outcome.state, outcome.reason) == ("failed", reason)
         assert "the first request" in str(outcome.error)
         assert listings(w) == []
 
@@ -241,7 +241,7 @@ async def test_html_404_of_a_gateway_fails_the_pass(folder: Path) -> None:
         await w.one_pass()
         w.sandbox.script("GET", BASE, lambda _: web.Response(status=404, text=page, content_type="text/html"), 10**9)
         outcome = await w.one_pass()
-        assert (outcome.state, outcome.reason) == ("failed", PassReason.PAGE_FAILED)
+        assert (outcome.state, outcome.reason) == ("failed", PassReason.ANSWER_UNREADABLE)
         assert await w.sql("SELECT * FROM holds") == []
 
 

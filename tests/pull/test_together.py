@@ -131,7 +131,7 @@ async def test_page_queue_holds_a_bounded_number_of_pages_and_bytes(size: int, m
 async def test_page_queue_returns_the_pages_before_an_error_first() -> None:
     page_queue = PageQueue()
     await page_queue.put(fetched())
-    page_queue.end(ListingError(PassReason.PAGE_FAILED, "why"))
+    page_queue.end(ListingError(PassReason.ALBERT_FAILING, "why"))
     assert len(await page_queue.take()) == 1
     with pytest.raises(ListingError, match="why"):
         await page_queue.take()

@@ -70,7 +70,7 @@ async def test_operation_behind_a_gateway_is_retried_slowly_and_the_wait_is_logg
             w.sandbox.faults = Faults()
             await finished(w, one)
         first = w.named("operation.retrying")[0]
-        assert (first["reason"], first["attempts"]) == ("gateway", 1)
+        assert (first["reason"], first["attempts"]) == ("gateway", 0)
         assert "gateway" in first["error"]
         assert len(w.named("absence.unproven")) == 1
 

@@ -76,8 +76,10 @@ async def test_no_attempt_counts_while_albert_answers_no_request(tmp_path: Path,
             states = {(await w.operation(one))["state"] for one in ids}
             w.sandbox.faults = Faults()
             rows = await finished(w, *ids)
+            attempts = {event["attempts"] for event in w.named("operation.retrying")[-10:]}
         assert states <= {"pending", "running"}
         assert {row["state"] for row in rows} == {"succeeded"}
+        assert attempts == {0}, "the events count attempts as the table does"
 
 
 async def test_single_operation_that_always_fails_is_dead_and_the_others_succeed(tmp_path: Path) -> None:

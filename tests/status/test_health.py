@@ -64,7 +64,7 @@ def codes(given: dict[str, Any] | None, daemon: DaemonView) -> list[str]:
         (DaemonView(stalled=("passes",)), ProblemCode.LOOP_STALLED),
         (DaemonView(failing=("operations.claim failed 3 times",)), ProblemCode.WORK_FAILING),
         (DaemonView(refused=True), ProblemCode.CREDENTIALS_REFUSED),
-        (DaemonView(waiting=True), ProblemCode.DATABASE_WAITING),
+        (DaemonView(waiting="another program has the file locked"), ProblemCode.DATABASE_WAITING),
     ],
 )
 def test_state_known_only_to_the_daemon_is_a_problem(daemon: DaemonView, code: ProblemCode) -> None:

@@ -108,6 +108,11 @@ class Database:
         return self.retries.waiting
 
     @property
+    def wait_reason(self) -> str | None:
+        """Why a transaction waits; None if none does."""
+        return self.retries.wait_reason
+
+    @property
     def failures(self) -> Failures:
         """The work that failed since it last succeeded."""
         return self.retries.failures

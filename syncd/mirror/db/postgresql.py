@@ -179,7 +179,7 @@ def _by_state(state: str, reason: str) -> Exception | None:
         return DatabaseBusyError(f"two transactions conflicted: {reason}")
     for code, fix in FIXES.items():
         if state.startswith(code):
-            grant = GRANTS.format(schema="...", role="...")
+            grant = GRANTS.format(schema="<the schema>", role="<the role>")
             return DatabaseUnusableError("the database cannot be used: " + fix.format(reason=reason, grant=grant))
     if state.startswith(_WAITED_FOR):
         kind = DatabaseAwayError if state.startswith(_AWAY) else DatabaseBusyError

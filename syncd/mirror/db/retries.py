@@ -141,6 +141,8 @@ class Retries:
     on_wait: Callable[[str], None] | None = None
     on_resume: Callable[[float], None] | None = None
     failures: Failures = field(default_factory=Failures)
+    wait_reason: str | None = field(default=None, init=False)
+    """Why the newest waiting step waits; None while none does."""
     _waiting: int = 0
     _waiting_since: float = 0.0
     _resumed: bool = False
@@ -187,6 +189,7 @@ class Retries:
                 if not waits:
                     waits = True
                     self._begin_wait(reason)
+                self.wait_reason = reason
                 await anyio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
         finally:
@@ -216,7 +219,10 @@ class Retries:
 
     def _end_wait(self) -> None:
         self._waiting -= 1
-        if self._waiting == 0 and self._resumed and self.on_resume is not None:
+        if self._waiting > 0:
+            return
+        self.wait_reason = None
+        if self._resumed and self.on_resume is not None:
             self.on_resume(anyio.current_time() - self._waiting_since)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
 CHUNK = 1000
 """Rows that one transaction deletes; a thousand take some milliseconds."""
-SHORTEST = 86_400.0
-"""Seconds that every row is kept: answers that were delayed are compared with rows of the last minutes."""
+LONG_AGO = 86_400.0
+"""Seconds after which syncd needs no finished row, also if no pass has been complete since: late answers are compared
+with rows of the last minutes."""
 _DONE = (OperationState.SUCCEEDED, OperationState.CANCELLED)
 """Final states of operations that need no person and block nothing."""
 _OVER = (PassState.COMPLETE, PassState.PARTIAL, PassState.FAILED)
@@ -55,9 +57,23 @@ class Old:
         return list(self.table.primary_key.columns)
 
 
-def shortest_age(delete_grace: float, settle: float) -> float:
-    """Return the seconds that rows must be kept under some settings, which can look back further than a day."""
-    return max(SHORTEST, 2 * delete_grace, 2 * settle)
+def needed_since(connection: Connection, *, now: datetime, delete_grace: float, settle: float) -> datetime:
+    """Return the moment from which syncd still needs finished rows.
+
+    A listing after the grace can contradict a delete. The newest complete pass has compared all that was finished
+    earlier than the grace before its start.
+
+    Parameters
+    ----------
+    delete_grace, settle : float
+        Seconds.
+    """
+    late = max(delete_grace, settle)
+    long_ago = now - timedelta(seconds=max(LONG_AGO, 2 * late))
+    began = connection.execute(
+        sa.select(passes.c.started_at).where(passes.c.state == PassState.COMPLETE).order_by(passes.c.id.desc()).limit(1)
+    ).scalar()
+    return long_ago if began is None else max(long_ago, began - timedelta(seconds=late))
 
 
 def old_rows(before: datetime, *, history: bool) -> list[Old]:

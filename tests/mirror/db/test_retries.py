@@ -59,6 +59,23 @@ async def test_wait_that_ends_is_reported_once_with_its_seconds() -> None:
     assert not waits.waiting
 
 
+async def test_reason_of_a_wait_is_known_until_the_last_step_has_ended() -> None:
+    full = DatabaseBusyError("no room on the disk")
+    reasons: list[str | None] = []
+
+    async def step() -> str:
+        await anyio.lowlevel.checkpoint()
+        reasons.append(waits.wait_reason)
+        if len(reasons) < 4:
+            raise BUSY if len(reasons) == 1 else full
+        return "done"
+
+    waits = Retries()
+    await waits.run(named("w"), step)
+    assert reasons == [None, "busy", "no room on the disk", "no room on the disk"]
+    assert waits.wait_reason is None
+
+
 async def test_steps_that_wait_at_the_same_time_are_reported_as_one_wait() -> None:
     reported: list[object] = []
     waits = Retries(on_wait=reported.append, on_resume=lambda _: reported.append("resumed"))
