@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from syncd.errors import SettingsError
 from syncd.settings import load
-from tests.settings.test_load import problems
+from tests.settings.helpers import problems
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from syncd.settings.env_files import read_env_file
 from syncd.settings.values import stripped
 from tests.settings.env_file_readers import DOCKER, SYSTEMD, read_by_docker, read_by_systemd
-from tests.settings.test_load import SECRET, env_file, problems
+from tests.settings.helpers import SECRET, env_file, problems
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 ROW = re.compile(r"^\| `(.*A.*)` \| (.*) \| (.*) \| (.*) \|$", re.MULTILINE)

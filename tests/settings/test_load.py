@@ -8,23 +8,8 @@ from typing import Any
 
 import pytest
 
-from syncd.albert.urls import checked_base_url
-from syncd.errors import SettingsError
-from syncd.settings import Settings, load, read_secret
-
-SECRET = "canary-secret-value"
-
-
-def problems(environment: dict[str, str], *files: Path, credentials: bool = False) -> list[str]:
-    with pytest.raises(SettingsError) as caught:
-        load(environment, files, credentials=credentials)
-    return caught.value.problems
-
-
-def env_file(folder: Path, text: str, name: str = "syncd.env") -> Path:
-    file = folder / name
-    file.write_text(text)
-    return file
+from syncd.settings import Settings, load
+from tests.settings.helpers import SECRET, env_file, problems
 
 
 def test_defaults_are_those_of_the_interface() -> None:
@@ -177,30 +162,6 @@ def test_problem_does_not_repeat_a_secret(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
-    [
-        "https://app.albertinvent.com", "https://app.albertinvent.com/", "https://host:8443/prefix", "https://[::1]:9",
-        "http://localhost:8900", "http://127.0.0.1", "http://127.9.9.9:1", "http://[::1]:8900", "HTTPS://HOST",
-    ],
-)  # fmt: skip
-def test_base_url_that_is_taken_is_one_that_the_client_takes(url: str) -> None:
-    assert checked_base_url(load({"ALBERT_BASE_URL": url}).settings.albert_base_url)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "app.albertinvent.com", "ftp://host", "https://", "https://host:99999", "https://host:port", "https://[::1",
-        "https://host:0", "http://example.com", "http://localhost.example.com", "http://127.0.0.1.example.com",
-        "http://2130706433", "http://0.0.0.0", "https://user@host", "https://@host", "https://host?", "https://host#",
-        "https://ho st", "https://host\\path", "https://host\u0000", "http://127.0.0.1@example.com",
-    ],
-)  # fmt: skip
-def test_base_url_that_a_secret_must_not_go_to_is_refused(url: str) -> None:
-    assert len(problems({"ALBERT_BASE_URL": url})) == 1
-
-
-@pytest.mark.parametrize(
     ("given", "taken"),
     [
         ("sqlite:///x.db", "sqlite+aiosqlite:///x.db"),
@@ -306,79 +267,6 @@ def test_environment_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> No
     ]
 
 
-def test_secret_is_read_from_the_file_that_name_file_names(tmp_path: Path) -> None:
-    secret = env_file(tmp_path, f"{SECRET}\n", "token")
-    url = env_file(tmp_path, "sqlite:///elsewhere.db\n", "url")
-    loaded = load({"ALBERT_TOKEN_FILE": str(secret), "SYNCD_DATABASE_URL_FILE": str(url)}, credentials=True)
-    assert loaded.settings.albert_token is not None
-    assert loaded.settings.albert_token.get_secret_value() == SECRET
-    assert loaded.settings.syncd_database_url.get_secret_value() == "sqlite+aiosqlite:///elsewhere.db"
-    assert loaded.origins["albert_token"] == f"environment: ALBERT_TOKEN_FILE={secret}"
-    assert SECRET not in repr(loaded)
-
-
-def test_secret_file_that_is_missing_or_empty_or_not_text_is_a_problem(tmp_path: Path) -> None:
-    empty = env_file(tmp_path, " \r\n", "empty")
-    raw = tmp_path / "raw"
-    raw.write_bytes(b"\xff\xfea\0")
-    environment = {
-        "ALBERT_TOKEN_FILE": str(tmp_path / "none"),
-        "ALBERT_CLIENT_ID_FILE": str(empty),
-        "ALBERT_CLIENT_SECRET_FILE": str(raw),
-        "SYNCD_DATABASE_URL_FILE": "a\0b",
-        "SYNCD_PROXY_FILE": "relative",
-    }
-    hidden = "environment; hidden, it may be the secret itself"
-    utf_16 = "the file cannot be read: it is UTF-16 text; save it as UTF-8"
-    assert problems(environment, credentials=True) == [
-        f"ALBERT_TOKEN_FILE='{tmp_path / 'none'}' (environment): the file cannot be read: No such file or directory",
-        f"ALBERT_CLIENT_ID_FILE='{empty}' (environment): the file is empty",
-        f"ALBERT_CLIENT_SECRET_FILE='{raw}' (environment): {utf_16}",
-        f"SYNCD_DATABASE_URL_FILE ({hidden}): the file cannot be read: it is not the name of a file",
-        f"SYNCD_PROXY_FILE ({hidden}): the file cannot be read: No such file or directory",
-    ]
-
-
-@pytest.mark.parametrize("content", [b"\xef\xbb\xbfsecret\r\n", b"\n secret\t\n", b"secret"])
-def test_white_space_and_marks_around_the_secret_in_a_file_are_removed(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "token"
-    file.write_bytes(content)
-    token = load({"ALBERT_TOKEN_FILE": str(file)}).settings.albert_token
-    assert token is not None
-    assert token.get_secret_value() == read_secret(file) == "secret"
-
-
-@pytest.mark.parametrize("content", ["hun\nter2", "hun\u200bter2", '"hunter2"'])
-def test_secret_in_a_file_that_cannot_be_one_is_a_problem_that_does_not_repeat_it(tmp_path: Path, content: str) -> None:
-    (problem,) = problems({"ALBERT_TOKEN_FILE": str(env_file(tmp_path, content, "token"))})
-    assert "the content of the file" in problem
-    assert "ter2" not in problem
-
-
-def test_name_and_name_file_in_one_place_contradict_each_other(tmp_path: Path) -> None:
-    secret = env_file(tmp_path, SECRET, "token")
-    assert problems({"ALBERT_TOKEN": "a", "ALBERT_TOKEN_FILE": str(secret)}) == [
-        "ALBERT_TOKEN and ALBERT_TOKEN_FILE are both set (environment); remove one of them"
-    ]
-    both = env_file(tmp_path, "ALBERT_TOKEN=a\nALBERT_TOKEN_FILE=b\n")
-    assert problems({}, both) == [
-        f"ALBERT_TOKEN and ALBERT_TOKEN_FILE are both set ({both}:1 and {both}:2); remove one of them"
-    ]
-
-
-def test_name_file_of_the_environment_wins_over_a_name_in_a_file_and_the_other_way_round(tmp_path: Path) -> None:
-    secret = env_file(tmp_path, "from-secret-file", "token")
-    plain = env_file(tmp_path, "ALBERT_TOKEN=from-env-file\n", "plain.env")
-    named = env_file(tmp_path, f"ALBERT_TOKEN_FILE={secret}\n", "named.env")
-    for environment, file, token in (
-        ({"ALBERT_TOKEN_FILE": str(secret)}, plain, "from-secret-file"),
-        ({"ALBERT_TOKEN": "from-environment"}, named, "from-environment"),
-    ):
-        found = load(environment, [file]).settings.albert_token
-        assert found is not None
-        assert found.get_secret_value() == token
-
-
 def test_secrets_do_not_show_in_the_settings_themselves() -> None:
     settings = load({"ALBERT_TOKEN": SECRET, "SYNCD_DATABASE_URL": f"postgresql://u:{SECRET}@h/d"}).settings
     assert SECRET not in repr(settings) + str(settings) + settings.model_dump_json()
@@ -386,61 +274,3 @@ def test_secrets_do_not_show_in_the_settings_themselves() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in Settings.model_fields.values())
-
-
-def test_password_is_hidden_in_what_is_shown_of_a_url() -> None:
-    loaded = load({
-        "ALBERT_TOKEN": SECRET, "SYNCD_DATABASE_URL": f"postgresql://u:{SECRET}@h:5432/d",
-        "SYNCD_PROXY": f"http://u:{SECRET}@proxy:3128", "SYNCD_NOTIFY_URL": f"https://u:p@hooks.example.com/{SECRET}",
-    })  # fmt: skip
-    shown = loaded.shown()
-    assert shown["ALBERT_TOKEN"] == "********"
-    assert shown["SYNCD_DATABASE_URL"] == "postgresql+asyncpg://u:***@h:5432/d"
-    assert shown["SYNCD_PROXY"] == "http://u:***@proxy:3128"
-    assert shown["SYNCD_NOTIFY_URL"] == "https://hooks.example.com/********"
-    assert SECRET not in repr(loaded)
-
-
-@pytest.mark.parametrize(
-    "url", ["http://proxy:3128", "https://proxy", "http://u:p%40ss@10.0.0.1:8080/", "HTTP://[::1]:1"]
-)
-def test_proxy_is_accepted(url: str) -> None:
-    proxy = load({"SYNCD_PROXY": url}).settings.syncd_proxy
-    assert proxy is not None
-    assert proxy.get_secret_value() == url
-
-
-@pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("proxy:3128", "begin with http"), ("socks5://proxy:1080", "SOCKS"), ("http://", "host name"),
-        ("http://proxy:0", "port"), ("http://pro xy:3128", "host name"), ("http://proxy:3128/path", "end after"),
-        ("http://proxy?x", "end after"), ("http://u:a@b@proxy:1", "%40"), ("http://u:a/b@proxy:1", "%2F"),
-        ("http://u:a#b@proxy:1", "%23"), ("http://u:a?b@proxy:1", "%3F"), ("http://u:a%b@proxy:1", "%25"),
-    ],
-)  # fmt: skip
-def test_proxy_that_cannot_be_used_is_a_problem_with_the_reason(url: str, reason: str) -> None:
-    (problem,) = problems({"SYNCD_PROXY": url})
-    assert problem.startswith("SYNCD_PROXY (environment): ")
-    assert reason in problem
-    assert url.removeprefix("http://") not in problem or url == "http://"
-
-
-@pytest.mark.parametrize("url", ["https://hooks.example.com/T0/B0?x=1", "http://10.0.0.1:9093/api", "https://u:p@h/"])
-def test_notification_url_is_accepted(url: str) -> None:
-    assert load({"SYNCD_NOTIFY_URL": url}).settings.syncd_notify_url is not None
-
-
-@pytest.mark.parametrize("url", ["hooks.example.com", "ftp://h/x", "https:///x", "https://h/#x", "https://h/\u00fc"])
-def test_notification_url_that_cannot_be_used_is_a_problem(url: str) -> None:
-    assert len(problems({"SYNCD_NOTIFY_URL": url})) == 1
-
-
-def test_ca_file_without_a_certificate_is_a_problem(tmp_path: Path) -> None:
-    text = env_file(tmp_path, "no certificate", "ca.pem")
-    der = tmp_path / "der"
-    der.write_bytes(b"0\x82\x03\x05")
-    for file, reason in ((text, "PEM"), (der, "PEM"), (tmp_path, "is a folder"), (tmp_path / "none", "No such file")):
-        (problem,) = problems({"SYNCD_CA_FILE": str(file)})
-        assert problem.startswith(f"SYNCD_CA_FILE='{file}' (environment): the CA file ")
-        assert reason in problem

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syncd.settings import load
-from tests.settings.test_load import problems
+from tests.settings.helpers import problems
 
 
 @pytest.mark.parametrize(

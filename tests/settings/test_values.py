@@ -9,7 +9,7 @@ import pytest
 from syncd.errors import SettingsError
 from syncd.settings import load
 from syncd.settings.values import stripped
-from tests.settings.test_load import SECRET, env_file, problems
+from tests.settings.helpers import SECRET, env_file, problems
 
 HERE = "at character 3"
 
