@@ -173,7 +173,7 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
     tables.hold_sessions: [{"hold_id": 2, "session_key": 1}],
     tables.elapsed_time: [
         {"id": 1, "milliseconds": 61000, "machine": "1f0c7a52 time:[4026531834]", "monotonic_ms": 7345110,
-         "database_at": _at(7)},
+         "database_at": _at(7), "clock_at": _at(7)},
     ],
     tables.mirror_identity: [
         {"id": 1, "origin": "https://app.albertinvent.com", "tenant_id": "TEN1", "pinned_at": _at(1),

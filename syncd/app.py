@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from syncd.aio import RateLimit
 from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatFolderCollection, ChatSessionCollection
-from syncd.clock import Clock, SystemClock
+from syncd.clock import Clock, SystemClock, machine_boot
 from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.leader import Leadership, SingleLeader
 from syncd.mirror.db.retries import Failure, Failures, Retries
+from syncd.mirror.store import elapsed
 from syncd.opening import database_backend, open_database
 from syncd.pull.flow import Pull, PullSettings
 from syncd.pull.folders import FolderSettings, MirrorFolders
@@ -248,6 +249,7 @@ async def open_flows(
             )
         )
         await tenant.start(database)
+        await elapsed.continue_clock(database, machine_boot())
         flows = connect_flows(
             settings,
             database=database,

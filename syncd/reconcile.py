@@ -130,18 +130,18 @@ class Reconcile:
         return _Answer(source_id, found) if isinstance(found, Found) else _Answer(source_id, absent=True)
 
     async def _record(self, answers: list[_Answer]) -> None:
-        now = self.clock.now()
+        now, lag = self.clock.now(), self.database.clock.span(self.settle)
 
         def work(connection: Connection) -> list[Link]:
             if any(answer.found is not None for answer in answers):
                 totals.hold(connection)
-            return [link for answer in answers for link in _write(connection, answer, now, self.settle)]
+            return [link for answer in answers for link in _write(connection, answer, now, lag)]
 
         for link in await self.database.write(work):
             log_link(self.log, link)
 
 
-def _write(connection: Connection, answer: _Answer, now: datetime, settle: float) -> list[Link]:
+def _write(connection: Connection, answer: _Answer, now: datetime, lag: float) -> list[Link]:
     """Write one answer. A session in it is written like one from a page of a listing."""
     source_id, at = answer.source_id, utc_text(now)
     if answer.trouble is not None:
@@ -151,7 +151,7 @@ def _write(connection: Connection, answer: _Answer, now: datetime, settle: float
         return []
     links: list[Link] = []
     if answer.found is not None:
-        links += _write_found(connection, source_id, answer.found, now, settle)
+        links += _write_found(connection, source_id, answer.found, now, lag)
     elif sources.carriers(connection, source_id):
         links += sources.refresh(connection, {source_id}, at)
     else:
@@ -160,10 +160,10 @@ def _write(connection: Connection, answer: _Answer, now: datetime, settle: float
     return links
 
 
-def _write_found(connection: Connection, source_id: SourceId, found: Found, now: datetime, settle: float) -> list[Link]:
+def _write_found(connection: Connection, source_id: SourceId, found: Found, now: datetime, lag: float) -> list[Link]:
     row, at = found.row, utc_text(now)
     observation = sessions.Observation(
-        found.asked_at, at, listed_from=listed_from(found.asked_at, now, settle), lifts=False
+        found.asked_at, at, listed_from=listed_from(found.asked_at, now, lag), lifts=False
     )
     links = sessions.apply(connection, [row], observation).sources
     if row.source_session_id != source_id and not sources.carriers(connection, source_id):

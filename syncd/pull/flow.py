@@ -304,7 +304,7 @@ class Pull:
 
     async def _mirror(self, progress: Progress, fetched: list[Fetched]) -> Reason | None:
         """Write pages and the checkpoint after them in one transaction; return what the last page lacks."""
-        now, grace = self.clock.now(), self.settings.guard.grace
+        now, grace = self.clock.now(), self.database.clock.span(self.settings.guard.grace)
 
         def work(connection: Connection) -> tuple[Progress, list[PageWritten], Reason | None]:
             return mirror(connection, progress, fetched, now=now, grace=grace)

@@ -167,12 +167,12 @@ class _Sweep:
 
     async def _write_alive(self, alive: list[Evidence]) -> None:
         """Write sessions that are not listed and exist: they are not missing, and not requested again for an hour."""
-        now, reading = self.clock.now(), self._reading()
+        now, lag, reading = self.clock.now(), self.database.clock.span(self.settle), self._reading()
 
         def work(connection: Connection) -> sessions.ApplyResult:
             totals.hold(connection)
             passes.check(connection, self.progress)
-            applied = _apply(connection, alive, now, self.settle)
+            applied = _apply(connection, alive, now, lag)
             missing.clear(connection, [one.session.key for one in alive if one.found is None], now)
             keys = [one.session.key for one in alive]
             missing.note_alive(connection, keys, now, elapsed.measure(connection, reading))
@@ -182,8 +182,7 @@ class _Sweep:
 
     async def _conclude(self, found: Situation, answers: Answers) -> _Written | None:
         """End the pass as complete or held, in one transaction; return None if an operator decided meanwhile."""
-        now = self.clock.now()
-        reading = self._reading()
+        now, lag, reading = self.clock.now(), self.database.clock.span(self.settle), self._reading()
         reason = reason_to_hold(found, answers, self.guard.limit(found.live))
 
         def work(connection: Connection) -> _Written | None:
@@ -193,12 +192,12 @@ class _Sweep:
                 return None
             if reason is not None:
                 return _hold(connection, self.progress, reason, found, answers, now)
-            return _Completion(connection, self.progress, self.guard, self.settle, found, answers, now).write(reading)
+            return _Completion(connection, self.progress, self.guard, lag, found, answers, now).write(reading)
 
         return await self.database.write(work)
 
     def _reading(self) -> Reading:
-        return elapsed.Reading(self.machine, self.clock.monotonic())
+        return elapsed.Reading(self.machine, self.clock.monotonic(), self.clock.now())
 
     def _report(self, written: _Written) -> None:
         for session_id in written.newly_missing:
@@ -214,15 +213,15 @@ class _Sweep:
             log_link(self.log, link)
 
 
-def _apply(connection: Connection, evidence: list[Evidence], now: datetime, settle: float) -> sessions.ApplyResult:
+def _apply(connection: Connection, evidence: list[Evidence], now: datetime, lag: float) -> sessions.ApplyResult:
     """Write the sessions that look-ups found.
 
-    Look-ups lag by up to `settle` seconds, so none of them restores a tombstone; a listing does.
+    Look-ups lag by up to `lag` seconds, so none of them restores a tombstone; a listing does.
     """
     total = sessions.ApplyResult()
     for one in evidence:
         if one.found is not None:
-            since = listed_from(one.found.asked_at, now, settle)
+            since = listed_from(one.found.asked_at, now, lag)
             observation = sessions.Observation(one.found.asked_at, utc_text(now), listed_from=since, lifts=False)
             applied = sessions.apply(connection, [one.found.row], observation)
             total.sources += applied.sources
@@ -248,7 +247,7 @@ class _Completion:
     connection: Connection
     progress: Progress
     guard: Guard
-    settle: float
+    lag: float
     found: Situation
     answers: Answers
     now: datetime
@@ -259,7 +258,7 @@ class _Completion:
         still = self._not_observed()
         newly = missing.mark(self.connection, still, self.now, elapsed_ms)
         # after the mark: it moves source ids
-        applied = _apply(self.connection, self.answers.others, self.now, self.settle)
+        applied = _apply(self.connection, self.answers.others, self.now, self.lag)
         deleted = self._delete({row.key for row in still}, elapsed_ms)
         self._settle()
         passes.finish(self.connection, self.progress, COMPLETE, now=self.now, missing=len(still), deleted=len(deleted))

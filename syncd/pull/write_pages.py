@@ -91,7 +91,7 @@ def mirror(
     before : Progress
         The pass as it stands; it is left as it is, since the transaction may have to run again.
     grace : float
-        Seconds by which listings may lag behind a deletion.
+        Seconds of the shared clock by which listings may lag behind a deletion.
 
     Returns
     -------

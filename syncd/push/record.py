@@ -57,6 +57,8 @@ class Completion:
     ----------
     jitter : float
         From 0 to 1, for the jitter of a wait.
+    lag : float
+        Seconds of the shared clock by which a look-up may lag.
     settle_time : SettleTime | None
         The settle time of an operation that was unknown, or that the outcome makes unknown.
     """
@@ -66,6 +68,7 @@ class Completion:
     now: datetime
     retry_policy: RetryPolicy
     jitter: float
+    lag: float
     settle_time: SettleTime | None = None
 
     def wait(self, seconds: float) -> Wait:
@@ -330,8 +333,8 @@ def _apply(connection: Connection, completion: Completion, effect: Effect) -> tu
     written: set[str | None] = set()
     if effect == NO_EFFECT and completion.operation.source_session_id is None:
         return links, written
-    now, settle, inserted = completion.now, completion.retry_policy.settle, False
-    lags_from = None if effect.made or not effect.rows else listed_from(effect.asked_at, now, settle)
+    now, inserted = completion.now, False
+    lags_from = None if effect.made or not effect.rows else listed_from(effect.asked_at, now, completion.lag)
     observation = sessions.Observation(effect.asked_at, utc_text(now), listed_from=lags_from, new=effect.made)
     for row in effect.rows:
         applied = sessions.apply(connection, [row], observation)

@@ -12,10 +12,11 @@ import anyio
 import anyio.lowlevel
 import sqlalchemy as sa
 
-from syncd.clock import Clock
+from syncd.clock import Clock, machine_boot
 from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.shared_clock import SharedClock
+from syncd.mirror.store import elapsed
 from syncd.pull.flow import Pull
 from syncd.push.flow import Push
 from syncd.reconcile import Reconcile
@@ -193,6 +194,7 @@ class Life:
         first = self.replicas[0]
         async with anyio.create_task_group() as group:
             for replica in self.replicas[: 1 if self._alone else None]:
+                await elapsed.continue_clock(replica.database, machine_boot())
                 await replica.push.recover(abandoned=self._alone)
                 group.start_soon(replica.passes)  # of two leaders one was cut off and does not know it yet
             group.start_soon(first.rounds)

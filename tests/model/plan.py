@@ -57,13 +57,12 @@ def plan(jitter: Random) -> Plan:
     backoff = Backoff(0.5, 8.0)
     grace = jitter.choice((0.0, 6.0, 25.0))
     steps = _steps(jitter)
-    forward = max(steps, default=0.0) > 0
     late = jitter.choice((0.0, 1.0, 3.0))
     room = (settle - late) * 0.95
     habits = Habits(
         page_size=jitter.choice((1, 2, 3, 7)),
         duplicate_create=jitter.choice(("duplicate", "duplicate", "conflict", "bad_request", "first")),
-        listing_lag=jitter.choice((0.0, 0.0, min(2.0, grace / 2), grace * 0.9)) * (not forward),  # and of listings
+        listing_lag=jitter.choice((0.0, 0.0, min(2.0, grace / 2), grace * 0.9)),
         lookup_lag=min(jitter.choice((0.0, 0.0, 0.5, room)), room),
         order=jitter.choice(("created", "updated", "id", "newest")),
         gone_status=jitter.choice((404, 410)),

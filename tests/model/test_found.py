@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from syncd.mirror.store import initial_load
+from syncd.mirror.db.shared_clock import HostClock
+from syncd.mirror.store import elapsed, initial_load
 from syncd.sandbox import Habits
 from tests.helpers.harness import World, world
 
@@ -69,6 +70,45 @@ async def test_clock_set_back_does_not_stretch_the_grace_of_a_missing_session(tm
             w.clock.forward(61)
         assert (await w.one_pass()).state == "complete"
         assert await w.live() == w.there()
+
+
+async def set_forward(w: World, seconds: float, *, restarted: bool) -> None:
+    """Set the clock forward while the process runs, or before the next process starts."""
+    w.clock.step(seconds)
+    if restarted:
+        w.database.clock = HostClock(w.clock)
+        await elapsed.continue_clock(w.database, w.machine)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_lagging_look_up_sets_no_row_back_after_the_clock_was_set_forward(
+    tmp_path: Path, *, restarted: bool
+) -> None:
+    async with world(tmp_path, sessions=3, habits=Habits(lookup_lag=LONG)) as w:
+        await w.one_pass()
+        w.clock.forward(1.0)
+        w.sandbox.update("SES1", name="new")
+        await w.one_pass()
+        await set_forward(w, 3600, restarted=restarted)
+        (source_id,) = (await w.sql("SELECT source_session_id FROM chat_sessions WHERE id = 'SES1'"))[0].values()
+        await w.enqueue({"kind": "create", "source_session_id": source_id, "name": "n"})
+        await _until_final(w)
+        assert (await w.live())["SES1"] == "new"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_lagging_listing_lifts_no_tombstone_after_the_clock_was_set_forward(
+    tmp_path: Path, *, restarted: bool
+) -> None:
+    async with world(tmp_path, sessions=3, habits=Habits(listing_lag=LONG)) as w:
+        w.guard = type(w.guard)(grace=120, confirmations=2, max_count=25, max_fraction=0.05)
+        await w.one_pass()
+        await w.enqueue({"kind": "delete", "session_id": "SES1"})
+        await _until_final(w)
+        await set_forward(w, 3600, restarted=restarted)
+        assert (await w.one_pass()).state == "complete"
+        assert "SES1" not in await w.live()
+        assert w.named("operation.contradicted") == []
 
 
 async def test_second_create_waits_where_look_ups_lag_behind_the_first(tmp_path: Path) -> None:

@@ -246,6 +246,14 @@ MUTANTS = (
         "a contradicted delete is queued again although it came from a backup or was meant for another tenant",
     ),
     Mutant(
+        "step-forward-not-measured",
+        "syncd/mirror/db/shared_clock.py",
+        "return seconds + self._steps.forward(self.monotonic(), seconds + WRITTEN_AFTER)",
+        "return seconds",
+        "tests/model/test_found.py::test_lagging_look_up_sets_no_row_back_after_the_clock_was_set_forward",
+        "a lagging look-up sets a row back to an older version after the clock was set forward",
+    ),
+    Mutant(
         "time-between-machines-counts",
         "syncd/mirror/store/elapsed.py",
         "if last.machine == reading.machine:",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ async def test_missing_mark_of_an_earlier_release_is_measured_from_the_next_pass
 
 
 async def advance(w: World, machine: str, monotonic: float) -> int:
-    return await w.database.write(lambda c: elapsed.advance(c, Reading(machine, monotonic)))
+    return await w.database.write(lambda c: elapsed.advance(c, Reading(machine, monotonic, w.clock.now())))
 
 
 async def test_elapsed_time_adds_up_and_ignores_a_monotonic_clock_that_starts_again(folder: Path) -> None:
@@ -117,3 +118,20 @@ async def test_elapsed_time_between_machines_comes_from_the_database_if_it_has_a
         before = await advance(w, "c", 5.0)
         await w.sql("UPDATE elapsed_time SET database_at = database_at + interval '90 seconds'")
         assert await advance(w, "d", 5.0) == before
+
+
+async def test_step_of_the_shared_clock_is_measured_between_two_processes_of_a_machine(folder: Path) -> None:
+    async with world(folder) as w:
+
+        async def step(machine: str, monotonic: float, seconds: float) -> float:
+            at = w.clock.now() + timedelta(seconds=seconds)
+            return await w.database.read(lambda c: elapsed.set_forward(c, Reading(machine, monotonic, at)))
+
+        assert await step("a", 5.0, 0.0) == 0.0, "nothing is recorded"
+        await advance(w, "a", 1000.0)
+        assert await step("a", 1010.0, 10.0) == 0.0
+        assert await step("a", 1010.0, 30.0) == 20.0
+        assert await step("a", 1010.0, -30.0) == 0.0
+        assert await step("b", 1010.0, 30.0) == 0.0
+        await w.sql("UPDATE elapsed_time SET clock_at = NULL")
+        assert await step("a", 1010.0, 30.0) == 0.0

@@ -105,7 +105,7 @@ async def test_batch_with_a_lost_claim_records_the_others(tmp_path: Path) -> Non
             wire = w.sandbox.create(source_session_id=operation.source_session_id or "", name="wanted")
             row = read_item(wire, fields.SESSIONS)
             outcome = Succeeded(row.id, Effect(utc_text(w.clock.now()), (row,), made=True), status=201)
-            done = Completion(operation, outcome, w.clock.now(), w.push_settings.retry_policy, 1.0)
+            done = Completion(operation, outcome, w.clock.now(), w.push_settings.retry_policy, 1.0, 60.0)
             try:
                 await w.database.write_batched(record.write_all, done)
             except LeaseLostError:

@@ -4,11 +4,15 @@ On SQLite there is one daemon, and the clock is that of its host. On PostgreSQL 
 replicas differ, so a time that one replica wrote must not be compared with the clock of another one. Between two
 readings the server's time is the last reading and the monotonic time since. `Database.clock` is the shared clock, and
 `Database.now` reads it inside a transaction.
+
+A wall clock can be set forward, so that two of its times are further apart than the moments. `SharedClock.span` is the
+largest difference between the times of two moments that are a number of seconds apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,8 +23,60 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
+RISE = 0.05
+"""Seconds of a step that is recorded: less than a twentieth of any settle time, and more than readings differ by."""
+WRITTEN_AFTER = 60.0
+"""Seconds for which an answer may wait until it is written: the mirror compares it with its rows only then."""
+LONGEST = 100_000.0
+"""Seconds for which steps are remembered: longer than a day, the longest grace in use."""
+
+
+@dataclass
+class Steps:
+    """How far a wall clock was set forward lately, measured by a monotonic clock of the same process."""
+
+    _ahead: list[tuple[float, float]] = field(default_factory=list)
+    """From which monotonic second on the wall clock was ahead by at least how much; both only rise."""
+
+    def note(self, wall: datetime, monotonic: float) -> None:
+        """Note a reading of both clocks."""
+        ahead = wall.timestamp() - monotonic
+        while self._ahead and self._ahead[-1][1] > ahead:
+            self._ahead.pop()
+        if not self._ahead or ahead > self._ahead[-1][1] + RISE:
+            self._ahead.append((monotonic, ahead))
+            while len(self._ahead) > 1 and self._ahead[1][0] < monotonic - LONGEST:
+                del self._ahead[0]
+
+    def note_forward(self, seconds: float) -> None:
+        """Note that the clock was set forward before the first reading, at an unknown moment."""
+        if self._ahead and seconds > RISE:
+            self._ahead.insert(0, (float("-inf"), self._ahead[0][1] - seconds))
+
+    def forward(self, monotonic: float, seconds: float) -> float:
+        """Return by how much the clock was set forward in the last seconds; 0.0 if it was not."""
+        if not self._ahead:
+            return 0.0
+        began = self._ahead[0][1]
+        for since, ahead in self._ahead:
+            if since <= monotonic - seconds:
+                began = ahead
+        return self._ahead[-1][1] - began
+
+
 class SharedClock(Clock, Protocol):
     """A clock that can be read inside a transaction."""
+
+    def span(self, seconds: float) -> float:
+        """Return the seconds by which this clock may have advanced during the last real seconds.
+
+        They are more than `seconds` if the clock was set forward meanwhile, as far as this process has seen it.
+        """
+        ...
+
+    def note_forward(self, seconds: float) -> None:
+        """Note that the clock was set forward by some seconds before this process read it first."""
+        ...
 
     def read(self, connection: Connection) -> datetime:
         """Return the current time, aware, in UTC; the caller is in a transaction of the connection."""
@@ -32,10 +88,13 @@ class HostClock:
 
     def __init__(self, host: Clock) -> None:
         self._host = host
+        self._steps = Steps()
 
     def now(self) -> datetime:
         """Return the current time, aware, in UTC."""
-        return self._host.now()
+        now = self._host.now()
+        self._steps.note(now, self._host.monotonic())
+        return now
 
     def monotonic(self) -> float:
         """Return seconds that never go back."""
@@ -47,7 +106,16 @@ class HostClock:
 
     def read(self, _connection: Connection) -> datetime:
         """Return the current time, aware, in UTC."""
-        return self._host.now()
+        return self.now()
+
+    def span(self, seconds: float) -> float:
+        """Return the seconds by which this clock may have advanced during the last real seconds."""
+        self.now()  # notes a step since the last reading
+        return seconds + self._steps.forward(self.monotonic(), seconds + WRITTEN_AFTER)
+
+    def note_forward(self, seconds: float) -> None:
+        """Note that the clock was set forward by some seconds before this process read it first."""
+        self._steps.note_forward(seconds)
 
 
 class DatabaseClock(HostClock):
@@ -70,7 +138,7 @@ class DatabaseClock(HostClock):
     def now(self) -> datetime:
         """Return the last reading plus the monotonic time since."""
         if self._reading is None:
-            return super().now()
+            return self._host.now()
         return self._reading + timedelta(seconds=self.monotonic() - self._read_at)
 
     def read(self, connection: Connection) -> datetime:
@@ -78,6 +146,7 @@ class DatabaseClock(HostClock):
         before = self.monotonic()
         reading = self._source(connection)
         self._reading, self._read_at = reading, (before + self.monotonic()) / 2
+        self._steps.note(reading, self._read_at)
         return reading
 
 

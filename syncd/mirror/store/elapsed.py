@@ -7,6 +7,8 @@ counter adds only time that was measured:
   which all its processes share.
 - If another machine took it, on PostgreSQL: the difference of the database server's clock, which all replicas share.
 - Otherwise nothing: the time between the two readings does not count.
+
+The readings also show a process at its start how far the shared clock was set forward while no process measured it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from syncd.mirror.schema.types import UtcDateTime
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from syncd.mirror.db.database import Database
+
 _SHARED_CLOCK = PerDialect(
     sqlite=sa.select(sa.null().label("now")),
     postgresql=sa.select(sa.func.clock_timestamp(type_=UtcDateTime()).label("now")),
@@ -40,10 +44,13 @@ class Reading:
         Names the machine since its last restart: see `clock.machine_boot`.
     monotonic : float
         Seconds.
+    clock_at : datetime
+        The shared clock at the same moment.
     """
 
     machine: str
     monotonic: float
+    clock_at: datetime
 
 
 def measure(connection: Connection, reading: Reading) -> int:
@@ -60,8 +67,29 @@ def advance(connection: Connection, reading: Reading) -> int:
     write = sa.insert(elapsed_time).values(id=1) if last is None else sa.update(elapsed_time)
     monotonic_ms = _monotonic_ms(reading)
     values = {"machine": reading.machine, "monotonic_ms": monotonic_ms, "database_at": database_at}
+    values["clock_at"] = reading.clock_at
     connection.execute(write.values(milliseconds=milliseconds, **values))
     return milliseconds
+
+
+def set_forward(connection: Connection, reading: Reading) -> float:
+    """Return the seconds by which the shared clock was set forward since the last reading; 0.0 if it is not known."""
+    last = connection.execute(sa.select(elapsed_time)).first()
+    if last is None or last.machine != reading.machine or last.clock_at is None:
+        return 0.0
+    passed = reading.monotonic - last.monotonic_ms / 1000
+    return max((reading.clock_at - last.clock_at).total_seconds() - passed, 0.0)
+
+
+async def continue_clock(database: Database, machine: str) -> None:
+    """Let the clock of a new process know how far it was set forward since the last pass of any process."""
+
+    def work(connection: Connection) -> float:
+        database.now(connection)
+        clock = database.clock
+        return set_forward(connection, Reading(machine, clock.monotonic(), clock.now()))
+
+    database.clock.note_forward(await database.read(work))
 
 
 def _database_time(connection: Connection) -> datetime | None:

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.mirror.db.database import Database
-from syncd.mirror.db.shared_clock import DatabaseClock, HostClock, read_clock
+from syncd.mirror.db.shared_clock import WRITTEN_AFTER, DatabaseClock, HostClock, read_clock
 from tests.helpers.virtual_clock import VirtualClock
 
 AN_HOUR = timedelta(hours=1)
@@ -70,6 +70,69 @@ def test_clock_of_the_host_is_used_until_the_clock_of_the_server_is_read() -> No
     assert HostClock(host).now() == host.wall
 
 
+def stepped() -> tuple[SteppedClock, HostClock]:
+    host = SteppedClock()
+    clock = HostClock(host)
+    clock.now()
+    return host, clock
+
+
+def test_span_is_longer_after_the_clock_was_set_forward_for_as_long_as_an_answer_can_be_that_old() -> None:
+    host, clock = stepped()
+    host.both(10)
+    assert clock.span(30) == 30
+    host.wall += AN_HOUR
+    assert clock.span(30) == 3630
+    host.both(30 + WRITTEN_AFTER - 1)
+    assert clock.span(30) == 3630
+    assert clock.span(10) == 10
+    host.both(1)
+    assert clock.span(30) == 30
+
+
+def test_steps_forward_add_up_and_steps_back_are_subtracted() -> None:
+    host, clock = stepped()
+    for step in (20, 40):
+        host.wall += timedelta(seconds=step)
+        assert clock.span(0) == pytest.approx(step if step == 20 else 60)
+    host.wall -= timedelta(seconds=50)
+    assert clock.span(0) == pytest.approx(10)
+    host.wall -= AN_HOUR
+    assert clock.span(0) == 0
+
+
+def test_small_differences_between_readings_do_not_add_up_unless_the_clock_drifts() -> None:
+    host, clock = stepped()
+    for number in range(100):
+        host.wall += timedelta(seconds=0.04 if number % 2 else -0.04)
+        assert clock.span(0) < 0.1
+    for _ in range(100):
+        host.both(1)
+        host.wall += timedelta(seconds=0.02)
+        clock.now()
+    assert 1.0 < clock.span(0) < 1.4, "of the last minute"
+
+
+def test_step_before_the_first_reading_counts_from_that_reading_on() -> None:
+    host, clock = stepped()
+    clock.note_forward(20)
+    assert clock.span(30) == 50
+    host.both(30 + WRITTEN_AFTER)
+    assert clock.span(30) == 30
+
+
+def test_step_of_the_servers_clock_is_seen_and_a_step_of_the_hosts_is_not() -> None:
+    host, server = SteppedClock(), SteppedClock()
+    clock = DatabaseClock(host, lambda _: server.wall)
+    connection: sa.Connection = None  # type: ignore[assignment]  # the source needs none
+    clock.read(connection)
+    host.wall += AN_HOUR
+    assert clock.span(30) == 30
+    server.wall += timedelta(seconds=20)
+    clock.read(connection)
+    assert clock.span(30) == 50
+
+
 class SteppedClock:
     """A host whose wall clock and monotonic clock are set independently."""
 
@@ -83,4 +146,9 @@ class SteppedClock:
         return self.seconds
 
     async def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def both(self, seconds: float) -> None:
+        """Let time pass for both clocks."""
+        self.wall += timedelta(seconds=seconds)
         self.seconds += seconds

@@ -124,6 +124,7 @@ elapsed_time = sa.Table(
     sa.Column("machine", sa.Text, nullable=False, comment="the boot of the machine that took the last reading"),
     sa.Column("monotonic_ms", Key, nullable=False, comment="that machine's monotonic clock at the last reading"),
     sa.Column("database_at", UtcDateTime, comment="the PostgreSQL server's clock at the last reading"),
+    sa.Column("clock_at", UtcDateTime, comment="the shared clock at the last reading"),
     sa.CheckConstraint("id = 1", name="one_row"),
     sqlite_strict=True,
     comment="one row: the time between passes, measured without wall clocks",
