@@ -272,7 +272,7 @@ MUTANTS = (
     Mutant(
         "look-ups-of-a-sweep-lag-by-the-grace",
         "syncd/pull/sweep.py",
-        "applied = _apply(connection, alive, now, self.settle)",
+        "applied = _apply(connection, alive, now, lag)",
         "applied = _apply(connection, alive, now, self.guard.grace)",
         "tests/pull/test_never_regress.py::test_look_up_of_an_unlisted_session_may_lag_by_the_settle_time",
         "a lagging look-up sets the row of an unlisted session back",
@@ -313,8 +313,8 @@ MUTANTS = (
     Mutant(
         "look-ups-restore-sessions",
         "syncd/reconcile.py",
-        "listed_from=listed_from(found.asked_at, now, settle), lifts=False",
-        "listed_from=listed_from(found.asked_at, now, settle)",
+        "listed_from=listed_from(found.asked_at, now, lag), lifts=False",
+        "listed_from=listed_from(found.asked_at, now, lag)",
         "tests/reconcile/test_reconcile.py::test_look_up_of_a_deleted_session_leaves_its_restoring_to_a_listing",
         "a look-up restores a session whose delete had no effect, and no listing contradicts the delete",
     ),

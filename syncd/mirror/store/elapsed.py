@@ -14,7 +14,7 @@ The readings also show a process at its start how far the shared clock was set f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -77,8 +77,9 @@ def set_forward(connection: Connection, reading: Reading) -> float:
     last = connection.execute(sa.select(elapsed_time)).first()
     if last is None or last.machine != reading.machine or last.clock_at is None:
         return 0.0
-    passed = reading.monotonic - last.monotonic_ms / 1000
-    return max((reading.clock_at - last.clock_at).total_seconds() - passed, 0.0)
+    passed: float = reading.monotonic - last.monotonic_ms / 1000
+    by_clock: timedelta = reading.clock_at - last.clock_at
+    return max(by_clock.total_seconds() - passed, 0.0)
 
 
 async def continue_clock(database: Database, machine: str) -> None:
