@@ -71,7 +71,8 @@ async def test_log_follows_a_redirection_of_the_shell_while_progress_stays_on_th
     code, got = await anyio.to_thread.run_sync(on_terminal, ["once"], syncd.environment, syncd.folder, log)
     assert code == 0
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
-    assert events == ["tenant.pinned", "pass.started", *["page.mirrored"] * 3, "pass.complete", "folders.mirrored"]
+    pages = ["page.mirrored"] * 3
+    assert events == ["tenant.pinned", "database.opened", "pass.started", *pages, "pass.complete", "folders.mirrored"]
     assert "sessions" in got
     assert not any(event in got for event in events)
 
@@ -84,7 +85,7 @@ async def test_import_and_demo_show_progress_and_leave_no_bar_behind(syncd: Sync
     )
     assert code == 0
     assert "queueing" in got
-    assert CONTROL.sub("", got).rstrip().endswith("queued 5000 operations")
+    assert CONTROL.sub("", got).rstrip().endswith("queued 5,000 operations")
 
     code, got = await anyio.to_thread.run_sync(
         on_terminal, ["demo", "--sessions", "500"], bare_environment(), syncd.folder

@@ -33,7 +33,7 @@ def _listing_of(pages: list[list[Any]]) -> dict[str | None, Any]:
 
 
 @pytest.mark.timeout(240)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(listings=passes_of_pages)
 async def test_counters_add_up_for_every_listing(listings: list[list[list[Any]]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
