@@ -8,6 +8,7 @@ from syncd.albert import (
     AlbertAuthError,
     AlbertException,
     AlbertHTTPError,
+    AlbertTransportError,
     ForbiddenError,
     InvalidRequestError,
     RedirectError,
@@ -39,7 +40,8 @@ def outcome_of(error: FailedRequest) -> Outcome:
         return CredentialsRejected(text, getattr(error, "status_code", None))
     if isinstance(error, AlbertHTTPError):
         return _of_status(error)
-    return Retry(RetryReason.NO_ANSWER, text)
+    never_sent = isinstance(error, AlbertTransportError) and error.not_applied
+    return Retry(RetryReason.UNREACHED if never_sent else RetryReason.NO_ANSWER, text)
 
 
 def _of_status(error: AlbertHTTPError) -> Outcome:

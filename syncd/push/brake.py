@@ -135,7 +135,7 @@ class Brake:
 
     def _with_growing_wait(self, operation: Operation, outcome: Retry, jitter: float) -> Retry:
         """Wait longer each time for an answer that uses no attempt and says no time: the backoff would not grow."""
-        if outcome.reason not in {RetryReason.ASKED_TO_WAIT, RetryReason.GATEWAY}:
+        if outcome.reason not in {RetryReason.ASKED_TO_WAIT, RetryReason.GATEWAY, RetryReason.UNREACHED}:
             self._repeats.pop(operation.id, None)
             return outcome
         if outcome.retry_after:

@@ -14,6 +14,8 @@ class RetryReason(StrEnum):
 
     NO_ANSWER = "no answer"
     """No answer, an unreadable one, or a 5xx."""
+    UNREACHED = "not reached"
+    """No connection was established, so nothing was sent: this says nothing about the operation."""
     ASKED_TO_WAIT = "asked to wait"
     """A 429, or a 503 with `Retry-After`."""
     FORBIDDEN = "forbidden"
@@ -46,6 +48,7 @@ class RetryReason(StrEnum):
         """Whether Albert may answer no operation at all at the moment."""
         return self in {
             RetryReason.NO_ANSWER,
+            RetryReason.UNREACHED,
             RetryReason.ASKED_TO_WAIT,
             RetryReason.FORBIDDEN,
             RetryReason.GATEWAY,

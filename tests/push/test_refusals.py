@@ -127,16 +127,22 @@ async def test_huge_retry_after_waits_no_longer_than_the_longest_wait(tmp_path: 
         assert w.clock.monotonic() - began < 3600
 
 
-async def test_connection_that_was_never_made_is_retried(tmp_path: Path) -> None:
+async def test_operation_waits_for_a_connection_and_uses_no_attempt(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         unreachable = AsyncAlbertSession(base_url="http://127.0.0.1:9", token="t", timeout=2)
+        unreachable.ask = w.clock.watched(unreachable.ask)  # type: ignore[method-assign]  # time stands still meanwhile
         (one,) = await w.enqueue(create())
-        async with unreachable:
-            await w.push(albert=ChatSessionCollection(session=unreachable)).drain()
+        began = w.clock.monotonic()
+        async with unreachable, working(w.push(albert=ChatSessionCollection(session=unreachable), max_attempts=2)):
+            await until(w, lambda: w.clock.monotonic() > began + 3600)
         row = await w.operation(one)
-        assert (row["state"], row["attempts"]) == ("pending", 1)
+        assert (row["state"], row["attempts"]) == ("pending", 0)
+        assert "no connection to 127.0.0.1:9" in row["last_error"]
+        retries = w.named("operation.retrying")
+        assert {event["reason"] for event in retries} == {"not reached"}
+        assert 3600 / 20 <= len(retries) < 1000, "at least every 20 seconds, and slowly"
         (row,) = await worked(w, one)
-        assert row["state"] == "succeeded"
+        assert (row["state"], row["attempts"]) == ("succeeded", 1)
 
 
 async def test_queue_pauses_while_the_token_is_refused_and_uses_no_attempt(tmp_path: Path) -> None:
