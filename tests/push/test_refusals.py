@@ -130,7 +130,7 @@ async def test_huge_retry_after_waits_no_longer_than_the_longest_wait(tmp_path: 
 async def test_operation_waits_for_a_connection_and_uses_no_attempt(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         unreachable = AsyncAlbertSession(base_url="http://127.0.0.1:9", token="t", timeout=2)
-        unreachable.ask = w.clock.watched(unreachable.ask)  # type: ignore[method-assign]  # time stands still meanwhile
+        unreachable.ask = w.clock.watched(unreachable.ask)  # type: ignore[assignment]  # time stands still
         (one,) = await w.enqueue(create())
         began = w.clock.monotonic()
         async with unreachable, working(w.push(albert=ChatSessionCollection(session=unreachable), max_attempts=2)):
