@@ -252,7 +252,9 @@ async def test_second_task_cannot_take_items_of_the_same_listing(wire: Wire, ses
     assert "another task iterates" in errors[0]
 
 
-async def test_listing_begins_and_continues_at_the_given_keys(wire: Wire, sessions: ChatSessionCollection) -> None:
+async def test_listing_begins_and_continues_at_start_key_and_last_key(
+    wire: Wire, sessions: ChatSessionCollection
+) -> None:
     one = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
     wire.then(reply(200, {"Items": [one], "lastKey": "b"}), reply(200, {"Items": [one], "lastKey": None}))
     first = sessions.get_all(start_key="a", max_items=1)

@@ -65,7 +65,7 @@ def test_every_row_of_the_page_is_listed_here() -> None:
     assert {row for row in rows if not row.startswith("---")} == SUBJECTS
 
 
-def test_sdk_has_what_the_page_says_and_no_key_of_the_next_page() -> None:
+def test_sdk_matches_the_page_and_has_no_key_of_the_next_page() -> None:
     assert not hasattr(TheirPaginator, "last_key")
     assert {"create", "update", "delete"} <= set(dir(TheirFolders))
     assert not {"create", "update", "delete"} & set(dir(ChatFolderCollection))

@@ -134,7 +134,7 @@ def test_mirror_that_is_not_there_is_exit_3(tmp_path: Path) -> None:
     assert syncd(tmp_path, "browse", "--port", "0").returncode == 3
 
 
-async def test_port_that_is_taken_is_said(tmp_path: Path) -> None:
+async def test_port_in_use_is_reported(tmp_path: Path) -> None:
     await mirror(tmp_path)
     with running(tmp_path, "browse", "--port", "0") as (_, address):
         done = syncd(tmp_path, "browse", "--port", urlsplit(address).port)

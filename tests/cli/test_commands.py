@@ -90,7 +90,7 @@ def test_update_with_invalid_options_is_a_usage_error(syncd: Call, options: list
     assert not Path("syncd.db").exists()
 
 
-def test_import_takes_csv_and_json_lines_from_a_file_and_from_standard_input(syncd: Call) -> None:
+def test_import_reads_csv_and_json_lines_from_a_file_and_from_standard_input(syncd: Call) -> None:
     Path("rows.csv").write_text("source_session_id,name\na,A\n", encoding="utf-8-sig")
     assert syncd("enqueue", "import", "rows.csv").out == "queued 1 operation\n"
     lines = b'{"kind": "delete", "source_session_id": "b"}\n\n{"source_session_id": "c", "name": "C"}\n'

@@ -133,6 +133,6 @@ def test_other_decision_about_an_operation_on_hold_ends_the_hold(queue: Call, de
     assert sql("SELECT on_hold_at FROM operations WHERE id = 3") == [(None,)]
 
 
-def test_id_given_twice_is_decided_once(queue: Call) -> None:
+def test_repeated_id_is_decided_once(queue: Call) -> None:
     assert queue("operations", "retry", "3", "3").code == 0
     assert len(actions()) == 1

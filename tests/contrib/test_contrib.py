@@ -36,7 +36,7 @@ async def select(w: World, statement: str) -> Rows:
     return await w.database.read(lambda c: [dict(row) for row in c.exec_driver_sql(statement).mappings()])
 
 
-async def test_each_metabase_question_answers_what_the_question_answers(tmp_path: Path) -> None:
+async def test_each_metabase_question_returns_the_rows_of_the_question(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as w:
         await play(w)
         files = sorted((ROOT / "contrib" / "metabase" / dialect_of(w)).glob("*.sql"))

@@ -14,7 +14,7 @@ from tests.helpers.programs import ROOT
 DOCS = ROOT / "docs"
 
 
-def test_docs_are_what_the_code_says() -> None:
+def test_generated_docs_match_the_code() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "docs.generate", "--check"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,

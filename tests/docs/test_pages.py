@@ -50,7 +50,7 @@ def written(value: object) -> str:
     return "" if plain is None else str(plain).lower() if isinstance(plain, bool) else str(plain)
 
 
-def test_page_of_commands_is_what_the_commands_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_of_commands_matches_the_help_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     assert text("docs/commands.md") == reference.render(), "run: make docs"
 
@@ -62,7 +62,7 @@ def test_every_exit_code_of_the_errors_is_documented() -> None:
     assert documented == codes
 
 
-def test_every_setting_stands_in_the_environment_file_with_its_default_and_nothing_is_set() -> None:
+def test_environment_file_lists_every_setting_with_its_default_and_sets_none() -> None:
     file = text("config/syncd.env")
     assert [line for line in file.splitlines() if line and not line.startswith("#")] == []
     given = dict(re.findall(r"^#([A-Z_]+)=(.*)$", file, flags=re.MULTILINE))
@@ -77,7 +77,7 @@ def test_environment_file_uncommented_is_the_defaults(tmp_path: Path) -> None:
     assert load({}, [file]).settings == load({}).settings
 
 
-def test_every_setting_stands_in_the_page_of_settings_with_its_default_and_meaning() -> None:
+def test_page_of_settings_lists_every_setting_with_its_default_and_meaning() -> None:
     page = text("docs/settings.md")
     for name, field in Settings.model_fields.items():
         file = " (or `_FILE`)" if name.upper() in FROM_FILES else ""
@@ -191,7 +191,7 @@ def test_sql_of_the_readme_runs_on_a_new_mirror(syncd: Call) -> None:
             connection.execute(statement)
 
 
-async def test_sql_of_the_readme_runs_on_postgresql_as_it_stands(postgres_url: str) -> None:
+async def test_sql_of_the_readme_runs_unchanged_on_postgresql(postgres_url: str) -> None:
     connection = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
     try:
         for statement in statements():
@@ -212,7 +212,7 @@ def test_file_that_the_readme_has_people_put_a_token_into_stays_out_of_git() -> 
 @pytest.mark.parametrize(
     "example", [one for page in ("README.md", "docs/library.md") for one in blocks(page, "python")]
 )
-async def test_python_of_the_pages_runs_as_it_stands(example: str, tmp_path: Path) -> None:
+async def test_python_of_the_pages_runs_unchanged(example: str, tmp_path: Path) -> None:
     async with serve(Sandbox(20)) as server:
         file = tmp_path / "example.py"
         file.write_text(f"BASE_URL, TOKEN = {server.url!r}, {server.token!r}\n{example}")

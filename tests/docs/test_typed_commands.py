@@ -116,7 +116,7 @@ def sql(file: Path, statements: str) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("line", SAID)
-def test_command_does_what_the_pages_say(
+def test_command_has_the_effect_that_the_pages_describe(
     line: str, called: Call, troubled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(troubled / "syncd.db", tmp_path)
@@ -203,7 +203,7 @@ def test_every_block_of_commands_is_run_by_a_test_or_by_the_gate() -> None:
         ("simulation 100156", ""),
     ],
 )
-def test_the_model_runs_as_many_schedules_as_it_is_told_or_one(program: str, said: str) -> None:
+def test_model_runs_the_given_number_of_schedules_or_one(program: str, said: str) -> None:
     command = [sys.executable, "-m", *f"tests.model.{program}".split()]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -211,7 +211,7 @@ def test_the_model_runs_as_many_schedules_as_it_is_told_or_one(program: str, sai
 
 
 @pytest.mark.parametrize("program", ["df", "fuser", "lsof"])
-def test_program_that_the_runbook_names_finds_what_it_is_named_for(program: str, tmp_path: Path) -> None:
+def test_program_named_in_the_runbook_finds_the_cause(program: str, tmp_path: Path) -> None:
     (line,) = set(re.findall(rf"`({program} [^`]+)`", PAGES["docs/operations.md"]))
     if shutil.which(program) is None:
         pytest.skip(f"there is no {program} on this machine")

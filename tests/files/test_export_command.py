@@ -29,7 +29,7 @@ async def mirror(folder: Path, sessions: int = 20) -> None:
         await w.one_pass()
 
 
-async def test_export_prints_what_it_wrote(tmp_path: Path) -> None:
+async def test_export_prints_the_files_that_it_wrote(tmp_path: Path) -> None:
     await mirror(tmp_path)
     done = syncd(tmp_path, "export", "out", "--format", "csv")
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "out/chat_sessions.csv  20 rows")
@@ -94,7 +94,7 @@ def test_only_accepts_every_view_and_table() -> None:
     assert set(EXPORTABLE) == set(catalog.EXPORTED)
 
 
-async def test_since_tells_where_the_next_export_continues(tmp_path: Path) -> None:
+async def test_export_since_prints_the_number_at_which_the_next_one_continues(tmp_path: Path) -> None:
     await mirror(tmp_path)
     done = syncd(tmp_path, "export", "out", "--format", "csv", "--since", "5", "--mode", "0644")
     assert (done.returncode, done.stdout) == (0, "out/chat_session_changes.csv  15 rows\n")

@@ -57,7 +57,7 @@ def read_back(folder: Path, name: str, format: Format) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-async def test_export_holds_what_the_views_say(tmp_path: Path, format: Format) -> None:
+async def test_export_contains_the_rows_of_the_views(tmp_path: Path, format: Format) -> None:
     async with world(tmp_path, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as w:
         await play(w)
         summary = await write(w, tmp_path / "out", format)
@@ -174,7 +174,7 @@ async def test_full_disk_leaves_the_last_export_as_it_was(
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-async def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
+async def test_files_of_a_killed_export_are_removed_by_the_next_one(tmp_path: Path) -> None:
     die = (
         "import os, signal\nfrom syncd.files import exports\n"
         "exports._write_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -193,7 +193,7 @@ async def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) 
         assert {path.name for path in (tmp_path / "out").iterdir()} == before
 
 
-async def test_rename_that_fails_says_how_many_files_are_new(tmp_path: Path) -> None:
+async def test_failed_rename_reports_how_many_files_are_new(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=5) as w:
         await w.one_pass()
         out = tmp_path / "out"
@@ -213,7 +213,7 @@ async def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
         assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o600}
 
 
-async def test_csv_escapes_formulas_when_asked_and_only_then(tmp_path: Path) -> None:
+async def test_csv_escapes_formulas_only_on_request(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=12, habits=Habits(page_size=25)) as w:
         await play(w)
         await write(w, tmp_path / "as_is", "csv")
@@ -232,7 +232,7 @@ def test_escaping_formulas_is_for_csv_alone(tmp_path: Path) -> None:
         plan(tmp_path, "jsonl", escape_formulas=True)
 
 
-def test_missing_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyarrow_names_the_package_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(UsageError, match=r"-m pip install 'syncd\[parquet\]'") as refused:
         plan(tmp_path / "out", "parquet")

@@ -31,7 +31,7 @@ def from_file(folder: Path, content: bytes) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_csv_and_json_lines_are_told_apart_with_and_without_a_mark(tmp_path: Path, mark: bytes, end: bytes) -> None:
+def test_csv_and_json_lines_are_distinguished_with_and_without_a_mark(tmp_path: Path, mark: bytes, end: bytes) -> None:
     csv = end.join([b"source_session_id,name,parent_id", b"s-1,n\xc3\xa4me,", b"s-2,two,F1", b""])
     lines = end.join([
         b'{"source_session_id": "s-1", "name": "n\xc3\xa4me"}',
@@ -106,7 +106,7 @@ def test_source_ids_are_read_from_both_kinds_of_file() -> None:
         imports.read_sources(io.StringIO("source_session_id\ns-1\n..\n"))
 
 
-async def test_dry_run_says_what_would_become_of_each_row(tmp_path: Path) -> None:
+async def test_dry_run_predicts_the_result_of_each_row(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         for name in ("same", "other"):
             w.sandbox.create(source_session_id=name, name=name)

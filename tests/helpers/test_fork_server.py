@@ -32,7 +32,7 @@ async def test_command_reads_writes_and_ends_as_in_an_interpreter_of_its_own(tmp
 
 
 @pytest.mark.slow
-async def test_process_that_goes_on_is_the_command_itself(tmp_path: Path) -> None:
+async def test_started_process_is_the_command_in_its_folder(tmp_path: Path) -> None:
     out, err = tmp_path / "out", tmp_path / "err"
     words = ["sandbox", "--port", "0", "--sessions", "1"]
     process = await fork_server.start(words, environment=environment(tmp_path), folder=tmp_path, out=out, err=err)

@@ -33,7 +33,7 @@ async def test_each_database_is_the_one_that_the_world_uses(tmp_path: Path, each
         assert w.database.dialect == each_database
 
 
-async def test_error_of_a_statement_does_not_tell_what_it_was_given(tmp_path: Path) -> None:
+async def test_error_of_a_statement_does_not_contain_its_parameters(tmp_path: Path) -> None:
     statement = sa.text("SELECT * FROM no_such_table WHERE name = :name")
     given = {"name": "Contract Smith"}
     async with world(tmp_path) as w:

@@ -111,7 +111,7 @@ async def test_lagging_listing_lifts_no_tombstone_after_the_clock_was_set_forwar
         assert w.named("operation.contradicted") == []
 
 
-async def test_second_create_waits_where_look_ups_lag_behind_the_first(tmp_path: Path) -> None:
+async def test_second_create_waits_while_look_ups_lag(tmp_path: Path) -> None:
     async with world(tmp_path, habits=Habits(duplicate_create="duplicate", lookup_lag=30.0)) as w:
         await w.enqueue(*({"kind": "create", "source_session_id": "s", "name": f"n{n}"} for n in range(2)))
         await _until_final(w)
@@ -121,7 +121,7 @@ async def test_second_create_waits_where_look_ups_lag_behind_the_first(tmp_path:
         assert second["attempts"] == 1
 
 
-async def test_delete_is_sent_where_look_ups_lag_behind_the_create(tmp_path: Path) -> None:
+async def test_delete_is_sent_although_look_ups_lag_after_the_create(tmp_path: Path) -> None:
     async with world(tmp_path, habits=Habits(lookup_lag=30.0)) as w:
         await _created(w, "s")
         await w.enqueue({"kind": "delete", "source_session_id": "s"})
@@ -130,7 +130,7 @@ async def test_delete_is_sent_where_look_ups_lag_behind_the_create(tmp_path: Pat
         assert w.there() == {}
 
 
-async def test_create_waits_where_look_ups_lag_behind_the_delete(tmp_path: Path) -> None:
+async def test_create_waits_while_look_ups_lag_after_the_delete(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await _created(w, "s")
         w.sandbox.store.catch_up(0, 0)
@@ -248,7 +248,7 @@ async def test_look_up_that_was_under_way_does_not_bring_what_an_operation_delet
 
 
 @pytest.mark.parametrize("method", ["list_raw", "get_raw_by_source_session_id"])
-async def test_answer_that_waits_to_be_written_lags_behind_the_moment_when_it_was_asked_for(
+async def test_answer_that_waits_to_be_written_is_as_of_its_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     async with world(tmp_path) as w:

@@ -161,7 +161,7 @@ def test_model_notices_a_restored_backup_that_acts(store: SqliteStore, monkeypat
     assert _breaks(store, "was not released")
 
 
-def test_no_file_is_left_behind() -> None:
+def test_no_file_remains() -> None:
     made = SqliteStore()
     folder = made.folder
     made.remove()

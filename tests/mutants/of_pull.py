@@ -26,7 +26,7 @@ MUTANTS = (
         "syncd/reconcile.py",
         "RECHECK = 3600.0",
         "RECHECK = 3_600_000.0",
-        "tests/reconcile/test_reconcile.py::test_source_that_answers_404_is_missing_and_asked_again_only_after_a_while",
+        "tests/reconcile/test_reconcile.py::test_source_id_that_answers_404_is_missing_and_looked_up_again_after_a_while",
         "a missing source id is looked up again only after 41 days instead of an hour",
     ),
     Mutant(

@@ -285,7 +285,7 @@ MUTANTS = (
         "syncd/push/targets.py",
         "elif attempt.recency.is_recent(session_id, observed_at):",
         "elif False:",
-        "tests/model/test_found.py::test_second_create_waits_where_look_ups_lag_behind_the_first",
+        "tests/model/test_found.py::test_second_create_waits_while_look_ups_lag",
         "a session that look-ups do not show yet is created again",
     ),
     Mutant(

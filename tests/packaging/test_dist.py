@@ -33,7 +33,7 @@ def test_version_is_that_of_the_project() -> None:
     assert done.stdout == f"{VERSION}\n"
 
 
-def test_source_distribution_contains_tests_docs_and_what_builds_it(dist: Path) -> None:
+def test_source_distribution_contains_tests_docs_and_build_files(dist: Path) -> None:
     assert sorted(path.name for path in dist.iterdir()) == [
         f"syncd-{VERSION}-py3-none-any.whl",
         f"syncd-{VERSION}.tar.gz",

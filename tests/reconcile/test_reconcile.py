@@ -43,7 +43,7 @@ async def test_source_that_only_albert_knows_is_linked_and_mirrored(tmp_path: Pa
         assert [one["source_session_id"] for one in w.named("source.linked")] == ["s-1"]
 
 
-async def test_source_that_answers_404_is_missing_and_asked_again_only_after_a_while(tmp_path: Path) -> None:
+async def test_source_id_that_answers_404_is_missing_and_looked_up_again_after_a_while(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await insert(w, "nobody")
         for _ in range(3):
@@ -109,7 +109,7 @@ async def test_several_sessions_with_one_source_are_a_conflict_that_names_them_a
         assert await w.live() == w.there()
 
 
-async def test_source_of_a_vanished_session_is_asked_for_and_linked_to_the_new_one(tmp_path: Path) -> None:
+async def test_source_id_of_a_vanished_session_is_looked_up_and_linked_to_the_new_one(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         old = w.sandbox.create(source_session_id="s-1", name="n")
         await w.one_pass()
@@ -131,7 +131,7 @@ async def test_source_that_an_operation_is_busy_with_is_left_to_it(tmp_path: Pat
 
 
 @pytest.mark.parametrize("failure", [500, 503, 403, 400, 429, 401, "lost_before", "garbled"])
-async def test_error_decides_nothing_and_the_source_is_asked_for_again(tmp_path: Path, failure: Any) -> None:
+async def test_error_decides_nothing_and_the_source_id_is_looked_up_again(tmp_path: Path, failure: Any) -> None:
     async with world(tmp_path) as w:
         w.sandbox.create(source_session_id="s-1", name="n")
         await insert(w, "s-1")
@@ -155,7 +155,7 @@ async def test_source_that_cannot_be_sent_gets_a_note_and_is_never_on_the_wire(t
 
 
 @pytest.mark.sqlite  # it looks with SQLite's own means
-async def test_source_that_is_not_utf8_gets_a_note_and_stops_nobody(tmp_path: Path) -> None:
+async def test_source_id_that_is_not_utf8_gets_a_note_and_delays_no_other(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.sql("INSERT INTO source_sessions (source_session_id) VALUES (CAST(x'ff' AS TEXT))")
         await w.sql("INSERT INTO source_sessions (source_session_id, note) VALUES ('b', CAST(x'ff' AS TEXT))")
@@ -170,7 +170,7 @@ async def test_source_that_is_not_utf8_gets_a_note_and_stops_nobody(tmp_path: Pa
 
 
 @pytest.mark.sqlite  # it looks with SQLite's own means
-async def test_question_what_to_ask_uses_the_indexes(tmp_path: Path) -> None:
+async def test_query_for_the_source_ids_to_look_up_uses_the_indexes(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
 
         def work(connection: Any) -> list[str]:
@@ -186,7 +186,7 @@ async def test_question_what_to_ask_uses_the_indexes(tmp_path: Path) -> None:
         assert [step for step in plan if step.startswith("SCAN operations")] == []
 
 
-async def test_where_nobody_answers_a_round_asks_for_a_few_and_the_next_one_begins_behind_them(tmp_path: Path) -> None:
+async def test_round_without_answers_ends_early_and_the_next_one_begins_after_its_source_ids(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await insert(w, *(f"s-{number}" for number in range(8)))
         for number in range(3):

@@ -77,7 +77,7 @@ def test_type_and_place_of_a_field_are_read_from_its_annotation() -> None:
     assert {"Created", "Meta", "label"} <= SAMPLES.blocks[0].names
 
 
-def test_an_annotation_that_does_not_say_enough_is_refused() -> None:
+def test_ambiguous_annotation_is_refused() -> None:
     class Untyped(SessionRow, frozen=True, gc=False):
         odd: Annotated[int, Wire("odd", "an int, which is no type of field", "1")] = 0
 

@@ -21,7 +21,7 @@ def read(*items: Any, last_key: Any = None) -> Page[FolderRow]:
     return read_page(json.dumps({"Items": items, "lastKey": last_key}).encode(), FOLDERS)
 
 
-def test_folder_has_its_columns_and_everything_else_in_extra() -> None:
+def test_folder_has_its_columns_and_unknown_fields_in_extra() -> None:
     page = read(WIRE | {"sequence": ["SES1"]}, last_key="k")
     assert page.rows == [
         FolderRow(

@@ -111,7 +111,7 @@ async def test_row_from_before_the_field_was_known_is_updated_by_the_first_pass(
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
-async def test_export_gives_each_type_its_own_form(
+async def test_export_writes_each_type_in_its_own_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Format
 ) -> None:
     know(monkeypatch)

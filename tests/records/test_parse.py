@@ -241,7 +241,7 @@ def test_every_item_is_either_a_row_or_unreadable(items: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "", "k", " ", '+/=&%#? "ü', "0"])
-def test_the_key_is_given_on_as_it_came_and_an_empty_one_is_none(key: str | None) -> None:
+def test_page_key_is_unchanged_and_an_empty_one_is_none(key: str | None) -> None:
     assert read_page(listing(lastKey=key)).next_key == (key or None)
 
 
@@ -302,7 +302,7 @@ def test_an_item_without_a_readable_id_names_none(item: Any) -> None:
         {"x": {"\udfff": 1}},
     ],
 )  # fmt: skip
-def test_a_field_of_the_wrong_type_makes_the_item_unreadable_under_its_id(fields: dict[str, Any]) -> None:
+def test_field_of_the_wrong_type_makes_the_item_unreadable_and_keeps_its_id(fields: dict[str, Any]) -> None:
     with pytest.raises(UnreadableError) as caught:
         read_item(ITEM | fields)
     assert caught.value.record_id == "A"
@@ -315,6 +315,6 @@ def test_reason_names_the_field_of_the_wrong_type() -> None:
             read_item(ITEM | {field: ["x"]})
 
 
-def test_escaped_backslashes_are_not_taken_for_a_nul() -> None:
+def test_escaped_backslashes_are_not_read_as_a_nul() -> None:
     (row,) = read_page(b'{"Items": [{"id": "A", "name": "a\\\\u0000b", "sourceSessionId": "s"}]}').rows
     assert row.name == r"a\u0000b"

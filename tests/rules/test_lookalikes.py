@@ -57,7 +57,7 @@ def test_ids_of_different_columns_are_not_compared() -> None:
     assert list(lookalikes([one, other], [])) == []
 
 
-def test_report_shows_what_cannot_be_seen() -> None:
+def test_report_shows_invisible_characters() -> None:
     (found,) = lookalikes(ids("r-2", "r\u200b-2"), [])
     assert str(found) == (
         "line 3: source_session_id 'r\\u200b-2' differs from 'r-2' (line 2) only in invisible characters"

@@ -10,7 +10,7 @@ from syncd.rules.retry import LONGEST_RETRY_AFTER, UNKNOWN_LOOKUPS, Backoff, aft
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1))
-def test_a_wait_lies_between_nothing_and_its_bound(attempt: int, jitter: float) -> None:
+def test_wait_is_between_zero_and_its_bound(attempt: int, jitter: float) -> None:
     wait = Backoff(0.5, 300).wait(attempt, jitter=jitter)
     assert 0 <= wait <= min(300, 0.5 * 2 ** min(attempt - 1, 60))
 

@@ -42,7 +42,7 @@ def test_a_source_id_is_linked_to_the_one_session_that_carries_it(
         assert all(each in str(found.note) for each in named | ({albert} if albert else set()))
 
 
-def test_the_mirror_cannot_tell_of_a_source_id_that_nobody_carries() -> None:
+def test_mirror_does_not_decide_about_a_source_id_that_no_session_carries() -> None:
     assert source_state([]) is None
 
 

@@ -95,7 +95,7 @@ def test_date_orders_two_pages_of_one_pass() -> None:
         assert found is change
 
 
-def test_date_of_a_row_that_a_wrong_clock_wrote_in_the_future_orders_nothing() -> None:
+def test_row_that_a_wrong_clock_dated_in_the_future_does_not_order_answers() -> None:
     before = structs.replace(known(row("a", 3)), valid_from=at(WRONG_DATE))
     assert classify_change(before, row("b", 2), asked_at=at(9), now=at(9), listed_from=at(0)) is Change.UPDATED
 
@@ -127,7 +127,7 @@ def test_listing_lifts_a_tombstone_only_after_the_grace(
         assert classify_change(tombstone, content, asked_at=at(asked), now=at(300), listed_from=lifted_from) is change
 
 
-def test_tombstone_made_after_the_clock_was_set_back_is_not_lifted_by_a_lagging_listing() -> None:
+def test_tombstone_written_after_the_clock_was_set_back_is_not_lifted_by_a_lagging_listing() -> None:
     tombstone = known(row("a"), deleted=3600, observed=90)  # as old as the version before it, and made just now
     assert classify_change(tombstone, row("a"), asked_at=at(100), now=at(101), listed_from=at(80)) is Change.STALE
     assert classify_change(tombstone, row("a"), asked_at=at(300), now=at(301), listed_from=at(180)) is Change.RESTORED

@@ -128,7 +128,7 @@ def test_generated_sessions_are_the_same_for_the_same_seed_and_of_a_real_size() 
     assert any(ord(letter) > 127 for each in one for letter in each.name)
 
 
-def test_what_is_read_off_a_generated_session_is_what_its_json_says() -> None:
+def test_attributes_of_a_generated_session_equal_its_json() -> None:
     for each in generate(500, 3):
         wire = each.wire()
         assert json.loads(each.encoded)["id"] == each.id

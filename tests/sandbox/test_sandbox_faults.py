@@ -111,7 +111,7 @@ async def test_a_script_may_answer_or_act_and_let_the_request_go_on(box: Sandbox
     ("habit", "header"),
     [("seconds", "1"), ("http_date", "Fri, 15 Jan 2027 08:00:01 GMT"), ("none", None)],
 )
-async def test_requests_beyond_the_limit_are_told_to_wait(
+async def test_requests_over_the_limit_get_a_retry_after(
     box: Sandbox, client: httpx.AsyncClient, habit: str, header: str | None
 ) -> None:
     box.habits.rate_limit = 2.0

@@ -48,7 +48,7 @@ async def test_the_listing_ends_by_habit(
 
 
 @pytest.mark.parametrize("sessions", [0, 25])
-async def test_a_repeated_final_key_comes_back_for_ever(sessions: int) -> None:
+async def test_repeated_final_key_is_returned_forever(sessions: int) -> None:
     box = Sandbox(sessions=sessions)
     box.habits.final_key = "repeat"
     headers = {"Authorization": f"Bearer {box.token}"}
@@ -59,14 +59,14 @@ async def test_a_repeated_final_key_comes_back_for_ever(sessions: int) -> None:
             assert await page(client, first["lastKey"]) == {"Items": [], "lastKey": first["lastKey"]}
 
 
-async def test_a_delete_of_the_item_at_the_cursor_skips_nothing(box: Sandbox, client: httpx.AsyncClient) -> None:
+async def test_delete_of_the_item_at_the_cursor_skips_no_item(box: Sandbox, client: httpx.AsyncClient) -> None:
     first = await page(client)
     box.delete("SES10")
     box.delete("SES2")
     assert ids(await page(client, first["lastKey"])) == ALL[10:20]
 
 
-async def test_a_session_updated_behind_the_cursor_is_served_twice_and_one_created_newest_not_at_all(
+async def test_session_updated_after_its_page_is_listed_twice_and_one_created_newest_is_not_listed(
     box: Sandbox, client: httpx.AsyncClient
 ) -> None:
     box.habits.order = "updated"
@@ -149,7 +149,7 @@ async def test_a_bare_plus_is_a_space_or_a_plus_by_habit(box: Sandbox, client: h
         assert [item["name"] for item in found["Items"]] == [name]
 
 
-async def test_hollow_pages_stand_between_full_ones(box: Sandbox, client: httpx.AsyncClient) -> None:
+async def test_empty_pages_alternate_with_full_ones(box: Sandbox, client: httpx.AsyncClient) -> None:
     box.habits.hollow_pages = True
     found = await pages(client)
     assert [len(each["Items"]) for each in found] == [10, 0, 10, 0, 5]

@@ -112,7 +112,7 @@ def test_copy_is_private_and_one_file_in_a_folder_that_is_made(mirror: Path, tmp
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
-def test_reader_of_the_old_copy_keeps_it_while_a_new_one_takes_its_place(mirror: Path, tmp_path: Path) -> None:
+def test_reader_of_the_old_copy_keeps_it_while_a_new_one_replaces_it(mirror: Path, tmp_path: Path) -> None:
     target = tmp_path / "copy.db"
     copy(mirror, target)
     with closing(sqlite3.connect(target)) as reader:
@@ -146,7 +146,7 @@ def test_link_to_the_mirror_is_not_overwritten(
     assert rows(mirror) == 200
 
 
-def test_copy_that_fails_leaves_the_old_one_and_nothing_half_made(
+def test_failed_copy_leaves_the_old_one_and_no_partial_file(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "copy.db"
@@ -171,7 +171,7 @@ def test_damaged_mirror_makes_no_backup(mirror: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "copy.db").exists()
 
 
-def test_folder_that_cannot_be_made_is_named(mirror: Path, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_named(mirror: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SyncdError, match=r"no backup was made: .*/file: File exists"):
         copy(mirror, tmp_path / "file" / "copy.db")

@@ -114,7 +114,7 @@ async def tables(url: sa.URL) -> dict[str, list[Any]]:
         return await database.read(work)
 
 
-async def test_everything_goes_to_postgresql_and_back(tmp_path: Path, empty_url: str) -> None:
+async def test_everything_moves_to_postgresql_and_back(tmp_path: Path, empty_url: str) -> None:
     source, there = await fill(tmp_path), sa.make_url(empty_url)
     back = source.set(database=str(tmp_path / "back.db"))
     moved = await move(source, there)
@@ -128,7 +128,7 @@ async def test_everything_goes_to_postgresql_and_back(tmp_path: Path, empty_url:
     assert await tables(back) == before
 
 
-async def test_moved_queue_goes_on_where_it_was(tmp_path: Path, empty_url: str) -> None:
+async def test_moved_queue_continues(tmp_path: Path, empty_url: str) -> None:
     await move(await fill(tmp_path), sa.make_url(empty_url))
     async with world(tmp_path, url=empty_url, sessions=35) as w:  # the Albert that was mirrored: a 404 needs a witness
         w.sandbox.create(source_session_id="s-1", name="made before the move")
@@ -186,7 +186,7 @@ async def resumed(source: sa.URL, target: sa.URL) -> None:
     assert await tables(target) == await tables(source)
 
 
-async def test_move_that_was_killed_goes_on_behind_its_last_row_both_ways(tmp_path: Path, empty_url: str) -> None:
+async def test_killed_move_continues_after_its_last_row_both_ways(tmp_path: Path, empty_url: str) -> None:
     source, there = await fill(tmp_path), sa.make_url(empty_url)
     await killed(source, there, 30)
     await resumed(source, there)
@@ -202,7 +202,7 @@ async def triggers(url: sa.URL) -> list[Any]:
         return await database.read(lambda c: [tuple(row) for row in c.exec_driver_sql(query)])
 
 
-async def test_what_the_source_has_changed_since_the_kill_is_copied_anew(tmp_path: Path, empty_url: str) -> None:
+async def test_rows_that_changed_since_the_kill_are_copied_again(tmp_path: Path, empty_url: str) -> None:
     source, there = await fill(tmp_path), sa.make_url(empty_url)
     with pytest.raises(SyncdError):
         await move(source, there, on_rows=lambda done, total: interrupt() if done > total / 2 else None)
@@ -225,9 +225,7 @@ def interrupt() -> None:
         "DELETE FROM source_sessions WHERE source_session_id = 'zzz'",
     ],
 )
-async def test_what_is_written_while_the_source_is_moved_is_not_left_behind(
-    tmp_path: Path, empty_url: str, statement: str
-) -> None:
+async def test_rows_written_during_the_move_are_moved_too(tmp_path: Path, empty_url: str, statement: str) -> None:
     source, there = await fill(tmp_path), sa.make_url(empty_url)
     late = False
 

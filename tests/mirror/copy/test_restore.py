@@ -89,7 +89,7 @@ def backup(tmp_path: Path) -> Path:
     return tmp_path / "backup.db"
 
 
-def test_backup_takes_the_place_of_the_mirror_and_of_its_wal(old: Path, backup: Path) -> None:
+def test_backup_replaces_the_mirror_and_its_wal(old: Path, backup: Path) -> None:
     done = put_back(old, backup)
     assert marker(old) == ["new"]
     assert done.rows["operations"] == 5
@@ -202,7 +202,7 @@ def test_missing_file_and_folder_are_usage_errors(tmp_path: Path, old: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["text", "empty", "foreign", "newer", "damaged", "half moved"])
-def test_file_that_is_not_a_good_backup_is_refused_and_nothing_changes(
+def test_file_that_is_not_a_valid_backup_is_refused_and_nothing_changes(
     tmp_path: Path, old: Path, backup: Path, kind: str
 ) -> None:
     if kind in {"text", "empty"}:

@@ -125,7 +125,7 @@ async def test_duration_is_the_time_from_creation_to_the_last_message(tmp_path: 
             assert row["a_day_or_more"] == sum(one >= 1440 for one in own)
 
 
-async def test_renamed_sessions_are_told_with_both_names_each_time(tmp_path: Path) -> None:
+async def test_renamed_sessions_are_listed_with_both_names_each_time(tmp_path: Path) -> None:
     async with played(tmp_path) as (w, scene):
         rows = await ask(w, "renamed_sessions")
         found = {(row["session_id"], row["old_name"], row["new_name"]) for row in rows}
@@ -137,7 +137,7 @@ async def test_renamed_sessions_are_told_with_both_names_each_time(tmp_path: Pat
         assert len(rows) == 3
 
 
-async def test_deleted_sessions_leave_out_what_was_deleted_before_the_moment(tmp_path: Path) -> None:
+async def test_deleted_sessions_exclude_those_deleted_before_the_moment(tmp_path: Path) -> None:
     async with played(tmp_path) as (w, scene):
         (row,) = await ask(w, "deleted_sessions", since=literal(scene.moments[-1]))
         assert row["id"] == "SES6"
@@ -215,7 +215,7 @@ async def test_heat_map_counts_last_messages_by_utc_weekday_and_hour(tmp_path: P
         assert {(row["weekday"], row["hour"]): row["sessions"] for row in rows} == expected
 
 
-async def test_history_of_a_session_has_its_versions_from_the_oldest_on(tmp_path: Path) -> None:
+async def test_history_of_a_session_lists_its_versions_from_the_oldest(tmp_path: Path) -> None:
     async with played(tmp_path) as (w, scene):
         rows = await ask(w, "history_of_a_session", session_id="'SES2'")
         assert [row["name"] for row in rows] == [scene.old_names["SES2"], "renamed once", "renamed twice"]

@@ -41,7 +41,7 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["session_id"], row["valid_from"]
 
 
-async def test_changed_fields_name_what_a_version_changed(tmp_path: Path) -> None:
+async def test_changed_fields_are_those_that_differ_from_the_version_before(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=3) as w:
         await w.one_pass()
         w.sandbox.update("SES1", name="renamed", parent_id="FOL-NEW")

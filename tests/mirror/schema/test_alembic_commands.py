@@ -145,7 +145,7 @@ def test_difference_fails_check_and_becomes_a_migration_with_the_next_number(
 
 @pytest.mark.usefixtures("checkout")
 @pytest.mark.parametrize("program", ["alembic", "syncd"])
-def test_printed_sql_makes_the_same_schema_and_contacts_nothing(database: EmptyDatabase, program: str) -> None:
+def test_printed_sql_creates_the_same_schema_without_a_connection(database: EmptyDatabase, program: str) -> None:
     if program == "alembic":
         script = alembic("upgrade", "head", "--sql")
     else:

@@ -27,7 +27,7 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
-def test_the_schema_comes_up_from_empty_and_a_second_time_changes_nothing(engine: sa.Engine) -> None:
+def test_migrating_an_empty_database_twice_changes_nothing_the_second_time(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         assert migrate.revision(connection) is None
         assert migrate.migrate(connection) == (None, HEAD)
@@ -40,7 +40,7 @@ def test_the_schema_comes_up_from_empty_and_a_second_time_changes_nothing(engine
 NUMBERED = (tables.sessions, tables.passes, tables.holds, tables.quarantine, tables.operations, tables.operator_actions)
 
 
-def test_tables_and_migrations_say_the_same(engine: sa.Engine) -> None:
+def test_tables_and_migrations_make_the_same_schema(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         migrate.migrate(connection)
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
@@ -134,7 +134,7 @@ def test_a_foreign_or_newer_schema_is_refused_and_left_as_it_is(
         assert connection.exec_driver_sql("SELECT * FROM sqlite_master").all() == before
 
 
-def test_a_migration_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_migration_leaves_no_change(tmp_path: Path) -> None:
     """The schema is there whole or not at all."""
     path = tmp_path / "x.db"
     engine = sync_engine(path)

@@ -81,7 +81,7 @@ async def test_replicas_that_start_at_once_migrate_once(postgres: PostgresServer
         await in_thread(lambda: postgres.drop(name))
 
 
-async def test_migration_that_waits_for_a_lock_gives_way(postgres: PostgresServer) -> None:
+async def test_migration_that_waits_for_a_lock_lets_others_continue(postgres: PostgresServer) -> None:
     name = await in_thread(postgres.empty)
 
     def impatient(connection: sa.Connection) -> None:

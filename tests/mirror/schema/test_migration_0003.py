@@ -94,7 +94,7 @@ async def test_each_row_of_the_old_queue_is_kept(old: Database, rows: list[dict[
     ]
 
 
-async def test_id_of_a_deleted_row_is_not_given_again(old: Database, rows: list[dict[str, Any]]) -> None:
+async def test_id_of_a_deleted_row_is_not_used_again(old: Database, rows: list[dict[str, Any]]) -> None:
     await old.write(migrate.migrate)
     assert await insert(old, {**CREATE, "source_session_id": "s"}) == rows[-1]["id"] + 2
 

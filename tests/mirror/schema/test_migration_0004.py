@@ -169,7 +169,7 @@ async def test_each_pass_keeps_its_values_and_the_running_one_can_continue(old: 
     assert after[1]["id"] == running
 
 
-async def test_id_of_a_deleted_pass_is_not_given_again(old: Database) -> None:
+async def test_id_of_a_deleted_pass_is_not_used_again(old: Database) -> None:
     last = [await insert_pass(old, "complete") for _ in range(3)][-1]
     await run(old, "DELETE FROM passes")
     await migrated(old)

@@ -100,7 +100,7 @@ async def test_next_version_is_numbered_after_the_old_ones(old: Database) -> Non
     ]
 
 
-async def test_empty_mirror_has_no_totals_yet_and_counts_nothing(old: Database) -> None:
+async def test_empty_mirror_has_no_totals_and_counts_zero(old: Database) -> None:
     for table in ("sessions", "session_versions"):
         await run(old, f"DELETE FROM {table}")
     await old.write(migrate.migrate)

@@ -36,7 +36,7 @@ async def test_rights_of_the_page_are_enough_for_a_daemon_that_does_not_migrate(
         await in_thread(lambda: postgres.sql(f"DROP OWNED BY {role}; DROP ROLE {role}", str(url.database)))
 
 
-async def test_readers_read_the_views_and_write_nothing(postgres: PostgresServer, postgres_url: str) -> None:
+async def test_readers_can_read_the_views_and_cannot_write(postgres: PostgresServer, postgres_url: str) -> None:
     psql = binaries() / "psql"
     if not psql.is_file():
         pytest.skip("this PostgreSQL has no psql")
