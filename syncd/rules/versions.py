@@ -21,6 +21,9 @@ from syncd.records.ids import PassId
 
 CLOCK_SLACK = timedelta(seconds=60)
 """Clock skew tolerated between replicas. A stored time further in the future is from before a clock was set back."""
+SET_BACK = timedelta(days=1)
+"""The largest step back after which versions are still ordered by `Updated.at`: more than a wrong time zone. Versions
+of a clock that was wrong by years would be ordered so for years."""
 
 
 class Change(StrEnum):
@@ -69,8 +72,8 @@ def classify_change(
         When the answer is written.
     listed_from : str | None
         The answer may lag, and show the state of this moment (`listed_from`). A tombstone of this moment or later is
-        not lifted, and a version of this moment or later is ordered by `Updated.at`. None for an answer that cannot
-        lag.
+        not lifted, and a version of this moment or later is ordered by `Updated.at`. So is a version of up to a day in
+        the future, because its age is not known. None for an answer that cannot lag.
     lifts : bool
         The answer may lift a tombstone.
     paged : bool
@@ -94,6 +97,8 @@ def classify_change(
     if stored.content == row:
         return Change.UNCHANGED
     overlaps = listed_twice or _after(stored.valid_from, asked_at if listed_from is None else listed_from, now)
+    if listed_from is not None:  # written before the clock was set back, perhaps a moment ago
+        overlaps |= CLOCK_SLACK < _ahead(stored.valid_from, now) <= SET_BACK
     before, after = stored.content.updated_at, row.updated_at
     older = written_meanwhile
     if overlaps and before is not None and after is not None and before != after:
@@ -106,7 +111,12 @@ def _after(learned: str | None, moment: str, now: str) -> bool:
     if learned is None or learned <= moment:
         return False
     # A moment later than now is from before the clock was set back, too. The two can be compared.
-    return moment > now or read_utc_text(learned) - read_utc_text(now) <= CLOCK_SLACK
+    return moment > now or _ahead(learned, now) <= CLOCK_SLACK
+
+
+def _ahead(learned: str, now: str) -> timedelta:
+    """Return by how much a time is later than now; zero if it is not."""
+    return read_utc_text(learned) - read_utc_text(now) if learned > now else timedelta()
 
 
 def listed_from(asked_at: str | datetime, now: datetime, lag: float) -> str:

@@ -96,6 +96,21 @@ async def test_lagging_look_up_sets_no_row_back_after_the_clock_was_set_forward(
         assert (await w.live())["SES1"] == "new"
 
 
+async def test_lagging_listing_sets_no_row_back_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3, habits=Habits(listing_lag=LONG)) as w:
+        await w.one_pass()
+        await w.enqueue({"kind": "update", "session_id": "SES1", "name": "ours"})
+        await _until_final(w)
+        w.clock.step(-3600)
+        assert (await w.one_pass()).state == "complete"
+        assert (await w.live())["SES1"] == "ours"
+        w.sandbox.habits.listing_lag = 0.0
+        w.sandbox.store.catch_up(0, 0)
+        w.sandbox.update("SES1", name="changed by others")
+        await w.one_pass()
+        assert (await w.live())["SES1"] == "changed by others"
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_lagging_listing_lifts_no_tombstone_after_the_clock_was_set_forward(
     tmp_path: Path, *, restarted: bool

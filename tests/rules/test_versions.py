@@ -100,6 +100,16 @@ def test_row_that_a_wrong_clock_dated_in_the_future_does_not_order_answers() -> 
     assert classify_change(before, row("b", 2), asked_at=at(9), now=at(9), listed_from=at(0)) is Change.UPDATED
 
 
+def test_row_that_was_written_before_the_clock_was_set_back_is_ordered_by_the_date_for_a_day() -> None:
+    for ahead, date, change in (
+        (61, 2, Change.STALE), (3600, 2, Change.STALE), (3600, 4, Change.UPDATED), (3600, None, Change.UPDATED),
+        (86_401, 2, Change.UPDATED),
+    ):  # fmt: skip
+        before = structs.replace(known(row("a", 3)), valid_from=at(200 + ahead))
+        found = classify_change(before, row("b", date), asked_at=at(200), now=at(200), listed_from=at(80), paged=True)
+        assert found is change, (ahead, date)
+
+
 def test_answer_that_may_not_lift_a_tombstone_still_changes_a_live_row() -> None:
     for deleted, change in ((None, Change.UPDATED), (0, Change.STALE)):
         before = known(row("a"), deleted=deleted)

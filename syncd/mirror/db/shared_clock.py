@@ -12,7 +12,7 @@ largest difference between the times of two moments that are a number of seconds
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,35 +33,42 @@ LONGEST = 100_000.0
 
 @dataclass
 class Steps:
-    """How far a wall clock was set forward lately, measured by a monotonic clock of the same process."""
+    """How far a wall clock was set forward lately, measured by a monotonic clock of the same process.
 
-    _ahead: list[tuple[float, float]] = field(default_factory=list)
+    Transactions in threads note readings too. They replace the tuple; one that is lost that way is noted again.
+    """
+
+    _ahead: tuple[tuple[float, float], ...] = ()
     """From which monotonic second on the wall clock was ahead by at least how much; both only rise."""
 
     def note(self, wall: datetime, monotonic: float) -> None:
         """Note a reading of both clocks."""
-        ahead = wall.timestamp() - monotonic
-        while self._ahead and self._ahead[-1][1] > ahead:
-            self._ahead.pop()
-        if not self._ahead or ahead > self._ahead[-1][1] + RISE:
-            self._ahead.append((monotonic, ahead))
-            while len(self._ahead) > 1 and self._ahead[1][0] < monotonic - LONGEST:
-                del self._ahead[0]
+        ahead, noted = wall.timestamp() - monotonic, self._ahead
+        if noted and noted[-1][1] <= ahead <= noted[-1][1] + RISE:
+            return
+        lower = [one for one in noted if one[1] <= ahead]
+        if not lower or ahead > lower[-1][1] + RISE:
+            lower.append((monotonic, ahead))
+        while len(lower) > 1 and lower[1][0] < monotonic - LONGEST:
+            del lower[0]
+        self._ahead = tuple(lower)
 
     def note_forward(self, seconds: float) -> None:
         """Note that the clock was set forward before the first reading, at an unknown moment."""
-        if self._ahead and seconds > RISE:
-            self._ahead.insert(0, (float("-inf"), self._ahead[0][1] - seconds))
+        noted = self._ahead
+        if noted and seconds > RISE:
+            self._ahead = ((float("-inf"), noted[0][1] - seconds), *noted)
 
     def forward(self, monotonic: float, seconds: float) -> float:
         """Return by how much the clock was set forward in the last seconds; 0.0 if it was not."""
-        if not self._ahead:
+        noted = self._ahead
+        if not noted:
             return 0.0
-        began = self._ahead[0][1]
-        for since, ahead in self._ahead:
+        began = noted[0][1]
+        for since, ahead in noted:
             if since <= monotonic - seconds:
                 began = ahead
-        return self._ahead[-1][1] - began
+        return noted[-1][1] - began
 
 
 class SharedClock(Clock, Protocol):
