@@ -185,26 +185,47 @@ async def test_lagging_look_up_of_a_sweep_does_not_bring_back_what_was_just_dele
         assert await w.live() == w.there()
 
 
+class Killed(Exception):  # noqa: N818 - it stands for a kill
+    pass
+
+
+async def _first_pass_killed_before_its_links(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(initial_load, "_link", kill)
+        with pytest.raises(Killed):
+            await w.one_pass()
+
+
+@pytest.mark.sqlite
+async def test_first_pass_that_ended_before_the_links_finds_sessions_in_conflict_with_a_create(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, habits=Habits(duplicate_create="duplicate")) as w:
+        await w.database.write(initial_load.begin)
+        created = await _created(w, "s")
+        other = w.sandbox.create(source_session_id="s", name="by others")["id"]
+        await _first_pass_killed_before_its_links(w, monkeypatch)
+        assert (await w.one_pass()).state == "complete"
+        (row,) = await w.sql("SELECT state, note FROM source_sessions")
+        assert row["state"] == "conflict"
+        assert created in row["note"]
+        assert str(other) in row["note"]
+
+
 @pytest.mark.sqlite
 @pytest.mark.parametrize("empty_before", [False, True])
 async def test_first_pass_that_ended_while_source_ids_were_linked_links_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_before: bool
 ) -> None:
-    class Killed(Exception):  # noqa: N818 - it stands for a kill
-        pass
-
-    def kill(*_: object, **__: object) -> None:
-        raise Killed
-
     async with world(tmp_path) as w:
         if empty_before:
             assert (await w.one_pass()).state == "complete"
         for number in range(5):
             w.sandbox.create(source_session_id=f"s-{number}", name="n")
-        with monkeypatch.context() as patch:
-            patch.setattr(initial_load, "_link", kill)
-            with pytest.raises(Killed):
-                await w.one_pass()
+        await _first_pass_killed_before_its_links(w, monkeypatch)
         assert (await w.one_pass()).state == "complete"
         linked = await w.sql("SELECT session_id FROM source_sessions WHERE state = 'linked'")
         assert {row["session_id"] for row in linked} == set(w.there())

@@ -48,8 +48,9 @@ AND NOT (x.state = 'linked' AND x.session_id = s.id)
 
 
 _UNLINKED = """
-SELECT 1 FROM sessions AS s WHERE s.deleted_at IS NULL
-AND NOT EXISTS (SELECT 1 FROM source_sessions AS x WHERE x.source_session_id = s.source_session_id) LIMIT 1
+SELECT 1 FROM sessions AS s LEFT JOIN source_sessions AS x ON x.source_session_id = s.source_session_id
+WHERE s.deleted_at IS NULL AND s.source_session_id IS NOT NULL
+AND (x.state IS NOT 'linked' OR x.session_id IS NOT s.id) LIMIT 1
 """
 _COMPLETE = "SELECT 1 FROM passes WHERE state = 'complete' AND seen > 0 LIMIT 1"
 
