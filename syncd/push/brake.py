@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from syncd.rules.retry import Backoff
 
 
+WITHOUT_ATTEMPT = frozenset({RetryReason.ASKED_TO_WAIT, RetryReason.GATEWAY, RetryReason.UNREACHED})
+"""Failures that use no attempt and may last: the wait before the next try grows by itself."""
+
+
 @dataclass(kw_only=True)
 class Brake:
     """What the outcomes of all operations say about Albert.
@@ -52,6 +56,11 @@ class Brake:
         self._short = replace(self.backoff, longest=min(self.backoff.longest, LONGEST_PAUSE))
         self._refusals = Pauses(self.backoff)
         self._outage = Outage(Pauses(self._short))
+
+    @property
+    def is_down(self) -> bool:
+        """Whether several operations have failed and none has succeeded since."""
+        return self._outage.down
 
     def note_response(self) -> None:
         """Note that Albert answered something else than an operation, a page of a listing for example.
@@ -135,7 +144,7 @@ class Brake:
 
     def _with_growing_wait(self, operation: Operation, outcome: Retry, jitter: float) -> Retry:
         """Wait longer each time for an answer that uses no attempt and says no time: the backoff would not grow."""
-        if outcome.reason not in {RetryReason.ASKED_TO_WAIT, RetryReason.GATEWAY, RetryReason.UNREACHED}:
+        if outcome.reason not in WITHOUT_ATTEMPT and not outcome.outage:
             self._repeats.pop(operation.id, None)
             return outcome
         if outcome.retry_after:

@@ -27,6 +27,7 @@ from syncd.push.attempt import Attempt
 from syncd.push.brake import Brake
 from syncd.push.evidence import Recency
 from syncd.push.leases import Lease, Leases
+from syncd.push.probe import Probe
 from syncd.push.record import RetryPolicy
 from syncd.push.runner import Runner
 from syncd.push.upkeep import Upkeep
@@ -99,7 +100,8 @@ class Push:
         )  # fmt: skip
         self._runner = Runner(
             database=self.database, clock=self.clock, log=self.log, retry_policy=policy,
-            concurrency=self.settings.concurrency, jitter=self.jitter, brake=self._brake, machine=self.machine,
+            concurrency=self.settings.concurrency, jitter=self.jitter, brake=self._brake,
+            probe=Probe(albert=self.lookups.albert, clock=self.clock), machine=self.machine,
             may_send=self._may_send, on_room=self._wake,
         )  # fmt: skip
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from syncd.mirror.db.database import Database
     from syncd.push.attempt import Attempt
     from syncd.push.brake import Brake
+    from syncd.push.probe import Probe
 
 LAST_WRITE = 2.0
 """Seconds for recording an outcome after a cancellation; half of the shortest useful shutdown grace."""
@@ -84,6 +85,7 @@ class Runner:
     concurrency: int
     jitter: Callable[[], float]
     brake: Brake
+    probe: Probe
     machine: str
     may_send: Callable[[], bool]
     on_room: Callable[[], None]
@@ -147,7 +149,15 @@ class Runner:
         async with self._room:
             if not self.may_send():
                 return Retry(RetryReason.RETURNED, "the queue began to rest before the request was sent")
-            return await perform(attempt)
+            return await self._without_outage(await perform(attempt))
+
+    async def _without_outage(self, outcome: Outcome) -> Outcome:
+        """Return the outcome of an attempt; a failure uses no attempt if Albert does not answer a listing either."""
+        if not isinstance(outcome, Retry) or not outcome.reason.may_be_outage or not outcome.uses_attempt:
+            return outcome
+        if self.brake.is_down or await self.probe.albert_answers():
+            return outcome
+        return replace(outcome, outage=True)
 
     async def _record(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
         jitter, now = self.jitter(), self.clock.now()

@@ -82,6 +82,26 @@ async def test_no_attempt_counts_while_albert_answers_no_request(tmp_path: Path,
         assert attempts == {0}, "the events count attempts as the table does"
 
 
+@pytest.mark.parametrize("status", [403, 500, 503])
+@pytest.mark.parametrize("operations", [1, 2])
+async def test_one_or_two_operations_use_no_attempt_while_albert_answers_no_listing(
+    tmp_path: Path, status: int, operations: int
+) -> None:
+    async with world(tmp_path) as w:
+        rows: list[dict[str, Any]] = [create("s"), {"kind": "delete", "session_id": "SES1"}]
+        ids = await w.enqueue(*rows[:operations])
+        w.sandbox.script("*", "/", status, times=10**9)
+        began = w.clock.monotonic()
+        async with working(w.push(max_attempts=2)):
+            await until(w, lambda: w.clock.monotonic() >= began + 600)
+            asked = len(w.sandbox.requests)
+            w.sandbox.scripts._waiting.clear()
+            done = await finished(w, *ids)
+        assert {(row["state"], row["attempts"]) for row in done} == {("succeeded", 1)}
+        assert asked < 200
+        assert {event["attempts"] for event in w.named("operation.retrying")} == {0}
+
+
 async def test_single_operation_that_always_fails_is_dead_and_the_others_succeed(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         ids = await w.enqueue(*(create(f"s-{n}") for n in range(5)))

@@ -1,0 +1,48 @@
+"""Asks whether Albert answers at all, before a failure counts against an operation. `runner` calls it.
+
+One or two operations that fail say little about Albert, and a queue is mostly short. If a listing is not answered
+either, the failure is an outage and uses no attempt. `outage` recognizes that without requests once three operations
+have failed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from syncd.albert import AlbertException
+
+if TYPE_CHECKING:
+    from syncd.albert import ChatSessionCollection
+    from syncd.clock import Clock
+
+KEPT_SECONDS = 5.0
+"""Seconds for which an answer is used again: longer than an operation waits between its first attempts."""
+
+
+@dataclass(kw_only=True)
+class Probe:
+    """The last request of a listing's first page, shared by all operations."""
+
+    albert: ChatSessionCollection
+    clock: Clock
+    _lock: anyio.Lock = field(default_factory=anyio.Lock)
+    _asked_at: float = float("-inf")
+    """When the last request was sent, in monotonic seconds."""
+    _answered: bool = False
+
+    async def albert_answers(self) -> bool:
+        """Return whether Albert answers the first page of a listing with success; the request is not repeated."""
+        async with self._lock:
+            now = self.clock.monotonic()
+            if now - self._asked_at >= KEPT_SECONDS:
+                try:
+                    await self.albert.list_raw(start_key=None)
+                except AlbertException:
+                    self._answered = False
+                else:
+                    self._answered = True
+                self._asked_at = now
+            return self._answered
