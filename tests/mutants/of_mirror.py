@@ -128,11 +128,11 @@ MUTANTS = (
         "a tenant id in another case is another tenant",
     ),
     Mutant(
-        "a-commit-within-a-tick-is-missed",
+        "a-commit-after-the-write-of-the-log-is-missed",
         "syncd/mirror/db/change_feed.py",
-        "self._state = state if time.time_ns() - state[1] > TICK_NS else None",
+        "self._state, self._pauses = state, iter(COMMIT_PAUSES)",
         "self._state = state",
-        "tests/mirror/db/test_change_feed.py::test_commit_that_leaves_size_and_time_of_the_log_unchanged_is_detected",
-        "a commit that leaves the size and time of the write-ahead log unchanged is not noticed",
+        "tests/mirror/db/test_change_feed.py::test_commit_that_is_visible_long_after_the_log_was_written_is_detected",
+        "a commit that is visible some time after the write-ahead log was written is noticed a second later",
     ),
 )

@@ -6,7 +6,6 @@ The daemon's `watch` loop waits on a change feed and then wakes the queue and th
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +17,7 @@ from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db import postgresql
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from inotify_simple import INotify
@@ -29,8 +29,9 @@ LOOK_SECONDS = 0.05
 """Seconds between two looks at SQLite's write-ahead log; a look is one system call and writes nothing."""
 SURE_SECONDS = 1.0
 """Seconds after which the data version is read in any case, for file systems that do not tell of changes."""
-TICK_NS = 100_000_000
-"""More than the resolution of a file's time. A log that was written within it may be written again at the same time."""
+COMMIT_PAUSES = (0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.1, 0.2, 0.2, 0.2)
+"""Seconds between readings of the data version after the log was written. A commit is visible only after the log was
+synced, which changes no file that can be watched. A second write can have the same file time as the first one."""
 POLL_SECONDS = 1.0
 """Seconds between two wake-ups where nothing announces changes: LISTEN does not work behind a pool by transaction."""
 POLL_SECONDS_LISTENING = 10.0
@@ -68,7 +69,11 @@ class PollingFeed:
     log: Path
     _version: int | None = None
     _state: tuple[int, int] | None = None
-    _sure_until: float = 0.0
+    _pauses: Iterator[float] = field(default_factory=lambda: iter(()))
+    """The remaining pauses after the last write to the log."""
+    _pause: float = 0.0
+    _read_at: float = 0.0
+    """When the data version is read next, in monotonic seconds."""
     _told_from: float = 0.0
     _written: AutoResetEvent = field(default_factory=AutoResetEvent)
     _inotify: INotify | None = None
@@ -90,9 +95,9 @@ class PollingFeed:
             await self.clock.sleep(rest)
         while not self._has_changed():
             if self._inotify is None:
-                await self.clock.sleep(LOOK_SECONDS)
+                await self.clock.sleep(min(LOOK_SECONDS, self._pause))
             else:
-                await self._written.wait(SURE_SECONDS, sleep=self.clock.sleep)
+                await self._written.wait(self._pause, sleep=self.clock.sleep)
         self._told_from = self.clock.monotonic() + LOOK_SECONDS
 
     def _on_write(self, inotify: INotify) -> None:
@@ -102,11 +107,13 @@ class PollingFeed:
 
     def _has_changed(self) -> bool:
         now, state = self.clock.monotonic(), _state(self.log)
-        if state == self._state and now < self._sure_until:
-            return False
-        self._sure_until = now + SURE_SECONDS
         # The log first, the version after it: a commit in between is seen now, and a later one changes the log.
-        self._state = state if time.time_ns() - state[1] > TICK_NS else None
+        if state != self._state:
+            self._state, self._pauses = state, iter(COMMIT_PAUSES)
+        elif now < self._read_at:
+            return False
+        self._pause = next(self._pauses, SURE_SECONDS)
+        self._read_at = now + self._pause * 0.9  # a timer may be a little early
         before, self._version = self._version, self.database.data_version()
         return self._version != before
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 
 from syncd.clock import SystemClock
 from syncd.mirror.db import change_feed
-from syncd.mirror.db.change_feed import LOOK_SECONDS, SURE_SECONDS, TICK_NS, PollingFeed
+from syncd.mirror.db.change_feed import COMMIT_PAUSES, LOOK_SECONDS, SURE_SECONDS, PollingFeed
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.sqlite_module import sqlite3
 from tests.helpers import empty_mirror
@@ -57,9 +58,17 @@ def commit(other: sqlite3.Connection) -> None:
     other.execute("INSERT INTO source_sessions (source_session_id) VALUES (hex(randomblob(8)))")
 
 
+def commit_unseen(other: sqlite3.Connection, log: Path, before: os.stat_result) -> None:
+    """Commit, and leave the size and the time of the log as they were."""
+    other.execute("PRAGMA wal_checkpoint(RESTART)")  # the next commit writes at the beginning of the log
+    commit(other)
+    os.utime(log, ns=(before.st_mtime_ns, before.st_mtime_ns))
+    assert log.stat().st_size == before.st_size
+
+
 def age(log: Path) -> None:
     """Set the modification time of the log to a moment long ago."""
-    then = log.stat().st_mtime_ns - 10 * TICK_NS
+    then = log.stat().st_mtime_ns - 10**9
     os.utime(log, ns=(then, then))
 
 
@@ -76,7 +85,7 @@ async def test_commit_of_another_program_is_reported_by_inotify(file: Path, othe
     async with opened(file) as database:
         feed = PollingFeed(database, clock, Path(f"{file}-wal"))
         await feed.wait()
-        feed._sure_until = clock.monotonic() + 3600
+        feed._pauses, feed._pause, feed._read_at = iter(()), 3600.0, clock.monotonic() + 3600
         async with anyio.create_task_group() as group:
             group.start_soon(feed.wait)
             await anyio.wait_all_tasks_blocked()
@@ -126,16 +135,30 @@ async def test_commit_that_leaves_size_and_time_of_the_log_unchanged_is_detected
             await feed.wait()
             before = log.stat()
 
-            def hidden(before: os.stat_result = before) -> None:
-                other.execute("PRAGMA wal_checkpoint(RESTART)")  # the next commit writes at the beginning of the log
-                commit(other)
-                os.utime(log, ns=(before.st_mtime_ns, before.st_mtime_ns))
-                assert log.stat().st_size == before.st_size
-
-            clock.actions[clock.number + 1] = hidden
+            clock.actions[clock.number + 1] = partial(commit_unseen, other, log, before)
             polls = clock.number
             await feed.wait()
             assert clock.number == polls + 1, number  # the feed does not trust the times of a log written a moment ago
+
+
+@pytest.mark.parametrize("inotify", [False, True])
+async def test_commit_that_is_visible_long_after_the_log_was_written_is_detected(
+    file: Path, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, *, inotify: bool
+) -> None:
+    if not inotify:
+        monkeypatch.setattr(change_feed, "_watched", lambda _: None)
+    clock, log = Polls(), Path(f"{file}-wal")
+    async with opened(file) as database:
+        feed = PollingFeed(database, clock, log)
+        commit(other)
+        age(log)
+        await feed.wait()
+        written = clock.number + 40
+        clock.actions[written] = lambda: os.utime(log)
+        clock.actions[written + 8] = lambda: commit_unseen(other, log, log.stat())
+        await feed.wait()
+        assert written + 8 <= clock.number <= written + 9, "the log is written first, then synced, and only then is the commit seen"
+        await feed.close()
 
 
 @pytest.mark.usefixtures("_without_inotify")
@@ -170,7 +193,7 @@ async def test_idle_database_is_read_once_a_second(file: Path, other: sqlite3.Co
         ten_seconds = round(10 / LOOK_SECONDS)
         clock.actions[ten_seconds] = lambda: commit(other)
         await feed.wait()
-        assert len(reads) == pytest.approx(10, abs=2)
+        assert len(reads) == pytest.approx(9 + len(COMMIT_PAUSES), abs=2)
 
 
 async def test_log_of_a_linked_file_is_next_to_the_file(file: Path, tmp_path: Path) -> None:
