@@ -46,7 +46,9 @@ def outcome_of(error: FailedRequest) -> Outcome:
 
 def _of_status(error: AlbertHTTPError) -> Outcome:
     text, status, retry_after = str(error), error.status_code, error.retry_after
-    if isinstance(error, TooManyRequestsError) or (status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after):
+    if isinstance(error, TooManyRequestsError) or (
+        status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after is not None
+    ):
         return Retry(RetryReason.ASKED_TO_WAIT, text, status, retry_after)
     if isinstance(error, RedirectError):
         return Dead(f"Albert answered with a redirect, which is never followed: {text}", status)

@@ -73,7 +73,8 @@ def classify_change(
     listed_from : str | None
         The answer may lag, and show the state of this moment (`listed_from`). A tombstone of this moment or later is
         not lifted, and a version of this moment or later is ordered by `Updated.at`. So is a version of up to a day in
-        the future, because its age is not known. None for an answer that cannot lag.
+        the future, and each version if the request is in the future: the clock was set back since. None for an answer
+        that cannot lag.
     lifts : bool
         The answer may lift a tombstone.
     paged : bool
@@ -97,8 +98,9 @@ def classify_change(
     if stored.content == row:
         return Change.UNCHANGED
     overlaps = listed_twice or _after(stored.valid_from, asked_at if listed_from is None else listed_from, now)
-    if listed_from is not None:  # written before the clock was set back, perhaps a moment ago
-        overlaps |= CLOCK_SLACK < _ahead(stored.valid_from, now) <= SET_BACK
+    if listed_from is not None:
+        # the version was written, or the answer requested, before the clock was set back
+        overlaps |= CLOCK_SLACK < _ahead(stored.valid_from, now) <= SET_BACK or asked_at > now
     before, after = stored.content.updated_at, row.updated_at
     older = written_meanwhile
     if overlaps and before is not None and after is not None and before != after:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 THRESHOLD = 64 * 1024 * 1024
 """Bytes; the log is checkpointed at 4 MB, and a large transaction of syncd's own stays far below this."""
-PATIENCE = 180.0
+PATIENCE = 60.0
 """Seconds that the log must have been above the threshold, and have gone on growing."""
-HUGE = 16
+HUGE = 4
 """Times the threshold; a log of that size that still grows is reported at once."""
 LOOK_SECONDS = 15.0
 

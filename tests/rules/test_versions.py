@@ -110,6 +110,13 @@ def test_row_that_was_written_before_the_clock_was_set_back_is_ordered_by_the_da
         assert found is change, (ahead, date)
 
 
+def test_answer_that_was_requested_before_the_clock_was_set_back_is_ordered_by_the_date() -> None:
+    for date, change in ((2, Change.STALE), (4, Change.UPDATED)):
+        before = structs.replace(known(row("a", 3)), valid_from=at(99))
+        found = classify_change(before, row("b", date), asked_at=at(200), now=at(100), listed_from=at(-20), paged=True)
+        assert found is change
+
+
 def test_answer_that_may_not_lift_a_tombstone_still_changes_a_live_row() -> None:
     for deleted, change in ((None, Change.UPDATED), (0, Change.STALE)):
         before = known(row("a"), deleted=deleted)

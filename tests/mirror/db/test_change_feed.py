@@ -157,7 +157,9 @@ async def test_commit_that_is_visible_long_after_the_log_was_written_is_detected
         clock.actions[written] = lambda: os.utime(log)
         clock.actions[written + 8] = lambda: commit_unseen(other, log, log.stat())
         await feed.wait()
-        assert written + 8 <= clock.number <= written + 9, "the log is written first, then synced, and only then is the commit seen"
+        assert written + 8 <= clock.number <= written + 9, (
+            "the log is written first, then synced, and only then is the commit seen"
+        )
         await feed.close()
 
 
