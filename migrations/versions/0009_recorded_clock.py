@@ -1,4 +1,4 @@
-"""The shared clock at the last reading of a monotonic clock: a later process sees how far it was set forward since."""
+"""The shared clock at the last reading of a monotonic clock: a later process sees by how much it was set since."""
 
 import sqlalchemy as sa
 from alembic import op

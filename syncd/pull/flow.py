@@ -304,10 +304,11 @@ class Pull:
 
     async def _mirror(self, progress: Progress, fetched: list[Fetched]) -> Reason | None:
         """Write pages and the checkpoint after them in one transaction; return what the last page lacks."""
-        now, grace = self.clock.now(), self.database.clock.span(self.settings.guard.grace)
+        now, clock = self.clock.now(), self.database.clock
+        grace, set_back = clock.span(self.settings.guard.grace), clock.set_back(self.settings.guard.grace)
 
         def work(connection: Connection) -> tuple[Progress, list[PageWritten], Reason | None]:
-            return mirror(connection, progress, fetched, now=now, grace=grace)
+            return mirror(connection, progress, fetched, now=now, grace=grace, set_back=set_back)
 
         after, mirrored, shortfall = await self.database.write(work)
         progress.adopt(after)

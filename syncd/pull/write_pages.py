@@ -82,7 +82,13 @@ class PageWritten:
 
 
 def mirror(
-    connection: Connection, before: Progress, fetched: Sequence[Fetched], *, now: datetime, grace: float
+    connection: Connection,
+    before: Progress,
+    fetched: Sequence[Fetched],
+    *,
+    now: datetime,
+    grace: float,
+    set_back: float = 0.0,
 ) -> tuple[Progress, list[PageWritten], Reason | None]:
     """Write pages that follow each other, and move the checkpoint behind them.
 
@@ -92,6 +98,8 @@ def mirror(
         The pass as it stands; it is left as it is, since the transaction may have to run again.
     grace : float
         Seconds of the shared clock by which listings may lag behind a deletion.
+    set_back : float
+        Seconds by which that clock was set back during the grace.
 
     Returns
     -------
@@ -103,7 +111,7 @@ def mirror(
     PassLostError
         The pass is not this holder's any more.
     """
-    writing = _Writing(connection, before.copy(), fetched[0].asked_at, now, grace)
+    writing = _Writing(connection, before.copy(), fetched[0].asked_at, now, grace, set_back)
     for one in fetched:
         writing.write(one)
     last, progress = fetched[-1], writing.progress
@@ -151,6 +159,7 @@ class _Writing:
     """When the first of the pages was requested."""
     now: datetime
     grace: float
+    set_back: float
     read: list[ReadPage] = field(default_factory=list)
     written: list[PageWritten] = field(default_factory=list)
     counting: Counting = field(init=False)
@@ -184,6 +193,7 @@ class _Writing:
             deletions=self.deletions,
             new=self.progress.loading or self.progress.filling,
             loading=self.progress.loading,
+            set_back=self.set_back,
         )
         applied = sessions.apply(self.connection, page.rows, observation)
         inserted = sum(change is Change.INSERTED for change in applied.changes.values())
@@ -214,7 +224,7 @@ class _Writing:
         pairs = zip(page.rows, applied.keys, strict=True)
         listed = [row.id for row, key in pairs if applied.changes.get(key) in {Change.INSERTED, Change.RESTORED}]
         return contradictions.queue_again(
-            self.connection, listed, pass_id=self.progress.id, asked_at=asked_at, grace=self.grace
+            self.connection, listed, pass_id=self.progress.id, asked_at=asked_at, now=self.now, grace=self.grace
         )
 
     def _done(self, read: ReadPage, written: PageWritten) -> None:

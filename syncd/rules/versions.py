@@ -59,6 +59,7 @@ def classify_change(
     lifts: bool = True,
     paged: bool = False,
     listed_twice: bool = False,
+    set_back: float = 0.0,
 ) -> Change:
     """Compare an answer with the stored row, which never returns to an older version.
 
@@ -82,6 +83,9 @@ def classify_change(
         answer may be older than the version that a page brought meanwhile.
     listed_twice : bool
         An earlier page of the same pass contained the session too. The two pages overlap in time.
+    set_back : float
+        Seconds by which the clock was set back while the answer may have lagged: a tombstone that is so far in the
+        future may be of that time.
 
     Returns
     -------
@@ -93,7 +97,8 @@ def classify_change(
     if stored.deleted_at is not None:
         # A tombstone is not older than the version before it. If the clock stepped back, its time is in the future.
         tombstone_times = (stored.deleted_at, stored.observed_at)
-        lags = listed_from is not None and any(_after(time, listed_from, now) for time in tombstone_times)
+        slack = CLOCK_SLACK + timedelta(seconds=set_back)
+        lags = listed_from is not None and any(_after(time, listed_from, now, slack) for time in tombstone_times)
         return Change.STALE if not lifts or learned_later or written_meanwhile or lags else Change.RESTORED
     if stored.content == row:
         return Change.UNCHANGED
@@ -108,12 +113,12 @@ def classify_change(
     return Change.STALE if learned_later or older else Change.UPDATED
 
 
-def _after(learned: str | None, moment: str, now: str) -> bool:
+def _after(learned: str | None, moment: str, now: str, slack: timedelta = CLOCK_SLACK) -> bool:
     """Return whether something was learned after a moment, by a clock that may have been set back since."""
     if learned is None or learned <= moment:
         return False
     # A moment later than now is from before the clock was set back, too. The two can be compared.
-    return moment > now or _ahead(learned, now) <= CLOCK_SLACK
+    return moment > now or _ahead(learned, now) <= slack
 
 
 def _ahead(learned: str, now: str) -> timedelta:

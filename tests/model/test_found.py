@@ -111,6 +111,28 @@ async def test_lagging_listing_sets_no_row_back_after_the_clock_was_set_back(tmp
         assert (await w.live())["SES1"] == "changed by others"
 
 
+async def test_tombstone_is_lifted_after_the_grace_and_contradicts_its_delete_although_the_clock_was_set_back(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        w.guard = type(w.guard)(grace=120, confirmations=2, max_count=25, max_fraction=0.05)
+        await w.one_pass()
+        w.sandbox.script("DELETE", "/", 204)
+        await w.enqueue({"kind": "delete", "session_id": "SES1"})
+        await _until_final(w)
+        w.clock.step(-3600)
+        for _ in range(2):
+            assert (await w.one_pass()).state == "complete"
+            assert "SES1" not in await w.live(), "the listing may lag by the grace"
+            w.clock.forward(59)
+        w.clock.forward(3)
+        await w.one_pass()
+        assert [event["operation_id"] for event in w.named("operation.contradicted")] == [1]
+        await _until_final(w)
+        assert [effect.kind for effect in w.sandbox.effects] == ["deleted"]
+        assert await w.live() == w.there()
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_lagging_listing_lifts_no_tombstone_after_the_clock_was_set_forward(
     tmp_path: Path, *, restarted: bool

@@ -5,8 +5,9 @@ replicas differ, so a time that one replica wrote must not be compared with the 
 readings the server's time is the last reading and the monotonic time since. `Database.clock` is the shared clock, and
 `Database.now` reads it inside a transaction.
 
-A wall clock can be set forward, so that two of its times are further apart than the moments. `SharedClock.span` is the
-largest difference between the times of two moments that are a number of seconds apart.
+A wall clock can be set, so that two of its times differ by more or less than the moments do. `SharedClock.span` is the
+largest difference between the times of two moments that are a number of seconds apart, and `set_back` says by how much
+a time of the last seconds can be in the future.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-RISE = 0.05
+STEP = 0.05
 """Seconds of a step that is recorded: less than a twentieth of any settle time, and more than readings differ by."""
 WRITTEN_AFTER = 60.0
 """Seconds for which an answer may wait until it is written: the mirror compares it with its rows only then."""
@@ -33,42 +34,46 @@ LONGEST = 100_000.0
 
 @dataclass
 class Steps:
-    """How far a wall clock was set forward lately, measured by a monotonic clock of the same process.
+    """How far a wall clock was set lately, measured by a monotonic clock of the same process.
 
     Transactions in threads note readings too. They replace the tuple; one that is lost that way is noted again.
     """
 
     _ahead: tuple[tuple[float, float], ...] = ()
-    """From which monotonic second on the wall clock was ahead by at least how much; both only rise."""
+    """From which monotonic second on the wall clock was ahead of it by how much, within `STEP`."""
 
     def note(self, wall: datetime, monotonic: float) -> None:
         """Note a reading of both clocks."""
         ahead, noted = wall.timestamp() - monotonic, self._ahead
-        if noted and noted[-1][1] <= ahead <= noted[-1][1] + RISE:
+        if noted and abs(ahead - noted[-1][1]) <= STEP:
             return
-        lower = [one for one in noted if one[1] <= ahead]
-        if not lower or ahead > lower[-1][1] + RISE:
-            lower.append((monotonic, ahead))
-        while len(lower) > 1 and lower[1][0] < monotonic - LONGEST:
-            del lower[0]
-        self._ahead = tuple(lower)
+        kept = [*noted, (monotonic, ahead)]
+        while len(kept) > 1 and kept[1][0] < monotonic - LONGEST:
+            del kept[0]
+        self._ahead = tuple(kept)
 
-    def note_forward(self, seconds: float) -> None:
-        """Note that the clock was set forward before the first reading, at an unknown moment."""
+    def note_step(self, seconds: float) -> None:
+        """Note that the clock was set, forward or back, before the first reading, at an unknown moment."""
         noted = self._ahead
-        if noted and seconds > RISE:
+        if noted and abs(seconds) > STEP:
             self._ahead = ((float("-inf"), noted[0][1] - seconds), *noted)
 
     def forward(self, monotonic: float, seconds: float) -> float:
-        """Return by how much the clock was set forward in the last seconds; 0.0 if it was not."""
+        """Return by how much the clock is further ahead than it was at some time in the last seconds."""
+        during = self._during(monotonic - seconds)
+        return during[-1] - min(during) if during else 0.0
+
+    def back(self, monotonic: float, seconds: float) -> float:
+        """Return by how much the clock is less far ahead than it was at some time in the last seconds."""
+        during = self._during(monotonic - seconds)
+        return max(during) - during[-1] if during else 0.0
+
+    def _during(self, begin: float) -> list[float]:
+        """Return how far the clock was ahead from a monotonic second on until now."""
         noted = self._ahead
-        if not noted:
-            return 0.0
-        began = noted[0][1]
-        for since, ahead in noted:
-            if since <= monotonic - seconds:
-                began = ahead
-        return noted[-1][1] - began
+        later = [number for number, (since, _) in enumerate(noted) if since > begin]
+        first = max(later[0] - 1, 0) if later else len(noted) - 1
+        return [ahead for _, ahead in noted[max(first, 0) :]]
 
 
 class SharedClock(Clock, Protocol):
@@ -81,8 +86,12 @@ class SharedClock(Clock, Protocol):
         """
         ...
 
-    def note_forward(self, seconds: float) -> None:
-        """Note that the clock was set forward by some seconds before this process read it first."""
+    def set_back(self, seconds: float) -> float:
+        """Return the seconds by which this clock was set back in the last real seconds, 0.0 if it was not."""
+        ...
+
+    def note_step(self, seconds: float) -> None:
+        """Note that the clock was set by some seconds, forward or back, before this process read it first."""
         ...
 
     def read(self, connection: Connection) -> datetime:
@@ -120,9 +129,14 @@ class HostClock:
         self.now()  # notes a step since the last reading
         return seconds + self._steps.forward(self.monotonic(), seconds + WRITTEN_AFTER)
 
-    def note_forward(self, seconds: float) -> None:
-        """Note that the clock was set forward by some seconds before this process read it first."""
-        self._steps.note_forward(seconds)
+    def set_back(self, seconds: float) -> float:
+        """Return the seconds by which this clock was set back in the last real seconds, 0.0 if it was not."""
+        self.now()  # notes a step since the last reading
+        return self._steps.back(self.monotonic(), seconds)
+
+    def note_step(self, seconds: float) -> None:
+        """Note that the clock was set by some seconds, forward or back, before this process read it first."""
+        self._steps.note_step(seconds)
 
 
 class DatabaseClock(HostClock):

@@ -15,7 +15,9 @@ from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import EARLIEST
 from syncd.mirror.schema.tables import operations, passes
 from syncd.mirror.schema.types import new_id
+from syncd.mirror.store import pages, sessions
 from syncd.records.enums import OperationKind, PassState
+from syncd.rules.versions import CLOCK_SLACK
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 MARK = "syncd: operation {} was contradicted by a listing"
 """`requested_by` of the delete that is queued once more. It is the durable note that this has been done."""
 _SUCCEEDED = """
-SELECT id, result_session_id, requested_by FROM operations
-WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ? AND finished_at <= ?
+SELECT id, result_session_id, requested_by, finished_at > ? AS is_future FROM operations
+WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ? AND (finished_at <= ? OR finished_at > ?)
     AND result_session_id IN (SELECT value FROM json_each(?))
     AND NOT EXISTS (
         SELECT 1 FROM operator_actions AS started
@@ -54,6 +56,7 @@ def queue_again(
     *,
     pass_id: PassId,
     asked_at: datetime,
+    now: datetime,
     grace: float,
 ) -> list[Contradiction]:
     """Queue the deletes of listed sessions once more that succeeded longer ago than listings lag.
@@ -65,8 +68,8 @@ def queue_again(
     ----------
     session_ids : Iterable[str | None]
         Sessions that are new to the mirror or were deleted in it, and that a listing contains.
-    asked_at : datetime
-        When the page was requested.
+    asked_at, now : datetime
+        When the page was requested, and when it is written.
     grace : float
         Seconds by which listings may lag behind a delete.
     """
@@ -77,13 +80,27 @@ def queue_again(
         )
     ).scalar()
     since = EARLIEST if proof is None else utc_text(proof - lag)
-    parameters = (since, utc_text(asked_at - lag), json.dumps([*session_ids]))
-    found = raw.execute(connection, _SUCCEEDED, parameters).fetchall()
-    last = {session_id: (operation_id, requested_by) for operation_id, session_id, requested_by in found}
+    future = utc_text(max(now, asked_at) + CLOCK_SLACK)
+    parameters = (future, since, utc_text(asked_at - lag), future, json.dumps([*session_ids]))
+    last: dict[SessionId, tuple[OperationId, str | None]] = {}
+    for operation_id, session_id, requested_by, is_future in raw.execute(connection, _SUCCEEDED, parameters).fetchall():
+        if not is_future or _was_listed(connection, session_id):
+            last[session_id] = operation_id, requested_by
     return [
         Contradiction(operation_id, session_id, _queue_once(connection, operation_id, session_id, requested_by))
         for session_id, (operation_id, requested_by) in last.items()
     ]
+
+
+def _was_listed(connection: Connection, session_id: SessionId) -> bool:
+    """Return whether the newest complete pass has listed a session.
+
+    A delete in the future was before the clock was set back. No time says then whether a pass after the grace missed
+    the session, so that it was gone and has been restored in Albert. The pass itself does.
+    """
+    key = sessions.key_of(connection, session_id)
+    newest = pages.newest_complete(connection)
+    return key is not None and any(key in page.sessions for page in pages.of_pass(connection, newest))
 
 
 def _queue_once(

@@ -8,7 +8,7 @@ counter adds only time that was measured:
 - If another machine took it, on PostgreSQL: the difference of the database server's clock, which all replicas share.
 - Otherwise nothing: the time between the two readings does not count.
 
-The readings also show a process at its start how far the shared clock was set forward while no process measured it.
+The readings also show a process at its start by how much the shared clock was set while no process measured it.
 """
 
 from __future__ import annotations
@@ -72,25 +72,25 @@ def advance(connection: Connection, reading: Reading) -> int:
     return milliseconds
 
 
-def set_forward(connection: Connection, reading: Reading) -> float:
-    """Return the seconds by which the shared clock was set forward since the last reading; 0.0 if it is not known."""
+def clock_step(connection: Connection, reading: Reading) -> float:
+    """Return by how many seconds the shared clock was set since the last reading; 0.0 if it is not known."""
     last = connection.execute(sa.select(elapsed_time)).first()
     if last is None or last.machine != reading.machine or last.clock_at is None:
         return 0.0
     passed: float = reading.monotonic - last.monotonic_ms / 1000
     by_clock: timedelta = reading.clock_at - last.clock_at
-    return max(by_clock.total_seconds() - passed, 0.0)
+    return by_clock.total_seconds() - passed
 
 
 async def continue_clock(database: Database, machine: str) -> None:
-    """Let the clock of a new process know how far it was set forward since the last pass of any process."""
+    """Let the clock of a new process know by how much it was set since the last pass of any process."""
 
     def work(connection: Connection) -> float:
         database.now(connection)
         clock = database.clock
-        return set_forward(connection, Reading(machine, clock.monotonic(), clock.now()))
+        return clock_step(connection, Reading(machine, clock.monotonic(), clock.now()))
 
-    database.clock.note_forward(await database.read(work))
+    database.clock.note_step(await database.read(work))
 
 
 def _database_time(connection: Connection) -> datetime | None:

@@ -92,6 +92,8 @@ class Observation:
         Operations may have deleted sessions that neither the answer nor the mirror knows to be deleted.
     loading : bool
         Leave the source ids of new sessions to `initial_load`.
+    set_back : float
+        See `rules.versions.classify_change`.
     """
 
     asked_at: str
@@ -103,6 +105,7 @@ class Observation:
     new: bool = False
     deletions: bool = True
     loading: bool = False
+    set_back: float = 0.0
 
     @property
     def observed_at(self) -> str | None:
@@ -177,6 +180,7 @@ def _decide(rows: Sequence[SessionRow], stored: Mapping[str, StoredSession], obs
             lifts=observation.lifts,
             paged=observation.pass_id is not None,
             listed_twice=before.key in observation.seen,
+            set_back=observation.set_back,
         )
         if change in {Change.UPDATED, Change.RESTORED}:
             decision.changed.append((before, row, change))

@@ -101,6 +101,19 @@ def test_steps_forward_add_up_and_steps_back_are_subtracted() -> None:
     assert clock.span(0) == 0
 
 
+def test_clock_that_was_set_back_is_known_to_be_for_some_seconds() -> None:
+    host, clock = stepped()
+    assert clock.set_back(30) == 0
+    host.both(10)
+    host.wall -= AN_HOUR
+    assert clock.set_back(30) == pytest.approx(3600)
+    host.both(29)
+    assert clock.set_back(30) == pytest.approx(3600)
+    assert clock.span(30) == pytest.approx(30)
+    host.both(2)
+    assert clock.set_back(30) == 0
+
+
 def test_small_differences_between_readings_do_not_add_up_unless_the_clock_drifts() -> None:
     host, clock = stepped()
     for number in range(100):
@@ -115,7 +128,7 @@ def test_small_differences_between_readings_do_not_add_up_unless_the_clock_drift
 
 def test_step_before_the_first_reading_counts_from_that_reading_on() -> None:
     host, clock = stepped()
-    clock.note_forward(20)
+    clock.note_step(20)
     assert clock.span(30) == 50
     host.both(30 + WRITTEN_AFTER)
     assert clock.span(30) == 30
