@@ -152,15 +152,16 @@ class Simulation(Actions):
             if not self.store.alone:
                 await self.clock.sleep(self.plan.push.lease + 0.1)  # what the dead have claimed is theirs until then
             await push.recover(abandoned=self.store.alone)
-            all_over = await self._settle(push, rounds=20)
-            if await self._running(replica):
+            await self._settle(push, rounds=20)
+            if await self._any(replica, "passes WHERE state = 'running'"):
                 await pull.run()  # the pass that the faults interrupted
             self._approve_rejected()
             await self._two_passes(pull)
             # a dead operation on a session blocks others until the session is found deleted
+            blocked = await self._any(replica, "operations WHERE state IN ('pending', 'running', 'unknown')")
             if not await self._settle(push, rounds=200):
                 raise BrokenError("9: the queue does not come to its end")
-            if not all_over:  # operations that waited until the passes found witnesses
+            if blocked:  # these were applied after the passes
                 await self._two_passes(pull)
             self._write(lambda c: c.exec_driver_sql("UPDATE source_sessions SET checked_at = NULL"))
             await reconcile.run()  # the first answers after a gateway failed are not believed
@@ -205,8 +206,8 @@ class Simulation(Actions):
     def _approve(self, pass_id: int) -> None:
         self._write(lambda c: self._decided(c, pass_id, HoldState.APPROVED))
 
-    async def _running(self, replica: Replica) -> bool:
-        query = "SELECT count(*) FROM passes WHERE state = 'running'"
+    async def _any(self, replica: Replica, rows: str) -> bool:
+        query = f"SELECT count(*) FROM {rows}"  # noqa: S608 - constants
         return bool(await replica.database.read(lambda c: c.exec_driver_sql(query).scalar()))
 
     async def _settle(self, push: Push, *, rounds: int) -> bool:
