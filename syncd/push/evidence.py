@@ -66,6 +66,10 @@ class Recency:
             del self._first_seen[next(iter(self._first_seen))]
         return now - seen
 
+    def is_young(self, fact: str) -> bool:
+        """Whether this process was asked about a fact before, and first within the settle time."""
+        return fact in self._first_seen and self.elapsed(fact) < self.settle
+
     def _is_old(self, observed_at: datetime) -> bool:
         """Whether a wall-clock time is surely longer ago than the settle time.
 

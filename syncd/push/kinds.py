@@ -244,10 +244,8 @@ async def update(attempt: Attempt) -> Outcome:
         return Dead(f"Albert has no session with the source id {operation.source_session_id!r}", target.status)
     session_id = target.session_id
     before = target.found or await attempt.lookups.by_id(session_id)
-    if isinstance(before, Found) and difference(before.row, wanted) is None:
-        return Succeeded(session_id, Effect(before.asked_at, (before.row,)), status=200)
-    if isinstance(before, Absent) and not await _is_recent(attempt, session_id):
-        return Dead(f"Albert has no session {session_id}", before.status)
+    if (outcome := await _without_change(attempt, session_id, before, wanted)) is not None:
+        return outcome
     await attempt.before_change()
     try:
         await attempt.albert.update_raw(id=session_id, changes={_ATTRIBUTES[name]: wanted[name] for name in wanted})
@@ -258,6 +256,20 @@ async def update(attempt: Attempt) -> Outcome:
     return await _updated(attempt, session_id, before, wanted)
 
 
+async def _without_change(
+    attempt: Attempt, session_id: SessionId, before: LookUp, wanted: Mapping[str, str | None]
+) -> Outcome | None:
+    """Return the outcome of an attempt that sends no change; None if a change is needed."""
+    if isinstance(before, Found) and difference(before.row, wanted) is None:
+        return Succeeded(session_id, Effect(before.asked_at, (before.row,)), status=200)
+    if isinstance(before, Absent) and not await _is_recent(attempt, session_id):
+        return Dead(f"Albert has no session {session_id}", before.status)
+    if attempt.recency.is_young(_accepted(attempt.operation)):
+        return Retry(RetryReason.LAGGING, NOT_SHOWN, retry_after=lag_wait(attempt.recency.settle))
+    return None
+
+
+NOT_SHOWN = "Albert accepted the update and shows no change"
 _ATTRIBUTES = {"name": "name", "parent_id": "parentId"}
 """The name on the wire of each column that an update can change."""
 
@@ -288,9 +300,14 @@ async def _updated(
         note = f"after the update, Albert shows that the {differs}" if differs else None
         return Succeeded(session_id, Effect(after.asked_at, (after.row,)), note, status=200)
     settle = attempt.recency.settle
-    lagging = attempt.recency.elapsed(f"update {attempt.operation.id}") < settle
+    lagging = attempt.recency.elapsed(_accepted(attempt.operation)) < settle
     reason = RetryReason.LAGGING if lagging else RetryReason.UNCHANGED
-    return Retry(reason, f"Albert accepted the update and shows no change: {differs}", retry_after=lag_wait(settle))
+    return Retry(reason, f"{NOT_SHOWN}: {differs}", retry_after=lag_wait(settle))
+
+
+def _accepted(operation: Operation) -> str:
+    """Name the fact that Albert accepted an update: it is not sent again within the settle time."""
+    return f"update {operation.id}"
 
 
 KINDS: Mapping[OperationKind, Callable[[Attempt], Awaitable[Outcome]]] = {

@@ -207,7 +207,7 @@ class Simulation(Actions):
         self._write(lambda c: self._decided(c, pass_id, HoldState.APPROVED))
 
     async def _any(self, replica: Replica, rows: str) -> bool:
-        query = f"SELECT count(*) FROM {rows}"  # noqa: S608 - constants
+        query = f"SELECT count(*) FROM {rows}"
         return bool(await replica.database.read(lambda c: c.exec_driver_sql(query).scalar()))
 
     async def _settle(self, push: Push, *, rounds: int) -> bool:

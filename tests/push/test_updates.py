@@ -135,6 +135,7 @@ async def test_change_that_albert_accepts_and_ignores_is_dead(tmp_path: Path) ->
         (row,) = await worked(w, one, max_attempts=3)
         assert (row["state"], row["attempts"]) == ("dead", 3)
         assert "accepted the update and shows no change: name is 'old' and not 'new'" in row["last_error"]
+        assert len(w.asked("PATCH")) == 1 + row["attempts"], "once, and for each attempt after the settle time"
 
 
 async def test_crash_after_the_patch_is_looked_up_by_the_next_daemon(tmp_path: Path) -> None:
