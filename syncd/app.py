@@ -61,6 +61,8 @@ class Flows:
     leadership: Leadership = field(default_factory=SingleLeader)
     folders: MirrorFolders | None = None
     """None if folders are not mirrored."""
+    unreachable: Callable[[], str | None] = lambda: None
+    """Returns why Albert counts as unreachable; None if it does not."""
 
     async def mirror_folders(self, pass_state: str) -> None:
         """Mirror the folders after a pass that read the listing of the sessions: held and failed passes write nothing.
@@ -258,6 +260,7 @@ async def open_flows(
             log=log,
             leadership=leadership,
             tenant=tenant,
+            unreachable=lambda: reachability.unreachable,
             on_page=on_page,
         )
         await flows.push.recover(abandoned=leadership.alone)
@@ -297,6 +300,7 @@ def connect_flows(
     log: FilteringBoundLogger,
     leadership: Leadership,
     tenant: TenantGuard,
+    unreachable: Callable[[], str | None],
     on_page: Callable[[Mapping[str, int]], None] | None = None,
 ) -> Flows:
     """Return the three flows on an open database and an open session."""
@@ -337,5 +341,5 @@ def connect_flows(
     )
     return Flows(
         database, albert, clock, pull, push, reconcile, session, watchdog, tenant, leadership,
-        folders if settings.syncd_folders else None,
+        folders if settings.syncd_folders else None, unreachable,
     )  # fmt: skip

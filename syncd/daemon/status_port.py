@@ -63,6 +63,7 @@ def daemon_readings(settings: Settings, flows: Flows, wal: WalWatch) -> Readings
         watchdog=flows.watchdog,
         wal=wal,
         refused=lambda: flows.session.refused or flows.push.refused is not None,
+        unreachable=flows.unreachable,
         pass_interval=settings.syncd_pass_interval,
         identity=identity_of(settings, flows),
     )

@@ -80,6 +80,8 @@ class DaemonView:
         Work that failed again and again with the same error.
     refused : bool
         Albert refuses the credentials.
+    unreachable : str | None
+        Why Albert has not answered for half a minute or longer; None if it has.
     waiting : str | None
         Why writes wait: a lock, no room on the disk, or an absent server; None if they do not wait.
     """
@@ -88,6 +90,7 @@ class DaemonView:
     stalled: tuple[str, ...] = ()
     failing: tuple[str, ...] = ()
     refused: bool = False
+    unreachable: str | None = None
     waiting: str | None = None
 
 
@@ -136,6 +139,9 @@ def _of_daemon(daemon: DaemonView) -> Iterator[Problem]:
     if daemon.refused:
         text = "Albert refuses the credentials; the queue is paused; fix them"
         yield Problem(ProblemCode.CREDENTIALS_REFUSED, text, DOCTOR)
+    if daemon.unreachable is not None:
+        text = f"Albert does not answer, and the work continues by itself when it does: {daemon.unreachable}"
+        yield Problem(ProblemCode.ALBERT_UNREACHABLE, text, DOCTOR)
     if daemon.waiting is not None:
         text = f"writes wait, and continue by themselves when this is over: {daemon.waiting}"
         yield Problem(ProblemCode.DATABASE_WAITING, text, DOCTOR)

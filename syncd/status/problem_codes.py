@@ -28,6 +28,7 @@ class ProblemCode(StrEnum):
     OPERATIONS_DEAD = "operations_dead"
     OPERATIONS_STUCK = "operations_stuck"
     ITEMS_UNREADABLE = "items_unreadable"
+    ALBERT_UNREACHABLE = "albert_unreachable"
     SOURCES_IN_CONFLICT = "sources_in_conflict"
     OPERATIONS_UNKNOWN = "operations_unknown"
     OPERATIONS_RETRYING = "operations_retrying"
@@ -82,6 +83,9 @@ PROBLEMS = {
     ),
     ProblemCode.OPERATIONS_DEAD: ProblemKind("operations failed for good", alert="SyncdOperationsDead"),
     ProblemCode.OPERATIONS_STUCK: ProblemKind("operations were tried for more than an hour without success"),
+    ProblemCode.ALBERT_UNREACHABLE: ProblemKind(
+        "Albert has not answered for half a minute or longer", urgent=False, alert="SyncdAlbertFailing"
+    ),
     ProblemCode.ITEMS_UNREADABLE: ProblemKind("listed items cannot be read", urgent=False, alert="SyncdQuarantine"),
     ProblemCode.SOURCES_IN_CONFLICT: ProblemKind(
         "source ids are carried by several sessions", urgent=False, alert="SyncdSourceConflicts"

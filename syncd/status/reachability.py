@@ -47,6 +47,11 @@ class Reachability:
     _timer: TimerHandle | None = field(default=None, init=False)
     _is_logged: bool = field(default=False, init=False)
 
+    @property
+    def unreachable(self) -> str | None:
+        """Why Albert counts as unreachable; None if it does not."""
+        return self._reason if self._is_logged else None
+
     def observe_request(self, method: str, ended: int | BaseException, seconds: float) -> None:
         """Note that a request has ended; the parameters are those of `after_request` of the session."""
         reason = _failure(method, ended)

@@ -127,6 +127,8 @@ class Readings:
     identity : DaemonIdentity
     refused : Callable[[], bool]
         Whether Albert refuses the credentials.
+    unreachable : Callable[[], str | None]
+        Why Albert has not answered for a while; None if it has.
     pass_interval : float
         Seconds between the starts of passes.
     """
@@ -136,6 +138,7 @@ class Readings:
     watchdog: Watchdog
     wal: WalWatch
     refused: Callable[[], bool]
+    unreachable: Callable[[], str | None]
     pass_interval: float
     identity: DaemonIdentity
     totals: PassTotals = field(default_factory=PassTotals)
@@ -171,7 +174,8 @@ class Readings:
             stalled=tuple(self.watchdog.stalled()),
             failing=tuple(safe_text(str(failure)) for failure in self.database.failures.repeated()),
             refused=self.refused(),
-            waiting=None if (reason := self.database.wait_reason) is None else safe_text(reason),
+            unreachable=None if (reason := self.unreachable()) is None else safe_text(reason),
+            waiting=None if (wait := self.database.wait_reason) is None else safe_text(wait),
         )
         overview = None if snapshot is None else without_foreign_text(snapshot.overview)
         return assess(overview, pass_interval=self.pass_interval, now=self.clock.now(), daemon=view)

@@ -82,6 +82,7 @@ async def served(folder: Path, *, host: str = "127.0.0.1", **options: Any) -> As
             watchdog=watchdog,
             wal=WalWatch(database=w.database, clock=w.clock, log=log),
             refused=lambda: credentials["refused"],
+            unreachable=lambda: None,
             pass_interval=PASS_INTERVAL,
             identity=DaemonIdentity(
                 version="1.2.3",

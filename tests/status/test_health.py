@@ -72,6 +72,15 @@ def test_state_known_only_to_the_daemon_is_a_problem(daemon: DaemonView, code: P
     assert bool(assess(None, pass_interval=300, now=NOW, daemon=daemon).not_ready) is not PROBLEMS[code].ready
 
 
+def test_albert_that_does_not_answer_is_a_notice_with_the_reason() -> None:
+    daemon = DaemonView(unreachable="no connection to albert.test:443: Connection refused")
+    health = assess(overview(), pass_interval=300, now=NOW, daemon=daemon)
+    assert health.healthy
+    (notice,) = health.notices
+    assert notice.code is ProblemCode.ALBERT_UNREACHABLE
+    assert "Connection refused" in notice.text
+
+
 def test_daemon_reports_no_problem_before_its_first_pass_and_does_not_ask_whether_it_runs() -> None:
     assert codes(overview(age_seconds=None), DaemonView()) == []
     assert codes(overview(("running", None), age_seconds=None), DaemonView()) == []
