@@ -97,6 +97,8 @@ class Exchange:
             if other is not None:
                 token = other
                 answer = await self._send(request, token, state)
+        if answer.status == HTTPStatus.PARTIAL_CONTENT:  # no request asks for a part
+            raise placed(AlbertResponseError("the answer is a part of a document (206), and not all of it"), request)
         if answer.is_success:
             return answer
         raise http_error(answer, hide=self._hide(token))

@@ -85,7 +85,8 @@ for _spec in SPECS.values():
     "parent_id": "" in an update moves the session out of its folder. Workbooks (.xlsx) are refused: save them as CSV.
 
     A file with a bad row is refused with the line and the reason. A dry run compares each row with the mirror and the
-    queue. It also reports ids that differ from others only in white space, invisible characters or case.
+    queue. Ids that differ from others only in white space, invisible characters or case are reported, with or without
+    a dry run.
     """,
 )
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
@@ -98,13 +99,17 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool, force: 
     from syncd.cli.progress import bar
     from syncd.files import imports
     from syncd.files.open_text import open_text
+    from syncd.mirror.store import lookalikes
     from syncd.mirror.store.import_plan import enqueue_all
+    from syncd.opening import read_before_it_is_made
 
     with bar("reading", total=None) as advance:
         rows = imports.read_operations(open_text(file), on_row=advance)
     if dry_run:
         _plan(loaded, rows, as_json=as_json)
         return
+    for one in run(lambda: read_before_it_is_made(loaded.settings, lambda c: lookalikes.find(c, rows))):
+        say(f"lookalike: {safe_text(str(one))}")
     with bar("queueing", total=len(rows)) as advance:
         write(loaded.settings, lambda c: enqueue_all(c, rows, on_row=advance), make=True, force=force)
     if as_json:

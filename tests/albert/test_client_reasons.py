@@ -82,6 +82,12 @@ async def test_truncated_answer_is_a_lost_error_with_the_reason_and_the_host(
     assert wire.url.removeprefix("http://") in caught.value.message
 
 
+async def test_part_of_a_document_is_not_an_answer(wire: Wire, opened: Open) -> None:
+    wire.then(Reply(b"HTTP/1.1 206 Partial Content\r\nContent-Length: 2\r\n\r\n{}"))
+    with pytest.raises(AlbertResponseError, match="206"):
+        await opened().get("/x")
+
+
 async def test_reset_connection_is_a_lost_error_with_the_host(wire: Wire, opened: Open) -> None:
     async def reset(_: Seen, writer: asyncio.StreamWriter) -> None:
         linger = struct.pack("ii", 1, 0)  # closing then sends RST instead of FIN

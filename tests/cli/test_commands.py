@@ -390,3 +390,6 @@ def test_dry_run_reports_ids_that_look_the_same(syncd: Call) -> None:
     added = syncd("sources", "import", "-", given=text.encode())
     assert "lookalike: line 5: source_session_id 'KNOWN-1' differs from 'known-1' (mirror) only in case" in added.err
     assert added.out == "added 4, known already 0\n"
+    queued = syncd("enqueue", "import", "-", given=text.encode())
+    assert "lookalike: line 4: source_session_id 'R\\u200b-1' differs from 'r-1' (line 2)" in queued.err
+    assert queued.out == "queued 4 operations\n"
