@@ -168,6 +168,7 @@ class _Sweep:
     async def _write_alive(self, alive: list[Evidence]) -> None:
         """Write sessions that are not listed and exist: they are not missing, and not requested again for an hour."""
         now, lag, reading = self.clock.now(), self.database.clock.span(self.settle), self._reading()
+        grace = self.database.clock.span(self.guard.grace)
 
         def work(connection: Connection) -> sessions.ApplyResult:
             totals.hold(connection)
@@ -175,7 +176,7 @@ class _Sweep:
             applied = _apply(connection, alive, now, lag)
             missing.clear(connection, [one.session.key for one in alive if one.found is None], now)
             keys = [one.session.key for one in alive]
-            missing.note_alive(connection, keys, now, elapsed.measure(connection, reading))
+            missing.note_alive(connection, keys, now, elapsed.measure(connection, reading), grace=grace)
             return applied
 
         self._report_applied(await self.database.write(work))

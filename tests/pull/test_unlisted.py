@@ -55,6 +55,38 @@ async def test_unlisted_session_is_requested_again_after_an_hour_and_not_before(
         assert set((await recorded(w)).values()) == {"2026-06-01T13:00:00.000000Z"}
 
 
+async def test_session_that_was_created_and_deleted_before_it_was_listed_is_found_deleted(folder: Path) -> None:
+    async with world(folder, sessions=4) as w:
+        w.guard = Guard(grace=120, confirmations=2, max_count=25, max_fraction=0.05)
+        await w.one_pass()
+        w.sandbox.habits.listing_lag = 10_000.0
+        await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        await w.push().drain()
+        created = w.sandbox.effects[-1].session_id
+        w.clock.forward(1)
+        assert (await w.one_pass()).state == "complete"
+        assert await recorded(w) == {}
+        w.sandbox.delete(created)
+        for _ in range(3):
+            w.clock.forward(100)
+            assert (await w.one_pass()).state == "complete"
+        assert (await session(w, created))["deleted_at"] is not None
+
+
+async def test_session_that_an_operation_created_and_no_listing_shows_is_recorded_after_the_grace(folder: Path) -> None:
+    async with world(folder, sessions=4) as w:
+        w.guard = Guard(grace=120, confirmations=2, max_count=25, max_fraction=0.05)
+        await w.one_pass()
+        await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        await w.push().drain()
+        created = w.sandbox.effects[-1].session_id
+        w.sandbox.habits.unlisted = [created]
+        for seconds, expected in ((1, set[str]()), (120, {created})):
+            w.clock.forward(seconds)
+            await w.one_pass()
+            assert set(await recorded(w)) == expected
+
+
 async def test_change_of_an_unlisted_session_is_mirrored_when_it_is_requested(folder: Path) -> None:
     async with world(folder, sessions=10) as w:
         await w.one_pass()

@@ -10,6 +10,7 @@ import json
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -43,7 +44,10 @@ UPDATE sessions SET absences = absences + 1, absence_pass_id = ?
 {_WANTED} AND missing_since IS NOT NULL AND (absence_pass_id IS NULL OR absence_pass_id <> ?)
 """  # noqa: S608 - constants
 _CLEAR = f"UPDATE sessions SET missing_since = NULL, absences = 0 {_WANTED} AND missing_since IS NOT NULL"  # noqa: S608
-_ALIVE = f"UPDATE sessions SET unlisted_alive_at = ?, unlisted_alive_elapsed_ms = ? {_WANTED}"  # noqa: S608
+_ALIVE = f"""
+UPDATE sessions SET unlisted_alive_at = ?, unlisted_alive_elapsed_ms = ?
+{_WANTED} AND NOT (pass_id IS NULL AND first_seen_at > ?)
+"""  # noqa: S608 - constants
 _NOT_ALIVE = "UPDATE sessions SET unlisted_alive_at = NULL WHERE key IN (SELECT value FROM json_each(?))"
 
 
@@ -148,9 +152,18 @@ def clear(connection: Connection, keys: list[int], now: datetime) -> None:
     sources.refresh(connection, {row.source_session_id for row in cleared}, utc_text(now))
 
 
-def note_alive(connection: Connection, keys: list[int], now: datetime, elapsed_ms: int) -> None:
-    """Record that sessions that are not listed answered 200."""
-    raw.execute(connection, _ALIVE, (utc_text(now), elapsed_ms, json.dumps(keys)))
+def note_alive(connection: Connection, keys: list[int], now: datetime, elapsed_ms: int, *, grace: float) -> None:
+    """Record that sessions that are not listed answered 200.
+
+    A session that an operation created within the grace is left out: listings may lag, and the next pass requests it.
+
+    Parameters
+    ----------
+    grace : float
+        Seconds of the shared clock by which listings may lag.
+    """
+    since = utc_text(now - timedelta(seconds=grace))
+    raw.execute(connection, _ALIVE, (utc_text(now), elapsed_ms, json.dumps(keys), since))
 
 
 def forget_alive(connection: Connection, seen: BitMap64, gone: frozenset[int]) -> None:
