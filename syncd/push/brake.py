@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from syncd.rules.retry import Backoff
 
 
+SHORTEST_WAIT = 0.05
+"""Seconds between two tries that use no attempt: `syncd once` works while anything is due."""
 WITHOUT_ATTEMPT = frozenset({RetryReason.ASKED_TO_WAIT, RetryReason.GATEWAY, RetryReason.UNREACHED})
 """Failures that use no attempt and may last: the wait before the next try grows by itself."""
 
@@ -151,6 +153,5 @@ class Brake:
             return outcome
         self._repeats[operation.id] = count = self._repeats.get(operation.id, 0) + 1
         if outcome.reason is RetryReason.ASKED_TO_WAIT:
-            return replace(outcome, retry_after=self.backoff.wait(count, jitter=jitter))
-        wait = max(self._short.wait(count, jitter=jitter), min(SHORTEST_PAUSE, self._short.longest))
-        return replace(outcome, retry_after=wait)
+            return replace(outcome, retry_after=max(self.backoff.wait(count, jitter=jitter), SHORTEST_WAIT))
+        return replace(outcome, retry_after=max(self._short.wait(count, jitter=jitter), SHORTEST_PAUSE))

@@ -48,6 +48,8 @@ BACKOFF: Final = Backoff(1.0, 300.0)
 """Seconds between attempts at one document."""
 LONGEST_WAIT: Final = 600.0
 """Seconds; a longer Retry-After of the receiver is shortened to this."""
+REPORTED_ATTEMPT: Final = 3
+"""The failed attempt that is a warning: some seconds after the first one, so that a restart of a receiver is none."""
 GIVE_UP_SECONDS: Final = 3600.0
 """The age in seconds of a document that is no longer sent: the receiver may be down together with Albert."""
 MOST_WAITING: Final = 100
@@ -157,7 +159,8 @@ class Notifier:
                 wait = BACKOFF.wait(attempt, jitter=self.jitter(), retry_after=failed.retry_after)
                 wait = min(wait, LONGEST_WAIT)
                 if failed.again and self.clock.monotonic() + wait - waiting.since < GIVE_UP_SECONDS:
-                    self.log.debug("notification.retrying", reason=str(failed), seconds=round(wait, 3))
+                    write = self.log.warning if attempt == REPORTED_ATTEMPT else self.log.debug
+                    write("notification.retrying", reason=str(failed), seconds=round(wait, 3))
                     await self.clock.sleep(wait)
                     continue
                 self._log_failure(str(failed))

@@ -148,7 +148,9 @@ async def test_document_is_sent_again_until_it_is_accepted_and_keeps_its_id() ->
     assert len(receiver.bodies) == 5
     assert len({body["id"] for body in receiver.bodies}) == 1
     assert sent.events("notification.failed") == []
-    assert [entry["seconds"] for entry in sent.events("notification.retrying")] == [1.0, 2.0, 4.0, 8.0]
+    retries = sent.events("notification.retrying")
+    assert [entry["seconds"] for entry in retries] == [1.0, 2.0, 4.0, 8.0]
+    assert [entry["log_level"] for entry in retries] == ["debug", "debug", "warning", "debug"]
 
 
 async def test_receiver_that_was_down_gets_the_document_when_it_is_up() -> None:
