@@ -128,6 +128,15 @@ async def test_huge_retry_after_waits_no_longer_than_the_longest_wait(tmp_path: 
         assert w.clock.monotonic() - began < 3600
 
 
+async def test_503_with_a_retry_after_of_zero_counts_no_attempt(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        busy = lambda _: web.Response(status=503, headers={"Retry-After": "0"})  # noqa: E731
+        w.sandbox.script("GET", f"{SESSIONS}/source", busy, times=5)
+        (one,) = await w.enqueue(create())
+        (row,) = await worked(w, one, max_attempts=2)
+        assert (row["state"], row["attempts"]) == ("succeeded", 1)
+
+
 async def test_operation_waits_for_a_connection_and_uses_no_attempt(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         unreachable = AsyncAlbertSession(base_url="http://127.0.0.1:9", token="t", timeout=2)
