@@ -101,17 +101,22 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool, force: 
     from syncd.files.open_text import open_text
     from syncd.mirror.store import lookalikes
     from syncd.mirror.store.import_plan import enqueue_all
-    from syncd.opening import read_before_it_is_made
 
     with bar("reading", total=None) as advance:
         rows = imports.read_operations(open_text(file), on_row=advance)
     if dry_run:
         _plan(loaded, rows, as_json=as_json)
         return
-    for one in run(lambda: read_before_it_is_made(loaded.settings, lambda c: lookalikes.find(c, rows))):
-        say(f"lookalike: {safe_text(str(one))}")
     with bar("queueing", total=len(rows)) as advance:
-        write(loaded.settings, lambda c: enqueue_all(c, rows, on_row=advance), make=True, force=force)
+
+        def work(connection: Connection) -> list[Lookalike]:
+            similar = lookalikes.find(connection, rows)
+            enqueue_all(connection, rows, on_row=advance)
+            return similar
+
+        similar = write(loaded.settings, work, make=True, force=force)
+    for one in similar:
+        say(f"lookalike: {safe_text(str(one))}")
     if as_json:
         print_json({"queued": len(rows)})
     else:

@@ -29,20 +29,19 @@ class Probe:
     albert: ChatSessionCollection
     clock: Clock
     _lock: anyio.Lock = field(default_factory=anyio.Lock)
-    _asked_at: float = float("-inf")
-    """When the last request was sent, in monotonic seconds."""
+    _known_at: float = float("-inf")
+    """When the last request ended, in monotonic seconds: callers that waited for it use its result."""
     _answered: bool = False
 
     async def albert_answers(self) -> bool:
         """Return whether Albert answers the first page of a listing with success; the request is not repeated."""
         async with self._lock:
-            now = self.clock.monotonic()
-            if now - self._asked_at >= KEPT_SECONDS:
+            if self.clock.monotonic() - self._known_at >= KEPT_SECONDS:
                 try:
                     await self.albert.list_raw(start_key=None)
                 except AlbertException:
                     self._answered = False
                 else:
                     self._answered = True
-                self._asked_at = now
+                self._known_at = self.clock.monotonic()
             return self._answered

@@ -72,8 +72,8 @@ class Steps:
         """Return how far the clock was ahead from a monotonic second on until now."""
         noted = self._ahead
         later = [number for number, (since, _) in enumerate(noted) if since > begin]
-        first = max(later[0] - 1, 0) if later else len(noted) - 1
-        return [ahead for _, ahead in noted[max(first, 0) :]]
+        first = max((later[0] if later else len(noted)) - 1, 0)
+        return [ahead for _, ahead in noted[first:]]
 
 
 class SharedClock(Clock, Protocol):

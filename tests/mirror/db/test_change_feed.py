@@ -79,6 +79,19 @@ async def opened(file: Path) -> AsyncIterator[Database]:
         yield database
 
 
+@asynccontextmanager
+async def fed(file: Path, other: sqlite3.Connection) -> AsyncIterator[tuple[PollingFeed, Polls]]:
+    """Open a feed that has reported a commit of long ago."""
+    clock = Polls()
+    async with opened(file) as database:
+        feed = PollingFeed(database, clock, Path(f"{file}-wal"))
+        commit(other)
+        age(feed.log)
+        await feed.wait()
+        yield feed, clock
+        await feed.close()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 async def test_commit_of_another_program_is_reported_by_inotify(file: Path, other: sqlite3.Connection) -> None:
     clock = SystemClock()
@@ -111,16 +124,10 @@ async def test_folder_that_cannot_be_watched_is_polled(
 
 @pytest.mark.usefixtures("_without_inotify")
 async def test_commit_of_another_program_is_detected_at_the_next_poll(file: Path, other: sqlite3.Connection) -> None:
-    clock, log = Polls(), Path(f"{file}-wal")
-    async with opened(file) as database:
-        feed = PollingFeed(database, clock, log)
-        commit(other)
-        age(log)
-        await feed.wait()
+    async with fed(file, other) as (feed, clock):
         clock.actions[5] = lambda: commit(other)
         await feed.wait()
         assert clock.number == 5
-        await feed.close()
 
 
 @pytest.mark.usefixtures("_without_inotify")
@@ -147,20 +154,14 @@ async def test_commit_that_is_visible_long_after_the_log_was_written_is_detected
 ) -> None:
     if not inotify:
         monkeypatch.setattr(change_feed, "_watched", lambda _: None)
-    clock, log = Polls(), Path(f"{file}-wal")
-    async with opened(file) as database:
-        feed = PollingFeed(database, clock, log)
-        commit(other)
-        age(log)
-        await feed.wait()
+    async with fed(file, other) as (feed, clock):
         written = clock.number + 40
-        clock.actions[written] = lambda: os.utime(log)
-        clock.actions[written + 8] = lambda: commit_unseen(other, log, log.stat())
+        clock.actions[written] = lambda: os.utime(feed.log)
+        clock.actions[written + 8] = lambda: commit_unseen(other, feed.log, feed.log.stat())
         await feed.wait()
         assert written + 8 <= clock.number <= written + 9, (
             "the log is written first, then synced, and only then is the commit seen"
         )
-        await feed.close()
 
 
 @pytest.mark.usefixtures("_without_inotify")
