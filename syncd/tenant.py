@@ -71,7 +71,7 @@ def require_active(stored: StoredIdentity, named: Identity, *, force: bool = Fal
         at = "" if stored.moved_at is None else f" at {stored.moved_at:%Y-%m-%d %H:%M:%S} UTC"
         raise DatabaseMovedError(
             f"this database was moved to {stored.moved_to}{at} and does not act any more; point SYNCD_DATABASE_URL "
-            "there. To use this database again: --force for one command, or for good: syncd migrate-store --unmark"
+            "there. To use this database again: syncd migrate-store --unmark; for one run, once or enqueue: --force"
         )
     if not same_tenant(stored.pinned, named):
         raise TenantMismatchError(mismatch_message(stored.pinned, named))

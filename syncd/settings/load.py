@@ -171,7 +171,7 @@ def _validated(values: _Values, texts: Texts, problems: list[str]) -> Settings |
         try:
             check_ca_file(ca_file.value)
         except ValueError as error:
-            problems.append(f"{texts.given(ca_file)}: {error}")
+            problems.append(texts.refused(ca_file, error))
     try:
         return Settings.model_validate(
             {name.lower(): one.value for name, one in values.items() if name.lower() in Settings.model_fields}

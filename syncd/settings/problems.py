@@ -55,9 +55,16 @@ class Texts:
         """Report a value that its setting refuses."""
         field = Settings.model_fields[one.name.lower()]
         cause = error.get("ctx", {}).get("error")
-        if cause is None:
-            return f"{self.given(one)}: must be {expected(field)}"
-        return f"{self.given(one)}: {cause}; example: {' or '.join(field.examples or [])}"
+        if cause is not None:
+            return self.refused(one, cause)
+        text, most = expected(field), error.get("ctx", {}).get("le")
+        unnamed = "" if most is None or f"{most:.0f}" in text else f", and at most {most:.0f}"
+        return f"{self.given(one)}: must be {text}{unnamed}"
+
+    def refused(self, one: Given, cause: Exception) -> str:
+        """Report a value with the cause for which its rule refuses it."""
+        examples = Settings.model_fields[one.name.lower()].examples or []
+        return f"{self.given(one)}: {cause}; example: {' or '.join(examples)}"
 
     def _value(self, value: str, *, hidden: bool) -> str:
         if hidden or any(secret in value for secret in self.secrets if len(secret) >= _SHORTEST_SECRET):

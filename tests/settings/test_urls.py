@@ -91,3 +91,4 @@ def test_ca_file_without_a_certificate_is_a_problem(tmp_path: Path) -> None:
         (problem,) = problems({"SYNCD_CA_FILE": str(file)})
         assert problem.startswith(f"SYNCD_CA_FILE='{file}' (environment): the CA file ")
         assert reason in problem
+        assert problem.endswith("; example: /etc/ssl/certs/company-ca.pem")

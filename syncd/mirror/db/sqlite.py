@@ -250,7 +250,8 @@ def classify_error(error: BaseException) -> Exception | None:
     code = _code(error)
     if code in _WAITED_FOR:
         kind = DatabaseAwayError if code in _AWAY else DatabaseBusyError
-        return kind(f"the database cannot be used right now: {error}")
+        hint = "; is the disk full, or broken?" if code == sqlite3.SQLITE_IOERR else ""
+        return kind(f"the database cannot be used right now: {error}{hint}")
     if code in _FATAL:
         return DatabaseUnusableError(
             f"the database cannot be used: {error}; restore a backup, or point SYNCD_DATABASE_URL at another file. "
