@@ -65,8 +65,8 @@ MUTANTS = (
     Mutant(
         "text-of-the-lock-is-essential",
         "syncd/mirror/db/daemon_lock.py",
-        "with suppress(OSError):",
-        "with suppress(KeyError):",
+        "with suppress(OSError):\n        os.ftruncate",
+        "with suppress(KeyError):\n        os.ftruncate",
         "tests/mirror/db/test_sqlite_file.py::test_lock_whose_text_cannot_be_written_is_held_and_released",
         "the daemon does not start if the disk is full, because the text of its lock cannot be written",
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+from syncd.mirror.db.daemon_lock import daemon_lock
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.helpers.postgres_server import free_port
 from tests.processes.helpers import SECRET, Syncd, at_work, eventually
@@ -90,3 +92,23 @@ async def test_second_daemon_and_once_are_refused_with_the_process_that_runs(syn
     link.symlink_to(syncd.file)
     assert (await syncd.call("once", SYNCD_DATABASE_URL=f"sqlite+aiosqlite:///{link}")).code == 3
     assert (await syncd.call("status")).code == 0
+
+
+async def test_daemon_whose_lock_file_is_removed_locks_another_one(syncd: Syncd) -> None:
+    daemon = await syncd.run(SYNCD_PASS_INTERVAL="600")
+    await daemon.event("folders.mirrored")
+    lock = syncd.file.with_name(f"{syncd.file.name}.lock")
+    lock.unlink()
+    await eventually(lock.exists)
+    assert (await syncd.call("once")).code == 3
+    assert await daemon.stop() == 0
+
+
+async def test_daemon_stops_when_another_one_took_its_removed_lock(syncd: Syncd) -> None:
+    daemon = await syncd.run(SYNCD_PASS_INTERVAL="600")
+    await daemon.event("folders.mirrored")
+    syncd.file.with_name(f"{syncd.file.name}.lock").unlink()
+    with daemon_lock(syncd.file, "run"):
+        assert await daemon.code() == 3
+    stopped = await daemon.event("daemon.failed")
+    assert f"is held by syncd run, process {os.getpid()}, since 2" in stopped["reason"]

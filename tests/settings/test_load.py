@@ -83,8 +83,8 @@ def test_problem_has_the_value_the_origin_the_unit_and_an_example(tmp_path: Path
 def test_problem_with_a_value_that_is_too_large_names_the_largest() -> None:
     assert problems({"SYNCD_LEASE": "99999d", "SYNCD_STATUS_PORT": "70000"}) == [
         (
-            "SYNCD_LEASE='99999d' (environment): must be a duration in seconds of more than 0, such as 60 or 1m, and at "
-            "most 1000000000"
+            "SYNCD_LEASE='99999d' (environment): must be a duration in seconds of more than 0, such as 60 or 1m, and "
+            "at most 1000000000"
         ),
         "SYNCD_STATUS_PORT='70000' (environment): must be a port from 0 to 65535, such as 8080",
     ]

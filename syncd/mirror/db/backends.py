@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from syncd.mirror.db import change_feed, leader, pg_pool, postgresql, sqlite, sqlite_file
-from syncd.mirror.db.daemon_lock import daemon_lock, require_free
+from syncd.mirror.db.daemon_lock import DaemonLock, daemon_lock, require_free
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -206,11 +206,10 @@ class SqliteBackend:
         """Lock the file; waits while the disk has no room for the lock file."""
         with ExitStack() as stack:
 
-            async def lock() -> None:
-                stack.enter_context(daemon_lock(self.file, command))
+            async def lock() -> DaemonLock:
+                return stack.enter_context(daemon_lock(self.file, command))
 
-            await retries.run(lambda: "daemon lock", lock)
-            yield leader.SingleLeader()
+            yield leader.SingleLeader((await retries.run(lambda: "daemon lock", lock)).keep)
 
     @asynccontextmanager
     async def keep_others_out(self, command: str) -> AsyncIterator[None]:

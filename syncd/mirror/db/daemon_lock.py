@@ -1,7 +1,8 @@
 """One daemon per SQLite file: a lock beside it that the operating system releases when its holder dies.
 
 The lock is that of the operating system (`flock`) on `FILE.lock`. The text in the file names the holder for messages
-only: failing to write it is not an error. The file stays behind, empty.
+only: failing to write it is not an error. The file stays behind, empty. If someone removes it, its holder makes and
+locks another one, or stops if another daemon was faster.
 """
 
 from __future__ import annotations
@@ -18,8 +19,56 @@ from syncd.mirror.db import sqlite_file
 from syncd.mirror.db.file_access import file_error
 
 
+class DaemonLock:
+    """The lock of a database file, from its creation to `release`.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        Another daemon holds the file; the message names it.
+    OSError
+        The lock file cannot be opened.
+    """
+
+    def __init__(self, path: Path, command: str) -> None:
+        self._path = path
+        self._lock = _lock_file(path)
+        self._text = f"syncd {command}, process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\n"
+        self._descriptor = self._take()
+
+    def keep(self) -> None:
+        """Take the lock again if its file was removed. If no file can be made now, the next call tries it.
+
+        Raises
+        ------
+        DatabaseUnusableError
+            Another daemon has taken the lock since then.
+        """
+        with suppress(OSError):
+            held = os.fstat(self._descriptor)
+            if sqlite_file.identity(self._lock) != (held.st_dev, held.st_ino):
+                taken = self._take()
+                os.close(self._descriptor)
+                self._descriptor = taken
+
+    def release(self) -> None:
+        """Release the lock and leave an empty file."""
+        _write_text(self._descriptor, "")
+        os.close(self._descriptor)
+
+    def _take(self) -> int:
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _flock(descriptor, self._path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        _write_text(descriptor, self._text)
+        return descriptor
+
+
 @contextmanager
-def daemon_lock(path: Path, command: str) -> Iterator[None]:
+def daemon_lock(path: Path, command: str) -> Iterator[DaemonLock]:
     """Hold the database file for a daemon.
 
     Raises
@@ -31,22 +80,14 @@ def daemon_lock(path: Path, command: str) -> Iterator[None]:
         a second name, whose lock would be another one.
     """
     sqlite_file.require_single_name(path)
-    lock = Path(f"{os.path.realpath(path)}.lock")
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = DaemonLock(path, command)
     except OSError as error:
         raise file_error(path, error) from error
     try:
-        _lock(descriptor, path)
-        _write_text(
-            descriptor, f"syncd {command}, process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\n"
-        )
-        try:
-            yield
-        finally:
-            _write_text(descriptor, "")
+        yield lock
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def require_free(path: Path) -> None:
@@ -58,16 +99,20 @@ def require_free(path: Path) -> None:
         A daemon holds it; the message names the daemon.
     """
     try:
-        descriptor = os.open(f"{os.path.realpath(path)}.lock", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(_lock_file(path), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return
     try:
-        _lock(descriptor, path)
+        _flock(descriptor, path)
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def _lock_file(path: Path) -> Path:
+    return Path(f"{os.path.realpath(path)}.lock")
+
+
+def _flock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from syncd.clock import Clock
 
 TRY_SECONDS = 1.0
+KEEP_SECONDS = 1.0
+"""Seconds between two looks at the lock of a SQLite file."""
 PING_SECONDS = 1.0
 PING_TIMEOUT = 5.0
 """Seconds without an answer after which a leader gives up its pass: before PostgreSQL releases its lock."""
@@ -51,6 +53,9 @@ SELECT a.application_name || ' (PostgreSQL process ' || a.pid || ', since ' ||
 ORDER BY a.backend_start LIMIT 1
 """
 _REPLICAS = f"SELECT a.application_name {_HOLDERS.strip()} ORDER BY a.application_name"
+
+
+def _nothing() -> None: ...
 
 
 class Leadership(Protocol):
@@ -89,9 +94,17 @@ class Leadership(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class SingleLeader:
-    """The leadership of the only daemon: it never changes."""
+    """The leadership of the only daemon: it never changes.
 
+    Parameters
+    ----------
+    keep : Callable[[], None]
+        Called every `KEEP_SECONDS`; raises if another daemon has taken the database.
+    """
+
+    keep: Callable[[], None] = _nothing
     alone = True
     leads = True
 
@@ -102,8 +115,16 @@ class SingleLeader:
         on_change: Callable[[str], None],  # noqa: ARG002 - nothing changes
         on_standby: Callable[[], None],  # noqa: ARG002
     ) -> None:
-        """Run `work`."""
-        await work()
+        """Run `work` until it ends, or until `keep` raises."""
+        async with task_group() as tasks:
+            tasks.start_soon(self._keep)
+            await work()
+            tasks.cancel_scope.cancel()
+
+    async def _keep(self) -> None:
+        while True:
+            await anyio.sleep(KEEP_SECONDS)
+            self.keep()
 
     async def require(self) -> None:
         """Return: this process leads."""

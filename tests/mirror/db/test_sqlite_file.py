@@ -98,6 +98,34 @@ def test_lock_names_its_holder_and_leaves_an_empty_file(folder: Path) -> None:
     assert lock.read_text() == ""
 
 
+def test_removed_lock_is_taken_again_unless_another_daemon_was_faster(folder: Path) -> None:
+    path, lock = folder / "syncd.db", folder / "syncd.db.lock"
+    with daemon_lock(path, "run") as first:
+        lock.unlink()
+        first.keep()
+        with pytest.raises(DatabaseUnusableError, match="is held by syncd run"):
+            require_free(path)
+        lock.unlink()
+        with daemon_lock(path, "once"), pytest.raises(DatabaseUnusableError, match="is held by syncd once"):
+            first.keep()
+
+
+def test_removed_lock_that_cannot_be_made_now_is_taken_later(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, lock = folder / "syncd.db", folder / "syncd.db.lock"
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with daemon_lock(path, "run") as held:
+        lock.unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", full)
+            held.keep()
+        assert not lock.exists()
+        held.keep()
+        assert lock.exists()
+
+
 @pytest.mark.parametrize(
     ("code", "meaning"),
     [(errno.ENOSPC, DatabaseBusyError), (errno.EDQUOT, DatabaseBusyError), (errno.EROFS, DatabaseUnusableError)],
