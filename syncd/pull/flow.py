@@ -244,6 +244,7 @@ class Pull:
         if progress.loading:
             for link in await initial_load.finish(self.database, self.clock.now()):
                 log_link(self.log.bind(pass_id=progress.id), link)
+            progress.loading = False
 
     async def _end(self, progress: Progress, ending: Ending) -> PassOutcome:
         await self._link_loaded(progress)
@@ -283,6 +284,8 @@ class Pull:
             group.start_soon(partial(fetching.run, page_queue, key=progress.page_key, number=progress.counts["pages"]))
             while fetched := await page_queue.take():
                 shortfall = await self._mirror(progress, fetched)
+                if progress.counts["inserted"] >= initial_load.MOST_SESSIONS:
+                    await self._link_loaded(progress)
         return shortfall
 
     def _retries(self, progress: Progress) -> Retries:

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from syncd.errors import DatabaseReplacedError
-from syncd.mirror.store import passes
+from syncd.mirror.store import initial_load, passes
 from tests.helpers.harness import world
 from tests.pull.helpers import BASE, Listing, counted, dump, listings, page, run_until, session, wire
 
@@ -252,3 +252,16 @@ async def test_rows_and_checkpoint_of_a_page_are_written_together(
         assert await w.last_pass() == row | {"fence": row["fence"] + 1}
         assert (await w.one_pass()).state == "complete"
         assert (await counted(w))["inserted"] == 45
+
+
+@pytest.mark.sqlite
+async def test_first_pass_of_a_large_listing_builds_the_index_before_its_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(initial_load, "MOST_SESSIONS", 20)
+    async with world(folder, sessions=45) as w:
+        await run_until(w, pages=3)
+        assert await w.database.read(initial_load.has_index)
+        assert len(await w.sql("SELECT * FROM source_sessions WHERE state = 'linked'")) == 30
+        assert (await w.one_pass()).state == "complete"
+        assert len(await w.sql("SELECT * FROM source_sessions WHERE state = 'linked'")) == 45

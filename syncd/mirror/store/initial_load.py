@@ -3,8 +3,9 @@
 The index on source ids and the rows of `source_sessions` are random inserts. Kept up to date page by page they cost
 more than the rest of a first pass. The first pass therefore runs without the index, and a search for the carriers of a
 source id reads all sessions. `finish` builds the index and links the source ids in their order, in short transactions.
-An interrupted pass is still loading when it resumes: the index or a link is absent. PostgreSQL never loads this way,
-because replicas need the index and the links at any time.
+It is called at the end of the pass, or when `MOST_SESSIONS` are there. An interrupted pass is still loading when it
+resumes: the index or a link is absent. PostgreSQL never loads this way, because replicas need the index and the links
+at any time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from syncd.mirror.db.database import Database
 
+MOST_SESSIONS = 2_000_000
+"""Sessions that are loaded at most: SQLite sorts the index in memory, with 80 MB for a million of them."""
 CHUNK = 20_000
 """Source ids linked in one transaction: a fraction of a second."""
 _INDEX = "ix_sessions_source"
