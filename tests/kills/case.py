@@ -67,7 +67,7 @@ class Case:
 
     async def syncd(self, words: Sequence[str], **more: str) -> subprocess.CompletedProcess[bytes]:
         """Run a command."""
-        return await syncd(words, self.folder, self.mirrors.url(self.folder), self.sandbox.url, **self.more, **more)
+        return await syncd(words, self.folder, self.mirrors.url(self.folder), self.sandbox.url, **{**self.more, **more})
 
     async def differences(self) -> list[str]:
         """Compare the mirror and the queue with Albert, from outside; return what is wrong."""

@@ -6,13 +6,16 @@ path points at. They need not be listed: a recording run finds them all, those t
 itself knows nothing of it.
 
 The environment variable `PLACE` says what to do: `record=FILE` appends a line for each place passed, `kill=N` ends the
-process at the N-th.
+process at the N-th. With `QUIET_SECONDS` the process also gets a SIGTERM when it has sent no request for so long: a
+daemon that has done all its work.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -28,15 +31,24 @@ class Places:
     def __init__(self, orders: str) -> None:
         self._how, _, self._what = orders.partition("=")
         self._passed = 0
+        self._last_request: float | None = None
 
     def passed(self, place: str) -> None:
         """Pass a place."""
         self._passed += 1
+        if place.startswith("after request"):
+            self._last_request = time.monotonic()
         if self._how == "record":
             with Path(self._what).open("a", encoding="utf-8") as file:
                 file.write(f"{place}\n")
         elif self._how == "kill" and self._passed == int(self._what):
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def stop_when_quiet(self, seconds: float) -> None:
+        """Send this process a SIGTERM when no request was sent for some seconds; called in a thread of its own."""
+        while self._last_request is None or self._last_request + seconds > time.monotonic():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def around(self, call: Callable[..., Awaitable[Any]], name: Callable[[Any], str]) -> Callable[..., Awaitable[Any]]:
         """Put a place before and behind a method that is named by its first argument."""
@@ -78,6 +90,8 @@ def main() -> None:
         (Transport, "send", request_name),
     ):
         setattr(owner, method, places.around(getattr(owner, method), name))
+    if quiet := os.environ.get("QUIET_SECONDS"):
+        threading.Thread(target=places.stop_when_quiet, args=(float(quiet),), daemon=True).start()
     syncd()
 
 

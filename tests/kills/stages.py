@@ -43,6 +43,21 @@ class FirstCycle(Stage):
     template = "no file"
 
 
+class Daemon(Stage):
+    """`run` until it has done all its work. It looks at blocked operations again once in a lease of a second."""
+
+    more = MappingProxyType({"PLACE": "", "QUIET_SECONDS": "2"})
+
+    def words(self, _case: Case) -> list[str]:
+        return ["run"]
+
+
+class FirstDaemon(Daemon):
+    """The same without a mirror."""
+
+    template = "no file"
+
+
 class Prune(Stage):
     """`prune` of a mirror whose operations, first pass and earlier versions are old."""
 
@@ -120,6 +135,8 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
     {
         "no file": FirstCycle(),
         "middle of a life": Stage(),
+        "run without a mirror": FirstDaemon(),
+        "run": Daemon(),
         "prune": Prune(),
         "tenant accept": AcceptTenant(),
         "migrate-store": MoveStore(),
