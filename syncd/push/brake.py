@@ -64,6 +64,11 @@ class Brake:
         """Whether several operations have failed and none has succeeded since."""
         return self._outage.down
 
+    @property
+    def hears_nothing(self) -> bool:
+        """Whether Albert has answered nothing but operations lately."""
+        return self._outage.is_silent(self.clock.monotonic())
+
     def note_response(self) -> None:
         """Note that Albert answered something else than an operation, a page of a listing for example.
 

@@ -90,6 +90,10 @@ class Outage:
         """Whether Albert fails for every operation."""
         return len(self._charged) >= DISTINCT
 
+    def is_silent(self, now: float) -> bool:
+        """Whether Albert has answered nothing else lately; `now` is in monotonic seconds."""
+        return now - self._answered_at >= SILENCE
+
     def note_failure(
         self, operation_id: OperationId, now: float, *, uses_attempt: bool = True, forbidden: bool = False,
         retry_after: float | None = None,
@@ -106,7 +110,7 @@ class Outage:
         charges = self._charged.setdefault(operation_id, Charges())
         if self.down:
             self.pauses.grow(now, retry_after=retry_after)
-        if self.down and (forbidden or now - self._answered_at >= SILENCE):
+        if self.down and (forbidden or self.is_silent(now)):
             refunds = charges.forbidden + charges.others + self._refunds.pop(operation_id, 0)
             self._charged[operation_id] = Charges()
             if forbidden:

@@ -1,8 +1,8 @@
 """Asks whether Albert answers at all, before a failure counts against an operation. `runner` calls it.
 
 One or two operations that fail say little about Albert, and a queue is mostly short. If a listing is not answered
-either, the failure is an outage and uses no attempt. `outage` recognizes that without requests once three operations
-have failed.
+either, the failure is an outage and uses no attempt. Once three operations have failed, `outage` recognizes that by the
+pages of passes, and a listing is requested only if there was none lately.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from syncd.albert import AlbertException
+from syncd.records.fields import SESSIONS
+from syncd.records.parse import GarbledError, read_page
 
 if TYPE_CHECKING:
     from syncd.albert import ChatSessionCollection
@@ -34,12 +36,12 @@ class Probe:
     _answered: bool = False
 
     async def albert_answers(self) -> bool:
-        """Return whether Albert answers the first page of a listing with success; the request is not repeated."""
+        """Return whether Albert answers the first page of a listing; the request is not repeated."""
         async with self._lock:
             if self.clock.monotonic() - self._known_at >= KEPT_SECONDS:
                 try:
-                    await self.albert.list_raw(start_key=None)
-                except AlbertException:
+                    read_page(await self.albert.list_raw(start_key=None), SESSIONS)
+                except (AlbertException, GarbledError):
                     self._answered = False
                 else:
                     self._answered = True

@@ -19,7 +19,7 @@ from syncd.push.answers import outcome_of
 from syncd.push.events import report
 from syncd.push.evidence import SettleTime, Settling
 from syncd.push.kinds import KINDS
-from syncd.push.outcomes import Dead, Outcome, Retry, RetryReason, Succeeded, Unknown
+from syncd.push.outcomes import Dead, Outcome, Retry, RetryReason, Succeeded, Unknown, may_be_outage
 from syncd.push.record import Completion, Recorded, RetryPolicy
 from syncd.records.enums import OperationKind, OperationState
 from syncd.records.operation_kinds import SPECS
@@ -153,11 +153,19 @@ class Runner:
 
     async def _without_outage(self, outcome: Outcome) -> Outcome:
         """Return the outcome of an attempt; a failure uses no attempt if Albert does not answer a listing either."""
-        if not isinstance(outcome, Retry) or not outcome.reason.may_be_outage or not outcome.uses_attempt:
+        if not may_be_outage(outcome) or (isinstance(outcome, Retry) and not outcome.uses_attempt):
             return outcome
-        if self.brake.is_down or await self.probe.albert_answers():
-            return outcome
-        return replace(outcome, outage=True)
+        if isinstance(outcome, Retry) and not self.brake.is_down:
+            return outcome if await self._albert_answers() else replace(outcome, outage=True)
+        if self.brake.hears_nothing:
+            await self._albert_answers()  # otherwise the brake takes the silence for an outage
+        return outcome
+
+    async def _albert_answers(self) -> bool:
+        answers = await self.probe.albert_answers()
+        if answers:
+            self.brake.note_response()
+        return answers
 
     async def _record(self, operation: Operation, outcome: Outcome, log: FilteringBoundLogger) -> None:
         jitter, now = self.jitter(), self.clock.now()

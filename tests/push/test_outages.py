@@ -67,10 +67,22 @@ async def test_operations_that_fail_while_albert_answers_other_requests_use_up_t
         assert w.named("queue.resumed") == [], "to be given up is no sign of life"
 
 
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_operations_that_fail_use_up_their_attempts_although_no_pass_has_asked_albert_lately(
+    tmp_path: Path, method: str
+) -> None:
+    async with world(tmp_path) as w:
+        ids = await w.enqueue(*failing_for_ever(w, method))
+        done = await worked(w, *ids, max_attempts=3)
+        assert {(row["state"], row["attempts"]) for row in done} == {("dead", 3)}
+        assert [one.method for one in w.sandbox.requests].count(method) <= 3 * len(ids)
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_no_attempt_counts_while_albert_answers_no_request(tmp_path: Path, method: str) -> None:
     async with world(tmp_path) as w:
         ids = await w.enqueue(*failing_for_ever(w, method))
+        w.sandbox.faults.only = []
         async with working(w.push(max_attempts=3)):
             await until(w, lambda: len(w.sandbox.requests) > 5 * 8)
             states = {(await w.operation(one))["state"] for one in ids}
@@ -100,6 +112,18 @@ async def test_one_or_two_operations_use_no_attempt_while_albert_answers_no_list
         assert {(row["state"], row["attempts"]) for row in done} == {("succeeded", 1)}
         assert asked < 200
         assert {event["attempts"] for event in w.named("operation.retrying")} == {0}
+
+
+async def test_maintenance_page_for_every_request_uses_no_attempt(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        (one,) = await w.enqueue({"kind": "delete", "source_session_id": "s"})
+        w.sandbox.faults = Faults(garbled=1.0)
+        began = w.clock.monotonic()
+        async with working(w.push(max_attempts=2)):
+            await until(w, lambda: w.clock.monotonic() >= began + 600)
+            w.sandbox.faults = Faults()
+            (done,) = await finished(w, one)
+        assert (done["state"], done["attempts"]) == ("succeeded", 1)
 
 
 async def test_single_operation_that_always_fails_is_dead_and_the_others_succeed(tmp_path: Path) -> None:
