@@ -69,21 +69,31 @@ class AbsenceUnprovenError(Exception):
         self.is_json = is_json
 
 
+@dataclass(frozen=True, slots=True)
+class _Confirmation:
+    """When a witness answered, in monotonic seconds, and the id or source id that it was requested by."""
+
+    at: float
+    witness: str
+
+
 @dataclass(slots=True)
 class _Route:
     """What is known of one kind of request. All times are monotonic seconds."""
 
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     checks: int = 0
-    """The number of checks that have begun."""
+    """The number of checks that have begun and were not cancelled."""
     checked_at: float = NEVER
     """When the last check began."""
     failure: str | None = None
     """Why the last check found no alive witness; None when it found one."""
     trusted_from: float = NEVER
     """When trust returned after a failed check: an answer to an earlier request may still be the gateway's."""
-    confirmed: dict[str, float] = field(default_factory=dict)
-    """When a witness last confirmed a 404 with a body of this form."""
+    witness: str = ""
+    """The id or source id that answered the last check; an empty text when none did."""
+    confirmed: dict[str, _Confirmation] = field(default_factory=dict)
+    """How a 404 with a body of this form was last confirmed."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -141,14 +151,18 @@ class Witness:
             The mirror cannot be read.
         """
         route, form = self._routes[kind], _form(error.body)
-        checks = route.checks
-        if _is_confirmed(route, form, sent_at):
+        checks, answered_at = route.checks, self.clock.monotonic()
+
+        def is_confirmed() -> bool:
+            return _is_confirmed(route, form, asked, sent_at=sent_at, answered_at=answered_at)
+
+        if is_confirmed():
             return
         async with route.lock:
-            if _is_confirmed(route, form, sent_at):
+            if is_confirmed():
                 return
-            begun_since_the_answer = route.checks > checks
-            if not begun_since_the_answer and not self._failed_lately(route):
+            checked_since_the_answer = route.checks > checks and route.witness != asked
+            if not checked_since_the_answer and not self._failed_lately(route):
                 found = await self._candidates(kind, asked)
                 if not found:
                     self._believe_json(kind, error, form)
@@ -158,7 +172,7 @@ class Witness:
                 raise _unproven(error, form, route.failure)
             if sent_at < route.trusted_from:
                 raise _unproven(error, form, "it was requested before a witness answered again")
-            route.confirmed[form] = route.checked_at
+            route.confirmed[form] = _Confirmation(route.checked_at, route.witness)
 
     def _failed_lately(self, route: _Route) -> bool:
         return route.failure is not None and self.clock.monotonic() - route.checked_at < REPEAT_SECONDS
@@ -174,12 +188,17 @@ class Witness:
 
     async def _check(self, kind: RequestKind, route: _Route, found: list[Candidate]) -> None:
         """Request candidates until one answers 200, and note the result."""
-        began, failure = self.clock.monotonic(), ""
+        began, failure, witness = self.clock.monotonic(), "", ""
         route.checks += 1
-        for candidate in found:
-            failure = await self._request(kind, candidate)
-            if not failure:
-                break
+        try:
+            for candidate in found:
+                failure = await self._request(kind, candidate)
+                if not failure:
+                    witness = _key(kind, candidate)
+                    break
+        except BaseException:
+            route.checks -= 1  # it proves nothing to those that wait for it
+            raise
         recovered = route.failure is not None and not failure
         if failure and route.failure is None:
             self.log.warning("absence.unproven", request=kind.value, reason=failure)
@@ -187,7 +206,7 @@ class Witness:
             route.trusted_from = began
             route.confirmed.clear()
             self.log.info("absence.proven", request=kind.value)
-        route.checked_at, route.failure = began, failure or None
+        route.checked_at, route.failure, route.witness = began, failure or None, witness
 
     async def _request(self, kind: RequestKind, candidate: Candidate) -> str:
         """Request one candidate; return why it is not a witness, an empty text if it is."""
@@ -217,10 +236,15 @@ def _key(kind: RequestKind, candidate: Candidate) -> str:
     return candidate.session_id if kind is RequestKind.BY_ID else candidate.source_session_id
 
 
-def _is_confirmed(route: _Route, form: str, sent_at: float) -> bool:
-    if route.failure is not None or sent_at < route.trusted_from:
+def _is_confirmed(route: _Route, form: str, asked: str, *, sent_at: float, answered_at: float) -> bool:
+    """Whether another session than the absent one answered shortly before the 404 or after it.
+
+    The request may have waited long for its turn (`SYNCD_MAX_REQUESTS_PER_SECOND`), so the time of the answer counts.
+    """
+    known = route.confirmed.get(form)
+    if known is None or known.witness == asked or route.failure is not None or sent_at < route.trusted_from:
         return False
-    return route.confirmed.get(form, NEVER) >= sent_at - CACHE_SECONDS
+    return known.at >= answered_at - CACHE_SECONDS
 
 
 def _form(body: str) -> str:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from syncd.albert import InternalServerError
+from syncd.albert import InternalServerError, NotFoundError
 from syncd.lookups import Absent, Found
 from syncd.mirror.store import holds
 from syncd.records.enums import PassReason
@@ -19,7 +19,7 @@ from syncd.records.parse import GarbledError
 from syncd.records.reasons import Reason
 from syncd.sandbox import answers
 from syncd.sandbox.faults import Faults
-from syncd.witness import MOST_CANDIDATES, AbsenceUnprovenError
+from syncd.witness import CACHE_SECONDS, MOST_CANDIDATES, AbsenceUnprovenError, RequestKind
 from tests.helpers.harness import World, world
 from tests.push.helpers import SESSIONS
 
@@ -84,6 +84,62 @@ async def test_session_is_never_its_own_witness(tmp_path: Path) -> None:
         await w.one_pass()
         w.sandbox.delete("SES1")
         assert await look_up(w, "by_id", "SES1") == Absent(404)
+
+
+async def test_session_that_was_the_witness_for_others_is_not_its_own(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=2) as w:
+        await w.one_pass()
+        w.sandbox.script("GET", f"{SESSIONS}/SES2", 404, times=100)
+        assert await look_up(w, "by_id") == Absent(404)
+        w.sandbox.script("GET", f"{SESSIONS}/SES1", 404, times=100)
+        with pytest.raises(AbsenceUnprovenError):
+            await look_up(w, "by_id", "SES1")
+
+
+async def test_witness_confirms_no_answer_that_came_long_after_it(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        sent_at = w.clock.monotonic()
+        assert await look_up(w, "by_id") == Absent(404)
+        await w.clock.sleep(CACHE_SECONDS + 1)  # the request waits for its turn
+        with pytest.raises(NotFoundError) as answered:
+            await w.lookups.albert.get_raw(id="late")
+        w.sandbox.script("GET", f"{SESSIONS}/SES", 404, times=100)
+        with pytest.raises(AbsenceUnprovenError):
+            await w.lookups.witness.confirm(RequestKind.BY_ID, "late", answered.value, sent_at=sent_at)
+
+
+async def test_check_that_was_cancelled_confirms_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        w.sandbox.script("GET", f"{SESSIONS}/first", 404, times=100)
+        w.sandbox.script("GET", f"{SESSIONS}/second", 404, times=100)
+        asked, found = anyio.Event(), list[Any]()
+
+        async def never(_: object) -> web.Response:
+            asked.set()
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        w.sandbox.script("GET", f"{SESSIONS}/SES", never)
+        w.sandbox.script("GET", f"{SESSIONS}/SES", 404, times=100)
+
+        async def second() -> None:
+            with pytest.raises(AbsenceUnprovenError) as caught:
+                await look_up(w, "by_id", "second")
+            found.append(caught.value)
+
+        async with anyio.create_task_group() as group:
+            with anyio.CancelScope() as scope:
+                group.start_soon(cancel_when, asked, scope)
+                group.start_soon(second)
+                await look_up(w, "by_id", "first")
+        assert len(found) == 1
+
+
+async def cancel_when(happened: anyio.Event, scope: anyio.CancelScope) -> None:
+    await happened.wait()
+    scope.cancel()
 
 
 async def test_410_needs_a_witness_too(tmp_path: Path) -> None:

@@ -250,10 +250,17 @@ async def update(attempt: Attempt) -> Outcome:
     try:
         await attempt.albert.update_raw(id=session_id, changes={_ATTRIBUTES[name]: wanted[name] for name in wanted})
     except AlbertHTTPError as error:
-        if (refused := await _method_refused(attempt, session_id, error)) is None:
-            await _confirm_absence(attempt, session_id, error)
-        return refused or Dead(f"Albert has no session {session_id}: {error}", error.status_code)
+        return await _update_refused(attempt, session_id, error)
     return await _updated(attempt, session_id, before, wanted)
+
+
+async def _update_refused(attempt: Attempt, session_id: SessionId, error: AlbertHTTPError) -> Outcome:
+    if (refused := await _method_refused(attempt, session_id, error)) is not None:
+        return refused
+    await _confirm_absence(attempt, session_id, error)
+    if await _is_recent(attempt, session_id):
+        return _lagging(attempt, session_id)
+    return Dead(f"Albert has no session {session_id}: {error}", error.status_code)
 
 
 async def _without_change(
@@ -291,18 +298,21 @@ async def _updated(
 ) -> Outcome:
     """Request the session after an accepted change.
 
-    If it differs from the request although it changed, another program has changed it since: the difference is noted.
-    If it is as before, look-ups lag or the change was not applied, and both are found out later.
+    If it differs from the request although what was to change did change, another program has changed it since: the
+    difference is noted. If that is as before, look-ups lag or the change was not applied, and both are found out later.
     """
     after = await attempt.lookups.by_id(session_id)
     differs = difference(after.row, wanted) if isinstance(after, Found) else f"session {session_id} is not found"
-    if isinstance(after, Found) and (differs is None or (isinstance(before, Found) and after.row != before.row)):
+    if isinstance(after, Found) and (differs is None or _has_changed(before, after, wanted)):
         note = f"after the update, Albert shows that the {differs}" if differs else None
         return Succeeded(session_id, Effect(after.asked_at, (after.row,)), note, status=200)
-    settle = attempt.recency.settle
-    lagging = attempt.recency.elapsed(_accepted(attempt.operation)) < settle
-    reason = RetryReason.LAGGING if lagging else RetryReason.UNCHANGED
-    return Retry(reason, f"{NOT_SHOWN}: {differs}", retry_after=lag_wait(settle))
+    attempt.recency.elapsed(_accepted(attempt.operation))
+    return Retry(RetryReason.UNCHANGED, f"{NOT_SHOWN}: {differs}", retry_after=lag_wait(attempt.recency.settle))
+
+
+def _has_changed(before: LookUp, after: Found, wanted: Mapping[str, str | None]) -> bool:
+    """Whether any of the columns that an update names has another value than before."""
+    return isinstance(before, Found) and any(getattr(before.row, name) != getattr(after.row, name) for name in wanted)
 
 
 def _accepted(operation: Operation) -> str:

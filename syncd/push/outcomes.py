@@ -25,7 +25,7 @@ class RetryReason(StrEnum):
     LAGGING = "lagging"
     """Look-ups do not show yet what the mirror knows."""
     UNCHANGED = "unchanged"
-    """Albert accepted a change, and does not show it after the settle time."""
+    """Albert accepted a change, and does not show it yet."""
     UNDECIDED = "undecided"
     """A look-up of an unknown create was refused, which says nothing about the create."""
     OTHER_SESSION = "other session"

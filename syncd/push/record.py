@@ -112,6 +112,8 @@ def give_up_if_exhausted(completion: Completion) -> Outcome:
     """Return the outcome, or `Dead` if it is a retry of an operation whose attempts are used up."""
     operation, outcome = completion.operation, completion.outcome
     over = operation.attempts >= completion.retry_policy.max_attempts
+    if isinstance(outcome, Retry) and outcome.reason is RetryReason.UNCHANGED:
+        over = operation.attempts > completion.retry_policy.max_attempts  # the last change has time to show
     if isinstance(outcome, Retry) and outcome.uses_attempt and over and operation.state == OperationState.RUNNING:
         return Dead(f"gave up after {operation.attempts} attempts: {outcome.error}", outcome.status)
     may_be_sent_again = operation.target_session_id is None

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from syncd.clock import utc_text
+from syncd.mirror.store import sessions
 from syncd.sandbox import Habits
 from tests.helpers.harness import world
 from tests.push.helpers import SESSIONS, create, effects, finished, worked
@@ -108,3 +110,21 @@ async def test_operation_that_fails_inside_syncd_is_dead_and_blocks_no_other(tmp
         assert [row["state"] for row in rows] == ["dead", "succeeded"]
         assert "the mirror refuses" in rows[0]["last_error"]
         assert await finished(w, ids[0])
+
+
+async def test_delete_of_a_session_that_the_mirror_knows_to_be_gone_waits_for_no_look_up(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=2) as w:
+        await w.one_pass()
+        (made,) = await w.enqueue(create())
+        await w.push().drain()
+        session_id = (await w.operation(made))["result_session_id"]
+        w.sandbox.delete(session_id)
+        (one,) = await w.enqueue({"kind": "delete", "session_id": session_id})
+        await w.push().drain()
+        assert (await w.operation(one))["state"] == "pending"
+        key = await w.database.read(lambda c: sessions.key_of(c, session_id))
+        assert key is not None
+        await w.database.write(lambda c: sessions.tombstone(c, [key], now=utc_text(w.clock.now())))
+        await w.clock.sleep(10)
+        await w.push().drain()
+        assert (await w.operation(one))["state"] == "succeeded"

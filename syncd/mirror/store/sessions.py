@@ -310,8 +310,9 @@ def key_of(connection: Connection, session_id: SessionId) -> int | None:
 
 
 def observed_at(connection: Connection, session_id: SessionId) -> datetime | None:
-    """Return when something other than a listing last showed a session; None if nothing did."""
-    return connection.execute(sa.select(sessions.c.observed_at).where(sessions.c.id == session_id)).scalar()
+    """Return when something other than a listing last showed a live session; None if nothing did."""
+    live = (sessions.c.id == session_id) & sessions.c.deleted_at.is_(None)
+    return connection.execute(sa.select(sessions.c.observed_at).where(live)).scalar()
 
 
 def source_of(connection: Connection, session_id: SessionId) -> str | None:
