@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import sqlalchemy as sa
 from aiohttp import web
 
 from syncd.pull.flow import REFUSED_KEYS
@@ -231,3 +232,14 @@ async def test_retry_after_of_a_429_is_obeyed_and_does_not_count_as_a_failure(fo
         began = w.clock.now()
         assert (await w.one_pass(backoff=Backoff(0.5, 300))).state == "complete"
         assert w.clock.now() - began == timedelta(seconds=7 * 2 * ATTEMPTS)
+
+
+async def test_pass_that_a_rule_of_the_database_refuses_is_no_pass_of_another_replica(folder: Path) -> None:
+    async with world(folder, sessions=5) as w:
+        if w.database.dialect == "sqlite":
+            body = "BEGIN SELECT RAISE(ABORT, 'no passes today'); END"
+            await w.sql(f"CREATE TRIGGER no_passes BEFORE INSERT ON passes {body}")
+        else:
+            await w.sql("ALTER TABLE passes ADD CONSTRAINT no_passes CHECK (id < 0)")
+        with pytest.raises(sa.exc.IntegrityError, match=r"no.passes"):
+            await w.one_pass()

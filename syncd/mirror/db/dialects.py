@@ -33,8 +33,11 @@ from syncd.clock import read_utc_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    import sqlalchemy as sa
     from sqlalchemy import Connection, Dialect
 
+UNIQUE_VIOLATION = "23505"
+"""PostgreSQL's code for a row that another one excludes."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -46,6 +49,14 @@ _MICROSECOND = timedelta(microseconds=1)
 
 class ConcurrentChangeError(Exception):
     """Another replica changed rows that this transaction had read: the whole transaction must run again."""
+
+
+def is_of_another_replica(error: sa.exc.IntegrityError) -> bool:
+    """Whether a row was refused because another replica inserted one first, and not by a constraint or a trigger.
+
+    SQLite has no other replica.
+    """
+    return getattr(error.orig, "sqlstate", None) == UNIQUE_VIOLATION
 
 
 class HasDialect(Protocol):

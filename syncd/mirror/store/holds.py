@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from pyroaring import BitMap64
 
 from syncd.errors import SyncdError
-from syncd.mirror.db.dialects import ConcurrentChangeError
+from syncd.mirror.db.dialects import ConcurrentChangeError, is_of_another_replica
 from syncd.mirror.schema.tables import hold_sessions, holds, passes, sessions
 from syncd.mirror.schema.types import new_id
 from syncd.mirror.store import operator_actions
@@ -127,6 +127,8 @@ def place(connection: Connection, pass_id: PassId, keys: array[int], reason: Rea
     try:
         hold_id = new_id(connection.execute(sa.insert(holds).values(values)))
     except sa.exc.IntegrityError as error:
+        if not is_of_another_replica(error):
+            raise
         raise ConcurrentChangeError("another replica opened a hold first") from error
     for first in range(0, len(keys), CHUNK):
         rows = [{"hold_id": hold_id, "session_key": key} for key in keys[first : first + CHUNK]]

@@ -10,7 +10,7 @@ from pyroaring import BitMap64
 
 from syncd.clock import utc_text
 from syncd.mirror.db import raw
-from syncd.mirror.db.dialects import ConcurrentChangeError, is_postgresql
+from syncd.mirror.db.dialects import ConcurrentChangeError, is_of_another_replica, is_postgresql
 from syncd.mirror.db.postgresql import forget_writers
 from syncd.mirror.schema.tables import pages, passes, sessions
 from syncd.mirror.schema.types import new_id
@@ -137,6 +137,8 @@ def begin(connection: Connection, now: datetime) -> Progress:
     try:
         pass_id = PassId(new_id(connection.execute(sa.insert(passes).values(started_at=now))))
     except sa.exc.IntegrityError as error:
+        if not is_of_another_replica(error):
+            raise
         raise ConcurrentChangeError("another replica began a pass first") from error
     return Progress(pass_id, now, resumed=False, loading=initial_load.begin(connection))
 
