@@ -6,7 +6,9 @@ libraries of the daemon.
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -19,6 +21,8 @@ from syncd.logs import escape_unencodable, safe_text
 if TYPE_CHECKING:
     from syncd.daemon.signals import Signals
 
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""The errors of a standard output on a full or broken disk."""
 COMMANDS = {
     "run": "daemon",
     "once": "daemon",
@@ -126,20 +130,34 @@ def main(signals: Signals | None = None) -> None:
     escape_unencodable(sys.stdout)
     escape_unencodable(sys.stderr)
     try:
-        code = cli.main(prog_name="syncd", standalone_mode=False, obj=signals)
-    except click.exceptions.Exit as done:
-        code = done.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        code = 130
-    except SyncdError as error:
-        for line in str(error).splitlines():
-            click.echo(f"error: {safe_text(line)}", err=True)
-        code = error.exit_code
+        code = _run(signals)
+        sys.stdout.flush()
     except BrokenPipeError:
         sys.stderr.close()  # the reader of the output has gone
         code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    except OSError as error:
+        if error.errno not in UNWRITABLE or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still has to write
+        text = "the output cannot be written, and the command may have done its work all the same"
+        click.echo(f"error: {text}: {error.strerror}", err=True)
+        code = 1
+    sys.exit(code)
+
+
+def _run(signals: Signals | None) -> int:
+    try:
+        code = cli.main(prog_name="syncd", standalone_mode=False, obj=signals)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except SyncdError as error:
+        for line in str(error).splitlines():
+            click.echo(f"error: {safe_text(line)}", err=True)
+        return error.exit_code
+    return code if isinstance(code, int) else 0

@@ -158,3 +158,15 @@ async def test_frequent_commands_load_no_heavy_libraries(syncd: Syncd, word: str
     environment = syncd.environment | {"SYNCD_STATUS_PORT": "1"}
     ended = await anyio.run_process([COMMAND[0], "-c", program], env=environment, cwd=syncd.folder)
     assert ended.stderr.decode().splitlines()[-1] == f"{code} []"
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["config"], ["operations", "list"], ["status", "--json"]])
+async def test_full_standard_output_is_an_error_of_one_line(syncd: Syncd, words: list[str]) -> None:
+    assert (await syncd.call("migrate")).code == 0
+    with Path("/dev/full").open("wb") as full:
+        done = await anyio.run_process(
+            [*COMMAND, *words], stdout=full, check=False, env=syncd.environment, cwd=syncd.folder
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("error: the output cannot be written")
