@@ -7,7 +7,7 @@ contradictory at the last request, long ago.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -43,6 +43,8 @@ CHUNK = 500
 """Source ids of one query and one transaction."""
 FIRST_CHUNK = 3
 """Source ids of the first chunk: if none of them gets an answer, the round ends without further requests."""
+MOST_ANSWERS = 10_000
+"""Source ids whose last answer is remembered."""
 RECHECK = 3600.0
 """Seconds after which Albert is asked again about a missing or contradictory source id."""
 
@@ -54,7 +56,8 @@ class _Answer:
     source_id: SourceId
     found: Found | None = None
     absent: bool = False
-    unsendable: str | None = None
+    undecidable: str | None = None
+    """Why no answer says more: the source id cannot be sent, or the session that carries it cannot be read."""
     trouble: Exception | None = None
 
 
@@ -75,6 +78,8 @@ class Reconcile:
     settle: float
     _after: SourceId | None = None
     """Where the next round begins: after the source ids that got no answer in the last round."""
+    _answered_at: dict[SourceId, float] = field(default_factory=dict)
+    """When Albert last answered, in monotonic seconds: while look-ups may lag, another request says no more."""
 
     async def run(self) -> int:
         """Ask Albert about the source ids that the mirror cannot explain.
@@ -102,8 +107,9 @@ class Reconcile:
             if not chunk:  # continue with the source ids before the place where this round began
                 after = began_at = None
                 continue
-            answers = await gather(self._ask, chunk, at_once=AT_ONCE)
-            await self._record(answers)
+            answers = await gather(self._ask, filter(self._is_due, chunk), at_once=AT_ONCE)
+            if answers:
+                await self._record(answers)
             unanswered += sum(answer.trouble is not None for answer in answers)
             after, limit = chunk[-1], CHUNK
             if (trouble := _hopeless(answers)) is not None:
@@ -120,12 +126,20 @@ class Reconcile:
             for link in links:
                 log_link(self.log, link)
 
+    def _is_due(self, source_id: SourceId) -> bool:
+        answered_at = self._answered_at.get(source_id)
+        return answered_at is None or self.clock.monotonic() - answered_at >= self.settle
+
     async def _ask(self, source_id: SourceId) -> _Answer:
         try:
             found = await self.lookups.by_source(source_id)
         except InvalidIdError as error:
-            return _Answer(source_id, unsendable=str(error))
-        except (AlbertException, GarbledError, AbsenceUnprovenError) as error:
+            return _Answer(source_id, undecidable=str(error))
+        except GarbledError as error:
+            if error.record_id is None:
+                return _Answer(source_id, trouble=error)
+            return _Answer(source_id, undecidable=f"Albert answers with {error.record_id}: {error}")
+        except (AlbertException, AbsenceUnprovenError) as error:
             return _Answer(source_id, trouble=error)
         return _Answer(source_id, found) if isinstance(found, Found) else _Answer(source_id, absent=True)
 
@@ -139,6 +153,10 @@ class Reconcile:
 
         for link in await self.database.write(work):
             log_link(self.log, link)
+        answered = [answer.source_id for answer in answers if answer.trouble is None]
+        self._answered_at |= dict.fromkeys(answered, self.clock.monotonic())
+        while len(self._answered_at) > MOST_ANSWERS:
+            del self._answered_at[next(iter(self._answered_at))]
 
 
 def _write(connection: Connection, answer: _Answer, now: datetime, lag: float) -> list[Link]:
@@ -146,8 +164,8 @@ def _write(connection: Connection, answer: _Answer, now: datetime, lag: float) -
     source_id, at = answer.source_id, utc_text(now)
     if answer.trouble is not None:
         return []
-    if answer.unsendable is not None:
-        sources.unaskable(connection, source_id, answer.unsendable, at)
+    if answer.undecidable is not None:
+        sources.note_undecidable(connection, source_id, answer.undecidable, at)
         return []
     links: list[Link] = []
     if answer.found is not None:

@@ -75,7 +75,9 @@ def export(
     from syncd.files.exports import export as write_files
     from syncd.files.exports import plan
 
-    planned = plan(directory, format_, only=only, since=since, mode=mode, escape_formulas=escape_formulas)
+    planned = plan(
+        directory, format_, only=tuple(dict.fromkeys(only)), since=since, mode=mode, escape_formulas=escape_formulas
+    )
     gc.disable()  # rows contain no cycles, and looking for them takes an eighth of the time
     with ExitStack() as stack:
         begin, advance = _progress(stack)

@@ -10,7 +10,7 @@ from syncd.urls import PERCENT_ENCODE, is_host
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _SQLITE_FILE = re.compile(r"sqlite\+aiosqlite:///(?!file:|/*:memory:)[^?\x00-\x1f]*[^?/\x00-\x1f]")
 _POSTGRESQL = "postgresql+asyncpg://"
-_SPECIAL = re.compile(r"[@/?#\[\]\\\s]")
+_SPECIAL = re.compile(r"[@/?#\[\]\\\s]|%(?![0-9A-Fa-f]{2})")
 """What must not stand in a user name or password as it is."""
 _PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:]*))(?::(?P<port>[0-9]{1,5}))?")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\x9f\\]")

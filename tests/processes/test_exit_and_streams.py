@@ -163,7 +163,7 @@ async def test_frequent_commands_load_no_heavy_libraries(syncd: Syncd, word: str
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["config"], ["operations", "list"], ["status", "--json"]])
 async def test_full_standard_output_is_an_error_of_one_line(syncd: Syncd, words: list[str]) -> None:
     assert (await syncd.call("migrate")).code == 0
-    with Path("/dev/full").open("wb") as full:
+    with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - it does not block
         done = await anyio.run_process(
             [*COMMAND, *words], stdout=full, check=False, env=syncd.environment, cwd=syncd.folder
         )

@@ -218,3 +218,41 @@ async def test_look_up_of_a_deleted_session_leaves_its_restoring_to_a_listing(tm
         assert (event["operation_id"], event["session_id"]) == (one, "SES1")
         await w.push().drain()
         assert "SES1" not in w.there()
+
+
+async def test_sessions_that_cannot_be_read_do_not_keep_other_source_ids_unresolved(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+
+        def unreadable(request: web.BaseRequest) -> web.Response:
+            source_id = request.path.rpartition("/")[2]
+            return web.json_response({"id": f"SES{source_id}", "sourceSessionId": source_id, "name": 5})
+
+        w.sandbox.script("GET", f"{SESSIONS}/source/a-", unreadable, times=100)
+        await insert(w, "a-1", "a-2", "a-3", "z")
+        assert await w.reconcile().run() == 0
+        assert (await source(w, "z"))["state"] == "missing"
+        found = await source(w, "a-1")
+        assert found["state"] == "unresolved"
+        assert found["note"].startswith("Albert answers with SESa-1: ")
+        await w.reconcile().run()
+        assert len(w.asked("GET", f"{SESSIONS}/source/a-")) == 3, "they are requested again after an hour"
+
+
+async def test_source_id_that_stays_unresolved_is_requested_once_while_look_ups_may_lag(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.create(source_session_id="s-1", name="n")
+        await w.one_pass()
+        w.sandbox.store.catch_up(0, 0)
+        w.sandbox.habits.lookup_lag = 20.0
+        session_id = next(iter(await w.live()))
+        await w.enqueue({"kind": "delete", "session_id": session_id})
+        await w.push().drain()
+        flow = w.reconcile()
+        w.sandbox.requests.clear()
+        for _ in range(30):
+            await flow.run()
+            w.clock.forward(1)
+        assert len(w.asked("GET", f"{SESSIONS}/source/s-1")) == 1
+        w.clock.forward(flow.settle)
+        await flow.run()
+        assert (await source(w, "s-1"))["state"] == "missing"

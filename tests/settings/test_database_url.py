@@ -28,6 +28,7 @@ from tests.settings.helpers import problems
         ("pa55 word", "postgresql://syncd:pa55 word@db.example.com/syncd"),
         ("pa55[word", "postgresql://syncd:pa55[word@db.example.com/syncd"),
         ("@@//word", "postgresql://syncd:@@//word@db.example.com/syncd"),
+        ("p%zzword", "postgresql://syncd:p%zzword@db.example.com/syncd"),
     ],
 )
 def test_password_that_is_not_encoded_is_a_problem_that_does_not_print_it(password: str, url: str) -> None:

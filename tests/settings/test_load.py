@@ -90,6 +90,11 @@ def test_problem_with_a_value_that_is_too_large_names_the_largest() -> None:
     ]
 
 
+def test_value_that_is_no_url_is_shown_whole() -> None:
+    (problem,) = problems({"SYNCD_LEASE": "#7"})
+    assert problem.startswith("SYNCD_LEASE='#7' (environment): ")
+
+
 def test_examples_of_every_setting_are_accepted(tmp_path: Path) -> None:
     for name, field in Settings.model_fields.items():
         assert isinstance(field.json_schema_extra, dict)

@@ -238,8 +238,8 @@ def _carried() -> sa.Select[Any]:
     )
 
 
-def unaskable(connection: Connection, source_id: SourceId, note: str, checked_at: str) -> None:
-    """Write why a source id cannot be sent to Albert. It may be text that only SQLite can store."""
+def note_undecidable(connection: Connection, source_id: SourceId, note: str, checked_at: str) -> None:
+    """Write why Albert cannot tell the state of a source id, which may be text that only SQLite can store."""
     connection.execute(
         sa.update(source_sessions)
         .where(source_sessions.c.source_session_id == text_value(connection, source_id))
