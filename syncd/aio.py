@@ -95,11 +95,12 @@ class RateLimit:
         self._gap = 1.0 / per_second
         self._clock = clock
         self._next = clock.monotonic()
+        self._waiting = anyio.Lock()
 
     async def __call__(self) -> None:
-        """Wait for this request's turn."""
-        now = self._clock.monotonic()
-        turn = max(self._next, now)
-        self._next = turn + self._gap
-        if turn > now:
-            await self._clock.sleep(turn - now)
+        """Wait for this request's turn; a request that is cancelled meanwhile takes none."""
+        async with self._waiting:
+            wait = self._next - self._clock.monotonic()
+            if wait > 0:
+                await self._clock.sleep(wait)
+            self._next = max(self._next, self._clock.monotonic()) + self._gap

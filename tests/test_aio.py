@@ -73,3 +73,20 @@ async def test_idle_time_is_not_saved_up_for_a_burst() -> None:
         await limit()
         assert clock.monotonic() - before >= 0.499
         clockwork.cancel_scope.cancel()
+
+
+async def test_request_that_is_cancelled_while_it_waits_takes_no_turn() -> None:
+    clock = VirtualClock()
+    limit = RateLimit(1, clock)
+    await limit()
+    async with anyio.create_task_group() as clockwork:
+        async with anyio.create_task_group() as waiting:
+            for _ in range(20):
+                waiting.start_soon(limit)
+            await anyio.wait_all_tasks_blocked()
+            waiting.cancel_scope.cancel()
+        clockwork.start_soon(clock.run)
+        before = clock.monotonic()
+        await limit()
+        assert clock.monotonic() - before <= 1
+        clockwork.cancel_scope.cancel()

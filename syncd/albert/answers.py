@@ -21,6 +21,8 @@ TEXT_LIMIT = 500
 """Characters of the server's text in a message: the size of a line in a log."""
 BODY_LIMIT = 4096
 """Characters of a body that an error keeps: enough to find the cause, and small in a queue of errors."""
+READ_LIMIT = 262_144
+"""Bytes of an error's body that are read: hiding secrets in 60 MB would take nine seconds."""
 
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
 _BEARER = re.compile(r"(?i)\b(bearer)(?:\s|%20|\+)+[^\s\"',;<>]+")
@@ -69,11 +71,12 @@ def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
 def _texts(answer: Answer, hide: Callable[[str], str]) -> tuple[str, str]:
     """Return the message of the server and the text of the body.
 
-    Secrets are replaced before the texts are truncated, so that no half of a secret remains.
+    Secrets are replaced before the texts are truncated, so that no half of a secret remains. What is behind
+    `READ_LIMIT` would not be shown in any case.
     """
     if answer.unreadable is not None:
         return f"({answer.unreadable})", ""
-    text = answer.content.decode("utf-8", "replace")
+    text = answer.content[:READ_LIMIT].decode("utf-8", "replace")
     try:
         payload = json.loads(text)
         message = payload

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 TOKEN_PATH = "/api/v3/login/oauth/token"  # noqa: S105 - a path
 MARGIN = 60.0
 """Seconds before its expiry that a token is renewed, but not before half of its lifetime."""
+LONGEST_LIFETIME = 1e9
+"""Seconds, about 31 years: a longer lifetime of a token may not even be a number that Python can add."""
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
@@ -314,7 +316,7 @@ def _granted(body: bytes) -> tuple[Token, float]:
         pass  # raised below, so that no context quotes the body
     else:
         known = isinstance(lifetime, int | float) and not isinstance(lifetime, bool) and lifetime > 0
-        return token, float(lifetime) if known else float("inf")
+        return token, float(min(lifetime, LONGEST_LIFETIME)) if known else float("inf")
     raise AlbertAuthError("the answer of the token endpoint has no usable access_token")
 
 

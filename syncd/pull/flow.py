@@ -301,7 +301,8 @@ class Pull:
         """Return why a pass of `number` pages that waits for some more seconds exceeds a ceiling; None if not."""
         if number >= self.settings.max_pages:
             return f"stopped at the ceiling of {self.settings.max_pages} pages"
-        if (self.clock.now() - progress.started_at).total_seconds() + wait > self.settings.max_seconds:
+        most = self.database.clock.span(self.settings.max_seconds)  # more if the clock was set forward meanwhile
+        if (self.clock.now() - progress.started_at).total_seconds() + wait > most:
             return f"stopped at the ceiling of {self.settings.max_seconds:g} seconds"
         return None
 

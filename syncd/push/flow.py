@@ -46,6 +46,8 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 """Before every time at which an operation may be due."""
 AHEAD = 4
 """One of this many operations is claimed ahead of its turn, so that no slot waits for the commit of a claim."""
+SHORTEST_RENEWAL = 1.0
+"""Seconds; the shortest time between two renewals of all leases."""
 SHORTEST_IDLE = 0.005
 """Seconds; the shortest time between two claims when the last one found nothing."""
 
@@ -96,6 +98,7 @@ class Push:
         self._upkeep = Upkeep(self.database)
         self._leases = Leases(
             database=self.database, clock=self.clock, log=self.log, seconds=self.settings.lease,
+            every=min(self.settings.lease / 3, max(policy.backoff.longest, SHORTEST_RENEWAL)),
             in_flight=self._in_flight, upkeep=self._upkeep, on_change=self._wake,
         )  # fmt: skip
         self._runner = Runner(

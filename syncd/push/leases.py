@@ -87,6 +87,8 @@ class Leases:
     ----------
     seconds : float
         How long a lease is.
+    every : float
+        Seconds between two renewals. A wait that a step of the clock made longer is corrected then.
     in_flight : dict[OperationId, Attempt]
         The attempts whose leases are held; `flow` adds and removes them.
     on_change : Callable[[], None]
@@ -97,6 +99,7 @@ class Leases:
     clock: Clock
     log: FilteringBoundLogger
     seconds: float
+    every: float
     in_flight: dict[OperationId, Attempt]
     upkeep: Upkeep
     on_change: Callable[[], None]
@@ -104,7 +107,7 @@ class Leases:
     async def hold(self) -> None:
         """Renew the leases long before they end, until it is cancelled."""
         for turn in itertools.count(1):
-            await self.clock.sleep(self.seconds / 3)
+            await self.clock.sleep(self.every)
             await self.renew()
             await self.recover(abandoned=False)
             if turn % RENEWALS_PER_RECHECK == 0 and await self.upkeep.recheck():

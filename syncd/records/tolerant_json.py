@@ -1,7 +1,8 @@
 """JSON with defects, parsed so that a defect costs one item instead of its page. Called by `records.parse`.
 
 `msgspec` parses JSON without defects. The standard library's parser, which is slower and accepts more, parses the rest:
-NaN, lone surrogates, bytes that are not UTF-8. `storable` and `canonical` find the defects in one item.
+NaN, lone surrogates, bytes that are not UTF-8, control characters in strings. `storable` and `canonical` find the
+defects in one item.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def parse(body: bytes) -> tuple[Any, bool]:
 
 def _parse_tolerantly(body: bytes) -> Any:  # noqa: ANN401 - any JSON
     """Parse a body; bytes that are not UTF-8 become lone surrogates."""
-    return json.loads(body.decode("utf-8-sig", "surrogateescape"), parse_int=_integer)
+    return json.loads(body.decode("utf-8-sig", "surrogateescape"), parse_int=_integer, strict=False)
 
 
 def _integer(digits: str) -> int | float:

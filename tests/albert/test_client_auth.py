@@ -103,6 +103,7 @@ async def test_static_token_is_not_sent_again_after_a_401(wire: Wire, session: A
         (0, 1e9),
         (-5, 1e9),
         ("x", 1e9),
+        (10**400, 1e9 - 60),
         (True, 1e9),
     ],
 )

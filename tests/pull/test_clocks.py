@@ -135,3 +135,10 @@ async def test_step_of_the_shared_clock_is_measured_between_two_processes_of_a_m
         assert await step("b", 1010.0, 30.0) == 0.0
         await w.sql("UPDATE elapsed_time SET clock_at = NULL")
         assert await step("a", 1010.0, 30.0) == 0.0
+
+
+async def test_clock_that_steps_forward_does_not_end_a_pass(folder: Path) -> None:
+    async with world(folder, sessions=45) as w:
+        pull = w.pull(max_seconds=3600)
+        pull.on_page = lambda _: w.clock.step(86_400)
+        assert (await pull.run()).state == "complete"

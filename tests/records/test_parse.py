@@ -258,6 +258,13 @@ def test_the_last_of_a_repeated_key_counts() -> None:
     assert (row.id, row.name) == ("B", "y")
 
 
+def test_control_character_in_a_text_costs_no_page() -> None:
+    item = b'{"id": "Z", "name": "two\nlines", "sourceSessionId": "s"}'
+    page = read_page(b'{"Items": [' + item + b", " + json.dumps(ITEM).encode() + b"]}")
+    assert page.rows[0].name == "two\nlines"
+    assert len(page.rows) == 2
+
+
 def test_a_byte_order_mark_is_passed_over() -> None:
     assert read_page(b'\xef\xbb\xbf{"Items": []}') == Page([], [], None)
 

@@ -31,6 +31,9 @@ WRITTEN_AFTER = 60.0
 LONGEST = 100_000.0
 """Seconds for which steps are remembered: longer than a day, the longest grace in use."""
 
+MOST_STEPS = 500
+"""Steps that are remembered one by one; of half of them, when there are more, only the smallest and largest lead."""
+
 
 @dataclass
 class Steps:
@@ -50,6 +53,10 @@ class Steps:
         kept = [*noted, (monotonic, ahead)]
         while len(kept) > 1 and kept[1][0] < monotonic - LONGEST:
             del kept[0]
+        if len(kept) > MOST_STEPS:
+            oldest, kept = kept[: MOST_STEPS // 2], kept[MOST_STEPS // 2 :]
+            leads = [lead for _, lead in oldest]
+            kept[:0] = [(oldest[-1][0], min(leads)), (oldest[-1][0], max(leads))]
         self._ahead = tuple(kept)
 
     def note_step(self, seconds: float) -> None:

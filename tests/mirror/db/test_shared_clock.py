@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.mirror.db.database import Database
-from syncd.mirror.db.shared_clock import WRITTEN_AFTER, DatabaseClock, HostClock, read_clock
+from syncd.mirror.db.shared_clock import MOST_STEPS, WRITTEN_AFTER, DatabaseClock, HostClock, Steps, read_clock
 from tests.helpers.virtual_clock import VirtualClock
 
 AN_HOUR = timedelta(hours=1)
@@ -124,6 +124,19 @@ def test_small_differences_between_readings_do_not_add_up_unless_the_clock_drift
         host.wall += timedelta(seconds=0.02)
         clock.now()
     assert 1.0 < clock.span(0) < 1.4, "of the last minute"
+
+
+def test_steps_that_are_remembered_are_bounded_and_a_large_one_is_not_forgotten() -> None:
+    steps = Steps()
+    wall = datetime(2026, 1, 1, tzinfo=UTC)
+    steps.note(wall, 0.0)
+    for second in range(1, 10 * MOST_STEPS):
+        wobble = 3600 if second == 5 else second % 2
+        steps.note(wall + timedelta(seconds=second + wobble), float(second))
+    now = 10.0 * MOST_STEPS
+    assert steps.back(now, now) >= 3599
+    assert steps.forward(now, now) == 1
+    assert len(steps._ahead) <= MOST_STEPS + 2
 
 
 def test_step_before_the_first_reading_counts_from_that_reading_on() -> None:
