@@ -15,8 +15,9 @@ from syncd.mirror.store.operations import CONFIRMED_FOR
 from syncd.push.attempt import Attempt
 from syncd.push.evidence import Recency
 from syncd.push.leases import Lease
+from syncd.rules.retry import Backoff
 from tests.helpers.harness import World, world
-from tests.push.helpers import SESSIONS, create, effects, times, worked
+from tests.push.helpers import SESSIONS, create, effects, finished, times, until, worked, working
 
 pytestmark = pytest.mark.both_databases
 
@@ -57,6 +58,18 @@ async def test_wait_is_as_long_as_before_when_the_clock_is_set_back(tmp_path: Pa
         assert await seconds_left(w, one) == pytest.approx(before - step)
         await w.push().recover(abandoned=False)
         assert await seconds_left(w, one) == pytest.approx(before, abs=0.001)
+
+
+async def test_step_back_delays_a_wait_by_no_more_than_the_longest_backoff(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.script("POST", SESSIONS, 429, times=3)
+        (one,) = await w.enqueue(create())
+        async with working(w.push(backoff=Backoff(2.0, 2.0))):
+            await until(w, lambda: len(w.asked("POST")) == 3)
+            began = w.clock.monotonic()
+            w.clock.step(-AN_HOUR)
+            await finished(w, one)
+        assert w.clock.monotonic() - began <= 5
 
 
 async def test_wait_that_was_decided_before_a_step_forward_has_ended(tmp_path: Path) -> None:
