@@ -6,12 +6,17 @@ the three.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
+from syncd.settings.names import is_ours
 from syncd.settings.secret_files import UnreadableFileError, read_text
 from syncd.visible_text import quoted
+
+_NO_NAME = re.compile(r"[^A-Za-z0-9_]")
+"""What the name of a setting cannot contain, such as a quotation mark or an invisible character."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ def read_env_file(file: Path, named_by: str, problems: list[str]) -> list[Given]
             problems.append(
                 f"{file}:{line}: not NAME=value, such as SYNCD_PASS_INTERVAL=300, or a quotation mark is not closed"
             )
+        elif binding.key is not None and is_ours(plain := _NO_NAME.sub("", binding.key)) and plain != binding.key:
+            problems.append(f"{file}:{line}: {quoted(binding.key)} is no name; write {plain}=...")
         elif binding.key is not None:
             found.append(Given(binding.key, binding.value or "", f"{file}:{line}"))
     return found

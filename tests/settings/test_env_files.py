@@ -86,3 +86,11 @@ def test_line_number_counts_empty_lines_comments_and_values_of_several_lines(tmp
     file = env_file(tmp_path, "\r\n# one\r\n\r\nA=1\r\nB='x\ny'\n\n  C=3\n")
     places = {one.name: one.origin for one in read_env_file(file, "--env-file", [])}
     assert places == {"A": f"{file}:4", "B": f"{file}:5", "C": f"{file}:8"}
+
+
+@pytest.mark.parametrize("name", ['"SYNCD_LEASE"', "\u200bSYNCD_LEASE"])
+def test_name_with_a_character_that_no_name_has_is_a_problem(tmp_path: Path, name: str) -> None:
+    file = env_file(tmp_path, f"{name}=7\n")
+    (problem,) = problems({}, file)
+    assert problem.startswith(f"{file}:1: ")
+    assert problem.endswith(" is no name; write SYNCD_LEASE=...")
