@@ -66,7 +66,7 @@ check: .venv/dev ## format, lint, types, imports
 	$(BIN)/lint-imports
 .PHONY: check
 
-docs: .venv/dev ## write the generated pages: docs/commands.md, docs/schema.md, docs/queries.md
+docs: .venv/dev ## write the generated pages and files (CONTRIBUTING.md lists them)
 	$(BIN)/python -m docs.reference
 	$(BIN)/python -m docs.generate
 .PHONY: docs

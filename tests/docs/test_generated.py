@@ -1,4 +1,4 @@
-"""`docs/schema.md` and `docs/queries.md` say what the code says."""
+"""The files that `docs.generate` writes are the same as those that the code makes now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The walk-through of CONTRIBUTING, "Add a field", on fields of every type, from the wire to the files of an export."""
+"""The walk-through of CONTRIBUTING, "Add a field": its code, and its steps 1 and 2 on a field of every type.
+
+The values are followed from the wire to the files of an export. One sample view stands for the four views of step 2.
+"""
 
 from __future__ import annotations
 
@@ -166,9 +169,9 @@ def test_new_field_of_each_type_is_a_row_of_the_schema_page(monkeypatch: pytest.
 
 
 def _blocks() -> list[str]:
-    """Return the code of the walk-through in CONTRIBUTING."""
+    """Return the code of the walk-through in CONTRIBUTING, with a field that no list can have."""
     page = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text()
-    section = page.partition("## Add a field")[2]
+    section = page.partition("## Add a field")[2].replace("starred", "field_of_the_guide")
     return [textwrap.dedent(block) for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL)]
 
 
@@ -176,12 +179,13 @@ async def test_line_and_migration_of_the_walk_through_make_a_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line, migration, attribute = _blocks()
+    item = wire("A", field_of_the_guide=True)
     space = {**vars(fields), "SessionRow": SessionRow}
     exec(f"class NewRow(SessionRow, frozen=True, gc=False):\n    {line.strip()}\n", space)  # noqa: S102 - our own
     exec(f"class NewSession(ChatSession):\n    {attribute}", model := {"ChatSession": ChatSession})  # noqa: S102 - our own
-    assert model["NewSession"].model_validate(ITEM).pinned is True  # type: ignore[attr-defined]
-    pinned: FieldList[Any] = FieldList(space["NewRow"], noun="session", indexed=("id", "source_session_id"))
-    assert set(pinned.by_column) - set(SESSIONS.by_column) == {"pinned"}
+    assert model["NewSession"].model_validate(item).field_of_the_guide is True  # type: ignore[attr-defined]
+    new: FieldList[Any] = FieldList(space["NewRow"], noun="session", indexed=("id", "source_session_id"))
+    assert set(new.by_column) - set(SESSIONS.by_column) == {"field_of_the_guide"}
     async with world(tmp_path) as w:
 
         def upgrade(connection: sa.Connection) -> None:
@@ -190,10 +194,10 @@ async def test_line_and_migration_of_the_walk_through_make_a_column(
                 module["upgrade"]()  # type: ignore[operator]
 
         await w.database.write(upgrade)
-        know(monkeypatch, pinned)
-        Listing(w, {None: page(wire("A", pinned=True), wire("B", pinned=False), wire("C"))})
+        know(monkeypatch, new)
+        Listing(w, {None: page(item, wire("B", field_of_the_guide=False), wire("C"))})
         await w.one_pass()
-        found = await w.sql(f"SELECT id, pinned, {EXTRA} FROM sessions ORDER BY id")
-        assert [(row["id"], row["pinned"], row[EXTRA]) for row in found] == [
+        found = await w.sql(f"SELECT id, field_of_the_guide, {EXTRA} FROM sessions ORDER BY id")
+        assert [(row["id"], row["field_of_the_guide"], row[EXTRA]) for row in found] == [
             ("A", True, "{}"), ("B", False, "{}"), ("C", None, "{}"),
         ]  # fmt: skip
