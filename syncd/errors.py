@@ -1,4 +1,4 @@
-"""The errors that end a command, each with the exit code of `interface.md` and words that say what to do.
+"""The errors that end a command. Each has an exit code of `docs/commands.md`, and its message says what to do.
 
 ::
 
@@ -10,6 +10,7 @@
         ├── DatabaseMovedError      migrate-store moved its content to another database
         ├── DatabaseReplacedError   the file under the running program is not the one that it opened
         └── DatabaseBusyError       waited as long as a command may
+            └── DatabaseAwayError   a lock, a full disk or a server out of reach: waiting helps
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Texts are bounded. Control characters, line separators and bidirectional marks are escaped, so that the name of a
 session cannot break a line or change the colours of a terminal. `run` and `once` call `configure`; other commands use
 the functions for texts and streams.
+
+Secrets are hidden where a text of a server becomes an error (`albert.answers.redactor`), and not here.
 """
 
 from __future__ import annotations
@@ -253,7 +255,7 @@ def _redirect_library_logs(processors: list[Any], out: Lines) -> None:
     root.setLevel(logging.WARNING)
 
 
-def log_link(log: FilteringBoundLogger, link: Any) -> None:  # noqa: ANN401 - a `mirror.sources.Link`
+def log_link(log: FilteringBoundLogger, link: Any) -> None:  # noqa: ANN401 - a `mirror.store.sources.Link`
     """Log the new state of a source id; `unresolved` is not an outcome."""
     write = {"linked": log.info, "missing": log.info, "conflict": log.warning}.get(link.state)
     if write is not None:

@@ -14,7 +14,7 @@ The names are those of the official SDK, so that code can be moved::
     ├── AlbertResponseError            an answer that cannot be read: it may have been applied
     └── AlbertHTTPError                a status that is not 2xx
         ├── RedirectError              3xx; redirects are never followed: fix the base URL
-        ├── AlbertClientError          4xx: the same request gets the same answer, except for 401, 403 and 429
+        ├── AlbertClientError          4xx: a repetition gets the same answer, except for 401, 403, 408 and 429
         │   ├── BadRequestError            400
         │   ├── UnauthorizedError          401, after the token was renewed once
         │   ├── ForbiddenError             403
@@ -138,7 +138,7 @@ class AlbertHTTPError(AlbertException):
     body : str
         The body as text, at most 4,096 characters. Secrets are replaced, as in ``message``.
     retry_after : float | None
-        The seconds of ``Retry-After``, without a limit; None without the header.
+        The seconds of ``Retry-After``, without a limit; None if it is absent, malformed or in the past.
     """
 
     def __init__(

@@ -44,7 +44,8 @@ def api_headers(given: Mapping[str, str] | None) -> dict[str, str]:
     Raises
     ------
     ValueError
-        A name or a value cannot be sent: it contains a control character, or a character that is not ASCII.
+        A value contains a control character or one that is not ASCII, or a name is not a token of HTTP: it is empty, or
+        has a character other than letters, digits and ``!#$%&'*+-.^_`|~``.
     """
     merged = {name.lower(): (name, value) for name, value in _DEFAULTS.items()}
     for name, value in (given or {}).items():

@@ -10,7 +10,7 @@ from syncd.albert.errors import InvalidIdError
 MAX_LENGTH = 1024
 """Characters of an id. A longer one can exceed the request line of servers (8 KB) when it is encoded."""
 MAX_BYTES = 2000
-"""Bytes of an id in UTF-8. `records.parse.LONGEST_IDS` bounds the two ids of a session together."""
+"""Bytes of an id in UTF-8. `records.items.LONGEST_INDEXED` bounds the two ids of a session together."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 

@@ -45,8 +45,8 @@ class AsyncAlbertSession:
     auth_manager : AlbertClientCredentials | None
         Obtains and renews tokens; overrides ``token``.
     headers : Mapping[str, str] | None
-        Sent with every API request; each replaces a default of the same name. ``Authorization``, ``Host`` and
-        ``Accept-Encoding`` cannot be replaced.
+        Sent with every API request; each replaces a default of the same name. ``Authorization``, ``Host``,
+        ``Accept-Encoding``, ``Content-Length``, ``Transfer-Encoding`` and ``Connection`` are ignored.
     timeout : float
         Seconds for a whole request: connecting, the body, and a renewed token with the second request after it. The
         connection gets up to half of it, at most 10.
@@ -73,7 +73,8 @@ class AsyncAlbertSession:
     Attributes
     ----------
     refused : bool
-        Whether Albert refused the credentials in the last request.
+        Whether the last request that decided it failed by its credentials: with a 401, without a token, or because
+        `check_token` refused the tenant. An answer of 2xx sets it to False; any other end of a request leaves it.
 
     Notes
     -----

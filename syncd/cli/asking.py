@@ -1,6 +1,6 @@
-"""Ask the running daemon through its status server: `healthcheck`, `status` and `doctor` do.
+"""Asks the running daemon through its status server. `healthcheck`, `status` and `doctor` call it.
 
-It imports neither an HTTP client nor SQLAlchemy, so that a container's health check starts fast.
+It imports neither aiohttp, httpx nor SQLAlchemy, so that a container's health check starts fast.
 """
 
 from __future__ import annotations

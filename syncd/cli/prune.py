@@ -44,9 +44,10 @@ class Age(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
 def prune(loaded: Loaded, age: float, by: str, *, history: bool, dry_run: bool, as_json: bool) -> None:
     """Delete old finished operations, passes and resolved items of the quarantine.
 
-    Kept are open and dead operations, held passes, the newest complete pass and all after it, and rows of the last
-    day that the newest complete pass may not have compared. The daemon can run meanwhile. The file of SQLite does not
-    shrink, but the space is used again.
+    Kept are open and dead operations, held passes, the newest complete pass and all after it, and recent rows that
+    the newest complete pass may not have compared: those of the last day, or of twice SYNCD_DELETE_GRACE or
+    SYNCD_UNKNOWN_SETTLE if that is longer. The daemon can run meanwhile. The file of SQLite does not shrink, but the
+    space is used again.
     """
     counts, kept_since = run(lambda: _prune(loaded.settings, age, by, history=history, dry_run=dry_run))
     if as_json:

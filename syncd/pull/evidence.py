@@ -1,4 +1,4 @@
-"""Asks Albert about sessions that a pass did not list. `pull.sweep` and `pull.preview` use it.
+"""Asks Albert about sessions that a pass did not list. `pull.sweep` uses it.
 
 Absence from a listing proves nothing. Each session is requested by its id, and, after a 404, by its source id, which
 another session may carry by now. A 404 counts only when a session that the pass has listed answers 200.

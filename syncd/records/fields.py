@@ -153,7 +153,7 @@ class FieldList(Generic[R]):
     noun : str
         The kind of record, for messages.
     indexed : tuple[str, ...]
-        Required text columns that share an index, which limits their length; see `parse.LONGEST_INDEXED`.
+        Required text columns that share an index, which limits their length; see `items.LONGEST_INDEXED`.
     newest_by : str
         The column that orders two answers about one record on the same page.
     """

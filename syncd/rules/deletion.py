@@ -26,7 +26,8 @@ class Guard:
     confirmations : int
         Complete passes that must miss it, each with a 404 or 410 of its own.
     max_count, max_fraction
-        The larger of both, the fraction being of the live sessions, is what one pass may delete without approval.
+        The larger of both, the fraction being of the live sessions, is what one pass may delete without approval. With
+        fewer than twice `max_count` live sessions, it may delete at most half of them.
     """
 
     grace: float
@@ -37,7 +38,8 @@ class Guard:
     def limit(self, live: int) -> int:
         """Return how many of `live` sessions one pass may delete.
 
-        In a small mirror the count alone would allow to delete everything, so there at most half may go.
+        With fewer than twice `max_count` live sessions it is at most half of them, because the count alone would allow
+        the deletion of most or all.
         """
         larger = self.larger_limit(live)
         return min(larger, live // 2) if live < 2 * self.max_count else larger

@@ -9,6 +9,10 @@ counter adds only time that was measured:
 - Otherwise nothing: the time between the two readings does not count.
 
 The readings also show a process at its start by how much the shared clock was set while no process measured it.
+
+The table has two times of the last reading. `database_at` is the server's clock in the transaction. It measures the
+time between readings of two machines, so it is null on SQLite, whose clock is that of a host. `clock_at` is the shared
+clock at the moment of the monotonic reading, on both databases. It shows how far that clock was set since.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ _SHARED_CLOCK = PerDialect(
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A monotonic clock at one moment.
+    """The monotonic clock of a machine and the shared clock, both read at one moment.
 
     Parameters
     ----------
@@ -83,7 +87,7 @@ def clock_step(connection: Connection, reading: Reading) -> float:
 
 
 async def continue_clock(database: Database, machine: str) -> None:
-    """Let the clock of a new process know by how much it was set since the last pass of any process."""
+    """Note in the shared clock of a new process by how much it was set since the last reading of any process."""
 
     def work(connection: Connection) -> float:
         database.now(connection)

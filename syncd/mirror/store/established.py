@@ -1,7 +1,8 @@
 """Sessions that a listing must contain, or Albert must know, if nothing is wrong. `pull` asks before it trusts a pass.
 
-A session is *established* when the last complete pass listed it. A session that an own operation has just created is
-not: a listing or a look-up may not show it yet.
+A session is *established* if the last complete pass listed it, or if no operation or look-up has shown it within the
+last ten minutes (`FRESH`). A session that an operation has just created is not established: a listing or a look-up may
+not show it yet.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Known:
 
 
 def live_keys(connection: Connection, now: datetime) -> array[int]:
-    """Return the keys of the live sessions that even an empty tenant's listing would have contained, in their order."""
+    """Return the keys of the established live sessions, in their order."""
     listed: set[int] = set()
     query = sa.select(pages.c.sessions).where(pages.c.pass_id == newest_complete(connection))
     for packed in connection.execute(query.execution_options(yield_per=100)).scalars():
@@ -54,7 +55,7 @@ def live_keys(connection: Connection, now: datetime) -> array[int]:
 
 
 def _is_fresh(now: datetime) -> sa.ColumnElement[bool]:
-    """Match sessions observed lately by anything but a listing; a time in the future is not treated as old."""
+    """Match sessions that an operation or a look-up has shown within `FRESH`; a time in the future matches too."""
     observed_at = sessions.c.observed_at
     return sa.and_(observed_at.is_not(None), observed_at > now - FRESH)
 

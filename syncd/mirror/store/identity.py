@@ -1,7 +1,7 @@
 """The identity of a mirror: the tenant it belongs to, and whether the database is a copy or was moved away.
 
-`mirror_identity` has at most one row. `syncd.tenant` pins the tenant before the first request, `syncd backup` marks its
-copies, and `syncd migrate-store` marks its source.
+`mirror_identity` has at most one row. `syncd.tenant_guard` stores the tenant before the first request, `syncd backup`
+marks its copies, and `syncd migrate-store` marks its source.
 """
 
 from __future__ import annotations

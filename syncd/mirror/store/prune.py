@@ -33,7 +33,7 @@ CHUNK = 1000
 """Rows that one transaction deletes; a thousand take some milliseconds."""
 LONG_AGO = 86_400.0
 """Seconds after which syncd needs no finished row, also if no pass has been complete since: late answers are compared
-with rows of the last minutes."""
+with rows of the last minutes. With a long grace or settle time it is twice that time."""
 _DONE = (OperationState.SUCCEEDED, OperationState.CANCELLED)
 """Final states of operations that need no person and block nothing."""
 _OVER = (PassState.COMPLETE, PassState.PARTIAL, PassState.FAILED)
@@ -61,7 +61,7 @@ def needed_since(connection: Connection, *, now: datetime, delete_grace: float, 
     """Return the moment from which syncd still needs finished rows.
 
     A listing after the grace can contradict a delete. The newest complete pass has compared all that was finished
-    earlier than the grace before its start.
+    earlier than the longer of grace and settle time before its start.
 
     Parameters
     ----------

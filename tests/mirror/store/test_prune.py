@@ -173,7 +173,7 @@ async def test_prune_is_in_the_log_of_operator_actions_if_it_deleted_anything(tm
         assert actions == [{"by": "alice", "action": "prune", "subject": "rows older than 90d"}]
 
 
-async def test_rows_are_needed_until_a_complete_pass_has_compared_them_and_for_a_day_at_most(tmp_path: Path) -> None:
+async def test_rows_are_needed_until_a_pass_has_compared_them_or_for_a_day_or_twice_the_grace(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=3) as w:
         began = w.clock.now()
 
