@@ -67,8 +67,8 @@ def _option(field: Field[Any]) -> Callable[[Callable[..., None]], Callable[..., 
 def _range(field: Field[Any], kind: type[Any]) -> click.ParamType[Any]:
     if kind is int:
         return click.IntRange(1)
-    jitter = field.metadata.get("help", "").startswith("Chance")
-    return click.FloatRange(0, 1 if jitter else None)
+    is_chance = field.metadata.get("help", "").startswith("Chance")
+    return click.FloatRange(0, 1 if is_chance else None)
 
 
 def _filled(kind: type[Any], options: dict[str, Any]) -> Any:  # noqa: ANN401 - Habits or Faults

@@ -22,6 +22,7 @@ from syncd.pull.retries import CeilingError, ListingError
 from syncd.pull.sweep import empty_listing, undecided_keys
 from syncd.records.fields import SESSIONS
 from syncd.records.parse import read_page
+from syncd.rules.versions import Change
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from syncd.records.reasons import Reason
 
 Read = Callable[[Callable[["Connection"], Any]], Awaitable[Any]]
-INSERTED, UPDATED, UNCHANGED, RESTORED = "inserted", "updated", "unchanged", "restored"
+_COUNTED = (Change.INSERTED, Change.UPDATED, Change.UNCHANGED, Change.RESTORED)
+"""What a prediction counts. It compares content alone, so no answer is stale."""
 
 
 class UnreadableListingError(SyncdError):
@@ -49,7 +51,7 @@ class Prediction:
 
     Attributes
     ----------
-    changes : Counter[str]
+    changes : Counter[Change]
         Sessions by `inserted`, `updated`, `unchanged` and `restored`.
     unreadable : int
         Listed items that cannot be read.
@@ -62,7 +64,7 @@ class Prediction:
     """
 
     pages: int = 0
-    changes: Counter[str] = field(default_factory=Counter)
+    changes: Counter[Change] = field(default_factory=Counter)
     unreadable: int = 0
     not_listed: int = 0
     live: int = 0
@@ -70,7 +72,7 @@ class Prediction:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts by their names, and `held`."""
-        counts = {name: self.changes[name] for name in (INSERTED, UPDATED, UNCHANGED, RESTORED)}
+        counts = {change.value: self.changes[change] for change in _COUNTED}
         return {
             "pages": self.pages, **counts, "quarantined": self.unreadable, "not_listed": self.not_listed,
             "live_sessions": self.live, "held": self.held,
@@ -146,18 +148,18 @@ async def _compare_listing(
     prediction.not_listed = await read(partial(missing.count_live_without, known=known))
 
 
-def _compare(connection: Connection, rows: Sequence[SessionRow], known: BitMap64, new: set[str]) -> Counter[str]:
+def _compare(connection: Connection, rows: Sequence[SessionRow], known: BitMap64, new: set[str]) -> Counter[Change]:
     """Count what a page would change; add its sessions to `known` by their keys, or to `new` by their ids."""
-    stored, counts = STATEMENTS.on(connection).stored(connection, rows), Counter[str]()
+    stored, counts = STATEMENTS.on(connection).stored(connection, rows), Counter[Change]()
     for row in rows:
         before = stored.get(row.id)
         if before is None:
             new.add(row.id)
-            counts[INSERTED] += 1
+            counts[Change.INSERTED] += 1
             continue
         if before.key in known:
             continue  # on two pages
         known.add(before.key)
-        unchanged = UNCHANGED if before.content == row else UPDATED
-        counts[RESTORED if before.deleted_at is not None else unchanged] += 1
+        unchanged = Change.UNCHANGED if before.content == row else Change.UPDATED
+        counts[Change.RESTORED if before.deleted_at is not None else unchanged] += 1
     return counts

@@ -102,15 +102,6 @@ class LinkState(StrEnum):
     CONFLICT = "conflict"
 
 
-class VersionChange(StrEnum):
-    """What made a version of a session."""
-
-    CREATED = "created"
-    UPDATED = "updated"
-    DELETED = "deleted"
-    RESTORED = "restored"
-
-
 class FolderListingState(StrEnum):
     """How the last listing of the folders ended."""
 

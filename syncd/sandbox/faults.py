@@ -63,13 +63,13 @@ class Faults:
     )
     login: bool = field(default=False, metadata={"help": "Faults strike the token endpoint too."})
 
-    def draw(self, method: str, jitter: Random) -> FaultName | None:
+    def draw(self, method: str, rng: Random) -> FaultName | None:
         """Say which fault strikes a request of this method, if any."""
         if self.only and method not in self.only:
             return None
         for name in FAULT_NAMES:
             probability: float = getattr(self, name)
-            if probability and jitter.random() < probability:
+            if probability and rng.random() < probability:
                 return name
         return None
 

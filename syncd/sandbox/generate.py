@@ -63,16 +63,16 @@ _A_WEEK: Final = 7 * 24 * 3600
 def generate(count: int, seed: int) -> Iterator[Session]:
     """Yield `count` sessions in the order of their creation, `SES1` first; each some 400 bytes of JSON."""
     # A seed must always give the same sessions; nothing secret is drawn.
-    jitter = Random(seed)  # noqa: S311
+    rng = Random(seed)  # noqa: S311
     step = (LAST - FIRST) / max(count, 1)
     for number in range(1, count + 1):
-        yield _session(number, FIRST + step * (number - 1), jitter)
+        yield _session(number, FIRST + step * (number - 1), rng)
 
 
-def _session(number: int, created_at: float, jitter: Random) -> Session:
+def _session(number: int, created_at: float, rng: Random) -> Session:
     """Write one session out by hand: a JSON encoder would take most of the time."""
-    draw = jitter.random
-    name, source = _name(jitter), _uuid(jitter)
+    draw = rng.random
+    name, source = _name(rng), _uuid(rng)
     user = int(draw() * draw() * len(USERS))  # some people ask far more than others
     spoke_at = stamp(min(created_at + draw() ** 4 * _A_WEEK, LAST))  # mostly a matter of minutes
     folder = _pick(FOLDERS, draw()) if draw() < 0.6 else None  # noqa: PLR2004
@@ -90,8 +90,8 @@ def _session(number: int, created_at: float, jitter: Random) -> Session:
     return Session(number, f"SES{number}", source, name, folder, kind, automation, by, by, spoke_at, text.encode())
 
 
-def _name(jitter: Random) -> str:
-    draw = jitter.random
+def _name(rng: Random) -> str:
+    draw = rng.random
     return _pick(_OPENINGS, draw()).format(
         material=_pick(_MATERIALS, draw()),
         other=_pick(_MATERIALS, draw()),
@@ -101,8 +101,8 @@ def _name(jitter: Random) -> str:
     )
 
 
-def _uuid(jitter: Random) -> str:
-    digits = f"{jitter.getrandbits(128):032x}"
+def _uuid(rng: Random) -> str:
+    digits = f"{rng.getrandbits(128):032x}"
     # Written out by hand: uuid.UUID takes three times as long.
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 

@@ -80,7 +80,7 @@ class Sandbox:
         self.requests: deque[Request] = deque(maxlen=_REQUESTS_KEPT)
         self.now = now
         self.sleep = sleep
-        self.jitter = Random(seed)  # noqa: S311 - the same faults for the same seed
+        self.rng = Random(seed)  # noqa: S311 - the same faults for the same seed
         self.scripts = Scripts()
         self.bucket = Bucket(now)
         self.store = Store(generate(sessions, seed), now)

@@ -4,7 +4,6 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import get_args
 
 from aiohttp import web
 
@@ -13,8 +12,6 @@ from syncd.sandbox.faults import Action, FaultName
 from syncd.sandbox.sandbox import Request, Sandbox
 from syncd.sandbox.wire import CONTROL, LOGIN
 from syncd.urls import is_loopback
-
-_FAULTS = frozenset(get_args(FaultName))
 
 
 @asynccontextmanager
@@ -78,7 +75,7 @@ class RequestHandler:
         if wait:
             return answers.retry_later(habits, 429, wait, sandbox.now())
         if sandbox.faults.login or not request.raw_path.startswith(LOGIN):
-            fault = sandbox.faults.draw(request.method, sandbox.jitter)
+            fault = sandbox.faults.draw(request.method, sandbox.rng)
             if fault is not None:
                 return await self._play(fault, request)
         return await sandbox.api.answer(request, habits)

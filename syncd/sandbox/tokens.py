@@ -19,18 +19,18 @@ def web_token(claims: Mapping[str, object], signature: str) -> str:
 class Tokens:
     """Issued tokens and when each expires."""
 
-    def __init__(self, static: str, now: Callable[[], float], jitter: Random) -> None:
+    def __init__(self, static: str, now: Callable[[], float], rng: Random) -> None:
         self.static = static
         self.static_accepted = True
         self._now = now
-        self._chance = jitter
+        self._rng = rng
         self._ends: dict[str, float] = {}
 
     def issue(self, lifetime: float, *, claims: Mapping[str, object] | None = None) -> str:
         """Return a new token that is accepted for `lifetime` seconds; a JSON Web Token if `claims` are given."""
         now = self._now()
         self._ends = {token: end for token, end in self._ends.items() if end > now}
-        token = f"sandbox-{self._chance.getrandbits(160):040x}"
+        token = f"sandbox-{self._rng.getrandbits(160):040x}"
         token = token if claims is None else web_token(claims, token)
         self._ends[token] = now + lifetime
         return token

@@ -79,7 +79,7 @@ async def test_the_same_seed_draws_the_same_faults() -> None:
     drawn = []
     for _ in range(2):
         box = Sandbox(seed=7, faults=Faults(error_500=0.3, lost_after=0.3))
-        drawn.append([box.faults.draw("GET", box.jitter) for _ in range(50)])
+        drawn.append([box.faults.draw("GET", box.rng) for _ in range(50)])
     assert drawn[0] == drawn[1]
     assert set(drawn[0]) == {None, "error_500", "lost_after"}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from syncd.mirror.schema.tables import ACTIVE, operations, sessions
-from syncd.records.enums import OperationKind, OperationState
+from syncd.records.enums import OPEN_STATES, OperationKind
 from syncd.records.fields import SESSIONS, SessionRow
 from syncd.records.operation_kinds import CONTENT_COLUMNS
 from syncd.rules.sources import difference
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 CHUNK = 1000
 """Rows of one INSERT, and of one step of the progress bar."""
-NOT_OVER = (OperationState.PENDING, OperationState.RUNNING, OperationState.UNKNOWN)
 
 
 class PlannedOutcome(StrEnum):
@@ -132,7 +131,7 @@ def _queued(connection: Connection, row: dict[str, Any]) -> _Earlier | None:
         .where(
             operations.c[column] == row[column],
             sa.text(ACTIVE),
-            operations.c.state.in_(NOT_OVER),
+            operations.c.state.in_(OPEN_STATES),
         )
         .order_by(operations.c.id.desc())
         .limit(1)
