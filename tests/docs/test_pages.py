@@ -156,8 +156,8 @@ def parse(words: list[str]) -> None:
         command.make_context(command.name, words, parent=context)
 
 
-ABOUT_ITSELF = ("cli", "albert", "sandbox", "browse")
-"""Folders whose files are named by nouns of the outside: commands, the wire, the stand-in."""
+ABOUT_ITSELF = ("cli", "sandbox", "browse")
+"""Folders whose files are named by nouns of the outside: commands, the stand-in."""
 
 
 def test_page_of_the_architecture_names_every_module_and_no_other() -> None:
