@@ -1,4 +1,4 @@
-"""Time as an argument: what a flow may know of the clock, and the real one."""
+"""The clock that flows receive as an argument, the one of the machine, and times as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """The wall clock, a clock that only goes forward, and a sleep; tests bring a virtual one."""
+    """The wall clock, a clock that only goes forward, and a sleep. Tests use a virtual one."""
 
     def now(self) -> datetime:
         """Return the current time, aware, in UTC."""
@@ -46,8 +46,8 @@ class SystemClock:
 def machine_boot() -> str:
     """Name this machine since its last restart. Processes with the same name share one monotonic clock.
 
-    Where the system does not tell (it is not Linux), the name is that of this call alone, so that nothing is compared
-    with readings of other processes.
+    On systems other than Linux each call returns another name, so that nothing is compared with readings of other
+    processes.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -66,7 +66,7 @@ def utc_text(moment: datetime) -> str:
         The time is naive: it does not say which moment it means.
     """
     if moment.tzinfo is None:
-        raise ValueError("a time without a zone has no place in the mirror")
+        raise ValueError("a time without a zone cannot be stored")
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     return moment.isoformat("T", "microseconds")[:26] + "Z"

@@ -28,7 +28,7 @@ MOST_REQUESTS = 5
 
 @dataclass(frozen=True, slots=True)
 class TenantChange:
-    """The tenant before and after, and the number of operations that are on hold since; None if it is the same."""
+    """The tenant before and after, and how many operations are on hold since; None if the tenant is the same."""
 
     before: Identity
     after: Identity

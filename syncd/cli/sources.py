@@ -1,4 +1,4 @@
-"""`syncd sources`: external ids and where they stand."""
+"""`syncd sources`: shows external ids with their states, and adds them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def sources() -> None:
-    """Show and add external source ids; the daemon finds out where each stands."""
+    """Show and add external source ids; the daemon finds the state of each."""
 
 
 def _add(loaded: Loaded, ids: list[SourceId], *, as_json: bool) -> None:

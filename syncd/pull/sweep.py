@@ -2,7 +2,7 @@
 
 ::
 
-    find ──────────► ask Albert ───────────────► conclude, in one transaction
+    find ──────────► ask Albert ───────────────► record, in one transaction
     what the pass    each session, until more    complete: mark, count the 404s, delete what is confirmed
     did not list     are gone than allowed       held: more are gone than the guard allows; nothing is marked
 
@@ -54,7 +54,7 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a sweep starts from.
+    """The sessions that a sweep must decide about, and the decisions of operators.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What a concluding transaction wrote, for the log."""
+    """The result of the transaction that ends a sweep, for the log."""
 
     swept: Swept
     newly_missing: list[str]
@@ -93,7 +93,7 @@ class _Written:
 
 
 def situation(connection: Connection, progress: Progress, now: datetime, reading: Reading) -> Situation:
-    """Return what the sweep of a pass starts from."""
+    """Read the sessions that the sweep of a pass must decide about."""
     decisions = holds.decisions(connection)
     listed_before = array("q") if progress.counts["seen"] else undecided_keys(connection, decisions, now)
     unlisted = missing.unlisted(connection, progress, now, elapsed.measure(connection, reading))
@@ -101,7 +101,7 @@ def situation(connection: Connection, progress: Progress, now: datetime, reading
 
 
 def undecided_keys(connection: Connection, decisions: Decisions, now: datetime) -> array[int]:
-    """Return the live sessions that every listing of the tenant contains, without those already decided."""
+    """Return the established live sessions, without those already decided."""
     known = established.live_keys(connection, now)
     return array("q", (key for key in known if key not in decisions.approved and key not in decisions.kept))
 
@@ -144,7 +144,7 @@ class _Sweep:
             find = partial(situation, progress=self.progress, now=self.clock.now(), reading=self._reading())
             found = await self.database.read(find)
             answers = await self._ask(found)
-            written = await self._conclude(found, answers)
+            written = await self._record(found, answers)
             if written is not None:
                 self._report(written)
                 return written.swept
@@ -181,7 +181,7 @@ class _Sweep:
 
         self._report_applied(await self.database.write(work))
 
-    async def _conclude(self, found: Situation, answers: Answers) -> _Written | None:
+    async def _record(self, found: Situation, answers: Answers) -> _Written | None:
         """End the pass as complete or held, in one transaction; return None if an operator decided meanwhile."""
         now, lag, reading = self.clock.now(), self.database.clock.span(self.settle), self._reading()
         reason = reason_to_hold(found, answers, self.guard.limit(found.live))

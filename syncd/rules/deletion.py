@@ -11,8 +11,8 @@ from datetime import timedelta
 GONE = frozenset({404, 410})
 """The statuses that mean "no such session"."""
 ASK_ALIVE_AGAIN = timedelta(hours=1)
-"""How long an unlisted session that answered 200 is not requested again: long enough to cost little, short enough that
-its changes and its deletion are noticed within the hour."""
+"""The time for which an unlisted session that answered 200 is not requested again: long enough to cost little, short
+enough that its changes and its deletion are noticed within the hour."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ def _normalized(source_id: SourceId) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """Where a source id stands."""
+    """The state of a source id, the session if it is linked, and a note for a person."""
 
     state: str
     session_id: SessionId | None
@@ -56,7 +56,7 @@ class SourceState:
 
 
 def source_state(carriers: Sequence[tuple[SessionId, bool]], albert: SessionId | None = None) -> SourceState | None:
-    """Tell where a source id stands from the live sessions that carry it.
+    """Return the state of a source id by the live sessions that carry it.
 
     Parameters
     ----------

@@ -153,7 +153,7 @@ class Sandbox:
         self.scripts.add(Script(method, match, action, times))
 
     def state(self) -> dict[str, int]:
-        """Return the counts that say where the sandbox stands."""
+        """Return the numbers of sessions, effects, requests and scripts."""
         kinds = [effect.kind for effect in self.effects]
         return {
             "live": len(self.store.truth.by_id),
