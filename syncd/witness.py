@@ -132,7 +132,7 @@ class Witness:
         )
 
     async def confirm(self, kind: RequestKind, asked: str, error: AlbertHTTPError, *, sent_at: float) -> None:
-        """Return if a 404 or 410 comes from Albert.
+        """Require that a 404 or 410 comes from Albert.
 
         Without another live session in the mirror, a 404 with a JSON body is believed.
 

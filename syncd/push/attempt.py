@@ -1,7 +1,7 @@
 """One attempt at a claimed operation: what it needs, and the checks before a request that changes Albert.
 
 `flow` creates attempts, `runner` runs them, `kinds` sends their requests. The database is only read during an attempt,
-except for the id of the session that an operation by source id was found to mean.
+except for its lease, and for the id of the session that an operation by source id was found to mean.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Attempt:
     Attributes
     ----------
     lease : Lease | None
-        How long the claim is good; None when it was lost.
+        How long the claim is valid; None when it was lost.
     sent : bool
         A create was sent and its answer is not known.
     awaiting_commit : bool
@@ -56,8 +56,8 @@ class Attempt:
         ------
         LeaseLostError
             The lease has ended, or another daemon or an operator has taken the operation.
-        DatabaseReplacedError
-            The database with the claim has been replaced or removed.
+        DatabaseUnusableError
+            The lease cannot be renewed, or the database with the claim has been replaced or removed.
         """
         if self.lease is not None and not self.lease.has_ended(self.clock) and not self.lease.is_confirmed(self.clock):
             kept = await leases.renew(self.database, self.clock, [self.operation], self.lease.seconds)
@@ -76,7 +76,9 @@ class Attempt:
         InvalidIdError
             The id cannot be sent in a request.
         LeaseLostError
-            The claim is not good any more.
+            The claim is not valid any more.
+        DatabaseUnusableError
+            The id cannot be written.
         """
         segment(session_id)
         await self.database.write(lambda c: operations.write(c, self.operation, target_session_id=session_id))

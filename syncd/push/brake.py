@@ -65,7 +65,7 @@ class Brake:
         return self._outage.down
 
     @property
-    def hears_nothing(self) -> bool:
+    def is_silent(self) -> bool:
         """Whether Albert has answered nothing but operations lately."""
         return self._outage.is_silent(self.clock.monotonic())
 

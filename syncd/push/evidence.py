@@ -1,8 +1,8 @@
-"""What is known about the age of things by the machine's monotonic clock. `targets` and `runner` use it.
+"""What is known about the age of things by the machine's monotonic clock. `targets`, `kinds` and `runner` use it.
 
-Look-ups lag by up to the settle time. Two decisions depend on it: whether a session that the mirror knows and Albert
-does not show is gone, and whether an unknown create may be sent again. Wall clocks step, and those of replicas differ,
-so a wall-clock time alone never ends the settle time.
+Look-ups lag by up to the settle time. Three decisions depend on it: whether a session that the mirror knows and Albert
+does not show is gone, and whether an unknown create, or an update that does not show, may be sent again. Wall clocks
+step, and those of replicas differ, so a wall-clock time alone never ends the settle time.
 
 For a session that seems gone the settle time begins again with each process. For an unknown create the next process
 continues it, if it runs on the same machine and the machine has not been restarted: `syncd once` lives for seconds. The
@@ -67,7 +67,10 @@ class Recency:
         return now - seen
 
     def is_young(self, fact: str) -> bool:
-        """Whether this process was asked about a fact before, and first within the settle time."""
+        """Whether this process was first asked about a fact less than the settle time ago.
+
+        A fact that it was never asked about is not young.
+        """
         return fact in self._first_seen and self.elapsed(fact) < self.settle
 
     def _is_old(self, observed_at: datetime) -> bool:

@@ -186,7 +186,7 @@ async def delete(attempt: Attempt) -> Outcome:
 
 
 async def _confirm_absence(attempt: Attempt, session_id: SessionId, error: AlbertHTTPError) -> None:
-    """Return if a look-up agrees with a 404 to a change: a gateway may answer 404 to changes alone.
+    """Require that a look-up agrees with a 404 to a change: a gateway may answer 404 to changes alone.
 
     Raises
     ------

@@ -3,7 +3,8 @@
 When several operations fail in a row and none succeeds in between, the operations are not the reason: the queue runs
 them one at a time, with growing pauses. If nothing else gets answers from Albert either, or if every answer is a 403,
 their attempts do not count. The first answer that shows that Albert works restores full speed. Operations that fail
-while Albert answers others use up their attempts. For fewer operations than an outage takes, `probe` asks Albert.
+while Albert answers other requests use up their attempts. `probe` asks Albert for fewer operations than an outage
+takes, and when no pass has asked lately.
 
 The first failures are charged before the outage is recognized. An operation that fails again gets them back. The
 attempts that a 403 used are refunded to all when the outage is recognized, because `syncd once` ends before that.

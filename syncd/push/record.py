@@ -144,7 +144,7 @@ def write_all(connection: Connection, completions: Sequence[Completion]) -> list
     Raises
     ------
     LeaseLostError
-        One of the claims is not good any more; nothing is written.
+        One of the claims is not valid any more; nothing is written.
     """
     done = _write_made(connection, completions)
     return [done.get(one.operation.id) or write(connection, one) for one in completions]
@@ -185,7 +185,7 @@ def write(connection: Connection, completion: Completion) -> Recorded:
     Raises
     ------
     LeaseLostError
-        The claim is not good any more.
+        The claim is not valid any more.
     """
     outcome = completion.outcome
     match outcome:
@@ -217,7 +217,7 @@ def write_broken(
     Raises
     ------
     LeaseLostError
-        The claim is not good any more.
+        The claim is not valid any more.
     """
     looked_up = operation.state == OperationState.UNKNOWN
     attempts = operation.attempts + looked_up

@@ -152,16 +152,20 @@ class Runner:
             return await self._without_outage(await perform(attempt))
 
     async def _without_outage(self, outcome: Outcome) -> Outcome:
-        """Return the outcome of an attempt; a failure uses no attempt if Albert does not answer a listing either."""
+        """Return the outcome of an attempt; a failure uses no attempt if Albert does not answer a listing either.
+
+        When several operations fail, and for an unknown create, the brake decides that. It only has to know.
+        """
         if not may_be_outage(outcome) or (isinstance(outcome, Retry) and not outcome.uses_attempt):
             return outcome
         if isinstance(outcome, Retry) and not self.brake.is_down:
             return outcome if await self._albert_answers() else replace(outcome, outage=True)
-        if self.brake.hears_nothing:
-            await self._albert_answers()  # otherwise the brake takes the silence for an outage
+        if self.brake.is_silent:
+            await self._albert_answers()
         return outcome
 
     async def _albert_answers(self) -> bool:
+        """Return whether Albert answers a listing, and tell the brake."""
         answers = await self.probe.albert_answers()
         if answers:
             self.brake.note_response()

@@ -135,4 +135,12 @@ MUTANTS = (
         "tests/mirror/db/test_change_feed.py::test_commit_that_is_visible_long_after_the_log_was_written_is_detected",
         "a commit that is visible some time after the write-ahead log was written is noticed a second later",
     ),
+    Mutant(
+        "removed-lock-not-noticed",
+        "syncd/mirror/db/daemon_lock.py",
+        "if sqlite_file.identity(self._lock) != (held.st_dev, held.st_ino):",
+        "if False:",
+        "tests/mirror/db/test_sqlite_file.py::test_removed_lock_is_taken_again_unless_another_daemon_was_faster",
+        "a daemon whose lock file was removed lets a second one start",
+    ),
 )

@@ -318,4 +318,37 @@ MUTANTS = (
         "tests/reconcile/test_reconcile.py::test_look_up_of_a_deleted_session_leaves_its_restoring_to_a_listing",
         "a look-up restores a session whose delete had no effect, and no listing contradicts the delete",
     ),
+    Mutant(
+        "unreadable-session-is-no-answer",
+        "syncd/reconcile.py",
+        "if error.record_id is None:",
+        "if True:",
+        "tests/reconcile/test_reconcile.py::test_sessions_that_cannot_be_read_do_not_keep_other_source_ids_unresolved",
+        "three sessions that cannot be read keep all other source ids unresolved",
+    ),
+    Mutant(
+        "unresolved-source-asked-in-every-round",
+        "syncd/reconcile.py",
+        "return answered_at is None or self.clock.monotonic() - answered_at >= self.settle",
+        "return True",
+        "tests/reconcile/test_reconcile.py"
+        "::test_source_id_that_stays_unresolved_is_requested_once_while_look_ups_may_lag",
+        "each commit of another program requests all unresolved source ids again",
+    ),
+    Mutant(
+        "refused-pass-taken-for-a-replica",
+        "syncd/mirror/store/passes.py",
+        "if not is_of_another_replica(error):",
+        "if False:",
+        "tests/pull/test_endings.py::test_pass_that_a_rule_of_the_database_refuses_is_no_pass_of_another_replica",
+        "a pass that a trigger refuses is tried for ever without a word",
+    ),
+    Mutant(
+        "clock-ends-a-pass",
+        "syncd/pull/flow.py",
+        "most = self.database.clock.span(self.settings.max_seconds)",
+        "most = self.settings.max_seconds",
+        "tests/pull/test_clocks.py::test_clock_that_steps_forward_does_not_end_a_pass",
+        "a clock that is set forward ends a pass as partial",
+    ),
 )

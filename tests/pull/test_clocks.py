@@ -11,7 +11,7 @@ from syncd.mirror.store import elapsed
 from syncd.mirror.store.elapsed import Reading
 from syncd.rules.deletion import Guard
 from tests.helpers.harness import World, world
-from tests.pull.helpers import session
+from tests.pull.helpers import BASE, session
 
 pytestmark = pytest.mark.both_databases
 
@@ -139,6 +139,5 @@ async def test_step_of_the_shared_clock_is_measured_between_two_processes_of_a_m
 
 async def test_clock_that_steps_forward_does_not_end_a_pass(folder: Path) -> None:
     async with world(folder, sessions=45) as w:
-        pull = w.pull(max_seconds=3600)
-        pull.on_page = lambda _: w.clock.step(86_400)
-        assert (await pull.run()).state == "complete"
+        w.sandbox.script("GET", BASE, lambda _: w.clock.step(86_400), times=5)
+        assert (await w.one_pass(max_seconds=3600)).state == "complete"
