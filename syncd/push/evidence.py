@@ -66,6 +66,10 @@ class Recency:
             del self._first_seen[next(iter(self._first_seen))]
         return now - seen
 
+    def note(self, fact: str) -> None:
+        """Begin to measure the age of a fact, unless it is measured already."""
+        self.elapsed(fact)
+
     def is_young(self, fact: str) -> bool:
         """Whether this process was first asked about a fact less than the settle time ago.
 

@@ -306,7 +306,7 @@ async def _updated(
     if isinstance(after, Found) and (differs is None or _has_changed(before, after, wanted)):
         note = f"after the update, Albert shows that the {differs}" if differs else None
         return Succeeded(session_id, Effect(after.asked_at, (after.row,)), note, status=200)
-    attempt.recency.elapsed(_accepted(attempt.operation))
+    attempt.recency.note(_accepted(attempt.operation))
     return Retry(RetryReason.UNCHANGED, f"{NOT_SHOWN}: {differs}", retry_after=lag_wait(attempt.recency.settle))
 
 
