@@ -127,14 +127,16 @@ class MirrorFolders:
             served = not (isinstance(error, AlbertHTTPError) and error.status_code in NOT_SERVED and not listing.pages)
             state = FolderListingState.FAILED if served else FolderListingState.UNAVAILABLE
             return FoldersRead(state=state, error=str(error), rows=listing.rows, present=listing.present)
-        nameless = sum(one.record_id is None for one in listing.unreadable)
-        if reason is None and nameless:
-            reason = f"{nameless} items have no readable id: {listing.unreadable[-1].reason}"
         if reason is not None:
             return FoldersRead(
                 state=FolderListingState.PARTIAL, error=reason, rows=listing.rows, present=listing.present
             )
-        return await self._confirm_missing(listing)
+        read = await self._confirm_missing(listing)
+        nameless = [one.reason for one in listing.unreadable if one.record_id is None]
+        if nameless and read.error is None:  # a missing folder answers 404 all the same, so it is deleted
+            text = f"{len(nameless)} items have no readable id: {nameless[-1]}"
+            return replace(read, state=FolderListingState.PARTIAL, error=text)
+        return read
 
     async def _list(self, listing: _Listing) -> str | None:
         """Read page after page; return why the listing is not complete, None if it is.

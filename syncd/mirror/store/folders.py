@@ -76,7 +76,7 @@ class FoldersRead:
     rows : Mapping[str, FolderRow]
         The folders that it read, by id.
     absent : Collection[str]
-        Ids of folders that a complete listing missed, and that Albert answered 404 or 410 for.
+        Ids of folders that no page had, although every page was read, and that Albert answered 404 or 410 for.
     present : Collection[str]
         Ids that were seen without a readable folder.
     error : str | None
