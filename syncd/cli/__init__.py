@@ -131,7 +131,6 @@ def main(signals: Signals | None = None) -> None:
     escape_unencodable(sys.stderr)
     try:
         code = _run(signals)
-        sys.stdout.flush()
     except BrokenPipeError:
         sys.stderr.close()  # the reader of the output has gone
         code = 1
