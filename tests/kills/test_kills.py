@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from syncd.aio import gather
 from tests.kills.case import ROOT
 from tests.kills.harness import case, kill_at, make_templates, places
 from tests.kills.instrumented_syncd import function_name
@@ -40,6 +41,11 @@ OTHERWISE = {
 """Where something is committed and a sample of runs does not come, and who sees to it."""
 
 
+def at_once(mirrors: Mirrors) -> int:
+    """Return how many commands run at the same time; PostgreSQL copies a template only while no other copy runs."""
+    return 3 if isinstance(mirrors, SqliteMirrors) else 1
+
+
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
@@ -64,22 +70,29 @@ async def templates(tmp_path_factory: pytest.TempPathFactory, mirrors: Mirrors) 
 async def found(templates: Path, mirrors: Mirrors, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Record every place, in each stage."""
     folder = tmp_path_factory.mktemp("record")
-    return {stage: await places(folder / stage, templates, mirrors, stage, seed=3) for stage in STAGES}
+    recorded = await gather(
+        lambda stage: places(folder / stage, templates, mirrors, stage, seed=3), STAGES, at_once=at_once(mirrors)
+    )
+    return dict(zip(STAGES, recorded, strict=True))
 
 
 async def test_process_killed_at_any_place_and_restarted_applies_each_operation_once(
     tmp_path: Path, templates: Path, mirrors: Mirrors, found: dict[str, list[str]]
 ) -> None:
-    jitter, wrong = Random(SEED), {}  # noqa: S311 - not for secrets
+    jitter = Random(SEED)  # noqa: S311 - not for secrets
+    kills: list[tuple[str, int]] = []
     for stage, passed in found.items():
         after_the_post = [number for number, place in enumerate(passed, 1) if place == "after request: POST list"]
         sample = SAMPLE if isinstance(mirrors, SqliteMirrors) and STAGES[stage].claims else 1
-        for number in sorted({*after_the_post[:1], *jitter.sample(range(1, len(passed) + 1), sample)}):
-            folder = tmp_path / f"{stage} {number}"
-            problems = await kill_at(number, folder, templates, mirrors, stage, seed=3)
-            if problems:
-                wrong[f"{stage} {number} {passed[number - 1]}"] = problems
-    assert wrong == {}
+        numbers = {*after_the_post[:1], *jitter.sample(range(1, len(passed) + 1), sample)}
+        kills += [(stage, number) for number in sorted(numbers)]
+
+    async def kill(one: tuple[str, int]) -> list[str] | None:
+        stage, number = one
+        return await kill_at(number, tmp_path / f"{stage} {number}", templates, mirrors, stage, seed=3)
+
+    results = await gather(kill, kills, at_once=at_once(mirrors))
+    assert {one: problems for one, problems in zip(kills, results, strict=True) if problems} == {}
 
 
 async def test_places_cover_every_commit_and_every_kind_of_request(
