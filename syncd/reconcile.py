@@ -101,17 +101,20 @@ class Reconcile:
         after, self._after = self._after, None
         began_at, limit, unanswered = after, FIRST_CHUNK, 0
         while True:
-            chunk = await self.database.read(partial(sources.to_ask, checked_before=before, limit=limit, after=after))
+            chunk = await self.database.read(partial(sources.to_ask, checked_before=before, limit=CHUNK, after=after))
             if not chunk and began_at is None:
                 return unanswered
             if not chunk:  # continue with the source ids before the place where this round began
                 after = began_at = None
                 continue
-            answers = await gather(self._ask, filter(self._is_due, chunk), at_once=AT_ONCE)
-            if answers:
-                await self._record(answers)
+            due = list(filter(self._is_due, chunk))[:limit]
+            after = due[-1] if len(due) == limit else chunk[-1]
+            if not due:
+                continue
+            answers = await gather(self._ask, due, at_once=AT_ONCE)
+            await self._record(answers)
             unanswered += sum(answer.trouble is not None for answer in answers)
-            after, limit = chunk[-1], CHUNK
+            limit = CHUNK
             if (trouble := _hopeless(answers)) is not None:
                 self._after = after
                 self.log.warning("reconcile.stopped", error=str(trouble), unanswered=unanswered)

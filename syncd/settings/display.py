@@ -40,6 +40,6 @@ def shown(settings: Settings, name: str) -> str | float | bool | None:
 
 def without_secrets(url: str) -> str:
     """Return a URL of any form, a wrong one too, without what can be a secret: credentials, query and fragment."""
-    if "/" not in url and "." not in url:
+    if not set("/.?=").intersection(url):
         return url  # a number, a word: no URL
     return _QUERY.sub(r"?***", _CREDENTIALS.sub("***@", url))

@@ -42,7 +42,7 @@ OTHERWISE = {
 
 
 def at_once(mirrors: Mirrors) -> int:
-    """Return how many commands run at the same time; PostgreSQL copies a template only while no other copy runs."""
+    """Return how many commands run at the same time; on PostgreSQL, nothing else may use a template that is copied."""
     return 3 if isinstance(mirrors, SqliteMirrors) else 1
 
 

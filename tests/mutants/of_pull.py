@@ -341,7 +341,7 @@ MUTANTS = (
         "if not is_of_another_replica(error):",
         "if False:",
         "tests/pull/test_endings.py::test_pass_that_a_rule_of_the_database_refuses_is_no_pass_of_another_replica",
-        "a pass that a trigger refuses is tried for ever without a word",
+        "a pass that a trigger refuses is tried forever without a word",
     ),
     Mutant(
         "clock-ends-a-pass",

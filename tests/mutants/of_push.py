@@ -329,7 +329,7 @@ MUTANTS = (
         "if False:",
         "tests/push/test_outages.py"
         "::test_operations_that_fail_use_up_their_attempts_although_no_pass_has_asked_albert_lately",
-        "three operations that always fail are tried for ever between two passes",
+        "three operations that always fail are tried forever between two passes",
     ),
     Mutant(
         "witness-of-long-ago",

@@ -256,3 +256,19 @@ async def test_source_id_that_stays_unresolved_is_requested_once_while_look_ups_
         w.clock.forward(flow.settle)
         await flow.run()
         assert (await source(w, "s-1"))["state"] == "missing"
+
+
+async def test_outage_ends_a_round_after_three_requests_although_the_first_source_ids_are_not_due(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as w:
+        flow = w.reconcile()
+        w.sandbox.script("GET", f"{SESSIONS}/source/a-", lambda r: web.json_response({"id": f"SES{r.path[-3:]}"}), 99)
+        await insert(w, *(f"a-{number}" for number in range(5)))
+        await flow.run()
+        await w.sql("UPDATE source_sessions SET checked_at = NULL")
+        await insert(w, *(f"b-{number}" for number in range(20)))
+        w.sandbox.requests.clear()
+        w.sandbox.script("GET", "/", 500, times=99)
+        assert await flow.run() == 3
+        assert len(w.asked("GET", f"{SESSIONS}/source/")) == 3
