@@ -21,8 +21,8 @@ TEXT_LIMIT = 500
 """Characters of the server's text in a message: the size of a line in a log."""
 BODY_LIMIT = 4096
 """Characters of a body that an error keeps: enough to find the cause, and small in a queue of errors."""
-READ_LIMIT = 262_144
-"""Bytes of an error's body that are read: hiding secrets in 60 MB would take nine seconds."""
+HIDDEN_LIMIT = 262_144
+"""Characters in which secrets are looked for: in 60 MB that would take nine seconds."""
 
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
 _BEARER = re.compile(r"(?i)\b(bearer)(?:\s|%20|\+)+[^\s\"',;<>]+")
@@ -71,12 +71,12 @@ def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
 def _texts(answer: Answer, hide: Callable[[str], str]) -> tuple[str, str]:
     """Return the message of the server and the text of the body.
 
-    Secrets are replaced before the texts are truncated, so that no half of a secret remains. What is behind
-    `READ_LIMIT` would not be shown in any case.
+    Secrets are replaced before the texts are truncated, so that no half of a secret remains. What follows
+    `HIDDEN_LIMIT` is not shown in any case.
     """
     if answer.unreadable is not None:
         return f"({answer.unreadable})", ""
-    text = answer.content[:READ_LIMIT].decode("utf-8", "replace")
+    text = answer.content.decode("utf-8", "replace")
     try:
         payload = json.loads(text)
         message = payload
@@ -87,7 +87,7 @@ def _texts(answer: Answer, hide: Callable[[str], str]) -> tuple[str, str]:
         message = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
     except (ValueError, RecursionError):
         message = text
-    return one_line(hide(message)), hide(text)[:BODY_LIMIT]
+    return one_line(hide(message[:HIDDEN_LIMIT])), hide(text[:HIDDEN_LIMIT])[:BODY_LIMIT]
 
 
 def one_line(text: str, limit: int = TEXT_LIMIT) -> str:

@@ -24,7 +24,7 @@ from syncd.albert import (
     InvalidRequestError,
     TooManyRequestsError,
 )
-from syncd.albert.answers import one_line, redactor
+from syncd.albert.answers import HIDDEN_LIMIT, one_line, redactor
 from tests.albert.client_wire import TOKEN, Wire, everything_shown, reply
 
 PATH = "/api/v3/chats/sessions/SES1"
@@ -135,6 +135,16 @@ async def test_echoed_token_is_not_in_the_error(wire: Wire, session: AsyncAlbert
     shown = everything_shown(caught.value)
     assert TOKEN[:11] not in shown
     assert "x-echo" not in shown.lower()
+
+
+async def test_echoed_token_with_json_escapes_is_not_in_the_error_of_a_large_body(
+    wire: Wire, session: AsyncAlbertSession
+) -> None:
+    body = json.dumps({"message": TOKEN, "more": "x" * HIDDEN_LIMIT}).replace("t", "\\u0074")
+    wire.then(reply(403, body.encode()))
+    with pytest.raises(AlbertHTTPError) as caught:
+        await session.get(PATH)
+    assert TOKEN[:11] not in everything_shown(caught.value).replace("\\u0074", "t")
 
 
 def test_secrets_are_redacted_in_url_and_json_encodings() -> None:
