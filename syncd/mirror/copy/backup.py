@@ -21,6 +21,7 @@ from syncd.errors import DatabaseUnusableError, SyncdError, UsageError
 from syncd.mirror.copy.files import (
     BUSY_SECONDS,
     PRIVATE,
+    SIDE_FILES,
     count_rows,
     make_empty,
     require_other_file,
@@ -34,6 +35,9 @@ from syncd.temp_dirs import temp_dir
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+
+_CONTENT_LOST = ", and its content would be lost; name another file"
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def back_up(database: Path, target: Path, *, now: datetime, mode: int | None = N
     Raises
     ------
     UsageError
-        The target is the mirror itself, a part of it, or another file that is not a SQLite database.
+        The target is the mirror itself, a part of it, or another file that is not a backup.
     DatabaseUnusableError
         The mirror cannot be read, or the copy is damaged.
     SyncdError
@@ -79,6 +83,7 @@ def back_up(database: Path, target: Path, *, now: datetime, mode: int | None = N
             _verify(partial, rows)
             _set_permissions(partial, target, mode)
             sync(partial)
+            _require_replaceable(database, target)  # once more: a program may have opened it meanwhile
             partial.replace(target)
             sync(target.parent)
     except sqlite3.Error as error:
@@ -89,7 +94,7 @@ def back_up(database: Path, target: Path, *, now: datetime, mode: int | None = N
 
 
 def _require_replaceable(database: Path, target: Path) -> Path:
-    """Return the real path of the target; refuse to replace a file that is not a database, and a device."""
+    """Return the real path of the target; refuse to replace anything but an earlier backup, or an empty file."""
     require_other_file(database, target)
     if not target.name:
         raise UsageError("name the file to write")
@@ -97,8 +102,27 @@ def _require_replaceable(database: Path, target: Path) -> Path:
     if target.exists():
         if not target.is_file():
             raise UsageError(f"{target} is not a regular file; name another file")
-        require_sqlite(target, refusal=UsageError, why=", and its content would be lost; name another file")
+        require_sqlite(target, refusal=UsageError, why=_CONTENT_LOST)
+    for beside in (Path(f"{target}{ending}") for ending in SIDE_FILES):
+        if beside.exists():  # SQLite would apply it to the copy
+            raise UsageError(
+                f"{beside} exists: a program has the backup open, or was killed while it had; end the program and "
+                "remove what it left, or name another file"
+            )
+    if target.exists() and target.stat().st_size and not _is_backup(target):
+        raise UsageError(f"{target} is a database, and no backup that syncd made{_CONTENT_LOST}")
     return target
+
+
+def _is_backup(target: Path) -> bool:
+    """Whether a database carries the mark of a copy; of an older release, which made no mark, whether none used it."""
+    uri = f"{target.as_uri()}?mode=ro&immutable=1"  # makes no file beside it
+    with suppress(sqlite3.Error), closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as found:
+        tables = {row[0] for row in found.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if "mirror_identity" in tables:
+            return found.execute("SELECT 1 FROM mirror_identity WHERE copied_at IS NOT NULL").fetchone() is not None
+        return "alembic_version" in tables and not Path(f"{target}.lock").exists()
+    return False
 
 
 def _copy_snapshot(database: Path, partial: Path) -> dict[str, int]:

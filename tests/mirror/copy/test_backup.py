@@ -287,6 +287,55 @@ def test_file_that_is_not_a_database_is_not_replaced(mirror: Path, tmp_path: Pat
         copy(mirror, tmp_path / ("x" * 300))
 
 
+def test_database_that_is_no_backup_is_not_replaced(mirror: Path, tmp_path: Path) -> None:
+    foreign, other = tmp_path / "invoices.db", tmp_path / "other.db"
+    with closing(sqlite3.connect(foreign)) as made:
+        made.execute("CREATE TABLE invoices (id INTEGER)")
+    copy(mirror, other)
+    with closing(sqlite3.connect(other, isolation_level=None)) as started:
+        started.execute("UPDATE mirror_identity SET copied_at = NULL")  # as the start of a daemon does
+    for target in (foreign, other):
+        before = target.read_bytes()
+        with pytest.raises(UsageError, match="no backup that syncd made, and its content would be lost"):
+            copy(mirror, target)
+        assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize("ending", files.SIDE_FILES)
+def test_backup_that_a_program_has_open_is_not_replaced(mirror: Path, tmp_path: Path, ending: str) -> None:
+    target = tmp_path / "copy.db"
+    copy(mirror, target)
+    beside = tmp_path / f"copy.db{ending}"
+    beside.touch()
+    with pytest.raises(UsageError, match="exists: a program has the backup open"):
+        copy(mirror, target)
+    beside.unlink()
+    copy(mirror, target)
+
+
+def test_backup_that_an_older_release_made_without_a_mark_is_replaced(mirror: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy.db"
+    with closing(sqlite3.connect(target)) as old:
+        old.execute("CREATE TABLE alembic_version (version_num TEXT)")
+    lock = tmp_path / "copy.db.lock"
+    lock.touch()  # a daemon has used this one
+    with pytest.raises(UsageError, match="no backup that syncd made"):
+        copy(mirror, target)
+    lock.unlink()
+    copy(mirror, target)
+    assert rows(target) == 200
+
+
+def test_database_that_begins_to_be_used_during_a_backup_is_not_replaced(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "copy.db"
+    copy(mirror, target)
+    monkeypatch.setattr(backup, "sync", lambda _: (tmp_path / "copy.db-wal").touch())
+    with pytest.raises(UsageError, match="a program has the backup open"):
+        copy(mirror, target)
+
+
 def test_link_is_followed(mirror: Path, tmp_path: Path) -> None:
     link, real = tmp_path / "latest.db", tmp_path / "monday.db"
     link.symlink_to(real)
