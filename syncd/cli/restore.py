@@ -76,10 +76,12 @@ def _replace(settings: Settings, file: Path, by: str) -> dict[str, Any]:
             "syncd restore --in-place, and start the daemons"
         )
     backend.exists()  # a folder in its place is an error
-    with daemon_lock(database, "restore"), _backup(file, database) as backup:
+    with daemon_lock(database, "restore") as lock, _backup(file, database) as backup:
         source = "standard input" if file == STANDARD_INPUT else str(file)
         done = copying.restore(database, backup, now=SystemClock().now(), by=by, source=source)
-        _give_lock_to_owner(database)
+        if os.geteuid() == 0:  # the owner of the mirror must be able to use the lock file that root has just made
+            owner = database.stat()
+            lock.give_to(owner.st_uid, owner.st_gid)
     _warn_of_other_tenant(settings, done.pinned)
     return {
         "file": source, "database": str(database.absolute()), "kept": None if done.kept is None else str(done.kept),
@@ -109,13 +111,6 @@ def _backup(file: Path, database: Path) -> Iterator[Path]:
             yield received
     except OSError as error:
         raise SyncdError(f"the backup cannot be read from standard input: {error.strerror}") from error
-
-
-def _give_lock_to_owner(database: Path) -> None:
-    """Let the owner of the mirror use the lock file that root has just made."""
-    if os.geteuid() == 0:
-        owner = database.stat()
-        os.chown(f"{os.path.realpath(database)}.lock", owner.st_uid, owner.st_gid)
 
 
 def _warn_of_other_tenant(settings: Settings, pinned: Identity) -> None:

@@ -7,6 +7,7 @@ locks another one, or stops if another daemon was faster.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -51,13 +52,24 @@ class DaemonLock:
                 os.close(self._descriptor)
                 self._descriptor = taken
 
+    def give_to(self, owner: int, group: int) -> None:
+        """Let another user use the lock file.
+
+        Raises
+        ------
+        OSError
+            This process may not give files to other users.
+        """
+        os.fchown(self._descriptor, owner, group)
+
     def release(self) -> None:
         """Release the lock and leave an empty file."""
         _write_text(self._descriptor, "")
         os.close(self._descriptor)
 
     def _take(self) -> int:
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # A link could lead to any file of another user, which would be emptied and, by `restore`, given away.
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             _flock(descriptor, self._path)
         except BaseException:
@@ -76,13 +88,15 @@ def daemon_lock(path: Path, command: str) -> Iterator[DaemonLock]:
     DatabaseBusyError
         The disk has no room for the lock file.
     DatabaseUnusableError
-        Another daemon holds the file (the message names it), the lock file cannot be created, or the database file has
-        a second name, whose lock would be another one.
+        Another daemon holds the file (the message names it), the lock file cannot be created or is a link, or the
+        database file has a second name, whose lock would be another one.
     """
     sqlite_file.require_single_name(path)
     try:
         lock = DaemonLock(path, command)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DatabaseUnusableError(f"{_lock_file(path)} is a symbolic link; remove it") from error
         raise file_error(path, error) from error
     try:
         yield lock
@@ -99,7 +113,7 @@ def require_free(path: Path) -> None:
         A daemon holds it; the message names the daemon.
     """
     try:
-        descriptor = os.open(_lock_file(path), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(_lock_file(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return
     try:

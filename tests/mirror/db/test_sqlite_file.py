@@ -98,6 +98,28 @@ def test_lock_names_its_holder_and_leaves_an_empty_file(folder: Path) -> None:
     assert lock.read_text() == ""
 
 
+def test_lock_that_is_a_link_is_refused_and_its_target_is_left_as_it_is(folder: Path) -> None:
+    victim = folder / "victim"
+    victim.write_text("of another user")
+    (folder / "syncd.db.lock").symlink_to(victim)
+    with pytest.raises(DatabaseUnusableError, match=r"syncd\.db\.lock is a symbolic link; remove it"):
+        hold(folder / "syncd.db")
+    require_free(folder / "syncd.db")
+    assert victim.read_text() == "of another user"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to another user")
+def test_lock_that_is_given_away_is_the_one_that_is_held(folder: Path) -> None:
+    lock, victim = folder / "syncd.db.lock", folder / "victim"
+    with daemon_lock(folder / "syncd.db", "restore") as held:
+        victim.touch()
+        lock.rename(folder / "moved.lock")
+        lock.symlink_to(victim)
+        held.give_to(65534, 65534)
+    assert victim.stat().st_uid == 0
+    assert (folder / "moved.lock").stat().st_uid == 65534
+
+
 def test_removed_lock_is_taken_again_unless_another_daemon_was_faster(folder: Path) -> None:
     path, lock = folder / "syncd.db", folder / "syncd.db.lock"
     with daemon_lock(path, "run") as first:
