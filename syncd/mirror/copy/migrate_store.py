@@ -2,16 +2,17 @@
 
 ::
 
-    make ready ─► copy, in the order of keys ─► compare ─────────► mark the source ─► finish the target
-    the target     each chunk is one             counts and hashes,  as moved           a daemon may
-    is marked as   transaction; after a kill     table by table,                        open it
-    half moved     the move continues here       in the source twice
+    make ready ─► copy, in the order of keys ─► compare ─────────► mark the source ─► read the ────► finish the target
+    the target     each chunk is one             counts and hashes,  as moved           source again    a daemon may
+    is marked as   transaction; after a kill     table by table                                         open it
+    half moved     the move continues here
 
-The source is read in one snapshot, and again at the end in its current state: a row that was added, changed or removed
-meanwhile fails the move. Rows that an interrupted move copied and that changed since are found by the comparison, and
-their tables are copied again.
+The source is read in one snapshot, and again in its current state after it was marked, when commands refuse to write
+there: a row that was added, changed or removed meanwhile fails the move. Rows that an interrupted move copied and that
+changed since are found by the comparison, and their tables are copied again.
 
-The source is marked before the target is released, so that no moment exists at which both act.
+The source is marked before the target is released, and its mark is removed only if the target is certainly not
+released, so that no moment exists at which both act.
 """
 
 from __future__ import annotations
@@ -57,6 +58,10 @@ _BYTE_ORDER = PerDialect[str | None](sqlite=None, postgresql="C")
 """The collation that orders texts by their bytes, which is the default of SQLite."""
 _MARKS = (mirror_identity.c.moved_to, mirror_identity.c.moved_at)
 """Columns that describe the source and are not moved."""
+_SAYS_MORE = sa.or_(
+    *(column.is_not(None) for column in mirror_identity.c if column.name != "id" and column not in _MARKS)
+)
+"""Whether the identity has more than marks: a row that only the mark of this move made is not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,8 @@ async def move(
     DatabaseUnusableError
         The source is not at head, the target is not empty, or one of them cannot be used.
     SyncdError
-        The target cannot hold a row, or differs from the source, or the source was written to meanwhile.
+        The target cannot hold a row, or differs from the source, or the source was written to meanwhile; or the last
+        step may be done or not, because its answer was lost.
     """
     here, there = backend_of(source).engine(write=False), backend_of(target).engine(write=True)
     try:
@@ -107,7 +113,8 @@ async def move(
             total = await snapshot.run_sync(_count_all)
             moving = _Move(here, snapshot, there, total, on_rows)
             moved = await moving.copy_and_compare(resumed=resumed)
-            async with _marked(source, address(target), now):
+            async with _marked(source, address(target), now, moving):
+                await moving.require_unchanged(moved)
                 await moving.finish()
             return moved
     except Exception as error:
@@ -128,15 +135,16 @@ def address(url: sa.URL) -> str:
 
 
 @asynccontextmanager
-async def _marked(source: sa.URL, target: str, now: datetime) -> AsyncIterator[None]:
-    """Mark the source as moved; remove the mark if the block fails."""
+async def _marked(source: sa.URL, target: str, now: datetime, moving: _Move) -> AsyncIterator[None]:
+    """Mark the source as moved; remove the mark if the block fails and the target is not released."""
     async with Database(source) as database:
         await database.write(partial(identity.mark_moved, target=target, now=now))
         try:
             yield
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await database.write(identity.unmark_moved)
+            if not moving.may_be_released:
+                with anyio.CancelScope(shield=True):
+                    await database.write(identity.unmark_moved)
             raise
 
 
@@ -187,7 +195,8 @@ def _select(table: sa.Table) -> sa.Select[Any]:
         as_text = isinstance(column.type, UtcDateTime) or column.type is JsonText
         return sa.type_coerce(column, sa.Text) if as_text else column
 
-    return sa.select(*map(stored, table.columns))
+    query = sa.select(*map(stored, table.columns))
+    return query.where(_SAYS_MORE) if table is mirror_identity else query
 
 
 def _rows_after(connection: Connection, table: sa.Table, last: tuple[Any, ...] | None) -> sa.Select[Any]:
@@ -205,6 +214,8 @@ class _Move:
     rows: int
     on_rows: Callable[[int, int], None] | None
     done: int = 0
+    may_be_released: bool = False
+    """Whether a daemon may open the target, as far as this process knows."""
 
     async def copy_and_compare(self, *, resumed: bool) -> list[Moved]:
         """Copy all tables and compare them; tables that differ after an interruption are copied again, once.
@@ -212,14 +223,13 @@ class _Move:
         Raises
         ------
         SyncdError
-            A table differs, cannot be copied, or was written to meanwhile.
+            A table differs, or cannot be copied.
         """
         for table in TABLES:
             await self._copy(table)
         async with _snapshot(self.there) as target:
             moved, different = await self._compare(target)
         if not different:
-            await self._require_unchanged(moved)
             return moved
         if not resumed:
             raise SyncdError(different[0][1])
@@ -230,10 +240,42 @@ class _Move:
         return await self.copy_and_compare(resumed=False)
 
     async def finish(self) -> None:
-        """Release the target for daemons."""
+        """Release the target for daemons.
+
+        Raises
+        ------
+        SyncdError
+            The answer was lost, and the target cannot be read: it may be released.
+        """
         loading = await self.snapshot.run_sync(initial_load.is_loading)
-        async with self.there.begin() as target:
-            await target.run_sync(partial(move_target.finish, link_sources=loading))
+        async with _snapshot(self.here) as source:
+            numbers = await source.run_sync(move_target.last_numbers)
+        self.may_be_released = True
+        try:
+            async with self.there.begin() as target:
+                await target.run_sync(partial(move_target.finish, link_sources=loading, numbers=numbers))
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                self.may_be_released = await self._is_released(error)
+            if not (self.may_be_released and isinstance(error, Exception)):
+                raise
+
+    async def _is_released(self, error: BaseException) -> bool:
+        """Whether the target is released although the answer to that was an error.
+
+        Raises
+        ------
+        SyncdError
+            The target cannot be read.
+        """
+        try:
+            async with self.there.begin() as target:
+                return not await target.run_sync(move_target.is_half_moved)
+        except Exception as unreadable:
+            raise SyncdError(
+                f"the last step of the move may be done or not ({error}), and the target cannot be read "
+                f"({unreadable}): the source stays marked as moved; run the same command again"
+            ) from unreadable
 
     async def _copy(self, table: sa.Table) -> None:
         """Copy the rows after the last one that the target has."""
@@ -287,11 +329,16 @@ class _Move:
         if self.on_rows is not None and rows:
             self.on_rows(self.done, READINGS * self.rows)
 
-    async def _require_unchanged(self, moved: list[Moved]) -> None:
+    async def require_unchanged(self, moved: list[Moved]) -> None:
         """Fail if other programs wrote to the source meanwhile: an operator's decision must not be lost.
 
-        Each table is read in its current state, the largest first. So little time passes between the reading of the
-        small tables, which hold the decisions of operators, and the end.
+        Each table is read in its current state, the largest first. Programs that insert rows without a command do not
+        look for the mark, and so little time passes between the reading of the queue and the end.
+
+        Raises
+        ------
+        SyncdError
+            A table has other rows.
         """
         for table in sorted(moved, key=lambda table: -table.rows):
             async with _snapshot(self.here) as later:

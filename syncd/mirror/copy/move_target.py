@@ -9,16 +9,20 @@ import sqlalchemy as sa
 
 from syncd.clock import utc_text
 from syncd.errors import DatabaseUnusableError
-from syncd.mirror.db.dialects import by_dialect, do_nothing
+from syncd.mirror.db.dialects import by_dialect
 from syncd.mirror.schema import migrate
 from syncd.mirror.schema.tables import metadata, writers
 from syncd.mirror.store import initial_load
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Connection
 
 TABLES = tuple(table for table in metadata.sorted_tables if table is not writers)
 """The tables that are moved. `writers` describes the processes of one database."""
+_NUMBERED = {table.name: column.name for table in TABLES for column in table.columns if column.identity is not None}
+"""The tables that number their rows, and the columns with the numbers."""
 _TRIGGERS = "SELECT sql FROM sqlite_master WHERE type = 'trigger' ORDER BY rowid"
 
 
@@ -41,23 +45,32 @@ def make_ready(connection: Connection) -> bool:
     full = [table.name for table in TABLES if connection.execute(sa.select(1).select_from(table)).first()]
     if full:
         raise DatabaseUnusableError(
-            f"the target is not empty: it has rows in {', '.join(full)}; name an empty database"
+            f"the target is not empty: it has rows in {', '.join(full)}; name an empty database, or use this one if a "
+            "move to it is complete"
         )
     migrate.mark_half_moved(connection)
     _disable_triggers(connection)
     return False
 
 
-def finish(connection: Connection, *, link_sources: bool) -> None:
+def is_half_moved(connection: Connection) -> bool:
+    """Whether the target is half moved, once a transaction that may still be finishing it has ended."""
+    connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
+    return migrate.is_half_moved(connection)
+
+
+def finish(connection: Connection, *, link_sources: bool, numbers: Mapping[str, int]) -> None:
     """Make a database of the complete target that a daemon may open.
 
     Parameters
     ----------
     link_sources : bool
         Whether the source was interrupted in its first pass, which links the source ids at its end.
+    numbers : Mapping[str, int]
+        The `last_numbers` of the source.
     """
     _enable_triggers(connection)
-    _continue_numbering(connection)
+    _continue_numbering(connection, numbers)
     if link_sources:
         initial_load.link_all(connection, utc_text(datetime.now(UTC)))
     migrate.unmark_half_moved(connection)
@@ -92,15 +105,39 @@ def _enable_user_triggers(connection: Connection) -> None:
 _enable_triggers = by_dialect(sqlite=_create_triggers, postgresql=_enable_user_triggers)
 
 
-def _set_sequences(connection: Connection) -> None:
-    for table in TABLES:
-        for column in table.columns:
-            if column.identity is not None:
-                connection.exec_driver_sql(
-                    f"SELECT setval(pg_get_serial_sequence('{table.name}', '{column.name}'), "  # noqa: S608
-                    f"coalesce(max({column.name}), 1), max({column.name}) IS NOT NULL) FROM {table.name}"
-                )
+def _last_of_sqlite(connection: Connection) -> dict[str, int]:
+    rows = connection.exec_driver_sql("SELECT name, seq FROM sqlite_sequence")
+    return {name: seq for name, seq in rows if name in _NUMBERED}
 
 
-_continue_numbering = by_dialect(sqlite=do_nothing, postgresql=_set_sequences)
-"""Continue the identity columns after the moved rows; SQLite does that by itself."""
+def _last_of_postgresql(connection: Connection) -> dict[str, int]:
+    query = "SELECT pg_sequence_last_value(pg_get_serial_sequence($1, $2)::regclass)"
+    found = {table: connection.exec_driver_sql(query, (table, column)).scalar() for table, column in _NUMBERED.items()}
+    return {table: number for table, number in found.items() if number is not None}
+
+
+last_numbers = by_dialect(sqlite=_last_of_sqlite, postgresql=_last_of_postgresql)
+"""Return the number of the last row that each table was given, also if the row was removed since."""
+
+
+def _raise_sqlite(connection: Connection, numbers: Mapping[str, int]) -> None:
+    moved = _last_of_sqlite(connection)
+    connection.exec_driver_sql("DELETE FROM sqlite_sequence")
+    rows = [
+        (name, max(numbers.get(name, 0), moved.get(name, 0)))
+        for name in _NUMBERED
+        if metadata.tables[name].dialect_options["sqlite"]["autoincrement"]
+    ]
+    connection.exec_driver_sql("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", rows)
+
+
+def _set_sequences(connection: Connection, numbers: Mapping[str, int]) -> None:
+    for table, column in _NUMBERED.items():
+        moved = connection.exec_driver_sql(f"SELECT max({column}) FROM {table}").scalar()  # noqa: S608
+        last = max(numbers.get(table, 0), moved or 0)
+        if last:
+            connection.exec_driver_sql("SELECT setval(pg_get_serial_sequence($1, $2), $3)", (table, column, last))
+
+
+_continue_numbering = by_dialect(sqlite=_raise_sqlite, postgresql=_set_sequences)
+"""Give no new row the number of a row that the source had."""

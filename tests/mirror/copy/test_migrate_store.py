@@ -42,13 +42,6 @@ async def move(source: sa.URL, target: sa.URL, **options: Any) -> list[migrate_s
 
 
 @pytest.fixture
-def empty_url(postgres: PostgresServer) -> Iterator[str]:
-    name = postgres.empty()
-    yield postgres.url(name)
-    postgres.drop(name)
-
-
-@pytest.fixture
 def other_url(postgres: PostgresServer) -> Iterator[str]:
     name = postgres.empty()
     yield postgres.url(name)
