@@ -4,10 +4,16 @@
 
     pages ──► missing folders, each requested by its id ──► one transaction
 
-Folders are few, so that a listing is read as a whole and begins at its first page each time. A listing that is not
-complete adds and changes folders, and finds none missing. A folder is deleted after as many complete listings in a row
-that miss it as a session needs, each confirmed by a 404 or 410 of its own, while another folder answers 200. A 403 or
-404 for the listing itself changes nothing, and is logged once.
+Folders are few, so that a listing is read as a whole and begins at its first page each time. A listing whose last page
+was not read adds and changes folders, and finds none missing. A folder is deleted after as many listings in a row that
+miss it as a session needs, each confirmed by a 404 or 410 of its own, while another folder answers 200. An item without
+an id makes such a listing partial and does not prevent deletions, because each of them has its own 404.
+
+A listing that misses every folder of the mirror proves no deletion, because no operator can approve one and each
+`folder_path` would be lost. All folders are kept. Only the last one or two are deleted, after at least two such
+listings.
+
+A 403 or 404 for the listing itself changes nothing, and is logged once.
 """
 
 from __future__ import annotations
@@ -49,6 +55,12 @@ PAGES_WITHOUT_NEW = 20
 """Pages in a row without a new folder after which a listing ends: a server may give new keys forever."""
 NOT_SERVED = frozenset({403, 404, 405, 410, 501})
 """Statuses of a tenant or server without folders, or of credentials that may not read them."""
+LAST_FOLDERS = 2
+"""The largest number of folders that are deleted although no other folder is left: so few are deleted by hand between
+two passes."""
+LAST_CONFIRMATIONS = 2
+"""Absences in a row after which one of the last folders is deleted, at least: one wrong listing deletes none."""
+ALL_MISSING = "none of the {live} folders in the mirror is listed, which proves no deletion; all are kept"
 TOO_MANY_MISSING = "{missing} of {live} folders are not listed, more than SYNCD_DELETE_MAX_COUNT allows; all are kept"
 
 
@@ -105,7 +117,7 @@ class MirrorFolders:
         """
         begun = await self.database.write(folders.begin)
         read = await self._read()
-        now, confirmations = utc_text(self.clock.now()), self.settings.guard.confirmations
+        now, confirmations = utc_text(self.clock.now()), self._confirmations(read)
 
         def work(connection: Connection) -> FoldersWritten:
             return folders.write(connection, begun.fence, read, now=now, confirmations=confirmations)
@@ -117,6 +129,11 @@ class MirrorFolders:
             return None
         self._report(begun, read, written)
         return read.state
+
+    def _confirmations(self, read: FoldersRead) -> int:
+        """Return the number of absences in a row after which a folder is deleted."""
+        enough = self.settings.guard.confirmations
+        return enough if read.rows else max(enough, LAST_CONFIRMATIONS)
 
     async def _read(self) -> FoldersRead:
         """Read the whole listing, and request the folders that it misses."""
@@ -183,13 +200,13 @@ class MirrorFolders:
             attempt += 1
 
     async def _confirm_missing(self, listing: _Listing) -> FoldersRead:
-        """Request each folder that a complete listing missed, and return the result of the listing."""
+        """Request each folder that a listing missed although every page was read, and return its result."""
         stored = await self.database.read(folders.live)
         seen = listing.rows.keys() | listing.present
         missing = [folder_id for folder_id in stored if folder_id not in seen]
         read = FoldersRead(state=FolderListingState.COMPLETE, rows=listing.rows, present=listing.present)
-        if len(missing) > self.settings.guard.larger_limit(len(stored)):
-            error = TOO_MANY_MISSING.format(missing=len(missing), live=len(stored))
+        error = self._reason_to_keep(len(missing), len(stored))
+        if error is not None:
             return replace(read, state=FolderListingState.PARTIAL, error=error)
         rows, absent = dict(listing.rows), set()
         for folder_id in missing:
@@ -201,6 +218,14 @@ class MirrorFolders:
         if absent and listing.rows and not await self._witness(listing):
             absent = set()
         return replace(read, rows=rows, absent=absent)
+
+    def _reason_to_keep(self, missing: int, live: int) -> str | None:
+        """Return why all missing folders are kept, None if each is requested."""
+        if missing == live > LAST_FOLDERS:
+            return ALL_MISSING.format(live=live)
+        if missing > self.settings.guard.larger_limit(live):
+            return TOO_MANY_MISSING.format(missing=missing, live=live)
+        return None
 
     async def _request(self, folder_id: str) -> FolderRow | AlbertHTTPError | None:
         """Return a folder, or the 404 or 410 that says that it is absent; None if neither is certain."""

@@ -45,6 +45,14 @@ def is_folder(request: web.BaseRequest) -> bool:
     return request.raw_path.startswith(f"{LISTING}/")
 
 
+async def only_folders(w: World, *ids: str) -> None:
+    """Mirror a server that has these folders only."""
+    w.sandbox.folders.by_id.clear()
+    for one in ids:
+        w.sandbox.folders.create(id=one, name=one.title())
+    assert await w.folders().run() is COMPLETE
+
+
 @pytest.mark.parametrize("final_key", ["absent", "repeat"])
 async def test_folders_of_all_pages_are_mirrored_with_their_paths(tmp_path: Path, final_key: Any) -> None:
     habits = Habits(page_size=7, final_key=final_key, awkward_cursor=True)
@@ -182,15 +190,58 @@ async def test_failed_or_empty_listing_never_empties_the_mirror(tmp_path: Path, 
 
 async def test_last_folder_is_removed_only_after_a_404_of_albert(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        w.sandbox.folders.by_id.clear()
-        w.sandbox.folders.create(id="only", name="Only")
-        await w.folders().run()
+        await only_folders(w, "only")
         w.sandbox.folders.delete("only")
-        w.sandbox.script("GET", f"{LISTING}/only", lambda _: web.Response(status=404, text="<html>gateway"))
-        assert await w.folders().run() is COMPLETE
+        w.sandbox.script("GET", f"{LISTING}/only", lambda _: web.Response(status=404, text="<html>gateway"), times=3)
+        for _ in range(3):
+            assert await w.folders().run() is COMPLETE
         assert "only" in await mirrored(w)
-        await w.folders().run()
+        for _ in range(2):
+            await w.folders().run()
         assert await mirrored(w) == {}
+
+
+async def test_last_two_folders_are_removed_after_two_empty_listings_in_a_row(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await only_folders(w, "a", "b")
+        wires = [w.sandbox.folders.delete(one) for one in ("a", "b")]
+        await w.folders().run()
+        for wire in wires:
+            w.sandbox.folders.create(id=wire["id"], name=wire["name"])
+        await w.folders().run()
+        for one in ("a", "b"):
+            w.sandbox.folders.delete(one)
+        await w.folders().run()
+        assert len(await mirrored(w)) == 2, "the two empty listings are not in a row"
+        assert await w.folders().run() is COMPLETE
+        assert await mirrored(w) == {}
+        assert w.named("folders.mirrored")[-1]["deleted"] == 2
+
+
+@pytest.mark.parametrize("items", [[], [{"name": "no id"}]])
+async def test_listing_that_misses_every_folder_deletes_none(tmp_path: Path, items: list[Any]) -> None:
+    async with world(tmp_path) as w:
+        await only_folders(w, "a", "b", "c")
+        w.sandbox.folders.by_id.clear()
+        w.sandbox.script("GET", is_listing, lambda _: web.json_response({"Items": items}), times=9)
+        for _ in range(4):
+            assert await w.folders().run() is PARTIAL
+        assert set(await mirrored(w)) == {"a", "b", "c"}
+        assert w.asked("GET", f"{LISTING}/") == []
+        levels = [(entry["log_level"], entry["reason"]) for entry in w.named("folders.failed")]
+        reason = "none of the 3 folders in the mirror is listed, which proves no deletion; all are kept"
+        assert levels == [("warning", reason), *[("debug", reason)] * 3]
+
+
+async def test_folders_that_were_all_replaced_are_deleted_after_the_new_ones_are_mirrored(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await only_folders(w, "a", "b", "c")
+        w.sandbox.folders.by_id.clear()
+        w.sandbox.folders.create(id="new", name="New")
+        assert await w.folders().run() is PARTIAL
+        assert set(await mirrored(w)) == {"a", "b", "c", "new"}
+        assert await w.folders().run() is COMPLETE
+        assert set(await mirrored(w)) == {"new"}
 
 
 async def test_failure_on_a_later_page_keeps_the_pages_before_it_and_finds_nothing_missing(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ class FoldersRead:
     rows : Mapping[str, FolderRow]
         The folders that it read, by id.
     absent : Collection[str]
-        Ids of folders that no page had, although every page was read, and that Albert answered 404 or 410 for.
+        Ids of folders that no page had, although every page was read, and that Albert answered 404 or 410 for. A
+        partial listing has some if its only defect is an item without an id.
     present : Collection[str]
         Ids that were seen without a readable folder.
     error : str | None
