@@ -33,7 +33,7 @@ class Page(Generic[T]):
     items : list[T]
         The items, up to the limit ``max_items``.
     last_key : str | None
-        The ``startKey`` of the next page; None if the server named none.
+        The ``startKey`` of the next page; None at the end of the listing, also if the server named a key there.
     """
 
     items: list[T]
@@ -178,14 +178,15 @@ class AsyncAlbertPaginator(AsyncIterator[T]):
         """Fetch the next page. State changes only after its answer is there, so that a failure can be repeated."""
         params = self._params if self._key is None else {**self._params, "startKey": self._key}
         page = parsed_page(await self._session.ask("GET", self._path, params=params))
-        another = page.last_key is not None and page.last_key not in self._seen
+        is_new = page.last_key is not None and page.last_key not in self._seen
+        another = is_new
         items = page.items
         if self._left is not None and self._left <= len(items):
             self._has_more = another or self._left < len(items)
             items, another = items[: self._left], False
         if self._left is not None:
             self._left -= len(items)
-        self._last_key = page.last_key
+        self._last_key = page.last_key if is_new else None
         self._key = page.last_key
         self._seen.add(page.last_key)
         self._ended = not another

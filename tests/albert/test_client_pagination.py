@@ -74,6 +74,28 @@ async def test_pages_are_returned_whole_with_their_keys(wire: Wire, session: Asy
     assert found == [([1, 2], "a"), ([], "b"), ([3], None)]
 
 
+@pytest.mark.parametrize("max_items", [None, 2, 3])
+async def test_last_key_is_none_at_the_end_although_the_last_page_repeats_its_key(
+    wire: Wire, session: AsyncAlbertSession, max_items: int | None
+) -> None:
+    pages(wire, ([1], "a"), ([2], "a"))
+    listing = numbers(session, max_items)
+    assert [page.last_key async for page in listing.pages()] == ["a", None]
+    assert listing.last_key is None
+
+
+async def test_listing_that_is_continued_at_each_last_key_ends(wire: Wire, sessions: ChatSessionCollection) -> None:
+    one = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
+    wire.then(*(reply(200, {"Items": [one], "lastKey": key}) for key in ("a", "b", "b")))
+    checkpoint, pages_read = None, 0
+    while pages_read == 0 or checkpoint is not None:
+        async for page in sessions.get_all(start_key=checkpoint).pages():
+            checkpoint, pages_read = page.last_key, pages_read + 1
+            break
+    assert pages_read == 3
+    assert keys(wire) == [None, "a", "b"]
+
+
 @pytest.mark.parametrize(
     ("max_items", "items", "has_more", "requests"),
     [
