@@ -148,6 +148,18 @@ async def test_dry_run_predicts_updates(tmp_path: Path) -> None:
         assert planned[4]["note"] == "folder is 'FOL1' and not None"
 
 
+@pytest.mark.sqlite
+async def test_dry_run_predicts_rows_beside_a_queued_row_that_is_not_utf_8(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.sql(
+            "INSERT INTO operations (kind, source_session_id, name) VALUES "
+            "('create', 's-1', CAST(X'ff41' AS TEXT)), ('create', CAST(X'ff42' AS TEXT), 'n')"
+        )
+        asked = rows("source_session_id,name\ns-1,n\ns-2,n\n")
+        planned = await w.database.read(lambda c: import_plan.plan(c, asked))
+        assert [one["outcome"] for one in planned] == ["there", "created"]
+
+
 def test_empty_folder_is_kept_in_json_lines_of_an_update_alone() -> None:
     both = (
         '{"kind": "update", "id": "SES1", "parent_id": ""}\n'

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from syncd.mirror.db.lossy_text import lossy_text
 from syncd.mirror.schema.tables import ACTIVE, operations, sessions
 from syncd.records.enums import OPEN_STATES, OperationKind
 from syncd.records.fields import SESSIONS, SessionRow
@@ -68,7 +69,8 @@ def plan(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, A
         Each with `line`, `kind`, `source_session_id`, `id`, `outcome` (a `PlannedOutcome`) and `note`.
     """
     planned: dict[tuple[str, str], _Earlier] = {}
-    return [_plan_row(connection, row, planned) for row in rows]
+    with lossy_text(connection):
+        return [_plan_row(connection, row, planned) for row in rows]
 
 
 def _plan_row(connection: Connection, row: dict[str, Any], planned: dict[tuple[str, str], _Earlier]) -> dict[str, Any]:
