@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from syncd.settings import Loaded, Settings
 
 
+MOST_DAYS = 36_500
+"""The largest age: 100 years, which is before the first row of any mirror and after the first date of Python."""
+
+
 class Age(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A duration such as `90d` or `12h`; read as seconds."""
 
@@ -31,6 +35,8 @@ class Age(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
             self.fail(f"{str(value)!r} {error}, such as 90d", param, context)
         if seconds < 0:
             self.fail(f"{str(value)!r} is negative; write an age, such as 90d", param, context)
+        if seconds > timedelta(days=MOST_DAYS).total_seconds():
+            self.fail(f"{str(value)!r} is too long; write an age of at most {MOST_DAYS}d, such as 90d", param, context)
         return seconds
 
 
