@@ -82,9 +82,27 @@ def operating_system_user() -> str:
         return f"uid {os.getuid()}"
 
 
+def _check_person(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    """Refuse a name that records nobody, or that no database can hold; the name of the user may be such a name.
+
+    Raises
+    ------
+    BadParameter
+        It is refused.
+    """
+    from syncd.records.tolerant_json import sendable
+
+    if not name.strip():
+        raise click.BadParameter("it is empty; write the name of the person who decided")
+    if not sendable(name):
+        raise click.BadParameter(f"{name!a} holds text that no database can hold; write another name")
+    return name
+
+
 by_option = click.option(
     "--by",
     metavar="NAME",
+    callback=_check_person,
     default=operating_system_user,
     show_default="the user of the operating system",
     help="Record this name as the person who decided.",

@@ -11,6 +11,7 @@ from syncd.errors import UsageError
 from syncd.files.rows import Row, read_rows
 from syncd.records.enums import OperationKind
 from syncd.records.operation_kinds import IMPORT_COLUMNS, problem
+from syncd.records.tolerant_json import sendable
 
 SOURCE_COLUMN = "source_session_id"
 MOST_SHOWN = 20
@@ -25,7 +26,7 @@ def check_operation(row: dict[str, Any]) -> str | None:
             problems.append(f"{name}: {reason}")
     for name in ("name", "parent_id", "requested_by"):
         value = row.get(name)
-        if value is not None and ("\0" in value or _has_surrogate(value)):
+        if value is not None and not sendable(value):
             problems.append(f"{name} holds text that no database can hold")
     return problems[0] if problems else None
 
@@ -37,10 +38,6 @@ def unsendable(value: str) -> str | None:
     except InvalidIdError as error:
         return str(error)
     return None
-
-
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_operations(stream: TextIO, *, on_row: Callable[[int], None] | None = None) -> list[dict[str, Any]]:

@@ -54,6 +54,26 @@ def test_pending_unknown_and_dead_operations_are_cancelled_and_finished_ones_are
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"), [("", "it is empty"), (" ", "it is empty"), ("\udcff", "no database can hold")], ids=ascii
+)
+def test_decision_of_nobody_or_of_a_name_that_cannot_be_stored_is_refused(queue: Call, name: str, reason: str) -> None:
+    refused = queue("operations", "cancel", "1", "--by", name)
+    assert (refused.code, refused.out) == (2, "")
+    assert "--by" in refused.err
+    assert reason in refused.err
+    assert states()[0] == "pending"
+    assert actions() == []
+
+
+def test_name_of_the_user_that_cannot_be_stored_is_refused(queue: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "\udcff")
+    refused = queue("operations", "cancel", "1")
+    assert refused.code == 2
+    assert "'--by': '\\udcff' holds text" in refused.err
+    assert queue("operations", "cancel", "1", "--by", "alice").code == 0
+
+
 def test_warning_of_a_cancelled_unknown_operation_is_in_the_json(queue: Call) -> None:
     (one,) = queue("operations", "cancel", "2", "--json").data
     assert (one["id"], one["error"], "may have applied it" in one["warning"]) == (2, None, True)
