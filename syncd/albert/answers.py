@@ -108,15 +108,16 @@ def retry_after(answer: Answer) -> float | None:
     if _SECONDS.fullmatch(value):
         seconds = float(value)
         return seconds if math.isfinite(seconds) else None
-    until = _http_date(value)
+    until = http_date(value)
     if until is None:
         return None
-    now = _http_date(answer.headers.get("date", "")) or datetime.now(UTC)
+    now = http_date(answer.headers.get("date", "")) or datetime.now(UTC)
     seconds = (until - now).total_seconds()
     return seconds if seconds >= 0 else None
 
 
-def _http_date(value: str) -> datetime | None:
+def http_date(value: str) -> datetime | None:
+    """Return the time of a header such as ``Date``; None if it is malformed, or outside the calendar of Python."""
     try:
         parsed = parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from syncd.settings import Settings
 
 LITTLE_SPACE = 100_000_000
@@ -75,13 +75,12 @@ def check_clock(server_date: str | None, now: datetime) -> Iterator[Finding]:
 
     syncd stays correct when clocks differ; logs and `age_seconds` are misleading.
     """
-    try:
-        answered = None if server_date is None else parsedate_to_datetime(server_date)
-    except ValueError:
-        return
+    from syncd.albert.answers import http_date
+
+    answered = None if server_date is None else http_date(server_date)
     if answered is None:
         return
-    difference = (now - answered.replace(tzinfo=answered.tzinfo or UTC)).total_seconds()
+    difference = (now - answered).total_seconds()
     if abs(difference) > CLOCK_DIFFERENCE:
         direction = "ahead of" if difference > 0 else "behind"
         detail = f"the clock of this machine is {abs(difference):.0f} s {direction} Albert's"
