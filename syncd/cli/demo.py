@@ -12,6 +12,7 @@ import click
 
 from syncd.cli.common import env_file_option, print_rows, run
 from syncd.errors import UsageError
+from syncd.logs import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,13 +62,32 @@ def demo(
 
     Exits 0 only when the mirror and the server agree in the end.
     """
+    try:
+        _make_room(database)
+    except OSError as error:
+        raise UsageError(
+            f"{safe_text(os.fspath(database))} cannot be made: {error.strerror}; run syncd demo in a folder that you "
+            "can write to, or name another file with --database"
+        ) from error
+    agree = run(lambda: _demo(sessions, database))
+    context.exit(0 if agree else 1)
+
+
+def _make_room(database: Path) -> None:
+    """Remove the database of an earlier demo.
+
+    Raises
+    ------
+    UsageError
+        Another database is there.
+    OSError
+        The file system refuses it.
+    """
     if database.exists() and database != Path(DATABASE):
         raise UsageError(f"{database} exists already, and a demo replaces no database; name a new file")
     for suffix in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
             Path(f"{database}{suffix}").unlink()
-    agree = run(lambda: _demo(sessions, database))
-    context.exit(0 if agree else 1)
 
 
 async def _demo(sessions: int, database: Path) -> bool:

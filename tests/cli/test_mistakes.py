@@ -67,6 +67,25 @@ def test_link_or_directory_at_the_path_of_the_database_is_named_in_the_error(syn
     assert "syncd.db is not a file" in syncd("sources", "list").err
 
 
+@pytest.mark.parametrize("words", [[], ["--database", "n" * 300]], ids=["may not be replaced", "name is too long"])
+def test_demo_whose_file_cannot_be_made_is_wrong_use(syncd: Call, words: list[str]) -> None:
+    Path("syncd-demo.db-wal").mkdir()  # no user can unlink it, not even root
+    refused = syncd("demo", *words)
+    assert (refused.code, refused.out) == (2, "")
+    assert "cannot be made" in refused.err
+    assert "--database" in refused.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_demo_in_a_folder_that_may_not_be_written_is_wrong_use(syncd: Call) -> None:
+    Path("syncd-demo.db").touch()
+    Path().chmod(0o500)
+    refused = syncd("demo")
+    Path().chmod(0o700)
+    assert refused.code == 2
+    assert "Permission denied" in refused.err
+
+
 @pytest.mark.parametrize("words", USAGE, ids=ascii)
 def test_wrong_use_exits_2_with_an_error_and_creates_nothing(syncd: Call, words: list[str]) -> None:
     Path("kept.db").write_text("mine")
