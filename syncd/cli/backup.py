@@ -9,6 +9,7 @@ import click
 
 from syncd.cli.common import as_json_option, mode_option, print_json, takes_settings
 from syncd.errors import UsageError
+from syncd.logs import safe_text
 
 if TYPE_CHECKING:
     from syncd.settings import Loaded
@@ -41,4 +42,4 @@ def backup(loaded: Loaded, file: Path, *, mode: int | None, as_json: bool) -> No
         print_json({"file": str(file), "bytes": done.size, "rows": done.rows, "seconds": round(done.seconds, 3)})
     else:
         counts = ", ".join(f"{count} {table}" for table, count in done.rows.items())
-        click.echo(f"{file}: {done.size} bytes, verified; {counts}")
+        click.echo(f"{safe_text(str(file))}: {done.size} bytes, verified; {counts}")

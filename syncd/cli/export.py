@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd.cli.common import as_json_option, mode_option, print_json, read, say, takes_settings
+from syncd.logs import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,7 +91,7 @@ def export(
         print_json({"directory": str(directory), "format": format_, **summary})
         return
     for one in summary["files"]:
-        click.echo(f"{directory / one['file']}  {one['rows']} rows")
+        click.echo(f"{safe_text(str(directory / one['file']))}  {one['rows']} rows")
     say(f"all from one snapshot; the last complete pass ended {summary['last_complete_pass_at'] or 'never'}")
     if since is not None:
         say(f"continue with: --since {summary['last_seq']}")

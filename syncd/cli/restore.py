@@ -50,10 +50,11 @@ def restore(loaded: Loaded, file: Path | None, by: str, *, in_place: bool, as_js
         print_json(facts)
         return
     if facts["kept"] is not None:
-        click.echo(f"the old mirror is kept as {facts['kept']}")
+        click.echo(f"the old mirror is kept as {safe_text(facts['kept'])}")
     if facts["file"] is not None:
         counts = ", ".join(f"{count} {table}" for table, count in facts["rows"].items())
-        click.echo(f"restored {facts['file']} to {facts['database']}, verified; {counts}")
+        replaced = f"restored {safe_text(facts['file'])} to {safe_text(facts['database'])}"
+        click.echo(f"{replaced}, verified; {counts}")
     held = counted(facts["on_hold"], "operation is on hold", "operations are on hold")
     click.echo(held + (HINT if facts["on_hold"] else ""))
 
@@ -78,7 +79,7 @@ def _replace(settings: Settings, file: Path, by: str) -> dict[str, Any]:
     backend.exists()  # a folder in its place is an error
     with daemon_lock(database, "restore") as lock, _backup(file, database) as backup:
         source = "standard input" if file == STANDARD_INPUT else str(file)
-        done = copying.restore(database, backup, now=SystemClock().now(), by=by, source=source)
+        done = copying.restore(database, backup, now=SystemClock().now(), by=by, source=safe_text(source))
         if os.geteuid() == 0:  # the owner of the mirror must be able to use the lock file that root has just made
             owner = database.stat()
             lock.give_to(owner.st_uid, owner.st_gid)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from tests.helpers import fork_server
 from tests.helpers.programs import environment
 
@@ -51,3 +53,19 @@ def test_columns_of_a_table_are_aligned_with_escapes(tmp_path: Path) -> None:
     done = run(tmp_path, "sources", "list", PYTHONIOENCODING="latin-1")
     places = {line.index("unresolved") for line in done.stdout.decode("latin-1").splitlines()[1:]}
     assert len(places) == 1
+
+
+def test_file_name_that_is_not_utf_8_is_escaped_where_it_is_printed_or_recorded(tmp_path: Path) -> None:
+    name = "b\udcff.db"
+    assert run(tmp_path, "enqueue", "delete", "--id", "SES1").returncode == 0
+    printed = {
+        "backup": run(tmp_path, "backup", name),
+        "export": run(tmp_path, "export", "e\udcff", "--format", "csv"),
+        "restore": run(tmp_path, "restore", name),
+    }
+    shown = {"backup": rb"b\udcff.db: ", "export": rb"e\udcff/operations.csv ", "restore": rb"restored b\udcff.db to "}
+    for command, done in printed.items():
+        assert (done.returncode, shown[command] in done.stdout) == (0, True), done.stderr
+    with closing(sqlite3.connect(tmp_path / "syncd.db")) as connection:
+        (detail,) = connection.execute("SELECT detail FROM operator_actions").fetchone()
+    assert detail.startswith(r"b\udcff.db, schema ")
