@@ -13,9 +13,17 @@ from pydantic import SecretStr
 
 from syncd.albert.errors import InvalidRequestError
 
+MOST_BITS = 64
+"""Bits of an integer that a message shows: more digits help nobody."""
+
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value) and value > 0
+    except OverflowError:  # an int that no float can hold
+        return False
 
 
 def _is_count(value: object) -> bool:
@@ -56,6 +64,13 @@ _REQUIRED = frozenset({"base_url", "id", "secret", "timeout", "max_response_byte
 """The arguments for which None is not accepted."""
 
 
+def _shown(value: object) -> str:
+    """Return a number, or the type of anything else; Python does not write an int of thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value) if isinstance(value, int | float) else type(value).__name__
+
+
 def check_arguments(**arguments: object) -> None:
     """Check the types and the ranges of arguments by their names.
 
@@ -68,5 +83,4 @@ def check_arguments(**arguments: object) -> None:
         accepts, wanted = _RULES[name]
         if accepts(value) or (value is None and name not in _REQUIRED):
             continue
-        shown = repr(value) if isinstance(value, int | float) else type(value).__name__
-        raise InvalidRequestError(f"{name} must be {wanted}, not {shown}")
+        raise InvalidRequestError(f"{name} must be {wanted}, not {_shown(value)}")

@@ -31,6 +31,9 @@ async def coroutine() -> str:
     ("wrong", "said"),
     [
         ({"timeout": 0}, "timeout must be a number of seconds above 0, not 0"),
+        ({"timeout": 10**400}, "timeout must be a number of seconds above 0, not an integer of 1329 bits"),
+        ({"timeout": -(10**5000)}, "timeout must be a number of seconds above 0, not an integer of 16610 bits"),
+        ({"max_connections": -(10**5000)}, "max_connections must be a number above 0, not an integer of 16610 bits"),
         ({"timeout": -1.5}, "not -1.5"),
         ({"timeout": float("nan")}, "not nan"),
         ({"timeout": None}, "timeout must be a number of seconds above 0, not NoneType"),
