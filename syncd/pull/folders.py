@@ -9,9 +9,8 @@ was not read adds and changes folders, and finds none missing. A folder is delet
 miss it as a session needs, each confirmed by a 404 or 410 of its own, while another folder answers 200. An item without
 an id makes such a listing partial and does not prevent deletions, because each of them has its own 404.
 
-A listing that misses every folder of the mirror proves no deletion, because no operator can approve one and each
-`folder_path` would be lost. All folders are kept. Only the last one or two are deleted, after at least two such
-listings.
+An empty listing may be an error, no folder can be its witness, and no operator can approve deletions of folders.
+Therefore `EMPTY_CONFIRMATIONS` of them in a row delete the folders that are left, and not the first one.
 
 A 403 or 404 for the listing itself changes nothing, and is logged once.
 """
@@ -55,12 +54,12 @@ PAGES_WITHOUT_NEW = 20
 """Pages in a row without a new folder after which a listing ends: a server may give new keys forever."""
 NOT_SERVED = frozenset({403, 404, 405, 410, 501})
 """Statuses of a tenant or server without folders, or of credentials that may not read them."""
-LAST_FOLDERS = 2
-"""The largest number of folders that are deleted although no other folder is left: so few are deleted by hand between
-two passes."""
-LAST_CONFIRMATIONS = 2
-"""Absences in a row after which one of the last folders is deleted, at least: one wrong listing deletes none."""
-ALL_MISSING = "none of the {live} folders in the mirror is listed, which proves no deletion; all are kept"
+EMPTY_CONFIRMATIONS = 12
+"""Empty listings in a row after which folders are deleted: an hour of passes, with the default pause."""
+EMPTY = (
+    "no folder is listed, which may be an error: those of the mirror ({live}) are deleted after {most} such listings "
+    "in a row, if each answers 404"
+)
 TOO_MANY_MISSING = "{missing} of {live} folders are not listed, more than SYNCD_DELETE_MAX_COUNT allows; all are kept"
 
 
@@ -133,7 +132,7 @@ class MirrorFolders:
     def _confirmations(self, read: FoldersRead) -> int:
         """Return the number of absences in a row after which a folder is deleted."""
         enough = self.settings.guard.confirmations
-        return enough if read.rows else max(enough, LAST_CONFIRMATIONS)
+        return enough if read.rows else max(enough, EMPTY_CONFIRMATIONS)
 
     async def _read(self) -> FoldersRead:
         """Read the whole listing, and request the folders that it misses."""
@@ -205,9 +204,12 @@ class MirrorFolders:
         seen = listing.rows.keys() | listing.present
         missing = [folder_id for folder_id in stored if folder_id not in seen]
         read = FoldersRead(state=FolderListingState.COMPLETE, rows=listing.rows, present=listing.present)
-        error = self._reason_to_keep(len(missing), len(stored))
-        if error is not None:
+        if len(missing) > self.settings.guard.larger_limit(len(stored)):
+            error = TOO_MANY_MISSING.format(missing=len(missing), live=len(stored))
             return replace(read, state=FolderListingState.PARTIAL, error=error)
+        if missing and not listing.rows:
+            error = EMPTY.format(live=len(stored), most=EMPTY_CONFIRMATIONS)
+            read = replace(read, state=FolderListingState.PARTIAL, error=error)
         rows, absent = dict(listing.rows), set()
         for folder_id in missing:
             found = await self._request(folder_id)
@@ -218,14 +220,6 @@ class MirrorFolders:
         if absent and listing.rows and not await self._witness(listing):
             absent = set()
         return replace(read, rows=rows, absent=absent)
-
-    def _reason_to_keep(self, missing: int, live: int) -> str | None:
-        """Return why all missing folders are kept, None if each is requested."""
-        if missing == live > LAST_FOLDERS:
-            return ALL_MISSING.format(live=live)
-        if missing > self.settings.guard.larger_limit(live):
-            return TOO_MANY_MISSING.format(missing=missing, live=live)
-        return None
 
     async def _request(self, folder_id: str) -> FolderRow | AlbertHTTPError | None:
         """Return a folder, or the 404 or 410 that says that it is absent; None if neither is certain."""
