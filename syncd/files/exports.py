@@ -2,22 +2,27 @@
 
 ::
 
-    plan ──► temporary files ──► rename each ──► rename the manifest
-             from one snapshot
+    plan ──► lock ──► temporary files ──► manifest names new files ──► rename each ──► rename the manifest
+                      from one snapshot
 
 A file is written under a temporary name. The files are renamed after all of them are complete. No system call renames
 several files at once, so that a reader can meet new files beside old ones. The manifest `syncd-export.json` is renamed
 last: its `exported_at` and `bytes` describe files that are in place. A file that it does not name is not overwritten.
+
+Files of a new name are added to the manifest of the last export before they are renamed. A kill between two renames
+leaves only files that the manifest names, and the next export can replace them. The lock on the directory keeps a
+second export from reading the manifest meanwhile.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -51,8 +56,6 @@ class Plan:
         The mode of all files; None keeps that of a replaced file.
     escape_formulas : bool
         Put an apostrophe before a cell that a spreadsheet would read as a formula (CSV only).
-    known : Mapping[str, Any]
-        The files of earlier exports in the directory, by name.
     """
 
     directory: Path
@@ -61,11 +64,24 @@ class Plan:
     since: int | None = None
     mode: int | None = None
     escape_formulas: bool = False
-    known: Mapping[str, Any] = field(default_factory=dict)
 
     def file(self, name: str) -> str:
         """Return the name of the file of a view or a table."""
         return f"{name}.{self.format}"
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What `syncd-export.json` contains: keys about the last complete export, and the files in the directory by name.
+
+    `about` is empty if no export was complete.
+    """
+
+    about: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, Any]]
+
+    def encode(self) -> bytes:
+        return json.dumps({**self.about, "files": list(self.files.values())}, indent=2).encode() + b"\n"
 
 
 def plan(
@@ -97,18 +113,12 @@ def plan(
     if format == "parquet":
         arrow()
     names = (catalog.CHANGES,) if since is not None else tuple(only) or catalog.EXPORTED_BY_DEFAULT
+    found = Plan(directory, format, names, since, mode, escape_formulas)
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=_directory_mode(mode))
-        known = _read_manifest(directory / MANIFEST)
+        _require_own_files(found)
     except OSError as error:
         raise UsageError(f"cannot export to {directory}: {error.strerror}") from error
-    found = Plan(directory, format, names, since, mode, escape_formulas, known)
-    foreign = [name for name in map(found.file, names) if name not in known and os.path.lexists(directory / name)]
-    if foreign:
-        raise UsageError(
-            f"{directory} contains {', '.join(foreign)}, which syncd did not write; "
-            "move it away or export to another directory"
-        )
     return found
 
 
@@ -118,15 +128,63 @@ def _directory_mode(mode: int | None) -> int:
     return 0o700 | readable | readable >> 2
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """Return the files of earlier exports by name."""
+def _require_own_files(plan: Plan) -> _Manifest:
+    """Return the manifest of the directory, which names all files that the export would replace.
+
+    Raises
+    ------
+    UsageError
+        A file is foreign, or the manifest is.
+    OSError
+        The manifest cannot be read.
+    """
+    manifest = _read_manifest(plan.directory / MANIFEST)
+    files = [file for file in map(plan.file, plan.names) if file not in manifest.files]
+    foreign = [file for file in files if os.path.lexists(plan.directory / file)]
+    if foreign:
+        raise UsageError(
+            f"{plan.directory} contains {', '.join(foreign)}, which syncd did not write; "
+            "move it away or export to another directory"
+        )
+    return manifest
+
+
+def _read_manifest(path: Path) -> _Manifest:
     try:
-        files = json.loads(path.read_bytes())["files"]
-        return {str(one["file"]): dict(one) for one in files}
+        about = dict(json.loads(path.read_bytes()))
+        return _Manifest(about, {str(one["file"]): dict(one) for one in about.pop("files")})
     except FileNotFoundError:
-        return {}
+        return _Manifest({}, {})
     except (ValueError, LookupError, TypeError) as error:
         raise UsageError(f"{path} is not a manifest of syncd; move it away or export to another directory") from error
+
+
+@contextmanager
+def _only_export(directory: Path) -> Iterator[None]:
+    """Lock the directory against other exports. A file system without locks lets them in.
+
+    Raises
+    ------
+    SyncdError
+        Another export holds the lock.
+    OSError
+        The directory was removed, or cannot be opened.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise SyncdError(
+            f"another export is writing to {directory}; run the command again when it has ended, "
+            "or export to another directory"
+        ) from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def export(
@@ -151,38 +209,50 @@ def export(
     Raises
     ------
     UsageError
-        `since` is beyond the end of the change feed.
+        `since` is beyond the end of the change feed. Or the directory contains foreign files since `plan`.
     SyncdError
-        The disk is full, or the directory was removed. No file was put in place, unless the message says so.
+        Another export is writing to the directory, the disk is full, or the directory was removed. No file was put in
+        place, unless the message says so.
     """
-    snapshot = rows.freeze(connection)
-    if plan.since is not None and plan.since > snapshot.last_seq:
-        raise UsageError(
-            f"--since {plan.since} is beyond the end of the change feed ({snapshot.last_seq}): the database is older "
-            "than the reader, such as a restored backup; read it again from --since 0"
-        )
-    begin(sum(rows.count(connection, name, since=plan.since) for name in plan.names))
-    about = {
-        "exported_at": utc_text(now),
-        "version": program_version(),
-        "origin": snapshot.origin,
-        "last_complete_pass_at": snapshot.last_complete_pass_at,
-        "last_seq": snapshot.last_seq,
-        **({} if plan.since is None else {"since": plan.since}),
-    }
+    with ExitStack() as stack:
+        with _reported(plan):
+            stack.enter_context(_only_export(plan.directory))
+            earlier = _require_own_files(plan)
+        snapshot = rows.freeze(connection)
+        if plan.since is not None and plan.since > snapshot.last_seq:
+            raise UsageError(
+                f"--since {plan.since} is beyond the end of the change feed ({snapshot.last_seq}): the database is "
+                "older than the reader, such as a restored backup; read it again from --since 0"
+            )
+        begin(sum(rows.count(connection, name, since=plan.since) for name in plan.names))
+        about = {
+            "exported_at": utc_text(now),
+            "version": program_version(),
+            "origin": snapshot.origin,
+            "last_complete_pass_at": snapshot.last_complete_pass_at,
+            "last_seq": snapshot.last_seq,
+            **({} if plan.since is None else {"since": plan.since}),
+        }
+        with _reported(plan):
+            files = _write_all(connection, plan, about, earlier, advance)
+    return {**about, "files": files}
+
+
+@contextmanager
+def _reported(plan: Plan) -> Iterator[None]:
+    """Raise an OSError as a SyncdError. It is raised before the first file is in place."""
     try:
-        files = _write_all(connection, plan, about, advance)
+        yield
     except OSError as error:
         raise SyncdError(
             f"the export to {plan.directory} failed: {error.strerror}; the files of the last one are unchanged"
         ) from error
-    return {**about, "files": files}
 
 
 def _write_all(
-    connection: Connection, plan: Plan, about: Mapping[str, Any], advance: Callable[[int], None]
+    connection: Connection, plan: Plan, about: Mapping[str, Any], earlier: _Manifest, advance: Callable[[int], None]
 ) -> list[dict[str, Any]]:
-    files = []
+    files: list[dict[str, Any]] = []
     with temp_dir(plan.directory, "syncd-export") as unfinished:
         temporary, done = unfinished.joinpath, 0
         for name in plan.names:
@@ -191,9 +261,21 @@ def _write_all(
                 advance(done + written)
             done += written
             files.append({"file": plan.file(name), "rows": written, "bytes": made.stat().st_size})
-        _write_manifest(temporary(MANIFEST), plan, about, files)
+        named = {one["file"]: {**one, "exported_at": about["exported_at"]} for one in files}
+        kept = {file: one for file, one in earlier.files.items() if (plan.directory / file).is_file()}
+        _write_manifest(temporary(MANIFEST), _Manifest(about, kept | named))
+        if named.keys() - earlier.files.keys():
+            both = _Manifest(earlier.about or dict.fromkeys(about), {**named, **earlier.files})
+            _announce(plan, both, temporary(f"announced-{MANIFEST}"))
         _put_in_place(plan, [*map(plan.file, plan.names), MANIFEST], temporary)
     return files
+
+
+def _announce(plan: Plan, manifest: _Manifest, temporary: Path) -> None:
+    """Replace the manifest by one that also names the new files, so that a kill leaves no file without an entry."""
+    _write_manifest(temporary, manifest)
+    temporary.chmod(_mode(plan.directory / MANIFEST, plan.mode))
+    temporary.replace(plan.directory / MANIFEST)
 
 
 def _put_in_place(plan: Plan, files: Sequence[str], temporary: Callable[[str], Path]) -> None:
@@ -230,12 +312,9 @@ def _mode(replaced: Path, mode: int | None) -> int:
         return OWNER_ONLY
 
 
-def _write_manifest(path: Path, plan: Plan, about: Mapping[str, Any], files: Sequence[Mapping[str, Any]]) -> None:
-    """Name the files of this export, and those of earlier ones that are still in the directory."""
-    written = {one["file"]: {**one, "exported_at": about["exported_at"]} for one in files}
-    kept = {name: one for name, one in plan.known.items() if (plan.directory / name).is_file()}
+def _write_manifest(path: Path, manifest: _Manifest) -> None:
     with _new_file(path) as file:
-        file.write(json.dumps({**about, "files": list((kept | written).values())}, indent=2).encode() + b"\n")
+        file.write(manifest.encode())
 
 
 @contextmanager

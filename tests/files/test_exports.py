@@ -6,14 +6,11 @@ import csv
 import errno
 import json
 import os
-import signal
-import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
-import anyio
 import duckdb
 import pyarrow as pa
 import pytest
@@ -27,7 +24,6 @@ from syncd.files.formats import Format
 from syncd.mirror.read import catalog, rows
 from syncd.sandbox import Habits
 from tests.helpers.harness import World, world
-from tests.helpers.programs import environment
 from tests.helpers.sample_history import HOSTILE, moment, play
 
 pytestmark = pytest.mark.both_databases
@@ -172,25 +168,6 @@ async def test_full_disk_leaves_the_last_export_as_it_was(
         with pytest.raises(SyncdError, match="No space left on device"):
             await write(w, tmp_path / "out", format)
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
-
-
-async def test_files_of_a_killed_export_are_removed_by_the_next_one(tmp_path: Path) -> None:
-    die = (
-        "import os, signal\nfrom syncd.files import exports\n"
-        "exports._write_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from syncd.cli import main\nmain()"
-    )
-    async with world(tmp_path, sessions=5) as w:
-        await w.one_pass()
-        await write(w, tmp_path / "out", "csv")
-        before = {path.name for path in (tmp_path / "out").iterdir()}
-        command = [sys.executable, "-c", die, "export", str(tmp_path / "out"), "--format", "csv"]
-        more = environment(tmp_path, SYNCD_DATABASE_URL=str(w.database.url))
-        done = await anyio.run_process(command, check=False, env=more)
-        assert done.returncode == -signal.SIGKILL
-        assert {path.name for path in (tmp_path / "out").iterdir()} > before
-        await write(w, tmp_path / "out", "csv")
-        assert {path.name for path in (tmp_path / "out").iterdir()} == before
 
 
 async def test_failed_rename_reports_how_many_files_are_new(tmp_path: Path) -> None:
