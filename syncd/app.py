@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from syncd.aio import RateLimit
 from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatFolderCollection, ChatSessionCollection
 from syncd.clock import Clock, SystemClock, machine_boot
+from syncd.errors import SettingsError
 from syncd.lookups import Lookups
 from syncd.mirror.db.database import Database
 from syncd.mirror.db.leader import Leadership, SingleLeader
@@ -33,9 +34,11 @@ from syncd.status.reachability import Reachability
 from syncd.status.watchdog import HeartbeatClock, Watchdog
 from syncd.tenant import named_identity
 from syncd.tenant_guard import TenantGuard
+from syncd.tls import client_context
 from syncd.witness import Witness
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable
 
     from pydantic import SecretStr
@@ -83,7 +86,7 @@ class CurrentSettings:
     settings: Settings
 
     def secret(self, name: str) -> Callable[[], str]:
-        """Return a function that reads a secret as it is now, from its file if it has one.
+        """Return a function that reads a secret as it is now, from its file if it has one that is no pipe.
 
         The function raises OSError or ValueError if the file cannot be read.
         """
@@ -103,6 +106,20 @@ def max_connections(settings: Settings) -> int:
     return settings.syncd_operations_concurrency + settings.syncd_read_ahead + 20
 
 
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return the context that trusts SYNCD_CA_FILE; None without the setting.
+
+    Raises
+    ------
+    SettingsError
+        The file changed after the settings were read, and has no certificate now.
+    """
+    try:
+        return client_context(None, settings.syncd_ca_file)
+    except ValueError as error:
+        raise SettingsError([f"SYNCD_CA_FILE='{settings.syncd_ca_file}': {error}; check with: syncd config"]) from error
+
+
 def open_session(
     current: CurrentSettings,
     clock: Clock,
@@ -112,6 +129,11 @@ def open_session(
     """Return the HTTP session; a token wins over client credentials if both are given.
 
     Secrets are read again when Albert refuses the old ones (mounted secrets are rotated), and after a SIGHUP.
+
+    Raises
+    ------
+    SettingsError
+        As `tls_context` says.
     """
     settings = current.settings
     token = settings.albert_token
@@ -129,7 +151,7 @@ def open_session(
         max_response_bytes=settings.syncd_max_response_bytes,
         max_connections=max_connections(settings),
         proxy=settings.syncd_proxy,
-        ca_file=settings.syncd_ca_file,
+        verify=tls_context(settings),
         before_request=RateLimit(limit, clock) if limit else None,
         after_request=after_request,
         check_token=check_token,
@@ -223,6 +245,8 @@ async def open_flows(
         The database could not be used for longer than `busy_timeout`.
     DatabaseUnusableError
         The database is held by another daemon, was moved, or cannot be used.
+    SettingsError
+        SYNCD_CA_FILE changed after the settings were read, and has no certificate now.
     TenantMismatchError
         The settings name another tenant than the database mirrors.
     """

@@ -41,13 +41,15 @@ def client_context(
 
 
 def check_ca_file(ca_file: str | os.PathLike[str]) -> None:
-    """Check that a file holds CA certificates.
+    """Check that a file holds CA certificates and can be read again.
 
     Raises
     ------
     ValueError
-        The file cannot be read or holds no certificate.
+        The file cannot be read, holds no certificate, or is a pipe.
     """
+    if os.path.exists(ca_file) and not os.path.isfile(ca_file) and not os.path.isdir(ca_file):  # noqa: PTH110, PTH112, PTH113
+        raise ValueError("the CA file is not a regular file, and it is read several times; name a file on the disk")
     _load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ca_file)  # without the system's CAs, which take 20 ms to load
 
 

@@ -55,8 +55,10 @@ def takes_settings(*, credentials: bool = False) -> Callable[[Callable[..., T]],
         @env_file_option
         @functools.wraps(command)
         def wrapped(*args: Any, env_files: tuple[Path, ...], **kwargs: Any) -> T:  # noqa: ANN401 - click's
+            pipes: dict[Path, str] = {}
+
             def read_settings() -> settings_module.Loaded:
-                return settings_module.load(os.environ, env_files, credentials=credentials)
+                return settings_module.load(os.environ, env_files, credentials=credentials, pipes=pipes)
 
             click.get_current_context().meta[READ_SETTINGS] = read_settings
             return command(read_settings(), *args, **kwargs)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from syncd.app import CurrentSettings, backoff, open_flows
+from syncd.app import CurrentSettings, backoff, open_flows, tls_context
 from syncd.daemon.facts import changed_settings, facts, log_database
 from syncd.daemon.loops import Daemon, Intervals
 from syncd.daemon.reload import reload_on_sighup
@@ -86,7 +86,7 @@ async def run_daemon(
         stack.push_async_callback(readings.aclose)
         if listener is not None:
             await stack.enter_async_context(status_server(settings, readings, metrics, listener, log))
-        transport = await stack.enter_async_context(open_transport(settings.syncd_proxy, settings.syncd_ca_file))
+        transport = await stack.enter_async_context(open_transport(settings.syncd_proxy, tls_context(settings)))
         notifier, monitor = watch_health(current, flows, readings, transport, manager, log)
         others = {
             "wal": lambda: wal.run(flows.watchdog),

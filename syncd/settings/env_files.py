@@ -28,10 +28,10 @@ class Given:
     origin: str
 
 
-def read_env_file(file: Path, named_by: str, problems: list[str]) -> list[Given]:
+def read_env_file(file: Path, named_by: str, problems: list[str], pipes: dict[Path, str] | None = None) -> list[Given]:
     """Return the values of an environment file and append what is wrong with it to `problems`.
 
-    `named_by` is the option or setting that names the file.
+    `named_by` is the option or setting that names the file, and `pipes` are those of `read_text`.
 
     A line that is not `NAME=value` is a problem, because it may be a mistyped setting. Its text is not repeated: it may
     be a secret.
@@ -39,7 +39,7 @@ def read_env_file(file: Path, named_by: str, problems: list[str]) -> list[Given]
     from dotenv.parser import parse_stream  # noqa: PLC0415 - most commands are called without a file
 
     try:
-        text = read_text(file)
+        text = read_text(file, pipes)
     except UnreadableFileError as error:
         problems.append(f"{named_by}: the environment file {quoted(str(file))} cannot be read: {error}")
         return []

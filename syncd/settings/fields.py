@@ -174,7 +174,7 @@ class Settings(BaseModel):
     _files: dict[str, Path] = PrivateAttr(default_factory=dict)
 
     def file_of(self, name: str) -> Path | None:
-        """Return the file that a setting was read from; None for a setting without a file.
+        """Return the file that a setting was read from; None for a setting without a file, or from a pipe.
 
         The content can have changed since then: mounted secrets are rotated.
         """

@@ -43,7 +43,13 @@ class Loaded(BaseModel):
         return {name.upper(): shown(self.settings, name) for name in Settings.model_fields}
 
 
-def load(environment: Mapping[str, str], files: Sequence[Path] = (), *, credentials: bool = False) -> Loaded:
+def load(
+    environment: Mapping[str, str],
+    files: Sequence[Path] = (),
+    *,
+    credentials: bool = False,
+    pipes: dict[Path, str] | None = None,
+) -> Loaded:
     """Read the settings.
 
     Parameters
@@ -55,6 +61,8 @@ def load(environment: Mapping[str, str], files: Sequence[Path] = (), *, credenti
         environment overrides all files.
     credentials : bool
         Whether the command sends requests to Albert. Missing credentials are a problem then.
+    pipes : dict[Path, str] | None
+        The texts of pipes that an earlier call has read, and those that this call reads: a pipe can be read only once.
 
     Raises
     ------
@@ -62,13 +70,14 @@ def load(environment: Mapping[str, str], files: Sequence[Path] = (), *, credenti
         With every problem.
     """
     problems: list[str] = []
-    given = _given(environment, files, problems)
+    pipes = {} if pipes is None else pipes
+    given = _given(environment, files, problems, pipes)
     values = {name: one for name, one in given.items() if name in KNOWN}
     others = {name: one for name, one in given.items() if name not in KNOWN}
     unknown = [others[name] for name in sorted(others) if is_unknown(name, KNOWN)]
     unused = [name for name in others if name.startswith("ALBERT_") and not is_unknown(name, KNOWN)]
     missing = missing_credentials(set(values), unused, needed=credentials)
-    files_of, unread = _read_secret_files(values)
+    files_of, unread = _read_secret_files(values, pipes)
     texts = Texts([one.value for name, one in values.items() if name in SECRETS])
     problems += [texts.unknown(one) for one in unknown]
     problems += [f"{texts.given(one)}: {problem}" for one, problem in unread]
@@ -82,15 +91,17 @@ def load(environment: Mapping[str, str], files: Sequence[Path] = (), *, credenti
     return Loaded(settings=settings, origins={name: origins.get(name, "default") for name in Settings.model_fields})
 
 
-def _given(environment: Mapping[str, str], files: Sequence[Path], problems: list[str]) -> _Values:
+def _given(
+    environment: Mapping[str, str], files: Sequence[Path], problems: list[str], pipes: dict[Path, str]
+) -> _Values:
     """Return the values of all places by name; those of a place with a higher priority replace the others.
 
     A `NAME_FILE` also replaces a `NAME` of lower priority, and the other way round.
     """
     ours = [Given(name, value, ENVIRONMENT) for name, value in environment.items() if is_ours(name)]
     named = [Path(name) for name in stripped(environment.get(_ENV_FILE, "")).split(":") if name]
-    layers = [_from_file(file, _ENV_FILE, problems) for file in named]
-    layers += [_from_file(file, "--env-file", problems) for file in files]
+    layers = [_from_file(file, _ENV_FILE, problems, pipes) for file in named]
+    layers += [_from_file(file, "--env-file", problems, pipes) for file in files]
     values: _Values = {}
     for layer in (*layers, ours):
         present = {one.name: one for one in _relevant(layer)}
@@ -107,9 +118,9 @@ def _given(environment: Mapping[str, str], files: Sequence[Path], problems: list
     return values
 
 
-def _from_file(file: Path, named_by: str, problems: list[str]) -> list[Given]:
+def _from_file(file: Path, named_by: str, problems: list[str], pipes: dict[Path, str]) -> list[Given]:
     found = []
-    for one in read_env_file(file, named_by, problems):
+    for one in read_env_file(file, named_by, problems, pipes):
         if one.name == _ENV_FILE and stripped(one.value):
             problems.append(
                 f"{_ENV_FILE} ({one.origin}) has an effect in the environment only; "
@@ -128,13 +139,13 @@ def _relevant(layer: Iterable[Given]) -> Iterable[Given]:
             yield Given(one.name, value, one.origin)
 
 
-def _read_secret_files(values: _Values) -> tuple[dict[str, Path], list[tuple[Given, str]]]:
+def _read_secret_files(values: _Values, pipes: dict[Path, str]) -> tuple[dict[str, Path], list[tuple[Given, str]]]:
     """Put the content of `NAME_FILE` in the place of `NAME`.
 
     Returns
     -------
     tuple[dict[str, Path], list[tuple[Given, str]]]
-        The files by field, and the names that cannot be used, each with the reason.
+        The regular files by field, and the names that cannot be used, each with the reason.
     """
     files: dict[str, Path] = {}
     unread: list[tuple[Given, str]] = []
@@ -142,8 +153,9 @@ def _read_secret_files(values: _Values) -> tuple[dict[str, Path], list[tuple[Giv
         one = values.pop(f"{name}_FILE", None)
         if one is None or name in values:
             continue
+        file = Path(one.value)
         try:
-            content = read_secret(Path(one.value))
+            content = read_secret(file, pipes)
         except UnreadableFileError as error:
             unread.append((one, f"the file cannot be read: {error}"))
             continue
@@ -152,7 +164,8 @@ def _read_secret_files(values: _Values) -> tuple[dict[str, Path], list[tuple[Giv
             unread.append((one, f"the content of the file {problem}" if content else "the file is empty"))
             continue
         values[name] = Given(name, content, f"{one.origin}: {name}_FILE={one.value}")
-        files[name.lower()] = Path(one.value)
+        if file not in pipes:
+            files[name.lower()] = file
     return files, unread
 
 

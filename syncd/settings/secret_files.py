@@ -25,14 +25,29 @@ class UnreadableFileError(OSError):
         return str(self.strerror)
 
 
-def read_text(file: Path) -> str:
+def read_text(file: Path, pipes: dict[Path, str] | None = None) -> str:
     """Return the text of a UTF-8 file, with or without a byte order mark.
+
+    Parameters
+    ----------
+    pipes : dict[Path, str] | None
+        The texts of files that are not regular, such as pipes, which can be read only once. A text that is here is
+        returned without reading the file; the text of another such file is added.
 
     Raises
     ------
     UnreadableFileError
         The file cannot be read, is larger than a megabyte, or is not UTF-8 text.
     """
+    if pipes is not None and file in pipes:
+        return pipes[file]
+    text = _decoded(_content(file))
+    if pipes is not None and not file.is_file():
+        pipes[file] = text
+    return text
+
+
+def _content(file: Path) -> bytes:
     try:
         with file.open("rb") as stream:
             content = stream.read(_LIMIT + 1)
@@ -42,6 +57,10 @@ def read_text(file: Path) -> str:
         raise UnreadableFileError("it is not the name of a file") from None
     if len(content) > _LIMIT:
         raise UnreadableFileError("it is larger than 1 MiB")
+    return content
+
+
+def _decoded(content: bytes) -> str:
     if content.startswith(_UTF_16):
         raise UnreadableFileError("it is UTF-16 text; save it as UTF-8")
     try:
@@ -51,12 +70,17 @@ def read_text(file: Path) -> str:
     raise UnreadableFileError("it is not UTF-8 text")
 
 
-def read_secret(file: Path) -> str:
+def read_secret(file: Path, pipes: dict[Path, str] | None = None) -> str:
     """Return the secret in a file, without surrounding white space, line ends and byte order marks.
+
+    Parameters
+    ----------
+    pipes : dict[Path, str] | None
+        As of `read_text`.
 
     Raises
     ------
     UnreadableFileError
         As `read_text` says.
     """
-    return stripped(read_text(file))
+    return stripped(read_text(file, pipes))

@@ -27,12 +27,11 @@ from syncd.albert.transport import Transport
 from syncd.albert.wire import Request
 from syncd.clock import utc_text
 from syncd.rules.retry import Backoff
-from syncd.tls import client_context
 from syncd.urls import notify_url_problem, without_credentials
 from syncd.version import program_version
 
 if TYPE_CHECKING:
-    import os
+    import ssl
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from pydantic import SecretStr
@@ -226,21 +225,21 @@ def _headers(url: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def open_transport(proxy: SecretStr | None, ca_file: os.PathLike[str] | None) -> AsyncIterator[Transport]:
+async def open_transport(proxy: SecretStr | None, verify: ssl.SSLContext | None) -> AsyncIterator[Transport]:
     """Open the connections of a notifier, which close at the end of the context.
 
     Parameters
     ----------
     proxy : SecretStr | None
         The URL of the proxy for all requests.
-    ca_file : os.PathLike[str] | None
-        CA certificates that are trusted in addition to those of the system.
+    verify : ssl.SSLContext | None
+        The context that checks certificates; None for the system's certificates.
     """
     transport = Transport(
         connect_timeout=REQUEST_SECONDS / 2,
         max_response_bytes=RESPONSE_BYTES,
         max_connections=1,
-        verify=client_context(None, ca_file),
+        verify=verify,
         proxy=proxy_of(proxy),
     )
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from syncd.settings import load, read_secret
-from tests.settings.helpers import SECRET, env_file, problems
+from tests.settings.helpers import SECRET, env_file, pipe, problems
 
 
 def test_secret_is_read_from_the_file_that_name_file_names(tmp_path: Path) -> None:
@@ -57,6 +57,19 @@ def test_secret_in_a_file_that_cannot_be_one_is_a_problem_that_does_not_repeat_i
     (problem,) = problems({"ALBERT_TOKEN_FILE": str(env_file(tmp_path, content, "token"))})
     assert "the content of the file" in problem
     assert "ter2" not in problem
+
+
+def test_pipe_is_read_once_and_keeps_its_content(tmp_path: Path) -> None:
+    pipes: dict[Path, str] = {}
+    with pipe(f"{SECRET}\n") as token, pipe("SYNCD_PASS_INTERVAL=7") as settings:
+        for _ in range(2):
+            loaded = load({"ALBERT_TOKEN_FILE": str(token)}, [settings], pipes=pipes)
+            assert loaded.settings.albert_token is not None
+            assert loaded.settings.albert_token.get_secret_value() == SECRET
+            assert loaded.settings.syncd_pass_interval == 7
+            assert loaded.settings.file_of("albert_token") is None
+    file = env_file(tmp_path, SECRET, "token")
+    assert load({"ALBERT_TOKEN_FILE": str(file)}, pipes=pipes).settings.file_of("albert_token") == file
 
 
 def test_name_and_name_file_in_one_place_contradict_each_other(tmp_path: Path) -> None:

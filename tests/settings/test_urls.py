@@ -8,7 +8,7 @@ import pytest
 
 from syncd.albert.urls import checked_base_url
 from syncd.settings import load
-from tests.settings.helpers import SECRET, env_file, problems
+from tests.settings.helpers import SECRET, env_file, pipe, problems
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,6 @@ def test_ca_file_without_a_certificate_is_a_problem(tmp_path: Path) -> None:
         assert problem.startswith(f"SYNCD_CA_FILE='{file}' (environment): the CA file ")
         assert reason in problem
         assert problem.endswith("; example: /etc/ssl/certs/company-ca.pem")
+    with pipe("-----BEGIN CERTIFICATE-----") as file:
+        (problem,) = problems({"SYNCD_CA_FILE": str(file)})
+        assert "the CA file is not a regular file" in problem

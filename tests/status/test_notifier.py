@@ -19,6 +19,7 @@ from structlog.testing import LogCapture
 
 from syncd.status.health_monitor import HealthChange
 from syncd.status.notifier import MOST_WAITING, REQUEST_SECONDS, Notifier, open_transport
+from syncd.tls import client_context
 from tests.helpers import loop_time
 from tests.helpers.certificates import make_certificate
 from tests.helpers.http_proxy import http_proxy, tls_front
@@ -102,7 +103,7 @@ async def sending(
     url: str | Callable[[], str], *, proxy: str | None = None, ca: Path | None = None
 ) -> AsyncIterator[Sending]:
     clock, log = VirtualClock(), LogCapture()
-    async with open_transport(None if proxy is None else SecretStr(proxy), ca) as transport:
+    async with open_transport(None if proxy is None else SecretStr(proxy), client_context(None, ca)) as transport:
         notifier = Notifier(
             url=url if callable(url) else lambda: url,
             facts=lambda: FACTS,
