@@ -136,16 +136,16 @@ def open_session(
         As `tls_context` says.
     """
     settings = current.settings
-    token = settings.albert_token
     credentials = None
-    if token is None and settings.albert_client_id is not None and settings.albert_client_secret is not None:
+    given = settings.albert_client_id is not None and settings.albert_client_secret is not None
+    if settings.credentials == "client credentials" and given:
         credentials = AlbertClientCredentials(
             id=current.secret("albert_client_id"), secret=current.secret("albert_client_secret")
         )
     limit = settings.syncd_max_requests_per_second
     return AsyncAlbertSession(
         base_url=settings.albert_base_url,
-        token=None if token is None else current.secret("albert_token"),
+        token=current.secret("albert_token") if settings.credentials == "token" else None,
         auth_manager=credentials,
         timeout=settings.syncd_request_timeout,
         max_response_bytes=settings.syncd_max_response_bytes,

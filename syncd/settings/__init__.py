@@ -9,8 +9,8 @@
 """
 
 from syncd.settings.display import shown
-from syncd.settings.fields import FROM_FILES, Settings
+from syncd.settings.fields import CREDENTIALS, FROM_FILES, Settings
 from syncd.settings.load import Loaded, load
 from syncd.settings.secret_files import read_secret
 
-__all__ = ["FROM_FILES", "Loaded", "Settings", "load", "read_secret", "shown"]
+__all__ = ["CREDENTIALS", "FROM_FILES", "Loaded", "Settings", "load", "read_secret", "shown"]

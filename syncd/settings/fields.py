@@ -40,6 +40,7 @@ FROM_FILES = (
     "SYNCD_NOTIFY_URL",
 )
 """The settings that can be given as `NAME_FILE`."""
+CREDENTIALS = ("albert_token", "albert_client_id", "albert_client_secret")
 
 _SECONDS = "a duration in seconds of 0 or more"
 _PERIOD = "a duration in seconds of more than 0"
@@ -179,6 +180,19 @@ class Settings(BaseModel):
         The content can have changed since then: mounted secrets are rotated.
         """
         return self._files.get(name)
+
+    @property
+    def credentials(self) -> Literal["token", "client credentials"]:
+        """The kind of credentials that requests use; a token wins over client credentials."""
+        return "client credentials" if self.albert_token is None else "token"
+
+    def with_credentials_of(self, other: Settings) -> Settings:
+        """Return these settings with the credentials of other ones, and their files."""
+        copied = self.model_copy(update={name: getattr(other, name) for name in CREDENTIALS})
+        files = {name: file for name, file in self._files.items() if name not in CREDENTIALS}
+        files |= {name: file for name in CREDENTIALS if (file := other.file_of(name)) is not None}
+        copied._files = files  # noqa: SLF001 - of the same class
+        return copied
 
     @pydantic.field_validator("syncd_log_level", "syncd_log_format", mode="before")
     @classmethod

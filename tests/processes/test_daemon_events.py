@@ -126,6 +126,27 @@ async def test_sighup_reads_the_log_level_and_a_rotated_token_again(syncd: Syncd
     assert await daemon.stop() == 0
 
 
+async def test_change_to_the_other_kind_of_credentials_needs_a_restart_and_the_old_ones_stay_in_use(
+    syncd: Syncd,
+) -> None:
+    env = syncd.folder / "my.env"
+    env.write_text(f"ALBERT_TOKEN={SECRET}\n")
+    daemon = await syncd.start("run", "--env-file", "my.env", ALBERT_TOKEN="")
+    await daemon.event("pass.complete")
+    client = f"ALBERT_CLIENT_ID={syncd.sandbox.client_id}\nALBERT_CLIENT_SECRET={syncd.sandbox.client_secret}\n"
+    env.write_text(f"{client}SYNCD_LOG_LEVEL=debug\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    reloaded = await daemon.event("settings.reloaded", changed=["SYNCD_LOG_LEVEL"])
+    assert reloaded["need_restart"] == ["ALBERT_TOKEN", "ALBERT_CLIENT_ID", "ALBERT_CLIENT_SECRET"]
+    daemon.process.send_signal(signal.SIGHUP)
+    reloaded = await daemon.event("settings.reloaded", changed=[])
+    assert reloaded["need_restart"] == ["ALBERT_TOKEN", "ALBERT_CLIENT_ID", "ALBERT_CLIENT_SECRET"]
+    after = len(daemon.events("pass.complete"))
+    await eventually(lambda: len(daemon.events("pass.complete")) > after + 1)
+    assert not daemon.events("pass.failed")
+    assert await daemon.stop() == 0
+
+
 async def test_once_logs_the_wait_for_a_locked_database_and_its_end(syncd: Syncd) -> None:
     assert (await syncd.call("migrate")).code == 0
     syncd.constants |= SOON_BUSY
