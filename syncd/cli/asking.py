@@ -6,10 +6,12 @@ It imports neither aiohttp, httpx nor SQLAlchemy, so that a container's health c
 from __future__ import annotations
 
 import json
-from http.client import HTTPConnection, HTTPException
+import os
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
 
 from syncd.errors import SyncdError
+from syncd.status.database_header import DATABASE, decode_database
 from syncd.urls import shown_database
 
 if TYPE_CHECKING:
@@ -27,11 +29,11 @@ class NotAnsweredError(SyncdError):
 
 
 class RefusedError(SyncdError):
-    """The daemon answers with another status than 200; `text` is its body."""
+    """The daemon answers with another status than 200."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"the daemon answers {status}: {text[:SHORT]}")
-        self.text = text
+
+class OtherDatabaseError(SyncdError):
+    """The daemon has another database open than the settings name."""
 
 
 def host_to_ask(host: str) -> str:
@@ -39,15 +41,39 @@ def host_to_ask(host: str) -> str:
     return WILDCARDS.get(host, host)
 
 
-def ask(host: str, port: int, path: str, *, limit: int = SHORT) -> str:
-    """Return the daemon's answer to a path of its status server.
+def ask_alive(settings: Settings) -> str:
+    """Return the answer of `/livez` of the daemon that has the database of the settings open.
 
     Raises
     ------
     NotAnsweredError
         There is no answer, or another program has the port.
+    OtherDatabaseError
+        The daemon on the port has another database open.
     RefusedError
-        The daemon answers with another status than 200.
+        The daemon makes no progress.
+    """
+    host, port = host_to_ask(settings.syncd_status_host), settings.syncd_status_port
+    answer, text = _get(host, port, "/livez", limit=SHORT)
+    theirs, ours = answer.getheader(DATABASE), _database(settings)  # an older daemon does not name it
+    if theirs is not None and not _is_same(decode_database(theirs), ours):
+        raise OtherDatabaseError(
+            f"the daemon on {host}:{port} has another database open: {decode_database(theirs)}, not {ours}; "
+            "use the settings of the daemon that you mean (SYNCD_STATUS_PORT, SYNCD_DATABASE_URL, --env-file); "
+            "to see those in force, run: syncd config"
+        )
+    if answer.status != 200:  # noqa: PLR2004 - OK
+        raise RefusedError(f"the daemon answers {answer.status}: {text}")
+    return text
+
+
+def _get(host: str, port: int, path: str, *, limit: int) -> tuple[HTTPResponse, str]:
+    """Request a path of the status server; return the answer and the text of its body.
+
+    Raises
+    ------
+    NotAnsweredError
+        There is no answer, or another program has the port.
     """
     connection = HTTPConnection(host, port, timeout=TIMEOUT)
     try:
@@ -61,9 +87,17 @@ def ask(host: str, port: int, path: str, *, limit: int = SHORT) -> str:
         connection.close()
     if answer.getheader("Server") != "syncd":
         raise NotAnsweredError(f"another program than syncd answers on {host}:{port}; is syncd run alive?")
-    if answer.status != 200:  # noqa: PLR2004 - OK
-        raise RefusedError(answer.status, text)
-    return text
+    return answer, text
+
+
+def _database(settings: Settings) -> str:
+    return shown_database(settings.syncd_database_url.get_secret_value())
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Return whether two texts of `shown_database` name one database; a file can be named by a symbolic link too."""
+    files = one.startswith("/") and other.startswith("/")
+    return one == other or (files and os.path.realpath(one) == os.path.realpath(other))
 
 
 def ask_status(settings: Settings) -> dict[str, Any] | None:
@@ -77,14 +111,13 @@ def ask_status(settings: Settings) -> dict[str, Any] | None:
     if settings.syncd_status_port == 0:
         return None
     try:
-        text = ask(host_to_ask(settings.syncd_status_host), settings.syncd_status_port, "/status.json", limit=LONG)
-    except RefusedError as error:
-        text = error.text
+        host = host_to_ask(settings.syncd_status_host)
+        _, text = _get(host, settings.syncd_status_port, "/status.json", limit=LONG)  # 503 has a document too
     except NotAnsweredError:
         return None
     try:
         found = json.loads(text)
-        same = found["daemon"]["database"] == shown_database(settings.syncd_database_url.get_secret_value())
-    except (ValueError, KeyError, TypeError):  # an older daemon
+        same = _is_same(found["daemon"]["database"], _database(settings))
+    except (ValueError, KeyError, TypeError, AttributeError):  # an older daemon
         return None
     return found if same else None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from syncd.cli.asking import ask, host_to_ask
+from syncd.cli.asking import ask_alive
 from syncd.cli.common import takes_settings
 from syncd.errors import UsageError
 
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 @click.command()
 @takes_settings()
 def healthcheck(loaded: Loaded) -> None:
-    """Ask the running daemon whether it is alive (its /livez); exit 0 when it is, 1 when not."""
+    """Ask the running daemon whether it is alive (its /livez); exit 0 when it is, 1 when not.
+
+    A daemon that has another database open than SYNCD_DATABASE_URL is not accepted.
+    """
     settings = loaded.settings
     if settings.syncd_status_port == 0:
         raise UsageError("SYNCD_STATUS_PORT is 0: the status server is off, so nothing can be asked")
-    click.echo(ask(host_to_ask(settings.syncd_status_host), settings.syncd_status_port, "/livez"))
+    click.echo(ask_alive(settings))

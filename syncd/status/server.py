@@ -24,6 +24,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from syncd.errors import UsageError
 from syncd.status import page
+from syncd.status.database_header import DATABASE, encode_database
 from syncd.status.document import document, encode, of_daemon
 from syncd.status.metrics import Metrics, exposition
 from syncd.status.snapshot import NotReadError, Readings, without_foreign_text
@@ -190,9 +191,9 @@ class RequestHandler:
 
     async def _livez(self) -> web.Response:
         stalled = self._readings.watchdog.stalled()
-        if stalled:
-            return _text(503, f"no progress: {', '.join(stalled)}")
-        return _text(200, "ok")
+        found = _text(503, f"no progress: {', '.join(stalled)}") if stalled else _text(200, "ok")
+        found.headers[DATABASE] = encode_database(self._readings.identity.database)
+        return found
 
     async def _readyz(self) -> web.Response:
         try:

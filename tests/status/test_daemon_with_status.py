@@ -50,8 +50,9 @@ class Program:
     async def get(self, path: str) -> Reply:
         return await raw(self.port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
 
-    async def syncd(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        return await anyio.run_process([sys.executable, "-m", "syncd", *words], check=False, env=self.environment)
+    async def syncd(self, *words: str, **changes: str) -> subprocess.CompletedProcess[bytes]:
+        environment = {**self.environment, **changes}
+        return await anyio.run_process([sys.executable, "-m", "syncd", *words], check=False, env=environment)
 
 
 @asynccontextmanager
@@ -102,6 +103,13 @@ async def test_daemon_serves_its_status_and_is_found_healthy(tmp_path: Path) -> 
         assert server.token not in metrics
         healthy = await program.syncd("healthcheck")
         assert (healthy.returncode, healthy.stdout) == (0, b"ok\n")
+        (tmp_path / "link").symlink_to(tmp_path)
+        linked = await program.syncd("healthcheck", SYNCD_DATABASE_URL=f"sqlite:///{tmp_path / 'link' / 'syncd.db'}")
+        assert (linked.returncode, linked.stdout) == (0, b"ok\n")
+        other = await program.syncd("healthcheck", SYNCD_DATABASE_URL=f"sqlite:///{tmp_path / 'other.db'}")
+        assert (other.returncode, other.stdout) == (1, b"")
+        place, files = f"127.0.0.1:{program.port}", (tmp_path / "syncd.db", tmp_path / "other.db")
+        assert f"the daemon on {place} has another database open: {files[0]}, not {files[1]};" in other.stderr.decode()
         program.process.send_signal(signal.SIGTERM)
         with anyio.fail_after(10):
             assert await program.process.wait() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,7 @@ from syncd.albert.auth import StaticToken
 from syncd.errors import UsageError
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.status import server
+from syncd.status.database_header import decode_database, encode_database
 from syncd.status.server import allowed_hosts, listen
 from tests.pull.helpers import Listing, page, wire
 from tests.status.helpers import raw, served
@@ -291,3 +293,23 @@ async def test_status_document_is_read_for_each_request_and_not_healthy_before_a
         after = json.loads((await s.ask("/status.json")).text)
         assert (after["starting"], after["freshness"]["live_sessions"]) == (False, 4)
         assert (after["daemon"]["version"], after["daemon"]["tenant"]) == ("1.2.3", "TEN1")
+
+
+@pytest.mark.parametrize(
+    "shown", ["/data/syncd.db", "/a b/\u00e4\n%41.db", "/a/\udcff.db", "postgresql+asyncpg://h:1/d?x=y"]
+)
+def test_name_of_any_database_is_sent_in_printable_ascii(shown: str) -> None:
+    header = encode_database(shown)
+    assert re.fullmatch("[!-~]+", header)
+    assert decode_database(header) == shown
+
+
+async def test_livez_names_the_database_of_the_daemon_whether_it_is_alive_or_not(tmp_path: Path) -> None:
+    async with served(tmp_path) as s:
+        s.watchdog.heartbeat("passes")
+        alive = await s.ask("/livez")
+        s.world.clock.forward(61)
+        stalled = await s.ask("/livez")
+        assert (alive.status, stalled.status) == (200, 503)
+        for reply in (alive, stalled):
+            assert decode_database(reply.headers["syncd-database"]) == s.readings.identity.database
