@@ -41,8 +41,13 @@ def host_to_ask(host: str) -> str:
     return WILDCARDS.get(host, host)
 
 
-def ask_alive(settings: Settings) -> str:
+def ask_alive(settings: Settings, *, any_database: bool) -> str:
     """Return the answer of `/livez` of the daemon that has the database of the settings open.
+
+    Parameters
+    ----------
+    any_database : bool
+        Accept a daemon that has another database open.
 
     Raises
     ------
@@ -56,7 +61,7 @@ def ask_alive(settings: Settings) -> str:
     host, port = host_to_ask(settings.syncd_status_host), settings.syncd_status_port
     answer, text = _get(host, port, "/livez", limit=SHORT)
     theirs, ours = answer.getheader(DATABASE), _database(settings)  # an older daemon does not name it
-    if theirs is not None and not _is_same(decode_database(theirs), ours):
+    if theirs is not None and not any_database and not _is_same(decode_database(theirs), ours):
         raise OtherDatabaseError(
             f"the daemon on {host}:{port} has another database open: {decode_database(theirs)}, not {ours}; "
             "use the settings of the daemon that you mean (SYNCD_STATUS_PORT, SYNCD_DATABASE_URL, --env-file); "

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 def healthcheck(loaded: Loaded) -> None:
     """Ask the running daemon whether it is alive (its /livez); exit 0 when it is, 1 when not.
 
-    A daemon that has another database open than SYNCD_DATABASE_URL is not accepted.
+    If SYNCD_DATABASE_URL is set, a daemon that has another database open is not accepted.
     """
     settings = loaded.settings
     if settings.syncd_status_port == 0:
         raise UsageError("SYNCD_STATUS_PORT is 0: the status server is off, so nothing can be asked")
-    click.echo(ask_alive(settings))
+    # Without the setting it may be in an environment file that only the daemon was started with.
+    click.echo(ask_alive(settings, any_database=loaded.origins["syncd_database_url"] == "default"))

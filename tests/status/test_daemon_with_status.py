@@ -110,6 +110,8 @@ async def test_daemon_serves_its_status_and_is_found_healthy(tmp_path: Path) -> 
         assert (other.returncode, other.stdout) == (1, b"")
         place, files = f"127.0.0.1:{program.port}", (tmp_path / "syncd.db", tmp_path / "other.db")
         assert f"the daemon on {place} has another database open: {files[0]}, not {files[1]};" in other.stderr.decode()
+        unknown = await program.syncd("healthcheck", SYNCD_DATABASE_URL="")  # known to the daemon alone
+        assert (unknown.returncode, unknown.stdout) == (0, b"ok\n")
         program.process.send_signal(signal.SIGTERM)
         with anyio.fail_after(10):
             assert await program.process.wait() == 0
