@@ -65,7 +65,7 @@ def once(context: click.Context, loaded: Loaded, *, as_json: bool, force: bool, 
     if dry_run:
         from syncd.cli.dry_run import report
 
-        report(loaded.settings, as_json=as_json)
+        report(loaded.settings, as_json=as_json, force=force)
         return
     from syncd.cli.progress import page_progress
     from syncd.daemon.failure import log_failure

@@ -21,15 +21,21 @@ if TYPE_CHECKING:
     from syncd.settings import Settings
 
 
-def report(settings: Settings, *, as_json: bool) -> None:
+def report(settings: Settings, *, as_json: bool, force: bool) -> None:
     """Print the prediction.
+
+    Parameters
+    ----------
+    force : bool
+        Predict for a database although `migrate-store` moved its content to another one.
 
     Raises
     ------
     SyncdError
-        Albert or the mirror could not be read, or the settings or the credentials name another tenant.
+        Albert or the mirror could not be read, the settings or the credentials name another tenant, or the database
+        was moved.
     """
-    found = run(lambda: _predict(settings))
+    found = run(lambda: _predict(settings, force=force))
     if as_json:
         print_json(found)
         return
@@ -64,7 +70,7 @@ def _allowed(settings: Settings, live: int) -> int:
     return pull_settings(settings).guard.limit(live)
 
 
-async def _predict(settings: Settings) -> dict[str, Any]:
+async def _predict(settings: Settings, *, force: bool) -> dict[str, Any]:
     from syncd.app import CurrentSettings, open_session
     from syncd.clock import SystemClock
     from syncd.mirror.store import identity, operation_views
@@ -74,9 +80,9 @@ async def _predict(settings: Settings) -> dict[str, Any]:
     clock, named = SystemClock(), named_identity(settings)
     async with open_before_it_is_made(settings) as read, open_session(CurrentSettings(settings), clock) as session:
         stored = await read(identity.read)
-        require_active(stored, named)
+        require_active(stored, named, force=force)
         tenant_id = await tenant_of_credentials(session)
-        require_active(stored, replace(named, tenant_id=tenant_id or named.tenant_id))
+        require_active(stored, replace(named, tenant_id=tenant_id or named.tenant_id), force=force)
         prediction = await _read_listing(settings, session, read, clock)
         counts = await read(operation_views.counts)
     return {**prediction.as_dict(), "operations": counts["pending"] + counts["unknown"]}

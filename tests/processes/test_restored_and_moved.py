@@ -167,8 +167,10 @@ async def test_moved_database_refuses_to_act_and_can_still_be_read(pair: Pair, t
         assert refused.code == 3, command
         assert target in refused.err
         assert "--force" in refused.err
-    assert await pair.rows() == before
+    assert (await syncd.call("once", "--dry-run")).code == 3
     assert len(pair.a.requests) == asked
+    assert (await syncd.call("once", "--dry-run", "--force")).code == 0
+    assert await pair.rows() == before
     await _reads_name_the_move(syncd, target)
     await pair.sql("DELETE FROM operations")
     await pair.sql("DELETE FROM passes WHERE id = 7")
