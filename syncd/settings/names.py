@@ -12,7 +12,10 @@ _SUGGESTED = 0.65
 """The same for a suggestion, which costs nothing when it is wrong."""
 _FILLER = frozenset({"API", "ACCESS", "BEARER", "BASE", "CLIENT"})
 """Words that people add or leave out: `ALBERT_API_TOKEN`, `ALBERT_URL`, `ALBERT_SECRET`."""
-_SECRET = ("TOKEN", "SECRET", "PASS", "PWD", "KEY", "CRED", "AUTH", "PROXY", "URL", "URI", "DSN", "WEBHOOK", "COOKIE")
+_SECRET = (
+    "TOKEN", "BEARER", "JWT", "SECRET", "PASS", "PWD", "KEY", "CRED", "AUTH", "PROXY", "URL", "URI", "DSN", "WEBHOOK",
+    "COOKIE",
+)  # fmt: skip
 
 
 def is_ours(name: str) -> bool:

@@ -18,6 +18,8 @@ SECRETS = frozenset(FROM_FILES)
 FILE_NAMES = frozenset(f"{name}_FILE" for name in FROM_FILES)
 KNOWN = {name.upper() for name in Settings.model_fields} | FILE_NAMES
 """Every name that is a setting."""
+_WEB_TOKEN = "eyJ"  # noqa: S105 - the begin of tokens
+"""The begin of each JSON Web Token, and so of most tokens of Albert: a value that contains it is not shown."""
 _SHORTEST_SECRET = 4
 """Characters. A shorter secret occurs in values by chance, and they would be hidden without a reason."""
 
@@ -67,7 +69,11 @@ class Texts:
         return f"{self.given(one)}: {cause}; example: {' or '.join(examples)}"
 
     def _value(self, value: str, *, hidden: bool) -> str:
-        if hidden or any(secret in value for secret in self.secrets if len(secret) >= _SHORTEST_SECRET):
+        if (
+            hidden
+            or _WEB_TOKEN in value
+            or any(secret in value for secret in self.secrets if len(secret) >= _SHORTEST_SECRET)
+        ):
             return ""
         return f"={quoted(without_secrets(value))}"
 
