@@ -23,6 +23,7 @@ from syncd.mirror.store import elapsed
 from syncd.opening import database_backend, open_database
 from syncd.pull.flow import Pull, PullSettings
 from syncd.pull.folders import FolderSettings, MirrorFolders
+from syncd.pull.known_tenant import KnownTenant
 from syncd.push.flow import Push, PushSettings
 from syncd.push.record import RetryPolicy
 from syncd.reconcile import Reconcile
@@ -332,7 +333,16 @@ def connect_flows(
     watchdog = Watchdog(clock, longest_silence(settings), lambda: database.waiting)
     witness = Witness(database=database, albert=albert, clock=clock, log=log)
     lookups = Lookups(albert=albert, clock=clock, witness=witness)
-    push = Push(database=database, lookups=lookups, clock=clock, log=log, settings=push_settings(settings))
+    known_tenant = KnownTenant(database=database, albert=albert, clock=clock)
+    tenant.on_token = known_tenant.ask_again
+    push = Push(
+        database=database,
+        lookups=lookups,
+        clock=clock,
+        log=log,
+        settings=push_settings(settings),
+        known_tenant=known_tenant,
+    )
 
     def mirrored(counts: Mapping[str, int]) -> None:
         push.note_response()
@@ -362,6 +372,7 @@ def connect_flows(
         clock=reconcile_clock,
         log=log,
         settle=settings.syncd_unknown_settle,
+        known_tenant=known_tenant,
     )
     return Flows(
         database, albert, clock, pull, push, reconcile, session, watchdog, tenant, leadership,

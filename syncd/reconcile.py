@@ -23,7 +23,7 @@ from syncd.albert import (
 from syncd.clock import utc_text
 from syncd.logs import log_link
 from syncd.lookups import Found, Lookups
-from syncd.mirror.store import initial_load, sessions, sources, totals
+from syncd.mirror.store import initial_load, passes, sessions, sources, totals
 from syncd.mirror.store.sources import Link
 from syncd.records.enums import LinkState
 from syncd.records.parse import GarbledError
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Database
     from syncd.records.ids import SourceId
+    from syncd.tenant import TenantCheck
 
 AT_ONCE = 8
 """Requests that run at the same time."""
@@ -69,6 +70,8 @@ class Reconcile:
     ----------
     settle : float
         Seconds by which look-ups may lag.
+    known_tenant : TenantCheck | None
+        Whether Albert is known to be the tenant that the database mirrors; None if that is not asked.
     """
 
     database: Database
@@ -76,6 +79,7 @@ class Reconcile:
     clock: Clock
     log: FilteringBoundLogger
     settle: float
+    known_tenant: TenantCheck | None = None
     _after: SourceId | None = None
     """Where the next round begins: after the source ids that got no answer in the last round."""
     _answered_at: dict[SourceId, float] = field(default_factory=dict)
@@ -111,6 +115,8 @@ class Reconcile:
             after = due[-1] if len(due) == limit else chunk[-1]
             if not due:
                 continue
+            if not await self._may_ask():
+                return 0  # the end of the next pass begins a round
             answers = await gather(self._ask, due, at_once=AT_ONCE)
             await self._record(answers)
             unanswered += sum(answer.trouble is not None for answer in answers)
@@ -128,6 +134,12 @@ class Reconcile:
             links, more = await self.database.write(partial(sources.resolve, limit=CHUNK, now=at))
             for link in links:
                 log_link(self.log, link)
+
+    async def _may_ask(self) -> bool:
+        """Whether Albert is known to be the mirror's tenant."""
+        if await self.database.read(passes.is_tenant_in_doubt):
+            return False
+        return self.known_tenant is None or await self.known_tenant.may_act()
 
     def _is_due(self, source_id: SourceId) -> bool:
         answered_at = self._answered_at.get(source_id)

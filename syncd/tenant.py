@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from syncd.claims import tenant_of_token
 from syncd.errors import DatabaseMovedError, SyncdError, TenantMismatchError
@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from syncd.albert import AsyncAlbertSession
     from syncd.mirror.store.identity import StoredIdentity
     from syncd.settings import Settings
+
+
+class TenantCheck(Protocol):
+    """Whether Albert knows the mirror's sessions. The queue and reconciling ask `pull.known_tenant` through it."""
+
+    is_confirmed: bool
+
+    def ask_again(self) -> None:
+        """Forget the answer."""
+
+    async def may_act(self) -> bool:
+        """Ask unless the answer is known, and return whether requests may be sent for the mirror."""
 
 
 def named_identity(settings: Settings) -> Identity:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -50,12 +51,15 @@ class TenantGuard:
         What the settings name.
     force : bool
         Act on a database although `migrate-store` moved it away.
+    on_token : Callable[[], None]
+        Called before the first use of each token, after it was compared.
     """
 
     named: Identity
     clock: Clock
     log: FilteringBoundLogger
     force: bool = False
+    on_token: Callable[[], None] = lambda: None
     _pinned: Identity = field(default=Identity(), init=False)
     _database: Database | None = field(default=None, init=False)
     """The database, once the identity may be written to it."""
@@ -128,6 +132,7 @@ class TenantGuard:
         if self._database is not None and token.tenant_id is not None and self._pinned.tenant_id is None:
             pin = partial(identity.pin, named=named, now=self.clock.now())
             self._note_pinned(await self._database.write(pin), named)
+        self.on_token()
 
     async def run(self) -> None:
         """Wait until a token is refused, then raise the reason.

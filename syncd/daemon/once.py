@@ -44,6 +44,8 @@ async def run_once(
         await flows.leadership.require()
         await flows.push.drain()
         outcome = await flows.pull.run()
+        if flows.push.in_doubt:  # the pass has asked Albert again
+            await flows.push.drain()
         await flows.mirror_folders(outcome.state)
         unanswered = await flows.reconcile.run()
         flows.tenant.require()

@@ -2,7 +2,8 @@
 
 Other credentials, or another base URL, can lead to another tenant. Its listing would overwrite the mirror, and every
 session of the mirror would look deleted. So a pass begins with a request for a session that Albert must know. If it is
-gone, others are tried. If Albert knows none of them, nothing is read and nothing is written.
+gone, others are tried. If Albert knows none of them, nothing is read and nothing is written. `known_tenant` makes the
+same requests for the queue and for reconciling.
 """
 
 from __future__ import annotations
@@ -31,10 +32,16 @@ MOST = 5
 
 @dataclass(frozen=True, kw_only=True)
 class FirstRequest:
-    """Asks Albert for sessions that it must know."""
+    """Asks Albert for sessions that it must know.
+
+    Parameters
+    ----------
+    retries : Retries | None
+        Repeats a request that failed; None if its error is raised.
+    """
 
     albert: ChatSessionCollection
-    retries: Retries
+    retries: Retries | None = None
 
     async def unknown(self, known: Sequence[Known]) -> Reason | None:
         """Return why the pass must be held; None if it can go on.
@@ -49,6 +56,8 @@ class FirstRequest:
         ------
         ListingError
             A request failed too often, or Albert refuses the credentials, or refuses every request without a 404.
+        AlbertException, GarbledError
+            A request failed, without `retries`.
         """
         gone, refused, waiting = 0, None, deque(known)
 
@@ -63,7 +72,7 @@ class FirstRequest:
 
         while waiting:
             try:
-                session, exists = await self.retries.run(request, "the first request")
+                session, exists = await (self.retries.run(request, "the first request") if self.retries else request())
             except (RefusedError, InvalidIdError) as error:
                 waiting.pop()
                 refused = error if isinstance(error, RefusedError) else refused

@@ -109,7 +109,7 @@ class Retries:
                 text = f"Albert refuses the credentials: {error}"
                 raise ListingError(PassReason.CREDENTIALS_REFUSED, text) from error
             except (AlbertException, GarbledError) as error:
-                if _is_final(error):
+                if is_final(error):
                     raise RefusedError(PassReason.LISTING_REFUSED, str(error)) from error
                 retry_after = error.retry_after if isinstance(error, AlbertHTTPError) else None
                 if isinstance(error, TooManyRequestsError) or retry_after is not None:
@@ -136,7 +136,7 @@ def _reason_of(error: Exception) -> PassReason:
     return PassReason.ALBERT_FAILING if isinstance(error, AlbertHTTPError) else PassReason.ANSWER_UNREADABLE
 
 
-def _is_final(error: Exception) -> bool:
+def is_final(error: Exception) -> bool:
     """Whether the same request would be refused again. Albert's 403 is sometimes transient."""
     if isinstance(error, ForbiddenError | TooManyRequestsError):
         return False

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from syncd.aio import AutoResetEvent, task_group
 from syncd.clock import machine_boot
-from syncd.mirror.store import operations
-from syncd.mirror.store.operation import Operation
+from syncd.mirror.store import operations, passes
+from syncd.mirror.store.operation import Claimed, Operation
 from syncd.push.attempt import Attempt
 from syncd.push.brake import Brake
 from syncd.push.evidence import Recency
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from syncd.clock import Clock
     from syncd.lookups import Lookups
     from syncd.mirror.db.database import Connection, Database
-    from syncd.mirror.store.operation import Claimed
     from syncd.records.ids import OperationId
+    from syncd.tenant import TenantCheck
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 """Before every time at which an operation may be due."""
@@ -50,6 +50,8 @@ SHORTEST_RENEWAL = 1.0
 """Seconds; the shortest time between two renewals of all leases."""
 SHORTEST_IDLE = 0.005
 """Seconds; the shortest time between two claims when the last one found nothing."""
+IN_DOUBT_SECONDS = 1.0
+"""Seconds between two looks at whether Albert is the mirror's tenant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,8 @@ class Push:
         The name of this process in its claims.
     machine : str
         Names the machine whose monotonic clock `clock` reads: see `clock.machine_boot`.
+    known_tenant : TenantCheck | None
+        Whether Albert is known to be the tenant that the database mirrors; None if that is not asked.
     """
 
     database: Database
@@ -86,10 +90,13 @@ class Push:
     jitter: Callable[[], float] = field(default=random.random)
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     machine: str = field(default_factory=machine_boot)
+    known_tenant: TenantCheck | None = None
     _in_flight: dict[OperationId, Attempt] = field(default_factory=dict, init=False)
     _claimed_at: datetime = field(default=NEVER, init=False)
     _turn: int = field(default=0, init=False)
     _stopping: bool = field(default=False, init=False)
+    _in_doubt: bool = field(default=False, init=False)
+    """Whether nothing was claimed because Albert may be another tenant."""
 
     def __post_init__(self) -> None:
         policy = self.settings.retry_policy
@@ -113,6 +120,11 @@ class Push:
         """Why the queue is paused while Albert refuses the credentials; None while it accepts them."""
         return self._brake.refused
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether operations wait until Albert is known to be the mirror's tenant."""
+        return self._in_doubt
+
     async def run(self) -> None:
         """Work the queue until `stop`, and the operations that are then in flight to their end.
 
@@ -133,6 +145,8 @@ class Push:
 
     async def drain(self) -> None:
         """Work the queue until nothing is due and nothing is in flight, or until Albert accepts nothing.
+
+        Nothing is done while Albert is not known to be the mirror's tenant.
 
         Raises
         ------
@@ -184,7 +198,7 @@ class Push:
     async def _launch(self, group: TaskGroup) -> int:
         """Claim as many operations as there are free slots, and start them; return their number."""
         free = self._free
-        if free <= 0 or self._brake.rest_seconds() > 0:
+        if free <= 0 or self._brake.rest_seconds() > 0 or not await self._may_claim():
             return 0
         claimed, lease = await self._claim(free)
         for operation in claimed:
@@ -196,6 +210,15 @@ class Push:
             group.start_soon(self._run, attempt)
         return len(claimed)
 
+    async def _may_claim(self) -> bool:
+        """Whether Albert is known to be the mirror's tenant. It is asked only if operations wait."""
+        if self.known_tenant is None or self.known_tenant.is_confirmed:
+            return True
+        if not await self.database.read(operations.any_waits):
+            return False
+        self._in_doubt = not await self.known_tenant.may_act()
+        return not self._in_doubt
+
     async def _claim(self, limit: int) -> tuple[list[Operation], Lease]:
         """Claim operations; read on while all that are due are blocked."""
         self._turn += 1
@@ -203,6 +226,9 @@ class Push:
         def work(connection: Connection) -> tuple[Claimed, datetime, float]:
             # the clocks are read inside the transaction, which may have waited for its turn: the lease begins here
             monotonic, now = self.clock.monotonic(), self.database.now(connection)
+            self._in_doubt = passes.is_tenant_in_doubt(connection)
+            if self._in_doubt:
+                return Claimed([], more=False), now, monotonic
             found = operations.claim(
                 connection, now=now, owner=self.owner, lease=self.settings.lease, limit=limit,
                 lookups_first=self._turn % 2 == 0,
@@ -211,6 +237,8 @@ class Push:
 
         while True:
             claimed, self._claimed_at, monotonic = await self.database.write(work)
+            if self._in_doubt and self.known_tenant is not None:
+                self.known_tenant.ask_again()
             if claimed.operations or not claimed.more:
                 return claimed.operations, Lease.begin(self.settings.lease, now=self._claimed_at, monotonic=monotonic)
 
@@ -230,6 +258,8 @@ class Push:
             return None
         if rest := self._brake.rest_seconds():
             return rest
+        if self._in_doubt:
+            return IN_DOUBT_SECONDS
         # what was due at the last claim and was not claimed is blocked; `wake_up` is set when that changes
         due = await self.database.read(lambda c: operations.next_due(c, after=self._claimed_at))
         longest = self.settings.lease

@@ -18,6 +18,7 @@ from syncd.mirror.db.database import Database
 from syncd.mirror.db.shared_clock import SharedClock
 from syncd.mirror.store import elapsed
 from syncd.pull.flow import Pull
+from syncd.pull.known_tenant import KnownTenant
 from syncd.push.flow import Push
 from syncd.reconcile import Reconcile
 from syncd.witness import Witness
@@ -137,9 +138,11 @@ class Replica:
         self._schedule = schedule
         self.process = process
         self.database = process.database
+        self._known_tenant = KnownTenant(database=process.database, albert=process.client, clock=process.database.clock)
         self.push = Push(
-            settings=schedule.plan.push, jitter=schedule.jitter.random, owner=name, machine=machine, **self._parts()
-        )
+            settings=schedule.plan.push, jitter=schedule.jitter.random, owner=name, machine=machine,
+            known_tenant=self._known_tenant, **self._parts(),
+        )  # fmt: skip
 
     def pull(self) -> Pull:
         """Make the flow of passes."""
@@ -149,7 +152,7 @@ class Replica:
     def reconcile(self) -> Reconcile:
         """Make the flow of source ids."""
         settle = self._schedule.plan.push.retry_policy.settle
-        return Reconcile(settle=settle, **self._parts())
+        return Reconcile(settle=settle, known_tenant=self._known_tenant, **self._parts())
 
     async def passes(self) -> None:
         """Take passes forever."""

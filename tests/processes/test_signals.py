@@ -55,16 +55,27 @@ async def test_signal_between_the_opening_and_the_loops_ends_the_daemon_with_exi
 
 async def test_sigterm_while_requests_hang_ends_within_the_grace(syncd: Syncd) -> None:
     assert (await syncd.call("once")).code == 0
-    syncd.sandbox.script("GET", "/api/v3/chats/sessions", "hang_before", times=100)
-    syncd.sandbox.script("POST", "/api/v3/chats/sessions", "hang_after", times=100)
+    syncd.sandbox.script("GET", "/api/v3/chats/sessions/source", "hang_before", times=100)
+    syncd.sandbox.script("DELETE", "/api/v3/chats/sessions", "hang_after", times=100)
     daemon = await syncd.run(SYNCD_REQUEST_TIMEOUT=HANGING, SYNCD_SHUTDOWN_GRACE=GRACE)
     await syncd.call("enqueue", "create", "--source-session-id", "a", "--name", "A")
     await syncd.call("enqueue", "delete", "--id", "CHS1")
-    await eventually(lambda: syncd.sql("SELECT 1 FROM operations WHERE state = 'running'"))
+    await eventually(lambda: len(syncd.sql("SELECT 1 FROM operations WHERE state = 'running'")) == 2)
 
     assert await daemon.stop() == 0
     assert daemon.events()[-1]["event"] == "daemon.stopped"
     assert syncd.sql("SELECT state FROM operations WHERE state = 'running'") == []
+
+
+async def test_sigterm_while_the_first_request_of_the_queue_hangs_ends_within_the_grace(syncd: Syncd) -> None:
+    assert (await syncd.call("once")).code == 0
+    await syncd.call("enqueue", "delete", "--id", "CHS1")
+    asked = len(syncd.sandbox.requests)
+    syncd.sandbox.script("GET", "/api/v3/chats/sessions", "hang_before", times=100)
+    daemon = await syncd.run(SYNCD_REQUEST_TIMEOUT=HANGING, SYNCD_SHUTDOWN_GRACE=GRACE)
+    await eventually(lambda: len(syncd.sandbox.requests) >= asked + 2)  # of the queue and of the pass
+    assert await daemon.stop() == 0
+    assert syncd.sql("SELECT state, attempts FROM operations") == [{"state": "pending", "attempts": 0}]
 
 
 async def test_database_that_hangs_does_not_keep_the_daemon_beyond_the_grace(

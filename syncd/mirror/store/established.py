@@ -37,7 +37,10 @@ _LISTED = (sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None))
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A live session to request. Only the absence of an established one proves anything; its presence always does."""
+    """A live session to request. Only the absence of an established one proves anything.
+
+    Its presence always does: operations and look-ups write to the mirror only after `pull.known_tenant` has asked.
+    """
 
     session_id: SessionId
     established: bool

@@ -72,6 +72,9 @@ _NEXT_DUE = """
 SELECT min(next_attempt_at) FROM operations
 WHERE state = '{state}' AND blocked_by IS NULL AND on_hold_at IS NULL AND next_attempt_at > ?
 """
+_ANY_WAITS = """
+SELECT 1 FROM operations WHERE state = '{state}' AND blocked_by IS NULL AND on_hold_at IS NULL LIMIT 1
+"""
 _PARK = "UPDATE operations SET blocked_by = ? WHERE id = ?"
 _OVERTAKEN_LEASES = """
 SELECT id, next_attempt_at, lease_until, clock_at FROM operations WHERE state = 'running' AND clock_at > ? LIMIT ?
@@ -326,6 +329,12 @@ def next_due(connection: Connection, *, after: datetime) -> datetime | None:
     with lossy_text(connection):
         rows = [raw.execute(connection, _NEXT_DUE.format(state=state.value), (at,)).fetchone() for state in waiting]
     return min((first for (text,) in rows if (first := moment(text)) is not None), default=None)
+
+
+def any_waits(connection: Connection) -> bool:
+    """Whether an operation that nothing blocks waits to be claimed, now or later."""
+    waiting = (OperationState.PENDING, OperationState.UNKNOWN)
+    return any(raw.execute(connection, _ANY_WAITS.format(state=state.value)).fetchone() for state in waiting)
 
 
 def any_deleted_since(connection: Connection, moment: str) -> bool:

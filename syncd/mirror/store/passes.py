@@ -17,7 +17,7 @@ from syncd.mirror.schema.types import new_id
 from syncd.mirror.store import holds, initial_load
 from syncd.mirror.store import pages as page_rows
 from syncd.mirror.store.quarantine import MetItems
-from syncd.records.enums import PassState
+from syncd.records.enums import PassReason, PassState
 from syncd.records.ids import PassId
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ _CHECKPOINT = f"""
 UPDATE passes SET page_key = ?, read_at = ?, listed_at = ?, {", ".join(f"{name} = ?" for name in COUNTERS)}
 WHERE id = ? AND state = 'running' AND fence = ?
 """  # noqa: S608 - constants
+_NEWEST_ANSWERED = f"""
+SELECT reason FROM passes WHERE pages > 0 OR reason = '{PassReason.KNOWN_SESSIONS_GONE}' ORDER BY id DESC LIMIT 1
+"""  # noqa: S608 - a constant
 
 
 @dataclass(slots=True)
@@ -96,6 +99,15 @@ COMPLETE = Ending(PassState.COMPLETE)
 
 class PassLostError(Exception):
     """Another process ended the pass, or resumed it."""
+
+
+def is_tenant_in_doubt(connection: Connection) -> bool:
+    """Whether Albert knew none of the mirror's sessions when the newest pass asked that got an answer.
+
+    A pass that failed before its first page got none.
+    """
+    newest = raw.execute(connection, _NEWEST_ANSWERED).fetchone()
+    return newest is not None and newest[0] == PassReason.KNOWN_SESSIONS_GONE
 
 
 def running(connection: Connection) -> Progress | None:

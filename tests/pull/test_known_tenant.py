@@ -1,0 +1,164 @@
+"""The queue and reconciling send nothing to another tenant, and write none of its sessions to the mirror."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncd.pull.known_tenant import KnownTenant
+from syncd.push.flow import Push
+from syncd.records.enums import HoldState
+from tests.helpers.harness import World, world
+from tests.pull.helpers import BASE, asked_for, dump
+from tests.pull.holds import decide
+from tests.pull.test_first_request import move_back, move_to_another_tenant
+
+pytestmark = pytest.mark.both_databases
+
+FOREIGN: list[dict[str, Any]] = [
+    {"kind": "delete", "session_id": "SESB1"},
+    {"kind": "delete", "source_session_id": "their-2"},
+    {"kind": "delete", "session_id": "SES1"},
+    {"kind": "update", "session_id": "SESB3", "name": "renamed"},
+    {"kind": "create", "source_session_id": "their-4", "name": "adopted"},
+    {"kind": "create", "source_session_id": "new", "name": "new"},
+]
+
+
+def guarded(w: World) -> tuple[KnownTenant, Push]:
+    """Return a queue that asks first, as that of a new process."""
+    known = KnownTenant(database=w.database, albert=w.albert, clock=w.clock)
+    push = w.push()
+    push.known_tenant = known
+    return known, push
+
+
+def changes(w: World) -> list[str]:
+    return [one.raw_path for one in w.sandbox.requests if one.method in {"POST", "DELETE", "PATCH"}]
+
+
+async def states(w: World) -> list[str]:
+    return [row["state"] for row in await w.sql("SELECT state FROM operations ORDER BY id")]
+
+
+async def test_first_drain_of_a_process_asks_before_it_sends(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=20) as w:
+        await w.one_pass()
+        before = (await dump(w))["sessions"]
+        move_to_another_tenant(w)
+        await w.enqueue(*FOREIGN)
+        w.sandbox.requests.clear()
+        await guarded(w)[1].drain()
+        assert changes(w) == []
+        assert len(asked_for(w)) == len(w.sandbox.requests) == 5
+        assert await states(w) == ["pending"] * len(FOREIGN)
+        assert (await dump(w))["sessions"] == before
+
+
+async def test_pass_is_held_although_the_queue_and_a_new_source_id_name_sessions_of_another_tenant(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, sessions=20) as w:
+        await w.one_pass()
+        before = (await dump(w))["sessions"]
+        move_to_another_tenant(w)
+        assert (await w.one_pass()).state == "held"
+        await w.sql("INSERT INTO source_sessions (source_session_id) VALUES ('their-1')")
+        await w.enqueue(*FOREIGN)
+        for _ in range(3):
+            w.clock.forward(1200)
+            await guarded(w)[1].drain()
+            assert await w.reconcile().run() == 0
+            assert (await w.one_pass()).state == "held"
+        assert changes(w) == []
+        assert (await dump(w))["sessions"] == before
+
+
+async def test_queue_continues_after_the_first_page_with_the_right_credentials(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=20) as w:
+        await w.one_pass()
+        move_to_another_tenant(w)
+        assert (await w.one_pass()).state == "held"
+        (one,) = await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        _, push = guarded(w)
+        await push.drain()
+        move_back(w)
+        await push.drain()
+        assert await states(w) == ["pending"], "the newest pass is held"
+        assert (await w.one_pass()).state == "complete"
+        w.clock.forward(1)
+        await push.drain()
+        assert (await w.operation(one))["state"] == "succeeded"
+
+
+async def test_queue_continues_in_an_emptied_tenant_after_an_approval(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=20) as w:
+        await w.one_pass()
+        for session_id in list(w.there()):
+            w.sandbox.delete(session_id)
+        outcome = await w.one_pass()
+        assert outcome.state == "held"
+        (one,) = await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        _, push = guarded(w)
+        await push.drain()
+        assert await states(w) == ["pending"]
+        await decide(w, outcome.pass_id, HoldState.APPROVED)
+        assert (await w.one_pass()).state == "complete"
+        w.clock.forward(1)
+        await push.drain()
+        assert (await w.operation(one))["state"] == "succeeded"
+
+
+async def test_albert_is_asked_once_for_each_token_and_only_if_operations_wait(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=20) as w:
+        await w.one_pass()
+        known, push = guarded(w)
+        w.sandbox.requests.clear()
+        await push.drain()
+        assert not w.sandbox.requests
+        assert not known.is_confirmed
+        await w.enqueue({"kind": "update", "session_id": "SES1", "name": "renamed"})
+        await push.drain()
+        assert known.is_confirmed
+        w.sandbox.script("GET", f"{BASE}/SES", 500, times=1)  # no later operation requests a session of the mirror
+        await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        known.ask_again()
+        await push.drain()
+        assert (await states(w), push.in_doubt) == (["succeeded", "pending"], True)
+
+
+@pytest.mark.parametrize(("status", "sent"), [(500, False), (429, False), (403, False), (400, True)])
+async def test_answer_that_decides_nothing_is_waited_for_and_a_refusal_stops_nothing(
+    tmp_path: Path, status: int, sent: bool
+) -> None:
+    async with world(tmp_path, sessions=5) as w:
+        await w.one_pass()
+        w.sandbox.script("GET", f"{BASE}/SES", status, times=1)
+        await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        _, push = guarded(w)
+        await push.drain()
+        assert len(changes(w)) == sent
+        await push.drain()
+        assert len(changes(w)) == sent, "Albert is not asked again at once"
+        w.clock.forward(10)
+        await push.drain()
+        assert await states(w) == ["succeeded"]
+
+
+async def test_pass_that_fails_before_its_first_page_ends_no_doubt(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=20) as w:
+        await w.one_pass()
+        move_to_another_tenant(w)
+        assert (await w.one_pass()).state == "held"
+        move_back(w)
+        w.sandbox.script("GET", BASE, 500, times=10**9)
+        assert (await w.one_pass()).state == "failed"
+        await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        await w.push().drain()
+        assert changes(w) == []
+        move_back(w)
+        assert (await w.one_pass()).state == "complete"
+        await w.push().drain()
+        assert await states(w) == ["succeeded"]
