@@ -20,7 +20,7 @@ _PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]|[^\[\]:]+)(?::(?
 _LAST_PORT = 65535
 _USER = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*")
 """A user name and a password as they stand in a URL: percent-encoded."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/?#]*@")
+_CREDENTIALS = re.compile(r"(?P<scheme>[^:/?#]+://)[^/?#]*@")
 _PORTS = {"http": 80, "https": 443}
 """The port of each scheme if the URL names none."""
 PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)+")
@@ -129,8 +129,9 @@ def notify_url_problem(url: str) -> str | None:
 
 
 def without_credentials(url: str) -> str:
-    """Return a URL without user name and password, for messages."""
-    return _CREDENTIALS.sub("", url)
+    """Return a URL without user name and password. The path and the query are unchanged."""
+    found = _CREDENTIALS.match(url)
+    return url if found is None else found["scheme"] + url[found.end() :]
 
 
 def shown_database(url: str) -> str:

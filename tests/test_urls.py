@@ -10,7 +10,7 @@ from yarl import URL
 from syncd.albert.urls import checked_base_url
 from syncd.errors import SettingsError
 from syncd.settings import load
-from syncd.urls import is_host, origin
+from syncd.urls import is_host, origin, without_credentials
 
 HOSTS = [
     "localhost", "a_b.example", "xn--n3h.com", "host.", "10.0.0.1", "::", "::1", "fe80::1%eth0", "a" * 63, "1.example",
@@ -108,3 +108,18 @@ def test_origin_of_an_invalid_url_is_an_error_that_does_not_repeat_it() -> None:
     with pytest.raises(ValueError, match="must have no user") as caught:
         origin("https://user:secret@example.com")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "without"),
+    [
+        ("https://user:p%40ss@host/a", "https://host/a"),
+        ("HTTP://user:@host:80", "HTTP://host:80"),
+        ("postgresql+asyncpg://user@[::1]/d", "postgresql+asyncpg://[::1]/d"),
+        ("https://host/a@b?to=http://user@other", "https://host/a@b?to=http://user@other"),
+        ("https://user@host?to=http://user@other", "https://host?to=http://user@other"),
+        ("https://host", "https://host"),
+    ],
+)
+def test_credentials_are_removed_from_the_authority_of_a_url_alone(url: str, without: str) -> None:
+    assert without_credentials(url) == without
