@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from syncd.clock import utc_text
+from syncd.directories import make_directory
 from syncd.errors import SyncdError, UsageError
 from syncd.files.formats import Csv, Format, JsonLines, Parquet, Writer, arrow
 from syncd.mirror.read import catalog, rows
@@ -115,17 +116,11 @@ def plan(
     names = (catalog.CHANGES,) if since is not None else tuple(only) or catalog.EXPORTED_BY_DEFAULT
     found = Plan(directory, format, names, since, mode, escape_formulas)
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=_directory_mode(mode))
+        make_directory(directory, files=mode or OWNER_ONLY, mode=0o700)
         _require_own_files(found)
     except OSError as error:
         raise UsageError(f"cannot export to {directory}: {error.strerror}") from error
     return found
-
-
-def _directory_mode(mode: int | None) -> int:
-    """Return the mode of a new directory: who may read its files may enter it."""
-    readable = (mode or OWNER_ONLY) & 0o444
-    return 0o700 | readable | readable >> 2
 
 
 def _require_own_files(plan: Plan) -> _Manifest:

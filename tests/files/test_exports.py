@@ -294,11 +294,21 @@ async def test_mode_is_that_of_the_option_then_that_of_the_replaced_file(tmp_pat
         out = tmp_path / "out"
         await write(w, out, "csv", mode=0o640)
         assert modes(out) == {0o640}
-        assert out.stat().st_mode & 0o777 == 0o750
         await write(w, out, "csv")
         assert modes(out) == {0o640}
         await write(w, out, "csv", mode=0o600)
         assert modes(out) == {0o600}
+
+
+async def test_readers_of_the_files_can_enter_a_new_directory_whatever_the_umask_is(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        plan(tmp_path / "parent" / "group", "csv", mode=0o640)
+        plan(tmp_path / "owner", "csv")
+    finally:
+        os.umask(before)
+    found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert found == {"parent": 0o750, "group": 0o750, "owner": 0o700}
 
 
 @pytest.mark.sqlite

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncd.clock import utc_text
+from syncd.directories import make_directory
 from syncd.errors import DatabaseUnusableError, SyncdError, UsageError
 from syncd.mirror.copy.files import (
     BUSY_SECONDS,
@@ -74,7 +75,7 @@ def back_up(database: Path, target: Path, *, now: datetime, mode: int | None = N
     sqlite_file.require_single_name(database)
     try:
         target = _require_replaceable(database, target)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(target.parent, files=mode or PRIVATE)
         with temp_dir(target.parent, "syncd-backup") as unfinished:
             partial = unfinished / "copy"
             make_empty(partial)

@@ -177,6 +177,17 @@ def test_folder_that_cannot_be_created_is_named(mirror: Path, tmp_path: Path) ->
         copy(mirror, tmp_path / "file" / "copy.db")
 
 
+def test_readers_of_the_backup_can_enter_its_new_folder_whatever_the_umask_is(mirror: Path, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        copy(mirror, tmp_path / "group" / "b.db", mode=0o640)
+        copy(mirror, tmp_path / "owner" / "b.db")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("group", "owner")]
+    assert modes == [0o750, 0o700]
+
+
 def test_mode_is_that_of_the_option_then_that_of_the_old_file(mirror: Path, tmp_path: Path) -> None:
     target = tmp_path / "copy.db"
 
