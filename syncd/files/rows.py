@@ -10,6 +10,7 @@ import csv
 import itertools
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -111,13 +112,25 @@ def _csv(lines: Iterator[str], skipped: int, columns: Sequence[str], *, others: 
     before = skipped + 1
     began = before + 1
     try:
-        for cells in reader:
+        while (cells := _next_cells(reader)) is not None:
             line, began = began, before + reader.line_num + 1  # a quoted cell can have several lines
             if any(cell.strip() for cell in cells):
                 values = _values(cells, names, line, delimiter)
                 yield Row(line, f"line {line}", {name: value for name, value in values.items() if name in columns})
     except csv.Error as error:
         raise UsageError(f"line {began}: not CSV: {error}") from error
+
+
+def _next_cells(reader: Iterator[list[str]]) -> list[str] | None:
+    """Return the cells of the next row, of any length as in JSON; None after the last one.
+
+    The limit of the csv module is that of the whole process, so it is changed only while a row is parsed.
+    """
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(before)
 
 
 def _delimiter(header: str, columns: Sequence[str], *, others: bool) -> str:

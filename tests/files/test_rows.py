@@ -120,6 +120,17 @@ def test_rows_that_a_csv_writer_wrote_come_back(
     assert [(row.values["source_session_id"], row.values["name"]) for row in found] == rows
 
 
+def test_long_cell_is_read_in_each_form_and_the_limit_of_the_csv_module_stays(tmp_path: Path) -> None:
+    limit, row = csv.field_size_limit(), {"source_session_id": "a", "name": "x" * 200_000}
+    for content in (f"source_session_id,name\na,{row['name']}\n", json.dumps(row), json.dumps([row])):
+        file = tmp_path / "rows"
+        file.write_text(content)
+        assert [one.values for one in read_rows(open_text(file), tuple(row))] == [row]
+    with pytest.raises(UsageError, match="line 2: not CSV: unexpected end of data"):
+        read(tmp_path, f'source_session_id,name\na,"{row["name"]}'.encode())
+    assert csv.field_size_limit() == limit
+
+
 def _workbook() -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
