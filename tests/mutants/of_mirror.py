@@ -1,4 +1,4 @@
-"""Mutants of the database, of its identity, and of what commands show."""
+"""Mutants of the database, of its identity and tenant, and of what commands show."""
 
 from __future__ import annotations
 
@@ -142,5 +142,38 @@ MUTANTS = (
         "if False:",
         "tests/mirror/db/test_sqlite_file.py::test_removed_lock_is_taken_again_unless_another_daemon_was_faster",
         "a daemon whose lock file was removed lets a second one start",
+    ),
+    Mutant(
+        "queue-works-in-doubt",
+        "syncd/push/flow.py",
+        "self._in_doubt = passes.is_tenant_in_doubt(connection)",
+        "self._in_doubt = False",
+        "tests/pull/test_known_tenant.py::test_pass_that_fails_before_its_first_page_ends_no_doubt",
+        "operations are sent to another tenant while the pass is held for that",
+    ),
+    Mutant(
+        "first-drain-does-not-ask",
+        "syncd/push/flow.py",
+        "if self.known_tenant is None or self.known_tenant.is_confirmed:",
+        "if True:",
+        "tests/pull/test_known_tenant.py::test_first_drain_of_a_process_asks_before_it_sends",
+        "the queue of a new process sends operations to another tenant before the first pass",
+    ),
+    Mutant(
+        "failed-pass-ends-the-doubt",
+        "syncd/mirror/store/passes.py",
+        "WHERE pages > 0 OR reason",
+        "WHERE pages >= 0 OR reason",
+        "tests/pull/test_known_tenant.py::test_pass_that_fails_before_its_first_page_ends_no_doubt",
+        "a pass that failed before its first page lets the queue send operations to another tenant",
+    ),
+    Mutant(
+        "reconciling-works-in-doubt",
+        "syncd/reconcile.py",
+        "if not await self._may_ask():",
+        "if False:",
+        "tests/pull/test_known_tenant.py::"
+        "test_pass_is_held_although_the_queue_and_a_new_source_id_name_sessions_of_another_tenant",
+        "a source id brings a session of another tenant into the mirror, which then ends the hold",
     ),
 )
