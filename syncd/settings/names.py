@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 
 _PREFIXES = ("SYNCD_", "ALBERT_")
 _SIMILAR = 0.8
@@ -10,8 +11,10 @@ _SIMILAR = 0.8
 `ALBERT_TENANT` does not."""
 _SUGGESTED = 0.65
 """The same for a suggestion, which costs nothing when it is wrong."""
-_FILLER = frozenset({"API", "ACCESS", "BEARER", "BASE", "CLIENT"})
+_FILLER = frozenset({"API", "ACCESS", "AUTH", "BEARER", "BASE", "CLIENT"})
 """Words that people add or leave out: `ALBERT_API_TOKEN`, `ALBERT_URL`, `ALBERT_SECRET`."""
+_ENDING = re.compile("_(FILE|PATH|VALUE)$")
+"""Endings that people add to settings that do not have them: `ALBERT_BASE_URL_FILE`, `ALBERT_TOKEN_PATH`."""
 _SECRET = (
     "TOKEN", "BEARER", "JWT", "SECRET", "PASS", "PWD", "KEY", "CRED", "AUTH", "PROXY", "URL", "URI", "DSN", "WEBHOOK",
     "COOKIE",
@@ -49,12 +52,26 @@ def may_hold_a_secret(name: str) -> bool:
 def _nearest(name: str, known: set[str], cutoff: float) -> str | None:
     prefix, _, rest = name.upper().partition("_")
     candidates = {other.partition("_")[2]: other for other in sorted(known) if other.startswith(f"{prefix}_")}
+    return (
+        _alike(rest, candidates, cutoff)
+        or _alike(_ENDING.sub("", rest), candidates, cutoff)
+        or _only_beginning(rest, candidates)
+    )
+
+
+def _alike(rest: str, candidates: dict[str, str], cutoff: float) -> str | None:
     for other, full in candidates.items():
         if _without_fillers(rest) == _without_fillers(other):
             return full
     squeezed = {other.replace("_", ""): full for other, full in candidates.items()}
     close = difflib.get_close_matches(rest.replace("_", ""), list(squeezed), 1, cutoff)
     return squeezed[close[0]] if close else None
+
+
+def _only_beginning(rest: str, candidates: dict[str, str]) -> str | None:
+    """Return the only setting whose first words these are: `ALBERT_BASE`."""
+    longer = [full for other, full in candidates.items() if other.startswith(f"{rest}_")]
+    return longer[0] if len(longer) == 1 else None
 
 
 def _without_fillers(rest: str) -> list[str]:

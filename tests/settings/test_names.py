@@ -17,9 +17,13 @@ from tests.settings.helpers import problems
         ("ALBERT_API_TOKEN", "ALBERT_TOKEN"), ("ALBERT_TOKENFILE", "ALBERT_TOKEN_FILE"),
         ("ALBERT_CLIENTID", "ALBERT_CLIENT_ID"), ("ALBERT_SECRET", "ALBERT_CLIENT_SECRET"),
         ("ALBERT_CLIENT_SECRETS", "ALBERT_CLIENT_SECRET"), ("albert_token", "ALBERT_TOKEN"),
+        ("ALBERT_BASE", "ALBERT_BASE_URL"), ("ALBERT_BASE_URL_FILE", "ALBERT_BASE_URL"),
+        ("ALBERT_URL_FILE", "ALBERT_BASE_URL"), ("ALBERT_BASEURL_FILE", "ALBERT_BASE_URL"),
+        ("ALBERT_TOKEN_PATH", "ALBERT_TOKEN"), ("ALBERT_TOKEN_VALUE", "ALBERT_TOKEN"),
+        ("ALBERT_AUTH_TOKEN", "ALBERT_TOKEN"), ("albert_auth_token_file", "ALBERT_TOKEN_FILE"),
         ("syncd_pass_interval", "SYNCD_PASS_INTERVAL"), ("SYNCD_PASS_INTERVALL", "SYNCD_PASS_INTERVAL"),
         ("SYNCD_PASSINTERVAL", "SYNCD_PASS_INTERVAL"), ("SYNCD_PORT", "SYNCD_STATUS_PORT"),
-        ("SYNCD_GRACE", None), ("SYNCD_CA", None), ("SYNCD_", None),
+        ("SYNCD_CA", "SYNCD_CA_FILE"), ("SYNCD_GRACE", None), ("SYNCD_", None),
     ],
 )  # fmt: skip
 def test_name_that_resembles_a_setting_is_a_problem_that_names_the_setting(name: str, meant: str | None) -> None:
@@ -31,8 +35,12 @@ def test_name_that_resembles_a_setting_is_a_problem_that_names_the_setting(name:
 
 @pytest.mark.parametrize(
     "name",
-    ["ALBERT_EINSTEIN", "ALBERT_TENANT", "ALBERT_HOME", "ALBERT_API_KEY", "ALBERT_BASE_DIR", "albert", "syncd_home"],
-)
+    [
+        "ALBERT_EINSTEIN", "ALBERT_TENANT", "ALBERT_HOME", "ALBERT_API_KEY", "ALBERT_BASE_DIR", "albert", "syncd_home",
+        "ALBERT_BASE_PATH", "ALBERT_FILE", "ALBERT_PATH", "ALBERT_VALUE", "ALBERT_CA_FILE", "ALBERT_KEY_PATH",
+        "ALBERT_AUTH", "ALBERT_AUTH_FILE",
+    ],
+)  # fmt: skip
 def test_name_that_resembles_no_setting_is_left_to_other_programs(name: str) -> None:
     load({name: "1"})
 
