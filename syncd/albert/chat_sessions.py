@@ -34,7 +34,7 @@ class ChatSessionCollection(Collection[ChatSession]):
     """The chat sessions of a tenant.
 
     The class of the seed page (``albert.collections.chat_sessions``), with the filters and the ``update`` of newer
-    SDKs. The ``*_raw`` methods return the unparsed body of a 2xx answer.
+    SDKs. The ``*_raw`` methods return the unparsed body of a 2xx answer, ``delete_raw`` its status.
 
     Arguments are validated before anything is sent: a missing or unknown one raises ``TypeError``, a wrong value
     :class:`InvalidRequestError`, and a wrong id :class:`InvalidIdError`.
@@ -187,7 +187,21 @@ class ChatSessionCollection(Collection[ChatSession]):
         AlbertException
             As :meth:`AsyncAlbertSession.ask` says.
         """
-        await self._session.ask("DELETE", self._path(id))
+        await self.delete_raw(id=id)
+
+    async def delete_raw(self, *, id: str | None) -> int:
+        """Delete the session with this id; return the status of the answer, a 2xx.
+
+        Raises
+        ------
+        InvalidIdError
+            The id cannot be sent.
+        NotFoundError, GoneError
+            There is no such session.
+        AlbertException
+            As :meth:`AsyncAlbertSession.ask` says.
+        """
+        return (await self._session.ask("DELETE", self._path(id))).status
 
     async def update_raw(self, *, id: str | None, changes: Mapping[str, str | None]) -> None:
         """Change fields of a session, given by alias. The body of the answer is ignored.

@@ -174,7 +174,7 @@ async def delete(attempt: Attempt) -> Outcome:
         return Succeeded(None, target.effect, status=target.status)
     await attempt.before_change()
     try:
-        await attempt.albert.delete(id=target.session_id)
+        status = await attempt.albert.delete_raw(id=target.session_id)
     except AlbertHTTPError as error:
         if (refused := await _method_refused(attempt, target.session_id, error)) is not None:
             return refused
@@ -182,7 +182,7 @@ async def delete(attempt: Attempt) -> Outcome:
         if await _is_recent(attempt, target.session_id):
             return _lagging(attempt, target.session_id)
         return Succeeded(target.session_id, Effect(gone=(target.session_id,)), status=error.status_code)
-    return Succeeded(target.session_id, Effect(gone=(target.session_id,)), status=204)
+    return Succeeded(target.session_id, Effect(gone=(target.session_id,)), status=status)
 
 
 async def _confirm_absence(attempt: Attempt, session_id: SessionId, error: AlbertHTTPError) -> None:

@@ -51,6 +51,7 @@ async def test_id_that_cannot_be_sent_raises_before_any_request(
         sessions.update(id=hostile, name="n"),
         sessions.update(id=hostile),
         sessions.delete(id=hostile),
+        sessions.delete_raw(id=hostile),
     ):
         with pytest.raises(InvalidIdError) as caught:
             await call

@@ -231,8 +231,9 @@ class Client(ChatSessionCollection):
         body = json.dumps({"data": data}).encode()
         await self._exchange("PATCH", f"{SESSIONS}/{segment(id)}", body=body, item=id)
 
-    async def delete(self, *, id: str | None) -> None:
+    async def delete_raw(self, *, id: str | None) -> int:
         await self._exchange("DELETE", f"{SESSIONS}/{segment(id)}", item=id)
+        return 204
 
     def _alive(self) -> None:
         if self.dead:

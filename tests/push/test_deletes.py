@@ -32,6 +32,15 @@ async def test_delete_by_id_is_done_with_a_2xx_a_404_and_a_410(tmp_path: Path, g
         assert await w.live() == w.there()
 
 
+@pytest.mark.parametrize("status", [200, 202, 203, 204])
+async def test_last_status_of_a_delete_is_the_one_that_albert_answered(tmp_path: Path, status: int) -> None:
+    async with world(tmp_path, sessions=2) as w:
+        w.sandbox.script("DELETE", SESSIONS, status)
+        (one,) = await w.enqueue({"kind": "delete", "session_id": "SES1"})
+        (row,) = await worked(w, one)
+        assert (row["state"], row["last_status"]) == ("succeeded", status)
+
+
 async def test_delete_by_source_looks_up_first_and_a_404_there_is_done(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         (one,) = await w.enqueue({"kind": "delete", "source_session_id": "nobody"})
