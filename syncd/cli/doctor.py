@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,8 @@ from syncd.cli.common import as_json_option, env_file_option, print_json, run
 from syncd.cli.surroundings import Finding, check_clock, check_folder, check_network
 from syncd.errors import DatabaseUnusableError, SettingsError, SyncdError
 from syncd.logs import safe_text
-from syncd.status.health import DOCTOR
+from syncd.status.health import DOCTOR, assess
+from syncd.status.problem_codes import ProblemCode
 
 if TYPE_CHECKING:
     from syncd.mirror.db.backends import Backend
@@ -33,6 +34,9 @@ BUSY_TIMEOUT = 5.0
 @click.pass_context
 def doctor(context: click.Context, env_files: tuple[Path, ...], *, as_json: bool) -> None:
     """Check settings, database, schema, credentials, one real API call and SQLite, and say how to fix each.
+
+    The running daemon reports the problems of the mirror. If none answers, doctor judges the database
+    alone, as syncd status does.
 
     It changes nothing. Exits 0 if nothing is bad, 1 if something must be fixed, 2 if the settings are wrong.
     """
@@ -58,7 +62,10 @@ async def _check(settings: Settings) -> list[Finding]:
     albert, tenant_id = await _albert(settings)
     surroundings = [*(() if backend.file is None else check_folder(backend.file)), *check_network(settings, os.environ)]
     identity = await _identity(settings, backend, tenant_id) if database[0].verdict == "ok" else []
-    return [_sqlite(backend), *database, *identity, *surroundings, *await _daemon(settings), *albert]
+    document = await _ask_daemon(settings)
+    daemon = [_no_daemon(settings)] if document is None else _daemon(document)
+    mirror = await _mirror(settings, backend) if document is None and database[0].verdict == "ok" else []
+    return [_sqlite(backend), *database, *identity, *surroundings, *daemon, *mirror, *albert]
 
 
 async def _identity(settings: Settings, backend: Backend, tenant_id: str | None) -> list[Finding]:
@@ -159,26 +166,49 @@ async def _use_database(backend: Backend) -> str:
     return f"{backend.url.render_as_string(hide_password=True)}, schema {HEAD}"
 
 
-async def _daemon(settings: Settings) -> list[Finding]:
-    """Return what the running daemon reports, or that none answers."""
+async def _ask_daemon(settings: Settings) -> dict[str, Any] | None:
+    """Return the document of the running daemon; None if none answers, or none can be asked."""
     import anyio.to_thread
 
     from syncd.cli.asking import ask_status
 
+    return await anyio.to_thread.run_sync(ask_status, settings)
+
+
+def _no_daemon(settings: Settings) -> Finding:
     if settings.syncd_status_port == 0:
-        return [Finding("daemon", "ok", "SYNCD_STATUS_PORT is 0: a running daemon cannot be asked")]
-    found = await anyio.to_thread.run_sync(ask_status, settings)
-    if found is None:
-        place = f"{settings.syncd_status_host}:{settings.syncd_status_port}"
-        fix = "if syncd run should be running, start it; with syncd once alone there is nothing to do"
-        return [Finding("daemon", "warning", f"none of this database answers on {place}", fix)]
-    name = f"syncd {found['daemon']['version']} on {found['daemon']['host']}"
-    if found["healthy"]:
+        return Finding("daemon", "ok", "SYNCD_STATUS_PORT is 0: a running daemon cannot be asked")
+    place = f"{settings.syncd_status_host}:{settings.syncd_status_port}"
+    fix = "if syncd run should be running, start it; with syncd once alone there is nothing to do"
+    return Finding("daemon", "warning", f"none of this database answers on {place}", fix)
+
+
+def _daemon(document: dict[str, Any]) -> list[Finding]:
+    """Return what the running daemon reports."""
+    name = f"syncd {document['daemon']['version']} on {document['daemon']['host']}"
+    if document["healthy"]:
         return [Finding("daemon", "ok", f"{name} is healthy")]
-    return [
-        Finding("daemon", "bad", f"{one['code']}: {one['text']}", None if one["command"] == DOCTOR else one["command"])
-        for one in found["problems"]
-    ]
+    return [_of_problem("daemon", one) for one in document["problems"]]
+
+
+async def _mirror(settings: Settings, backend: Backend) -> list[Finding]:
+    """Return the problems that `syncd status` reports from the database alone.
+
+    The mark of a move and the tenant are checked by `_identity`.
+    """
+    from syncd.clock import SystemClock
+    from syncd.mirror.db.database import Database
+    from syncd.mirror.read import views
+
+    async with Database(backend.url, busy_timeout=BUSY_TIMEOUT) as database:
+        overview = await database.read(views.overview)
+    health = assess(overview, pass_interval=settings.syncd_pass_interval, now=SystemClock().now())
+    found = [one for one in health.problems if one.code is not ProblemCode.DATABASE_MOVED]
+    return [_of_problem("mirror", one.as_dict()) for one in found]
+
+
+def _of_problem(check: str, one: dict[str, Any]) -> Finding:
+    return Finding(check, "bad", f"{one['code']}: {one['text']}", None if one["command"] == DOCTOR else one["command"])
 
 
 async def _albert(settings: Settings) -> tuple[list[Finding], str | None]:

@@ -41,7 +41,7 @@ STAND_FOR = {"PASS": str(HELD), "ID": str(DEAD), "FILE": "copy.db"}
 ELSEWHERE_URL = ("postgresql+asyncpg://syncd@db.example.com/syncd", "sqlite+aiosqlite:///another.db")
 CALLED_BY_TESTS = ("make docs", "make soak", ".venv/bin/python -m tests.")
 """The programs of the one are run by tests of what they write, those of the others in their short form."""
-NOT_HEALTHY = {"status", "healthcheck", "once"}
+NOT_HEALTHY = {"status", "doctor", "healthcheck", "once"}
 """What exits with 1 here: the mirror is in trouble, and no daemon runs."""
 
 
