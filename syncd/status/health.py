@@ -22,6 +22,7 @@ LEEWAY = 60.0
 STUCK_AFTER = 3600.0
 """Seconds without success after which an operation needs a person: longer than a gateway or a deployment takes."""
 DOCTOR = "syncd doctor"
+DEAD = "syncd operations list --state dead, then: syncd operations retry ID, or syncd operations cancel ID"
 QUARANTINE = "syncd quarantine list, and for items that may be ignored: syncd quarantine accept ID"
 
 
@@ -231,7 +232,7 @@ def _retried_operations(retrying: Mapping[str, Any], now: datetime) -> Problem:
 def dead_operations(count: int) -> Problem:
     """Return the problem that operations are dead."""
     text = counted(count, "operation is dead", "operations are dead")
-    return Problem(ProblemCode.OPERATIONS_DEAD, text, "syncd operations list --state dead")
+    return Problem(ProblemCode.OPERATIONS_DEAD, text, DEAD)
 
 
 def _remedy(ended: Mapping[str, Any] | None, otherwise: str) -> str:

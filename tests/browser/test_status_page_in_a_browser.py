@@ -17,6 +17,7 @@ from typing import Literal
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
+from syncd.status.health import DEAD
 from tests.status.helpers import Served, served
 
 CHROMIUM = shutil.which("chromium")
@@ -156,7 +157,7 @@ async def test_verdict_is_seen_and_the_page_fits_in_light_and_dark_narrow_and_wi
         by_day = ("syncd quarantine list", "syncd sources list --state conflict")
         await look("Fresh", *by_day)
         await trouble(s)
-        urgent = ("syncd doctor", "syncd deletions list", "syncd operations list --state dead")
+        urgent = ("syncd doctor", "syncd deletions list", DEAD)
         await look("Needs you", *urgent, *by_day)
         assert grounds == {"light": "rgb(246, 247, 249)", "dark": "rgb(18, 22, 27)"}
 

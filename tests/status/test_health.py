@@ -12,6 +12,7 @@ from syncd.status.health import DaemonView, assess, duration
 from syncd.status.problem_codes import PROBLEMS, ProblemCode
 
 UNKNOWN = "syncd operations list --state unknown"
+DEAD = "syncd operations list --state dead, then: syncd operations retry ID, or syncd operations cancel ID"
 PENDING = "syncd operations list --state pending"
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -122,7 +123,7 @@ def test_state_that_is_not_urgent_is_a_notice_and_not_a_problem(found: dict[str,
     ("found", "said"),
     [
         ({"held_pass_id": 7}, "pass 7 holds deletions for your decision; run: syncd deletions list"),
-        ({"operations_dead": 1}, "1 operation is dead; run: syncd operations list --state dead"),
+        ({"operations_dead": 1}, f"1 operation is dead; run: {DEAD}"),
         (
             {"retrying": (3, NOW - timedelta(seconds=7201))},
             f"3 operations were tried without success, the first for 2 h, and will be tried again; run: {PENDING}",
