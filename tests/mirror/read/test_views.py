@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from anyio import to_thread
 
 from syncd.mirror.db.sqlite_module import sqlite3
-from syncd.mirror.read import catalog
+from syncd.mirror.read import catalog, views
 from syncd.mirror.schema.types import Boolean
 from syncd.sandbox import Habits
 from tests.helpers.harness import World, world
@@ -111,6 +112,20 @@ async def test_listed_pass_counts_as_listed_although_it_is_not_complete(tmp_path
         assert str(row["last_complete_pass_at"]) == "2026-06-01T12:01:00.000000Z"
         assert str(row["last_listed_at"]) == "2026-06-01T13:02:00.000000Z"
         assert 0 < row["listed_age_seconds"] < row["age_seconds"]
+
+
+async def test_age_of_a_pass_that_ended_before_the_clock_was_set_back_is_zero(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=1) as w:
+        await w.one_pass()
+        await w.sql("UPDATE passes SET finished_at = '2999-01-01T00:00:00.000000Z', listed_at = '2999-01-01T00:00:00Z'")
+        (row,) = await w.sql("SELECT * FROM mirror_freshness")
+        assert row["age_seconds"] < 0
+        url = w.database.url.render_as_string(hide_password=False)
+        bare = await to_thread.run_sync(views.overview_of, url)
+        assert bare is not None
+        for fresh in ((await w.database.read(views.overview))["freshness"], bare["freshness"]):
+            assert (fresh["age_seconds"], fresh["listed_age_seconds"]) == (0, 0)
+            assert fresh["last_complete_pass_at"].year == 2999
 
 
 async def test_operations_on_hold_and_unlisted_sessions_are_counted(tmp_path: Path) -> None:
