@@ -137,9 +137,12 @@ class Reconcile:
 
     async def _may_ask(self) -> bool:
         """Whether Albert is known to be the mirror's tenant."""
-        if await self.database.read(passes.is_tenant_in_doubt):
-            return False
-        return self.known_tenant is None or await self.known_tenant.may_act()
+        held = await self.database.read(passes.doubtful_pass)
+        if self.known_tenant is None:
+            return held is None
+        if held is not None:
+            self.known_tenant.doubt(held)
+        return await self.known_tenant.may_act()
 
     def _is_due(self, source_id: SourceId) -> bool:
         answered_at = self._answered_at.get(source_id)

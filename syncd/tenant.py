@@ -16,6 +16,7 @@ from syncd.urls import origin
 if TYPE_CHECKING:
     from syncd.albert import AsyncAlbertSession
     from syncd.mirror.store.identity import StoredIdentity
+    from syncd.records.ids import PassId
     from syncd.settings import Settings
 
 
@@ -26,6 +27,9 @@ class TenantCheck(Protocol):
 
     def ask_again(self) -> None:
         """Forget the answer."""
+
+    def doubt(self, held: PassId) -> bool:
+        """Forget an answer that is older than a held pass; return whether there is none since then."""
 
     async def may_act(self) -> bool:
         """Ask unless the answer is known, and return whether requests may be sent for the mirror."""

@@ -2,8 +2,8 @@
 
 A pass begins with requests for sessions that Albert must know (`first_request`), and is held if it knows none of them.
 The queue and reconciling do not wait for a pass. Before their first request with each token they ask the same, so that
-no operation is sent to another tenant, and no session of another tenant is written to the mirror. While the newest pass
-is held for this reason (`passes.is_tenant_in_doubt`), they send nothing on any replica.
+no operation is sent to another tenant, and no session of another tenant is written to the mirror. When a pass of any
+replica is held for this reason (`passes.doubtful_pass`), they ask again, and send nothing until Albert knows a session.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from syncd.mirror.store import established, holds
 from syncd.pull.first_request import MOST, FirstRequest
 from syncd.pull.retries import is_final
 from syncd.records.parse import GarbledError
+from syncd.rules.retry import Backoff
 
 if TYPE_CHECKING:
     from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Database
     from syncd.mirror.store.established import Known
+    from syncd.records.ids import PassId
 
-ASK_AGAIN = 1.0
-"""Seconds until a request that decided nothing is repeated, unless Albert names another time."""
+ASK_AGAIN = Backoff(1.0, 60.0)
+"""The waits in seconds before Albert is asked again, unless it names another time."""
 
 
 @dataclass(kw_only=True)
@@ -34,12 +36,21 @@ class KnownTenant:
     albert: ChatSessionCollection
     clock: Clock
     is_confirmed: bool = field(default=False, init=False)
+    _doubtful: PassId | None = field(default=None, init=False)
+    """The last held pass that was asked about."""
+    _failures: int = field(default=0, init=False)
     _ask_at: float = field(default=0.0, init=False)
     """The monotonic time before which no request is sent."""
 
     def ask_again(self) -> None:
-        """Forget the answer: there is a new token, or a pass is held because Albert knows no session."""
+        """Forget the answer: there is a new token."""
         self.is_confirmed = False
+
+    def doubt(self, held: PassId) -> bool:
+        """Forget an answer that is older than a held pass; return whether there is none since then."""
+        if held != self._doubtful:
+            self._doubtful, self.is_confirmed = held, False
+        return not self.is_confirmed
 
     async def may_act(self) -> bool:
         """Whether Albert knows the mirror's sessions, or refuses to say so and will refuse the operations too.
@@ -61,11 +72,17 @@ class KnownTenant:
         except (AlbertException, GarbledError) as error:
             if isinstance(error, AlbertAuthError | UnauthorizedError) or is_final(error):
                 return True
-            wait = error.retry_after if isinstance(error, AlbertHTTPError) else None
-            self._ask_at = self.clock.monotonic() + (wait or ASK_AGAIN)
+            self._wait(error.retry_after if isinstance(error, AlbertHTTPError) else None)
+            return False
+        if self.is_confirmed:
+            self._failures = 0
         else:
-            self._ask_at = self.clock.monotonic() + ASK_AGAIN
+            self._wait(None)
         return self.is_confirmed
+
+    def _wait(self, retry_after: float | None) -> None:
+        self._failures += 1
+        self._ask_at = self.clock.monotonic() + ASK_AGAIN.wait(self._failures, jitter=1.0, retry_after=retry_after)
 
     def _known(self, connection: Connection) -> list[Known]:
         decisions = holds.decisions(connection)

@@ -201,6 +201,8 @@ class Push:
         if free <= 0 or self._brake.rest_seconds() > 0 or not await self._may_claim():
             return 0
         claimed, lease = await self._claim(free)
+        if self._in_doubt and self.known_tenant is not None and await self.known_tenant.may_act():
+            claimed, lease = await self._claim(free)
         for operation in claimed:
             attempt = Attempt(
                 operation=operation, albert=self.lookups.albert, lookups=self.lookups, database=self.database,
@@ -226,7 +228,8 @@ class Push:
         def work(connection: Connection) -> tuple[Claimed, datetime, float]:
             # the clocks are read inside the transaction, which may have waited for its turn: the lease begins here
             monotonic, now = self.clock.monotonic(), self.database.now(connection)
-            self._in_doubt = passes.is_tenant_in_doubt(connection)
+            held = passes.doubtful_pass(connection)
+            self._in_doubt = held is not None and (self.known_tenant is None or self.known_tenant.doubt(held))
             if self._in_doubt:
                 return Claimed([], more=False), now, monotonic
             found = operations.claim(
@@ -237,8 +240,6 @@ class Push:
 
         while True:
             claimed, self._claimed_at, monotonic = await self.database.write(work)
-            if self._in_doubt and self.known_tenant is not None:
-                self.known_tenant.ask_again()
             if claimed.operations or not claimed.more:
                 return claimed.operations, Lease.begin(self.settings.lease, now=self._claimed_at, monotonic=monotonic)
 

@@ -146,8 +146,8 @@ MUTANTS = (
     Mutant(
         "queue-works-in-doubt",
         "syncd/push/flow.py",
-        "self._in_doubt = passes.is_tenant_in_doubt(connection)",
-        "self._in_doubt = False",
+        "held = passes.doubtful_pass(connection)",
+        "held = None",
         "tests/pull/test_known_tenant.py::test_pass_that_fails_before_its_first_page_ends_no_doubt",
         "operations are sent to another tenant while the pass is held for that",
     ),

@@ -35,7 +35,7 @@ UPDATE passes SET page_key = ?, read_at = ?, listed_at = ?, {", ".join(f"{name} 
 WHERE id = ? AND state = 'running' AND fence = ?
 """  # noqa: S608 - constants
 _NEWEST_ANSWERED = f"""
-SELECT reason FROM passes WHERE pages > 0 OR reason = '{PassReason.KNOWN_SESSIONS_GONE}' ORDER BY id DESC LIMIT 1
+SELECT id, reason FROM passes WHERE pages > 0 OR reason = '{PassReason.KNOWN_SESSIONS_GONE}' ORDER BY id DESC LIMIT 1
 """  # noqa: S608 - a constant
 
 
@@ -101,13 +101,13 @@ class PassLostError(Exception):
     """Another process ended the pass, or resumed it."""
 
 
-def is_tenant_in_doubt(connection: Connection) -> bool:
-    """Whether Albert knew none of the mirror's sessions when the newest pass asked that got an answer.
+def doubtful_pass(connection: Connection) -> PassId | None:
+    """Return the newest pass whose first request was answered if Albert knew none of the mirror's sessions then.
 
-    A pass that failed before its first page got none.
+    A pass that failed before its first page got no answer.
     """
     newest = raw.execute(connection, _NEWEST_ANSWERED).fetchone()
-    return newest is not None and newest[0] == PassReason.KNOWN_SESSIONS_GONE
+    return PassId(newest[0]) if newest is not None and newest[1] == PassReason.KNOWN_SESSIONS_GONE else None
 
 
 def running(connection: Connection) -> Progress | None:
