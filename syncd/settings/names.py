@@ -52,20 +52,16 @@ def may_hold_a_secret(name: str) -> bool:
 def _nearest(name: str, known: set[str], cutoff: float) -> str | None:
     prefix, _, rest = name.upper().partition("_")
     candidates = {other.partition("_")[2]: other for other in sorted(known) if other.startswith(f"{prefix}_")}
-    return (
-        _alike(rest, candidates, cutoff)
-        or _alike(_ENDING.sub("", rest), candidates, cutoff)
-        or _only_beginning(rest, candidates)
-    )
-
-
-def _alike(rest: str, candidates: dict[str, str], cutoff: float) -> str | None:
-    for other, full in candidates.items():
-        if _without_fillers(rest) == _without_fillers(other):
-            return full
+    forms = (rest, _ENDING.sub("", rest))
+    for form in forms:
+        for other, full in candidates.items():
+            if _without_fillers(form) == _without_fillers(other):
+                return full
     squeezed = {other.replace("_", ""): full for other, full in candidates.items()}
-    close = difflib.get_close_matches(rest.replace("_", ""), list(squeezed), 1, cutoff)
-    return squeezed[close[0]] if close else None
+    for form in forms:
+        if close := difflib.get_close_matches(form.replace("_", ""), list(squeezed), 1, cutoff):
+            return squeezed[close[0]]
+    return _only_beginning(rest, candidates)
 
 
 def _only_beginning(rest: str, candidates: dict[str, str]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from syncd.settings import load
@@ -30,7 +32,7 @@ def test_name_that_resembles_a_setting_is_a_problem_that_names_the_setting(name:
     (problem,) = problems({name: "1"})
     assert problem.startswith(name)
     assert "is not a setting of syncd" in problem
-    assert f"did you mean {meant}" in problem if meant is not None else "syncd config" in problem
+    assert re.search(rf"did you mean {meant}\b" if meant is not None else "syncd config", problem)
 
 
 @pytest.mark.parametrize(
