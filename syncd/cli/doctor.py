@@ -194,7 +194,7 @@ def _daemon(document: dict[str, Any]) -> list[Finding]:
 async def _mirror(settings: Settings, backend: Backend) -> list[Finding]:
     """Return the problems that `syncd status` reports from the database alone.
 
-    The mark of a move and the tenant are checked by `_identity`.
+    The mark of a move and the tenant are checked by `_identity`. A mirror that no pass has tried to fill is just young.
     """
     from syncd.clock import SystemClock
     from syncd.mirror.db.database import Database
@@ -203,7 +203,8 @@ async def _mirror(settings: Settings, backend: Backend) -> list[Finding]:
     async with Database(backend.url, busy_timeout=BUSY_TIMEOUT) as database:
         overview = await database.read(views.overview)
     health = assess(overview, pass_interval=settings.syncd_pass_interval, now=SystemClock().now())
-    found = [one for one in health.problems if one.code is not ProblemCode.DATABASE_MOVED]
+    of_others = {ProblemCode.DATABASE_MOVED} | (set() if overview["passes"] else {ProblemCode.NO_COMPLETE_PASS})
+    found = [one for one in health.problems if one.code not in of_others]
     return [_of_problem("mirror", one.as_dict()) for one in found]
 
 

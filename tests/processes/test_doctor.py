@@ -46,3 +46,13 @@ async def test_doctor_does_not_advise_itself(syncd: Syncd) -> None:
     assert (problem["code"], problem["command"]) == ("pass_not_complete", "syncd doctor")
     (found,) = [one for one in (await syncd.call("doctor", "--json")).data if one["check"] == "mirror"]
     assert (found["detail"], found["fix"]) == (f"pass_not_complete: {problem['text']}", None)
+
+
+async def test_doctor_finds_nothing_wrong_before_the_first_pass_and_the_reason_after_a_failed_one(syncd: Syncd) -> None:
+    assert (await syncd.call("migrate")).code == 0
+    assert (await syncd.call("doctor")).code == 0
+    syncd.sandbox.script("GET", "/api/v3/chats/sessions", 400, times=1)
+    assert (await syncd.call("once")).code == 1
+    doctor = await syncd.call("doctor", "--json")
+    assert doctor.code == 1
+    assert [one["detail"].partition(":")[0] for one in doctor.data if one["check"] == "mirror"] == ["no_complete_pass"]
