@@ -217,6 +217,7 @@ class Push:
         if self.known_tenant is None or self.known_tenant.is_confirmed:
             return True
         if not await self.database.read(operations.any_waits):
+            self._in_doubt = False  # nothing is kept waiting by it
             return False
         self._in_doubt = not await self.known_tenant.may_act()
         return not self._in_doubt
