@@ -16,6 +16,7 @@ from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db import leader, pg_session, postgresql
 from syncd.mirror.db.change_feed import NotifyFeed
 from syncd.mirror.db.database import Database
+from syncd.mirror.db.retries import Retries
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import operation_views, operations
 from syncd.records.ids import OperationId
@@ -126,7 +127,12 @@ async def test_mirror_is_created_and_used(hostile: Database) -> None:
 
 
 async def test_leader_and_change_feed_outlast_the_servers_idle_timeouts(hostile: Database) -> None:
-    async with leader.replica(hostile.url, SystemClock()) as one, leader.replica(hostile.url, SystemClock()) as other:
+    # as of the daemon: the server's own timeout can cancel the statement that ends it
+    retries = Retries(busy_timeout=10.0)
+    async with (
+        leader.replica(hostile.url, SystemClock(), retries) as one,
+        leader.replica(hostile.url, SystemClock(), retries) as other,
+    ):
         await one.require()
         feed = NotifyFeed(hostile)
         await feed.wait()
