@@ -25,9 +25,6 @@ class TenantCheck(Protocol):
 
     is_confirmed: bool
 
-    def ask_again(self) -> None:
-        """Forget the answer."""
-
     def doubt(self, held: PassId) -> bool:
         """Forget an answer that is older than a held pass; return whether there is none since then."""
 

@@ -194,12 +194,8 @@ class ChatSessionCollection(Collection[ChatSession]):
 
         Raises
         ------
-        InvalidIdError
-            The id cannot be sent.
-        NotFoundError, GoneError
-            There is no such session.
-        AlbertException
-            As :meth:`AsyncAlbertSession.ask` says.
+        InvalidIdError, NotFoundError, GoneError, AlbertException
+            As :meth:`delete` says.
         """
         return (await self._session.ask("DELETE", self._path(id))).status
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from syncd.albert.errors import InvalidRequestError
 
 MOST_BITS = 64
-"""Bits of an integer that a message shows: more digits help nobody."""
+"""Bits of an integer that a message shows: more digits help no reader."""
 
 
 def _is_number(value: object) -> bool:

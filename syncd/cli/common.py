@@ -85,7 +85,7 @@ def operating_system_user() -> str:
 
 
 def _check_person(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
-    """Refuse a name that records nobody, or that no database can hold; the name of the user may be such a name.
+    """Refuse a name that is empty, or that no database can hold; the name of the user may be such a name.
 
     Raises
     ------

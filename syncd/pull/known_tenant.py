@@ -43,8 +43,8 @@ class KnownTenant:
     """The monotonic time before which no request is sent."""
 
     def ask_again(self) -> None:
-        """Forget the answer: there is a new token."""
-        self.is_confirmed = False
+        """Forget the answer, and ask without a wait: there is a new token."""
+        self.is_confirmed, self._failures, self._ask_at = False, 0, 0.0
 
     def doubt(self, held: PassId) -> bool:
         """Forget an answer that is older than a held pass; return whether there is none since then."""

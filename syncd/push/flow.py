@@ -201,6 +201,7 @@ class Push:
         if free <= 0 or self._brake.rest_seconds() > 0 or not await self._may_claim():
             return 0
         claimed, lease = await self._claim(free)
+        # a held pass may be newer than the last answer: ask once more
         if self._in_doubt and self.known_tenant is not None and await self.known_tenant.may_act():
             claimed, lease = await self._claim(free)
         for operation in claimed:

@@ -105,6 +105,9 @@ async def test_albert_is_asked_less_and_less_often_while_it_knows_no_session(tmp
             assert not await known.may_act()
             w.clock.forward(1)
         assert len(asked_for(w)) < 5 * 80
+        move_back(w)
+        known.ask_again()
+        assert await known.may_act(), "a new token is not waited for"
 
 
 async def test_queue_continues_in_an_emptied_tenant_after_an_approval(tmp_path: Path) -> None:
