@@ -12,13 +12,13 @@ import json
 import re
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode
 
 import anyio
 from pydantic import SecretStr
 
-from syncd.albert.errors import AlbertAuthError, AlbertException
+from syncd.albert.errors import AlbertAuthError, AlbertException, AlbertResponseError
 from syncd.albert.session_arguments import check_arguments
 from syncd.albert.urls import checked_base_url
 from syncd.claims import tenant_of, tenant_of_token
@@ -245,6 +245,8 @@ class AlbertClientCredentials:
         ------
         AlbertAuthError
             The credentials cannot be read or were refused, or the answer contains no token.
+        AlbertResponseError
+            The answer is not a JSON object.
         AlbertException
             As ``ask`` says.
         """
@@ -307,7 +309,16 @@ class AlbertClientCredentials:
 
 
 def _granted(body: bytes) -> tuple[Token, float]:
-    """Return the token of a grant and its lifetime in seconds."""
+    """Return the token of a grant and its lifetime in seconds.
+
+    Raises
+    ------
+    AlbertAuthError
+        The answer contains no token.
+    AlbertResponseError
+        The answer is not a JSON object, so it is not from Albert.
+    """
+    grant: Any = None
     try:
         grant = json.loads(body)
         token = Token.of(grant["access_token"], tenant_id=tenant_of(grant))
@@ -317,7 +328,9 @@ def _granted(body: bytes) -> tuple[Token, float]:
     else:
         known = isinstance(lifetime, int | float) and not isinstance(lifetime, bool) and lifetime > 0
         return token, float(min(lifetime, LONGEST_LIFETIME)) if known else float("inf")
-    raise AlbertAuthError("the answer of the token endpoint has no usable access_token")
+    if isinstance(grant, dict):
+        raise AlbertAuthError("the answer of the token endpoint has no usable access_token")
+    raise AlbertResponseError("the answer of the token endpoint is not a JSON object")
 
 
 def _revealed(secret: SecretStr | str) -> str:

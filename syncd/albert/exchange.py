@@ -128,7 +128,7 @@ class Exchange:
         """Send a form to the token endpoint.
 
         A 4xx of it must not be confused with an answer to the request of the caller: a 404 here does not mean that a
-        session is missing. All except 429, and an answer that cannot be read, become an :class:`AlbertAuthError`.
+        session is missing. All except 429 become an :class:`AlbertAuthError`.
         """
         url = (base_url or self._base_url) + TOKEN_PATH
         request = Request("POST", url, form)
@@ -139,7 +139,7 @@ class Exchange:
             raise http_error(answer, hide=self._hide(None))
         except (TooManyRequestsError, AlbertServerError):
             raise
-        except (AlbertHTTPError, AlbertResponseError) as error:
+        except AlbertHTTPError as error:
             refused = AlbertAuthError(f"no token: {error}")
             raise placed(refused, request) from error
 

@@ -8,7 +8,6 @@ from syncd.albert import (
     AlbertAuthError,
     AlbertException,
     AlbertHTTPError,
-    AlbertTransportError,
     ForbiddenError,
     InvalidRequestError,
     RedirectError,
@@ -40,7 +39,7 @@ def outcome_of(error: FailedRequest) -> Outcome:
         return CredentialsRejected(text, getattr(error, "status_code", None))
     if isinstance(error, AlbertHTTPError):
         return _of_status(error)
-    never_sent = isinstance(error, AlbertTransportError) and error.not_applied
+    never_sent = isinstance(error, AlbertException) and error.not_applied
     return Retry(RetryReason.UNREACHED if never_sent else RetryReason.NO_ANSWER, text)
 
 

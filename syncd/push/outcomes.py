@@ -15,7 +15,7 @@ class RetryReason(StrEnum):
     NO_ANSWER = "no answer"
     """No answer, an unreadable one, or a 5xx."""
     UNREACHED = "not reached"
-    """No connection was established, so nothing was sent: this says nothing about the operation."""
+    """There is no connection or no token, so nothing was sent: this says nothing about the operation."""
     ASKED_TO_WAIT = "asked to wait"
     """A 429, or a 503 with `Retry-After`."""
     FORBIDDEN = "forbidden"

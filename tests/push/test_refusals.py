@@ -13,6 +13,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from syncd.albert import AlbertClientCredentials, AsyncAlbertSession, ChatSessionCollection
+from syncd.albert.auth import TOKEN_PATH
 from syncd.mirror.store import refunds
 from syncd.rules.retry import Backoff
 from syncd.sandbox.faults import Faults
@@ -153,6 +154,20 @@ async def test_operation_waits_for_a_connection_and_uses_no_attempt(tmp_path: Pa
         assert 3600 / 20 <= len(retries) < 1000, "at least every 20 seconds, and slowly"
         (row,) = await worked(w, one)
         assert (row["state"], row["attempts"]) == ("succeeded", 1)
+
+
+async def test_page_of_a_gateway_instead_of_a_token_is_an_outage_and_uses_no_attempt(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        credentials = AlbertClientCredentials(id=w.sandbox.client_id, secret=w.sandbox.client_secret)
+        session = AsyncAlbertSession(base_url=w.sandbox.url, auth_manager=credentials)
+        session.ask = w.clock.watched(session.ask)  # type: ignore[assignment]  # time stands still
+        w.sandbox.script("POST", TOKEN_PATH, lambda _: web.Response(text="<html>maintenance"), times=4)
+        (one,) = await w.enqueue(create())
+        async with session:
+            (row,) = await worked(w, one, albert=ChatSessionCollection(session=session), max_attempts=2)
+        assert (row["state"], row["attempts"]) == ("succeeded", 1)
+        assert {event["reason"] for event in w.named("operation.retrying")} == {"not reached"}
+        assert not w.named("queue.paused")
 
 
 async def test_queue_pauses_while_the_token_is_refused_and_uses_no_attempt(tmp_path: Path) -> None:
