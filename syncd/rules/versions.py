@@ -10,6 +10,7 @@ look-up by the settle time. An answer requested later than that wins, whatever i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -49,24 +50,12 @@ class StoredSession(msgspec.Struct, frozen=True, gc=False):
     content: SessionRow
 
 
-def classify_change(
-    stored: StoredSession,
-    row: SessionRow,
-    *,
-    asked_at: str,
-    now: str,
-    listed_from: str | None,
-    lifts: bool = True,
-    paged: bool = False,
-    listed_twice: bool = False,
-    set_back: float = 0.0,
-) -> Change:
-    """Compare an answer with the stored row, which never returns to an older version.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """When an answer was requested and written, and what it may show; times as text of `clock.utc_text`.
 
     Parameters
     ----------
-    row : SessionRow
-        The session in the answer.
     asked_at : str
         When the answer was requested. Anything learned later is newer than the answer.
     now : str
@@ -81,25 +70,43 @@ def classify_change(
     paged : bool
         The answer is a page of a listing. Pages are written in the order in which they were requested. Any other
         answer may be older than the version that a page brought meanwhile.
-    listed_twice : bool
-        An earlier page of the same pass contained the session too. The two pages overlap in time.
     set_back : float
         Seconds by which the clock was set back while the answer may have lagged: a tombstone that is so far in the
         future may be of that time.
+    """
+
+    asked_at: str
+    now: str
+    listed_from: str | None
+    lifts: bool = True
+    paged: bool = False
+    set_back: float = 0.0
+
+
+def classify_change(stored: StoredSession, row: SessionRow, timing: Timing, *, listed_twice: bool = False) -> Change:
+    """Compare an answer with the stored row, which never returns to an older version.
+
+    Parameters
+    ----------
+    row : SessionRow
+        The session in the answer.
+    listed_twice : bool
+        An earlier page of the same pass contained the session too. The two pages overlap in time.
 
     Returns
     -------
     Change
         `UNCHANGED`, `UPDATED`, `RESTORED` or `STALE`.
     """
+    asked_at, now, listed_from = timing.asked_at, timing.now, timing.listed_from
     learned_later = _after(stored.observed_at, asked_at, now)
-    written_meanwhile = not paged and _after(stored.valid_from, asked_at, now)
+    written_meanwhile = not timing.paged and _after(stored.valid_from, asked_at, now)
     if stored.deleted_at is not None:
         # A tombstone is not older than the version before it. If the clock stepped back, its time is in the future.
         tombstone_times = (stored.deleted_at, stored.observed_at)
-        slack = CLOCK_SLACK + timedelta(seconds=set_back)
+        slack = CLOCK_SLACK + timedelta(seconds=timing.set_back)
         lags = listed_from is not None and any(_after(time, listed_from, now, slack) for time in tombstone_times)
-        return Change.STALE if not lifts or learned_later or written_meanwhile or lags else Change.RESTORED
+        return Change.STALE if not timing.lifts or learned_later or written_meanwhile or lags else Change.RESTORED
     if stored.content == row:
         return Change.UNCHANGED
     overlaps = listed_twice or _after(stored.valid_from, asked_at if listed_from is None else listed_from, now)

@@ -48,8 +48,8 @@ MUTANTS = (
     Mutant(
         "lagging-listing-lifts-tombstones",
         "syncd/rules/versions.py",
-        "if not lifts or learned_later or written_meanwhile or lags else",
-        "if not lifts or learned_later or written_meanwhile else",
+        "if not timing.lifts or learned_later or written_meanwhile or lags else",
+        "if not timing.lifts or learned_later or written_meanwhile else",
         "tests/rules/test_versions.py::test_listing_lifts_a_tombstone_only_after_the_grace",
         "a lagging listing restores a deleted session",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -10,7 +11,7 @@ from msgspec import structs
 from syncd.clock import utc_text
 from syncd.records.fields import SessionRow
 from syncd.records.ids import PassId
-from syncd.rules.versions import Change, StoredSession, classify_change, listed_from
+from syncd.rules.versions import Change, StoredSession, Timing, classify_change, listed_from
 from tests.helpers.rows import session_row
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -37,6 +38,10 @@ def known(content: SessionRow, *, observed: float | None = None, deleted: float 
     )
 
 
+def classified(before: StoredSession, row: SessionRow, *, listed_twice: bool = False, **timing: Any) -> Change:
+    return classify_change(before, row, Timing(**timing), listed_twice=listed_twice)
+
+
 @pytest.mark.parametrize(
     ("before", "now", "asked", "change"),
     [
@@ -56,7 +61,7 @@ def test_answer_wins_unless_the_row_was_observed_after_its_request(
     before: StoredSession, now: SessionRow, asked: float, change: Change
 ) -> None:
     for since in (None, at(0)):
-        assert classify_change(before, now, asked_at=at(asked), now=at(300), listed_from=since) is change
+        assert classified(before, now, asked_at=at(asked), now=at(300), listed_from=since) is change
 
 
 WRONG_DATE = 73 * 365 * 86_400.0
@@ -82,14 +87,14 @@ def test_date_orders_only_answers_that_overlap_in_time(
     listed: float, dates: tuple[float | None, float | None], paged: bool, change: Change
 ) -> None:
     before, after = known(row("a", dates[0])), row("b", dates[1])
-    found = classify_change(before, after, asked_at=at(120 + listed), now=at(300), listed_from=at(listed), paged=paged)
+    found = classified(before, after, asked_at=at(120 + listed), now=at(300), listed_from=at(listed), paged=paged)
     assert found is change
 
 
 def test_date_orders_two_pages_of_one_pass() -> None:
     for dates, change in (((3, 2), Change.STALE), ((2, 3), Change.UPDATED)):
         before, after = known(row("a", dates[0])), row("b", dates[1])
-        found = classify_change(
+        found = classified(
             before, after, asked_at=at(200), now=at(200), listed_from=at(200), paged=True, listed_twice=True
         )
         assert found is change
@@ -97,7 +102,7 @@ def test_date_orders_two_pages_of_one_pass() -> None:
 
 def test_row_that_a_wrong_clock_dated_in_the_future_does_not_order_answers() -> None:
     before = structs.replace(known(row("a", 3)), valid_from=at(WRONG_DATE))
-    assert classify_change(before, row("b", 2), asked_at=at(9), now=at(9), listed_from=at(0)) is Change.UPDATED
+    assert classified(before, row("b", 2), asked_at=at(9), now=at(9), listed_from=at(0)) is Change.UPDATED
 
 
 def test_row_that_was_written_before_the_clock_was_set_back_is_ordered_by_the_date_for_a_day() -> None:
@@ -106,21 +111,21 @@ def test_row_that_was_written_before_the_clock_was_set_back_is_ordered_by_the_da
         (86_401, 2, Change.UPDATED),
     ):  # fmt: skip
         before = structs.replace(known(row("a", 3)), valid_from=at(200 + ahead))
-        found = classify_change(before, row("b", date), asked_at=at(200), now=at(200), listed_from=at(80), paged=True)
+        found = classified(before, row("b", date), asked_at=at(200), now=at(200), listed_from=at(80), paged=True)
         assert found is change, (ahead, date)
 
 
 def test_answer_that_was_requested_before_the_clock_was_set_back_is_ordered_by_the_date() -> None:
     for date, change in ((2, Change.STALE), (4, Change.UPDATED)):
         before = structs.replace(known(row("a", 3)), valid_from=at(99))
-        found = classify_change(before, row("b", date), asked_at=at(200), now=at(100), listed_from=at(-20), paged=True)
+        found = classified(before, row("b", date), asked_at=at(200), now=at(100), listed_from=at(-20), paged=True)
         assert found is change
 
 
 def test_answer_that_may_not_lift_a_tombstone_still_changes_a_live_row() -> None:
     for deleted, change in ((None, Change.UPDATED), (0, Change.STALE)):
         before = known(row("a"), deleted=deleted)
-        found = classify_change(before, row("b"), asked_at=at(9), now=at(9), listed_from=at(0), lifts=False)
+        found = classified(before, row("b"), asked_at=at(9), now=at(9), listed_from=at(0), lifts=False)
         assert found is change
 
 
@@ -141,13 +146,13 @@ def test_listing_lifts_a_tombstone_only_after_the_grace(
     tombstone = known(row("a"), deleted=deleted, observed=observed)
     for content in (row("a"), row("b", 500)):
         lifted_from = None if since is None else at(since)
-        assert classify_change(tombstone, content, asked_at=at(asked), now=at(300), listed_from=lifted_from) is change
+        assert classified(tombstone, content, asked_at=at(asked), now=at(300), listed_from=lifted_from) is change
 
 
 def test_tombstone_written_after_the_clock_was_set_back_is_not_lifted_by_a_lagging_listing() -> None:
     tombstone = known(row("a"), deleted=3600, observed=90)  # as old as the version before it, and made just now
-    assert classify_change(tombstone, row("a"), asked_at=at(100), now=at(101), listed_from=at(80)) is Change.STALE
-    assert classify_change(tombstone, row("a"), asked_at=at(300), now=at(301), listed_from=at(180)) is Change.RESTORED
+    assert classified(tombstone, row("a"), asked_at=at(100), now=at(101), listed_from=at(80)) is Change.STALE
+    assert classified(tombstone, row("a"), asked_at=at(300), now=at(301), listed_from=at(180)) is Change.RESTORED
 
 
 @pytest.mark.parametrize(
@@ -163,10 +168,10 @@ def test_observation_from_before_the_clock_was_set_back_does_not_outweigh_a_new_
     asked: float, now: float, change: Change
 ) -> None:
     before = known(row("a"), observed=3600)
-    assert classify_change(before, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is change
+    assert classified(before, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is change
     deleted_row = known(row("a"), deleted=3600, observed=3600)
     restored = {Change.UPDATED: Change.RESTORED}.get(change, change)
-    assert classify_change(deleted_row, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is restored
+    assert classified(deleted_row, row("b"), asked_at=at(asked), now=at(now), listed_from=at(0)) is restored
 
 
 @pytest.mark.parametrize(
@@ -183,11 +188,11 @@ def test_answer_that_overlaps_a_listed_version_wins_only_by_its_date(
     before: SessionRow, now: SessionRow, paged: bool, change: Change
 ) -> None:
     listed = structs.replace(known(before), valid_from=at(20))
-    assert classify_change(listed, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is change
-    assert classify_change(listed, now, asked_at=at(20), now=at(30), listed_from=None, paged=paged) is Change.UPDATED
+    assert classified(listed, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is change
+    assert classified(listed, now, asked_at=at(20), now=at(30), listed_from=None, paged=paged) is Change.UPDATED
     deleted_row = structs.replace(listed, deleted_at=at(20))
     after = Change.RESTORED if paged else Change.STALE
-    assert classify_change(deleted_row, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is after
+    assert classified(deleted_row, now, asked_at=at(10), now=at(30), listed_from=None, paged=paged) is after
 
 
 def test_lag_counts_from_the_request_and_from_now_if_the_clock_was_set_back() -> None:

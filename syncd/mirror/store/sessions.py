@@ -22,7 +22,7 @@ from syncd.mirror.store.session_statements import NewVersion
 from syncd.mirror.store.sessions_postgresql import PostgresqlSessions
 from syncd.mirror.store.sessions_sqlite import SqliteSessions
 from syncd.records.fields import SESSIONS
-from syncd.rules.versions import Change, classify_change
+from syncd.rules.versions import Change, Timing, classify_change
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -81,7 +81,7 @@ class Observation:
     pass_id : int | None
         The pass whose page it was; None for an operation or a look-up.
     listed_from : str | None
-        See `rules.versions.classify_change`.
+        See `rules.versions.Timing`.
     lifts : bool
         A tombstone may be lifted.
     seen : BitMap64
@@ -93,7 +93,7 @@ class Observation:
     loading : bool
         Leave the source ids of new sessions to `initial_load`.
     set_back : float
-        See `rules.versions.classify_change`.
+        See `rules.versions.Timing`.
     """
 
     asked_at: str
@@ -111,6 +111,18 @@ class Observation:
     def observed_at(self) -> str | None:
         """Return when the row was observed by other means than a listing."""
         return self.now if self.pass_id is None else None
+
+    @property
+    def timing(self) -> Timing:
+        """Return what the rules need to know about the answer."""
+        return Timing(
+            asked_at=self.asked_at,
+            now=self.now,
+            listed_from=self.listed_from,
+            lifts=self.lifts,
+            paged=self.pass_id is not None,
+            set_back=self.set_back,
+        )
 
 
 @dataclass(slots=True)
@@ -160,7 +172,7 @@ def apply(connection: Connection, rows: Sequence[SessionRow], observation: Obser
 
 def _decide(rows: Sequence[SessionRow], stored: Mapping[str, StoredSession], observation: Observation) -> _Decision:
     """Compare rows with the stored ones."""
-    decision = _Decision()
+    decision, timing = _Decision(), observation.timing
     by_listing = observation.observed_at is None
     for row in rows:
         before = stored.get(row.id)
@@ -171,17 +183,7 @@ def _decide(rows: Sequence[SessionRow], stored: Mapping[str, StoredSession], obs
         if before.content == row and by_listing and before.missing_since is None and before.deleted_at is None:
             decision.versions += before.version  # the state of nearly all rows
             continue
-        change = classify_change(
-            before,
-            row,
-            asked_at=observation.asked_at,
-            now=observation.now,
-            listed_from=observation.listed_from,
-            lifts=observation.lifts,
-            paged=observation.pass_id is not None,
-            listed_twice=before.key in observation.seen,
-            set_back=observation.set_back,
-        )
+        change = classify_change(before, row, timing, listed_twice=before.key in observation.seen)
         if change in {Change.UPDATED, Change.RESTORED}:
             decision.changed.append((before, row, change))
             continue
