@@ -32,7 +32,7 @@ from syncd.push.outcomes import (
 )
 from syncd.push.targets import Holder, NoHolder, look_for_holder, resolve
 from syncd.records.enums import OperationKind, OperationState
-from syncd.records.fields import SessionRow
+from syncd.records.fields import SESSIONS, SessionRow
 from syncd.records.parse import GarbledError, read_session
 from syncd.rules.deletion import GONE
 from syncd.rules.retry import lag_wait
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from syncd.mirror.store.operation import Operation
     from syncd.push.attempt import Attempt
     from syncd.records.ids import SessionId, SourceId
+
+NOT_SHOWN = "Albert accepted the update and shows no change"
 
 
 async def create(attempt: Attempt) -> Outcome:
@@ -246,9 +248,10 @@ async def update(attempt: Attempt) -> Outcome:
     before = target.found or await attempt.lookups.by_id(session_id)
     if (outcome := await _without_change(attempt, session_id, before, wanted)) is not None:
         return outcome
+    changes = {SESSIONS.by_column[column].wire.path: value for column, value in wanted.items()}
     await attempt.before_change()
     try:
-        await attempt.albert.update_raw(id=session_id, changes={_ATTRIBUTES[name]: wanted[name] for name in wanted})
+        await attempt.albert.update_raw(id=session_id, changes=changes)
     except AlbertHTTPError as error:
         return await _update_refused(attempt, session_id, error)
     return await _updated(attempt, session_id, before, wanted)
@@ -274,11 +277,6 @@ async def _without_change(
     if attempt.recency.is_young(_accepted(attempt.operation)):
         return Retry(RetryReason.LAGGING, NOT_SHOWN, retry_after=lag_wait(attempt.recency.settle))
     return None
-
-
-NOT_SHOWN = "Albert accepted the update and shows no change"
-_ATTRIBUTES = {"name": "name", "parent_id": "parentId"}
-"""The name on the wire of each column that an update can change."""
 
 
 def _changes(operation: Operation) -> dict[str, str | None]:
