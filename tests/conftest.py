@@ -33,6 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     Slow are tests that start processes or a PostgreSQL, and all cases of a test but one. Other slow tests mark
     themselves. No worker is left with a slow file at the end.
     """
+    _keep_one_case_on_postgresql(items)
     with_a_case: set[str] = set()
     for item in items:
         place, test = item.path.relative_to(TESTS).as_posix(), item.nodeid.partition("[")[0]
@@ -44,7 +45,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     items.sort(key=lambda item: not item.path.relative_to(TESTS).as_posix().startswith(SLOW))
 
 
+def _keep_one_case_on_postgresql(items: list[pytest.Item]) -> None:
+    """Remove what the marker `one_case_on_postgresql` says."""
+    with_a_case: set[str] = set()
+    for item in [*items]:
+        if item.get_closest_marker("one_case_on_postgresql") is not None and _runs_on_postgresql(item):
+            test = item.nodeid.partition("[")[0]
+            if test in with_a_case:
+                items.remove(item)
+            with_a_case.add(test)
+
+
 def _needs_postgresql(item: pytest.Item) -> bool:
+    return "postgres" in getattr(item, "fixturenames", ()) or _runs_on_postgresql(item)
+
+
+def _runs_on_postgresql(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
-    names = getattr(item, "fixturenames", ())
-    return "postgres" in names or (callspec is not None and callspec.params.get("each_database") == "postgresql")
+    return callspec is not None and callspec.params.get("each_database") == "postgresql"

@@ -29,6 +29,7 @@ def from_file(folder: Path, content: bytes) -> list[dict[str, Any]]:
     return imports.read_operations(open_text(file))
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_csv_and_json_lines_are_distinguished_with_and_without_a_mark(tmp_path: Path, mark: bytes, end: bytes) -> None:
@@ -44,6 +45,7 @@ def test_csv_and_json_lines_are_distinguished_with_and_without_a_mark(tmp_path: 
         ]  # fmt: skip
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [

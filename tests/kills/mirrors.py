@@ -73,6 +73,7 @@ class PostgresMirrors:
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
         self._names: dict[Path, str] = {}
+        self._copying = anyio.Lock()
 
     def url(self, folder: Path) -> str:
         return self._server.url(self._names[folder])
@@ -82,12 +83,13 @@ class PostgresMirrors:
 
     async def copy(self, template: Path, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"kill_{len(self._names)}"
-        made = f"CREATE DATABASE {name}"
-        if template in self._names:
-            made += f" TEMPLATE {self._names[template]} STRATEGY wal_log"
-        await in_thread(lambda: self._server.sql(made))
-        self._names[folder] = name
+        async with self._copying:  # a template that is copied must not be in use
+            name = f"kill_{len(self._names)}"
+            made = f"CREATE DATABASE {name}"
+            if template in self._names:
+                made += f" TEMPLATE {self._names[template]} STRATEGY wal_log"
+            await in_thread(lambda: self._server.sql(made))
+            self._names[folder] = name
 
     async def sql(self, folder: Path, statement: str) -> list[Any]:
         url = sa.make_url(self.url(folder))

@@ -21,6 +21,7 @@ from tests.kills.stages import STAGES
 pytestmark = pytest.mark.timeout(300)  # processes of a busy machine take their time
 SEED = 20261125
 SAMPLE = 2
+AT_ONCE = 3
 NOT_PASSED = {
     "pull.flow.Pull._end": "passes that fail; the model kills them there",
     "pull.flow.Pull._hold": "passes that find nothing they know; the model kills them there",
@@ -39,11 +40,6 @@ OTHERWISE = {
     ),
 }
 """Where something is committed and a sample of runs does not come, and who sees to it."""
-
-
-def at_once(mirrors: Mirrors) -> int:
-    """Return how many commands run at the same time; on PostgreSQL, nothing else may use a template that is copied."""
-    return 3 if isinstance(mirrors, SqliteMirrors) else 1
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +67,7 @@ async def found(templates: Path, mirrors: Mirrors, tmp_path_factory: pytest.Temp
     """Record every place, in each stage."""
     folder = tmp_path_factory.mktemp("record")
     recorded = await gather(
-        lambda stage: places(folder / stage, templates, mirrors, stage, seed=3), STAGES, at_once=at_once(mirrors)
+        lambda stage: places(folder / stage, templates, mirrors, stage, seed=3), STAGES, at_once=AT_ONCE
     )
     return dict(zip(STAGES, recorded, strict=True))
 
@@ -91,7 +87,7 @@ async def test_process_killed_at_any_place_and_restarted_applies_each_operation_
         stage, number = one
         return await kill_at(number, tmp_path / f"{stage} {number}", templates, mirrors, stage, seed=3)
 
-    results = await gather(kill, kills, at_once=at_once(mirrors))
+    results = await gather(kill, kills, at_once=AT_ONCE)
     assert {one: problems for one, problems in zip(kills, results, strict=True) if problems} == {}
 
 

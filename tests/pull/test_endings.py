@@ -25,6 +25,7 @@ A, B, C, D = (wire(name) for name in "ABCD")
 FinalKey = Literal["absent", "null", "empty", "repeat", "empty_page"]
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("final_key", ["absent", "null", "empty", "repeat", "empty_page"])
 @pytest.mark.parametrize("hollow", [False, True])
 async def test_every_kind_of_last_page_makes_a_complete_pass(
@@ -39,6 +40,7 @@ async def test_every_kind_of_last_page_makes_a_complete_pass(
         assert (await counted(w))["unchanged"] == 25
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize(
     ("pages", "state", "asked"),
     [
@@ -141,6 +143,7 @@ async def test_freshness_is_the_end_of_the_last_complete_pass(folder: Path) -> N
         assert row["last_complete_pass_at"] == (await w.last_pass())["finished_at"] == "2026-06-01T12:00:50.000000Z"
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize(
     "body",
     [
@@ -173,6 +176,7 @@ async def test_200_that_is_not_a_listing_is_an_error_and_not_an_empty_listing(fo
         assert (await session(w, "A"))["missing_since"] is None
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("fault", ["garbled", "cut", "lost_before", "lost_after", "error_500", 502, 408, 403])
 async def test_page_is_requested_again_after_a_transient_failure(folder: Path, fault: Any) -> None:
     async with world(folder, sessions=25) as w:
@@ -196,6 +200,7 @@ async def test_refused_credentials_end_the_pass_at_once(folder: Path) -> None:
         assert len(listing.asked) <= 2
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("status", [400, 404, 410, 422, 302])
 async def test_refused_page_key_starts_a_new_pass_a_bounded_number_of_times(folder: Path, status: int) -> None:
     async with world(folder) as w:
@@ -207,6 +212,7 @@ async def test_refused_page_key_starts_a_new_pass_a_bounded_number_of_times(fold
         assert states == ["failed"] * (REFUSED_KEYS + 1)
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("status", [400, 404, 410, 422])
 async def test_expired_page_key_fails_one_pass_and_the_next_is_complete(
     folder: Path, status: Literal[400, 404, 410, 422]

@@ -221,6 +221,7 @@ TROUBLE = {
 }
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize(("action", "reason"), TROUBLE.values(), ids=TROUBLE)
 async def test_failed_first_request_is_retried_like_a_page(folder: Path, action: Any, reason: PassReason) -> None:
     async with world(folder, sessions=5, request_timeout=5) as w:

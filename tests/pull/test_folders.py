@@ -141,6 +141,7 @@ async def test_only_consecutive_absences_count(tmp_path: Path) -> None:
         assert await w.sql("SELECT id FROM folders WHERE absences <> 0") == []
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("status", [404, 410, 500, 403])
 async def test_missing_folder_is_kept_while_no_folder_answers_200(tmp_path: Path, status: int) -> None:
     async with world(tmp_path) as w:
@@ -165,6 +166,7 @@ async def test_more_missing_folders_than_the_guard_allows_are_kept(tmp_path: Pat
         assert "4 of 40 folders are not listed" in w.named("folders.failed")[0]["reason"]
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize(
     "answer",
     [

@@ -15,6 +15,7 @@ from tests.pull.holds import AT_MOST_THREE, delete, names, sessions_of_holds
 pytestmark = pytest.mark.both_databases
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize(
     ("live", "gone", "max_count", "max_fraction", "state"),
     [

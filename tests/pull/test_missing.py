@@ -106,6 +106,7 @@ async def test_another_listing_of_the_session_clears_the_missing_mark_and_the_ab
         assert [version["change"] for version in await history(w, "SES2")] == ["created"]
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("action", [500, 503, 403, 429, 400, 401, "lost_before", "garbled", hanging(5)])
 async def test_answer_that_is_neither_200_nor_404_decides_nothing(folder: Path, action: Any) -> None:
     async with world(folder, sessions=5, request_timeout=5) as w:
@@ -120,6 +121,7 @@ async def test_answer_that_is_neither_200_nor_404_decides_nothing(folder: Path, 
             assert "SES2" in await w.live()
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("fault", ["garbled", "cut", "lost_after", "error_500_after"])
 async def test_200_that_cannot_be_read_decides_nothing(folder: Path, fault: Any) -> None:
     async with world(folder, sessions=5) as w:
@@ -144,6 +146,7 @@ async def test_200_that_is_another_session_decides_nothing(folder: Path) -> None
         assert row["missing_since"] is not None
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("status", [404, 410, 500, 403])
 @pytest.mark.parametrize("gone", [1, 20])
 async def test_404s_do_not_count_when_no_listed_session_answers_200(folder: Path, status: int, gone: int) -> None:
@@ -177,6 +180,7 @@ def look_ups_break_after(w: World, pass_id: int) -> None:
     )
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize(("answer", "unknown"), [(404, False), (500, True), (hanging(5), True), ("garbled", True)])
 async def test_failed_look_up_by_source_id_is_logged_as_unknown(folder: Path, answer: Any, *, unknown: bool) -> None:
     async with world(folder, sessions=25, request_timeout=5) as w:

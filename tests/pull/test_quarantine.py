@@ -94,6 +94,7 @@ async def test_item_that_json_parsers_reject_does_not_fail_its_page(folder: Path
         assert (await counted(w))["seen"] == 3
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize(
     "item", [{}, {"id": None}, {"id": ""}, {"id": 5, "name": "x"}, {"id": "\ud800"}, {"id": "a\0"}, None, [], "A", 7]
 )

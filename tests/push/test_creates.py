@@ -72,6 +72,7 @@ async def test_session_that_differs_is_adopted_unchanged_with_a_note(
         assert {request.method for request in w.sandbox.requests} == {"GET"}
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("habit", [("conflict", 0.0), ("duplicate", 45.0), ("first", 45.0)])
 @pytest.mark.parametrize("fault", LOST)
 async def test_lost_answer_makes_a_create_unknown_and_ends_with_one_session(
@@ -104,6 +105,7 @@ async def test_unknown_create_is_sent_again_only_after_lookups_spread_over_the_s
         assert max(b - a for a, b in itertools.pairwise(between)) <= 40
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("failure", [500, 403, 429, 400, "lost_before", "garbled"])
 async def test_failed_look_up_decides_nothing_and_does_not_count(tmp_path: Path, failure: Any) -> None:
     async with world(tmp_path) as w:

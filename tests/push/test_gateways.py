@@ -27,6 +27,7 @@ def gateway(w: World, *methods: str) -> None:
     w.sandbox.faults = Faults(gateway_404=1.0, only=list(methods))
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("methods", [[], ["GET"], ["POST", "DELETE", "PATCH"], ["DELETE"], ["POST"]])
 async def test_minute_of_404s_from_a_gateway_decides_nothing(tmp_path: Path, methods: list[str]) -> None:
     async with world(tmp_path, sessions=6) as w:
@@ -92,6 +93,7 @@ async def test_existing_session_gets_no_second_one_while_only_look_ups_fail(tmp_
         assert sorted(effects(w)) == ["absent", "known", "unknown to the mirror"]
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("status", [404, 405, 410])
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
 async def test_404_or_405_to_a_change_is_an_outage(tmp_path: Path, method: str, status: int) -> None:

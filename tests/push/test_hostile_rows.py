@@ -59,6 +59,7 @@ async def test_id_that_can_never_be_sent_is_dead_also_after_its_claim_was_lost(t
         assert (row["state"], len(w.sandbox.requests)) == ("dead", 0)
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("value", AWKWARD)
 async def test_awkward_id_is_one_encoded_segment_on_the_wire(tmp_path: Path, value: str) -> None:
     async with world(tmp_path) as w:

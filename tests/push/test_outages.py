@@ -17,6 +17,7 @@ from tests.push.helpers import SESSIONS, create, effects, finished, until, worke
 pytestmark = pytest.mark.both_databases
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("kind", ["error_500", "lost_before"])
 @pytest.mark.parametrize("methods", [[], ["POST"]])
 async def test_ten_minutes_of_outage_cost_about_one_attempt_each_and_no_operation_is_dead(
@@ -45,6 +46,7 @@ def failing_for_ever(w: World, method: str) -> list[dict[str, Any]]:
     return [{"kind": "delete", "session_id": f"SES{n}"} if method == "DELETE" else create(f"s-{n}") for n in range(5)]
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 async def test_operations_that_fail_while_albert_answers_other_requests_use_up_their_attempts(
     tmp_path: Path, method: str
@@ -94,6 +96,7 @@ async def test_no_attempt_counts_while_albert_answers_no_request(tmp_path: Path,
         assert attempts == {0}, "the events count attempts as the table does"
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("status", [403, 500, 503])
 @pytest.mark.parametrize("operations", [1, 2])
 async def test_one_or_two_operations_use_no_attempt_while_albert_answers_no_listing(

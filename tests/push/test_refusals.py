@@ -23,6 +23,7 @@ from tests.push.helpers import SESSIONS, create, effects, finished, times, until
 pytestmark = pytest.mark.both_databases
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize(
     ("method", "status"),
     [(method, status) for method in ("GET", "POST") for status in (402, 412, 415, 422, 428)] + [("GET", 405)],
@@ -73,6 +74,7 @@ async def test_403_that_passes_costs_only_time(tmp_path: Path) -> None:
         assert (row["state"], row["attempts"]) == ("succeeded", 3)
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("form", ["seconds", "date"])
 @pytest.mark.parametrize(("method", "status"), [("GET", 429), ("POST", 429), ("GET", 503)])
 async def test_retry_after_is_waited_for_and_counts_no_attempt(
@@ -230,6 +232,7 @@ async def test_revoked_token_is_renewed_once_for_all_operations(tmp_path: Path) 
         assert len(w.asked("POST", "/api/v3/login")) == 2
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("attempt", range(1, 70, 7))
 @pytest.mark.parametrize("jitter", [0.0, 0.3, 1.0])
 def test_backoff_is_full_jitter_within_its_bounds(attempt: int, jitter: Any) -> None:
@@ -237,6 +240,7 @@ def test_backoff_is_full_jitter_within_its_bounds(attempt: int, jitter: Any) -> 
     assert wait == min(300, 0.5 * 2 ** (attempt - 1)) * jitter
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("listing_works", [False, True])
 async def test_403_for_all_operations_is_an_outage_and_uses_no_attempts(tmp_path: Path, listing_works: bool) -> None:
     async with world(tmp_path) as w:
@@ -273,6 +277,7 @@ async def once(w: World) -> None:
     await push.drain()
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("concurrency", [1, 2, 16])
 @pytest.mark.parametrize("number", [3, 12])
 async def test_403_for_all_operations_uses_no_attempts_in_processes_that_end_at_once(

@@ -174,6 +174,7 @@ async def test_replicas_on_two_machines_settle_a_create_that_they_look_up_in_tur
         assert times(w, "POST")[1] - times(w, "POST")[0] >= SETTLE
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("failure", [500, 403, 429, "lost_before"])
 async def test_look_ups_that_fail_do_not_begin_the_settle_time_again(tmp_path: Path, failure: Any) -> None:
     async with world(tmp_path) as w:

@@ -88,6 +88,7 @@ async def test_update_is_a_new_version_in_the_history(tmp_path: Path) -> None:
 LOST = ("lost_before", "lost_after", "error_500", "error_500_after", "cut")
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("fault", LOST)
 async def test_lost_answer_is_looked_up_and_sent_again_only_if_needed(tmp_path: Path, fault: Any) -> None:
     async with world(tmp_path) as w:

@@ -130,6 +130,7 @@ async def test_source_that_an_operation_is_busy_with_is_left_to_it(tmp_path: Pat
         assert (await source(w, "s-1"))["state"] == "unresolved"
 
 
+@pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("failure", [500, 503, 403, 400, 429, 401, "lost_before", "garbled"])
 async def test_error_decides_nothing_and_the_source_id_is_looked_up_again(tmp_path: Path, failure: Any) -> None:
     async with world(tmp_path) as w:

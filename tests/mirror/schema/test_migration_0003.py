@@ -122,26 +122,26 @@ async def test_every_view_and_trigger_is_as_it_was(old: Database) -> None:
     assert [one for one in before if one not in after] == []
 
 
-UPDATES = [
-    ({"session_id": "SES1", "name": "n"}, True),
-    ({"source_session_id": "s", "parent_id": "FOL1"}, True),
-    ({"source_session_id": "s", "parent_id": ""}, True),
-    ({"source_session_id": "s", "name": "n", "parent_id": ""}, True),
-    ({"source_session_id": "s"}, False),
-    ({"name": "n"}, False),
-    ({"source_session_id": "s", "session_id": "SES1", "name": "n"}, False),
-    ({"source_session_id": "s", "name": ""}, False),
-    ({"source_session_id": "s", "name": "", "parent_id": ""}, False),
-    ({"session_id": ".", "name": "n"}, False),
-]
+ALLOWED_UPDATES = (
+    {"session_id": "SES1", "name": "n"},
+    {"source_session_id": "s", "parent_id": "FOL1"},
+    {"source_session_id": "s", "parent_id": ""},
+    {"source_session_id": "s", "name": "n", "parent_id": ""},
+)
+REFUSED_UPDATES = (
+    {"source_session_id": "s"},
+    {"name": "n"},
+    {"source_session_id": "s", "session_id": "SES1", "name": "n"},
+    {"source_session_id": "s", "name": ""},
+    {"source_session_id": "s", "name": "", "parent_id": ""},
+    {"session_id": ".", "name": "n"},
+)
 
 
-@pytest.mark.parametrize(("row", "allowed"), UPDATES, ids=str)
-async def test_update_names_one_session_and_a_change(old: Database, row: dict[str, Any], allowed: bool) -> None:
+async def test_update_names_one_session_and_a_change(old: Database) -> None:
     await old.write(migrate.migrate)
-    try:
+    for row in ALLOWED_UPDATES:
         await insert(old, {"kind": "update", **row})
-    except sa.exc.IntegrityError:
-        assert not allowed
-    else:
-        assert allowed
+    for row in REFUSED_UPDATES:
+        with pytest.raises(sa.exc.IntegrityError):
+            await insert(old, {"kind": "update", **row})

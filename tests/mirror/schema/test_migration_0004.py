@@ -144,13 +144,13 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize(("error", "reason"), ERRORS.items(), ids=list(ERRORS.values()))
-async def test_reason_of_an_old_pass_becomes_a_code(old: Database, error: str, reason: str) -> None:
-    await insert_pass(old, "failed", error=error)
+async def test_reason_of_an_old_pass_becomes_a_code(old: Database) -> None:
+    for error in ERRORS:
+        await insert_pass(old, "failed", error=error)
     await insert_pass(old, "complete")
     await migrated(old)
     assert await run(old, "SELECT reason, error FROM passes ORDER BY id") == [
-        {"reason": reason, "error": error}, {"reason": None, "error": None},
+        *({"reason": reason, "error": error} for error, reason in ERRORS.items()), {"reason": None, "error": None},
     ]  # fmt: skip
 
 
