@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
 
@@ -17,7 +18,7 @@ from syncd.mirror.schema.revisions import HEAD
 
 if TYPE_CHECKING:
     from syncd.clock import Clock
-    from syncd.mirror.db.database import Connection
+    from syncd.mirror.db.database import Connection, Reader
     from syncd.settings import Settings
 
 T = TypeVar("T")
@@ -96,16 +97,23 @@ async def read_before_it_is_made(settings: Settings, work: Callable[[Connection]
     DatabaseUnusableError
         The database is not at head, or cannot be used.
     """
-    async with open_before_it_is_made(settings) as read:
-        found: T = await read(work)
-        return found
+    async with open_before_it_is_made(settings) as mirror:
+        return await mirror.read(work)
+
+
+@dataclass(frozen=True, slots=True)
+class _EmptyMirror:
+    """A mirror in memory that contains no session."""
+
+    connection: Connection
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        return work(self.connection)
 
 
 @asynccontextmanager
-async def open_before_it_is_made(
-    settings: Settings,
-) -> AsyncIterator[Callable[[Callable[[Connection], Any]], Awaitable[Any]]]:
-    """Give a function that reads the mirror as it is, or an empty one if it was not created yet.
+async def open_before_it_is_made(settings: Settings) -> AsyncIterator[Reader]:
+    """Open the mirror as it is for reading, or an empty one if it was not created yet.
 
     Raises
     ------
@@ -117,14 +125,10 @@ async def open_before_it_is_made(
         async with Database(url, busy_timeout=COMMAND_BUSY_TIMEOUT) as database:
             if await database.read(migrate.revision) is not None:
                 await database.read(migrate.require_head)
-                yield database.read
+                yield database
                 return
     with migrate.empty_mirror() as connection:
-
-        async def read(work: Callable[[Connection], Any]) -> Any:  # noqa: ANN401 - what the work returns
-            return work(connection)
-
-        yield read
+        yield _EmptyMirror(connection)
 
 
 async def bring_to_head(database: Database) -> tuple[str | None, str]:

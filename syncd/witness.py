@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
-    from syncd.mirror.db.database import Connection, Database
+    from syncd.mirror.db.database import Connection, Reader
 
 CACHE_SECONDS = 3.0
 """Seconds for which a witness confirms further 404s whose bodies have the same form."""
@@ -108,7 +108,7 @@ class Witness:
         Reads the sessions that should be alive.
     """
 
-    database: Database
+    database: Reader
     albert: ChatSessionCollection
     clock: Clock
     log: FilteringBoundLogger

@@ -59,8 +59,8 @@ def once(context: click.Context, loaded: Loaded, *, as_json: bool, force: bool, 
 
     Exits 1 when the pass is not complete, when Albert refuses the credentials, or when an operation is dead.
 
-    With --dry-run it reads the listing, compares it with the mirror, and prints what a pass would change. It works
-    beside a running daemon.
+    With --dry-run it reads the listing, compares it with the mirror, asks about sessions that are not listed, and
+    prints what a pass would change. It works beside a running daemon.
     """
     if dry_run:
         from syncd.cli.dry_run import report

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from syncd.albert import AsyncAlbertSession
     from syncd.clock import Clock
-    from syncd.pull.dry_run import Prediction, Read
+    from syncd.mirror.db.database import Reader
+    from syncd.pull.dry_run import DryRun
     from syncd.settings import Settings
 
 
@@ -42,12 +43,12 @@ def report(settings: Settings, *, as_json: bool, force: bool) -> None:
     if found["held"] is not None:
         click.echo(safe_text(f"a pass would be held and change nothing: {found['held']}"))
     if found["pages"]:
-        _print_counts(found, _allowed(settings, found["live_sessions"]))
+        _print_counts(found)
     queued = counted(found["operations"], "operation is", "operations are")
     click.echo(f"{queued} pending or unknown; nothing was written or sent")
 
 
-def _print_counts(found: Mapping[str, Any], allowed: int) -> None:
+def _print_counts(found: Mapping[str, Any]) -> None:
     listed = found["inserted"] + found["updated"] + found["unchanged"] + found["restored"]
     pages, sessions = counted(found["pages"], "page", "pages"), counted(listed, "session", "sessions")
     click.echo(f"the listing has {pages} with {sessions}")
@@ -58,16 +59,12 @@ def _print_counts(found: Mapping[str, Any], allowed: int) -> None:
         f"{found['unchanged']} as they are; {counted(found['quarantined'], 'item', 'items')} cannot be read"
     )
     unlisted = counted(found["not_listed"], "live session is", "live sessions are")
-    click.echo(f"{unlisted} not listed; a pass asks Albert about each before it finds one missing")
-    if found["not_listed"] > allowed:
-        click.echo(f"if more than {allowed} of them are gone, the pass is held until an operator decides")
-
-
-def _allowed(settings: Settings, live: int) -> int:
-    """Return how many sessions a pass may delete without approval."""
-    from syncd.app import pull_settings
-
-    return pull_settings(settings).guard.limit(live)
+    click.echo(
+        f"{unlisted} not listed; of these a pass would find {found['missing']} missing, and delete {found['deleted']}"
+    )
+    if found["without_id"]:
+        items = counted(found["without_id"], "item has", "items have")
+        click.echo(f"{items} no readable id: a pass deletes nothing until that is accepted (syncd quarantine list)")
 
 
 async def _predict(settings: Settings, *, force: bool) -> dict[str, Any]:
@@ -78,21 +75,21 @@ async def _predict(settings: Settings, *, force: bool) -> dict[str, Any]:
     from syncd.tenant import named_identity, require_active, tenant_of_credentials
 
     clock, named = SystemClock(), named_identity(settings)
-    async with open_before_it_is_made(settings) as read, open_session(CurrentSettings(settings), clock) as session:
-        stored = await read(identity.read)
+    async with open_before_it_is_made(settings) as mirror, open_session(CurrentSettings(settings), clock) as session:
+        stored = await mirror.read(identity.read)
         require_active(stored, named, force=force)
         tenant_id = await tenant_of_credentials(session)
         require_active(stored, replace(named, tenant_id=tenant_id or named.tenant_id), force=force)
-        prediction = await _read_listing(settings, session, read, clock)
-        counts = await read(operation_views.counts)
+        prediction = await _dry_run(settings, session, mirror, clock).predict()
+        counts = await mirror.read(operation_views.counts)
     return {**prediction.as_dict(), "operations": counts["pending"] + counts["unknown"]}
 
 
-async def _read_listing(settings: Settings, session: AsyncAlbertSession, read: Read, clock: Clock) -> Prediction:
-    """Compare the listing with the mirror, with the ceilings and the retries of a pass."""
+def _dry_run(settings: Settings, session: AsyncAlbertSession, mirror: Reader, clock: Clock) -> DryRun:
+    """Return a dry run with the ceilings, the retries and the guard of a pass."""
     from syncd.albert import ChatSessionCollection
     from syncd.app import pull_settings
-    from syncd.pull.dry_run import predict
+    from syncd.pull.dry_run import DryRun
     from syncd.pull.retries import Retries
 
     limits, began = pull_settings(settings), clock.monotonic()
@@ -105,4 +102,6 @@ async def _read_listing(settings: Settings, session: AsyncAlbertSession, read: R
         clock=clock, backoff=limits.backoff, jitter=random.random, ceiling=ceiling, on_retry=lambda *_: None
     )
     albert = ChatSessionCollection(session=session)
-    return await predict(albert, read, clock=clock, retries=retries, max_pages=limits.max_pages)
+    return DryRun(
+        albert=albert, mirror=mirror, clock=clock, retries=retries, max_pages=limits.max_pages, guard=limits.guard
+    )

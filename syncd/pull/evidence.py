@@ -22,7 +22,7 @@ from syncd.witness import AbsenceUnprovenError
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-    from syncd.mirror.db.database import Database
+    from syncd.mirror.db.database import Reader
     from syncd.mirror.store.missing import Unlisted
 
 AT_ONCE = 8
@@ -76,7 +76,7 @@ class Asking:
         Receives the answers of sessions that exist, some at a time.
     """
 
-    database: Database
+    database: Reader
     lookups: Lookups
     log: FilteringBoundLogger
     write_alive: Callable[[list[Evidence]], Awaitable[None]]

@@ -112,6 +112,25 @@ def empty_listing(sessions_before: int) -> Reason:
     return Reason(PassReason.LISTING_EMPTY, text)
 
 
+async def ask_albert(found: Situation, guard: Guard, asking: Asking) -> Answers:
+    """Ask about the unlisted sessions, as far as the guard allows, and then about all that are approved."""
+    if found.listed_before:
+        return asking.answers
+    limit = guard.limit(found.live)
+    await asking.ask(found.undecided, most_gone=limit)
+    if reason_to_hold(found, asking.answers, limit) is None:
+        await asking.ask(found.approved)
+    return asking.answers
+
+
+def may_delete(row: Unlisted, decisions: Decisions, guard: Guard, elapsed_ms: int) -> bool:
+    """Whether a missing session is deleted, after the 404 of this pass was counted in its row."""
+    if row.key in decisions.approved:
+        return True
+    since = elapsed_ms if row.missing_elapsed_ms is None else row.missing_elapsed_ms
+    return guard.may_delete(absences=row.absences, missing_for=(elapsed_ms - since) / 1000)
+
+
 def reason_to_hold(found: Situation, answers: Answers, limit: int) -> Reason | None:
     """Return why the guard holds a pass; None if it does not."""
     if found.listed_before:
@@ -150,20 +169,14 @@ class _Sweep:
                 return written.swept
 
     async def _ask(self, found: Situation) -> Answers:
-        """Ask about the unlisted sessions, as far as the guard allows, and then about all that are approved.
+        """Ask Albert about the unlisted sessions.
 
         The witnesses are sessions that the pass has listed. If it has listed nothing, there is no witness, and a 404
         with a JSON body is believed.
         """
         lookups = self.lookups.among(partial(missing.listed, progress=self.progress))
         asking = Asking(database=self.database, lookups=lookups, log=self.log, write_alive=self._write_alive)
-        if found.listed_before:
-            return asking.answers
-        limit = self.guard.limit(found.live)
-        await asking.ask(found.undecided, most_gone=limit)
-        if reason_to_hold(found, asking.answers, limit) is None:
-            await asking.ask(found.approved)
-        return asking.answers
+        return await ask_albert(found, self.guard, asking)
 
     async def _write_alive(self, alive: list[Evidence]) -> None:
         """Write sessions that are not listed and exist: they are not missing, and not requested again for an hour."""
@@ -275,14 +288,8 @@ class _Completion:
     def _delete(self, still: set[int], elapsed_ms: int) -> list[str]:
         gone = [key for key in self.answers.keys(Verdict.GONE) if key in still]
         counted = missing.count(self.connection, gone, self.progress)
-        to_delete = [row.key for row in counted if self._may_delete(row, elapsed_ms)]
+        to_delete = [row.key for row in counted if may_delete(row, self.found.decisions, self.guard, elapsed_ms)]
         return sessions.tombstone(self.connection, to_delete, now=utc_text(self.now), pass_id=self.progress.id)
-
-    def _may_delete(self, row: Unlisted, elapsed_ms: int) -> bool:
-        if row.key in self.found.decisions.approved:
-            return True
-        since = elapsed_ms if row.missing_elapsed_ms is None else row.missing_elapsed_ms
-        return self.guard.may_delete(absences=row.absences, missing_for=(elapsed_ms - since) / 1000)
 
     def _settle(self) -> None:
         """Forget what this pass has answered: decisions, records of unlisted sessions, and items in quarantine."""

@@ -128,10 +128,18 @@ MUTANTS = (
     Mutant(
         "dry-run-gives-up-at-once",
         "syncd/pull/dry_run.py",
-        'page = await retries.run(request, "a page")',
+        'page = await self.retries.run(request, "a page")',
         "page = await request()",
         "tests/pull/test_dry_run.py::test_request_that_fails_once_is_repeated",
         "a dry run ends with the first failed request",
+    ),
+    Mutant(
+        "dry-run-does-not-count-its-own-404",
+        "syncd/pull/dry_run.py",
+        "absences=row.absences + 1)",
+        "absences=row.absences)",
+        "tests/pull/test_dry_run.py::test_deletion_is_predicted_in_the_pass_that_does_it",
+        "a dry run predicts a deletion one pass too late",
     ),
     Mutant(
         "alive-again-by-the-wall-clock-alone",

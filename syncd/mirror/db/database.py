@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import anyio
 import sqlalchemy as sa
@@ -30,6 +30,14 @@ Connection: TypeAlias = sa.Connection
 """A transaction, as the functions that read and write in it receive it."""
 T = TypeVar("T")
 Work = Callable[[Connection], T]
+
+
+class Reader(Protocol):
+    """Reads a mirror: a `Database`, or what stands for one that was not created yet."""
+
+    async def read(self, work: Work[T]) -> T:
+        """See `Database.read`."""
+        ...
 
 
 class Database:
