@@ -64,7 +64,7 @@ def _print_counts(found: Mapping[str, Any]) -> None:
     )
     if found["without_id"]:
         items = counted(found["without_id"], "item has", "items have")
-        click.echo(f"{items} no readable id: a pass deletes nothing until that is accepted (syncd quarantine list)")
+        click.echo(f"{items} no readable id: unless that is accepted (syncd quarantine list), a pass deletes nothing")
 
 
 async def _predict(settings: Settings, *, force: bool) -> dict[str, Any]:
