@@ -93,6 +93,8 @@ class Push:
     known_tenant: TenantCheck | None = None
     _in_flight: dict[OperationId, Attempt] = field(default_factory=dict, init=False)
     _claimed_at: datetime = field(default=NEVER, init=False)
+    _more_due: bool = field(default=False, init=False)
+    """Whether the last claim may have left operations that are due."""
     _turn: int = field(default=0, init=False)
     _stopping: bool = field(default=False, init=False)
     _in_doubt: bool = field(default=False, init=False)
@@ -137,7 +139,7 @@ class Push:
             group.start_soon(self._leases.hold)
             while not self._stopping:
                 claimed = await self._launch(group)
-                if not claimed and not self._stopping:
+                if not (claimed and self._more_due) and not self._stopping:
                     await self.wake_up.wait(await self._idle_seconds(), sleep=self.clock.sleep)
             while self._in_flight:
                 await self.wake_up.wait()
@@ -242,6 +244,7 @@ class Push:
 
         while True:
             claimed, self._claimed_at, monotonic = await self.database.write(work)
+            self._more_due = claimed.more or len(claimed.operations) == limit
             if claimed.operations or not claimed.more:
                 return claimed.operations, Lease.begin(self.settings.lease, now=self._claimed_at, monotonic=monotonic)
 
