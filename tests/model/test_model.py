@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from syncd.lookups import Absent, Lookups
-from syncd.mirror.store import missing, operations, passes, restored, sessions
+from syncd.mirror.store import missing, operations, passes, restored, sessions, totals
 from syncd.mirror.store.missing import Unlisted
 from syncd.mirror.store.operation import Claimed
 from syncd.pull.evidence import Asking, Evidence, Verdict
@@ -162,9 +163,14 @@ def test_model_notices_a_request_without_a_durable_claim(store: SqliteStore, mon
 
 
 def test_model_notices_a_restored_backup_that_acts(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restored, "hold_open_operations", lambda *_: 0)
+    def hold_nothing(connection: sa.Connection, now: datetime) -> int:
+        operations.recover(connection, now=now, abandoned=True)
+        totals.skip_numbers(connection)
+        return 0
+
+    monkeypatch.setattr(restored, "hold_open_operations", hold_nothing)
     monkeypatch.setattr(simulation, "RESTORED", 1.0)
-    assert _breaks(store, "was not released", first=160)
+    assert _breaks(store, "was not released", first=290)
 
 
 def test_no_file_remains() -> None:
