@@ -40,13 +40,13 @@ def settings(url: str, where: str) -> dict[str, str]:
 
 async def _with_flows(timer: Timer, given: dict[str, str], work: Work) -> None:
     """Run work between the timer's start and stop; this includes closing the database with its last checkpoint."""
-    from syncd.app import open_flows
+    from syncd.app import logged_retries, open_flows
     from syncd.logs import configure
     from syncd.settings import load
 
     with Path(os.devnull).open("w") as nowhere:  # noqa: ASYNC230 - it does not block
         log = configure(level="info", style="json", stream=nowhere)
-        async with open_flows(load(given).settings, command="bench", log=log, busy_timeout=30) as flows:
+        async with open_flows(load(given).settings, command="bench", log=log, retries=logged_retries(30, log)) as flows:
             timer.start()
             await work(flows)
         timer.stop()

@@ -216,7 +216,7 @@ async def open_flows(
     *,
     command: str,
     log: FilteringBoundLogger,
-    busy_timeout: float,
+    retries: Retries,
     force: bool = False,
     current: CurrentSettings | None = None,
     clock: Clock | None = None,
@@ -229,8 +229,8 @@ async def open_flows(
     ----------
     command : str
         The command's name, for the message that another daemon prints.
-    busy_timeout : float
-        Seconds that the flows wait for a database that cannot be used.
+    retries : Retries
+        How the flows wait for a database that cannot be used: see `logged_retries`.
     force : bool
         Act on a database although `migrate-store` moved its content to another one.
     current : CurrentSettings | None
@@ -243,7 +243,7 @@ async def open_flows(
     Raises
     ------
     DatabaseBusyError
-        The database could not be used for longer than `busy_timeout`.
+        The database could not be used for longer than `retries` waits.
     DatabaseUnusableError
         The database is held by another daemon, was moved, or cannot be used.
     SettingsError
@@ -252,7 +252,6 @@ async def open_flows(
         The settings name another tenant than the database mirrors.
     """
     clock = clock or SystemClock()
-    retries = logged_retries(busy_timeout, log)
     reachability = Reachability(clock=clock, log=log, schedule=asyncio.get_running_loop().call_later)
 
     def observe_request(method: str, ended: int | BaseException, seconds: float) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import LogCapture
 
-from syncd.app import CurrentSettings, open_flows, open_session
+from syncd.app import CurrentSettings, logged_retries, open_flows, open_session
 from syncd.clock import SystemClock
 from syncd.errors import SettingsError
 from syncd.push.outage import DISTINCT
@@ -32,7 +32,7 @@ async def test_mirrored_page_shows_the_queue_that_albert_answers(tmp_path: Path)
             load(given).settings,
             command="test",
             log=log,
-            busy_timeout=5,
+            retries=logged_retries(5, log),
             on_page=lambda now: counts.append(now["seen"]),
         ) as flows:
             outage = flows.push._brake._outage

@@ -28,6 +28,10 @@ class NotAnsweredError(SyncdError):
     """No daemon answers on the port."""
 
 
+class SilentError(NotAnsweredError):
+    """A program accepts connections on the port, and does not answer in time."""
+
+
 class RefusedError(SyncdError):
     """The daemon answers with another status than 200."""
 
@@ -79,13 +83,20 @@ def _get(host: str, port: int, path: str, *, limit: int) -> tuple[HTTPResponse, 
     ------
     NotAnsweredError
         There is no answer, or another program has the port.
+    SilentError
+        There is a connection and no answer.
     """
-    connection = HTTPConnection(host, port, timeout=TIMEOUT)
+    connection, connected = HTTPConnection(host, port, timeout=TIMEOUT), False
     try:
+        connection.connect()
+        connected = True
         connection.request("GET", path)
         answer = connection.getresponse()
         text = answer.read(limit).decode(errors="replace").strip()
     except (OSError, HTTPException) as error:
+        if connected and isinstance(error, TimeoutError):
+            reason = f"{host}:{port} accepts connections and does not answer within {TIMEOUT:g} s"
+            raise SilentError(f"{reason}: syncd run may hang; restart it, and keep its log") from error
         reason = f"the daemon does not answer on {host}:{port} ({error}); is syncd run alive?"
         raise NotAnsweredError(reason) from error
     finally:
@@ -112,12 +123,19 @@ def ask_status(settings: Settings) -> dict[str, Any] | None:
     -------
     dict[str, Any] | None
         None if no daemon answers, or one of another database.
+
+    Raises
+    ------
+    SilentError
+        A program accepts connections on the port, and does not answer in time.
     """
     if settings.syncd_status_port == 0:
         return None
     try:
         host = host_to_ask(settings.syncd_status_host)
         _, text = _get(host, settings.syncd_status_port, "/status.json", limit=LONG)  # 503 has a document too
+    except SilentError:
+        raise
     except NotAnsweredError:
         return None
     try:

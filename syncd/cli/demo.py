@@ -91,7 +91,7 @@ def _make_room(database: Path) -> None:
 
 
 async def _demo(sessions: int, database: Path) -> bool:
-    from syncd.app import open_flows
+    from syncd.app import logged_retries, open_flows
     from syncd.cli.progress import page_progress
     from syncd.logs import configure
     from syncd.sandbox import Habits, Sandbox, serve
@@ -104,8 +104,9 @@ async def _demo(sessions: int, database: Path) -> bool:
             "ALBERT_BASE_URL": server.url, "ALBERT_TOKEN": server.token, "SYNCD_DELETE_GRACE": "0",
             "SYNCD_DELETE_CONFIRMATIONS": "1", "SYNCD_DATABASE_URL": f"sqlite+aiosqlite:///{os.fspath(database)}",
         }).settings  # fmt: skip
+        retries = logged_retries(30, log)
         with page_progress() as on_page:
-            async with open_flows(settings, command="demo", log=log, busy_timeout=30, on_page=on_page) as flows:
+            async with open_flows(settings, command="demo", log=log, retries=retries, on_page=on_page) as flows:
                 await _play(flows, server)
                 return await _show(flows, server, database)
 

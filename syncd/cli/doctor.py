@@ -62,8 +62,7 @@ async def _check(settings: Settings) -> list[Finding]:
     albert, tenant_id = await _albert(settings)
     surroundings = [*(() if backend.file is None else check_folder(backend.file)), *check_network(settings, os.environ)]
     identity = await _identity(settings, backend, tenant_id) if database[0].verdict == "ok" else []
-    document = await _ask_daemon(settings)
-    daemon = [_no_daemon(settings)] if document is None else _daemon(document)
+    document, daemon = await _ask_daemon(settings)
     mirror = await _mirror(settings, backend) if document is None and database[0].verdict == "ok" else []
     return [_sqlite(backend), *database, *identity, *surroundings, *daemon, *mirror, *albert]
 
@@ -166,13 +165,17 @@ async def _use_database(backend: Backend) -> str:
     return f"{backend.url.render_as_string(hide_password=True)}, schema {HEAD}"
 
 
-async def _ask_daemon(settings: Settings) -> dict[str, Any] | None:
-    """Return the document of the running daemon; None if none answers, or none can be asked."""
+async def _ask_daemon(settings: Settings) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """Return the document of the running daemon, None if none answers or can be asked; and what that shows."""
     import anyio.to_thread
 
-    from syncd.cli.asking import ask_status
+    from syncd.cli.asking import SilentError, ask_status
 
-    return await anyio.to_thread.run_sync(ask_status, settings)
+    try:
+        document = await anyio.to_thread.run_sync(ask_status, settings)
+    except SilentError as error:
+        return None, [Finding("daemon", "bad", f"{ProblemCode.DAEMON_SILENT.value}: {error}")]
+    return document, [_no_daemon(settings)] if document is None else _daemon(document)
 
 
 def _no_daemon(settings: Settings) -> Finding:

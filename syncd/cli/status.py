@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.asking import ask_status
+from syncd.cli.asking import SilentError, ask_status
 from syncd.cli.common import as_json_option, print_json, print_rows, read, takes_settings
 from syncd.logs import safe_text
 from syncd.status.health import assess, duration, sentence
@@ -28,9 +28,13 @@ def status(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
     It asks the running daemon, which also knows whether Albert and the disk are there. If none answers, it reads the
     database alone. docs/operations.md lists every problem by its code.
     """
-    found = ask_status(loaded.settings)
+    silent = None
+    try:
+        found = ask_status(loaded.settings)
+    except SilentError as error:
+        found, silent = None, str(error)
     if found is None:
-        found = _of_database(loaded)
+        found = _of_database(loaded, silent)
     if as_json:
         print_json(found)
     else:
@@ -38,16 +42,17 @@ def status(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
     context.exit(0 if found["healthy"] else 1)
 
 
-def _of_database(loaded: Loaded) -> dict[str, Any]:
-    """Return the document as the database alone shows it."""
+def _of_database(loaded: Loaded, silent: str | None) -> dict[str, Any]:
+    """Return the document as the database alone shows it, beside a daemon that is `silent` for this reason."""
     from syncd.status.document import document
     from syncd.tenant import explicitly_named_identity
 
     settings = loaded.settings
     overview, named = _overview(settings), explicitly_named_identity(settings)
-    return document(
-        assess(overview, pass_interval=settings.syncd_pass_interval, now=datetime.now(UTC), named=named), overview
+    health = assess(
+        overview, pass_interval=settings.syncd_pass_interval, now=datetime.now(UTC), named=named, silent=silent
     )
+    return document(health, overview)
 
 
 def _overview(settings: Settings) -> dict[str, Any]:

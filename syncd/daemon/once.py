@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from syncd.app import open_flows
+from syncd.app import logged_retries, open_flows
 from syncd.daemon.facts import log_database
 from syncd.mirror.read import views
 from syncd.mirror.store import operation_views
@@ -37,9 +37,8 @@ async def run_once(
     TenantMismatchError
         The settings, or a token, name another tenant than the database mirrors.
     """
-    async with open_flows(
-        settings, command="once", log=log, busy_timeout=COMMAND_BUSY_TIMEOUT, force=force, on_page=on_page
-    ) as flows:
+    retries = logged_retries(COMMAND_BUSY_TIMEOUT, log)
+    async with open_flows(settings, command="once", log=log, retries=retries, force=force, on_page=on_page) as flows:
         await log_database(flows.database, log)
         await flows.leadership.require()
         await flows.push.drain()

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from syncd.app import CurrentSettings, backoff, open_flows, tls_context
+from syncd.app import CurrentSettings, backoff, logged_retries, open_flows, tls_context
+from syncd.clock import SystemClock
 from syncd.daemon.facts import changed_settings, facts, log_database
 from syncd.daemon.loops import Daemon, Intervals
 from syncd.daemon.reload import reload_on_sighup
 from syncd.daemon.shutdown import ForcedExit, Received, StopSignals, unless_stopped
-from syncd.daemon.status_port import daemon_readings, status_port, status_server
+from syncd.daemon.status_port import daemon_readings, start_readings, status_port, status_server
 from syncd.daemon.systemd import ServiceManager
 from syncd.status.health_monitor import HealthMonitor
 from syncd.status.metrics import Metrics
@@ -61,11 +62,12 @@ async def run_daemon(
     stops = ForcedExit(StopSignals(received), settings.syncd_shutdown_grace, log)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(status_port(loaded, log))
+        retries = logged_retries(float("inf"), log)
         opening = open_flows(
             settings,
             command="run",
             log=log,
-            busy_timeout=float("inf"),
+            retries=retries,
             force=force,
             current=current,
             after_request=metrics.observe_request,
@@ -76,7 +78,9 @@ async def run_daemon(
             await log_database(flows.database, log)
             return flows
 
-        flows = await unless_stopped(stops, open_and_log)
+        starting = start_readings(settings, retries, SystemClock())
+        async with status_server(settings, starting, metrics, None if listener is None else listener.dup()):
+            flows = await unless_stopped(stops, open_and_log)
         if isinstance(flows, signal.Signals):
             manager.stopping()
             log.info("daemon.stopped")
@@ -84,8 +88,7 @@ async def run_daemon(
         wal = WalWatch(database=flows.database, clock=flows.clock, log=log)
         readings = daemon_readings(settings, flows, wal)
         stack.push_async_callback(readings.aclose)
-        if listener is not None:
-            await stack.enter_async_context(status_server(settings, readings, metrics, listener, log))
+        await stack.enter_async_context(status_server(settings, readings, metrics, listener))
         transport = await stack.enter_async_context(open_transport(settings.syncd_proxy, tls_context(settings)))
         notifier, monitor = watch_health(current, flows, readings, transport, manager, log)
         others = {

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from socket import gethostname
 from typing import TYPE_CHECKING
 
 from syncd.errors import UsageError
 from syncd.opening import database_backend
-from syncd.status.server import listen, serve
-from syncd.status.snapshot import DaemonIdentity, Readings
+from syncd.status.server import listen, serve, url_of
+from syncd.status.snapshot import DaemonIdentity, Readings, StartReadings
 from syncd.urls import origin, shown_database
 from syncd.version import program_version
 
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.app import Flows
+    from syncd.clock import Clock
+    from syncd.mirror.db.retries import Retries
     from syncd.settings import Loaded, Settings
     from syncd.status.metrics import Metrics
+    from syncd.status.snapshot import View
     from syncd.status.wal_monitor import WalWatch
 
 
@@ -52,6 +55,7 @@ def status_port(loaded: Loaded, log: FilteringBoundLogger) -> Iterator[socket | 
         yield None
         return
     with listener:
+        log.info("status.listening", url=url_of(listener))
         yield listener
 
 
@@ -65,25 +69,33 @@ def daemon_readings(settings: Settings, flows: Flows, wal: WalWatch) -> Readings
         refused=lambda: flows.session.refused or flows.push.refused is not None,
         unreachable=flows.unreachable,
         pass_interval=settings.syncd_pass_interval,
-        identity=identity_of(settings, flows),
+        identity=_identity(
+            settings, flows.clock, lambda: flows.tenant.pinned.tenant_id, lambda: flows.leadership.leads
+        ),
     )
 
 
+def start_readings(settings: Settings, retries: Retries, clock: Clock) -> StartReadings:
+    """Return the readings of a daemon that has not opened its database yet."""
+    return StartReadings(_identity(settings, clock, lambda: None, lambda: False), retries)
+
+
 def status_server(
-    settings: Settings, readings: Readings, metrics: Metrics, listener: socket, log: FilteringBoundLogger
-) -> AbstractAsyncContextManager[str]:
-    """Serve the status of the flows on a bound port while the context lasts."""
-    return serve(readings, metrics, listener, settings.syncd_status_host, log)
+    settings: Settings, view: View, metrics: Metrics, listener: socket | None
+) -> AbstractAsyncContextManager[None]:
+    """Serve a view on a bound port while the context lasts, and close the port; without a port, serve nothing."""
+    return nullcontext() if listener is None else serve(view, metrics, listener, settings.syncd_status_host)
 
 
-def identity_of(settings: Settings, flows: Flows) -> DaemonIdentity:
-    """Return what tells this daemon from others."""
+def _identity(
+    settings: Settings, clock: Clock, tenant: Callable[[], str | None], leads: Callable[[], bool]
+) -> DaemonIdentity:
     return DaemonIdentity(
         version=program_version(),
         origin=origin(settings.albert_base_url),
-        tenant=lambda: flows.tenant.pinned.tenant_id,
+        tenant=tenant,
         host=gethostname(),
         database=shown_database(settings.syncd_database_url.get_secret_value()),
-        started_at=flows.clock.now(),
-        leads=lambda: flows.leadership.leads,
+        started_at=clock.now(),
+        leads=leads,
     )

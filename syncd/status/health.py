@@ -102,6 +102,7 @@ def assess(
     now: datetime,
     named: Identity | None = None,
     daemon: DaemonView | None = None,
+    silent: str | None = None,
 ) -> Health:
     """Find everything that needs a person.
 
@@ -117,8 +118,12 @@ def assess(
         The tenant that the settings name; None if it is known to be the one of the database.
     daemon : DaemonView | None
         The view of the daemon that asks; None if the database alone is judged.
+    silent : str | None
+        Why a daemon that seems to run was asked in vain; None if none seems to run, or if it is `daemon`.
     """
     found = list(_of_daemon(daemon)) if daemon is not None else []
+    if silent is not None:
+        found.append(Problem(ProblemCode.DAEMON_SILENT, silent, None))
     if overview is not None:
         found += _of_identity(overview["identity"], named)
         found += _of_passes(overview, pass_interval, beside_daemon=daemon is not None)

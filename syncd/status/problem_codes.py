@@ -13,6 +13,7 @@ class ProblemCode(StrEnum):
     """The codes of problems and notices. They are part of the public interface."""
 
     DATABASE_UNREADABLE = "database_unreadable"
+    DAEMON_SILENT = "daemon_silent"
     LOOP_STALLED = "loop_stalled"
     WORK_FAILING = "work_failing"
     CREDENTIALS_REFUSED = "credentials_refused"
@@ -56,7 +57,11 @@ class ProblemKind:
 
 PROBLEMS = {
     ProblemCode.DATABASE_UNREADABLE: ProblemKind(
-        "the daemon cannot read its database, or the schema is not current", alert="SyncdDown", ready=False
+        "the daemon cannot read its database, has not opened it yet, or the schema is not current",
+        alert="SyncdDown", ready=False,
+    ),
+    ProblemCode.DAEMON_SILENT: ProblemKind(
+        "the daemon accepts connections on its port and does not answer; only commands report it", alert="SyncdDown"
     ),
     ProblemCode.LOOP_STALLED: ProblemKind("a loop of the daemon makes no progress", alert="SyncdWedged"),
     ProblemCode.WORK_FAILING: ProblemKind(

@@ -1,9 +1,9 @@
-"""The status server: GET and HEAD on five paths, bounded in every direction, deaf to foreign Host headers.
+"""The status server: GET and HEAD on five paths. `daemon.status_port` starts it.
 
-A page in a browser may make a name of its own point at this port (DNS rebinding); its requests then carry that name as
-their Host. So names are refused that are not this machine's: answered are `localhost`, the loopback addresses, the
-host that the server was told to listen on, and, when it listens on every interface, the machine's host name and any
-address written as a number, which no rebinding can make: that is what probes and Prometheus use.
+It limits connections and sizes, and rejects unknown Host headers. A page in a browser can make a name of its own point
+at this port (DNS rebinding), and its requests then have that name as their Host. The server accepts `localhost`, the
+loopback addresses and the host that it listens on. If it listens on every interface, it also accepts the machine's host
+name and any numeric address, which probes and Prometheus use and no rebinding can produce.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from syncd.errors import UsageError
 from syncd.status import page
 from syncd.status.database_header import DATABASE, encode_database
 from syncd.status.document import document, encode, of_daemon
-from syncd.status.metrics import Metrics, exposition
-from syncd.status.snapshot import NotReadError, Readings, without_foreign_text
+from syncd.status.snapshot import NotReadError, without_foreign_text
 
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
+    from syncd.status.metrics import Metrics
+    from syncd.status.snapshot import View
 
 MAX_CONNECTIONS = 64
 LIFETIME = 60.0
-"""Seconds after which a connection is closed, whatever it does: a client cannot hold one by sending a byte a minute."""
+"""Seconds after which a connection is closed in any case: a client cannot keep one by sending a byte a minute."""
 LINE_BYTES = 2048
 HEADER_BYTES = 8190
 KEEPALIVE = 15.0
@@ -51,12 +51,12 @@ Answer = Callable[[], Awaitable[web.Response]]
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind the port, before there is anything to serve.
+    """Bind the port.
 
     Raises
     ------
     UsageError
-        It cannot be had; the message says what to do.
+        The port cannot be bound; the message says what to do.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -68,14 +68,18 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def url_of(listener: socket.socket) -> str:
+    """Return the address of a bound socket, such as `http://127.0.0.1:8080`."""
+    name, port = listener.getsockname()[:2]
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
 @asynccontextmanager
-async def serve(
-    readings: Readings, metrics: Metrics, listener: socket.socket, host: str, log: FilteringBoundLogger
-) -> AsyncIterator[str]:
-    """Serve on a bound socket for as long as the context lasts; gives the address, such as `http://127.0.0.1:8080`."""
-    front = RequestHandler(readings, metrics, allowed_hosts(host))
+async def serve(view: View, metrics: Metrics, listener: socket.socket, host: str) -> AsyncIterator[None]:
+    """Serve a view on a bound socket while the context lasts, and close the socket."""
+    handler = RequestHandler(view, metrics, allowed_hosts(host))
     server = web.Server(
-        front.handle,
+        handler.handle,
         access_log=None,
         logger=_log(),
         keepalive_timeout=KEEPALIVE,
@@ -85,20 +89,16 @@ async def serve(
         max_headers=64,
     )
     loop = asyncio.get_running_loop()
-    gate = await loop.create_server(lambda: _bounded(server, loop), sock=listener)
-    name, port = listener.getsockname()[:2]
-    url = f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
-    log.info("status.listening", url=url)
+    accepting = await loop.create_server(lambda: _bounded(server, loop), sock=listener)
     try:
-        yield url
+        yield
     finally:
-        gate.close()
+        accepting.close()
         await server.shutdown(0.2)
-        await readings.aclose()
 
 
-class _Ours(logging.Filter):
-    """All but what a caller sent wrong: it would bring his headers, and as many lines as he likes, into the log."""
+class _NoBadRequests(logging.Filter):
+    """Drops errors of malformed requests: they would let a client write headers and any number of lines to the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
@@ -106,33 +106,33 @@ class _Ours(logging.Filter):
 
 def _log() -> logging.Logger:
     log = logging.getLogger("syncd.status.http")
-    log.filters = [_Ours()]
+    log.filters = [_NoBadRequests()]
     return log
 
 
 def _bounded(server: web.Server, loop: asyncio.AbstractEventLoop) -> asyncio.BaseProtocol:
-    """Make the protocol of one connection: one too many is turned away, and none lives for long."""
+    """Return the protocol of a new connection: it is closed after `LIFETIME`, and at once if there are too many."""
     if len(server.connections) >= MAX_CONNECTIONS:
-        return _TurnedAway()
+        return _Closed()
     protocol = server()
     loop.call_later(LIFETIME, protocol.force_close)
     return protocol
 
 
-class _TurnedAway(asyncio.Protocol):
+class _Closed(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """The Host headers that are answered; `addresses` tells whether any address written as a number is."""
+    """The Host headers that are accepted: some names, and either any numeric address or only those of the loopback."""
 
     names: frozenset[str]
     addresses: bool
 
     def __call__(self, header: str | None) -> bool:
-        """Tell whether a Host header is this server's; the port in it does not matter."""
+        """Return whether a Host header is accepted; its port does not matter."""
         try:
             name = (urlsplit(f"//{header or ''}").hostname or "").rstrip(".")
         except ValueError:
@@ -147,7 +147,7 @@ class Allowed:
 
 
 def allowed_hosts(host: str) -> Allowed:
-    """Return what may stand in a Host header for a server that listens on `host`."""
+    """Return the Host headers that a server on `host` accepts."""
     try:
         everywhere = ipaddress.ip_address(host).is_unspecified
     except ValueError:
@@ -160,10 +160,10 @@ def allowed_hosts(host: str) -> Allowed:
 
 
 class RequestHandler:
-    """What stands between the socket and the readings."""
+    """Answers requests with a view of the daemon."""
 
-    def __init__(self, readings: Readings, metrics: Metrics, allowed: Allowed) -> None:
-        self._readings = readings
+    def __init__(self, view: View, metrics: Metrics, allowed: Allowed) -> None:
+        self._view = view
         self._metrics = metrics
         self._allowed = allowed
         self._paths: dict[str, Answer] = {
@@ -190,32 +190,27 @@ class RequestHandler:
         )
 
     async def _livez(self) -> web.Response:
-        stalled = self._readings.watchdog.stalled()
+        stalled = self._view.stalled()
         found = _text(503, f"no progress: {', '.join(stalled)}") if stalled else _text(200, "ok")
-        found.headers[DATABASE] = encode_database(self._readings.identity.database)
+        found.headers[DATABASE] = encode_database(self._view.identity.database)
         return found
 
     async def _readyz(self) -> web.Response:
-        try:
-            await self._readings.at_head.latest()
-        except NotReadError as error:
-            health = self._readings.assess_snapshot(None, unreadable=str(error))
-        else:
-            health = self._readings.assess_snapshot(None)
+        health = await self._view.readiness()
         if health.not_ready:
             return _text(503, "\n".join(map(str, health.not_ready)))
         return _text(200, "ok")
 
     async def _status(self) -> web.Response:
-        health, snapshot = await self._readings.assess(max_age=0)  # a script asks right after what it waited for
+        health, snapshot = await self._view.assess(max_age=0)  # a script asks right after the event that it waited for
         overview = None if snapshot is None else without_foreign_text(snapshot.overview)
-        body = encode(document(health, overview, of_daemon(self._readings.identity, snapshot)))
+        body = encode(document(health, overview, of_daemon(self._view.identity, snapshot)))
         status = 200 if snapshot is not None else 503
         return web.Response(status=status, body=body, headers={**SAFE, "Content-Type": "application/json"})
 
     async def _scrape(self) -> web.Response:
         try:
-            body = await exposition(self._metrics, self._readings)
+            body = await self._view.exposition(self._metrics)
         except NotReadError as error:
             return _text(503, str(error))
         return web.Response(body=body, headers={**SAFE, "Content-Type": EXPOSITION})
@@ -226,12 +221,12 @@ class RequestHandler:
             f"default-src 'none'; style-src 'nonce-{nonce}'; img-src data:; "
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        health, snapshot = await self._readings.assess()
-        text = page.render(health, snapshot, identity=self._readings.identity, nonce=nonce)
+        health, snapshot = await self._view.assess()
+        text = page.render(health, snapshot, identity=self._view.identity, nonce=nonce)
         status = 200 if snapshot is not None else 503
         headers = {**SAFE, "Content-Security-Policy": policy}
         return web.Response(status=status, text=text, content_type="text/html", headers=headers)
 
 
-def _text(status: int, words: str) -> web.Response:
-    return web.Response(status=status, text=f"{words}\n", content_type=TEXT, headers=SAFE)
+def _text(status: int, line: str) -> web.Response:
+    return web.Response(status=status, text=f"{line}\n", content_type=TEXT, headers=SAFE)

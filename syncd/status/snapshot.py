@@ -1,11 +1,14 @@
-"""What the server knows at this moment, read at most once a second however many ask."""
+"""What the status server shows: the readings of a daemon that works, and of one that still opens its database.
+
+The server, the health monitor and the metrics call it. The database is read at most once a second, however many ask.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from syncd.errors import SyncdError
 from syncd.logs import safe_text
@@ -14,6 +17,7 @@ from syncd.mirror.read.stats import PassTotals
 from syncd.mirror.schema import migrate
 from syncd.records.enums import PassReason
 from syncd.status.health import DaemonView, assess
+from syncd.status.metrics import Metrics, exposition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
     from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Database
+    from syncd.mirror.db.retries import Retries
     from syncd.mirror.read.stats import Snapshot
     from syncd.status.health import Health
     from syncd.status.wal_monitor import WalWatch
@@ -29,12 +34,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FRESH_SECONDS = 1.0
-PATIENCE = 3.0
+READ_TIMEOUT = 3.0
 """Seconds that an answer waits for the database; probes give up soon after."""
-
-
-OTHERWISE = "see the log"
-"""What is said of a reason that has no code."""
+UNKNOWN_REASON = "see the log"
+"""Shown for a reason whose code this syncd does not know."""
+STARTING = "the daemon is starting and has not opened its database yet"
 
 
 class NotReadError(SyncdError):
@@ -42,7 +46,7 @@ class NotReadError(SyncdError):
 
 
 class Shared(Generic[T]):
-    """Something that is read of the database, for all who ask within a second, and by one of them at a time."""
+    """A result of reading the database. All callers within a second share it, and one read runs at a time."""
 
     def __init__(self, database: Database, clock: Clock, work: Callable[[Connection], T]) -> None:
         self._database, self._clock, self._work = database, clock, work
@@ -50,7 +54,7 @@ class Shared(Generic[T]):
         self._reading: asyncio.Task[T] | None = None
 
     async def latest(self, *, max_age: float = FRESH_SECONDS) -> T:
-        """Return what was read some seconds ago at most; with 0 the read begins after the call.
+        """Return a result that is at most `max_age` seconds old; with 0 the read begins after the call.
 
         Raises
         ------
@@ -60,7 +64,7 @@ class Shared(Generic[T]):
         if self._kept is not None and self._clock.monotonic() - self._kept[0] < max_age:
             return self._kept[1]
         if max_age == 0 and self._reading is not None and not self._reading.done():
-            await asyncio.wait({self._reading}, timeout=PATIENCE)
+            await asyncio.wait({self._reading}, timeout=READ_TIMEOUT)
             if not self._reading.done():
                 raise NotReadError("the database does not answer in time")
         if self._reading is None or self._reading.done():
@@ -69,7 +73,7 @@ class Shared(Generic[T]):
             self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
         reading = self._reading
         # not awaited itself: a caller may be cancelled, and the read continues for the others
-        await asyncio.wait({reading}, timeout=PATIENCE)
+        await asyncio.wait({reading}, timeout=READ_TIMEOUT)
         if not reading.done():
             raise NotReadError("the database does not answer in time")
         try:
@@ -118,9 +122,80 @@ class DaemonIdentity:
     leads: Callable[[], bool]
 
 
+class View(Protocol):
+    """What the status server shows of a daemon."""
+
+    @property
+    def identity(self) -> DaemonIdentity:
+        """What tells this daemon from others."""
+        ...
+
+    def stalled(self) -> list[str]:
+        """Return the loops that make no progress."""
+        ...
+
+    async def readiness(self) -> Health:
+        """Return the health as far as `/readyz` needs it, without a reading of the whole mirror."""
+        ...
+
+    async def assess(self, *, max_age: float = FRESH_SECONDS) -> tuple[Health, Snapshot | None]:
+        """Return the health by the daemon's view, and the snapshot that it was found in; None if there is none."""
+        ...
+
+    async def exposition(self, metrics: Metrics) -> bytes:
+        """Return all metrics in the text format of Prometheus.
+
+        Raises
+        ------
+        NotReadError
+            The database cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class StartReadings:
+    """The view of a daemon that has not opened its database yet: it may wait for that for a long time.
+
+    Parameters
+    ----------
+    retries : Retries
+        The waits for the database.
+    """
+
+    identity: DaemonIdentity
+    retries: Retries
+
+    def stalled(self) -> list[str]:
+        """See `View`. No loop runs yet, and waiting counts as progress."""
+        return []
+
+    async def readiness(self) -> Health:
+        """See `View`."""
+        view = daemon_view(self.retries, unreadable=STARTING)
+        return assess(None, pass_interval=0.0, now=self.identity.started_at, daemon=view)
+
+    async def assess(self, *, max_age: float = FRESH_SECONDS) -> tuple[Health, Snapshot | None]:  # noqa: ARG002
+        """See `View`."""
+        return await self.readiness(), None
+
+    async def exposition(self, metrics: Metrics) -> bytes:  # noqa: ARG002
+        """See `View`."""
+        raise NotReadError(STARTING)
+
+
+def daemon_view(retries: Retries, **more: Any) -> DaemonView:  # noqa: ANN401 - fields of the view
+    """Return what a daemon knows of its database, and `more`."""
+    return DaemonView(
+        failing=tuple(safe_text(str(failure)) for failure in retries.failures.repeated()),
+        waiting=None if (wait := retries.wait_reason) is None else safe_text(wait),
+        **more,
+    )
+
+
 @dataclass
 class Readings:
-    """The daemon's measures: what it reads of the mirror, and what it knows itself.
+    """The view of a daemon that works: what it reads of the mirror, and its own state.
 
     Parameters
     ----------
@@ -155,8 +230,24 @@ class Readings:
         await self.snapshot.aclose()
         await self.at_head.aclose()
 
+    def stalled(self) -> list[str]:
+        """See `View`."""
+        return self.watchdog.stalled()
+
+    async def readiness(self) -> Health:
+        """See `View`."""
+        try:
+            await self.at_head.latest()
+        except NotReadError as error:
+            return self.assess_snapshot(None, unreadable=str(error))
+        return self.assess_snapshot(None)
+
+    async def exposition(self, metrics: Metrics) -> bytes:
+        """See `View`."""
+        return await exposition(metrics, self)
+
     async def assess(self, *, max_age: float = FRESH_SECONDS) -> tuple[Health, Snapshot | None]:
-        """Return the health by the daemon's view, and the snapshot that it was found in; None if there is none."""
+        """See `View`."""
         try:
             snapshot = await self.snapshot.latest(max_age=max_age)
         except NotReadError as error:
@@ -169,13 +260,12 @@ class Readings:
 
     def assess_snapshot(self, snapshot: Snapshot | None, *, unreadable: str | None = None) -> Health:
         """Return the health as a snapshot and the daemon's own state show it."""
-        view = DaemonView(
+        view = daemon_view(
+            self.database.retries,
             unreadable=None if unreadable is None else safe_text(unreadable),
             stalled=tuple(self.watchdog.stalled()),
-            failing=tuple(safe_text(str(failure)) for failure in self.database.failures.repeated()),
             refused=self.refused(),
             unreachable=None if (reason := self.unreachable()) is None else safe_text(reason),
-            waiting=None if (wait := self.database.wait_reason) is None else safe_text(wait),
         )
         overview = None if snapshot is None else without_foreign_text(snapshot.overview)
         return assess(overview, pass_interval=self.pass_interval, now=self.clock.now(), daemon=view)
@@ -198,4 +288,4 @@ def describe_reason(error: str | None, reason: str | None) -> str | None:
     """
     if error is None:
         return None
-    return PassReason(reason).text if reason in set(PassReason) else OTHERWISE
+    return PassReason(reason).text if reason in set(PassReason) else UNKNOWN_REASON

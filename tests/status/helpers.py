@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from syncd.status.metrics import Metrics
-from syncd.status.server import listen, serve
+from syncd.status.server import listen, serve, url_of
 from syncd.status.snapshot import DaemonIdentity, Readings
 from syncd.status.wal_monitor import WalWatch
 from syncd.status.watchdog import Watchdog
@@ -94,5 +94,8 @@ async def served(folder: Path, *, host: str = "127.0.0.1", **options: Any) -> As
                 leads=lambda: True,
             ),
         )
-        async with serve(readings, metrics, listen(host, 0), host, log) as url:
+        listener = listen(host, 0)
+        url = url_of(listener)
+        async with serve(readings, metrics, listener, host):
             yield Served(w, url, readings, watchdog, metrics, credentials)
+        await readings.aclose()

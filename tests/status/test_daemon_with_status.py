@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Sandbox, serve
 from tests.status.helpers import Reply, raw
 
@@ -128,6 +129,48 @@ async def test_refused_credentials_are_not_ready_and_alive(tmp_path: Path) -> No
         assert (ready.status, "credentials" in ready.text) == (503, True)
         assert (await program.get("/livez")).status == 200
         assert "syncd_credentials_refused 1.0" in (await program.get("/metrics")).text
+
+
+async def test_daemon_that_waits_for_its_database_at_the_start_is_alive_and_says_what_it_waits_for(
+    tmp_path: Path,
+) -> None:
+    file, port = tmp_path / "syncd.db", free_port()
+    async with serve(Sandbox(3)) as server:
+        async with running(tmp_path, server, port) as program:
+            await program.until("pass.complete")
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            async with running(tmp_path, server, port) as program:
+                await program.until("database.waiting")
+                assert (await program.get("/livez")).status == 200
+                ready = await program.get("/readyz")
+                assert (ready.status, "is starting" in ready.text) == (503, True)
+                document = await program.get("/status.json")
+                found = json.loads(document.text)
+                assert (document.status, found["healthy"]) == (503, False)
+                assert [one["code"] for one in found["problems"]] == ["database_unreadable", "database_waiting"]
+                assert "locked" in found["problems"][1]["text"]
+                assert (await program.get("/metrics")).status == 503
+                assert "What to do" in (await program.get("/")).text
+                healthy, status = await program.syncd("healthcheck"), await program.syncd("status")
+                assert (healthy.returncode, status.returncode) == (0, 1)
+                assert b"is starting and has not opened its database yet" in status.stdout
+                other.execute("ROLLBACK")
+                await program.until("pass.complete")
+                assert (await program.get("/readyz")).status == 200
+                assert len([one for one in program.events if one["event"] == "status.listening"]) == 1
+
+
+async def test_daemon_that_hangs_is_a_problem_for_status_and_doctor(tmp_path: Path) -> None:
+    async with serve(Sandbox(3)) as server, running(tmp_path, server, free_port()) as program:
+        await program.until("pass.complete")
+        program.process.send_signal(signal.SIGSTOP)
+        for command in ("status", "doctor"):
+            shown = await program.syncd(command)
+            assert shown.returncode == 1
+            assert b"accepts connections and does not answer within 4 s" in shown.stdout
+        found = json.loads((await program.syncd("status", "--json")).stdout)
+        assert (found["healthy"], [one["code"] for one in found["problems"]]) == (False, ["daemon_silent"])
 
 
 async def test_chosen_port_that_is_taken_ends_the_daemon_with_2_before_a_database_is_made(tmp_path: Path) -> None:
