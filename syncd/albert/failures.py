@@ -124,7 +124,7 @@ def _connector_text(cause: BaseException, peer: str, through: str) -> str:
     """Return the text for a TCP connection or a TLS handshake that failed."""
     if isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError):
         reason = str(getattr(cause, "verify_message", "")) or "it does not match the host"
-        hint = "; a CA of your own is set with SYNCD_CA_FILE (ca_file)" if _UNTRUSTED.search(reason) else ""
+        hint = "; neither the system nor SYNCD_CA_FILE (ca_file) has its issuer" if _UNTRUSTED.search(reason) else ""
         return f"the certificate of {peer}{through} is refused: {reason.rstrip('.')}{hint}"
     if isinstance(cause, ssl.SSLError):
         if cause.reason in _NOT_TLS:
