@@ -149,4 +149,5 @@ async def _hold(settings: Settings, by: str) -> dict[str, Any]:
     backend.require_exists()
     async with backend.keep_others_out("restore"), open_database(settings) as database:
         name = backend.url.render_as_string(hide_password=True)
+        _warn_of_other_tenant(settings, (await database.read(identity.read)).pinned)
         return {"file": None, "database": name, "kept": None, "on_hold": await database.write(work)}

@@ -125,6 +125,19 @@ async def test_database_that_was_restored_by_other_means_is_put_on_hold_by_the_c
     assert "1 operations on hold" in action["detail"]
 
 
+async def test_restore_warns_if_the_settings_name_another_tenant(pair: Pair, tmp_path: Path) -> None:
+    assert (await pair.syncd.call("once")).code == 0
+    ways = [["--in-place"]]
+    if pair.syncd.file.exists():
+        assert (await pair.syncd.call("backup", str(tmp_path / "backup.db"))).code == 0
+        ways.append([str(tmp_path / "backup.db")])
+    for words in ways:
+        done = await pair.syncd.call("restore", *words, ALBERT_BASE_URL="https://other.example")
+        assert done.code == 0
+        assert f"warning: the restored database mirrors {pair.a.url}" in done.err
+        assert "https://other.example; change the settings, or run: syncd tenant accept" in done.err
+
+
 async def test_restore_is_refused_while_a_daemon_runs(pair: Pair, tmp_path: Path) -> None:
     daemon = await pair.syncd.run()
     await daemon.event("pass.complete")
