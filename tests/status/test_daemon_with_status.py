@@ -19,6 +19,7 @@ import pytest
 from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
+from syncd.aio import gather
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Sandbox, serve
 from tests.status.helpers import Reply, raw
@@ -165,12 +166,13 @@ async def test_daemon_that_hangs_is_a_problem_for_status_and_doctor(tmp_path: Pa
     async with serve(Sandbox(3)) as server, running(tmp_path, server, free_port()) as program:
         await program.until("pass.complete")
         program.process.send_signal(signal.SIGSTOP)
-        for command in ("status", "doctor"):
-            shown = await program.syncd(command)
-            assert shown.returncode == 1
-            assert b"accepts connections and does not answer within 4 s" in shown.stdout
-        found = json.loads((await program.syncd("status", "--json")).stdout)
-        assert (found["healthy"], [one["code"] for one in found["problems"]]) == (False, ["daemon_silent"])
+        status, doctor = await gather(lambda command: program.syncd(command, "--json"), ("status", "doctor"), at_once=2)
+        assert (status.returncode, doctor.returncode) == (1, 1)
+        (problem,) = json.loads(status.stdout)["problems"]
+        assert problem["code"] == "daemon_silent"
+        assert "accepts connections and does not answer within 4 s" in problem["text"]
+        (bad,) = (one for one in json.loads(doctor.stdout) if one["verdict"] == "bad")
+        assert bad["detail"] == f"daemon_silent: {problem['text']}"
 
 
 async def test_chosen_port_that_is_taken_ends_the_daemon_with_2_before_a_database_is_made(tmp_path: Path) -> None:
