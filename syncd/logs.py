@@ -27,14 +27,14 @@ MOST_FRAMES = 50
 """Frames of a traceback in an event: the outermost and the innermost half of them."""
 LONGEST_TEXT = 1000
 """Characters of a text in an event: enough for the message of a server, and a line stays readable."""
-_HOSTILE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def safe_text(text: str) -> str:
     """Return a text that is bounded, with characters escaped that could break a line or change a terminal."""
     if len(text) > LONGEST_TEXT:
         text = f"{text[:LONGEST_TEXT]}… ({len(text)} characters)"
-    return _HOSTILE.sub(lambda match: match.group().encode("unicode_escape", "surrogatepass").decode(), text)
+    return _UNSAFE.sub(lambda match: match.group().encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def _make_safe(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

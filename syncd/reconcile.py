@@ -121,7 +121,7 @@ class Reconcile:
             await self._record(answers)
             unanswered += sum(answer.trouble is not None for answer in answers)
             limit = CHUNK
-            if (trouble := _hopeless(answers)) is not None:
+            if (trouble := _reason_to_stop(answers)) is not None:
                 self._after = after
                 self.log.warning("reconcile.stopped", error=str(trouble), unanswered=unanswered)
                 return unanswered
@@ -208,7 +208,7 @@ def _write_found(connection: Connection, source_id: SourceId, found: Found, now:
     return links + sources.refresh(connection, {source_id}, at, albert=row.id)
 
 
-def _hopeless(answers: list[_Answer]) -> Exception | None:
+def _reason_to_stop(answers: list[_Answer]) -> Exception | None:
     """Return the reason to end this round: refused credentials, a rate limit, or a chunk with no answer at all."""
     troubles = [answer.trouble for answer in answers if answer.trouble is not None]
     for trouble in troubles:

@@ -165,7 +165,7 @@ class Witness:
             if not checked_since_the_answer and not self._failed_lately(route):
                 found = await self._candidates(kind, asked)
                 if not found:
-                    self._believe_json(kind, error, form)
+                    self._accept_json(kind, error, form)
                     return
                 await self._check(kind, route, found)
             if route.failure is not None:
@@ -182,7 +182,7 @@ class Witness:
         found = await self.database.read(read)
         return [one for one in found if _key(kind, one) != asked][:MOST_CANDIDATES]
 
-    def _believe_json(self, kind: RequestKind, error: AlbertHTTPError, form: str) -> None:
+    def _accept_json(self, kind: RequestKind, error: AlbertHTTPError, form: str) -> None:
         if not _is_json(form):
             raise _unproven(error, form, f"its body is not JSON, and the mirror has no session to request {kind}")
 

@@ -226,7 +226,7 @@ class _Connector(aiohttp.TCPConnector):
             resolver=_Resolver(timeout),
         )
         self._via = proxy
-        self._patience = None if proxy is None else timeout * _TUNNEL_SHARE
+        self._tunnel_timeout = None if proxy is None else timeout * _TUNNEL_SHARE
 
     async def _create_connection(
         self,
@@ -236,7 +236,7 @@ class _Connector(aiohttp.TCPConnector):
     ) -> ResponseHandler:
         cause: BaseException | None = None
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._tunnel_timeout):
                 return await super()._create_connection(req, traces, timeout)
         except TimeoutError:
             through = "" if self._via is None else f" through the proxy {self._via.place}"

@@ -63,7 +63,7 @@ def demo(
     Exits 0 only when the mirror and the server agree in the end.
     """
     try:
-        _make_room(database)
+        _remove_old_demo(database)
     except OSError as error:
         raise UsageError(
             f"{safe_text(os.fspath(database))} cannot be made: {error.strerror}; run syncd demo in a folder that you "
@@ -73,7 +73,7 @@ def demo(
     context.exit(0 if agree else 1)
 
 
-def _make_room(database: Path) -> None:
+def _remove_old_demo(database: Path) -> None:
     """Remove the database of an earlier demo.
 
     Raises
@@ -107,19 +107,19 @@ async def _demo(sessions: int, database: Path) -> bool:
         retries = logged_retries(30, log)
         with page_progress() as on_page:
             async with open_flows(settings, command="demo", log=log, retries=retries, on_page=on_page) as flows:
-                await _play(flows, server)
+                await _run_steps(flows, server)
                 return await _show(flows, server, database)
 
 
-def _tell(text: str) -> None:
+def _print_step(text: str) -> None:
     click.echo(f"• {text}")
 
 
-async def _play(flows: Flows, server: Sandbox) -> None:
+async def _run_steps(flows: Flows, server: Sandbox) -> None:
     """Do what a day with syncd brings, once each."""
-    _tell(f"Albert's stand-in listens on {server.url} and has {len(server.live())} sessions")
+    _print_step(f"Albert's stand-in listens on {server.url} and has {len(server.live())} sessions")
     await flows.pull.run()
-    _tell("the first pass has mirrored them, page by page")
+    _print_step("the first pass has mirrored them, page by page")
 
     first, second, third = list(server.live())[:3]
     server.update(first, name="Renamed in Albert by another user")
@@ -127,7 +127,7 @@ async def _play(flows: Flows, server: Sandbox) -> None:
     server.create(source_session_id="made-by-others", name="Created in Albert by another user")
     twin = server.live()[third]["sourceSessionId"]
     server.create(source_session_id=twin, name="A second session with the same source id")
-    _tell("another user renamed, deleted and created sessions in Albert; two now share a source id")
+    _print_step("another user renamed, deleted and created sessions in Albert; two now share a source id")
 
     created = [
         {"kind": "create", "source_session_id": f"demo-{n}", "name": f"Created from the queue {n}"} for n in range(20)
@@ -135,12 +135,12 @@ async def _play(flows: Flows, server: Sandbox) -> None:
     deleted = [{"kind": "delete", "source_session_id": f"demo-{n}"} for n in range(5)]
     await flows.database.write(lambda c: _prepare(c, [*created, *deleted]))
     await flows.push.drain()
-    _tell("20 creates and 5 deletes from the queue have been applied")
+    _print_step("20 creates and 5 deletes from the queue have been applied")
 
     outcome = await flows.pull.run()
     await flows.mirror_folders(outcome.state)
     await flows.reconcile.run()
-    _tell("a second pass has found the changes, folders are mirrored, and the source ids are reconciled")
+    _print_step("a second pass has found the changes, folders are mirrored, and the source ids are reconciled")
 
 
 def _prepare(connection: Connection, rows: list[dict[str, Any]]) -> None:

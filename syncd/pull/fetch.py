@@ -56,7 +56,7 @@ class PageQueue:
     _done: bool = False
     _error: ListingError | None = None
     _filled: anyio.Event = field(default_factory=anyio.Event)
-    _pressing: anyio.Event = field(default_factory=anyio.Event)
+    _changed: anyio.Event = field(default_factory=anyio.Event)
     _ready: anyio.Event = field(default_factory=anyio.Event)
     _emptied: anyio.Event = field(default_factory=anyio.Event)
 
@@ -69,7 +69,7 @@ class PageQueue:
         self._weight += page.size / 4 if page.known is not None else page.size
         self._filled.set()
         if page.known is None:
-            self._pressing.set()
+            self._changed.set()
         if page.last or self._full:
             self._make_ready()
 
@@ -88,20 +88,20 @@ class PageQueue:
             The reason of `end`, after all pages before it were taken.
         """
         await self._filled.wait()
-        for event, seconds in ((self._pressing, KNOWN_LINGER), (self._ready, LINGER)):
+        for event, seconds in ((self._changed, KNOWN_LINGER), (self._ready, LINGER)):
             if not event.is_set():
                 with anyio.move_on_after(seconds):
                     await event.wait()
         taken, self._pages, self._weight = self._pages, [], 0.0
         if not self._done:
-            self._filled, self._pressing, self._ready = anyio.Event(), anyio.Event(), anyio.Event()
+            self._filled, self._changed, self._ready = anyio.Event(), anyio.Event(), anyio.Event()
         elif not taken and self._error is not None:
             raise self._error
         self._emptied.set()
         return taken
 
     def _make_ready(self) -> None:
-        self._pressing.set()
+        self._changed.set()
         self._ready.set()
 
     @property

@@ -54,7 +54,7 @@ class RequestHandler:
         record = Request(request.method, request.raw_path, sandbox.now())
         if sandbox.record_requests:
             sandbox.requests.append(record)
-        response = await self._meet(request)
+        response = await self._respond(request)
         if response is None:
             # The client sees a reset; aiohttp takes the write that follows for one that came too late.
             if request.transport is not None:
@@ -63,24 +63,24 @@ class RequestHandler:
         record.status = response.status
         return response
 
-    async def _meet(self, request: web.BaseRequest) -> web.StreamResponse | None:
+    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse | None:
         """Return the answer, None for a connection that is to be lost."""
         sandbox, habits = self._sandbox, self._sandbox.habits
         if habits.latency:
             await sandbox.sleep(habits.latency)
         action = sandbox.scripts.take(request)
         if action is not None:
-            return await self._play(action, request)
+            return await self._perform(action, request)
         wait = sandbox.bucket.wait(habits.rate_limit)
         if wait:
             return answers.retry_later(habits, 429, wait, sandbox.now())
         if sandbox.faults.login or not request.raw_path.startswith(LOGIN):
             fault = sandbox.faults.draw(request.method, sandbox.rng)
             if fault is not None:
-                return await self._play(fault, request)
+                return await self._perform(fault, request)
         return await sandbox.api.answer(request, habits)
 
-    async def _play(self, action: Action, request: web.BaseRequest) -> web.StreamResponse | None:
+    async def _perform(self, action: Action, request: web.BaseRequest) -> web.StreamResponse | None:
         if callable(action):
             answered = action(request)
             if inspect.isawaitable(answered):
@@ -89,10 +89,10 @@ class RequestHandler:
         if isinstance(action, int):
             return answers.problem(self._sandbox.habits, action, f"scripted {action}")
         if action in ("lost_before", "hang_before", "error_500", "error_503_retry_after", "forbidden", "gateway_404"):
-            return await self._refuse(action)
-        return await self._spoil(action, request)
+            return await self._fail_before_effect(action)
+        return await self._fail_after_effect(action, request)
 
-    async def _refuse(self, fault: FaultName) -> web.StreamResponse | None:
+    async def _fail_before_effect(self, fault: FaultName) -> web.StreamResponse | None:
         """Play a fault that comes before anything is done."""
         habits, faults = self._sandbox.habits, self._sandbox.faults
         if fault == "hang_before":
@@ -107,7 +107,7 @@ class RequestHandler:
             return answers.retry_later(habits, 503, faults.retry_after, self._sandbox.now())
         return None
 
-    async def _spoil(self, fault: FaultName, request: web.BaseRequest) -> web.StreamResponse | None:
+    async def _fail_after_effect(self, fault: FaultName, request: web.BaseRequest) -> web.StreamResponse | None:
         """Play a fault that strikes after the request was done, between the server and its client."""
         habits = self._sandbox.habits
         response = await self._sandbox.api.answer(request, habits)

@@ -50,12 +50,12 @@ def render(health: Health, snapshot: Snapshot | None, *, identity: DaemonIdentit
         sub=escape(sub),
         needs=_list(health.problems, "todo", "What to do") + _list(health.notices, "look", "Worth a look"),
         body="" if overview is None else _body(overview),
-        who=escape(_who(identity, snapshot)),
+        who=escape(_identity(identity, snapshot)),
         at="Not read" if snapshot is None else f"Read at {snapshot.at:%Y-%m-%d %H:%M:%S} UTC",
     )
 
 
-def _who(identity: DaemonIdentity, snapshot: Snapshot | None) -> str:
+def _identity(identity: DaemonIdentity, snapshot: Snapshot | None) -> str:
     """Return which daemon answers, for which tenant."""
     tenant = identity.tenant()
     albert = identity.origin if tenant is None else f"{identity.origin}, tenant {tenant}"

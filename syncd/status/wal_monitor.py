@@ -36,7 +36,7 @@ class WalWatch:
     _above_since: float | None = None
     _size_then: int = 0
     _size: int = 0
-    _told: bool = False
+    _warned: bool = False
 
     async def run(self, watchdog: Watchdog) -> None:
         """Look forever."""
@@ -49,16 +49,16 @@ class WalWatch:
         """Look once, and warn when a reader has kept the log growing for too long."""
         size = self.database.store.wal_bytes() or 0
         if size < max(self.threshold, self._size_then):  # it was reset since, or never was large
-            if self._told:
+            if self._warned:
                 self.log.info("database.wal_shrunk", wal_bytes=size)
-            self._above_since, self._told = None, False
+            self._above_since, self._warned = None, False
         if size >= self.threshold and self._above_since is None:
             self._above_since, self._size_then = self.clock.monotonic(), size
         elif size < self.threshold:
             self._size_then = 0
         self._size = size
-        if not self._told and self.growing_seconds() >= (PATIENCE if size < HUGE * self.threshold else LOOK_SECONDS):
-            self._told = True
+        if not self._warned and self.growing_seconds() >= (PATIENCE if size < HUGE * self.threshold else LOOK_SECONDS):
+            self._warned = True
             self.log.warning(
                 "database.wal_growing",
                 wal_bytes=size,

@@ -33,20 +33,20 @@ class Watchdog:
     clock: Clock
     slack: float
     suspended: Callable[[], bool] = bool
-    _quiet_until: dict[str, float] = field(default_factory=dict)
+    _due_at: dict[str, float] = field(default_factory=dict)
 
     def heartbeat(self, loop: str, waits: float = 0.0) -> None:
         """Note progress of a loop, which may now wait for some seconds."""
-        self._quiet_until[loop] = self.clock.monotonic() + waits + self.slack
+        self._due_at[loop] = self.clock.monotonic() + waits + self.slack
 
     def end(self, loop: str) -> None:
         """Take a loop off: it has ended as it should."""
-        self._quiet_until.pop(loop, None)
+        self._due_at.pop(loop, None)
 
     def stalled(self) -> list[str]:
         """Return the loops that are overdue."""
         now = self.clock.monotonic()
-        overdue = sorted(loop for loop, until in self._quiet_until.items() if now > until)
+        overdue = sorted(loop for loop, until in self._due_at.items() if now > until)
         if overdue and self.suspended():
             for loop in overdue:
                 self.heartbeat(loop)

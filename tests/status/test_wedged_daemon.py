@@ -52,7 +52,7 @@ async def test_loops_that_wait_for_a_long_time_are_alive(tmp_path: Path) -> None
         with anyio.fail_after(30):
             await w.clock.until(minute_is_over)
         assert stalled == []
-        assert set(watchdog._quiet_until) == {"passes", "reconcile", "watch"}
+        assert set(watchdog._due_at) == {"passes", "reconcile", "watch"}
         group.cancel_scope.cancel()
 
 

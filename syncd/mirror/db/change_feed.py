@@ -74,7 +74,7 @@ class PollingFeed:
     _pause: float = 0.0
     _read_at: float = 0.0
     """When the data version is read next, in monotonic seconds."""
-    _told_from: float = 0.0
+    _next_return_at: float = 0.0
     _written: AutoResetEvent = field(default_factory=AutoResetEvent)
     _inotify: INotify | None = None
 
@@ -91,14 +91,14 @@ class PollingFeed:
         DatabaseReplacedError
             The file is not the one that was opened.
         """
-        if (rest := self._told_from - self.clock.monotonic()) > 0:  # the commits of a busy moment are one
+        if (rest := self._next_return_at - self.clock.monotonic()) > 0:  # the commits of a busy moment are one
             await self.clock.sleep(rest)
         while not self._has_changed():
             if self._inotify is None:
                 await self.clock.sleep(min(LOOK_SECONDS, self._pause))
             else:
                 await self._written.wait(self._pause, sleep=self.clock.sleep)
-        self._told_from = self.clock.monotonic() + LOOK_SECONDS
+        self._next_return_at = self.clock.monotonic() + LOOK_SECONDS
 
     def _on_write(self, inotify: INotify) -> None:
         names = {event.name for event in inotify.read(timeout=0)}

@@ -138,8 +138,8 @@ class Group:
                 await self._lead(lead)
         finally:
             job.abandoned = not job.done
-            if not self._led and (heir := next(self._alive(), None)):
-                heir.wake()
+            if not self._led and (successor := next(self._alive(), None)):
+                successor.wake()
 
     async def _lead(self, lead: Callable[[], Awaitable[None]]) -> None:
         self._led = True
