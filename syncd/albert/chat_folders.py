@@ -54,7 +54,7 @@ class ChatFolderCollection(Collection[ChatFolder]):
             Whether names must match exactly. It is sent with a name or without. The official SDK sends it with a name
             only, and its default is True.
         max_items : int | None
-            The number of folders after which the iteration ends. ``has_more`` of the iterator then tells whether there
+            The number of folders after which the iteration ends. ``has_more`` of the iterator then shows whether there
             are more.
         start_key : str | None
             The page to begin with, such as the ``last_key`` of an earlier iterator.

@@ -65,7 +65,7 @@ class ChatSessionCollection(Collection[ChatSession]):
         AlbertResponseError
             The answer is not a chat session. The create may have been applied.
         AlbertException
-            As :meth:`AsyncAlbertSession.ask` says. ``not_applied`` tells whether a repetition is safe.
+            As :meth:`AsyncAlbertSession.ask` says. ``not_applied`` shows whether a repetition is safe.
         """
         segment(session.source_session_id)
         return self._reader.record(await self.create_raw(body=body_of(session)), "POST", self.base_path)
@@ -119,7 +119,7 @@ class ChatSessionCollection(Collection[ChatSession]):
         kind : ChatSessionKind | str | None
             A filter of newer SDKs.
         max_items : int | None
-            The number of sessions after which the iteration ends. ``has_more`` of the iterator then tells whether there
+            The number of sessions after which the iteration ends. ``has_more`` of the iterator then shows whether there
             are more.
         start_key : str | None
             The page to begin with, such as the ``last_key`` of an earlier iterator.

@@ -1,4 +1,4 @@
-"""What the collections of the client share: one resource by its id, pages of a listing, and the unparsed answers."""
+"""The base of the collections of the client: one resource by its id, pages of a listing, and the unparsed answers."""
 
 from __future__ import annotations
 

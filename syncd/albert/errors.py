@@ -160,7 +160,7 @@ class AlbertHTTPError(AlbertException):
     def rejected(self) -> bool:
         """Return whether the server refused the request: a 3xx, or a 4xx other than 408.
 
-        Only `not_applied` tells whether Albert certainly did not act: a gateway can answer instead of Albert. It can
+        Only `not_applied` shows whether Albert certainly did not act: a gateway can answer instead of Albert. It can
         still be useful to repeat the request (403 and 429).
         """
         return self.status_code // 100 in {3, 4} and self.status_code != _REQUEST_TIMEOUT

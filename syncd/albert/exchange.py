@@ -47,7 +47,7 @@ class Exchange:
     before_request, after_request, check_token : Callable | None
         As :class:`AsyncAlbertSession` describes them.
     proxy : Proxy | None
-        Whose credentials no message may contain.
+        The proxy of the transport. No message may contain its credentials.
 
     Attributes
     ----------

@@ -32,7 +32,7 @@ class Proxy:
     authorization: str | None = field(default=None, repr=False)
 
     def secrets(self) -> list[str]:
-        """Return the text that no message may contain: the credentials as they stand in the header."""
+        """Return the text that no message may contain: the credentials as they are in the header."""
         return [] if self.authorization is None else [self.authorization.removeprefix("Basic ")]
 
 

@@ -79,6 +79,6 @@ def _list_of(model: type[M]) -> TypeAdapter[list[M]]:
 
 
 def _summary(error: ValidationError) -> str:
-    """Return the problems without the input, which belongs to others and can be large."""
+    """Return the problems without the input, which can be confidential and large."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     return one_line("; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found[:3]))

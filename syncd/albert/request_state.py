@@ -1,4 +1,4 @@
-"""The progress of one request. The session keeps it to tell whether Albert can have received the request."""
+"""The progress of one request. The session keeps it to find out whether Albert can have received the request."""
 
 from __future__ import annotations
 

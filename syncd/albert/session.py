@@ -196,7 +196,7 @@ class AsyncAlbertSession:
         AlbertResponseError
             The answer cannot be read.
         AlbertHTTPError
-            The status is not 2xx; the subclass tells which. A 429 or 5xx of the token endpoint is raised as such.
+            The status is not 2xx; the subclass depends on it. A 429 or 5xx of the token endpoint is raised as such.
         """
         state = RequestState()
         request = self._request(method, path, params, json)

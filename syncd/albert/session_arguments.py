@@ -59,7 +59,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "proxy": (lambda value: isinstance(value, str | SecretStr), "text, such as 'http://proxy.example.com:3128'"),
     "ca_file": (lambda value: isinstance(value, str | os.PathLike), "the path of a file"),
 }
-"""For each argument: whether a value is accepted, and what is."""
+"""For each argument: the check of a value, and a description of the accepted values."""
 _REQUIRED = frozenset({"base_url", "id", "secret", "timeout", "max_response_bytes", "max_connections"})
 """The arguments for which None is not accepted."""
 

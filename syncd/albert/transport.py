@@ -93,7 +93,7 @@ class Transport:
         """Send a request; `Host` and the headers of the body are added to its headers.
 
         A body that cannot be read is an error only in the answer to a request that succeeded and is not a DELETE.
-        Otherwise the status is sufficient, and `Answer.unreadable` says why there is no body.
+        Otherwise the status is sufficient, and `Answer.unreadable` is the reason why there is no body.
 
         Raises
         ------
