@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ROW_ID = click.IntRange(1, 2**63 - 1)
+"""The range of a row's id in the database."""
 LONGEST_CELL = 60
 """Characters of a cell in a table for people."""
-"""What a row's id can be in the database."""
 READ_SETTINGS = "syncd.read_settings"
 """The key of click's `Context.meta` with the function that reads the command's settings again."""
 
