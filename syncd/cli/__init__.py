@@ -132,12 +132,12 @@ def main(signals: Signals | None = None) -> None:
     try:
         code = _run(signals)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of the output has gone
+        sys.stderr.close()  # the reader has closed the pipe
         code = 1
     except OSError as error:
         if error.errno not in UNWRITABLE or error.filename is not None:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still has to write
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for output that Python still has to write
         text = "the output cannot be written, and the command may have done its work all the same"
         click.echo(f"error: {text}: {error.strerror}", err=True)
         code = 1

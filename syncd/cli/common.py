@@ -1,4 +1,4 @@
-"""What commands share: the options that all of them take, the way to the database, and tables or JSON."""
+"""Shared parts of commands: common options, access to the database, and output as tables or JSON."""
 
 from __future__ import annotations
 
@@ -153,7 +153,8 @@ def read(settings: Settings, work: Callable[[Connection], T]) -> T:
 def write(settings: Settings, work: Callable[[Connection], T], *, make: bool = False, force: bool = False) -> T:
     """Write to the mirror in one transaction.
 
-    In a backup that was not started yet, the open operations are put on hold first. Those that are queued now are not.
+    In a backup that was not started yet, the open operations are put on hold first. Operations that this command queues
+    are not.
 
     Parameters
     ----------
@@ -210,7 +211,7 @@ def _with_database(
 
 
 def plain(value: object) -> object:
-    """Turn a value of a row into what JSON has."""
+    """Convert a value of a row to a type of JSON."""
     if isinstance(value, datetime):
         from syncd.clock import utc_text
 
@@ -259,5 +260,5 @@ def _cell(value: object, longest: int) -> str:
 
 
 def say(text: str) -> None:
-    """Say something to the person who typed the command: on standard error, out of the data's way."""
+    """Print a message for the user on standard error, so that it is not mixed with data."""
     click.echo(text, err=True)

@@ -1,4 +1,4 @@
-"""`syncd demo`: the whole of it in a minute, against the sandbox."""
+"""`syncd demo`: all functions of syncd in a minute, against the sandbox."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _print_step(text: str) -> None:
 
 
 async def _run_steps(flows: Flows, server: Sandbox) -> None:
-    """Do what a day with syncd brings, once each."""
+    """Run a pass, changes by another user, operations, a second pass and the reconciliation."""
     _print_step(f"Albert's stand-in listens on {server.url} and has {len(server.live())} sessions")
     await flows.pull.run()
     _print_step("the first pass has mirrored them, page by page")

@@ -90,7 +90,7 @@ async def _identity(settings: Settings, backend: Backend, tenant_id: str | None)
 
 
 def _sqlite(backend: Backend) -> Finding:
-    """Judge the SQLite library; a mirror on a server does not use it."""
+    """Check the SQLite library; a mirror on a server does not use it."""
     from syncd.mirror.schema.concerns import Durability, sqlite_durability
 
     found = sqlite_durability()
@@ -104,7 +104,7 @@ def _of(check: str, found: Durability) -> Finding:
 
 
 async def _database(settings: Settings, backend: Backend) -> list[Finding]:
-    """Judge the database, and the connections to a server."""
+    """Check the database, and the connections to a server."""
     from syncd.mirror.db.database import Database
     from syncd.mirror.schema.concerns import durability
 
@@ -120,7 +120,7 @@ async def _database(settings: Settings, backend: Backend) -> list[Finding]:
 
 
 def _not_created_yet(settings: Settings, backend: Backend) -> Finding | None:
-    """Judge a SQLite file that does not exist: on the first day that is as it should be, if it can be created."""
+    """Check a SQLite file that does not exist: before the first start that is normal, if it can be created."""
     file = backend.file
     try:
         if file is None or backend.exists() or os.path.lexists(file):
@@ -166,7 +166,7 @@ async def _use_database(backend: Backend) -> str:
 
 
 async def _ask_daemon(settings: Settings) -> tuple[dict[str, Any] | None, list[Finding]]:
-    """Return the document of the running daemon, None if none answers or can be asked; and what that shows."""
+    """Return the document of the running daemon (None if there is no answer), and the findings about it."""
     import anyio.to_thread
 
     from syncd.cli.asking import SilentError, ask_status
@@ -197,7 +197,8 @@ def _daemon(document: dict[str, Any]) -> list[Finding]:
 async def _mirror(settings: Settings, backend: Backend) -> list[Finding]:
     """Return the problems that `syncd status` reports from the database alone.
 
-    The mark of a move and the tenant are checked by `_identity`. A mirror that no pass has tried to fill is just young.
+    The mark of a move and the tenant are checked by `_identity`. A mirror without any pass is new, and is not a
+    problem.
     """
     from syncd.clock import SystemClock
     from syncd.mirror.db.database import Database

@@ -51,7 +51,7 @@ def bar(what: str, *, total: int | None) -> Iterator[Callable[[int], None] | Non
         err, out = _AboveBar(sys.stderr, shown), _AboveBar(sys.stdout, shown)
         stack.callback(err.end)
         stack.enter_context(redirect_stderr(err))
-        if sys.stdout.isatty():  # what goes to a file goes there directly
+        if sys.stdout.isatty():  # output to a file is written directly
             stack.callback(out.end)
             stack.enter_context(redirect_stdout(out))
 

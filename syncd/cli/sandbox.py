@@ -1,4 +1,4 @@
-"""`syncd sandbox`: a stand-in Albert server for trying things out."""
+"""`syncd sandbox`: a stand-in Albert server for trials."""
 
 from __future__ import annotations
 
