@@ -1,1 +1,1 @@
-"""The daemon: its loops, what supervises them, and how it stops."""
+"""The daemon: its loops, their supervision, and its shutdown."""

@@ -24,7 +24,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a log or a receiver of many daemons needs to tell them apart; no part of it is secret."""
+    """The fields by which a log or a receiver distinguishes daemons. None of them is secret."""
 
     version: str
     host: str

@@ -192,7 +192,7 @@ class Daemon:
             await self.flows.mirror_folders(state)
             seconds_spent = clock.monotonic() - began
             rest = pass_pause(self.intervals.pass_interval, seconds_spent, failed=state == "failed")
-            if state == "running":  # another replica took it up; if this one leads still, it takes it back
+            if state == "running":  # another replica resumed it; if this one still leads, it resumes it again
                 rest = min(rest, TAKE_BACK_SECONDS)
             await self._sleep("passes", rest)
 

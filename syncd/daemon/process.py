@@ -1,4 +1,4 @@
-"""What the entry points change for the whole process: the garbage collector and SQLite's folder for temporary files."""
+"""Settings of the entry points for the whole process: the garbage collector and SQLite's folder for temporary files."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Received:
         self._event = anyio.Event()
 
     def wake(self) -> None:
-        """Let everything that waits for a signal look again."""
+        """Wake every task that waits for a signal."""
         self._event.set()
         self._event = anyio.Event()
 
@@ -81,9 +81,9 @@ def receive(signals: Signals | None, numbers: tuple[int, ...]) -> Iterator[Recei
 
 
 class ForcedExit:
-    """Stop signals as they arrive; the first one starts the grace, after which the process ends whatever it waits for.
+    """Stop signals as they arrive; the first one starts the grace, after which the process ends in any case.
 
-    A database that hangs would be waited for for minutes. As after a kill, recovery finds what was in flight.
+    Waiting for a database that hangs would take minutes. As after a kill, recovery finds what was in flight.
     """
 
     def __init__(self, signals: AsyncIterator[signal.Signals], grace: float, log: FilteringBoundLogger) -> None:

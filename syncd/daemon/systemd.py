@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WATCHDOG_FRACTION = 1 / 3
 """Part of the period of the watchdog between two messages; two of them may come late."""
 IDLE_SECONDS = 3600.0
-"""Seconds between two looks of the loop if systemd has no watchdog for this process."""
+"""Seconds between two rounds of the loop if systemd has no watchdog for this process."""
 
 
 class ServiceManager:
@@ -33,7 +33,7 @@ class ServiceManager:
     address : str | None
         The path of a socket, or `@` and a name for one in the abstract namespace; None without a service manager.
     watchdog_seconds : float | None
-        The period after which systemd restarts a silent process; None without a watchdog.
+        The period after which systemd restarts a process that sends no message; None without a watchdog.
     """
 
     def __init__(self, address: str | None = None, watchdog_seconds: float | None = None) -> None:
@@ -68,7 +68,7 @@ class ServiceManager:
             self._send(f"STATUS={status}")
 
     async def run(self, watchdog: Watchdog, clock: Clock) -> None:
-        """Send a sign of life again and again while every loop makes progress, as `/livez` reports it."""
+        """Send WATCHDOG=1 repeatedly while every loop makes progress, as `/livez` reports it."""
         period = self._watchdog_seconds
         while True:
             if period is not None and not watchdog.stalled():
