@@ -136,7 +136,7 @@ class Backend(Protocol):
         """
 
     def change_feed(self, database: Database, clock: Clock) -> ChangeFeed:
-        """Return what notices commits of other programs."""
+        """Return the feed that notices commits of other programs."""
 
     def hold(self, command: str, clock: Clock, retries: Retries) -> AbstractAsyncContextManager[Leadership]:
         """Hold the database for a daemon while the context lasts; gives the right to take passes.
@@ -198,7 +198,7 @@ class SqliteBackend:
         return "each connection opens the file"
 
     def change_feed(self, database: Database, clock: Clock) -> ChangeFeed:
-        """Return what watches the file and its write-ahead log."""
+        """Return a feed that watches the file and its write-ahead log."""
         return change_feed.PollingFeed(database, clock, Path(f"{self.file.resolve()}-wal"))
 
     @asynccontextmanager
@@ -227,11 +227,11 @@ class PostgresqlBackend:
     file = None
 
     def exists(self) -> bool:
-        """Return True: only a connection can tell."""
+        """Return True: only a connection can show whether it exists."""
         return True
 
     def require_exists(self) -> None:
-        """Return: the first connection tells."""
+        """Return: the first connection reports a missing database."""
 
     def create(self) -> None:
         """Return: an administrator creates databases."""
@@ -254,7 +254,7 @@ class PostgresqlBackend:
         return await pg_pool.check_connections(self.url)
 
     def change_feed(self, database: Database, clock: Clock) -> ChangeFeed:  # noqa: ARG002 - it waits in anyio alone
-        """Return what listens to the server's notifications."""
+        """Return a feed that listens to the server's notifications."""
         return change_feed.NotifyFeed(database)
 
     @asynccontextmanager

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from syncd.mirror.db.database import Database
 
 LOOK_SECONDS = 0.05
-"""Seconds between two looks at SQLite's write-ahead log; a look is one system call and writes nothing."""
+"""Seconds between two checks of SQLite's write-ahead log; a check is one system call and writes nothing."""
 SURE_SECONDS = 1.0
-"""Seconds after which the data version is read in any case, for file systems that do not tell of changes."""
+"""Seconds after which the data version is read in any case, for file systems that do not report changes."""
 COMMIT_PAUSES = (0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.1, 0.2, 0.2, 0.2)
 """Seconds between readings of the data version after the log was written. A commit is visible only after the log was
 synced, which changes no file that can be watched. A second write can have the same file time as the first one."""
@@ -54,9 +54,9 @@ class ChangeFeed(Protocol):
 
 @dataclass
 class PollingFeed:
-    """SQLite: look at the write-ahead log, and read the data version if the log may have changed.
+    """SQLite: check the write-ahead log, and read the data version if the log may have changed.
 
-    Linux tells when a file in the folder is written (inotify). Elsewhere the log is looked at many times a second.
+    Linux reports each write to a file in the folder (inotify). Elsewhere the log is checked many times a second.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ class PollingFeed:
 
 
 def _watched(log: Path) -> INotify | None:
-    """Return what tells of writes in the folder of a file; None if nothing does."""
+    """Return a watch on the folder of a file; None if the system has none."""
     with suppress(ImportError, OSError):
         from inotify_simple import INotify, flags  # noqa: PLC0415 - on Linux only
 

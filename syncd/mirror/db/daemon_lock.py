@@ -1,7 +1,7 @@
-"""One daemon per SQLite file: a lock beside it that the operating system releases when its holder dies.
+"""One daemon per SQLite file: a lock beside it that the operating system releases when its holder ends.
 
 The lock is that of the operating system (`flock`) on `FILE.lock`. The text in the file names the holder for messages
-only: failing to write it is not an error. The file stays behind, empty. If someone removes it, its holder makes and
+only: failing to write it is not an error. An empty file remains. If someone removes it, its holder makes and
 locks another one, or stops if another daemon was faster.
 """
 

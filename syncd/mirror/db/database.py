@@ -33,7 +33,7 @@ Work = Callable[[Connection], T]
 
 
 class Reader(Protocol):
-    """Reads a mirror: a `Database`, or what stands for one that was not created yet."""
+    """Reads a mirror: a `Database`, or an empty substitute for one that was not created yet."""
 
     async def read(self, work: Work[T]) -> T:
         """See `Database.read`."""
@@ -54,7 +54,7 @@ class Database:
     on_resume : Callable[[float], None] | None
         Called with the seconds that were waited when they continue.
     retries : Retries | None
-        Instead of the last three: shared with what has waited for the same database before it was opened.
+        Instead of the last three: shared with the code that waited for the same database before it was opened.
     store : Store | None
         Instead of connections of its own, for tests that control each step.
     host_clock : Clock | None

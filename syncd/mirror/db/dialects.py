@@ -1,6 +1,6 @@
 """Two versions of a statement or a function, one for each database, and the translation of statements for PostgreSQL.
 
-`mirror/` uses this module wherever SQLite and PostgreSQL need different text. Both versions stand next to each other,
+`mirror/` uses this module wherever SQLite and PostgreSQL need different text. Both versions are next to each other,
 and the connection selects one::
 
     _NOW = PerDialect(sqlite="SELECT strftime('%s', 'now')", postgresql="SELECT extract(epoch FROM now())")
@@ -14,7 +14,7 @@ list (of numbers after `key IN`), times as the text of `clock.utc_text`. `transl
 `postgresql.engine` calls it for each statement, and a codec on each connection passes times and JSON as the same text
 that SQLite stores.
 
-What a command or the composition root needs to know of a database is in `backends`.
+The differences that commands and the composition root need to know are in `backends`.
 """
 
 from __future__ import annotations

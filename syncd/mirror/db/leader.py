@@ -6,7 +6,7 @@ another connection there is no session: there the lock belongs to a transaction 
 not noticed its loss can do no harm: the new leader raises the fence of the pass (`passes.running`), and a write with an
 older fence fails.
 
-A second lock, shared by all replicas, tells `syncd migrate-store` that a daemon works on the database.
+A second lock, shared by all replicas, shows `syncd migrate-store` that a daemon works on the database.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TRY_SECONDS = 1.0
 KEEP_SECONDS = 1.0
-"""Seconds between two looks at the lock of a SQLite file."""
+"""Seconds between two checks of the lock of a SQLite file."""
 PING_SECONDS = 1.0
 PING_TIMEOUT = 5.0
 """Seconds without an answer after which a leader gives up its pass: before PostgreSQL releases its lock."""
@@ -175,7 +175,7 @@ class Replica:
             raise DatabaseUnusableError("syncd migrate-store is moving this database; wait until it is done")
 
     async def _take(self, lock: int, *, shared: str = "") -> bool:
-        """Try to take a lock, for as long as the connection lives.
+        """Try to take a lock, for as long as the connection is open.
 
         Raises
         ------

@@ -32,14 +32,14 @@ LONGEST = 100_000.0
 """Seconds for which steps are remembered: longer than a day, the longest grace in use."""
 
 MOST_STEPS = 500
-"""Steps that are remembered one by one; of half of them, when there are more, only the smallest and largest lead."""
+"""Steps that are kept one by one. If there are more, the older half is reduced to its smallest and largest lead."""
 
 
 @dataclass
 class Steps:
     """How far a wall clock was set lately, measured by a monotonic clock of the same process.
 
-    Transactions in threads note readings too. They replace the tuple; one that is lost that way is noted again.
+    Transactions in threads note readings too. They replace the tuple; a reading that is lost that way is noted again.
     """
 
     _ahead: tuple[tuple[float, float], ...] = ()
