@@ -1,8 +1,8 @@
 """A question of analysts and its SQL, for both databases. `questions` has the texts.
 
-Most questions have one text for both databases: dates are text, moments are compared with a text in the form of the
-mirror, and a text is what SQLite and PostgreSQL compare alike. A week, a span of minutes, and a weekday or an hour need
-two texts. A template contains `{week(column)}`, `{minutes(from, to)}`, `{weekday(column)}` or `{hour(column)}` there.
+Most questions have one text for both databases: dates are text, and moments are compared with a text in the form of the
+mirror. SQLite and PostgreSQL compare texts alike. A week, a span of minutes, and a weekday or an hour need two texts. A
+template contains `{week(column)}`, `{minutes(from, to)}`, `{weekday(column)}` or `{hour(column)}` there.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Query:
     Parameters
     ----------
     name : str
-        What `syncd browse` and the files in `contrib/metabase` are called.
+        The name in `syncd browse`, and of the file in `contrib/metabase`.
     question : str
         The question, for a heading.
     about : str

@@ -1,4 +1,4 @@
-"""What the status server reads of the mirror: one snapshot for a scrape and the page alike."""
+"""The snapshot of the mirror that the status server reads, for a scrape and for the page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PassTotals:
     changes: Counter[str] = field(default_factory=Counter)
 
     def read(self, connection: Connection) -> None:
-        """Add what has ended since the last call."""
+        """Add the passes that have ended since the last call."""
         columns = [passes.c[name] for name in ("id", "state", "started_at", "finished_at", "pages", *CHANGES)]
         query = sa.select(*columns).where(passes.c.id > self.upto, passes.c.state.in_(ENDED)).order_by(passes.c.id)
         for row in connection.execute(query.execution_options(yield_per=1000)).mappings():
@@ -60,7 +60,7 @@ class Snapshot:
     at : datetime
         When it was read.
     overview : Mapping[str, Any]
-        What `views.overview` returns.
+        The result of `views.overview`.
     oldest_due : datetime | None
         Since when the longest waiting operation is due, those behind a blocked one included.
     database_bytes : int

@@ -1,4 +1,4 @@
-"""What operators see: freshness, counts and the last passes, as `syncd status` and the status server show them.
+"""The operators' view: freshness, counts and the last passes, as `syncd status` and the status server show them.
 
 Each statement exists once. `overview` runs them on a connection of SQLAlchemy, for a process that has imported it.
 `overview_of` runs them on the bare driver, because `syncd status` would spend most of its time on that import.
