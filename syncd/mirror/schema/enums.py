@@ -1,4 +1,4 @@
-"""The words of the schema that more than one file needs; no SQLAlchemy, so that the command line can have them at once.
+"""Names of the schema that more than one file needs, without SQLAlchemy, so that the command line starts fast.
 
 The order is that in which they are shown. A test holds the states to what the tables allow.
 """
@@ -10,7 +10,7 @@ SOURCES = tuple(state.value for state in LinkState)
 ENDED = ("complete", "partial", "failed", "held")
 """The states that a pass ends in."""
 CHANGES = ("inserted", "updated", "restored", "deleted")
-"""The counts of a pass that tell what it changed."""
+"""The counts of a pass that show what it changed."""
 PASS_COLUMNS = (
     "id", "state", "started_at", "finished_at", "pages", "seen", "inserted", "updated", "unchanged", "restored",
     "missing", "deleted", "quarantined", "error",

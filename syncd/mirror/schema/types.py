@@ -1,4 +1,4 @@
-"""The types of the tables' columns on both databases, and how a value of one is read where no table reads it."""
+"""The types of the tables' columns on both databases. `moment` reads a stored time, also outside of a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from syncd.clock import read_utc_text, utc_text
 
 
 def moment(text: str | None) -> datetime | None:
-    """Read a time as it is stored; text that some program put there and that is no time is none."""
+    """Read a stored time; return None for text that is not a time, which another program may have written."""
     try:
         return None if text is None else read_utc_text(text)
     except ValueError:
@@ -33,11 +33,11 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return dialect.type_descriptor(sa.Text())
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:  # noqa: ANN401, ARG002
-        """Refuse what has no zone; text it is on PostgreSQL too, see `dialects`."""
+        """Return the time as text, on PostgreSQL too (see `dialects`); refuse a time without a zone."""
         return None if value is None else utc_text(value)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401, ARG002
-        """Give an aware moment back."""
+        """Return an aware time."""
         return moment(value)
 
 

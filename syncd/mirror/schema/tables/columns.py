@@ -1,4 +1,4 @@
-"""What the tables have in common: their metadata, the columns of the lists of fields, and partial indexes."""
+"""Shared parts of the tables: their metadata, the columns of the lists of fields, and partial indexes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COLUMN_TYPES: dict[FieldType, Any] = {
 
 
 def content_columns(fields: FieldList[Any]) -> list[sa.Column[Any]]:
-    """Make the columns that hold what Albert says of a record."""
+    """Make the columns that hold the content of a record."""
     return [
         sa.Column(
             name,

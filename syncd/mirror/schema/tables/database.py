@@ -1,4 +1,4 @@
-"""The database itself: whose mirror it is, and who writes to it."""
+"""The database itself: the tenant that it mirrors, and the processes that write to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passes: what they have read, what they hold, and what they could not read."""
+"""Passes: their pages, their holds, and the items that they could not read."""
 
 from __future__ import annotations
 

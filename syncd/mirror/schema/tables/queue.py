@@ -1,4 +1,4 @@
-"""The queue, and what operators decided."""
+"""The queue, and the log of operators' actions."""
 
 from __future__ import annotations
 
