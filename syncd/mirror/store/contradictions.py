@@ -95,8 +95,8 @@ def queue_again(
 def _was_listed(connection: Connection, session_id: SessionId) -> bool:
     """Return whether the newest complete pass has listed a session.
 
-    A delete in the future was before the clock was set back. No time says then whether a pass after the grace missed
-    the session, so that it was gone and has been restored in Albert. The pass itself does.
+    A delete in the future was before the clock was set back. Times cannot show then whether a pass after the grace
+    missed the session. If one did, the session was gone and has been restored in Albert. The pass itself shows that.
     """
     key = sessions.key_of(connection, session_id)
     newest = pages.newest_complete(connection)

@@ -1,4 +1,4 @@
-"""Measures how much time has passed between passes, without trusting a wall clock. `pull.sweep` measures waits by it.
+"""Measures how much time has passed between passes, independently of wall clocks. `pull.sweep` measures waits by it.
 
 A wall clock can step, and the clocks of two hosts differ, so a difference of two wall-clock times proves nothing. This
 counter adds only time that was measured:

@@ -1,4 +1,4 @@
-"""Sessions that a listing must contain, or Albert must know, if nothing is wrong. `pull` asks before it trusts a pass.
+"""Sessions that a listing must contain, or Albert must know, if nothing is wrong. `pull` checks them for each pass.
 
 A session is *established* if the last complete pass listed it, or if no operation or look-up has shown it within the
 last ten minutes (`FRESH`). A session that an operation has just created is not established: a listing or a look-up may

@@ -1,4 +1,4 @@
-"""Holds: deletions that wait for a person, and what the person decided. `pull` writes them, `syncd deletions` decides.
+"""Holds: deletions that wait for a person, and the person's decision. `pull` writes them, `syncd deletions` decides.
 
 ::
 
@@ -195,7 +195,7 @@ def release(connection: Connection, seen: BitMap64, now: datetime) -> None:
 
 
 def complete(connection: Connection, *, undecided: frozenset[int], now: datetime) -> None:
-    """Apply a complete pass: what was open needs no decision any more, and approvals are used up.
+    """Apply a complete pass: an open hold needs no decision any more, and approvals are used up.
 
     Parameters
     ----------

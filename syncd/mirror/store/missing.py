@@ -96,7 +96,8 @@ def unlisted(connection: Connection, progress: Progress, now: datetime, elapsed_
 def _alive_lately(connection: Connection, now: datetime, elapsed_ms: int) -> frozenset[int]:
     """Return the live sessions that answered 200 within the last hour.
 
-    The hour ends when either clock says so, and a time in the future is not within it: a request too many does no harm.
+    The hour ends when it has passed by either clock, and a time in the future is not within it: a request too many does
+    no harm.
     """
     alive_at, hour_ms = sessions.c.unlisted_alive_at, int(ASK_ALIVE_AGAIN.total_seconds() * 1000)
     query = sa.select(sessions.c.key).where(

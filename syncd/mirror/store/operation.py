@@ -55,7 +55,7 @@ FIELDS = tuple(Operation.__dataclass_fields__)
 class Candidate:
     """An operation that is due.
 
-    `blocked_by` is an earlier operation on the same key that is not over. `free` tells that no other replica claims an
+    `blocked_by` is an earlier operation on the same key that is not over. `free` means that no other replica claims an
     operation on this key at the same time.
     """
 
@@ -68,7 +68,7 @@ class Candidate:
 class Claimed:
     """The result of a claim.
 
-    `more` tells that the claim ended at its limit of blocked operations: there may be others that are due.
+    `more` means that the claim ended at its limit of blocked operations: there may be others that are due.
     """
 
     operations: list[Operation]
@@ -85,7 +85,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """What is written of a claimed operation that succeeded; `at` as `clock.utc_text` writes it."""
+    """The values to write for a claimed operation that succeeded; `at` as `clock.utc_text` writes it."""
 
     operation: Operation
     session_id: SessionId | None
@@ -104,7 +104,7 @@ class Abandoned:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """An operation that has a blocker: `before` is what its row says, `now` is its blocker as it is."""
+    """An operation that has a blocker: `before` is the blocker in its row, `now` is its present blocker."""
 
     id: OperationId
     before: OperationId

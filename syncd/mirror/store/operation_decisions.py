@@ -1,4 +1,4 @@
-"""What operators decide about operations: retry, cancel and release; `cli/operations` calls it.
+"""Operators' decisions about operations: retry, cancel and release; `cli/operations` calls it.
 
 Each decision is one transaction with its effect, the audit row included. docs/operations.md lists the states and their
 exits.
@@ -30,7 +30,7 @@ MAY_HAVE_BEEN_APPLIED = "its answer was lost, so Albert may have applied it; loo
 class Decided:
     """The result of a decision about one operation.
 
-    `problem` says why it was not possible, and then nothing was changed. `warning` says what the operator should know.
+    `problem` is the reason why it was not possible; nothing was changed then. `warning` is a text for the operator.
     """
 
     id: OperationId

@@ -3,8 +3,8 @@
 An operation is on the source id or the session id that it names, and on that of the session which the mirror knows to
 belong to it: a delete by id must neither overtake the create of its session, nor be overtaken by the next create.
 
-Every expression reads one entry of an index, whatever the statistics say. A planner that believes most operations to be
-on one key would rather read all operations in the order of their ids.
+Every expression reads one entry of an index, independently of the statistics. A planner that assumes most operations to
+be on one key would read all operations in the order of their ids.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def blocker(this: str, which: Which, dialect: Dialect) -> str:
     this : str
         The name of the row of `operations` in the statement around the expression.
     which : Which
-        The first or the last of those that name the same id. Of others, which only the mirror relates, any one.
+        The first or the last operation that names the same id. For operations that only the mirror relates, any one.
     """
     related = _sqlite_related(this) if dialect == "sqlite" else _postgresql_related(this, which)
     return f"coalesce({same_column(this, which, dialect)}, {', '.join(related)})"

@@ -1,6 +1,6 @@
 """The statements of the queue that differ between the databases, SQLite's and PostgreSQL's next to each other.
 
-`statements_of` gives the object for a connection; `operations` calls it and asks for no dialect itself.
+`statements_of` gives the object for a connection; `operations` calls it and does not select a dialect itself.
 
 On PostgreSQL several replicas claim at the same time. Rows that a claim has found are locked (`FOR UPDATE SKIP
 LOCKED`), which keeps two replicas from claiming one operation. It does not keep them from claiming two operations of
@@ -34,7 +34,7 @@ _HELD = "state IN ('running', 'unknown')"
 
 
 class Statements(Protocol):
-    """What the queue needs of a database. Times are text as `clock.utc_text` writes it."""
+    """The statements that the queue needs. Times are text as `clock.utc_text` writes it."""
 
     OVERTAKEN: str
     """The times of waiting operations that were written when the clock showed more than it does now."""

@@ -1,4 +1,4 @@
-"""What operators see of the queue; `cli/operations` and the status server call it."""
+"""The operators' view of the queue; `cli/operations` and the status server call it."""
 
 from __future__ import annotations
 

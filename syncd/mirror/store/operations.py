@@ -8,14 +8,14 @@
        └──► cancelled (an operator; also from unknown and dead)
 
 Operations on one key (source id or session id) run in the order of their ids, one at a time: an operation that is
-pending, running, unknown or dead blocks the later ones. `operation_keys` says what is on one key.
+pending, running, unknown or dead blocks the later ones. `operation_keys` defines which operations are on one key.
 
 A blocked operation has `blocked_by`, and the index of due operations does not contain it, so that a claim never reads
 it. Triggers write `blocked_by` when an operation is inserted and when the blocker is over (revision 0003). They do not
 see two cases: keys that only the mirror relates, and an operation with a lower id that is committed later. A claim
 that finds such an operation writes `blocked_by` itself. Whether an operation may run is decided by the claim alone.
 
-`push` calls this module; `operation_decisions` contains what operators do.
+`push` calls this module; `operation_decisions` contains the actions of operators.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The log of what operators decided: who, when, what, and to what."""
+"""The log of operators' decisions: the person, the time, the action and its subject."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The pages of passes: what a pass has seen so far, and the means to recognize pages that have not changed.
 
 If the bytes of a page are those of a page of the last complete pass, and its sessions have not changed in the mirror
-since, it says nothing new and is not even parsed. `ReadPage` is what is kept of each page. `pull.write_pages` and
-`passes` write pages, `pull.page_cache` reads them.
+since, it contains nothing new and is not parsed. `ReadPage` is the part of each page that is kept. `pull.write_pages`
+and `passes` write pages, `pull.page_cache` reads them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ReadPage:
     unreadable, repeated : BitMap64
         Rows of the quarantine: see `passes.MetItems`.
     digest : bytes | None
-        None if the mirror does not contain exactly what the page says.
+        None if the mirror does not contain exactly the content of the page.
     versions : int
         The sum of the versions of its sessions. Versions only grow: the sum is the same as long as none changes.
     """

@@ -41,7 +41,7 @@ SELECT id, reason FROM passes WHERE pages > 0 OR reason = '{PassReason.KNOWN_SES
 
 @dataclass(slots=True)
 class Progress:
-    """A running pass in memory: what its row and its pages say.
+    """A running pass in memory: the content of its row and its pages.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Progress:
     met : MetItems
         Rows of the quarantine. Those with an id are sessions too, and count as seen.
     fence : int
-        Tells this holder of the pass from every later one.
+        Distinguishes this holder of the pass from every later one.
     """
 
     id: PassId
@@ -229,7 +229,7 @@ def finish(
     deleted: int = 0,
     hold_id: int | None = None,
 ) -> None:
-    """End a pass, and remove what nothing needs any more: page rows, and sessions that it listed from holds.
+    """End a pass, and remove rows that are no longer needed: page rows, and sessions that it listed from holds.
 
     The newest complete pass keeps its page rows.
 

@@ -113,7 +113,7 @@ async def prune(database: Database, old: Sequence[Old], *, by: str, now: datetim
     by : str
         The person, for the log of operator actions. The entry is written with the first deleted row.
     what : str
-        What that entry says, such as `rows older than 90d`.
+        The text of that entry, such as `rows older than 90d`.
 
     Raises
     ------

@@ -129,7 +129,7 @@ def _digest(text: str) -> str:
 
 
 def any_open(connection: Connection) -> bool:
-    """Whether anything is in quarantine: for most mirrors this answers all questions."""
+    """Whether anything is in quarantine. If not, as in most mirrors, other queries are not needed."""
     return raw.execute(connection, _ANY_OPEN).fetchone() is not None
 
 

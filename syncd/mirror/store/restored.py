@@ -1,4 +1,4 @@
-"""Puts the open operations of a restored database on hold: what they asked for may be done already.
+"""Puts the open operations of a restored database on hold: their changes may be applied already.
 
 `syncd restore` calls it for the file that it places. For a copy that was placed by other means, the first start or the
 first command that writes to it does. `syncd operations release` or `cancel` ends the hold. Operations that are inserted

@@ -1,4 +1,4 @@
-"""The statements on sessions that differ between the databases: one interface, and what both versions share.
+"""The statements on sessions that differ between the databases: one interface, and the parts that both versions share.
 
 `sessions_sqlite` and `sessions_postgresql` implement `SessionStatements`; `sessions` calls them. SQLite runs a prepared
 statement for each row. PostgreSQL runs one statement for all rows, since each costs a round trip.
@@ -137,7 +137,7 @@ DATES = {"created_date": "created_at", "last_message_date": "last_message_at"}
 ARCHIVED = ("change", "seq", "changed_fields", "first_seen_at", "pass_id", "valid_from")
 """The columns that a version in the history copies from the session, besides those of its fields."""
 STATE = tuple(name for name in StoredSession.__struct_fields__ if name != "content")
-"""The columns that say how a session is stored; those of its fields follow them in a SELECT."""
+"""The columns that describe how a session is stored; those of its fields follow them in a SELECT."""
 
 
 def read_stored(found: Sequence[Sequence[Any]], fields: FieldList[SessionRow]) -> dict[str, StoredSession]:

@@ -1,8 +1,8 @@
-"""Sessions: what an observation does to their rows. The hot path of a pass.
+"""Sessions: the effect of an observation on their rows. The hot path of a pass.
 
 A page is one SELECT of the rows that it names and, only for what is new or changed, statements that are written once.
-The current version of a session is its row in `sessions`; a change first moves it to `session_versions`. Whatever
-changes a row keeps `source_sessions` true in the same transaction.
+The current version of a session is its row in `sessions`; a change first moves it to `session_versions`. Every change
+of a row also updates `source_sessions` in the same transaction.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ApplyResult:
     restored, deleted : list[str]
         The ids of restored sessions; and of new ones that an operation had already deleted.
     clean : bool
-        The mirror now contains exactly what the answer says.
+        The mirror now contains exactly the content of the answer.
     versions : int
         The sum of the sessions' versions.
     sources : list[Link]
@@ -114,7 +114,7 @@ class Observation:
 
     @property
     def timing(self) -> Timing:
-        """Return what the rules need to know about the answer."""
+        """Return the properties of the answer that the rules need."""
         return Timing(
             asked_at=self.asked_at,
             now=self.now,
@@ -127,7 +127,7 @@ class Observation:
 
 @dataclass(slots=True)
 class _Decision:
-    """What is to be written for some rows; `keys`, `versions` and `clean` as in `ApplyResult`."""
+    """The changes to write for some rows; `keys`, `versions` and `clean` as in `ApplyResult`."""
 
     new: list[SessionRow] = field(default_factory=list)
     changed: list[tuple[StoredSession, SessionRow, Change]] = field(default_factory=list)

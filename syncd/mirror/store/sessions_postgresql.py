@@ -1,6 +1,6 @@
 """`SessionStatements` on PostgreSQL: one statement, and so one round trip, for all sessions of a page.
 
-What was read before it is written is compared again when it is written, so that two replicas cannot overwrite each
+Rows that were read are compared again when they are written, so that two replicas cannot overwrite each
 other's work: the later transaction raises `ConcurrentChangeError` and runs again.
 """
 
@@ -74,8 +74,8 @@ SELECT {listed(STATE, "s.")},
 FROM {json_columns(1, "id", *json_fields)}
 CROSS JOIN LATERAL (SELECT * FROM sessions WHERE id = r.id OFFSET 0) AS s
 """  # noqa: S608 - constants
-        # Whatever adds a carrier of a source id also changes the row of that source id from one of these two states to
-        # another, in the same transaction. The row is read under its lock, and so is newer than the snapshot.
+        # Every change that adds a carrier of a source id also changes the row of that source id from one of these two
+        # states to another, in the same transaction. The row is read under its lock, and so is newer than the snapshot.
         self._insert = f"""
 WITH numbers AS (
     INSERT INTO mirror_totals AS t (id, last_seq, live_sessions, deleted_sessions) VALUES (1, $4, $4, 0)

@@ -117,7 +117,7 @@ def refresh(
 ) -> list[Link]:
     """Bring the state of source ids in line with the live sessions that carry them.
 
-    A source id that no session carries any more becomes `unresolved`: the mirror cannot tell its state.
+    A source id that no session carries any more becomes `unresolved`: its state does not follow from the mirror.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def _carried() -> sa.Select[Any]:
 
 
 def note_undecidable(connection: Connection, source_id: SourceId, note: str, checked_at: str) -> None:
-    """Write why Albert cannot tell the state of a source id, which may be text that only SQLite can store."""
+    """Write why the state of a source id cannot be decided. The id may be text that only SQLite can store."""
     connection.execute(
         sa.update(source_sessions)
         .where(source_sessions.c.source_session_id == text_value(connection, source_id))

@@ -33,7 +33,7 @@ def candidates(connection: Connection, *, place: float, limit: int) -> list[Cand
     """Return live, listed sessions: up to `limit` on each side of a place in the table.
 
     Sessions of a hold are returned only if there are no others. If Albert knows none of the mirror's sessions, all are
-    in one hold, and then none of them answers: a 404 is not believed.
+    in one hold, and then none of them answers: a 404 is not accepted as proof.
 
     Parameters
     ----------
