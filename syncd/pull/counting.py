@@ -1,6 +1,6 @@
 """The counts of a pass and its unreadable items. `pull.write_pages` calls it for each page, inside the transaction.
 
-Each session counts once in a pass, as what it was last: inserted, updated, restored, unchanged, or unreadable.
+Each session counts once in a pass, by its last result: inserted, updated, restored, unchanged, or unreadable.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class UnreadableListingError(SyncdError):
 
 @dataclass
 class Prediction:
-    """What a pass would do, counted as in the table `passes`.
+    """The predicted results of a pass, counted as in the table `passes`.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ class DryRun:
     machine: str = field(default_factory=machine_boot)
 
     async def predict(self) -> Prediction:
-        """Make the first requests, read the listing, compare it with the mirror, and ask about what is not listed.
+        """Make the first requests, read the listing, compare it with the mirror, and request unlisted sessions.
 
         Raises
         ------
@@ -166,7 +166,7 @@ class DryRun:
             keys.add(key)
 
     async def _sweep(self, prediction: Prediction, progress: Progress) -> None:
-        """Count what the sweep of the pass would find."""
+        """Count the results that the sweep of the pass would have."""
         reading = elapsed.Reading(self.machine, self.clock.monotonic(), self.clock.now())
         found = await self.mirror.read(partial(situation, progress=progress, now=self.clock.now(), reading=reading))
         log = structlog.wrap_logger(None, [_drop])

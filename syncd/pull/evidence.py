@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 AT_ONCE = 8
 """Requests at the same time."""
 CHUNK = 200
-"""Sessions whose answers are collected before what was learned is written: it bounds memory and lost work."""
+"""Sessions whose answers are collected before the results are written: it bounds memory and lost work."""
 
 
 class Verdict(StrEnum):
-    """What an answer means for a session that was not listed."""
+    """The meaning of an answer for a session that was not listed."""
 
     ALIVE = "alive"
     GONE = "gone"

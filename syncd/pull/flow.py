@@ -3,8 +3,8 @@
 ::
 
     first request ──► fetch ──(some pages at a time)──► write pages ──► sweep
-    does Albert       request, retry, read,             rows, history,   missing, confirmed,
-    know us?          or recognize by digest            quarantine,      guarded, deleted
+    is it the same    request, retry, read,             rows, history,   missing, confirmed,
+    tenant?           or recognize by digest            quarantine,      guarded, deleted
                                                         checkpoint
 
 A pass resumes at its checkpoint after a restart. It is complete only if the keys ended, every page was read and every
@@ -228,7 +228,7 @@ class Pull:
         return PassOutcome(progress.id, PassState.COMPLETE)
 
     def _held(self, progress: Progress, reason: Reason, hold: Placed) -> PassOutcome:
-        """Report a held pass: loudly when its hold is new, quietly while the same sessions are held."""
+        """Log a held pass: as a warning when its hold is new, at level info while the same sessions are held."""
         if hold.is_new:
             hint = TENANT_HINT if reason.code is PassReason.KNOWN_SESSIONS_GONE else GUARD_HINT
             self.log.warning(
@@ -240,7 +240,7 @@ class Pull:
         return PassOutcome(progress.id, PassState.HELD, reason.text, reason.code)
 
     async def _link_loaded(self, progress: Progress) -> None:
-        """Build what a first pass leaves to its end."""
+        """Build the index and the links that a first pass defers to its end."""
         if progress.loading:
             for link in await initial_load.finish(self.database, self.clock.now()):
                 log_link(self.log.bind(pass_id=progress.id), link)
@@ -307,7 +307,7 @@ class Pull:
         return None
 
     async def _mirror(self, progress: Progress, fetched: list[Fetched]) -> Reason | None:
-        """Write pages and the checkpoint after them in one transaction; return what the last page lacks."""
+        """Write pages and the checkpoint after them in one transaction; return why the listing is not complete."""
         now, clock = self.clock.now(), self.database.clock
         grace, set_back = clock.span(self.settings.guard.grace), clock.set_back(self.settings.guard.grace)
 

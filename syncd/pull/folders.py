@@ -222,7 +222,7 @@ class MirrorFolders:
         return replace(read, rows=rows, absent=absent)
 
     async def _request(self, folder_id: str) -> FolderRow | AlbertHTTPError | None:
-        """Return a folder, or the 404 or 410 that says that it is absent; None if neither is certain."""
+        """Return a folder, or the 404 or 410 that shows that it is absent; None if neither is certain."""
         self.clock.now()  # a heartbeat for the watchdog
         try:
             row = read_record(await self.albert.get_raw(id=folder_id), FOLDERS)

@@ -53,7 +53,7 @@ class KnownTenant:
         return not self.is_confirmed
 
     async def may_act(self) -> bool:
-        """Whether Albert knows the mirror's sessions, or refuses to say so and will refuse the operations too.
+        """Whether Albert knows the mirror's sessions, or refuses the request and will refuse the operations too.
 
         False if it knows none of them, and while it gives no answer.
 

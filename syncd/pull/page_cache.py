@@ -1,4 +1,4 @@
-"""Finds pages of the last complete pass by their digests. `pull.fetch` asks it for each page before it reads the page.
+"""Finds pages of the last complete pass by their digests. `pull.fetch` calls it for each page before it reads the page.
 
 The digests are in memory, with 16 bytes and a number for each page. The pages are read from the database in windows.
 """

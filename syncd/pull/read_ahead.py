@@ -6,7 +6,7 @@ listings have the keys of the last complete pass again. A few of those pages are
     the listing gives K3 ──► K3, K4, K5 and K6 are requested ──► K3 gives K4 ──► K4 is there, K7 is requested
 
 A page counts only if the page before it gave its key in this pass too. It is the page that the chain would have
-requested a moment later, and its own time of request belongs to it. Whatever else was requested is dropped. Pages are
+requested a moment later, and its own time of request belongs to it. Other requested pages are dropped. Pages are
 used in the order of their requests: `rules.versions` depends on that.
 """
 
@@ -55,7 +55,7 @@ class ReadAhead:
     pages : int
         How many pages are requested before their keys are given; 0 for none.
     group : TaskGroup
-        Runs these requests. Who cancels it ends them.
+        Runs these requests. Cancelling it ends them.
     """
 
     def __init__(
@@ -116,12 +116,12 @@ class ReadAhead:
             try:
                 early.answer = await self._ask(key)
             except AlbertException:
-                pass  # the chain requests it again, and judges the answer to that
+                pass  # the chain requests it again, and handles that answer
             finally:
                 early.done.set()
 
     def _stop(self) -> None:
-        """Return to the chain for the rest of this listing: Albert is in trouble, or these keys are no use."""
+        """Return to the chain for the rest of this listing: Albert fails, or these keys are not valid any more."""
         self._places = {}
         self._drop()
 

@@ -130,7 +130,7 @@ class Retries:
 
 
 def _reason_of(error: Exception) -> PassReason:
-    """Return the kind of the last failure: the status page shows it, and none of Albert's words."""
+    """Return the kind of the last failure: the status page shows it, without Albert's text."""
     if isinstance(error, AlbertTransportError):
         return PassReason.ALBERT_UNREACHABLE
     return PassReason.ALBERT_FAILING if isinstance(error, AlbertHTTPError) else PassReason.ANSWER_UNREADABLE

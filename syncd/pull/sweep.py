@@ -172,7 +172,7 @@ class _Sweep:
         """Ask Albert about the unlisted sessions.
 
         The witnesses are sessions that the pass has listed. If it has listed nothing, there is no witness, and a 404
-        with a JSON body is believed.
+        with a JSON body is accepted as proof.
         """
         lookups = self.lookups.among(partial(missing.listed, progress=self.progress))
         asking = Asking(database=self.database, lookups=lookups, log=self.log, write_alive=self._write_alive)
@@ -267,7 +267,7 @@ class _Completion:
     now: datetime
 
     def write(self, reading: Reading) -> _Written:
-        """Mark what is missing, count the 404s, delete what is confirmed, and end the pass."""
+        """Mark missing sessions, count the 404s, delete the confirmed ones, and end the pass."""
         elapsed_ms = elapsed.advance(self.connection, reading)
         still = self._not_observed()
         newly = missing.mark(self.connection, still, self.now, elapsed_ms)
@@ -292,7 +292,7 @@ class _Completion:
         return sessions.tombstone(self.connection, to_delete, now=utc_text(self.now), pass_id=self.progress.id)
 
     def _settle(self) -> None:
-        """Forget what this pass has answered: decisions, records of unlisted sessions, and items in quarantine."""
+        """Remove what this pass has resolved: decisions, records of unlisted sessions, and items in quarantine."""
         no_answer = self.answers.keys(Verdict.UNPROVEN, Verdict.UNDECIDED)
         holds.complete(self.connection, undecided=no_answer, now=self.now)
         missing.forget_alive(self.connection, self.progress.seen, self.answers.keys(Verdict.GONE))

@@ -1,6 +1,6 @@
-"""Pages into the mirror: some that wait together, with their counts and the checkpoint, in one transaction.
+"""Writes waiting pages to the mirror, with their counts and the checkpoint, in one transaction.
 
-A page with the very bytes of one in the last complete pass, whose sessions have not changed since, is only counted.
+A page with the same bytes as one in the last complete pass, whose sessions have not changed since, is only counted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LISTED_ITEMS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """A page as it came.
+    """A page as it was received.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Fetched:
     next_key : str | None
         The key that it gives for the page after it.
     known : ReadPage | None
-        What the last complete pass knew of the page with these bytes; `page` is what it says otherwise.
+        The page with these bytes in the last complete pass; otherwise `page` has the content.
     last, repeated : bool
         Whether the listing ends with it, and whether that is because its key was given before.
     """
@@ -65,7 +65,7 @@ class Fetched:
 
 @dataclass(slots=True)
 class PageWritten:
-    """What became of one page: what its log events tell."""
+    """The result of one page, for its log events."""
 
     number: int
     sessions: int
@@ -90,12 +90,12 @@ def mirror(
     grace: float,
     set_back: float = 0.0,
 ) -> tuple[Progress, list[PageWritten], Reason | None]:
-    """Write pages that follow each other, and move the checkpoint behind them.
+    """Write pages that follow each other, and move the checkpoint after them.
 
     Parameters
     ----------
     before : Progress
-        The pass as it stands; it is left as it is, since the transaction may have to run again.
+        The state of the pass. It is not changed, since the transaction may have to run again.
     grace : float
         Seconds of the shared clock by which listings may lag behind a deletion.
     set_back : float
@@ -104,7 +104,8 @@ def mirror(
     Returns
     -------
     tuple[Progress, list[PageWritten], Reason | None]
-        The pass as it stands then, what became of each page, and why the listing that ended with them is not complete.
+        The state of the pass after them, the result of each page, and why the listing that ended with them is not
+        complete.
 
     Raises
     ------
