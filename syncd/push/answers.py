@@ -1,4 +1,4 @@
-"""What a failed request means for its operation. Pure; `runner` calls it."""
+"""The outcome of an operation whose request failed. Pure; `runner` calls it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ WITHOUT_ATTEMPT = frozenset({RetryReason.ASKED_TO_WAIT, RetryReason.GATEWAY, Ret
 
 @dataclass(kw_only=True)
 class Brake:
-    """What the outcomes of all operations say about Albert.
+    """The state of Albert, derived from the outcomes of all operations.
 
     Attributes
     ----------
@@ -150,7 +150,7 @@ class Brake:
         return replace(outcome, outage=True, refunds=verdict.refunds, retry_after=rest)
 
     def _with_growing_wait(self, operation: Operation, outcome: Retry, jitter: float) -> Retry:
-        """Wait longer each time for an answer that uses no attempt and says no time: the backoff would not grow."""
+        """Wait longer each time for an answer that uses no attempt and names no time: the backoff would not grow."""
         if outcome.reason not in WITHOUT_ATTEMPT and not outcome.outage:
             self._repeats.pop(operation.id, None)
             return outcome

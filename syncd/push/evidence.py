@@ -1,11 +1,11 @@
-"""What is known about the age of things by the machine's monotonic clock. `targets`, `kinds` and `runner` use it.
+"""The age of facts, measured by the machine's monotonic clock. `targets`, `kinds` and `runner` use it.
 
 Look-ups lag by up to the settle time. Three decisions depend on it: whether a session that the mirror knows and Albert
 does not show is gone, and whether an unknown create, or an update that does not show, may be sent again. Wall clocks
 step, and those of replicas differ, so a wall-clock time alone never ends the settle time.
 
 For a session that seems gone the settle time begins again with each process. For an unknown create the next process
-continues it, if it runs on the same machine and the machine has not been restarted: `syncd once` lives for seconds. The
+continues it, if it runs on the same machine and the machine has not been restarted: `syncd once` runs for seconds. The
 monotonic clock does not count a suspended machine, which makes the settle time longer.
 """
 
@@ -30,7 +30,7 @@ MICROSECONDS = 1_000_000
 
 @dataclass
 class Recency:
-    """Tells whether a session was observed so recently that look-ups may not show it yet.
+    """Decides whether a session was observed so recently that look-ups may not show it yet.
 
     Parameters
     ----------
@@ -80,8 +80,8 @@ class Recency:
     def _is_old(self, observed_at: datetime) -> bool:
         """Whether a wall-clock time is surely longer ago than the settle time.
 
-        What was observed before this process began is old once the process is as old as the settle time. For a later
-        observation, steps of the clock since the begin are left out.
+        An observation from before the start of this process is old once the process is as old as the settle time. For a
+        later observation, steps of the clock since the begin are left out.
         """
         age = self.clock.monotonic() - self._began
         if age < self.settle:

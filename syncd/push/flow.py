@@ -266,7 +266,7 @@ class Push:
             return rest
         if self._in_doubt:
             return IN_DOUBT_SECONDS
-        # what was due at the last claim and was not claimed is blocked; `wake_up` is set when that changes
+        # operations due at the last claim and not claimed are blocked; `wake_up` is set when that changes
         due = await self.database.read(lambda c: operations.next_due(c, after=self._claimed_at))
         longest = self.settings.lease
         if due is None:

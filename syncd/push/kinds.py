@@ -1,4 +1,4 @@
-"""What each kind of operation does: its look-up, its request, and its effect on the mirror. `runner` calls `KINDS`.
+"""The kinds of operation: the look-up, the request and the effect on the mirror of each. `runner` calls `KINDS`.
 
 Create makes sure that a session with the source id exists. It looks the source id up, and only after a 404 sends one
 POST. A POST whose answer is lost makes the operation `unknown`; it is looked up over the settle time before the POST

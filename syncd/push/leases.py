@@ -33,9 +33,9 @@ class Lease:
     """The time for which a claim is valid, by the shared clock and by the monotonic clock of its holder.
 
     Either clock ends it. The shared clock may be set back, and the monotonic clock does not count a suspended machine.
-    If the shared clock is set forward, another replica may take the operation while the holder believes in its lease.
-    So the holder confirms the claim in the database before it sends a request that changes Albert, unless it did so
-    less than `CONFIRMED_FOR` seconds ago. `operations.recover` counts with these seconds.
+    If the shared clock is set forward, another replica may take the operation while the holder still regards its lease
+    as valid. So the holder confirms the claim in the database before it sends a request that changes Albert, unless it
+    did so less than `CONFIRMED_FOR` seconds ago. `operations.recover` counts with these seconds.
 
     Parameters
     ----------

@@ -3,8 +3,8 @@
 When several operations fail in a row and none succeeds in between, the operations are not the reason: the queue runs
 them one at a time, with growing pauses. If nothing else gets answers from Albert either, or if every answer is a 403,
 their attempts do not count. The first answer that shows that Albert works restores full speed. Operations that fail
-while Albert answers other requests use up their attempts. `probe` asks Albert for fewer operations than an outage
-takes, and when no pass has asked lately.
+while Albert answers other requests use up their attempts. `probe` requests a listing while fewer operations fail than
+an outage takes, and when no pass has sent a request lately.
 
 The first failures are charged before the outage is recognized. An operation that fails again gets them back. The
 attempts that a 403 used are refunded to all when the outage is recognized, because `syncd once` ends before that.
@@ -77,7 +77,7 @@ class Verdict:
 
 @dataclass
 class Outage:
-    """What the last failures say about Albert."""
+    """The state of Albert, derived from the last failures."""
 
     pauses: Pauses
     _charged: dict[int, Charges] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Outage:
         uses_attempt : bool
             The failure counts unless it is an outage.
         forbidden : bool
-            The answer was a 403. Answers to passes say nothing about the right to change Albert.
+            The answer was a 403. Answers to passes do not show the right to change Albert.
         """
         charges = self._charged.setdefault(operation_id, Charges())
         if self.down:

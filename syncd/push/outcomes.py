@@ -15,7 +15,7 @@ class RetryReason(StrEnum):
     NO_ANSWER = "no answer"
     """No answer, an unreadable one, or a 5xx."""
     UNREACHED = "not reached"
-    """There is no connection or no token, so nothing was sent: this says nothing about the operation."""
+    """There is no connection or no token, so nothing was sent: the operation is not the cause."""
     ASKED_TO_WAIT = "asked to wait"
     """A 429, or a 503 with `Retry-After`."""
     FORBIDDEN = "forbidden"
@@ -27,7 +27,7 @@ class RetryReason(StrEnum):
     UNCHANGED = "unchanged"
     """Albert accepted a change, and does not show it yet."""
     UNDECIDED = "undecided"
-    """A look-up of an unknown create was refused, which says nothing about the create."""
+    """A look-up of an unknown create was refused, which does not show whether the create was applied."""
     OTHER_SESSION = "other session"
     """A look-up by source id finds a session that carries another one."""
     RETURNED = "returned"
@@ -70,7 +70,7 @@ class UnknownReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What an attempt learned about sessions, to be written to the mirror.
+    """The results of an attempt for sessions, to be written to the mirror.
 
     Attributes
     ----------

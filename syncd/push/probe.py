@@ -1,6 +1,6 @@
 """Asks whether Albert answers at all, before a failure counts against an operation. `runner` calls it.
 
-One or two operations that fail say little about Albert, and a queue is mostly short. If a listing is not answered
+One or two operations that fail do not prove an outage, and a queue is mostly short. If a listing is not answered
 either, the failure is an outage and uses no attempt. Once three operations have failed, `outage` recognizes that by the
 pages of passes, and a listing is requested only if there was none lately.
 """

@@ -102,7 +102,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What was written, which may differ from the attempt's own outcome, and the links that changed."""
+    """The outcome that was written, which may differ from the attempt's own outcome, and the links that changed."""
 
     outcome: Outcome
     links: list[Link]

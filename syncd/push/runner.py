@@ -154,7 +154,8 @@ class Runner:
     async def _without_outage(self, outcome: Outcome) -> Outcome:
         """Return the outcome of an attempt; a failure uses no attempt if Albert does not answer a listing either.
 
-        When several operations fail, and for an unknown create, the brake decides that. It only has to know.
+        When several operations fail, and for an unknown create, the brake decides that. It only needs the answer of the
+        listing.
         """
         if not may_be_outage(outcome) or (isinstance(outcome, Retry) and not outcome.uses_attempt):
             return outcome
@@ -165,7 +166,7 @@ class Runner:
         return outcome
 
     async def _albert_answers(self) -> bool:
-        """Return whether Albert answers a listing, and tell the brake."""
+        """Return whether Albert answers a listing, and note an answer in the brake."""
         answers = await self.probe.albert_answers()
         if answers:
             self.brake.note_response()

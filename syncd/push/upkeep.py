@@ -1,4 +1,4 @@
-"""Upkeep of the queue while it runs: what neither a claim nor a trigger corrects by itself."""
+"""Upkeep of the queue while it runs: the corrections that neither a claim nor a trigger makes."""
 
 from __future__ import annotations
 
