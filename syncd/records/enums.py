@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class OperationKind(StrEnum):
-    """What an operation asks for."""
+    """The change that an operation requests."""
 
     CREATE = "create"
     DELETE = "delete"

@@ -1,8 +1,8 @@
 """Declares what each kind of operation needs and refuses.
 
 The CHECK constraints of the table `operations`, the checks of `syncd enqueue` and of import files, and the options of
-the commands are made from these declarations. What a kind does is in `syncd.push.kinds`. CONTRIBUTING.md lists the
-steps for a new kind.
+the commands are made from these declarations. The behaviour of a kind is in `syncd.push.kinds`. CONTRIBUTING.md lists
+the steps for a new kind.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reads the bodies of Albert's answers: pages of records, and single records. No I/O.
 
-Called by the flows, with a list of fields (`records.fields`). An unreadable item costs itself and not its page. A body
-that is not a listing raises `GarbledError`: it is never an empty listing.
+Called by the flows, with a list of fields (`records.fields`). An unreadable item does not make its page unreadable. A
+body that is not a listing raises `GarbledError`: it is never an empty listing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ READER_VERSION = 1
 
 
 class GarbledError(Exception):
-    """A 2xx whose body is not what the call answers with.
+    """A 2xx whose body is not an answer to the call.
 
     `record_id` is the id of the record in it, if at least that can be read.
     """

@@ -7,7 +7,8 @@
       └──────────────► odd items ──► records.items
 
 `msgspec` decodes a page into structs that are made from the list of fields. Times and lengths are then checked for a
-whole column at once. An item with a defect or a surprise is *odd*: `records.items` reads it from its own bytes.
+whole column at once. An item with a defect or with unusual content is *odd*: `records.items` reads it from its own
+bytes.
 
 Fields that syncd does not know are decoded by name too: the names are remembered from page to page.
 """

@@ -1,4 +1,4 @@
-"""Splits a page into the bytes of its items, so that a defect in one of them is a matter of that item alone.
+"""Splits a page into the bytes of its items, so that a defect in one of them affects only that item.
 
 Used by `records.plain_pages`. NaN and lone surrogates, which `msgspec` does not accept, are masked first: replaced by
 JSON of the same length. A masked item is defective, and its original bytes are kept for a more tolerant parser.

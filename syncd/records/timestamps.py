@@ -13,7 +13,7 @@ from itertools import repeat
 from syncd.clock import utc_text
 
 _END = {20: ".000000Z", 24: "000Z", 27: "Z"}
-"""What replaces the "Z" of a UTC time in seconds, milliseconds or microseconds (by its length)."""
+"""The replacement of the "Z" of a UTC time in seconds, milliseconds or microseconds (by its length)."""
 _SEPARATORS = ("--T::.", "--T::Z")
 """Every third character of such a time, from the fifth."""
 _ZEROS = {20: "0000-00-00T00:00:00Z", 24: "0000-00-00T00:00:00.000Z", 27: "0000-00-00T00:00:00.000000Z"}

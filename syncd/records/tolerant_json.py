@@ -1,4 +1,4 @@
-"""JSON with defects, parsed so that a defect costs one item instead of its page. Called by `records.parse`.
+"""JSON with defects, parsed so that a defect affects one item and not its page. Called by `records.parse`.
 
 `msgspec` parses JSON without defects. The standard library's parser, which is slower and accepts more, parses the rest:
 NaN, lone surrogates, bytes that are not UTF-8, control characters in strings. `storable` and `canonical` find the
