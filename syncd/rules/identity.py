@@ -49,7 +49,7 @@ def combined(pinned: Identity, named: Identity) -> Identity:
 
 
 def mismatch_message(pinned: Identity, named: Identity) -> str:
-    """Say which tenant the database mirrors, which one the settings name, and what to do."""
+    """Return a message: the tenant of the database, that of the settings, and what to do."""
     return (
         f"the database mirrors {pinned}, but the settings name {named}; nothing was written or sent. "
         "Fix ALBERT_BASE_URL or the credentials, use another database, "

@@ -68,7 +68,7 @@ def source_state(carriers: Sequence[tuple[SessionId, bool]], albert: SessionId |
     Returns
     -------
     SourceState | None
-        None when no session carries it: then the mirror cannot tell.
+        None when no session carries it: then the state does not follow from the mirror.
     """
     listed = sorted(session_id for session_id, missing in carriers if not missing)
     ids = listed or sorted(session_id for session_id, _ in carriers)

@@ -3,9 +3,10 @@
 Pure: no I/O, no clock and no randomness except the arguments. `mirror.store.sessions` calls `classify_change` for each
 session of an answer that differs from its row.
 
-`Updated.at` is the server's clock and no proof. It may be wrong, even by years, and a tenant restored from a backup has
-older times than before. It only orders answers that overlap in time: a listing may lag behind a change by the grace, a
-look-up by the settle time. An answer requested later than that wins, whatever its `Updated.at`.
+`Updated.at` is a time of the server's clock, and does not prove which answer is newer. It may be wrong, even by years,
+and a tenant restored from a backup has older times than before. It only orders answers that overlap in time: a listing
+may lag behind a change by the grace, a look-up by the settle time. An answer requested later than that wins, whatever
+its `Updated.at`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Timing:
     Parameters
     ----------
     asked_at : str
-        When the answer was requested. Anything learned later is newer than the answer.
+        When the answer was requested. Information received later is newer than the answer.
     now : str
         When the answer is written.
     listed_from : str | None
@@ -121,7 +122,7 @@ def classify_change(stored: StoredSession, row: SessionRow, timing: Timing, *, l
 
 
 def _after(learned: str | None, moment: str, now: str, slack: timedelta = CLOCK_SLACK) -> bool:
-    """Return whether something was learned after a moment, by a clock that may have been set back since."""
+    """Return whether something was received after a moment, by a clock that may have been set back since."""
     if learned is None or learned <= moment:
         return False
     # A moment later than now is from before the clock was set back, too. The two can be compared.
