@@ -4,9 +4,9 @@
                                                             │
                              listing, look-up ◄── lag ◄─────┘
 
-It plays each of the things that are not known of the real server, so that syncd can be seen to be right
-under all of them. Nothing in here imports the rest of syncd: a server that shares code with its client shares
-its mistakes.
+The habits are the variants of all behaviour that is not known of the real server, so that syncd can be tested with
+each. Nothing here imports the rest of syncd, except for `syncd.urls`: a server that shares code with its client shares
+its errors.
 """
 
 from syncd.sandbox.faults import Action, FaultName, Faults

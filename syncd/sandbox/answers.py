@@ -1,4 +1,4 @@
-"""Answers as the server words them: JSON, and errors in each of the shapes that are known of the real one."""
+"""The answers of the server: JSON, and errors in each of the forms that are known of the real one."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def json_value(value: object, status: int = 200) -> web.Response:
 
 
 def problem(habits: Habits, status: int, words: str) -> web.Response:
-    """Answer with an error, in the shape that is the server's habit."""
+    """Answer with an error, in the form that the habits select."""
     if habits.error_format == "text":
         return web.Response(text=words, status=status)
     if habits.error_format == "message":
@@ -32,7 +32,7 @@ def problem(habits: Habits, status: int, words: str) -> web.Response:
 
 
 def retry_later(habits: Habits, status: int, wait: float, now: float) -> web.Response:
-    """Answer with an error and the time to wait, rounded up to whole seconds as the header wants it."""
+    """Answer with an error and the time to wait, rounded up to whole seconds, as the header requires."""
     response = problem(habits, status, HTTPStatus(status).phrase)
     if habits.retry_after_format == "seconds":
         response.headers["Retry-After"] = str(max(1, math.ceil(wait)))
@@ -42,19 +42,19 @@ def retry_later(habits: Habits, status: int, wait: float, now: float) -> web.Res
 
 
 def garbled() -> web.Response:
-    """Answer as a proxy in between would, with a page for people and a status of success."""
+    """Answer like a proxy, with 200 and an HTML page."""
     page = "<!DOCTYPE html><html><body><h1>One moment please</h1></body></html>"
     return web.Response(text=page, content_type="text/html")
 
 
 def gateway() -> web.Response:
-    """Answer as a gateway that does not reach the server: 404 with HTML, for every path."""
+    """Answer like a gateway that does not reach the server: 404 with HTML, for every path."""
     page = "<!doctype html><html><head><title>404 Not Found</title></head><body><h1>404 Not Found</h1></body></html>"
     return web.Response(text=page, status=404, content_type="text/html")
 
 
 async def cut(request: web.BaseRequest, response: web.Response) -> web.StreamResponse | None:
-    """Send half of a body under a Content-Length for all of it, and close; None without a body to cut."""
+    """Send half of a body with the Content-Length of the whole body, and close; return None for an empty body."""
     body = response.body
     if not isinstance(body, bytes) or not body:
         return None

@@ -1,4 +1,4 @@
-"""The Albert API as far as it is known: what a request does and is answered, when nothing goes wrong."""
+"""The Albert API as far as it is known: the effect of a request and its answer, without faults."""
 
 import json
 from collections.abc import Callable
@@ -25,8 +25,7 @@ _PATCHABLE = ("name", "parentId", "status")
 class Api:
     """Routes a request and answers it.
 
-    Between the judging of a request and its effect there is no await: two creates with one source id, however
-    close, are one after the other.
+    There is no await between the check of a request and its effect, so creates with the same source id never overlap.
     """
 
     def __init__(self, store: Store, folders: Folders, tokens: Tokens, now: Callable[[], float]) -> None:
@@ -36,7 +35,7 @@ class Api:
         self._pages = Pages(store, now)
 
     async def answer(self, request: web.BaseRequest, habits: Habits) -> web.Response:
-        """Do what the request asks for and return what is to be said."""
+        """Apply the request and return the answer."""
         route = route_of(request.raw_path)
         body = await request.read()
         if route.name == "unknown":
@@ -131,7 +130,7 @@ class Api:
 
 
 def read_create(body: bytes) -> Wire:
-    """Return the session that a POST asks for, unknown fields too; ValueError says what is wrong with it."""
+    """Return the session that a POST asks for, unknown fields too; raise ValueError for an invalid body."""
     wire = _json_object(body)
     for key in ("name", "sourceSessionId"):
         if not isinstance(wire.get(key), str) or not wire[key].strip():
@@ -143,7 +142,7 @@ def read_create(body: bytes) -> Wire:
 
 
 def read_patch(body: bytes) -> Wire:
-    """Return the fields that a PATCH changes, None for one that it removes; ValueError for any other body."""
+    """Return the fields that a PATCH changes, None for a field that it removes; raise ValueError for any other body."""
     operations = _json_object(body).get("data")
     if not isinstance(operations, list) or not operations:
         raise ValueError("data must be a list of operations")

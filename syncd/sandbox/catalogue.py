@@ -1,4 +1,4 @@
-"""Which sessions there are: by id, by source id, and the ids that are gone."""
+"""The existing sessions, by id and by source id, and the ids of deleted ones."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from syncd.sandbox.session import Session
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One step of the session map: no `before` is a create, no `after` a delete, both an update."""
+    """A change of a session: `before` is None for a create, `after` for a delete."""
 
     at: float
     before: Session | None
@@ -18,7 +18,7 @@ class Change:
 
 
 class Backlog:
-    """Changes that a part of the server has not noticed yet."""
+    """Changes that a part of the server does not show yet."""
 
     def __init__(self) -> None:
         self._waiting: deque[Change] = deque()
@@ -28,7 +28,7 @@ class Backlog:
         self._waiting.append(change)
 
     def due(self, now: float, lag: float) -> Iterator[Change]:
-        """Take out, oldest first, what is to be seen by now; what was seen once is never unseen."""
+        """Remove and yield the changes that are visible by now, oldest first; they stay visible."""
         while self._waiting and (lag <= 0 or self._waiting[0].at + lag <= now):
             yield self._waiting.popleft()
 
@@ -56,10 +56,10 @@ class Catalogue:
         return self.by_id[ids[0]] if ids else None
 
     def apply(self, change: Change) -> None:
-        """Take the step that a change describes."""
+        """Apply a change."""
         before, after = change.before, change.after
         if before is not None and after is not None and before.source == after.source:
-            self.by_id[after.id] = after  # keeps its place among the sessions of its source
+            self.by_id[after.id] = after  # its place among the sessions of the source id stays
             return
         if before is not None:
             self._drop(before)

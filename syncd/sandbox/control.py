@@ -1,4 +1,4 @@
-"""The sandbox's own paths, by which another process sees what was done and changes how the server behaves."""
+"""The sandbox's own paths, by which another process reads the effects and changes the server's behaviour."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _VIEWS: dict[str, Callable[[Sandbox], object]] = {
 
 
 async def answer(sandbox: Sandbox, request: web.BaseRequest) -> web.Response:
-    """Answer a request under `/_sandbox/`; these are not recorded, meet no fault and need no token."""
+    """Answer a request under `/_sandbox/`; these are not recorded, and have neither faults nor tokens."""
     name = request.raw_path.removeprefix(CONTROL).partition("?")[0]
     if request.method == "GET" and name in _VIEWS:
         return answers.json_value(_VIEWS[name](sandbox))
@@ -39,7 +39,7 @@ async def answer(sandbox: Sandbox, request: web.BaseRequest) -> web.Response:
 
 
 def adjust(target: Habits | Faults, changes: object) -> None:
-    """Set fields of the habits or faults in place: all that are named, or none; ValueError says why none."""
+    """Set fields of the habits or faults in place: all that are named, or none with a ValueError."""
     if not isinstance(changes, dict):
         raise ValueError("a JSON object of fields is wanted")  # noqa: TRY004 - answered by 400
     checked = TypeAdapter(type(target)).validate_python(asdict(target) | changes)

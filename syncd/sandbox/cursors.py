@@ -1,7 +1,6 @@
 """Page keys: opaque to the client, and to this server the position of the last item that was served.
 
-A key holds all that it means, so that it outlives a restart of the server, as those of a real key-paginated
-store do.
+A key contains its whole meaning, so that it is valid after a restart of the server, as with a real key-paginated store.
 """
 
 import base64
@@ -10,19 +9,19 @@ from dataclasses import dataclass
 
 from syncd.sandbox.listing import Position
 
-# Every character of these must come back just as it went out, or the key is unknown: encoding mistakes show.
+# The key is unknown unless each of these characters returns unchanged, so that encoding errors are found.
 _AWKWARD_HEAD = '+/=&%#? "ü%2B;'
 _AWKWARD_TAIL = "\\+%25==&startKey=x ß"
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a page begins: behind `after`, in a listing sorted by `order`."""
+    """The start of a page: after the position `after`, in a listing sorted by `order`."""
 
     order: str
     after: Position | None
     issued_at: float
-    hollow: bool = False  # whether the page with no items that goes before this one was served
+    hollow: bool = False  # whether the empty page before this one was served
 
 
 def write(cursor: Cursor, *, awkward: bool) -> str:
@@ -33,7 +32,7 @@ def write(cursor: Cursor, *, awkward: bool) -> str:
 
 
 def read(text: str) -> Cursor:
-    """Return what a page key means; ValueError when it is not, to the character, one that `write` made."""
+    """Return the content of a page key; raise ValueError unless it is exactly a key of `write`."""
     if text.startswith(_AWKWARD_HEAD) and text.endswith(_AWKWARD_TAIL):
         text = text[len(_AWKWARD_HEAD) : -len(_AWKWARD_TAIL)]
     padded = text + "=" * (-len(text) % 4)

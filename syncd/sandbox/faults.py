@@ -1,4 +1,4 @@
-"""What goes wrong between client and server: drawn by chance, or scripted request by request."""
+"""Faults between client and server: drawn at random, or scripted for single requests."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -25,14 +25,14 @@ FaultName = Literal[
 FAULT_NAMES: tuple[FaultName, ...] = get_args(FaultName)
 
 Answered = web.StreamResponse | None
-# A fault by name, a status to answer at once, or a function, which lets the request go on by returning None.
+# The name of a fault, a status to answer at once, or a function; if it returns None, the request continues.
 Action = FaultName | int | Callable[[web.BaseRequest], Answered | Awaitable[Answered]]
 Match = str | Callable[[web.BaseRequest], bool]
 
 
 @dataclass
 class Faults:
-    """Probabilities from 0 to 1 for each kind of fault; at most one strikes a request, in the order below."""
+    """Probabilities from 0 to 1 for each kind of fault; at most one applies to a request, in the order below."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", validate_default=True)
 
@@ -64,7 +64,7 @@ class Faults:
     login: bool = field(default=False, metadata={"help": "Faults strike the token endpoint too."})
 
     def draw(self, method: str, rng: Random) -> FaultName | None:
-        """Say which fault strikes a request of this method, if any."""
+        """Return the fault for a request of this method; None for no fault."""
         if self.only and method not in self.only:
             return None
         for name in FAULT_NAMES:
@@ -76,7 +76,7 @@ class Faults:
 
 @dataclass
 class Script:
-    """One thing to do to the next `times` requests that match."""
+    """An action for the next `times` requests that match."""
 
     method: str
     match: Match
@@ -84,7 +84,7 @@ class Script:
     times: int
 
     def fits(self, request: web.BaseRequest) -> bool:
-        """Say whether the request is one that the script waits for; `*` stands for any method."""
+        """Return whether the script applies to a request; `*` matches any method."""
         if self.method not in ("*", request.method):
             return False
         if callable(self.match):
@@ -93,7 +93,7 @@ class Script:
 
 
 class Scripts:
-    """The queue of scripted actions; the oldest that fits a request is played."""
+    """The queue of scripts; the oldest one that applies to a request is used."""
 
     def __init__(self) -> None:
         self._waiting: list[Script] = []
@@ -102,11 +102,11 @@ class Scripts:
         return sum(script.times for script in self._waiting)
 
     def add(self, script: Script) -> None:
-        """Queue a script behind those that are there."""
+        """Add a script at the end of the queue."""
         self._waiting.append(script)
 
     def take(self, request: web.BaseRequest) -> Action | None:
-        """Use up one turn of the first script that fits, and return its action."""
+        """Return the action of the first script that applies, and count the use; None if none applies."""
         for script in self._waiting:
             if script.fits(request):
                 script.times -= 1

@@ -1,4 +1,4 @@
-"""Which sessions a listing is asked for."""
+"""The filters of a listing."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ _FIELDS: dict[str, Callable[[Session], str | None]] = {
 
 
 def wanted_by(query: dict[str, list[str]], *, fuzzy: bool, unlisted: frozenset[str] = frozenset()) -> Wanted | None:
-    """Return the filter of a query, without the ids that are never listed; None if every session is wanted."""
+    """Return the filter of a query, without the ids that are never listed; None if there is no filter."""
     tests = [_equals(field, query[key]) for key, field in _FIELDS.items() if key in query]
     if "name" in query:
         exact = query.get("exactMatch") == ["true"]

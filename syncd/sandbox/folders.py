@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ORDER: Final = "folders"
 ROOTS: Final = 8
-"""The first folders are at the top; each other one is in one of them."""
+"""The first folders are at the top; every other folder is in one of them."""
 _TOPICS: Final = (
     "Coatings", "Adhesives", "Sealants", "Inks", "Personal care", "Batteries", "Regulatory", "Suppliers",
     "Raw materials", "DoE", "Stability", "Scale-up",
@@ -34,7 +34,7 @@ class Folders:
         self.gone: set[str] = set()
 
     def create(self, *, name: str, parent_id: str | None = None, id: str | None = None, **fields: object) -> Wire:
-        """Create a folder as a colleague would; an id can be one that was deleted."""
+        """Create a folder as another user; the id can be that of a deleted folder."""
         chosen = id or f"FOL{len(self.by_id) + len(self.gone) + 1}"
         audit = {"by": USERS[0][0], "byName": USERS[0][1], "at": stamp(self._now())}
         wire = {
@@ -46,13 +46,13 @@ class Folders:
         return self.by_id[chosen]
 
     def update(self, id: str, **fields: object) -> Wire:
-        """Change fields by their names on the wire, None removing one; KeyError without such a folder."""
+        """Change fields by their names on the wire, None removes a field; raise KeyError without such a folder."""
         changed = self.by_id[id] | fields
         self.by_id[id] = {key: value for key, value in changed.items() if value is not None}
         return self.by_id[id]
 
     def delete(self, id: str) -> Wire:
-        """Delete a folder; KeyError without it."""
+        """Delete a folder; raise KeyError without such a folder."""
         wire = self.by_id.pop(id)
         self.gone.add(id)
         return wire
@@ -87,7 +87,7 @@ class Folders:
 
 
 def _generated(number: int, id: str) -> Wire:
-    """Return a folder that is the same in every sandbox, on any day."""
+    """Return a folder that is the same in every sandbox, at any date."""
     topic, turn = _TOPICS[number % len(_TOPICS)], number // len(_TOPICS)
     by, by_name = USERS[number % len(USERS)]
     audit = {"by": by, "byName": by_name, "at": stamp(FIRST + number * 3600)}

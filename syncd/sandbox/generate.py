@@ -1,4 +1,4 @@
-"""Sessions as an R&D lab leaves them behind: the same for the same seed, some hundred thousand a second."""
+"""Sessions like those of an R&D lab: the same for the same seed, some hundred thousand per second."""
 
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -6,7 +6,7 @@ from typing import Final
 
 from syncd.sandbox.session import Session, stamp
 
-# Generated sessions lie between these, whatever the clock says: a seed gives the same bytes on any day.
+# Generated sessions are between these times, independently of the clock: a seed gives the same bytes at any date.
 FIRST: Final = 1_704_700_800.0  # 2024-01-08
 LAST: Final = 1_767_139_200.0  # 2025-12-31
 
@@ -61,7 +61,7 @@ _A_WEEK: Final = 7 * 24 * 3600
 
 
 def generate(count: int, seed: int) -> Iterator[Session]:
-    """Yield `count` sessions in the order of their creation, `SES1` first; each some 400 bytes of JSON."""
+    """Yield `count` sessions in the order of their creation, `SES1` first; each has about 400 bytes of JSON."""
     # A seed must always give the same sessions; nothing secret is drawn.
     rng = Random(seed)  # noqa: S311
     step = (LAST - FIRST) / max(count, 1)
@@ -70,11 +70,11 @@ def generate(count: int, seed: int) -> Iterator[Session]:
 
 
 def _session(number: int, created_at: float, rng: Random) -> Session:
-    """Write one session out by hand: a JSON encoder would take most of the time."""
+    """Format one session as JSON directly: a JSON encoder would take most of the time."""
     draw = rng.random
     name, source = _name(rng), _uuid(rng)
-    user = int(draw() * draw() * len(USERS))  # some people ask far more than others
-    spoke_at = stamp(min(created_at + draw() ** 4 * _A_WEEK, LAST))  # mostly a matter of minutes
+    user = int(draw() * draw() * len(USERS))  # some users have far more sessions than others
+    spoke_at = stamp(min(created_at + draw() ** 4 * _A_WEEK, LAST))  # mostly within minutes
     folder = _pick(FOLDERS, draw()) if draw() < 0.6 else None  # noqa: PLR2004
     automation = _pick(_AUTOMATIONS, draw()) if draw() < 0.08 else None  # noqa: PLR2004
     status = "active" if draw() < 0.97 else "inactive"  # noqa: PLR2004
@@ -103,7 +103,7 @@ def _name(rng: Random) -> str:
 
 def _uuid(rng: Random) -> str:
     digits = f"{rng.getrandbits(128):032x}"
-    # Written out by hand: uuid.UUID takes three times as long.
+    # Formatted directly: uuid.UUID takes three times as long.
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 

@@ -1,4 +1,4 @@
-"""What the stand-in server does by habit: one option for each thing that is not known of the real one."""
+"""The behaviour of the stand-in server: one option for each property that is not known of the real one."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -10,9 +10,9 @@ Order = Literal["created", "updated", "id", "newest"]
 
 @dataclass
 class Habits:
-    """The server's standing behaviour; every field may be changed at any time and counts from then on."""
+    """The server's permanent behaviour; every field can be changed at any time, with effect from then on."""
 
-    # Read by pydantic when another process changes habits over HTTP: a misspelt field is an error.
+    # Read by pydantic when another process changes habits over HTTP: a misspelled field is an error.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", validate_default=True)
 
     page_size: int = field(default=100, metadata={"help": "Sessions on a page of the listing."})

@@ -1,4 +1,4 @@
-"""A limit on requests a second: a bucket that fills at that rate and holds one second's worth."""
+"""A limit on requests per second: a token bucket with a capacity of one second's requests."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ class Bucket:
         self._at = 0.0
 
     def wait(self, rate: float | None) -> float:
-        """Return 0.0 when the request may pass, else the seconds until one may."""
+        """Return the seconds until a request is allowed; 0.0 if this one is."""
         now = self._now()
         if rate != self._rate:
             self._rate, self._level, self._at = rate, max(1.0, rate or 0.0), now

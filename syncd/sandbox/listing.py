@@ -1,8 +1,7 @@
-"""The sessions in the order in which they are listed, and where a page begins and ends.
+"""The sessions in the order in which they are listed, and the begin and end of pages.
 
-As in a key-paginated store a page begins behind a sort position, not behind a count: what is put in or moved
-before that position is not seen by who has read past it, and nothing is served twice because something else
-was deleted.
+As in a key-paginated store, a page begins after a sort position and not after a count. A reader that has passed the
+position does not see sessions that are inserted or moved before it. A deletion makes no session appear twice.
 """
 
 from bisect import bisect_left, bisect_right
@@ -26,7 +25,7 @@ POSITIONS: dict[Order, Callable[[Session], Position]] = {
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The sessions of one page, the position of the last of them, and whether wanted ones follow."""
+    """The sessions of one page, the position of the last of them, and whether more sessions of the filter follow."""
 
     sessions: list[Session]
     last: Position | None
@@ -41,12 +40,12 @@ class Listing:
         self._sort(sessions, order)
 
     def catch_up(self, now: float, lag: float) -> None:
-        """Take in the changes that are to be seen by now."""
+        """Apply the changes that are visible by now."""
         for change in self.backlog.due(now, lag):
             self._apply(change)
 
     def page(self, order: Order, after: Position | None, size: int, wanted: Wanted | None) -> Slice:
-        """Return up to `size` sessions behind a position; without a filter in the time of one page."""
+        """Return up to `size` sessions after a position; without a filter this reads one page only."""
         if order != self._order:
             self._sort(self._sessions, order)
         start = 0 if after is None else bisect_right(self._positions, after)

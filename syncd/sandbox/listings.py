@@ -1,4 +1,4 @@
-"""One page of the listing: where it begins, what is on it, and how it says that more follows."""
+"""One page of the listing: its start, its items, and its key for the next page."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ class Pages:
         self._now = now
 
     def answer(self, query: Query, habits: Habits) -> web.Response:
-        """Return the page that the query asks for; an empty `startKey` asks for the first one."""
+        """Return the page of a query; an empty `startKey` means the first page."""
         start = (query.get("startKey") or [""])[-1]
         cursor = None
         if start:
@@ -48,7 +48,7 @@ class Pages:
         return None if expired or cursor.order != habits.order else cursor
 
     def _last_key(self, found: Slice, start: str, habits: Habits) -> bytes:
-        """Return the JSON of `lastKey`, nothing where it is left out."""
+        """Return the JSON of `lastKey`; empty if the page has none."""
         if found.more:
             return self._key(found.last, habits)
         if habits.final_key == "repeat":

@@ -1,4 +1,4 @@
-"""The sandbox as its user holds it: what it is to do, what it did, and what others do to it meanwhile."""
+"""The interface of the sandbox: its behaviour, its effects, and changes by other users."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ _WIRE_NAMES: Final = {
 
 @dataclass(slots=True)
 class Request:
-    """A request as it came; the status is 0 while there is no answer, and stays 0 if none is ever sent."""
+    """A request as it was received; the status is 0 until an answer is sent."""
 
     method: str
     raw_path: str
@@ -46,17 +46,17 @@ class Sandbox:
     sessions : int
         How many generated sessions there are at the start.
     seed : int
-        What they, and the faults drawn by chance, depend on.
+        Determines the sessions, and the faults that are drawn at random.
     habits, faults
         Both may be changed, or replaced, while the server runs.
     token : str
-        The static bearer token; issued ones come by client credentials.
+        The static bearer token; client credentials are exchanged for others.
     now : Callable[[], float]
-        Seconds since 1970; governs lags, lifetimes, limits and audit times. Generated sessions end with 2025.
+        Seconds since 1970; governs lags, lifetimes, limits and audit times. Generated sessions are from before 2026.
     sleep : Callable[[float], Awaitable[None]]
-        Waits through latency and slow answers.
+        Waits for latency and slow answers.
     record_requests : bool
-        Off for load.
+        Off for load tests.
     """
 
     client_id: Final = CLIENT_ID
@@ -91,7 +91,7 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """The base URL, without a slash at its end; RuntimeError when nothing is served."""
+        """The base URL without a trailing slash; raises RuntimeError outside of `serve`."""
         if self._url is None:
             raise RuntimeError("the sandbox has no address yet: use it inside `async with serve(sandbox)`")
         return self._url
@@ -107,11 +107,11 @@ class Sandbox:
 
     @property
     def effects(self) -> list[Effect]:
-        """What was really done since the start, in order, by whomever."""
+        """All changes since the start, in their order, by the client and by other users."""
         return self.store.effects
 
     def live(self) -> dict[str, Wire]:
-        """Return every session that there really is, as it is sent, by its id."""
+        """Return every existing session by its id, as it is sent."""
         return {session.id: self.wire(session) for session in self.store.truth.by_id.values()}
 
     def wire(self, session: Session) -> Wire:
@@ -119,36 +119,37 @@ class Sandbox:
         return decode(render(session, extra_fields=self.habits.extra_fields))
 
     def create(self, *, source_session_id: str, name: str, parent_id: str | None = None, **fields: object) -> Wire:
-        """Create a session as a colleague would, without HTTP, even where the source id is taken.
+        """Create a session as another user, without HTTP, even if the source id exists already.
 
-        Further fields go by their Python or their wire names; `id` chooses the id, also one that was deleted.
+        Further fields have their Python names or their names on the wire. `id` sets the id, which can be that of a
+        deleted session.
         """
         wire = _wire_names({"name": name, "source_session_id": source_session_id, "parent_id": parent_id, **fields})
         wire = {key: value for key, value in wire.items() if value is not None}
         return self.wire(self.store.create(wire, USERS[0]))
 
     def update(self, id: str, **fields: object) -> Wire:
-        """Change fields as a colleague would, None removing one; KeyError without such a live session."""
+        """Change fields as another user; None removes a field. Raise KeyError without such a session."""
         return self.wire(self.store.update(id, _wire_names(fields), USERS[0]))
 
     def delete(self, id: str) -> Wire:
-        """Delete a session as a colleague would and return what it was; KeyError without such a live one."""
+        """Delete a session as another user, and return it; raise KeyError without such a session."""
         return self.wire(self.store.delete(id))
 
     def script(self, method: str, match: Match, action: Action, times: int = 1) -> None:
-        """Do something to the next `times` requests that match; scripts go before limits, faults and tokens.
+        """Set an action for the next `times` requests that match; scripts precede limits, faults and tokens.
 
         Parameters
         ----------
         method : str
-            Or `*` for any.
+            The method, or `*` for any.
         match : str or Callable
             The beginning of the raw path, or a function of the aiohttp request.
         action : str, int or Callable
-            A fault's name, a status to be answered at once, or a (coroutine) function of the aiohttp request
-            that returns a response, or None to let the request go on after it.
+            The name of a fault, a status to answer at once, or a (coroutine) function of the aiohttp request. It
+            returns a response, or None to continue with the request.
         times : int
-            How many requests it is done to.
+            The number of requests.
         """
         self.scripts.add(Script(method, match, action, times))
 

@@ -1,4 +1,4 @@
-"""The sandbox on a socket: a request is recorded, meets its script, limit or fault, and reaches the API."""
+"""The sandbox on a socket: a request is recorded and answered by a script, a limit, a fault or the API."""
 
 import asyncio
 import inspect
@@ -16,14 +16,14 @@ from syncd.urls import is_loopback
 
 @asynccontextmanager
 async def serve(sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Sandbox]:
-    """Serve a sandbox on loopback for as long as the context lasts; port 0 takes a free one.
+    """Serve a sandbox on loopback while the context lasts; port 0 selects a free port.
 
     Raises
     ------
     ValueError
-        For a host that is not loopback: the control paths ask for no token.
+        The host is not loopback: the control paths require no token.
     OSError
-        When the port is taken.
+        The port is in use.
     """
     if not is_loopback(host):
         raise ValueError(f"the sandbox serves on loopback only, not on {host!r}")
@@ -41,7 +41,7 @@ async def serve(sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0) -> 
 
 
 class RequestHandler:
-    """What stands between the socket and the API."""
+    """Handles a request: records it, applies scripts, limits and faults, and calls the API."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -56,7 +56,7 @@ class RequestHandler:
             sandbox.requests.append(record)
         response = await self._respond(request)
         if response is None:
-            # The client sees a reset; aiohttp takes the write that follows for one that came too late.
+            # The client receives a reset; aiohttp handles the write that follows like any write to a closed connection.
             if request.transport is not None:
                 request.transport.abort()
             return web.Response()
@@ -64,7 +64,7 @@ class RequestHandler:
         return response
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse | None:
-        """Return the answer, None for a connection that is to be lost."""
+        """Return the answer; None if the connection is to be broken."""
         sandbox, habits = self._sandbox, self._sandbox.habits
         if habits.latency:
             await sandbox.sleep(habits.latency)
@@ -93,7 +93,7 @@ class RequestHandler:
         return await self._fail_after_effect(action, request)
 
     async def _fail_before_effect(self, fault: FaultName) -> web.StreamResponse | None:
-        """Play a fault that comes before anything is done."""
+        """Apply a fault before the request has an effect."""
         habits, faults = self._sandbox.habits, self._sandbox.faults
         if fault == "hang_before":
             await asyncio.Event().wait()
@@ -108,7 +108,7 @@ class RequestHandler:
         return None
 
     async def _fail_after_effect(self, fault: FaultName, request: web.BaseRequest) -> web.StreamResponse | None:
-        """Play a fault that strikes after the request was done, between the server and its client."""
+        """Apply a fault after the request had its effect."""
         habits = self._sandbox.habits
         response = await self._sandbox.api.answer(request, habits)
         if fault == "hang_after":

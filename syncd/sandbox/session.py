@@ -1,4 +1,4 @@
-"""One version of a chat session, as the server keeps it: its JSON, and what listings sort and filter by."""
+"""One version of a chat session, as the server stores it: its JSON, and the fields for sorting and filtering."""
 
 import json
 from datetime import date, timedelta
@@ -14,8 +14,8 @@ _ascii_encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 class Session(NamedTuple):
     """An immutable version of a session.
 
-    The encoded bytes are the truth and the other fields are read off them once, so that a page is a join of
-    bytes. A tuple, since 200,000 of them are made in a moment and the garbage collector lets them be.
+    The other fields are derived from the encoded bytes once, so that a page is a join of bytes. It is a tuple, because
+    200,000 of them are created at once, and tuples are fast to create.
     """
 
     number: int  # order of creation
@@ -31,12 +31,12 @@ class Session(NamedTuple):
     encoded: bytes
 
     def wire(self) -> Wire:
-        """Return the session as it goes over the wire, as a dict of the caller's own."""
+        """Return the session as it goes over the wire, as a new dict."""
         return decode(self.encoded)
 
 
 def session_of(wire: Wire, number: int) -> Session:
-    """Make the stored version out of a session on the wire; `id` and `sourceSessionId` must be there."""
+    """Return the stored version of a session on the wire, which has `id` and `sourceSessionId`."""
     created, updated = _audit(wire, "Created"), _audit(wire, "Updated")
     return Session(
         number=number,
@@ -55,11 +55,11 @@ def session_of(wire: Wire, number: int) -> Session:
 
 def _audit(wire: Wire, key: str) -> Wire:
     block = wire.get(key)
-    return block if isinstance(block, dict) else {}  # a test may put anything there
+    return block if isinstance(block, dict) else {}  # a test may set any value
 
 
 def encode(value: object) -> bytes:
-    """Return compact JSON; a lone surrogate, which UTF-8 cannot hold, goes out as an escape."""
+    """Return compact JSON; a lone surrogate, which UTF-8 cannot contain, becomes an escape."""
     try:
         return _encoder.encode(value).encode()
     except UnicodeEncodeError:
@@ -67,7 +67,7 @@ def encode(value: object) -> bytes:
 
 
 def decode(encoded: bytes) -> Wire:
-    """Return the session that some JSON holds."""
+    """Return the session in some JSON."""
     wire: Wire = json.loads(encoded)
     return wire
 
@@ -82,15 +82,15 @@ def stamp(seconds: float) -> str:
 
 @lru_cache(maxsize=2048)
 def _date(day: int) -> str:
-    # A date is most of the work of a timestamp, and the sessions of years fall on some hundred days.
+    # A date takes most of the time of a timestamp, and the sessions are of some hundred days.
     return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
 
 
 def render(session: Session, *, extra_fields: bool) -> bytes:
-    """Return what is sent for a session.
+    """Return a session as it is sent.
 
-    With `extra_fields` every seventh carries fields that no client knows, and every eleventh enum values that
-    none knows: always the same ones, so that an unchanged session stays unchanged.
+    With `extra_fields` every seventh session has unknown fields, and every eleventh unknown enum values. They are
+    always the same, so that an unchanged session stays unchanged.
     """
     strange, unheard_of = session.number % 7 == 0, session.number % 11 == 0
     if not extra_fields or not (strange or unheard_of):

@@ -1,4 +1,4 @@
-"""The sessions as they really are, what was really done to them, and the views of them that may lag."""
+"""The sessions, the effects of all changes, and the views of the sessions that may lag."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ EffectKind = Literal["created", "updated", "deleted"]
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """Something that was done to the session map, whether or not its client ever heard of it."""
+    """A change of a session, whether or not its client received an answer."""
 
     number: int
     kind: EffectKind
@@ -24,9 +24,9 @@ class Effect:
 
 
 class Store:
-    """The session map.
+    """The sessions.
 
-    There is one way to change it, `_commit`, and it appends exactly one effect.
+    Only `_commit` changes them, and it appends exactly one effect.
     """
 
     def __init__(self, sessions: Iterable[Session], now: Callable[[], float]) -> None:
@@ -40,7 +40,7 @@ class Store:
         self._latest = LAST
 
     def create(self, wire: Wire, by: tuple[str, str]) -> Session:
-        """Add a session; its id is given by the server unless the dict names a free one."""
+        """Add a session; the server assigns its id unless the dict contains a free one."""
         self._numbers += 1
         chosen = wire.get("id") or self._free_id()
         if chosen in self.truth.by_id:
@@ -59,7 +59,7 @@ class Store:
         return session
 
     def update(self, id: str, changes: Wire, by: tuple[str, str]) -> Session:
-        """Change fields, None removing one; KeyError without the session, no effect if nothing differs."""
+        """Change fields; None removes a field. Raise KeyError without the session; an equal value has no effect."""
         before = self.truth.by_id[id]
         old = before.wire()
         new = {key: value for key, value in (old | changes).items() if value is not None}
@@ -72,13 +72,13 @@ class Store:
         return after
 
     def delete(self, id: str) -> Session:
-        """Remove a session; KeyError without it."""
+        """Remove a session; raise KeyError without the session."""
         before = self.truth.by_id[id]
         self._commit("deleted", before, None)
         return before
 
     def catch_up(self, listing_lag: float, lookup_lag: float) -> None:
-        """Let the views see what they are to see by now."""
+        """Apply the changes that the views show by now."""
         now = self._now()
         self.listing.catch_up(now, listing_lag)
         for change in self.lookup_backlog.due(now, lookup_lag):
@@ -100,6 +100,6 @@ class Store:
         return f"SES{self._numbers}"
 
     def _stamp(self) -> str:
-        # Audit times never run backwards, even on a virtual clock that starts before the generated ones end.
+        # Audit times never decrease, even with a virtual clock that starts before the last generated time.
         self._latest = max(self._latest, self._now())
         return stamp(self._latest)

@@ -1,4 +1,4 @@
-"""The bearer tokens that are accepted: a static one, and those fetched with client credentials."""
+"""The bearer tokens that are accepted: a static one, and those obtained with client credentials."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ CLIENT_SECRET = "sandbox-secret"  # noqa: S105 - opens nothing but generated dat
 
 
 def web_token(claims: Mapping[str, object], signature: str) -> str:
-    """Return a JSON Web Token with these claims; nothing checks its signature, which makes it unique."""
+    """Return a JSON Web Token with these claims; its signature is not checked, and makes it unique."""
     parts = ({"alg": "none", "typ": "JWT"}, dict(claims))
     encoded = (base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts)
     return ".".join((*encoded, signature))
@@ -36,11 +36,11 @@ class Tokens:
         return token
 
     def revoke(self) -> None:
-        """Accept none of the issued tokens any more; new ones can be fetched."""
+        """Reject all issued tokens from now on; new ones can be obtained."""
         self._ends.clear()
 
     def accepts(self, authorization: str | None) -> bool:
-        """Judge an Authorization header."""
+        """Return whether an Authorization header contains an accepted token."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer":
             return False

@@ -1,4 +1,4 @@
-"""The request line as it came: routes and queries are read off the raw text, and nothing normalises them."""
+"""The request line as it was received: routes and queries are read from the raw text, without normalization."""
 
 from typing import Final, Literal, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
@@ -14,14 +14,14 @@ _WHOLE: Final[dict[str, RouteName]] = {LOGIN: "login", SESSIONS: "collection", F
 
 
 class Route(NamedTuple):
-    """What a path points at, and the id in it, decoded exactly once."""
+    """The resource of a path, and the id in it, decoded exactly once."""
 
     name: RouteName
     id: str = ""
 
 
 def route_of(raw_path: str) -> Route:
-    """Find the route of a raw path; an id that holds a bare slash is no route."""
+    """Find the route of a raw path; a path with a slash in the id is unknown."""
     path = raw_path.partition("?")[0]
     if (name := _WHOLE.get(path)) is not None:
         return Route(name)
