@@ -11,7 +11,7 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "p
 _SQLITE_FILE = re.compile(r"sqlite\+aiosqlite:///(?!file:|/*:memory:)[^?\x00-\x1f]*[^?/\x00-\x1f]")
 _POSTGRESQL = "postgresql+asyncpg://"
 _SPECIAL = re.compile(r"[@/?#\[\]\\\s]|%(?![0-9A-Fa-f]{2})")
-"""What must not stand in a user name or password as it is."""
+"""Characters of a user name or password that must be percent-encoded."""
 _PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:]*))(?::(?P<port>[0-9]{1,5}))?")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 _LAST_PORT = 65535

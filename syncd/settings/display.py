@@ -1,4 +1,4 @@
-"""What may be shown of a setting: `syncd config`, log events and error messages call it."""
+"""The parts of a setting that may be shown: `syncd config`, log events and error messages call it."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def shown(settings: Settings, name: str) -> str | float | bool | None:
 def without_secrets(url: str) -> str:
     """Return a URL of any form, a wrong one too, without what can be a secret: credentials, query and fragment."""
     if not set("/.?=").intersection(url):
-        return url  # a number, a word: no URL
+        return url  # not a URL
     return _QUERY.sub(r"?***", _CREDENTIALS.sub("***@", url))

@@ -16,7 +16,7 @@ from syncd.settings.secret_files import UnreadableFileError, read_text
 from syncd.visible_text import quoted
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9_]")
-"""What the name of a setting cannot contain, such as a quotation mark or an invisible character."""
+"""Characters that the name of a setting cannot contain, such as a quotation mark or an invisible character."""
 
 
 @dataclass(frozen=True)

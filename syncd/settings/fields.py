@@ -49,7 +49,7 @@ _SWITCH = "true or false"
 
 
 def _setting(default: Any, description: str, expected: str, *examples: str) -> Any:  # noqa: ANN401 - as pydantic's Field
-    """Declare a setting; `expected` (with the unit) and the examples stand in error messages."""
+    """Declare a setting; `expected` (with the unit) and the examples appear in error messages."""
     return Field(default, description=description, examples=list(examples), json_schema_extra={"expected": expected})
 
 

@@ -1,4 +1,4 @@
-"""The text of a value: what surrounds it is removed, and what cannot belong to it is refused."""
+"""The text of a value: surrounding characters are removed, and characters that cannot belong to it are refused."""
 
 from __future__ import annotations
 
