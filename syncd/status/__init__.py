@@ -1,11 +1,11 @@
-"""The status server: is the daemon alive, is it ready, what does it measure, and one page for a tired person.
+"""The status server: liveness, readiness, metrics, and one page for people. `daemon.status_port` starts it.
 
 ::
 
-    pulse ◄── the daemon's loops            metrics ◄── every request to Albert
+    watchdog ◄── the daemon's loops         metrics ◄── every request to Albert
       │                                        │
-      └──► server: /livez  /readyz  /metrics  / ◄── readings ◄── mirror.measures (one snapshot, cached)
-                             (the schema's version alone)
+      └──► server: /livez  /readyz  /metrics  /status.json  / ◄── snapshot ◄── mirror.read.stats (cached)
+                            (the schema's version alone)
 
-It reads; nothing that it is asked changes anything.
+No request changes anything.
 """

@@ -1,7 +1,7 @@
 """The header by which `/livez` names the daemon's database. `syncd healthcheck` compares it with its own settings.
 
-It costs no request to the database, so that the answer is the same while the database is locked or away. This module
-imports nothing of aiohttp: the health check of a container starts often.
+It costs no request to the database, so that the answer is the same while the database is locked or unreachable. This
+module imports nothing of aiohttp: the health check of a container starts often.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ def document(
     Parameters
     ----------
     overview : Mapping[str, Any] | None
-        What `mirror.read.views.overview` returns; None if the database cannot be read.
+        The result of `mirror.read.views.overview`; None if the database cannot be read.
     daemon : Mapping[str, Any] | None
-        What `of_daemon` returns; None if no daemon was asked.
+        The result of `of_daemon`; None if no daemon was asked.
     """
     shown = {} if overview is None else {**overview, "passes": overview["passes"][:PASSES_SHOWN]}
     starting = overview is not None and overview["freshness"]["age_seconds"] is None
@@ -44,7 +44,7 @@ def document(
 
 
 def of_daemon(identity: DaemonIdentity, snapshot: Snapshot | None) -> dict[str, Any]:
-    """Return what tells the daemon that answers from others."""
+    """Return the fields that identify the daemon that answers."""
     return {
         "version": identity.version,
         "origin": identity.origin,

@@ -51,7 +51,7 @@ def sentence(text: str, command: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What needs a person: `problems` soon, `notices` in office hours."""
+    """The findings that need a person: `problems` soon, `notices` in office hours."""
 
     problems: tuple[Problem, ...]
     notices: tuple[Problem, ...]
@@ -69,7 +69,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonView:
-    """What a running daemon knows beyond its database.
+    """The state of a running daemon that its database does not contain.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ def assess(
     Parameters
     ----------
     overview : Mapping[str, Any] | None
-        What `mirror.read.views.overview` returns; None if the database cannot be read.
+        The result of `mirror.read.views.overview`; None if the database cannot be read.
     pass_interval : float
         Seconds between the starts of passes.
     now : datetime
@@ -119,7 +119,7 @@ def assess(
     daemon : DaemonView | None
         The view of the daemon that asks; None if the database alone is judged.
     silent : str | None
-        Why a daemon that seems to run was asked in vain; None if none seems to run, or if it is `daemon`.
+        Why a daemon that seems to run did not answer; None if none seems to run, or if it is `daemon`.
     """
     found = list(_of_daemon(daemon)) if daemon is not None else []
     if silent is not None:
@@ -180,7 +180,7 @@ def _of_passes(overview: Mapping[str, Any], pass_interval: float, *, beside_daem
     ended = next((row for row in overview["passes"] if row["state"] != PassState.RUNNING), None)
     why = f" (pass {ended['id']} is {ended['state']}: {ended['error']})" if ended and ended["error"] else ""
     if age is None:
-        if ended is not None or not beside_daemon:  # beside a daemon, a mirror without a pass is just young
+        if ended is not None or not beside_daemon:  # a daemon without a pass has just begun
             command = DOCTOR if beside_daemon else "syncd once, or see the log of syncd run"
             yield Problem(ProblemCode.NO_COMPLETE_PASS, f"no pass has been complete yet{why}", _remedy(ended, command))
     elif _content_age(fresh, ended) > MISSED_PASSES * pass_interval + LEEWAY:

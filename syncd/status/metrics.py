@@ -1,4 +1,4 @@
-"""Prometheus metrics, with labels from fixed sets only: nothing that Albert or a row says becomes a label."""
+"""Prometheus metrics, with labels from fixed sets only: no text of Albert or of a row becomes a label."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 METHODS = frozenset({"GET", "POST", "PATCH", "DELETE", "TOKEN"})
 STATUSES = frozenset({401, 403, 404, 409, 429})
-"""Statuses that tell an operator something of their own; the others are counted by their class."""
+"""Statuses with a meaning of their own for an operator; the others are counted by their class."""
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _FAILURES = (
     (AlbertTimeoutError, "timeout"),
@@ -39,7 +39,7 @@ _FAILURES = (
 
 
 class Metrics:
-    """What is counted while the daemon runs; `exposition` adds what is read from the mirror."""
+    """The counters of a running daemon; `exposition` adds the values that are read from the mirror."""
 
     def __init__(self) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -80,7 +80,7 @@ async def exposition(metrics: Metrics, readings: Readings) -> bytes:
     Raises
     ------
     NotReadError
-        The database cannot be read: a scrape that fails is better than one that says nothing is wrong.
+        The database cannot be read: a scrape that fails is better than one that shows no problem.
     """
     snapshot = await readings.snapshot.latest()
     registry = CollectorRegistry()

@@ -48,7 +48,7 @@ BACKOFF: Final = Backoff(1.0, 300.0)
 LONGEST_WAIT: Final = 600.0
 """Seconds; a longer Retry-After of the receiver is shortened to this."""
 REPORTED_ATTEMPT: Final = 3
-"""The failed attempt that is a warning: some seconds after the first one, so that a restart of a receiver is none."""
+"""The failed attempt that is a warning: some seconds after the first one, when a restarted receiver answers again."""
 GIVE_UP_SECONDS: Final = 3600.0
 """The age in seconds of a document that is no longer sent: the receiver may be down together with Albert."""
 MOST_WAITING: Final = 100

@@ -1,4 +1,4 @@
-"""The page at `/`: is the mirror fresh, what needs me, what to type. For someone who was woken up.
+"""The page at `/`: freshness, problems, and the command for each. For a person on call.
 
 No name of a session is on it, and no text of Albert or of a database row: reasons are given by their kind.
 """
@@ -36,7 +36,7 @@ def render(health: Health, snapshot: Snapshot | None, *, identity: DaemonIdentit
     snapshot : Snapshot | None
         None when the database cannot be read.
     nonce : str
-        What the Content-Security-Policy lets the page's style by.
+        The nonce by which the Content-Security-Policy allows the page's style.
     """
     overview = None if snapshot is None else without_foreign_text(snapshot.overview)
     verdict, sub = _verdict(overview, health)
@@ -56,7 +56,7 @@ def render(health: Health, snapshot: Snapshot | None, *, identity: DaemonIdentit
 
 
 def _identity(identity: DaemonIdentity, snapshot: Snapshot | None) -> str:
-    """Return which daemon answers, for which tenant."""
+    """Return the identity of the daemon and of its tenant."""
     tenant = identity.tenant()
     albert = identity.origin if tenant is None else f"{identity.origin}, tenant {tenant}"
     others = 0 if snapshot is None else len(snapshot.replicas)
@@ -86,7 +86,7 @@ def _list(found: Sequence[Problem], style: str, title: str) -> str:
 
 
 def _item(problem: Problem) -> str:
-    """Set the command to type apart."""
+    """Return a problem as HTML, with the command in an element of its own."""
     command = "" if problem.command is None else f"<code>{escape(problem.command)}</code>"
     return f"{escape(problem.text)}{command}"
 

@@ -21,7 +21,7 @@ def seconds(value: float) -> str:
 
 
 def durations(passes: Sequence[Mapping[str, Any]]) -> str:
-    """Draw how long passes took, oldest first; the colour tells how each ended."""
+    """Draw how long passes took, oldest first; the colour shows how each ended."""
     shown = passes[-BARS:]
     values = [(row["finished_at"] - row["started_at"]).total_seconds() for row in shown]
     bars = [[(row["state"], value)] for row, value in zip(shown, values, strict=True)]

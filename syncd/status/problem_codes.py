@@ -37,7 +37,7 @@ class ProblemCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProblemKind:
-    """What a code means.
+    """The meaning of a code.
 
     Attributes
     ----------

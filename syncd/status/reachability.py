@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 SECONDS_UNREACHABLE: Final = 30.0
 """Seconds without an answer after which Albert counts as unreachable: longer than a restart of a server takes."""
 READING: Final = frozenset({"GET", "TOKEN"})
-"""Methods whose server errors say something about Albert. A 500 to a change may be caused by that one change."""
+"""Methods whose server errors count as failures of Albert. A 500 to a change may be caused by that one change."""
 
 
 @dataclass(kw_only=True)
 class Reachability:
     """Follows the outcomes of all requests, and logs the beginning and the end of a wait for Albert once.
 
-    A status below 500 is an answer, except 429. Requests that are cancelled say nothing.
+    A status below 500 is an answer, except 429. Requests that are cancelled do not count.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Reachability:
 
 
 def _failure(method: str, ended: int | BaseException) -> str | None:
-    """Return why a request got no answer that helps; None for an answer, and for an outcome that says nothing."""
+    """Return why a request got no usable answer; None for an answer, and for an outcome that does not count."""
     if isinstance(ended, AlbertException):
         return str(ended)
     if not isinstance(ended, int):

@@ -202,7 +202,8 @@ class RequestHandler:
         return _text(200, "ok")
 
     async def _status(self) -> web.Response:
-        health, snapshot = await self._view.assess(max_age=0)  # a script asks right after the event that it waited for
+        # a script requests it right after the event that it waited for
+        health, snapshot = await self._view.assess(max_age=0)
         overview = None if snapshot is None else without_foreign_text(snapshot.overview)
         body = encode(document(health, overview, of_daemon(self._view.identity, snapshot)))
         status = 200 if snapshot is not None else 503

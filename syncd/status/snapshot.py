@@ -1,6 +1,7 @@
-"""What the status server shows: the readings of a daemon that works, and of one that still opens its database.
+"""The views of the status server: of a daemon that works, and of one that still opens its database.
 
-The server, the health monitor and the metrics call it. The database is read at most once a second, however many ask.
+The server, the health monitor and the metrics call it. The database is read at most once a second, however many
+requests there are.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Shared(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class DaemonIdentity:
-    """What tells one daemon from another.
+    """The properties that distinguish one daemon from another.
 
     Parameters
     ----------
@@ -123,11 +124,11 @@ class DaemonIdentity:
 
 
 class View(Protocol):
-    """What the status server shows of a daemon."""
+    """The state of a daemon for the status server."""
 
     @property
     def identity(self) -> DaemonIdentity:
-        """What tells this daemon from others."""
+        """The identity of this daemon."""
         ...
 
     def stalled(self) -> list[str]:
@@ -185,7 +186,7 @@ class StartReadings:
 
 
 def daemon_view(retries: Retries, **more: Any) -> DaemonView:  # noqa: ANN401 - fields of the view
-    """Return what a daemon knows of its database, and `more`."""
+    """Return the view with the state of the database, and `more`."""
     return DaemonView(
         failing=tuple(safe_text(str(failure)) for failure in retries.failures.repeated()),
         waiting=None if (wait := retries.wait_reason) is None else safe_text(wait),
@@ -195,7 +196,7 @@ def daemon_view(retries: Retries, **more: Any) -> DaemonView:  # noqa: ANN401 - 
 
 @dataclass
 class Readings:
-    """The view of a daemon that works: what it reads of the mirror, and its own state.
+    """The view of a daemon that works: readings of the mirror, and its own state.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A reader that never ends keeps SQLite from reusing its write-ahead log, which then grows: say so, once."""
+"""Warns once if SQLite cannot reuse its write-ahead log, and the log grows, because a reader never ends."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LOOK_SECONDS = 15.0
 
 @dataclass(kw_only=True)
 class WalWatch:
-    """Looks at the size of the log, four times a minute; nothing is written, and no lock is taken.
+    """Checks the size of the log four times a minute. It writes nothing and takes no lock.
 
-    SQLite does not tell how old the oldest reader is. It is at least as old as the growth that it causes: that is
+    SQLite does not report how old the oldest reader is. It is at least as old as the growth that it causes: that is
     `growing_seconds`.
     """
 
@@ -39,14 +39,14 @@ class WalWatch:
     _warned: bool = False
 
     async def run(self, watchdog: Watchdog) -> None:
-        """Look forever."""
+        """Check the log forever."""
         while True:
             self.look()
             watchdog.heartbeat("wal", LOOK_SECONDS)
             await self.clock.sleep(LOOK_SECONDS)
 
     def look(self) -> None:
-        """Look once, and warn when a reader has kept the log growing for too long."""
+        """Check once, and warn when a reader has kept the log growing for too long."""
         size = self.database.store.wal_bytes() or 0
         if size < max(self.threshold, self._size_then):  # it was reset since, or never was large
             if self._warned:

@@ -1,7 +1,8 @@
-"""Whether the loops make progress: each says until when it may be quiet, and one that is quiet for longer is wedged.
+"""Whether the loops make progress. Each sends heartbeats, and one whose heartbeat is overdue counts as stalled.
 
-A loop that waits (for its next pass, for a Retry-After, for a database that another program holds, for room on the
-disk) says so, and is alive for as long as it waits; a request to Albert ends within its timeout, and is progress.
+A heartbeat can contain the seconds that the loop will wait, such as for its next pass or a Retry-After. No loop counts
+as stalled while a database that another program holds, or room on the disk, is waited for. A request to Albert ends
+within its timeout, and is progress.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class Watchdog:
     clock : Clock
         Its `monotonic` counts.
     slack : float
-        Seconds that a loop may work without a sign: longer than any one request or transaction takes.
-    excuse : Callable[[], bool]
-        Whether all of them may be quiet now: the database is waited for.
+        Seconds that a loop may work without a heartbeat: longer than any one request or transaction takes.
+    suspended : Callable[[], bool]
+        Whether no heartbeat is expected now, because the database is waited for.
     """
 
     clock: Clock
@@ -40,7 +41,7 @@ class Watchdog:
         self._due_at[loop] = self.clock.monotonic() + waits + self.slack
 
     def end(self, loop: str) -> None:
-        """Take a loop off: it has ended as it should."""
+        """Remove a loop that has ended as it should."""
         self._due_at.pop(loop, None)
 
     def stalled(self) -> list[str]:
@@ -56,7 +57,7 @@ class Watchdog:
 
 @dataclass(frozen=True)
 class HeartbeatClock:
-    """A clock for one loop: who sleeps by it or looks at it is alive."""
+    """A clock for one loop: `now` and `sleep` send heartbeats."""
 
     clock: Clock
     watchdog: Watchdog
