@@ -87,7 +87,7 @@ class CurrentSettings:
     settings: Settings
 
     def secret(self, name: str) -> Callable[[], str]:
-        """Return a function that reads a secret as it is now, from its file if it has one that is no pipe.
+        """Return a function that reads a secret as it is now, from its file if it has one and the file is not a pipe.
 
         The function raises OSError or ValueError if the file cannot be read.
         """

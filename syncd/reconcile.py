@@ -1,6 +1,6 @@
-"""Links source ids to sessions: the mirror answers what it can, Albert is asked about the rest. `app` runs it.
+"""Links source ids to sessions: from the mirror where possible, otherwise by requests to Albert. `app` runs it.
 
-Whatever writes a session also links its source id. This flow handles the source ids that no session in the mirror
+Every write of a session also links its source id. This flow handles the source ids that no session in the mirror
 explains: ids that no session carries, ids that a session carried until recently, and ids that were missing or
 contradictory at the last request, long ago.
 """
@@ -58,13 +58,13 @@ class _Answer:
     found: Found | None = None
     absent: bool = False
     undecidable: str | None = None
-    """Why no answer says more: the source id cannot be sent, or the session that carries it cannot be read."""
+    """Why no answer decides it: the source id cannot be sent, or the session that carries it cannot be read."""
     trouble: Exception | None = None
 
 
 @dataclass(kw_only=True)
 class Reconcile:
-    """The flow that keeps `source_sessions` true; `run` is one round.
+    """The flow that keeps `source_sessions` up to date; `run` is one round.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class Reconcile:
     _after: SourceId | None = None
     """Where the next round begins: after the source ids that got no answer in the last round."""
     _answered_at: dict[SourceId, float] = field(default_factory=dict)
-    """When Albert last answered, in monotonic seconds: while look-ups may lag, another request says no more."""
+    """When Albert last answered, in monotonic seconds: while look-ups may lag, another request shows nothing new."""
 
     async def run(self) -> int:
         """Ask Albert about the source ids that the mirror cannot explain.

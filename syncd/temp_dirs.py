@@ -1,7 +1,7 @@
 """Directories for files that are not finished: private to their maker, and removed by the next maker after a kill.
 
 `files/exports` and `mirror/copy/backup` write here and then rename the result, in the same folder, to its final name. A
-directory such as `.syncd-backup.k3x9_w1p.tmp` is locked while its maker lives. The next maker of the same kind in the
+directory such as `.syncd-backup.k3x9_w1p.tmp` is locked while its maker runs. The next maker of the same kind in the
 same folder removes directories that are not locked. On a file system without locks nothing is removed.
 """
 
@@ -56,7 +56,7 @@ def _create(folder: Path, kind: str) -> tuple[Path, int]:
 
 def _remove_abandoned(folder: Path, kind: str) -> None:
     for path in folder.glob(f".{kind}.*.tmp"):
-        with suppress(OSError):  # its maker lives, or it is another user's, or it is gone
+        with suppress(OSError):  # its maker runs, or it is another user's, or it is gone
             descriptor = _open(path)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -44,7 +44,7 @@ async def accept_tenant(
     ----------
     session : AsyncAlbertSession | None
         A session with the credentials of the settings; None without credentials. It is used only where the tenant ids
-        do not tell whether the tenant is another one: a known session is requested then.
+        do not show whether the tenant is another one: a known session is requested then.
     by : str
         The person, for the log of operator actions.
 

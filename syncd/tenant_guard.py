@@ -48,7 +48,7 @@ class TenantGuard:
     Parameters
     ----------
     named : Identity
-        What the settings name.
+        The tenant that the settings name.
     force : bool
         Act on a database although `migrate-store` moved it away.
     on_token : Callable[[], None]

@@ -19,7 +19,7 @@ _URL = re.compile(r"(?P<scheme>https?)://(?P<place>[^/?#]*)(?P<path>[^?#]*)(?P<m
 _PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]|[^\[\]:]+)(?::(?P<port>[0-9]{1,5}))?")
 _LAST_PORT = 65535
 _USER = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*")
-"""A user name and a password as they stand in a URL: percent-encoded."""
+"""A user name and a password as they appear in a URL: percent-encoded."""
 _CREDENTIALS = re.compile(r"(?P<scheme>[^:/?#]+://)[^/?#]*@")
 _PORTS = {"http": 80, "https": 443}
 """The port of each scheme if the URL names none."""

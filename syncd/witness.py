@@ -1,4 +1,4 @@
-"""Evidence that a 404 comes from Albert. `syncd.lookups` requires it before it believes a 404.
+"""Evidence that a 404 comes from Albert. `syncd.lookups` requires it before it accepts a 404 as proof.
 
 A gateway, a missing route and a maintenance page answer 404 too. A 404 proves that a session is absent only if another
 session, which is known to be alive, answers 200 to the same kind of request at about the same time: the witness.
@@ -79,7 +79,7 @@ class _Confirmation:
 
 @dataclass(slots=True)
 class _Route:
-    """What is known of one kind of request. All times are monotonic seconds."""
+    """The state of one kind of request. All times are monotonic seconds."""
 
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     checks: int = 0
@@ -89,7 +89,7 @@ class _Route:
     failure: str | None = None
     """Why the last check found no alive witness; None when it found one."""
     trusted_from: float = NEVER
-    """When trust returned after a failed check: an answer to an earlier request may still be the gateway's."""
+    """When a check succeeded after a failed one: an answer to an earlier request may still be the gateway's."""
     witness: str = ""
     """The id or source id that answered the last check; an empty text when none did."""
     confirmed: dict[str, _Confirmation] = field(default_factory=dict)
@@ -134,7 +134,7 @@ class Witness:
     async def confirm(self, kind: RequestKind, asked: str, error: AlbertHTTPError, *, sent_at: float) -> None:
         """Require that a 404 or 410 comes from Albert.
 
-        Without another live session in the mirror, a 404 with a JSON body is believed.
+        Without another live session in the mirror, a 404 with a JSON body is accepted as proof.
 
         Parameters
         ----------
