@@ -43,13 +43,13 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def database_pool(postgres: PostgresServer) -> DatabasePool:
-    """Have the databases of tests that have ended, emptied."""
+    """Lend the emptied databases of tests that have ended."""
     return DatabasePool(postgres)
 
 
 @pytest.fixture
 def postgres_url(postgres: PostgresServer, database_pool: DatabasePool) -> Iterator[str]:
-    """Have a database with the schema at head, for one test."""
+    """Lend a database with the schema at head to one test."""
     name = database_pool.lend()
     yield postgres.url(name)
     database_pool.take_back(name)

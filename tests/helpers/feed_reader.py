@@ -39,7 +39,7 @@ class FeedReader:
             await anyio.sleep(POLL_SECONDS)
 
     async def judge(self) -> None:
-        """Compare what was read bit by bit with the whole feed, while others may still write."""
+        """Compare the versions that were read one after another with the whole feed, while others may still write."""
         whole = FeedReader(self.database)
         await whole.poll()
         await self.poll()

@@ -59,7 +59,7 @@ def _read_at_the_start(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 class ForkServer:
-    """A process that forks commands, for environments that are alike to the interpreter."""
+    """A process that forks commands, for environments that are equal for the interpreter."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._folder = tempfile.mkdtemp(prefix="syncd-fork-")
@@ -144,7 +144,7 @@ async def start(
     err: Path,
     constants: Mapping[str, float] = MappingProxyType({}),
 ) -> Started:
-    """Start a command of syncd that goes on, with its outputs in files; see `run` for the other arguments."""
+    """Start a command without waiting for its end, with its outputs in files; see `run` for the other arguments."""
     server = await anyio.to_thread.run_sync(server_for, environment)
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(server.path)
@@ -252,7 +252,7 @@ def serve(path: str) -> None:
     _import_all()
     gc.collect()
     gc.freeze()  # or a collection in a command would copy every page that the processes share
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead leave no zombies
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended children leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(64)
@@ -303,7 +303,7 @@ def _output(path: str | None) -> IO[bytes]:
 
 
 def _become(request: dict[str, Any], given: int, out: IO[bytes], err: IO[bytes]) -> NoReturn:
-    """Be the command: its streams, its folder, its environment, its arguments."""
+    """Run as the command: with its streams, its folder, its environment and its arguments."""
     for number, target in ((given, 0), (out.fileno(), 1), (err.fileno(), 2)):
         os.dup2(number, target)
     os.close(given)

@@ -1,4 +1,4 @@
-"""A small world to test in: the sandbox on a real socket, a real SQLite file, the real flows, a clock of its own."""
+"""The environment of most tests: the sandbox on a socket, a real SQLite file, the real flows, a virtual clock."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class World:
             await self.sql(f"TRUNCATE {', '.join(tables.metadata.tables)} RESTART IDENTITY")
 
     async def refuse(self, event: str, condition: str = "true") -> None:
-        """Let the database refuse each INSERT or UPDATE of a session, until `let`."""
+        """Make the database refuse each INSERT or UPDATE of a session, until `let`."""
         if self.database.dialect == "sqlite":
             body = "BEGIN SELECT RAISE(ABORT, 'the mirror refuses'); END"
         else:

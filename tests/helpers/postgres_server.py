@@ -1,7 +1,7 @@
 """A PostgreSQL of the tests' own: the binaries of a wheel, a data directory in a temporary place, loopback only.
 
 `SYNCD_TEST_PG_BIN` names the directory of another installation's binaries. The server runs as an unprivileged user
-when the tests run as root (PostgreSQL refuses root), and dies with the process that started it.
+when the tests run as root (PostgreSQL refuses root), and ends with the process that started it.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ async def _migrate(url: str) -> None:
 
 
 def engine_of(database: Database) -> AsyncEngine:
-    """Return the engine below a database, to do by hand what another program might."""
+    """Return the engine below a database, to act as another program could."""
     store: Any = database.store
     engine: AsyncEngine = store.engine
     return engine

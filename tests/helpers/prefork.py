@@ -1,8 +1,8 @@
 """Replicas that start in a moment: one process has imported syncd already, and forks a daemon for each line it reads.
 
 Where a replica is killed every second, new processes would take more CPU than two cores have, and no replica would
-work. A line is a JSON object, `environment` and `out`; the answer is the new process's id. The daemons die with the
-nursery.
+work. A line is a JSON object, `environment` and `out`; the answer is the new process's id. The daemons end with this
+process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MODULES = (
 
 
 def bear(environment: dict[str, str], out: str) -> None:
-    """Become `syncd run` in a process that was just forked."""
+    """Run `syncd run` in a process that was just forked."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for target in (1, 2):
@@ -33,7 +33,7 @@ def bear(environment: dict[str, str], out: str) -> None:
     os.environ.update(environment)
     random.seed()  # or all of them would wait the same "random" times
     sys.argv = ["syncd", "run"]
-    from syncd.cli import main  # noqa: PLC0415 - what the nursery prepares
+    from syncd.cli import main  # noqa: PLC0415 - imported before the fork
 
     main()
 
@@ -42,7 +42,7 @@ def serve() -> None:
     """Fork a daemon for each line, until the lines end."""
     for name in MODULES:
         __import__(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead leave no zombies
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended children leave no zombies
     answers = os.fdopen(os.dup(1), "w")
     for line in iter(sys.stdin.readline, ""):
         wanted = json.loads(line)

@@ -33,7 +33,7 @@ def syncd(folder: Path, *arguments: object, **more: str) -> subprocess.Completed
 
 
 def start(folder: Path, *arguments: object, **more: str) -> subprocess.Popen[str]:
-    """Start a command that goes on; its output is a pipe."""
+    """Start a command without waiting for its end; its output is a pipe."""
     command = [sys.executable, "-m", "syncd", *map(str, arguments)]
     options: dict[str, Any] = {"cwd": folder, "env": environment(folder, **more), "text": True}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)

@@ -36,21 +36,21 @@ STEPS = ("created", "deleted", "created", "deleted")
 
 
 def bare_environment() -> dict[str, str]:
-    """Return the environment of a shell that knows nothing of syncd."""
+    """Return the environment without settings of syncd."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("SYNCD_", "ALBERT_"))}
 
 
 async def until(look: Callable[[], Any], *, seconds: float = DEADLINE, why: str) -> None:
     """Wait until something is true."""
     with anyio.move_on_after(seconds):
-        while not look():  # noqa: ASYNC110 - other processes ring no event
+        while not look():  # noqa: ASYNC110 - other processes set no event
             await anyio.sleep(0.02)
         return
     raise AssertionError(f"not within {seconds} s: {why}")
 
 
 class Process(Protocol):
-    """What a test asks of a process."""
+    """The methods of a process that tests use."""
 
     def poll(self) -> int | None: ...
 
@@ -60,14 +60,14 @@ class Process(Protocol):
 
 
 class Child:
-    """A process that the nursery bore: it cannot be waited for here, but a file descriptor shows its end."""
+    """A process that the prefork server forked. A file descriptor shows its end; only its parent can wait for it."""
 
     def __init__(self, pid: int) -> None:
         self._descriptor: int | None = os.pidfd_open(pid)
         self._killed = False
 
     def poll(self) -> int | None:
-        """Return how it ended; None while it runs. What it was not killed for counts as an exit of its own."""
+        """Return its exit code, None while it runs. Without a kill the exit code counts as 0."""
         return None if self._runs(0) else -signal.SIGKILL if self._killed else 0
 
     def _runs(self, seconds: float) -> bool:
@@ -92,7 +92,7 @@ class Child:
 
 
 class Nursery:
-    """Bears daemons that have nothing left to import: see `nursery.py`."""
+    """Forks daemons that have imported everything already: see `prefork.py`."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -108,7 +108,7 @@ class Nursery:
         return Child(int(self._process.stdout.readline()))
 
     def close(self) -> None:
-        """End the nursery, and what it bore with it."""
+        """End the prefork server and the daemons that it forked."""
         self._process.communicate(timeout=10)
 
 
@@ -142,7 +142,7 @@ class Replica:
 
 @dataclass
 class Fleet:
-    """All replicas, dead and alive, and what they share."""
+    """All replicas, running and ended, and the sandbox and the database that they share."""
 
     folder: Path
     sandbox: Sandbox
@@ -151,7 +151,7 @@ class Fleet:
     nursery: Nursery | None = None
     replicas: list[Replica] = field(default_factory=list)
     spared: int = 0
-    """Kills that were left out, because the last replica at work would have been the victim."""
+    """Kills that were left out, because only one replica was at work."""
 
     def start(self, **changes: str) -> Replica:
         out = self.folder / f"replica{len(self.replicas)}.log"
@@ -214,7 +214,7 @@ class Fleet:
     async def kill_now_and_then(self, seconds: float, jitter: random.Random) -> None:
         """Kill a replica that is at work every `seconds` seconds, and start another one.
 
-        The last one at work is spared: where a start takes longer than `seconds`, no replica would ever work.
+        The last one at work is not killed: where a start takes longer than `seconds`, no replica would ever work.
         """
         while True:
             await anyio.sleep(seconds)

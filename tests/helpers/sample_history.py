@@ -1,4 +1,4 @@
-"""A mirror with a history: what happened in Albert over ten days, and what analysts should be told of it."""
+"""A mirror with a history: ten days of changes in Albert, and the answers that analysts should get."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOSTILE = "=cmd|'/C calc'!A0, \"quoted\"\r\nsecond line \U0001f9ea\u2028"
 
 @dataclass
 class Scene:
-    """What was done, and when; each moment is the mirror's clock at the end of a pass."""
+    """The changes and their times; each moment is the mirror's clock at the end of a pass."""
 
     moments: list[datetime] = field(default_factory=list)
     old_names: dict[str, str] = field(default_factory=dict)

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, suppress
 class Proxy:
     """Passes bytes on; `cut_commits` connections are cut right after a COMMIT went through, before its answer.
 
-    With `instead`, a COMMIT that is to be cut does not go through: that is done in its place. While `hears` is not set
-    nothing passes, and `held` tells that something would have.
+    With `instead`, a COMMIT that is to be cut is not passed on, and the function is called in its place. While `hears`
+    is not set nothing passes, and `held` shows that data was held back.
     """
 
     def __init__(self, port: int) -> None:

@@ -1,4 +1,4 @@
-"""The world itself: the flows work together, end to end."""
+"""The test environment itself: the flows work together, end to end."""
 
 from __future__ import annotations
 
