@@ -149,7 +149,7 @@ class Actions:
         self._write(lambda c: decision(c, OperationId(number), Operator("model", self.clock.now())))
 
     def _decide(self) -> None:
-        """Approve or reject a hold, or decide differently; before an approval the operator looks into Albert."""
+        """Approve or reject a hold, or change the decision; an approval follows a check of the sessions in Albert."""
         if self.tenant.weather.elsewhere:
             return
 

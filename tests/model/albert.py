@@ -46,12 +46,12 @@ STATUS = {
 
 
 class KilledError(BaseException):
-    """The process is dead: nothing it does has an effect any more."""
+    """The process was killed: its calls have no effect any more."""
 
 
 @dataclass
 class Weather:
-    """How bad things are: the chance that a request meets a fault, and which ones may strike."""
+    """The present faults: the chance that a request has one, and the possible ones."""
 
     jitter: float = 0.0
     kinds: tuple[str, ...] = BEFORE + AFTER
@@ -80,7 +80,7 @@ GATEWAY_BODIES = ("<html>404 Not Found</html>", '{"message": "no Route matched"}
 
 @dataclass
 class Served:
-    """What the API has said and done, for the invariants."""
+    """The answers and effects of the API, for the invariants."""
 
     rows: dict[str, dict[SessionRow, int]] = field(default_factory=lambda: defaultdict(dict))
     """For each session the versions that there ever were, in their order."""
@@ -99,14 +99,14 @@ class Served:
     doubled: list[str] = field(default_factory=list)
     """Source ids that got a second session by a POST of ours."""
     unanswered: set[str] = field(default_factory=set)
-    """Source ids that a POST of ours has created, as they are stored, whose answer was lost or died with a process."""
+    """Source ids that a POST of ours has created, as they are stored, whose answer was lost, also by a kill."""
     answered: set[str] = field(default_factory=set)
     """The same if the answer was received; the mirror may not have it yet."""
     log: list[str] = field(default_factory=list)
 
 
 class Tenant:
-    """The server's side; it outlives every client."""
+    """The server's side, which exists longer than any client."""
 
     def __init__(self, jitter: Random, habits: Habits, now: Callable[[], float]) -> None:
         self.jitter = jitter
@@ -139,18 +139,18 @@ class Tenant:
         versions[read_item(session.wire(), FIELDS)] = number  # the answer to a create has no unknown fields
 
     def truth(self) -> dict[str, SessionRow]:
-        """Return what there really is."""
+        """Return the sessions that exist."""
         return {one.id: self.row(one) for one in self.store.truth.by_id.values()}
 
     def create(self, wire: Wire) -> Session:
-        """Create as a colleague would."""
+        """Create as another user."""
         self.served.foreign.add(wire["sourceSessionId"])
         session = self.store.create(wire, ("USR1", "A colleague"))
         self.note(session)
         return session
 
     def update(self, id: str, changes: Wire) -> None:
-        """Change as a colleague would."""
+        """Change as another user."""
         before = self.store.truth.by_id[id].source
         session = self.store.update(id, changes, ("USR1", "A colleague"))
         if session.source != before:
@@ -158,7 +158,7 @@ class Tenant:
         self.note(session)
 
     def apply(self, method: str, path: str, query: str, body: bytes) -> tuple[int, bytes]:
-        """Do a request and return its answer."""
+        """Apply a request and return its answer."""
         self.store.catch_up(self.habits.listing_lag, self.habits.lookup_lag)
         before = len(self.store.effects)
         if self.renames:
@@ -298,7 +298,7 @@ class Client(ChatSessionCollection):
         return None if fault == "late" and method == "GET" else fault
 
     async def _later(self, method: str, path: str, query: str, body: bytes) -> None:
-        """Do it after the client has given up."""
+        """Apply the change after the client has given up."""
         await anyio.sleep(self.tenant.jitter.random() * self.tenant.latest_late)
         self.tenant.apply(method, path, query, body)
 
@@ -342,7 +342,7 @@ class Client(ChatSessionCollection):
             served.answered.add(row.source_session_id)
 
     def _note_page(self, body: bytes) -> bytes:
-        """Note what a page says; now and then one of its items is spoilt first."""
+        """Note the content of a page; sometimes one of its items is made unreadable first."""
         try:
             page = json.loads(body)
             items = page["Items"]

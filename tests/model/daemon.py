@@ -80,7 +80,7 @@ class StepStore:
             raise KilledError
 
     def wal_bytes(self) -> None:
-        """Return None: no schedule looks at it."""
+        """Return None: no schedule uses it."""
 
     async def aclose(self) -> None:
         """Close nothing: the schedules share it."""
@@ -96,7 +96,7 @@ class ModelDatabase(Database):
 
 @dataclass
 class Schedule:
-    """What all daemons of a schedule have in common."""
+    """The shared state of all daemons of a schedule."""
 
     plan: Plan
     clocks: Clocks
@@ -109,7 +109,7 @@ class Schedule:
 
 @dataclass
 class Process:
-    """What one process has: its view of the database, its client, and its clock."""
+    """The state of one process: its view of the database, its client, and its clock."""
 
     database: ModelDatabase
     client: Client
@@ -199,7 +199,7 @@ class Life:
             for replica in self.replicas[: 1 if self._alone else None]:
                 await elapsed.continue_clock(replica.database, machine_boot())
                 await replica.push.recover(abandoned=self._alone)
-                group.start_soon(replica.passes)  # of two leaders one was cut off and does not know it yet
+                group.start_soon(replica.passes)  # one of the two leaders was cut off and has not noticed it yet
             group.start_soon(first.rounds)
             for replica in self.replicas:
                 group.start_soon(replica.push.run)
@@ -210,11 +210,11 @@ class Life:
             replica.push.wake_up.set()
 
     def kill(self) -> None:
-        """End the processes: nothing that they do has an effect any more."""
+        """End the processes: their calls have no effect any more."""
         for replica in self.replicas:
             replica.database.steps.dead = replica.process.client.dead = True
         self._scope.cancel()
 
     def end(self) -> None:
-        """Stop them as a signal does: what is in flight may write what it knows."""
+        """Stop them as a signal does: operations in flight may write their outcome."""
         self._scope.cancel()

@@ -1,7 +1,7 @@
-"""The ten invariants of the design, as questions to the database file after every commit.
+"""The ten invariants of the design, checked in the database after every commit.
 
-The checker looks through a connection of its own, so it sees what is committed and nothing else. Number 10 (secrets)
-is a matter of processes: see `tests/security`.
+The checker has a connection of its own, so it sees only committed data. Number 10 (secrets) is about processes: see
+`tests/security`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class BrokenError(BaseException):
 
 
 class Checker:
-    """Looks at the database after every commit and compares it with how it was before."""
+    """Checks the database after every commit, and compares it with its state before."""
 
     def __init__(self, store: Store, tenant: Tenant, guard: Guard) -> None:
         self._store = store
@@ -91,7 +91,7 @@ class Checker:
         """The most sessions that were live since the running pass began: the guard counts them once, in its middle."""
 
     def look(self) -> None:
-        """Check everything that can be seen after a commit."""
+        """Check all that is visible after a commit."""
         self.commits += 1
         sessions, operations, passes = (table.read() for table in self._tables.values())
         running = [row for row in passes.values() if row["state"] == "running"]
@@ -112,7 +112,7 @@ class Checker:
         self.operator = set()
 
     def _feed(self, sessions: State) -> None:
-        """Compare what a reader of the change feed has with the versions, and the kept counts with the rows."""
+        """Compare the content of a reader of the change feed with the versions, and the kept counts with the rows."""
         fresh = [row[0] for row in self._store.rows(FEED.format(self._read_up_to))]
         self._read_up_to = fresh[-1] if fresh else self._read_up_to
         self._versions_read += len(fresh)
@@ -245,7 +245,7 @@ class Checker:
         raise BrokenError(f"5: {method} {item or source} was sent without a claim")
 
     def _queue(self, operations: State, sessions: State) -> None:  # noqa: C901 - one rule after the other
-        """7 and 8: what a finished operation says is so, final states stay, one at a time for a key."""
+        """7 and 8: finished operations have their effect, final states stay, one operation at a time for a key."""
         busy: set[tuple[str, str]] = set()
         for number, row in operations.items():
             before = self._operations.get(number)

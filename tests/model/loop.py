@@ -1,7 +1,7 @@
-"""An event loop of which nothing is left to chance: virtual time, no sockets, no threads, numbered tasks.
+"""A deterministic event loop: virtual time, no sockets, no threads, numbered tasks.
 
-When nothing is ready to run, time jumps to the next timer. A turn of the loop is counted, and a strike may be set to
-a turn: that is how a cancellation or a kill is put at every await there is, one after the other.
+When nothing is ready to run, time jumps to the next timer. Turns of the loop are counted, and a call can be scheduled
+for a turn. In this way a cancellation or a kill is tested at every await.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return []
 
     def strike_in(self, turns: int, action: Callable[[], None]) -> int:
-        """Do something after a number of turns; the answer takes it back (`strikes.pop`)."""
+        """Call a function after a number of turns; the result cancels it (`strikes.pop`)."""
         at = self.turns + max(turns, 1)
         self.strikes[at] = action
         return at

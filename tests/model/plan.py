@@ -1,4 +1,4 @@
-"""What a seed stands for: the habits of the server, the guard, the rhythm, the length of the daemon's lives."""
+"""The parameters that a seed determines: habits of the server, the guard, intervals, lengths of the daemon's lives."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ STEPS = (1.0, -1.0, 20.0, -20.0, 60.0, -60.0, 3600.0, -3600.0)
 
 @dataclass
 class Plan:
-    """What a seed stands for; times in seconds.
+    """The parameters of a seed; times in seconds.
 
-    `skews` are what the clock of each replica's host is ahead of the server's; `steps` are what clocks are set by.
+    `skews` are the seconds by which the clock of each replica's host is ahead of the server's. `steps` are the seconds
+    by which clocks are set.
     """
 
     habits: Habits

@@ -2,7 +2,7 @@
 
 The model's loop has no sockets and no threads, so the driver runs in a loop of another thread, which the model waits
 for: a transaction is one step, as on SQLite. `Database` itself (its commits in doubt, its retries) is not in it; the
-tests of `tests/mirror/db` see to that, with a real server that is cut and killed.
+tests of `tests/mirror/db` cover it, with a real server that is cut off and killed.
 """
 
 from __future__ import annotations

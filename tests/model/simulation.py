@@ -1,14 +1,14 @@
-"""One schedule from one integer: the real flows on a real database, against everything that can happen.
+"""One schedule from one integer: the real flows on a real database, with all faults and changes of the model.
 
 ::
 
     for each life of the daemon:   recover, then at once: passes, the queue (one owner or two), reconciliation
       meanwhile:                   others create, change, move, delete; programs enqueue; the operator decides;
                                    clocks are set; the weather (faults) changes
-      at some turn of the loop:    stopped (cancelled) or killed (nothing it does has an effect any more)
+      at some turn of the loop:    stopped (cancelled) or killed (its calls have no effect any more)
     then the faults stop:          two passes and the grace, and the mirror must equal the API
 
-`python -m tests.model.simulation SEED` runs one and prints what was asked for.
+`python -m tests.model.simulation SEED` runs one and prints the requests.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Simulation(Actions):
         await self._converge()
 
     def _look_ups_find_creates(self) -> bool:
-        """Whether Albert finds a session by the source id of its create; else nothing shows what a backup lacks."""
+        """Whether Albert finds a session by the source id of its create: only that shows what a backup lacks."""
         return self.plan.finds_both or not self.plan.renames
 
     def _save(self) -> None:
@@ -105,7 +105,7 @@ class Simulation(Actions):
         return self.life
 
     async def _live(self) -> None:
-        """Let a daemon live until it is stopped or killed."""
+        """Run a daemon until it is stopped or killed."""
         with anyio.CancelScope() as scope:
             life = self._new_life(scope)
             self.tenant.weather.elsewhere = self._has_established() and self.jitter.random() < 0.4
@@ -131,7 +131,7 @@ class Simulation(Actions):
         return bool(self.store.read(read) >= 2)
 
     async def _converge(self) -> None:
-        """Stop the faults; then two passes and the grace must do."""
+        """Stop the faults; then two passes and the grace must suffice."""
         weather, habits = self.tenant.weather, self.tenant.habits
         weather.jitter, weather.broken, weather.refused, weather.outage = 0.0, 0.0, False, False
         weather.forbidden, weather.gateway, weather.elsewhere = False, None, False
@@ -150,7 +150,7 @@ class Simulation(Actions):
             replica = self._new_life(scope).replicas[0]
             push, pull, reconcile = replica.push, replica.pull(), replica.reconcile()
             if not self.store.alone:
-                await self.clock.sleep(self.plan.push.lease + 0.1)  # what the dead have claimed is theirs until then
+                await self.clock.sleep(self.plan.push.lease + 0.1)  # claims of killed processes are valid until then
             await push.recover(abandoned=self.store.alone)
             await self._settle(push, rounds=20)
             if await self._any(replica, "passes WHERE state = 'running'"):
@@ -182,7 +182,7 @@ class Simulation(Actions):
             unlisted.clear()  # an empty listing holds every pass
 
     def _approve_rejected(self) -> None:
-        """Let go of what the operator kept; the truth decides, because each deletion needs a 404 of its own."""
+        """Approve the holds that the operator rejected: each deletion still needs a 404 of its own."""
 
         def work(connection: sa.Connection) -> None:
             for hold in holds.listed(connection, (HoldState.REJECTED,)):
@@ -195,7 +195,7 @@ class Simulation(Actions):
         for _ in range(5):
             outcome = await pull.run()
             left -= outcome.state != "held"
-            if outcome.state == "held":  # the operator's answer costs a pass of its own
+            if outcome.state == "held":  # the operator's decision needs another pass
                 self._approve(outcome.pass_id)
             elif outcome.state != "complete":
                 raise BrokenError(f"9: a pass without faults is {outcome}")
@@ -232,7 +232,7 @@ def _only_killed(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Report:
-    """What a schedule was: commits looked at, requests, turns of the loop, virtual seconds, and its trace."""
+    """The result of a schedule: checked commits, requests, turns of the loop, virtual seconds, and its trace."""
 
     seed: int
     commits: int

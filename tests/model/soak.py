@@ -25,7 +25,7 @@ BATCH = 50
 
 @dataclass
 class Total:
-    """What some schedules came to; `failures` are seeds with what they broke."""
+    """The results of some schedules; `failures` are seeds with the invariants that they broke."""
 
     ran: int = 0
     commits: int = 0
@@ -40,7 +40,7 @@ class Total:
         self.failures += other.failures
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return the results in one line."""
         return (
             f"{self.ran} schedules, {len(self.failures)} failed, {self.commits} commits looked at, {self.requests} "
             f"requests, {self.cpu:.0f} s of CPU"
@@ -51,7 +51,7 @@ def run_batch(first: int, count: int = BATCH, url: str | None = None) -> Total:
     """Run some seeds that follow each other, over SQLite or the PostgreSQL of a URL."""
     store: Store = SqliteStore() if url is None else PostgresStore(url)
     total, began = Total(), time.process_time()
-    gc.disable()  # a schedule leaves little behind, and looking for it all the time costs a tenth
+    gc.disable()  # a schedule leaves little garbage, and collecting it all the time costs a tenth
     try:
         for seed in range(first, first + count):
             total.ran += 1

@@ -1,6 +1,6 @@
 """The database under the model: real, without threads, and emptied for every schedule.
 
-`Store` is all that the model asks of a database, so that the same schedules can run over another one.
+`Store` has all functions of a database that the model uses, so that the same schedules can run over another one.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ class Store(Protocol):
         """Return what is committed, when no transaction is open; times as text, as in SQLite."""
 
     def remove(self) -> None:
-        """Leave nothing behind."""
+        """Remove all files and connections."""
 
 
 class SqliteStore:
-    """One file that every schedule of this process empties first, and one connection that is kept warm on it.
+    """One file that every schedule of this process empties first, and one connection that stays open.
 
     A transaction is one step of the model, so that a reader between two steps sees what is committed, through the
-    same connection too: more of them would only cost time. The file is in memory where the machine has such a place:
-    what a power cut does to it is another test's matter.
+    same connection too: more of them would only cost time. The file is in memory where the machine has such a place;
+    another test is about power loss.
     """
 
     alone = True

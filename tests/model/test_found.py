@@ -1,4 +1,4 @@
-"""What the model found, as facts of their own: each fails without its fix."""
+"""Regression tests for errors that the model found: each fails without its fix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.helpers.harness import World, world
 pytestmark = pytest.mark.both_databases
 
 LONG = 10_000.0
-"""Seconds by which look-ups lag in a test that is over sooner."""
+"""Seconds by which look-ups lag in a test that ends sooner."""
 
 
 async def _until_final(w: World) -> None:
@@ -179,7 +179,7 @@ async def test_create_waits_while_look_ups_lag_after_the_delete(tmp_path: Path) 
         assert _effects(w) == ["created", "deleted", "created"]
         assert list(w.there().values()) == ["again"]
         assert await w.live() == w.there()
-        assert len(w.asked("GET")) < 40  # it asks now and then, and does not hammer
+        assert len(w.asked("GET")) < 40  # requests are rare
 
 
 async def test_lagging_look_up_of_a_reconciliation_does_not_bring_back_what_was_just_deleted(tmp_path: Path) -> None:

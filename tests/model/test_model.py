@@ -33,11 +33,11 @@ FIRST, SCHEDULES, BATCH = 1_000_001, 100, 25
 """The seeds of every run; `python -m tests.model.soak` tries others for a given time."""
 FOUND = (
     72, 130, 379, 403, 594,  # a create right after a delete adopted the session that was gone: look-ups lag
-    272, 449, 552,  # the clock was set back, and what had been learned "later" was believed
+    272, 449, 552,  # the clock was set back, and information of a "later" time was accepted
     100156,  # a tombstone of after the clock was set back was lifted by a listing that lagged
     7441, 28416, 36292, 40734, 43502, 49757, 54008, 55262, 62187,  # a drain left what the last one had blocked
     37245,  # the answer to a create, older than what had been listed meanwhile in the same millisecond
-    88168,  # an answer that waited to be written was believed as if it had been asked for then
+    88168,  # an answer that waited to be written was accepted as if it had been requested then
     52226,  # a look-up brought what an operation had deleted before the mirror ever saw it
     124, 525, 865,  # a first pass that was killed while it linked source ids left the rest without a link
 )  # fmt: skip

@@ -13,7 +13,7 @@ from tests.model.soak import run_batch
 FIRST, SCHEDULES = 1_000_001, 16
 """The seeds of every run; `python -m tests.model.soak --postgres` tries others for a given time."""
 FOUND = (1_000_003, 1_000_019)
-"""Two led at once, and the one that had lost its pass failed on the pages of the other instead of being told."""
+"""Two led at once, and the one that had lost its pass failed on the pages of the other, not with its own error."""
 # A killed process closes nothing.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
