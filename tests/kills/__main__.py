@@ -24,14 +24,14 @@ from tests.kills.stages import STAGES
 
 @dataclass
 class Total:
-    """What became of the kills; `names` are the different places."""
+    """The results of the kills; `names` are the different places."""
 
     work: list[tuple[str, int, int, str]] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     done: collections.Counter[str] = field(default_factory=collections.Counter)
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return the results in one line."""
         killed = self.done["killed"] + self.done["wrong"]
         return (
             f"{killed} kills of {len(self.work)} places passed ({len(self.names)} different ones), "

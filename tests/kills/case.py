@@ -19,7 +19,7 @@ SOURCES = ("kill-1", "kill-2", "kill-3")
 
 
 def environment(mirror: str, url: str, **more: str) -> dict[str, str]:
-    """Return the environment of a syncd that waits for nothing."""
+    """Return the environment of a syncd without waits."""
     return {
         "PATH": os.environ.get("PATH", ""),
         "PYTHONPATH": str(ROOT),
@@ -47,7 +47,7 @@ async def syncd(
 
 @dataclass
 class Case:
-    """A mirror that a command finds, and the Albert that it is of."""
+    """A mirror for a command, and the Albert that it mirrors."""
 
     folder: Path
     mirrors: Mirrors
@@ -58,7 +58,7 @@ class Case:
     """Environment variables for each command."""
 
     async def sql(self, statement: str) -> list[Any]:
-        """Ask the database as an analyst does."""
+        """Query the database as an analyst does."""
         return await self.mirrors.sql(self.folder, statement)
 
     async def count(self, rows: str) -> int:
@@ -70,7 +70,7 @@ class Case:
         return await syncd(words, self.folder, self.mirrors.url(self.folder), self.sandbox.url, **{**self.more, **more})
 
     async def differences(self) -> list[str]:
-        """Compare the mirror and the queue with Albert, from outside; return what is wrong."""
+        """Compare the mirror and the queue with Albert; return the differences."""
         wrong = await self.mirrors.wrong(self.folder)
         created = [effect.source_session_id for effect in self.sandbox.effects if effect.kind == "created"]
         if sorted(created) != sorted(SOURCES if self.queued else ()):

@@ -1,4 +1,4 @@
-"""A real command against a real sandbox, killed at a place of its code, run again, and judged from outside."""
+"""A real command against a real sandbox, killed at a place of its code, run again, and checked from outside."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ async def enqueue(mirrors: Mirrors, folder: Path) -> None:
 
 
 def _never() -> float:
-    """Be the sandbox's clock, which stands in its page keys: a page that has not changed is the same bytes."""
+    """Return a fixed time: page keys contain it, and an unchanged page must have the same bytes."""
     return 0.0
 
 
 @asynccontextmanager
 async def case(folder: Path, templates: Path, mirrors: Mirrors, stage: str, seed: int) -> AsyncIterator[Case]:
-    """Make the case of a stage out of its template; what others have done meanwhile depends on the seed."""
+    """Make the case of a stage from its template; the changes by others depend on the seed."""
     template = STAGES[stage].template
     await mirrors.copy(templates / template, folder)
     jitter = Random(seed)  # noqa: S311 - not for secrets
@@ -55,7 +55,7 @@ async def case(folder: Path, templates: Path, mirrors: Mirrors, stage: str, seed
 
 
 async def make_templates(folder: Path, mirrors: Mirrors) -> None:
-    """Make what the stages begin with: nothing, a mirror with work in its queue, and the same after the work."""
+    """Make the templates of stages: nothing, a mirror with work in its queue, and the same after the work."""
     nothing, middle, end = (folder / template for template in ("no file", "middle of a life", "end of a life"))
     nothing.mkdir(parents=True)
     await mirrors.make_empty(middle)
@@ -73,7 +73,7 @@ async def make_templates(folder: Path, mirrors: Mirrors) -> None:
 
 
 async def places(folder: Path, templates: Path, mirrors: Mirrors, stage: str, seed: int) -> list[str]:
-    """Record every place that a run passes, in their order."""
+    """Record every place that a run passes, in order."""
     async with case(folder, templates, mirrors, stage, seed) as one:
         record = folder / "places"
         done = await one.syncd(STAGES[stage].words(one), PLACE=f"record={record}")
@@ -85,7 +85,7 @@ async def places(folder: Path, templates: Path, mirrors: Mirrors, stage: str, se
 async def kill_at(
     number: int, folder: Path, templates: Path, mirrors: Mirrors, name: str, seed: int
 ) -> list[str] | None:
-    """Kill a run at a place, run it again, and return what is wrong then; None when it did not come to the place."""
+    """Kill a run at a place, run it again, and return what is wrong then; None when it did not reach the place."""
     stage = STAGES[name]
     async with case(folder, templates, mirrors, name, seed) as one:
         killed = await one.syncd(stage.words(one), PLACE=f"kill={number}")

@@ -1,13 +1,13 @@
 """syncd, with places at which a test can end it by SIGKILL: `python -m tests.kills.instrumented_syncd once`.
 
-Every commit goes through `Writer._run` and every request through `Transport.send`; a place stands before and behind
-each. It is named by what stands there: a commit by the function whose work it is, a request by its method and what its
-path points at. They need not be listed: a recording run finds them all, those that are added later too, and the program
-itself knows nothing of it.
+Every commit goes through `Writer._run` and every request through `Transport.send`; there is a place before and after
+each. Its name is that of the commit or request: the function of a commit, the method and the kind of path of a request.
+Places need not be listed: a recording run finds them all, also those that are added later. syncd itself contains no
+code for them.
 
-The environment variable `PLACE` says what to do: `record=FILE` appends a line for each place passed, `kill=N` ends the
-process at the N-th. With `QUIET_SECONDS` the process also gets a SIGTERM when it has sent no request for so long: a
-daemon that has done all its work.
+The environment variable `PLACE` selects the action: `record=FILE` appends a line for each place passed, `kill=N` ends
+the process at the N-th. With `QUIET_SECONDS` the process also gets a SIGTERM when it has sent no request for that time:
+a daemon has done all its work then.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Places:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def around(self, call: Callable[..., Awaitable[Any]], name: Callable[[Any], str]) -> Callable[..., Awaitable[Any]]:
-        """Put a place before and behind a method that is named by its first argument."""
+        """Put a place before and after a method that is named by its first argument."""
 
         async def between(owner: Any, argument: Any, *others: Any) -> Any:
             self.passed(f"before {name(argument)}")
@@ -69,19 +69,19 @@ def commit_name(batch: list[Any]) -> str:
 
 
 def function_name(function: Any) -> str:
-    """Name a function; one that is nested in another by that."""
+    """Name a function; a nested one has the name of the outer function."""
     return f"{function.__module__.removeprefix('syncd.')}.{function.__qualname__.split('.<locals>')[0]}"
 
 
 def request_name(request: Request) -> str:
-    """Name a request by its method and what its path points at."""
+    """Name a request by its method and the kind of its path."""
     path = request.path
     kind = "source" if "/source/" in path else "list" if path.endswith("/sessions") else "item"
     return f"request: {request.method} {kind}"
 
 
 def main() -> None:
-    """Be syncd."""
+    """Run syncd with places."""
     from syncd.cli import main as syncd  # noqa: PLC0415 - after the places are set
 
     places = Places(os.environ.get("PLACE", ""))

@@ -1,4 +1,4 @@
-"""The mirrors that are killed: copies of templates, as files of SQLite or as databases of a PostgreSQL."""
+"""The mirrors of the killed commands: copies of templates, as files of SQLite or as databases of a PostgreSQL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.helpers.postgres_server import PostgresServer, in_thread
 
 LOOK_SECONDS = 0.01
 SETTLES = 1.5
-"""Seconds, longer than the lease, after which the claims of a replica that was killed are anybody's."""
+"""Seconds, longer than the lease, after which any replica can take the claims of one that was killed."""
 
 
 class Mirrors(Protocol):
@@ -29,13 +29,13 @@ class Mirrors(Protocol):
         """Make the folder, and an empty database of it where the database is not a file."""
 
     async def copy(self, template: Path, folder: Path) -> None:
-        """Make a mirror of the folder that holds what the template's does."""
+        """Make the mirror of a folder as a copy of a template."""
 
     async def sql(self, folder: Path, statement: str) -> list[Any]:
-        """Ask the database as an analyst does."""
+        """Query the database as an analyst does."""
 
     async def wrong(self, folder: Path, /) -> list[str]:
-        """Say what is broken in the database itself."""
+        """Return the defects of the database itself."""
 
     async def settle(self, folder: Path, *, claims: bool) -> None:
         """Wait after a kill until a command can start, and until the claims of the killed process are void."""

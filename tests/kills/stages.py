@@ -1,4 +1,4 @@
-"""What is killed: a command, the mirror that it finds, and what is true after it was killed and has run again."""
+"""The commands that are killed: each with its mirror, and the conditions after a kill and another run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Stage:
         return ["once"]
 
     async def prepare(self, case: Case) -> None:
-        """Change what the command finds."""
+        """Change the mirror before the command runs."""
 
     async def torn(self, _case: Case) -> list[str]:
         """Return what is wrong after the kill: transactions that were applied in part."""

@@ -18,7 +18,7 @@ from tests.kills.instrumented_syncd import function_name
 from tests.kills.mirrors import Mirrors, PostgresMirrors, SqliteMirrors
 from tests.kills.stages import STAGES
 
-pytestmark = pytest.mark.timeout(300)  # processes of a busy machine take their time
+pytestmark = pytest.mark.timeout(300)  # processes of a busy machine are slow
 SEED = 20261125
 SAMPLE = 2
 AT_ONCE = 3
@@ -32,14 +32,14 @@ NOT_PASSED = {
     "mirror.store.sources.resolve": "source ids that another program inserted while their session was mirrored",
 }
 SOMETIMES = {"push.leases.renew"}
-"""The renewal of claims, which only a run on a slow machine lives to; the model kills it there."""
+"""The renewal of claims, which only runs on a slow machine reach; the model kills processes there."""
 OTHERWISE = {
     "sqlite": {"mirror.schema.privileges.require_rights": "looks after PostgreSQL alone"},
     "postgresql": dict.fromkeys(
         ("mirror.store.initial_load._link", "mirror.store.initial_load._build_index"), "loads SQLite alone"
     ),
 }
-"""Where something is committed and a sample of runs does not come, and who sees to it."""
+"""Commits that a sample of runs does not reach, and the reason."""
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ async def test_places_cover_every_commit_and_every_kind_of_request(
 
 
 def _writers() -> Iterator[str]:
-    """Name every function, but for those of the commands, that calls `write` of a database, by what it hands over."""
+    """Name every function, but for those of the commands, that calls `write` of a database, by the argument."""
     package = ROOT / "syncd"
     for file in package.rglob("*.py"):
         name = ".".join(file.relative_to(package).with_suffix("").parts)
@@ -121,7 +121,7 @@ def _writers() -> Iterator[str]:
 
 
 def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[ast.AST, str]]:
-    """Yield functions and methods with their names; what is nested in a function belongs to it."""
+    """Yield functions and methods with their names; a nested function belongs to the outer one."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             yield child, prefix + child.name
@@ -130,7 +130,7 @@ def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _work(call: ast.Call, name: str, module: ModuleType) -> str:
-    """Name the work as `victim.commit_name` does: a function by itself, and one that is nested by what it stands in."""
+    """Name the work as `instrumented_syncd.commit_name` does; a nested function has the name of the outer one."""
     work = call.args[0]
     if isinstance(work, ast.Call):  # partial(work, ...)
         work = work.args[0]

@@ -1,7 +1,7 @@
 """Power loss: whatever prefix of the WAL is on the disk, it opens and holds every commit acknowledged by then.
 
 SQLite's WAL is a header of 32 bytes and frames of 24 bytes and a page. The file and each prefix of its WAL are copied
-aside, cut at every frame and in the middle of frames, with garbage behind the cut, and opened.
+aside, cut at every frame and in the middle of frames, with garbage after the cut, and opened.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ async def _claims(folder: Path) -> list[tuple[int, int]]:
 
 
 def _opened(folder: Path, main: Path, wal: bytes) -> set[int]:
-    """Open what the disk held, and return the operations that are claimed in it."""
+    """Open the files that the disk held, and return the operations that are claimed in the database."""
     folder.mkdir()
     shutil.copy(main, folder / "syncd.db")
     (folder / "syncd.db-wal").write_bytes(wal)

@@ -1,7 +1,7 @@
-"""SIGSTOP for longer than a lease, while another owner takes over: the one that wakes is fenced.
+"""SIGSTOP for longer than a lease, while another owner takes over: the process that continues is fenced.
 
-A SQLite file has one daemon, so the sleeper is not `syncd run` but a process that works the queue with the same `Push`;
-on PostgreSQL two daemons are allowed and this is their everyday.
+A SQLite file has one daemon, so the stopped process is not `syncd run` but a process that works the queue with the same
+`Push`; on PostgreSQL two daemons are allowed and this happens in normal operation.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ anyio.run(main, *sys.argv[1:])
 
 
 async def _take_over(database: Database, sandbox: Sandbox) -> None:
-    """Do what a second daemon does: find the lease run out, look up, and see the operation to its end."""
+    """Do what a second daemon does: find the lease run out, look up, and bring the operation to its end."""
     settings = PushSettings(
         concurrency=1, lease=60, retry_policy=RetryPolicy(max_attempts=8, backoff=Backoff(0, 1), settle=0)
     )
@@ -103,7 +103,7 @@ async def test_holder_that_was_stopped_for_two_leases_is_fenced_when_it_wakes(tm
         await arrived.wait()  # it holds the claim and is about to send its POST
         process.send_signal(signal.SIGSTOP)
         go_on.set()
-        await anyio.sleep(1.3)  # two leases, in the time that the stopped process feels
+        await anyio.sleep(1.3)  # two leases of real time
         await _take_over(database, sandbox)
         process.send_signal(signal.SIGCONT)
         assert process.stdout is not None
