@@ -30,7 +30,7 @@ from syncd.witness import Witness
 from tests.helpers.logs import capturing_logger
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]] | None
-"""Bytes to send as they are and close, a function of the writer, or None for a reset without a word."""
+"""Bytes to send as they are and close, a function of the writer, or None for a reset without an answer."""
 
 LIMIT = 1 << 20
 BY_ID = re.compile(r"GET /api/v3/chats/sessions/([^/? ]+) ")
@@ -38,7 +38,7 @@ AT_ONCE = Backoff(0, 0)
 
 
 def http(body: bytes, *, status: str = "200 OK", length: int | None = None, headers: str = "") -> bytes:
-    """Write an answer; `length` is what Content-Length claims."""
+    """Write an answer; `length` is the value of Content-Length."""
     said = len(body) if length is None else length
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n"
     head += f"Content-Length: {said}\r\n{headers}\r\n"
@@ -76,7 +76,7 @@ class RawServer:
         return sum(line.startswith(f"{method} ") for line, _ in self.requests)
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take a connection; one that is not handled yet is known too."""
+        """Accept a connection, and keep its writer and its task."""
         self.writers.append(writer)
         self.handlers.append(asyncio.create_task(self.handle(reader, writer)))
 
@@ -128,7 +128,7 @@ async def serve_raw(*answers: Answer, tls: ssl.SSLContext | None = None) -> Asyn
 
 @dataclass
 class Rig:
-    """A mirror, and the client that a hostile server gets to see."""
+    """A mirror, and the client of a hostile server."""
 
     database: Database
     session: AsyncAlbertSession

@@ -28,7 +28,7 @@ from syncd.sandbox import Sandbox, serve
 from tests.helpers.harness import world
 from tests.kills.case import syncd
 
-pytestmark = pytest.mark.timeout(300)  # processes of a busy machine take their time
+pytestmark = pytest.mark.timeout(300)  # processes of a busy machine are slow
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
@@ -145,7 +145,7 @@ async def test_claims_of_a_full_queue_do_not_read_all_of_it(tmp_path: Path) -> N
                 ((f"s-{number}",) for number in range(count)),
             )
             other.execute("COMMIT")
-        with anyio.fail_after(5):  # ten claims of a full queue: milliseconds each, not a look at all
+        with anyio.fail_after(5):  # ten claims of a full queue: milliseconds each, not a read of all rows
             for _ in range(10):
                 claimed = (
                     await database.write(lambda c: operations.claim(c, now=NOW, owner="me", lease=60, limit=16))
