@@ -115,7 +115,7 @@ def _writers() -> Iterator[str]:
         for function, called in _functions(ast.parse(file.read_text()), f"{name}."):
             for call in ast.walk(function):
                 if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(
-                    ("database.write", "database.write_each")
+                    ("database.write", "database.write_batched")
                 ):
                     yield _work(call, called, importlib.import_module(f"syncd.{name}"))
 
