@@ -97,12 +97,14 @@ def _get(host: str, port: int, path: str, *, limit: int) -> tuple[HTTPResponse, 
         if connected and isinstance(error, TimeoutError):
             reason = f"{host}:{port} accepts connections and does not answer within {TIMEOUT:g} s"
             raise SilentError(f"{reason}: syncd run may hang; restart it, and keep its log") from error
-        reason = f"the daemon does not answer on {host}:{port} ({error}); is syncd run alive?"
+        reason = f"the daemon does not answer on {host}:{port} ({error}); check whether syncd run is running"
         raise NotAnsweredError(reason) from error
     finally:
         connection.close()
     if answer.getheader("Server") != "syncd":
-        raise NotAnsweredError(f"another program than syncd answers on {host}:{port}; is syncd run alive?")
+        raise NotAnsweredError(
+            f"another program than syncd answers on {host}:{port}; check whether syncd run is running"
+        )
     return answer, text
 
 

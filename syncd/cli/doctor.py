@@ -183,7 +183,7 @@ def _no_daemon(settings: Settings) -> Finding:
         return Finding("daemon", "ok", "SYNCD_STATUS_PORT is 0: a running daemon cannot be asked")
     place = f"{settings.syncd_status_host}:{settings.syncd_status_port}"
     fix = "if syncd run should be running, start it; with syncd once alone there is nothing to do"
-    return Finding("daemon", "warning", f"none of this database answers on {place}", fix)
+    return Finding("daemon", "warning", f"no daemon with this database answers on {place}", fix)
 
 
 def _daemon(document: dict[str, Any]) -> list[Finding]:

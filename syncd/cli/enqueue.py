@@ -43,9 +43,9 @@ def _command(spec: KindSpec) -> click.Command:
     def queue(loaded: Loaded, *, as_json: bool, force: bool, **columns: str | None) -> None:
         _queue(loaded, {"kind": spec.kind.value, **columns}, as_json=as_json, force=force)
 
-    queue = click.option("--requested-by", metavar="NAME", help="The person or program that wants it; free text.")(
-        queue
-    )
+    queue = click.option(
+        "--requested-by", metavar="NAME", help="The person or program that requests the operation; free text."
+    )(queue)
     for column, text in reversed(list(spec.help.items())):
         option, metavar = _OPTIONS[column]
         queue = click.option(option, column, required=column in spec.required, metavar=metavar, help=text)(queue)

@@ -103,7 +103,8 @@ def sandbox(
     """Run a stand-in Albert server on loopback until it is interrupted.
 
     Its habits are everything that is not known of the real server; its faults are chances from 0 to 1. Both can be
-    changed while it runs: PATCH /_sandbox/habits and /_sandbox/faults. GET /_sandbox/effects says what was really done.
+    changed while it runs: PATCH /_sandbox/habits and /_sandbox/faults. GET /_sandbox/effects
+    returns what was really done.
     """
     import anyio
 

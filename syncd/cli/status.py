@@ -65,7 +65,7 @@ def _overview(settings: Settings) -> dict[str, Any]:
 def _show(found: dict[str, Any]) -> None:
     daemon = found["daemon"]
     if daemon is None:
-        click.echo("daemon              none answers (syncd healthcheck says why); the database alone shows:")
+        click.echo("daemon              no answer (for the reason, run: syncd healthcheck); from the database alone:")
     else:
         tenant = "" if daemon["tenant"] is None else f", tenant {daemon['tenant']}"
         role = "" if len(daemon["replicas"]) < 2 else f", {'leader' if daemon['leads'] else 'on standby'}"  # noqa: PLR2004 - two

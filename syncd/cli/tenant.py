@@ -51,7 +51,7 @@ def show(loaded: Loaded, *, as_json: bool) -> None:
     if facts["matches"] is False:
         click.echo("they differ: no command acts; change the settings, or run: syncd tenant accept")
     if facts["matches"] is None:
-        click.echo("the settings do not tell the tenant; Albert does: syncd doctor")
+        click.echo("the settings do not name the tenant; to get it from Albert, run: syncd doctor")
     if stored.copied_at is not None:
         click.echo(f"a backup of {stored.copied_at:%Y-%m-%d %H:%M:%S} UTC: its open operations start on hold")
     if stored.moved_to is not None:

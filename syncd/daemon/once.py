@@ -70,5 +70,5 @@ def problems(summary: Summary) -> list[str]:
     if dead := summary["operations"]["dead"]:
         found.append(str(dead_operations(dead)))
     if unanswered := summary["sources_unanswered"]:
-        found.append(f"Albert did not answer for {unanswered} source ids; the next cycle asks again")
+        found.append(f"Albert did not answer for {unanswered} source ids; the next cycle sends the requests again")
     return found

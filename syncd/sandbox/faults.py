@@ -57,7 +57,7 @@ class Faults:
     cut: float = field(default=0.0, metadata={"help": "Chance that it is done and the answer ends half-way."})
     slow: float = field(default=0.0, metadata={"help": "Chance that the answer takes slow_seconds longer."})
     slow_seconds: float = field(default=1.0, metadata={"help": "Seconds that a slow answer takes longer."})
-    retry_after: float = field(default=1.0, metadata={"help": "Seconds that a 503 asks to wait."})
+    retry_after: float = field(default=1.0, metadata={"help": "The Retry-After of a 503, in seconds."})
     only: list[str] = field(
         default_factory=list, metadata={"help": "A method that faults are restricted to; none given: all."}
     )

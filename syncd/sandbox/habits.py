@@ -44,7 +44,7 @@ class Habits:
     )
     hollow_pages: bool = field(
         default=False,
-        metadata={"help": "A page with no items and a new key stands before each further page."},
+        metadata={"help": "An empty page with a new key precedes each further page."},
     )
     plus_is_space: bool = field(
         default=True, metadata={"help": "A bare + in a query is read as a space, as most servers do."}

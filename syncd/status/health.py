@@ -46,7 +46,7 @@ def sentence(text: str, command: str | None) -> str:
     """Return a problem in one line, with the command to type."""
     if command is None:
         return text
-    return f"{text} run: {command}" if text.endswith("?") else f"{text}; run: {command}"
+    return f"{text}; run: {command}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,9 @@ def _of_passes(overview: Mapping[str, Any], pass_interval: float, *, beside_daem
             command = DOCTOR if beside_daemon else "syncd once, or see the log of syncd run"
             yield Problem(ProblemCode.NO_COMPLETE_PASS, f"no pass has been complete yet{why}", _remedy(ended, command))
     elif _content_age(fresh, ended) > MISSED_PASSES * pass_interval + LEEWAY:
-        text = f"the mirror is {duration(age)} old{why}" + ("" if beside_daemon else "; is syncd run alive?")
+        text = f"the mirror is {duration(age)} old{why}" + (
+            "" if beside_daemon else "; check whether syncd run is running"
+        )
         yield Problem(ProblemCode.MIRROR_STALE, text, _remedy(ended, DOCTOR))
     elif ended and ended["state"] in {PassState.FAILED, PassState.PARTIAL}:
         text = f"the last pass was not complete{why}; the next one may be"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 THRESHOLD = 64 * 1024 * 1024
 """Bytes; the log is checkpointed at 4 MB, and a large transaction of syncd's own stays far below this."""
-PATIENCE = 60.0
+LONGEST_GROWTH = 60.0
 """Seconds that the log must have been above the threshold, and have gone on growing."""
 HUGE = 4
 """Times the threshold; a log of that size that still grows is reported at once."""
@@ -57,7 +57,9 @@ class WalWatch:
         elif size < self.threshold:
             self._size_then = 0
         self._size = size
-        if not self._warned and self.growing_seconds() >= (PATIENCE if size < HUGE * self.threshold else LOOK_SECONDS):
+        if not self._warned and self.growing_seconds() >= (
+            LONGEST_GROWTH if size < HUGE * self.threshold else LOOK_SECONDS
+        ):
             self._warned = True
             self.log.warning(
                 "database.wal_growing",

@@ -119,7 +119,7 @@ async def test_daemon_serves_its_status_and_is_found_healthy(tmp_path: Path) -> 
             assert await program.process.wait() == 0
         gone = await program.syncd("healthcheck")
         assert gone.returncode == 1
-        assert b"is syncd run alive?" in gone.stderr
+        assert b"check whether syncd run is running" in gone.stderr
         assert b"Traceback" not in gone.stderr
 
 

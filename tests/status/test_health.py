@@ -87,7 +87,7 @@ def test_daemon_reports_no_problem_before_its_first_pass_and_does_not_ask_whethe
     assert codes(overview(("running", None), age_seconds=None), DaemonView()) == []
     assert codes(overview(("failed", "down"), age_seconds=None), DaemonView()) == [ProblemCode.NO_COMPLETE_PASS]
     (stale,) = assess(overview(age_seconds=4000.0), pass_interval=300, now=NOW, daemon=DaemonView()).problems
-    assert "is syncd run alive" not in stale.text
+    assert "check whether syncd run" not in stale.text
 
 
 def test_every_code_has_its_meaning() -> None:
@@ -128,7 +128,7 @@ def test_state_that_is_not_urgent_is_a_notice_and_not_a_problem(found: dict[str,
             {"retrying": (3, NOW - timedelta(seconds=7201))},
             f"3 operations were tried without success, the first for 2 h, and will be tried again; run: {PENDING}",
         ),
-        ({"age_seconds": 961.0}, "the mirror is 16 min old; is syncd run alive? run: syncd doctor"),
+        ({"age_seconds": 961.0}, "the mirror is 16 min old; check whether syncd run is running; run: syncd doctor"),
     ],
 )
 def test_urgent_state_is_a_problem_with_a_command(found: dict[str, Any], said: str) -> None:

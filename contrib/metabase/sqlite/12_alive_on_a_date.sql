@@ -1,4 +1,4 @@
--- How many sessions were alive at a moment?
+-- How many sessions existed at a given time?
 -- Uses Albert's times, so it also answers for moments before the first pass. Sessions that were deleted before the first pass are unknown.
 -- Written by make docs from syncd/mirror/read/questions.py.
 SELECT kind, count(*) AS sessions

@@ -159,7 +159,9 @@ def classify_error(error: BaseException) -> Exception | None:
     reason = str(cause.__cause__ or cause)
     kinds = {type(cause).__name__, type(cause.__cause__).__name__}
     if MISCONFIGURED in kinds:
-        return DatabaseUnusableError(f"the database cannot be used: {reason}; fix SYNCD_DATABASE_URL or what it names")
+        return DatabaseUnusableError(
+            f"the database cannot be used: {reason}; fix SYNCD_DATABASE_URL or the files that it names"
+        )
     if state is not None and STALE_PLAN not in kinds:
         return _by_state(READ_ONLY if IN_RECOVERY in reason else state, reason)
     cut = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated

@@ -168,7 +168,7 @@ ORDER BY sessions DESC, created_by
     ),
     Query(
         "alive_on_a_date",
-        "How many sessions were alive at a moment?",
+        "How many sessions existed at a given time?",
         "Uses Albert's times, so it also answers for moments before the first pass. Sessions that were deleted "
         "before the first pass are unknown.",
         """
