@@ -21,7 +21,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -252,8 +252,9 @@ def _write_all(
         temporary, done = unfinished.joinpath, 0
         for name in plan.names:
             made, written = temporary(plan.file(name)), 0
-            for written in _write(made, plan, name, about, rows.stream(connection, name, since=plan.since)):
-                advance(done + written)
+            with closing(rows.stream(connection, name, since=plan.since)) as chunks:  # before the connection
+                for written in _write(made, plan, name, about, chunks):
+                    advance(done + written)
             done += written
             files.append({"file": plan.file(name), "rows": written, "bytes": made.stat().st_size})
         named = {one["file"]: {**one, "exported_at": about["exported_at"]} for one in files}

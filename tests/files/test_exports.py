@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -168,6 +169,29 @@ async def test_full_disk_leaves_the_last_export_as_it_was(
         with pytest.raises(SyncdError, match="No space left on device"):
             await write(w, tmp_path / "out", format)
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+async def test_failed_export_ends_its_query_before_the_connection_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, stream = [], rows.stream
+
+    def watched(connection: sa.Connection, name: str, *, since: int | None) -> Iterator[Sequence[Any]]:
+        try:
+            yield from stream(connection, name, since=since)
+        finally:
+            ended.append(not connection.closed)
+
+    def full(_writer: object, _chunk: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(rows, "stream", watched)
+    monkeypatch.setattr(formats.JsonLines, "write", full)
+    async with world(tmp_path, sessions=5) as w:
+        await w.one_pass()
+        with pytest.raises(SyncdError, match="No space left on device"):
+            await write(w, tmp_path / "out", "jsonl")
+        assert ended == [True]
 
 
 async def test_failed_rename_reports_how_many_files_are_new(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from syncd.mirror.schema.tables import mirror_identity, mirror_totals
 from syncd.mirror.schema.types import Boolean, JsonText, UtcDateTime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from sqlalchemy import Connection
 
@@ -75,8 +75,8 @@ def count(connection: Connection, name: str, *, since: int | None = None) -> int
     return int(connection.exec_driver_sql(_select("count(*)", name, since)).scalar_one())
 
 
-def stream(connection: Connection, name: str, *, since: int | None = None) -> Iterator[Sequence[Sequence[Any]]]:
-    """Read a view or a table in chunks, in bounded memory.
+def stream(connection: Connection, name: str, *, since: int | None = None) -> Generator[Sequence[Sequence[Any]]]:
+    """Read a view or a table in chunks, in bounded memory. Close the generator before the connection.
 
     Parameters
     ----------
