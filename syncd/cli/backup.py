@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from syncd.cli.common import as_json_option, mode_option, print_json, takes_settings
+from syncd.cli.common import as_json_option, mode_option, print_json, say, takes_settings
 from syncd.errors import UsageError
 from syncd.logs import safe_text
 
 if TYPE_CHECKING:
+    from syncd.mirror.copy.backup import Backup
     from syncd.settings import Loaded
+
+STANDARD_OUTPUT = "-"
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(dir_okay=False))
 @mode_option
 @as_json_option
 @takes_settings()
-def backup(loaded: Loaded, file: Path, *, mode: int | None, as_json: bool) -> None:
-    """Copy the mirror to FILE: consistent and verified.
+def backup(loaded: Loaded, file: str, *, mode: int | None, as_json: bool) -> None:
+    """Copy the mirror to FILE (- for standard output): consistent and verified.
 
     The daemon can continue. FILE is replaced in one step when the copy is complete, so a schedule can write the same
     FILE again and again, and a reader never sees half a copy. Put it in place with: syncd restore FILE
     """
     from syncd.clock import SystemClock
-    from syncd.mirror.copy.backup import back_up
+    from syncd.mirror.copy.backup import back_up, stream_backup
     from syncd.opening import database_backend
 
+    if file == STANDARD_OUTPUT:
+        _require_plain_output(mode, as_json=as_json)
     backend = database_backend(loaded.settings)
     if backend.file is None:
         raise UsageError(
@@ -37,9 +43,28 @@ def backup(loaded: Loaded, file: Path, *, mode: int | None, as_json: bool) -> No
             "after a pg_restore, run: syncd restore --in-place"
         )
     backend.require_exists()
-    done = back_up(backend.file, file, now=SystemClock().now(), mode=mode)
+    now = SystemClock().now()
+    if file == STANDARD_OUTPUT:
+        say(_summary("standard output", stream_backup(backend.file, sys.stdout.buffer, now=now)))
+        return
+    done = back_up(backend.file, Path(file), now=now, mode=mode)
     if as_json:
-        print_json({"file": str(file), "bytes": done.size, "rows": done.rows, "seconds": round(done.seconds, 3)})
+        print_json({"file": file, "bytes": done.size, "rows": done.rows, "seconds": round(done.seconds, 3)})
     else:
-        counts = ", ".join(f"{count} {table}" for table, count in done.rows.items())
-        click.echo(f"{safe_text(str(file))}: {done.size} bytes, verified; {counts}")
+        click.echo(_summary(safe_text(file), done))
+
+
+def _require_plain_output(mode: int | None, *, as_json: bool) -> None:
+    """Refuse options and terminals that do not suit a backup on standard output."""
+    if sys.stdout.isatty():
+        raise UsageError("a terminal cannot hold a backup: name a file, or redirect it: syncd backup - > FILE")
+    if as_json or mode is not None:
+        raise UsageError(
+            "standard output holds the backup: leave --json and --mode out, or name a file. "
+            "The summary is on standard error"
+        )
+
+
+def _summary(name: str, done: Backup) -> str:
+    counts = ", ".join(f"{count} {table}" for table, count in done.rows.items())
+    return f"{name}: {done.size} bytes, verified; {counts}"

@@ -9,12 +9,13 @@ The copy is marked (`mirror_identity.copied_at`). A database that starts with th
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from syncd.clock import utc_text
 from syncd.directories import make_directory
@@ -37,7 +38,8 @@ from syncd.temp_dirs import temp_dir
 if TYPE_CHECKING:
     from datetime import datetime
 
-
+STREAM_CHUNK = 1 << 20
+"""Bytes of the copy that are read into memory at once."""
 _CONTENT_LOST = ", and its content would be lost; name another file"
 
 
@@ -92,6 +94,29 @@ def back_up(database: Path, target: Path, *, now: datetime, mode: int | None = N
     except OSError as error:
         raise SyncdError(f"no backup was made: {error.filename or target}: {error.strerror}") from error
     return Backup(target.stat().st_size, rows, time.monotonic() - began)
+
+
+def stream_backup(database: Path, stream: BinaryIO, *, now: datetime) -> Backup:
+    """Write a copy of a mirror to a stream. The copy is made beside the mirror and verified before the first byte.
+
+    Raises
+    ------
+    DatabaseUnusableError, SyncdError
+        As `back_up`.
+    OSError
+        The stream cannot be written.
+    """
+    folder = Path(os.path.realpath(database)).parent
+    with ExitStack() as stack:
+        try:
+            unfinished = stack.enter_context(temp_dir(folder, "syncd-backup-output"))
+        except OSError as error:
+            raise SyncdError(f"no backup was made: {folder}: {error.strerror}") from error
+        done = back_up(database, unfinished / "copy", now=now)
+        with (unfinished / "copy").open("rb") as copied:
+            shutil.copyfileobj(copied, stream, STREAM_CHUNK)
+        stream.flush()
+    return done
 
 
 def _require_replaceable(database: Path, target: Path) -> Path:
