@@ -70,7 +70,8 @@ async def test_start_on_a_full_disk_waits_and_continues(syncd: Syncd) -> None:
     )
     assert out.splitlines() == ["0"]
     log = (syncd.folder / "run.log").read_text()
-    assert '"reason": "the database cannot be used right now: ' in log
+    reason = f"no space is left in {syncd.folder / 'disk'}; make room, see: df -h"
+    assert f'"reason": "the database cannot be used right now: disk I/O error: {reason}"' in log
 
 
 async def test_first_start_without_room_for_a_file_waits_and_continues(syncd: Syncd) -> None:
@@ -80,7 +81,7 @@ async def test_first_start_without_room_for_a_file_waits_and_continues(syncd: Sy
         mkdir disk; mount -t tmpfs -o nr_inodes=2 none disk; touch disk/last
         export SYNCD_DATABASE_URL=sqlite+aiosqlite:///disk/syncd.db
         {SYNCD} run > run.log &
-        await_line "No space left.*database.waiting" run.log
+        await_line "no inodes are left in .*see: df -i.*database.waiting" run.log
         mount -o remount,nr_inodes=1000 disk
         await_line database.resumed run.log; await_line pass.complete run.log
         kill -TERM $!; wait $!; echo $?

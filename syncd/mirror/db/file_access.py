@@ -10,19 +10,23 @@ import os
 import pwd
 from pathlib import Path
 
-from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.errors import DatabaseAwayError, DatabaseUnusableError
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 """The disk, or the user's share of it, is full: this is waited for."""
+ROOM_TO_OPEN = 1 << 16
+"""Free bytes below which SQLite may be unable to create its files beside the database: one of them has 32 KB."""
+FILES_TO_OPEN = 2
+"""Free inodes that SQLite needs for them."""
 _ELSEWHERE = "or set SYNCD_DATABASE_URL to a file in another folder"
 
 
 def file_error(path: str | Path, error: OSError) -> DatabaseUnusableError:
     """Return the error for a database file, or a file beside it, that the operating system refuses to open.
 
-    It is a `DatabaseBusyError` if only room is missing.
+    It is a `DatabaseAwayError` if only room is missing.
     """
-    kind = DatabaseBusyError if error.errno in NO_ROOM else DatabaseUnusableError
+    kind = DatabaseAwayError if error.errno in NO_ROOM else DatabaseUnusableError
     return kind(f"cannot open the database {path}: {_text(Path(path), error)}")
 
 
@@ -39,8 +43,27 @@ def folder_problem(path: str | Path) -> str | None:
     return f"cannot be used: {_refused(folder)}"
 
 
+def missing_room(path: str | Path) -> str | None:
+    """Return why the disk has no room for the files that SQLite creates beside a database; None if it has room.
+
+    SQLite reports a full disk as an I/O error, or as a file that it cannot open, while it creates these files.
+    """
+    folder = _folder(Path(path))
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return None
+    if disk.f_bavail * disk.f_frsize < ROOM_TO_OPEN:
+        return f"no space is left in {folder}; make room, see: df -h"
+    if disk.f_files and disk.f_favail < FILES_TO_OPEN:  # some file systems have no limit, and report 0
+        return f"no inodes are left in {folder}; remove files that are not needed, see: df -i"
+    return None
+
+
 def _text(path: Path, error: OSError) -> str:
     folder = _folder(path)
+    if error.errno in NO_ROOM and (room := missing_room(path)) is not None:
+        return f"{error.strerror}: {room}"
     if error.errno in {errno.ENOENT, errno.ENOTDIR} and not folder.is_dir():
         return f"there is no folder {folder}; make it, {_ELSEWHERE}"
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:

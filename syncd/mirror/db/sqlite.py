@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,11 +20,12 @@ import sqlalchemy as sa
 
 from syncd.errors import DatabaseAwayError, DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
 from syncd.mirror.db import raw, sqlite_file
+from syncd.mirror.db.file_access import missing_room
 from syncd.mirror.db.shared_clock import HostClock, SharedClock
 from syncd.mirror.db.sqlite_module import sqlite3
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -44,6 +45,7 @@ _WAITED_FOR = frozenset(
     }
 )
 _AWAY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
+_MAYBE_NO_ROOM = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 _FATAL = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
 BUSY_SECONDS = 1.0
 """Seconds that one try waits for SQLite's lock inside the driver, where it cannot be cancelled."""
@@ -108,7 +110,8 @@ class Store:
         """Run a function of a connection in a transaction that sees one snapshot and writes nothing."""
         self.check_identity()
         try:
-            return await self._read_in_thread(work)
+            with _room_checked(self.path):
+                return await self._read_in_thread(work)
         finally:
             self.check_identity()  # a connection that was opened just now may be to another file
 
@@ -135,7 +138,8 @@ class Store:
         """Run a function of a connection in one transaction of the writer and commit it."""
         self.check_identity()
         try:
-            await anyio.to_thread.run_sync(self._transact, work, limiter=self._thread)
+            with _room_checked(self.path):
+                await anyio.to_thread.run_sync(self._transact, work, limiter=self._thread)
         except Exception as error:
             if is_full(error):
                 await self._checkpoint("TRUNCATE")
@@ -243,6 +247,18 @@ def prepare(made: Engine, pragmas: tuple[str, ...], *, begin: str) -> None:
     @sa.event.listens_for(made, "begin")
     def _(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
+
+
+@contextmanager
+def _room_checked(path: Path) -> Iterator[None]:
+    """Raise an error as a `DatabaseAwayError` if the disk has no room for the files beside the database."""
+    try:
+        yield
+    except (sqlite3.Error, sa.exc.DBAPIError) as error:
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        if _code(cause) in _MAYBE_NO_ROOM and (room := missing_room(path)) is not None:
+            raise DatabaseAwayError(f"the database cannot be used right now: {cause}: {room}") from error
+        raise
 
 
 def classify_error(error: BaseException) -> Exception | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -108,3 +111,42 @@ async def test_write_waits_while_the_disk_is_full(folder: Path) -> None:
             assert await database.read(run("SELECT count(*) FROM t")) == 0
             room[0] = pages + 1000
         assert await database.read(run("SELECT count(*) FROM t")) == 1
+
+
+@pytest.mark.parametrize(
+    ("space", "inodes", "reason"),
+    [(0, 1000, "no space is left in {}; make room, see: df -h"), (1 << 30, 0, "no inodes are left in {}; .*df -i")],
+    ids=["space", "inodes"],
+)
+async def test_disk_without_room_for_the_files_of_sqlite_is_waited_for_and_no_failing_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, space: int, inodes: int, reason: str
+) -> None:
+    reasons: list[str] = []
+    waiting = anyio.Event()
+
+    def on_wait(reason: str) -> None:
+        reasons.append(reason)
+        waiting.set()
+
+    async with opened(folder, on_wait=on_wait) as database:
+        blocked = Path(f"{database.path}-wal")
+        blocked.mkdir()  # SQLite cannot open its file, as on a disk without room for one
+        disk = SimpleNamespace(f_bavail=space, f_frsize=1, f_files=1000, f_favail=inodes)
+        monkeypatch.setattr(os, "statvfs", lambda _: disk)
+        async with anyio.create_task_group() as group:
+            group.start_soon(database.write, run("CREATE TABLE t (x)"))
+            with anyio.fail_after(10):
+                await waiting.wait()
+            assert re.search(f"unable to open database file: {reason.format(re.escape(str(folder)))}", reasons[0])
+            assert not database.failures.any()
+            blocked.rmdir()
+        assert await database.read(run("SELECT count(*) FROM t")) == 0
+
+
+async def test_file_that_sqlite_cannot_open_counts_as_failing_work_while_the_disk_has_room(folder: Path) -> None:
+    async with opened(folder, busy_timeout=0.2) as database:
+        Path(f"{database.path}-wal").mkdir()
+        with pytest.raises(DatabaseBusyError, match=r"right now: .*unable to open database file$"):
+            await database.write(run("CREATE TABLE t (x)"))
+        assert database.failures.any()
+        Path(f"{database.path}-wal").rmdir()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from syncd.errors import DatabaseBusyError, DatabaseUnusableError
+from syncd.errors import DatabaseAwayError, DatabaseUnusableError
 from syncd.mirror.copy.backup import back_up
 from syncd.mirror.db import sqlite_file
 from syncd.mirror.db.daemon_lock import daemon_lock, require_free
@@ -150,7 +150,7 @@ def test_removed_lock_that_cannot_be_made_now_is_taken_later(folder: Path, monke
 
 @pytest.mark.parametrize(
     ("code", "meaning"),
-    [(errno.ENOSPC, DatabaseBusyError), (errno.EDQUOT, DatabaseBusyError), (errno.EROFS, DatabaseUnusableError)],
+    [(errno.ENOSPC, DatabaseAwayError), (errno.EDQUOT, DatabaseAwayError), (errno.EROFS, DatabaseUnusableError)],
 )
 def test_full_disk_is_a_transient_error_and_a_read_only_disk_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, meaning: type[Exception]
