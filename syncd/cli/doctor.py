@@ -121,6 +121,8 @@ async def _database(settings: Settings, backend: Backend) -> list[Finding]:
 
 def _not_created_yet(settings: Settings, backend: Backend) -> Finding | None:
     """Check a SQLite file that does not exist: before the first start that is normal, if it can be created."""
+    from syncd.mirror.db.file_access import folder_refusal
+
     file = backend.file
     try:
         if file is None or backend.exists() or os.path.lexists(file):
@@ -128,9 +130,12 @@ def _not_created_yet(settings: Settings, backend: Backend) -> Finding | None:
     except DatabaseUnusableError as error:
         return Finding("database", "bad", str(error))
     file = file.absolute()
+    if not file.parent.is_dir():
+        fix = "create the folder; SYNCD_DATABASE_URL names it"
+        return Finding("database", "bad", f"{file} cannot be created: there is no folder {file.parent}", fix)
     if not os.access(file.parent, os.W_OK | os.X_OK):
-        fix = "create the folder, or give it to this user; SYNCD_DATABASE_URL names it"
-        return Finding("database", "bad", f"{file} cannot be created: {file.parent} is not a folder to write to", fix)
+        reason, fix = folder_refusal(file.parent)
+        return Finding("database", "bad", f"{file} cannot be created: {reason}", fix)
     if not settings.syncd_auto_migrate:
         return Finding("database", "bad", f"there is none yet: {file}", "syncd migrate creates it")
     fix = "syncd once and syncd run create it; if there should be one, fix SYNCD_DATABASE_URL"

@@ -36,12 +36,13 @@ class Finding:
 
 def check_folder(file: Path) -> Iterator[Finding]:
     """Check that the folder of a database file can be written to, and has room."""
+    from syncd.mirror.db.file_access import folder_refusal
+
     folder = file.absolute().parent
     if not folder.is_dir():
         return  # the check of the database reports it
-    if not os.access(folder, os.W_OK | os.X_OK):
-        fix = "give the folder to this user: SQLite creates its write-ahead log there; SYNCD_DATABASE_URL names it"
-        yield Finding("folder", "bad", f"{folder} cannot be written to", fix)
+    if not os.access(folder, os.W_OK | os.X_OK):  # SQLite creates its write-ahead log there
+        yield Finding("folder", "bad", *folder_refusal(folder))
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
     if free < LITTLE_SPACE:

@@ -88,3 +88,20 @@ async def test_first_start_without_room_for_a_file_waits_and_continues(syncd: Sy
         """,
     )
     assert out.splitlines() == ["0"]
+
+
+async def test_read_only_file_system_is_named_by_every_command(syncd: Syncd) -> None:
+    out, _ = await in_mounts(
+        syncd,
+        f"""
+        mkdir disk; mount -t tmpfs none disk
+        export SYNCD_DATABASE_URL=sqlite+aiosqlite:///disk/syncd.db
+        {SYNCD} migrate > /dev/null; mount -o remount,ro disk
+        said() {{ echo $1 $(grep -c "is on a read-only file system" out) $(grep -c "owner" out); }}
+        for command in status "enqueue delete --id SES1" once doctor; do
+            code=0; {SYNCD} $command > out 2>&1 || code=$?; said $code
+        done
+        SYNCD_DATABASE_URL=sqlite+aiosqlite:///disk/new.db; {SYNCD} doctor > out 2>&1 || said $?
+        """,
+    )
+    assert out.splitlines() == ["3 1 0"] * 3 + ["1 2 0"] * 2  # exit code, lines with the cause, with "owner"

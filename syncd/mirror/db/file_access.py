@@ -1,6 +1,6 @@
 """Why the file of a SQLite database cannot be created or opened, with the setting that names it and what to do.
 
-`sqlite_file` and `daemon_lock` raise these errors before anything is contacted.
+`sqlite_file` and `daemon_lock` raise these errors before anything is contacted; `syncd doctor` reports them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ ROOM_TO_OPEN = 1 << 16
 FILES_TO_OPEN = 2
 """Free inodes that SQLite needs for them."""
 _ELSEWHERE = "or set SYNCD_DATABASE_URL to a file in another folder"
+_REMOUNT = f"mount it writable (findmnt shows the mount, mount -o remount,rw changes it), {_ELSEWHERE}"
 
 
 def file_error(path: str | Path, error: OSError) -> DatabaseUnusableError:
@@ -40,7 +41,16 @@ def folder_problem(path: str | Path) -> str | None:
         return None
     if all(os.access(f"{path}{suffix}", os.R_OK | os.W_OK) for suffix in ("-wal", "-shm")):
         return None
-    return f"cannot be used: {_refused(folder)}"
+    return f"cannot be used: {'; '.join(folder_refusal(folder))}"
+
+
+def file_problem(path: Path) -> str | None:
+    """Return why this user cannot read and write a database file, and what to do; None if the user can."""
+    if os.access(path, os.R_OK | os.W_OK):
+        return None
+    if _is_read_only(_folder(path)):
+        return f"is on a read-only file system; {_REMOUNT}"
+    return "may not be read and written by this user; change its owner or mode, or set SYNCD_DATABASE_URL"
 
 
 def missing_room(path: str | Path) -> str | None:
@@ -67,7 +77,7 @@ def _text(path: Path, error: OSError) -> str:
     if error.errno in {errno.ENOENT, errno.ENOTDIR} and not folder.is_dir():
         return f"there is no folder {folder}; make it, {_ELSEWHERE}"
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return _refused(folder)
+        return "; ".join(folder_refusal(folder))
     return f"{error.strerror}; SYNCD_DATABASE_URL names the file"
 
 
@@ -76,19 +86,24 @@ def _folder(path: Path) -> Path:
     return Path(os.path.realpath(path)).parent
 
 
-def _refused(folder: Path) -> str:
-    """Return why a user cannot create files in a folder."""
+def folder_refusal(folder: Path) -> tuple[str, str]:
+    """Return why a user cannot create files in a folder, and what to do."""
+    if _is_read_only(folder):
+        return f"{folder} is on a read-only file system", _REMOUNT
     try:
-        if os.statvfs(folder).f_flag & os.ST_RDONLY:
-            return f"{folder} is on a read-only file system; mount it writable, {_ELSEWHERE}"
         status = folder.stat()
         access = f" (owner {_name(status.st_uid)}, mode {status.st_mode & 0o7777:04o})"
     except OSError:  # a folder further up is closed to this user
         access = ""
-    return (
-        f"{_name(os.geteuid())} may not create files in the folder {folder}{access}; "
-        f"change its owner or mode, {_ELSEWHERE}"
-    )
+    reason = f"{_name(os.geteuid())} may not create files in the folder {folder}{access}"
+    return reason, f"change its owner or mode, {_ELSEWHERE}"
+
+
+def _is_read_only(folder: Path) -> bool:
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _name(number: int) -> str:

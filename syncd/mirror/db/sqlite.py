@@ -46,7 +46,9 @@ _WAITED_FOR = frozenset(
 )
 _AWAY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
 _MAYBE_NO_ROOM = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
-_FATAL = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
+_UNWRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_BROKEN_DISK = "; is the disk broken, or its file system read-only now? see: dmesg, findmnt"
 BUSY_SECONDS = 1.0
 """Seconds that one try waits for SQLite's lock inside the driver, where it cannot be cancelled."""
 WRITER_PRAGMAS = (
@@ -266,9 +268,14 @@ def classify_error(error: BaseException) -> Exception | None:
     code = _code(error)
     if code in _WAITED_FOR:
         kind = DatabaseAwayError if code in _AWAY else DatabaseBusyError
-        hint = "; is the disk full, or broken?" if code == sqlite3.SQLITE_IOERR else ""
+        hint = _BROKEN_DISK if code == sqlite3.SQLITE_IOERR else ""
         return kind(f"the database cannot be used right now: {error}{hint}")
-    if code in _FATAL:
+    if code in _UNWRITABLE:
+        return DatabaseUnusableError(
+            f"the database cannot be used: {error}; its file system may have become read-only: see dmesg and findmnt, "
+            "then: mount -o remount,rw. If it is writable, change the owner or mode of the file"
+        )
+    if code in _DAMAGED:
         return DatabaseUnusableError(
             f"the database cannot be used: {error}; restore a backup, or point SYNCD_DATABASE_URL at another file. "
             "syncd does not repair or replace it"

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 
 from syncd.errors import DatabaseUnusableError
-from syncd.mirror.db.file_access import file_error, folder_problem
+from syncd.mirror.db.file_access import file_error, file_problem, folder_problem
 
 MOUNTS = Path("/proc/self/mountinfo")
 LOW_ROOM = 16 * 1024 * 1024
@@ -88,9 +88,7 @@ def _problem(path: Path) -> str | None:
         return "is a directory; SYNCD_DATABASE_URL must name a file"
     if not path.exists():
         return f"is a link to {os.path.realpath(path)}, which does not exist; is its disk mounted?"
-    if not os.access(path, os.R_OK | os.W_OK):
-        return "may not be read and written by this user; change its owner or mode, or set SYNCD_DATABASE_URL"
-    return folder_problem(path)
+    return file_problem(path) or folder_problem(path)
 
 
 def require_single_name(path: Path) -> None:

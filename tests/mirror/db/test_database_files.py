@@ -96,6 +96,14 @@ async def test_file_that_is_not_a_database_is_refused_and_not_changed(tmp_path: 
     assert path.read_bytes() == content
 
 
+async def test_write_to_a_read_only_database_names_its_file_system_and_no_backup(folder: Path) -> None:
+    async with opened(folder) as database:
+        with pytest.raises(DatabaseUnusableError, match="mount -o remount,rw") as caught:
+            await database.read(run("CREATE TABLE t (x)"))  # readers are read-only connections
+    assert "attempt to write a readonly database" in str(caught.value)
+    assert "backup" not in str(caught.value)
+
+
 async def test_corrupt_database_is_refused_and_not_repaired(folder: Path) -> None:
     path = folder / "syncd.db"
     content = bytearray(path.read_bytes())
