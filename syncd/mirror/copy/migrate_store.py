@@ -18,8 +18,8 @@ released, so that no moment exists at which both act.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ import anyio
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseMovedError, SyncdError
-from syncd.mirror.copy import move_target
+from syncd.mirror.copy import move_target, refused_rows
 from syncd.mirror.copy.checksum import Checksum
 from syncd.mirror.copy.move_target import TABLES
 from syncd.mirror.db.backends import backend_of
@@ -186,24 +186,6 @@ def _last_key(connection: Connection, table: sa.Table) -> tuple[Any, ...] | None
     return None if row is None else tuple(row)
 
 
-@contextmanager
-def _reporting_invalid_rows(table: sa.Table) -> Iterator[None]:
-    """Report a row that the target cannot hold, or that cannot be read because its text is not UTF-8.
-
-    Raises
-    ------
-    SyncdError
-        There is such a row.
-    """
-    try:
-        yield
-    except sa.exc.DBAPIError as error:
-        if classify_error(error) is not None:
-            raise
-        text = f"nothing more was moved: the target cannot hold a row of {table.name}: {error.orig}"
-        raise SyncdError(text) from error
-
-
 def _select(table: sa.Table) -> sa.Select[Any]:
     """Select the stored form of a table: times and JSON as text, and no mark of a move."""
 
@@ -304,10 +286,18 @@ class _Move:
             last = await target.run_sync(_last_key, table)
             self._report(await target.scalar(sa.select(sa.func.count()).select_from(table)) or 0)
         query = await self.snapshot.run_sync(_rows_after, table, last)
-        with _reporting_invalid_rows(table):
-            async for rows in self._chunks(self.snapshot, query):
-                async with self.there.begin() as target:
-                    await target.exec_driver_sql(insert, rows)
+        async for rows in self._chunks(self.snapshot, table, query):
+            await self._insert(table, insert, rows)
+
+    async def _insert(self, table: sa.Table, insert: str, rows: list[tuple[Any, ...]]) -> None:
+        """Write rows to the target in one transaction; raises `SyncdError` for a row that it cannot hold."""
+        try:
+            async with self.there.begin() as target:
+                await target.exec_driver_sql(insert, rows)
+        except sa.exc.DBAPIError as error:
+            if classify_error(error) is not None:
+                raise
+            raise await refused_rows.refused(self.there, table, insert, rows, error) from error
 
     async def _compare(self, target: AsyncConnection) -> tuple[list[Moved], list[tuple[sa.Table, str]]]:
         """Read each table on both sides; return all tables, and those that differ with the difference as text."""
@@ -325,18 +315,25 @@ class _Move:
 
     async def _checksum(self, connection: AsyncConnection, table: sa.Table) -> Checksum:
         checksum = Checksum(table)
-        with _reporting_invalid_rows(table):
-            async for rows in self._chunks(connection, _select(table)):
-                for row in rows:
-                    checksum.add(row)
+        async for rows in self._chunks(connection, table, _select(table)):
+            for row in rows:
+                checksum.add(row)
         return checksum
 
-    async def _chunks(self, connection: AsyncConnection, query: sa.Select[Any]) -> AsyncIterator[list[tuple[Any, ...]]]:
-        result = await connection.stream(query.execution_options(yield_per=CHUNK))
-        async for partition in result.partitions(CHUNK):
-            rows = [tuple(row) for row in partition]
-            yield rows
-            self._report(len(rows))
+    async def _chunks(
+        self, connection: AsyncConnection, table: sa.Table, query: sa.Select[Any]
+    ) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """Yield the rows of a query; raises `SyncdError` for a row with text that is not UTF-8."""
+        try:
+            result = await connection.stream(query.execution_options(yield_per=CHUNK))
+            async for partition in result.partitions(CHUNK):
+                rows = [tuple(row) for row in partition]
+                yield rows
+                self._report(len(rows))
+        except sa.exc.DBAPIError as error:
+            if classify_error(error) is not None:
+                raise
+            raise await refused_rows.unreadable(self.here, table, _select(table), error) from error
 
     def _report(self, rows: int) -> None:
         self.done += rows

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,6 @@ from tests.helpers.replicas import bare_environment
 
 ROOT = Path(__file__).resolve().parents[3]
 EXTRA = '{"a":1e+22,"b":[1.50,-0.0,"x"],"z":{"é":null}}'
-INVALID_TEXT = "CAST(X'ff41' AS TEXT)"
-"""SQL of a text that is not UTF-8."""
-
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
 
@@ -266,26 +262,6 @@ async def test_row_that_the_target_does_not_hold_as_it_was_ends_the_move(
     async with Database(there, busy_timeout=5) as database:
         with pytest.raises(DatabaseUnusableError, match="interrupted"):
             await database.read(migrate.require_head)
-
-
-@pytest.mark.parametrize("text", ["'a' || char(0)", INVALID_TEXT], ids=["nul", "not UTF-8"])
-async def test_text_that_postgresql_cannot_hold_is_named(tmp_path: Path, empty_url: str, text: str) -> None:
-    source = await fill(tmp_path)
-    async with Database(source, busy_timeout=5) as database:
-        await database.write(lambda c: c.exec_driver_sql(f"UPDATE operations SET name = {text} WHERE id = 1"))
-    with pytest.raises(SyncdError, match="cannot hold a row of operations"):
-        await move(source, sa.make_url(empty_url))
-
-
-async def test_text_that_becomes_invalid_during_the_move_is_named(tmp_path: Path, empty_url: str) -> None:
-    source = await fill(tmp_path)
-
-    def spoil(_done: int, _total: int) -> None:
-        with closing(sqlite3.connect(str(source.database), isolation_level=None)) as other:
-            other.execute(f"UPDATE operations SET name = {INVALID_TEXT} WHERE id = 1")
-
-    with pytest.raises(SyncdError, match="cannot hold a row of operations"):
-        await move(source, sa.make_url(empty_url), on_rows=spoil)
 
 
 async def syncd(source: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
