@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
@@ -111,6 +112,7 @@ async def serve(app: App, on: socket.socket) -> None:
     async def stop_on_signal() -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
+                logging.getLogger("uvicorn.error").disabled = True  # a query that its end cancels is no error
                 server.should_exit = True
                 return
 

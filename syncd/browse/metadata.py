@@ -32,10 +32,10 @@ _NEWEST_FIRST = {
     "quarantine": "id",
 }
 _INTERNAL = "Internal: it may change from one release of syncd to the next; read the views instead. "
-_ABOUT = """
+_ABOUT = f"""
 <p>A live, read-only mirror of Albert's chat sessions, kept by syncd. Begin with the questions below, or with the view
-<a href="/syncd/chat_sessions">chat_sessions</a>; <a href="/syncd/freshness">how fresh it is</a>. All times are UTC.
-Each query sees one moment; the next may see a later one.</p>
+<a href="/{NAME}/chat_sessions">chat_sessions</a>; <a href="/{NAME}/mirror_freshness">how fresh it is</a>.
+All times are UTC. Each query sees one moment; the next may see a later one.</p>
 """
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import pytest
 
@@ -71,6 +73,11 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def test_browse_answers_the_twenty_questions_read_only_on_loopback(tmp_path: Path) -> None:
     await mirror(tmp_path)
     with running(tmp_path, "browse", "--port", "0") as (process, address):
@@ -94,6 +101,34 @@ async def test_browse_answers_the_twenty_questions_read_only_on_loopback(tmp_pat
     with sqlite3.connect(tmp_path / "syncd.db") as connection:
         assert connection.execute("SELECT count(*) FROM chat_sessions").fetchone() == (60,)
     connection.close()
+
+
+async def test_each_link_of_the_description_leads_to_a_page(tmp_path: Path) -> None:
+    await mirror(tmp_path)
+    links = re.findall(r'href="([^"]+)"', metadata()["description_html"])
+    assert len(links) == 2
+    with running(tmp_path, "browse", "--port", "0") as (_, address):
+        for link in links:
+            status, page = get(urljoin(address, link))
+            assert (status, "<table" in page) == (200, True), link
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+async def test_signal_during_a_query_ends_browse_without_a_traceback(tmp_path: Path, number: signal.Signals) -> None:
+    await mirror(tmp_path)
+    endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+    with running(tmp_path, "browse", "--port", "0") as (process, address):
+        parts = urlsplit(address)
+        assert get(address)[0] == 200
+        query = socket.create_connection((parts.hostname, parts.port))
+        before = processor_seconds(process.pid)
+        query.sendall(f"GET /syncd.json?sql={quote(endless)} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+        wait_for(lambda: processor_seconds(process.pid) > 0.3 + before)
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        query.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == "the live mirror, read only; stop with Ctrl-C\n"
 
 
 async def test_connections_to_the_mirror_cannot_write(tmp_path: Path) -> None:
