@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from syncd.rules.identity import Identity
     from syncd.settings import Loaded, Settings
 
-STANDARD_INPUT = Path("-")
+STANDARD_INPUT = "-"
+EMPTY_INPUT = (
+    "standard input is empty: give it the backup, as in syncd restore - < backup.db; "
+    "docker run needs the option --interactive, and kubectl exec needs --stdin"
+)
 
 
 @click.command(short_help="Replace the mirror by a backup.")
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("file", type=click.Path(), required=False)
 @click.option(
     "--in-place",
     is_flag=True,
@@ -35,7 +39,7 @@ STANDARD_INPUT = Path("-")
 @by_option
 @as_json_option
 @takes_settings()
-def restore(loaded: Loaded, file: Path | None, by: str, *, in_place: bool, as_json: bool) -> None:
+def restore(loaded: Loaded, file: str | None, by: str, *, in_place: bool, as_json: bool) -> None:
     """Replace the mirror by the backup FILE (- for standard input).
 
     The backup is verified and brought to the current schema, the old mirror is kept beside the new one, and one rename
@@ -62,7 +66,7 @@ def restore(loaded: Loaded, file: Path | None, by: str, *, in_place: bool, as_js
 HINT = "; run: syncd operations list, then release or cancel them"
 
 
-def _replace(settings: Settings, file: Path, by: str) -> dict[str, Any]:
+def _replace(settings: Settings, file: str, by: str) -> dict[str, Any]:
     """Replace the SQLite file, and warn if it mirrors another tenant than the settings name."""
     from syncd.clock import SystemClock
     from syncd.mirror.copy import restore as copying
@@ -78,7 +82,7 @@ def _replace(settings: Settings, file: Path, by: str) -> dict[str, Any]:
         )
     backend.exists()  # a folder in its place is an error
     with daemon_lock(database, "restore") as lock, _backup(file, database) as backup:
-        source = "standard input" if file == STANDARD_INPUT else str(file)
+        source = "standard input" if file == STANDARD_INPUT else file
         done = copying.restore(database, backup, now=SystemClock().now(), by=by, source=safe_text(source))
         if os.geteuid() == 0:  # the owner of the mirror must be able to use the lock file that root has just made
             owner = database.stat()
@@ -91,24 +95,28 @@ def _replace(settings: Settings, file: Path, by: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _backup(file: Path, database: Path) -> Iterator[Path]:
+def _backup(file: str, database: Path) -> Iterator[Path]:
     """Yield the backup; standard input is first written to a file beside the mirror.
 
     Raises
     ------
+    UsageError
+        Standard input is empty.
     SyncdError
         Standard input cannot be written to a file.
     """
     from syncd.temp_dirs import temp_dir
 
     if file != STANDARD_INPUT:
-        yield file
+        yield Path(file)
         return
     try:
         with temp_dir(database.absolute().parent, "syncd-restore-input") as unfinished:
             received = unfinished / "backup"
             with os.fdopen(os.open(received, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as out:
                 shutil.copyfileobj(sys.stdin.buffer, out)
+            if not received.stat().st_size:
+                raise UsageError(EMPTY_INPUT)
             yield received
     except OSError as error:
         raise SyncdError(f"the backup cannot be read from standard input: {error.strerror}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,6 +243,26 @@ async def test_backup_is_restored_from_standard_input(pair: Pair, tmp_path: Path
     assert len(syncd.sql("SELECT id FROM chat_sessions")) == 12
     assert (await syncd.call("restore", "-", given=content[:5000])).code == 3
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("size", "code", "text"),
+    [
+        (0, 2, "is empty: .*docker run needs the option --interactive, and kubectl exec needs --stdin"),
+        (8, 3, "is not a SQLite database; restore the file that syncd backup wrote"),
+        (5000, 3, "cannot be restored: .*malformed; if it was copied from another place, copy it again"),
+    ],
+)
+async def test_backup_on_standard_input_that_is_cut_off_is_named_with_what_to_do(
+    pair: Pair, tmp_path: Path, size: int, code: int, text: str
+) -> None:
+    syncd, backup = pair.syncd, tmp_path / "backup.db"
+    assert (await syncd.call("migrate")).code == 0
+    assert (await syncd.call("backup", str(backup))).code == 0
+    refused = await syncd.call("restore", "-", given=backup.read_bytes()[:size])
+    assert refused.code == code
+    assert re.match(f"error: standard input {text}", refused.err)
 
 
 @pytest.mark.sqlite

@@ -128,7 +128,7 @@ def _require_replaceable(database: Path, target: Path) -> Path:
     if target.exists():
         if not target.is_file():
             raise UsageError(f"{target} is not a regular file; name another file")
-        require_sqlite(target, refusal=UsageError, why=_CONTENT_LOST)
+        require_sqlite(target, what=str(target), refusal=UsageError, why=_CONTENT_LOST)
     for beside in (Path(f"{target}{ending}") for ending in SIDE_FILES):
         if beside.exists():  # SQLite would apply it to the copy
             raise UsageError(

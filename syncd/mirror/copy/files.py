@@ -32,19 +32,24 @@ def make_empty(path: Path) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, PRIVATE))
 
 
-def require_sqlite(path: Path, *, refusal: type[Exception], why: str) -> None:
+def require_sqlite(path: Path, *, what: str, refusal: type[Exception], why: str) -> None:
     """Refuse a file whose content is not a SQLite database; an empty file counts as one.
+
+    Parameters
+    ----------
+    what : str
+        How a message calls the file.
 
     Raises
     ------
     Exception
-        `refusal`, with `why` after the name of the file.
+        `refusal`, with `why` at its end.
     OSError
         The file cannot be read.
     """
     with path.open("rb") as file:
         if file.read(len(MAGIC)) not in {MAGIC, b""}:
-            raise refusal(f"{path} is not a SQLite database{why}")
+            raise refusal(f"{what} is not a SQLite database{why}")
 
 
 def require_other_file(database: Path, path: Path) -> None:

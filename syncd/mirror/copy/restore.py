@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 _PRAGMAS = ("synchronous=FULL", "foreign_keys=ON")
 """For the unfinished file: it is in no WAL mode, so that it stays one file."""
+_NOT_A_BACKUP = "restore the file that syncd backup wrote"
+_COPY_AGAIN = "if it was copied from another place, copy it again, or restore another backup"
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -100,7 +102,7 @@ def restore(database: Path, backup: Path, *, now: datetime, by: str, source: str
     by : str
         The person, for the log of operator actions.
     source : str | None
-        How the log of operator actions names the backup; None for its path.
+        How messages and the log of operator actions name the backup; None for its path.
 
     Raises
     ------
@@ -113,12 +115,13 @@ def restore(database: Path, backup: Path, *, now: datetime, by: str, source: str
     """
     began = time.monotonic()
     database = Path(os.path.realpath(database))
-    _require_backup(database, backup)
+    source = source or str(backup)
+    _require_backup(database, backup, source)
     try:
         _require_replaceable(database)
         with temp_dir(database.parent, "syncd-restore") as unfinished:
             new, old = unfinished / "new", unfinished / "old"
-            prepared = _prepare(backup, new, now=now, by=by, source=source or str(backup))
+            prepared = _prepare(backup, new, now=now, by=by, source=source)
             kept = None
             if database.exists():
                 _fold_wal(database)
@@ -129,15 +132,15 @@ def restore(database: Path, backup: Path, *, now: datetime, by: str, source: str
     return Restored(kept, prepared.revision, prepared.on_hold, prepared.pinned, prepared.rows, time.monotonic() - began)
 
 
-def _require_backup(database: Path, backup: Path) -> None:
+def _require_backup(database: Path, backup: Path, source: str) -> None:
     """Refuse a backup that is not a file of SQLite, or that is the mirror itself."""
     if not backup.exists():
         raise UsageError(f"there is no file {backup}")
     if not backup.is_file():
-        raise UsageError(f"{backup} is not a file; name the file that syncd backup wrote")
+        raise UsageError(f"{backup} is not a file; {_NOT_A_BACKUP}")
     require_other_file(database, backup)
     try:
-        require_sqlite(backup, refusal=DatabaseUnusableError, why="; name the file that syncd backup wrote")
+        require_sqlite(backup, what=source, refusal=DatabaseUnusableError, why=f"; {_NOT_A_BACKUP}")
     except OSError as error:
         raise UsageError(f"{backup} cannot be read: {error.strerror}; fix its owner or mode") from error
 
@@ -159,9 +162,11 @@ def _prepare(backup: Path, new: Path, *, now: datetime, by: str, source: str) ->
     make_empty(new)
     try:
         _copy(backup, new)
-        require_sound(new, what=str(backup))
+        require_sound(new, what=source)
     except sqlite3.Error as error:
-        raise DatabaseUnusableError(f"{backup} cannot be restored: {error}") from error
+        raise DatabaseUnusableError(f"{source} cannot be restored: {error}; {_COPY_AGAIN}") from error
+    except DatabaseUnusableError as error:
+        raise DatabaseUnusableError(f"{error}; {_COPY_AGAIN}") from error
     engine = sqlite.sync_engine(new, poolclass=sa.pool.NullPool)
     sqlite.prepare(engine, _PRAGMAS, begin="BEGIN IMMEDIATE")
     try:
@@ -174,7 +179,7 @@ def _prepare(backup: Path, new: Path, *, now: datetime, by: str, source: str) ->
             operator_actions.record(connection, now=at, by=by, action="restore", subject="database", detail=detail)
             pinned = identity.read(connection).pinned
     except sa.exc.DatabaseError as error:
-        raise DatabaseUnusableError(f"{backup} cannot be restored: {error.orig}") from error
+        raise DatabaseUnusableError(f"{source} cannot be restored: {error.orig}") from error
     finally:
         engine.dispose()
     with closing(sqlite3.connect(new)) as written:

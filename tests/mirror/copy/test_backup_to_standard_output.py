@@ -87,3 +87,4 @@ def test_options_that_are_for_a_file_are_refused_with_standard_output(mirror: Pa
 def test_file_whose_name_is_a_dash_is_named_with_its_folder(mirror: Path) -> None:
     assert syncd(mirror, "backup", "./-").returncode == 0
     assert (mirror / "-").is_file()
+    assert syncd(mirror, "restore", "./-").returncode == 0
