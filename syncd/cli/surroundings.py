@@ -48,11 +48,11 @@ def check_folder(file: Path) -> Iterator[Finding]:
     if free < LITTLE_SPACE:
         detail = f"only {free // 1_000_000} MB are free in {folder}"
         yield Finding("disk", "warning", detail, "make room: writes wait while the disk is full; see: df -h")
-    elif disk.f_files and disk.f_favail < FEW_INODES:
-        detail = f"only {disk.f_favail} files can still be created in {folder}"
-        yield Finding("disk", "warning", detail, "remove files that are not needed; see: df -i")
     else:
         yield Finding("disk", "ok", f"{free // 1_000_000:,} MB are free in {folder}")
+    if disk.f_files and disk.f_favail < FEW_INODES:
+        detail = f"only {disk.f_favail} files can still be created in {folder}"
+        yield Finding("inodes", "warning", detail, "remove files that are not needed; see: df -i")
 
 
 def check_network(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -48,18 +48,26 @@ def test_clock_that_agrees_is_ok() -> None:
     assert [one.verdict for one in check_clock(format_datetime(NOW, usegmt=True), NOW)] == ["ok"]
 
 
-def test_disk_with_little_space_or_few_inodes_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.statvfs(tmp_path)
+@pytest.mark.parametrize("free_files", [5, 1000])
+@pytest.mark.parametrize("free_blocks", [5, 1 << 40])
+def test_little_space_and_few_inodes_are_a_warning_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_blocks: int, free_files: int
+) -> None:
+    fields = list(os.statvfs(tmp_path))
+    fields[4:8] = [free_blocks, 1000, free_files, free_files]
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(fields))
+    found = {one.check: (one.verdict, one.detail) for one in check_folder(tmp_path / "syncd.db")}
+    space, inodes = found["disk"], found.get("inodes")
+    assert space[0] == ("warning" if free_blocks == 5 else "ok")
+    assert "MB are free" in space[1]
+    assert inodes == (("warning", f"only 5 files can still be created in {tmp_path}") if free_files == 5 else None)
+
+
+def test_file_system_without_a_limit_of_inodes_is_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = list(os.statvfs(tmp_path))
+    fields[5:8] = [0, 0, 0]
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(fields))
     assert [one.check for one in check_folder(tmp_path / "syncd.db")] == ["disk"]
-    for place, text in ((4, "MB are free"), (7, "files can still be created")):
-        fields = list(real)
-        fields[place] = 5
-        if place == 7:
-            fields[5] = 1000
-        monkeypatch.setattr(os, "statvfs", lambda _, fields=fields: os.statvfs_result(fields))
-        (found,) = check_folder(tmp_path / "syncd.db")
-        assert (found.verdict, text in found.detail) == ("warning", True)
-        monkeypatch.undo()
 
 
 def test_folder_that_cannot_be_written_to_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
