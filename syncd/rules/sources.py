@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from syncd.records.fields import SessionRow
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +17,23 @@ if TYPE_CHECKING:
 _LABELS = {"source_session_id": "source id", "name": "name", "parent_id": "folder"}
 
 
-def difference(row: SessionRow, wanted: Mapping[str, str | None]) -> str | None:
+class Requestable(Protocol):
+    """A session with the columns that an operation can ask for."""
+
+    @property
+    def source_session_id(self) -> str | None:
+        """The external id."""
+
+    @property
+    def name(self) -> str:
+        """The session's name."""
+
+    @property
+    def parent_id(self) -> str | None:
+        """The id of the folder."""
+
+
+def difference(session: Requestable, wanted: Mapping[str, str | None]) -> str | None:
     """Return how a session differs from the wanted values of some columns; None if it does not.
 
     Parameters
@@ -29,7 +43,7 @@ def difference(row: SessionRow, wanted: Mapping[str, str | None]) -> str | None:
     """
     parts = []
     for column, value in wanted.items():
-        if (actual := getattr(row, column)) != value:
+        if (actual := getattr(session, column)) != value:
             parts.append(f"{_LABELS[column]} is {actual!r} and not {value!r}")
     return ", ".join(parts) or None
 

@@ -120,7 +120,7 @@ async def test_dry_run_predicts_the_result_of_each_row(tmp_path: Path) -> None:
         )
         planned = await w.database.read(lambda c: import_plan.plan(c, asked))
         assert [one["outcome"] for one in planned] == [
-            "created", "there", "adopted", "there", "there", "deleted", "absent", "deleted", "created",
+            "created", "there", "adopted", "adopted", "adopted", "deleted", "absent", "deleted", "created",
         ]  # fmt: skip
         assert [one["line"] for one in planned] == list(range(2, 11))
 
@@ -159,7 +159,7 @@ async def test_dry_run_predicts_rows_beside_a_queued_row_that_is_not_utf_8(tmp_p
         )
         asked = rows("source_session_id,name\ns-1,n\ns-2,n\n")
         planned = await w.database.read(lambda c: import_plan.plan(c, asked))
-        assert [one["outcome"] for one in planned] == ["there", "created"]
+        assert [one["outcome"] for one in planned] == ["adopted", "created"]
 
 
 def test_empty_folder_is_kept_in_json_lines_of_an_update_alone() -> None:

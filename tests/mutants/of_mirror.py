@@ -176,4 +176,12 @@ MUTANTS = (
         "test_pass_is_held_although_the_queue_and_a_new_source_id_name_sessions_of_another_tenant",
         "a source id brings a session of another tenant into the mirror, which then ends the hold",
     ),
+    Mutant(
+        "dry-run-forgets-a-deletion",
+        "syncd/rules/predictions.py",
+        "self._by_source[session.source_session_id].remove(session)",
+        "pass",
+        "tests/files/test_import_plan.py::test_dry_run_gives_a_session_that_is_created_again_no_earlier_id",
+        "a dry run finds a session under its source id that an earlier row deletes",
+    ),
 )

@@ -1,0 +1,99 @@
+"""The dry run of an import: an operation in the queue or in an earlier row changes the outcome of later rows."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncd.files import imports
+from syncd.mirror.store import import_plan
+from tests.helpers.harness import World, world
+
+pytestmark = pytest.mark.both_databases
+
+BY_ID, BY_SOURCE = {"id": "SES1"}, {"source_session_id": "s"}
+GONE = "an earlier operation deletes it"
+QUEUED = "queued already"
+
+
+def delete(by: dict[str, str]) -> dict[str, Any]:
+    return {"kind": "delete", **by}
+
+
+def update(by: dict[str, str], name: str) -> dict[str, Any]:
+    return {"kind": "update", **by, "name": name}
+
+
+def create(source: str, name: str, folder: str | None = None) -> dict[str, Any]:
+    return {"kind": "create", "source_session_id": source, "name": name, "parent_id": folder}
+
+
+async def planned(w: World, operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    asked = imports.read_operations(io.StringIO("".join(json.dumps(each) + "\n" for each in operations)))
+    return await w.database.read(lambda c: import_plan.plan(c, asked))
+
+
+CASES = [
+    (delete(BY_ID), create("s", "n"), "created", None),
+    (delete(BY_SOURCE), update(BY_ID, "m"), "absent", GONE),
+    (delete(BY_ID), update(BY_SOURCE, "m"), "absent", GONE),
+    (delete(BY_ID), delete(BY_SOURCE), "absent", GONE),
+    (delete(BY_SOURCE), delete(BY_ID), "absent", GONE),
+    (update(BY_SOURCE, "m"), create("s", "n"), "adopted", "name is 'm' and not 'n'"),
+    (update(BY_ID, "m"), create("s", "m"), "there", QUEUED),
+    (update(BY_ID, "m"), update(BY_SOURCE, "m"), "there", QUEUED),
+    (update(BY_ID, "m"), update(BY_SOURCE, "n"), "updated", "name is 'm' and not 'n'"),
+    (create("s", "n"), create("s", "n"), "there", None),
+    (create("new", "A"), create("new", "B"), "adopted", "name is 'A' and not 'B'"),
+    (create("new", "A"), create("new", "A", "FOL1"), "adopted", "folder is None and not 'FOL1'"),
+    (create("new", "A"), create("new", "A"), "there", QUEUED),
+    (create("new", "A"), update({"source_session_id": "new"}, "B"), "updated", "name is 'A' and not 'B'"),
+    (create("new", "A"), delete({"source_session_id": "new"}), "deleted", None),
+]
+
+
+@pytest.mark.one_case_on_postgresql
+@pytest.mark.parametrize(("first", "second", "outcome", "note"), CASES)
+@pytest.mark.parametrize("queued", [False, True], ids=["in the file", "in the queue"])
+async def test_dry_run_follows_a_session_through_earlier_operations(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], outcome: str, note: str | None, *, queued: bool
+) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.create(source_session_id="s", name="n", id="SES1")
+        await w.one_pass()
+        if queued:
+            await w.enqueue({"session_id" if key == "id" else key: value for key, value in first.items()})
+        found = (await planned(w, [second] if queued else [first, second]))[-1]
+        assert (found["outcome"], found["note"]) == (outcome, note)
+
+
+async def test_dry_run_gives_a_session_that_is_created_again_no_earlier_id(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.create(source_session_id="s", name="n", id="SES1")
+        await w.one_pass()
+        rows = [delete(BY_SOURCE), create("s", "n"), update(BY_ID, "m"), update(BY_SOURCE, "m"), delete(BY_SOURCE)]
+        found = [(one["outcome"], one["id"]) for one in await planned(w, rows)]
+        assert found == [
+            ("deleted", "SES1"), ("created", None), ("absent", "SES1"), ("updated", None), ("deleted", None),
+        ]  # fmt: skip
+
+
+async def test_dry_run_deletes_one_of_two_sessions_with_a_source_id_after_the_other(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for session_id in ("SES1", "SES2"):
+            w.sandbox.create(source_session_id="s", name="n", id=session_id)
+        await w.one_pass()
+        found = [(one["outcome"], one["id"]) for one in await planned(w, [delete(BY_ID), *[delete(BY_SOURCE)] * 2])]
+        assert found == [("deleted", "SES1"), ("deleted", "SES2"), ("absent", None)]
+
+
+async def test_dry_run_takes_the_target_of_a_queued_operation_that_was_resolved(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.sandbox.create(source_session_id="s", name="n", id="SES1")
+        await w.one_pass()
+        await w.enqueue(delete(BY_SOURCE) | {"target_session_id": "SES-before"})
+        assert [one["outcome"] for one in await planned(w, [delete(BY_ID)])] == ["deleted"]
