@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from syncd.files import imports
 from syncd.mirror.store import import_plan
@@ -97,3 +99,19 @@ async def test_dry_run_takes_the_target_of_a_queued_operation_that_was_resolved(
         await w.one_pass()
         await w.enqueue(delete(BY_SOURCE) | {"target_session_id": "SES-before"})
         assert [one["outcome"] for one in await planned(w, [delete(BY_ID)])] == ["deleted"]
+
+
+async def test_dry_run_reads_the_sessions_and_operations_of_its_rows_in_chunks(tmp_path: Path) -> None:
+    statements = list[str]()
+    rows = imports.read_operations(io.StringIO("source_session_id,name\n" + "".join(f"s-{n},n\n" for n in range(2500))))
+
+    def work(connection: sa.Connection) -> list[dict[str, Any]]:
+        sa.event.listen(connection, "before_cursor_execute", lambda *args: statements.append(args[2]))
+        return import_plan.plan(connection, rows)
+
+    async with world(tmp_path) as w:
+        await w.enqueue(create("s-2400", "m"))
+        found = await w.database.read(work)
+    assert [one["line"] for one in found if one["outcome"] != "created"] == [2402]
+    selects = [each for each in statements if each.startswith("SELECT")]
+    assert len(selects) == 2 * math.ceil(2500 / import_plan.CHUNK)
