@@ -81,7 +81,7 @@ for _spec in SPECS.values():
     help=f"""Queue all rows of a file, or none: CSV, JSON Lines or a JSON array; - for standard input.
 
     Columns: {", ".join(IMPORT_COLUMNS)}. A row without a kind is a create. CSV can have commas, semicolons or tabs; the
-    text is UTF-8 or UTF-16. Rows of empty cells are skipped. An empty cell leaves its column out; in JSON,
+    text is UTF-8, UTF-16 or UTF-32. Rows of empty cells are skipped. An empty cell leaves its column out; in JSON,
     "parent_id": "" in an update moves the session out of its folder. Workbooks (.xlsx) are refused: save them as CSV.
 
     A file with a bad row is refused with the line and the reason. A dry run compares each row with the mirror and the
@@ -145,7 +145,8 @@ def _show_plan(plan: list[dict[str, Any]], similar: list[Lookalike], *, as_json:
     if as_json:
         print_json({"totals": totals, "rows": plan, "lookalikes": [each.as_data() for each in similar]})
         return
-    print_rows(plan, ("line", "kind", "source_session_id", "id", "outcome", "note"), as_json=False)
+    place = ("line",) if all(one["item"] is None for one in plan) else ("line", "item")
+    print_rows(plan, (*place, "kind", "source_session_id", "id", "outcome", "note"), as_json=False)
     for each in similar:
         click.echo(f"lookalike: {safe_text(str(each))}")
     say("dry run, nothing was queued: " + (", ".join(f"{n} {name}" for name, n in totals.items()) or "no rows"))

@@ -64,8 +64,8 @@ def import_(loaded: Loaded, file: Path, *, as_json: bool) -> None:
     """Make all source ids of a file known, or none: CSV, JSON Lines or a JSON array; - for standard input.
 
     The column or key is source_session_id; others are ignored. CSV can have commas, semicolons or tabs; the text is
-    UTF-8 or UTF-16. Ids that differ from others only in white space, invisible characters or case are reported on
-    standard error.
+    UTF-8, UTF-16 or UTF-32. Ids that differ from others only in white space, invisible characters or case are reported
+    on standard error.
     """
     from syncd.files import imports
     from syncd.files.open_text import open_text

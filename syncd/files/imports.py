@@ -32,7 +32,9 @@ def check_operation(row: dict[str, Any]) -> str | None:
 
 
 def unsendable(value: str) -> str | None:
-    """Return why an id cannot be sent to Albert; None if it can."""
+    """Return why an id cannot be sent to Albert, or names no session; None if it is accepted."""
+    if not value.strip():
+        return f"{value!r} contains only white space"
     try:
         segment(value)
     except InvalidIdError as error:
@@ -41,7 +43,7 @@ def unsendable(value: str) -> str | None:
 
 
 def read_operations(stream: TextIO, *, on_row: Callable[[int], None] | None = None) -> list[dict[str, Any]]:
-    """Read operations, each with its `line`, and its `place` for messages.
+    """Read operations, each with its `line`, its `item` in a JSON array, and its `place` for messages.
 
     Raises
     ------
@@ -74,6 +76,7 @@ def _operation(row: Row) -> dict[str, Any]:
     kind, parent_id = values.get("kind") or OperationKind.CREATE.value, values.get("parent_id")
     return {
         "line": row.line,
+        "item": row.item,
         "place": row.place,
         "kind": kind,
         "source_session_id": values.get("source_session_id"),

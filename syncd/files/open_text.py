@@ -27,7 +27,7 @@ _MARKS = (
 
 
 def open_text(file: Path) -> TextIO:
-    """Open a file, or standard input for `-`, as text in UTF-8 or UTF-16, without its byte order mark.
+    """Open a file, or standard input for `-`, as text in UTF-8, UTF-16 or UTF-32, without its byte order mark.
 
     Invalid bytes are decoded as lone surrogates, so that the reader can report their line.
 
@@ -61,12 +61,16 @@ def _standard_input() -> BinaryIO:
 def _encoding(head: bytes) -> str:
     """Return the encoding of a text that begins with these bytes.
 
-    A file of rows begins with an ASCII character, so that the position of its NUL shows the byte order of UTF-16
-    without a mark.
+    A file of rows begins with an ASCII character, so that the positions of its NULs show UTF-16 and UTF-32 without a
+    mark, and their byte order.
     """
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding
+    if head[1:4] == bytes(3) and head[0]:
+        return "utf-32-le"
+    if head[:3] == bytes(3) and head[3:4].strip(b"\0"):
+        return "utf-32-be"
     if len(head) > 1 and head[0] and not head[1]:
         return "utf-16-le"
     return "utf-16-be" if len(head) > 1 and not head[0] and head[1] else "utf-8-sig"

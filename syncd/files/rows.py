@@ -1,7 +1,7 @@
 """The rows of a file, in the forms in which other programs write them. `imports` reads operations and source ids so.
 
-Accepted are CSV (comma, semicolon or tab, with or without Excel's line `sep=;`), JSON Lines and a JSON array, in UTF-8
-or UTF-16. Workbooks are refused: a spreadsheet shows ids as numbers and dates, and its CSV has what the user sees.
+Accepted are CSV (comma, semicolon or tab, with or without Excel's line `sep=;`), JSON Lines and a JSON array. Workbooks
+are refused: a spreadsheet shows ids as numbers and dates, and its CSV has what the user sees.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -31,15 +32,20 @@ class Row:
     ----------
     line : int
         The line where it begins; the first line is 1.
-    place : str
-        The line, and the number of the item in a JSON array, for messages.
+    item : int | None
+        Its number in a JSON array, whose items can be on one line; None in the other forms.
     values : dict[str, str | None]
         The values by column; None for an empty one.
     """
 
     line: int
-    place: str
+    item: int | None
     values: dict[str, str | None]
+
+    @property
+    def place(self) -> str:
+        """The line and the item, for messages."""
+        return f"line {self.line}" if self.item is None else f"line {self.line}, item {self.item}"
 
 
 def read_rows(stream: TextIO, columns: Sequence[str], *, others: bool = False) -> Iterator[Row]:
@@ -82,7 +88,7 @@ def _lines(stream: TextIO) -> Iterator[str]:
     The stream decodes invalid bytes as lone surrogates, so that the line and the character can be reported.
     """
     number = 0
-    encoding = "UTF-16" if "16" in (stream.encoding or "") else "UTF-8"
+    encoding = (stream.encoding or "utf-8").upper().removesuffix("-SIG").removesuffix("-LE").removesuffix("-BE")
     try:
         for number, line in enumerate(stream, 1):
             if not line.isascii() and (found := re.search("[\ud800-\udfff]", line)) is not None:
@@ -116,7 +122,7 @@ def _csv(lines: Iterator[str], skipped: int, columns: Sequence[str], *, others: 
             line, began = began, before + reader.line_num + 1  # a quoted cell can have several lines
             if any(cell.strip() for cell in cells):
                 values = _values(cells, names, line, delimiter)
-                yield Row(line, f"line {line}", {name: value for name, value in values.items() if name in columns})
+                yield Row(line, None, {name: value for name, value in values.items() if name in columns})
     except csv.Error as error:
         raise UsageError(f"line {began}: not CSV: {error}") from error
 
@@ -177,7 +183,7 @@ def _meant(name: str, columns: Sequence[str]) -> str:
 
 
 def _values(cells: list[str], names: list[str], line: int, delimiter: str) -> dict[str, str | None]:
-    """Return the cells by column; empty cells after the last column are ignored."""
+    """Return the cells by column, None for one of white space only; empty cells after the last column are ignored."""
     extra = next((place for place in range(len(cells), len(names), -1) if cells[place - 1].strip()), None)
     if extra is not None:
         raise UsageError(
@@ -186,7 +192,7 @@ def _values(cells: list[str], names: list[str], line: int, delimiter: str) -> di
         )
     if len(cells) < len(names):
         raise UsageError(f"line {line}: it has {len(cells)} of {len(names)} cells; {names[len(cells)]} is missing")
-    return {name: value or None for name, value in zip(names, cells, strict=False)}
+    return {name: value if value.strip() else None for name, value in zip(names, cells, strict=False)}
 
 
 def _json_lines(lines: Iterator[str], skipped: int, columns: Sequence[str], *, others: bool) -> Iterator[Row]:
@@ -200,7 +206,7 @@ def _json_lines(lines: Iterator[str], skipped: int, columns: Sequence[str], *, o
             raise UsageError(f"line {number}, column {error.colno}: not JSON: {error.msg}{hint}") from error
         except (ValueError, RecursionError) as error:
             raise UsageError(f"line {number}: not JSON: {error}") from error
-        yield Row(number, f"line {number}", _record(pairs, f"line {number}", columns, others=others))
+        yield Row(number, None, _record(pairs, f"line {number}", columns, others=others))
 
 
 def _json_array(text: str, skipped: int, columns: Sequence[str], *, others: bool) -> Iterator[Row]:
@@ -218,7 +224,7 @@ def _json_array(text: str, skipped: int, columns: Sequence[str], *, others: bool
             raise UsageError(f"line {skipped + error.lineno}, column {error.colno}: not JSON: {error.msg}") from error
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{where}: not JSON: {error}") from error
-        yield Row(line, where, _record(pairs, where, columns, others=others))
+        yield Row(line, number, _record(pairs, where, columns, others=others))
         place = _after_blank(text, end)
         if text[place : place + 1] != ",":
             break
@@ -240,7 +246,8 @@ def _record(pairs: Any, where: str, columns: Sequence[str], *, others: bool) -> 
     known = [(name, value) for name, value in pairs if name in columns] if others else list(pairs)
     record = dict(known)
     if len(record) != len(known):
-        raise UsageError(f"{where}: a key is there twice")
+        ((twice, _),) = Counter(name for name, _ in known).most_common(1)
+        raise UsageError(f"{where}: the key {twice!r} is there twice")
     for name, value in record.items():
         if name not in columns:
             raise UsageError(f"{where}: unknown key {name!r}{_meant(name, columns)}; known are {', '.join(columns)}")

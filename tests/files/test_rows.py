@@ -23,7 +23,7 @@ from syncd.records.operation_kinds import IMPORT_COLUMNS
 THREE = [("create", "r-1", "One"), ("create", "r-2", "Two"), ("create", "r-3", "Three")]
 CSV = "kind,source_session_id,name\ncreate,r-1,One\ncreate,r-2,Two\ncreate,r-3,Three\n"
 OBJECTS = [dict(zip(("kind", "source_session_id", "name"), row, strict=True)) for row in THREE]
-ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
 FORMS = {
     "commas": CSV,
     "semicolons": CSV.replace(",", ";"),
@@ -97,6 +97,8 @@ def test_line_of_each_row_is_where_it_begins(tmp_path: Path, form: str) -> None:
 def test_place_in_an_array_has_the_number_of_the_item(tmp_path: Path) -> None:
     rows = read(tmp_path, FORMS["JSON array on one line"].encode())
     assert [row["place"] for row in rows] == ["line 1, item 1", "line 1, item 2", "line 1, item 3"]
+    assert [row["item"] for row in rows] == [1, 2, 3]
+    assert [row["item"] for row in read(tmp_path, CSV.encode())] == [None] * 3
 
 
 texts = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\u2028\u2029\ufeff"), min_size=1)
@@ -117,7 +119,9 @@ def test_rows_that_a_csv_writer_wrote_come_back(
     writer.writerows([("source_session_id", "name"), *rows])
     stream = io.TextIOWrapper(io.BytesIO(out.getvalue().encode(encoding)), encoding=encoding, newline="")
     found = read_rows(stream, IMPORT_COLUMNS)
-    assert [(row.values["source_session_id"], row.values["name"]) for row in found] == rows
+    assert [(row.values["source_session_id"], row.values["name"] or "") for row in found] == [
+        (source_id, name if name.strip() else "") for source_id, name in rows
+    ]
 
 
 def test_long_cell_is_read_in_each_form_and_the_limit_of_the_csv_module_stays(tmp_path: Path) -> None:
@@ -148,6 +152,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "HTML": (b"\n<table><tr><td>kind</td></tr></table>", "line 2: the file is HTML or XML"),
     "latin-1": (CSV.replace("Two", "Zw\u00f6lf").encode("latin-1"), "line 3, character 14: not UTF-8 text"),
     "cut UTF-16": (CSV.encode("utf-16")[:-1], "the UTF-16 text is cut"),
+    "cut UTF-32": (CSV.encode("utf-32-be")[:-1], "the UTF-32 text is cut"),
     "half a surrogate pair": (CSV.encode("utf-16").replace(b"T\0w\0", b"\0\xd8w\0"), "line 3, character 12: not"),
     "pipes": (CSV.replace(",", "|").encode(), "unknown: 'kind|source_session_id|name'"),
     "an unknown column after semicolons": (b"source_session_id;colour\na;b\n", "unknown: 'colour'"),
@@ -167,7 +172,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a number as an id": (b'[\n{"source_session_id": 7}]', "line 2, item 1: source_session_id must be text"),
     "a bad second item": (b'[{"source_session_id": "a", "name": "b"}, {"name": "c"}]', "line 1, item 2: a create"),
     "an unknown key in an array": (b'[{"Name": "a"}]', "unknown key 'Name' (did you mean name?)"),
-    "a key twice in an array": (b'[{"name": "a", "name": "b"}]', "line 1, item 1: a key is there twice"),
+    "a key twice in an array": (b'[{"name": "a", "name": "b"}]', "line 1, item 1: the key 'name' is there twice"),
+    "a key twice in a line": (b'{"name": "a", "id": "b", "id": "c"}\n', "line 1: the key 'id' is there twice"),
     "an array of texts": (b'["a"]', "line 1, item 1: not an object"),
     "a deep array": (b"[" * 100_000, "line 1, item 1: not JSON"),
 }  # fmt: skip
@@ -184,3 +190,23 @@ def test_form_that_is_not_read_is_refused_with_the_cause(tmp_path: Path, form: s
 def test_empty_array_and_rows_of_empty_cells_alone_are_no_operations(tmp_path: Path) -> None:
     for content in (b"[]", b" [ \n ] \n", b"source_session_id,name\n,\n,\n"):
         assert read(tmp_path, content) == []
+
+
+def test_cell_of_white_space_is_an_empty_cell(tmp_path: Path) -> None:
+    (row,) = read(tmp_path, "kind,source_session_id,id,name,parent_id\ndelete, \t,SES1,\u00a0, \n".encode())
+    assert (row["source_session_id"], row["session_id"], row["name"], row["parent_id"]) == (None, "SES1", None, None)
+    with pytest.raises(UsageError, match="line 2: a create needs source_session_id and name"):
+        read(tmp_path, b"source_session_id,name\n  ,N\n")
+    file = tmp_path / "ids"
+    file.write_text("source_session_id,other\n  ,x\n")
+    with pytest.raises(UsageError, match="line 2: there is no source_session_id"):
+        imports.read_sources(open_text(file))
+
+
+def test_id_of_white_space_is_refused_in_json(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="line 1: source_session_id: ' ' contains only white space"):
+        read(tmp_path, b'{"source_session_id": " ", "name": "n"}')
+    with pytest.raises(UsageError, match="line 1: id: ' ' contains only white space"):
+        read(tmp_path, b'{"kind": "delete", "id": " "}')
+    with pytest.raises(UsageError, match="line 1: ' ' contains only white space"):
+        imports.read_sources(io.StringIO('{"source_session_id": " "}'))

@@ -40,7 +40,7 @@ def plan(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, A
     Returns
     -------
     list[dict]
-        Each with `line`, `kind`, `source_session_id`, `id`, `outcome` (a `PlannedOutcome`) and `note`.
+        Each with `line`, `item`, `kind`, `source_session_id`, `id`, `outcome` (a `PlannedOutcome`) and `note`.
     """
     ids = {row["session_id"] for row in rows if row["session_id"]}
     sources = {row["source_session_id"] for row in rows if row["source_session_id"]}
@@ -56,7 +56,7 @@ def plan(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, A
 
 def _planned(row: dict[str, Any], prediction: Prediction) -> dict[str, Any]:
     return {
-        "line": row["line"], "kind": row["kind"], "source_session_id": row["source_session_id"],
+        "line": row["line"], "item": row["item"], "kind": row["kind"], "source_session_id": row["source_session_id"],
         "id": row["session_id"] or prediction.session_id, "outcome": prediction.outcome.value, "note": prediction.note,
     }  # fmt: skip
 
