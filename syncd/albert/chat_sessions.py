@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Final
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from syncd.albert.arguments import validated
 from syncd.albert.collection import Collection, Id
 from syncd.albert.errors import AlbertException, AlbertResponseError, InvalidRequestError
-from syncd.albert.models import ChatSession, ChatSessionKind
+from syncd.albert.models import ChatSession, ChatSessionKind, refuse_unknown
 from syncd.albert.pagination import AsyncAlbertPaginator
 from syncd.albert.paths import segment
 
@@ -28,6 +28,13 @@ class Unset:
 
 
 UNSET: Final = Unset()
+
+
+def _without_unknown_keys(session: object) -> object:
+    """Return an argument for a session; a dict must have the keywords of :class:`ChatSession` only."""
+    if isinstance(session, dict):
+        refuse_unknown(ChatSession, session)
+    return session
 
 
 class ChatSessionCollection(Collection[ChatSession]):
@@ -51,11 +58,15 @@ class ChatSessionCollection(Collection[ChatSession]):
     _resource, _model, _noun = "chats/sessions", ChatSession, "a chat session"
 
     @validated
-    async def create(self, *, session: ChatSession) -> ChatSession:
+    async def create(self, *, session: Annotated[ChatSession, BeforeValidator(_without_unknown_keys)]) -> ChatSession:
         """Create a session from the fields that were set; return the stored one, with its ``id``.
+
+        As on the seed page, a dict of the fields is accepted too.
 
         Raises
         ------
+        TypeError
+            A dict has an unknown key, such as ``parentid``. Nothing was sent.
         InvalidRequestError
             The session cannot be written as JSON. Nothing was sent.
         InvalidIdError

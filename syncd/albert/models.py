@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -37,6 +38,23 @@ class ChatFolderType(StrEnum):
     """The folder is in another folder."""
 
 
+def refuse_unknown(model: type[BaseModel], names: Iterable[object]) -> None:
+    """Refuse names that are neither a field of a model nor its name on the wire.
+
+    Raises
+    ------
+    TypeError
+        A name is unknown. The message has the field that it resembles.
+    """
+    fields = model.model_fields
+    known = {*fields, *(field.validation_alias for field in fields.values())}
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(str(name).lower(), fields, 1, cutoff=0.7)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{model.__name__}() got an unexpected keyword argument {name!r}{hint}")
+
+
 class _Open(BaseModel):
     """A model that keeps fields of the server that it does not know, and refuses unknown keywords of a program."""
 
@@ -51,13 +69,7 @@ class _Open(BaseModel):
     if not TYPE_CHECKING:  # type checkers read the signature from the fields
 
         def __init__(self, /, **data: object) -> None:
-            fields = type(self).model_fields
-            known = {*fields, *(field.validation_alias for field in fields.values())}
-            for name in data:
-                if name not in known:
-                    close = difflib.get_close_matches(name.lower(), fields, 1, cutoff=0.7)
-                    hint = f"; did you mean {close[0]!r}?" if close else ""
-                    raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}{hint}")
+            refuse_unknown(type(self), data)
             super().__init__(**data)
 
         # pydantic then does not call it for what model_validate reads, so that the server's new fields are kept
@@ -81,7 +93,7 @@ class ChatSession(_Open):
     Fields are given by name, or by their name on the wire (``sourceSessionId``). ``status`` and ``kind`` are enum
     members if the value is known, otherwise text. Fields of the server that this version does not know are in
     ``model_extra``. A program that has the server's data calls ``ChatSession.model_validate(data)``; the constructor
-    refuses unknown keywords.
+    refuses unknown keywords, and :meth:`ChatSessionCollection.create` unknown keys of a dict.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -119,3 +120,24 @@ async def test_body_of_the_response_to_a_delete_is_ignored(wire: Wire, sessions:
     wire.then(reply(200, "gone!"), reply(204), reply(202, {"id": "SES1"}))
     for _ in range(3):
         assert await sessions.delete(id="SES1") is None  # type: ignore[func-returns-value]
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"), [("parentid", "; did you mean 'parent_id'?"), ("mood", ""), (5, ""), ("sourceSessionID", "; did")]
+)
+async def test_create_refuses_unknown_keys_of_a_dict_as_the_constructor_does(
+    wire: Wire, sessions: ChatSessionCollection, key: object, hint: str
+) -> None:
+    data: Any = {"name": "n", "sourceSessionId": "s", key: "x"}
+    with pytest.raises(TypeError) as refused:
+        await sessions.create(session=data)
+    assert f"ChatSession() got an unexpected keyword argument {key!r}{hint}" in str(refused.value)
+    assert wire.seen == []
+
+
+async def test_create_sends_unknown_fields_of_data_that_the_server_sent(
+    wire: Wire, sessions: ChatSessionCollection
+) -> None:
+    wire.then(reply(201, WIRE))
+    await sessions.create(session=ChatSession.model_validate(WIRE))
+    assert wire.seen[0].json["mood"] == WIRE["mood"]
