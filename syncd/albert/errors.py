@@ -3,7 +3,8 @@
 The names are those of the official SDK, so that code can be moved::
 
     AlbertException                    the base; `.not_applied`: Albert has certainly not acted on the request
-    ├── InvalidRequestError            nothing was sent: fix the arguments (also a ValueError)
+    ├── InvalidRequestError            nothing was sent: fix the arguments (also a ValueError). The exception: the
+    │   │                              program closed the session during the request, which may have been applied
     │   └── InvalidIdError             an id that cannot be sent as one path segment
     ├── AlbertAuthError                no token was obtained: fix the credentials
     │   └── AlbertTenantError          the token belongs to another tenant than expected; nothing was sent
@@ -85,7 +86,10 @@ def _shortened(path: str, limit: int = 200) -> str:
 
 
 class InvalidRequestError(AlbertException, ValueError):
-    """The arguments cannot be sent. Nothing was sent."""
+    """The arguments cannot be sent, or the session is closed. Nothing was sent if ``not_applied``.
+
+    ``not_applied`` is False only if the program closed the session after the request was sent, and before the answer.
+    """
 
     _NOT_APPLIED = True
 

@@ -19,6 +19,7 @@ from syncd.albert.errors import (
     AlbertResponseError,
     AlbertServerError,
     AlbertTimeoutError,
+    InvalidRequestError,
     TooManyRequestsError,
 )
 from syncd.albert.headers import TOKEN_HEADERS
@@ -113,9 +114,16 @@ class Exchange:
         """
         return await self._accept(self.credentials.at_hand() or await self._token(None, state), state)
 
-    def late(self) -> AlbertTimeoutError:
-        """Return the error of a request whose deadline has passed."""
-        return AlbertTimeoutError(f"no whole answer within {self._timeout:g} seconds")
+    def interruption(self, state: RequestState, *, awaited: str = "whole answer") -> AlbertException:
+        """Return the error of a request that was ended by its deadline, or because the session was closed."""
+        error: AlbertException
+        if state.closed:
+            step = "the answer was received" if state.sent else "the request was sent"
+            error = InvalidRequestError(f"this program closed the session before {step}")
+        else:
+            error = AlbertTimeoutError(f"no {awaited} within {self._timeout:g} seconds")
+        error.not_applied = not state.sent
+        return error
 
     async def _token(self, rejected: Token | None, state: RequestState) -> Token | None:
         try:
@@ -183,8 +191,8 @@ class Exchange:
         except AlbertException as error:
             ended = error
             raise placed(error, request)  # noqa: B904 - the same error
-        except BaseException as error:  # a cancellation: by the deadline, or by the caller
-            ended = self.late() if state.deadline.cancel_called else error
+        except BaseException as error:  # a cancellation: by the deadline, a close of the session, or the caller
+            ended = self.interruption(state) if state.deadline.cancel_called else error
             raise
         finally:
             if self._after_request is not None:

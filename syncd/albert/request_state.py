@@ -1,4 +1,4 @@
-"""The progress of one request. The session keeps it to find out whether Albert can have received the request."""
+"""The progress of one request. The session ends it, and finds out whether Albert can have received the request."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 
 
 class RequestState:
-    """The deadline of one request, and whether Albert may have received it."""
+    """The deadline of one request, whether Albert may have received it, and whether the session was closed since."""
 
-    __slots__ = ("deadline", "sent")
+    __slots__ = ("closed", "deadline", "sent")
     deadline: anyio.CancelScope
 
     def __init__(self) -> None:
         self.sent = False
+        self.closed = False
+
+    def close(self) -> None:
+        """End the request, because the session is closed."""
+        self.closed = True
+        self.deadline.cancel()
 
     @contextmanager
     def paused(self) -> Iterator[None]:

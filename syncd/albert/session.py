@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Self
 
 import anyio
@@ -9,7 +10,7 @@ from pydantic import SecretStr
 
 from syncd.albert.auth import AlbertClientCredentials, Credentials, StaticToken, Token, TokenReader
 from syncd.albert.bodies import json_body
-from syncd.albert.errors import AlbertAuthError, AlbertTimeoutError, UnauthorizedError
+from syncd.albert.errors import AlbertAuthError, AlbertTransportError, UnauthorizedError
 from syncd.albert.exchange import Exchange
 from syncd.albert.headers import api_headers
 from syncd.albert.proxy import proxy_of
@@ -23,7 +24,7 @@ from syncd.tls import client_context
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     import httpx
 
@@ -115,6 +116,7 @@ class AsyncAlbertSession:
         self.base_url = checked_base_url(base_url)
         self.refused = False
         self._timeout = timeout
+        self._in_flight = set[RequestState]()
         checked_proxy = proxy_of(proxy)
         self._exchange = Exchange(
             base_url=self.base_url,
@@ -184,7 +186,8 @@ class AsyncAlbertSession:
         ------
         InvalidRequestError
             The path, the query or the body cannot be sent, the session is closed, or it was used in another event loop
-            before. Nothing was sent.
+            before. Nothing was sent. Or the program closed the session before the answer was received: only
+            ``not_applied`` tells whether nothing was sent.
         AlbertAuthError
             No token was obtained.
         AlbertConnectError
@@ -200,7 +203,7 @@ class AsyncAlbertSession:
         """
         state = RequestState()
         request = self._request(method, path, params, json)
-        with anyio.move_on_after(self._timeout) as state.deadline:
+        with self._within_timeout(state):
             try:
                 answer = await self._exchange.send(request, state)
             except (AlbertAuthError, UnauthorizedError):
@@ -208,10 +211,8 @@ class AsyncAlbertSession:
                 raise
             self.refused = False
             return answer
-        # Reached only when the deadline has passed.
-        late = self._exchange.late()
-        late.not_applied = not state.sent
-        raise placed(late, request)
+        # Reached only when the deadline has passed, or the session was closed.
+        raise placed(self._exchange.interruption(state), request)
 
     async def authenticate(self) -> str | None:
         """Obtain a token, unless one is available, and check it; no other request is sent.
@@ -227,9 +228,23 @@ class AsyncAlbertSession:
             There is no token, it was not obtained in time, or `check_token` refused it.
         """
         state = RequestState()
-        with anyio.move_on_after(self._timeout) as state.deadline:
+        with self._within_timeout(state):
             return (await self._exchange.authenticate(state)).tenant_id
-        raise AlbertTimeoutError(f"no token within {self._timeout:g} seconds")
+        raise self._exchange.interruption(state, awaited="token")
+
+    @contextmanager
+    def _within_timeout(self, state: RequestState) -> Iterator[None]:
+        """End the block when the deadline has passed, or when the session is closed."""
+        self._in_flight.add(state)
+        try:
+            with anyio.move_on_after(self._timeout) as state.deadline:
+                try:
+                    yield
+                except (AlbertTransportError, RuntimeError):  # aiohttp can raise a RuntimeError after a close
+                    if not state.closed:
+                        raise
+        finally:
+            self._in_flight.discard(state)
 
     async def get(self, path: str, *, params: Params | None = None) -> httpx.Response:
         """Send a GET.
@@ -272,7 +287,12 @@ class AsyncAlbertSession:
         return await self.request("DELETE", path, params=params)
 
     async def aclose(self) -> None:
-        """Close all connections. A second call has no effect."""
+        """Close all connections. A second call has no effect.
+
+        Requests without an answer raise :class:`InvalidRequestError` in the tasks that wait for them.
+        """
+        for state in list(self._in_flight):
+            state.close()
         await self._exchange.transport.aclose()
 
     def reload_credentials(self) -> None:

@@ -31,7 +31,7 @@ def outcome_of(error: FailedRequest) -> Outcome:
     text = str(error)
     if isinstance(error, AbsenceUnprovenError):
         return Retry(RetryReason.GATEWAY, text, error.status)
-    if isinstance(error, InvalidRequestError):
+    if isinstance(error, InvalidRequestError) and error.not_applied:
         return Dead(text)
     if isinstance(error, OtherSessionError):
         return Retry(RetryReason.OTHER_SESSION, text)
