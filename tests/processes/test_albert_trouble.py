@@ -108,7 +108,7 @@ async def test_doctor_names_each_problem_and_its_fix(syncd: Syncd) -> None:
     absent = await syncd.call("doctor", "--json", SYNCD_STATUS_PORT=str(free_port()))
     (daemon,) = [one for one in absent.data if one["check"] == "daemon"]
     assert (absent.code, daemon["verdict"]) == (0, "warning")
-    assert "none of this database answers" in daemon["detail"]
+    assert "no daemon with this database answers" in daemon["detail"]
     assert "syncd once" in new.data[2]["fix"]
     assert (await syncd.call("doctor", SYNCD_AUTO_MIGRATE="false")).code == 1
     assert (await syncd.call("doctor", SYNCD_DATABASE_URL="sqlite:///nowhere/syncd.db")).code == 1
