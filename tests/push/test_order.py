@@ -9,12 +9,14 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+import sqlalchemy as sa
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from syncd.mirror.store import operation_decisions, operation_views
+from syncd.mirror.store import operation_decisions, operation_views, operations
 from syncd.mirror.store.operation_decisions import Decided, Operator
+from syncd.push.attempt import Attempt
 from syncd.records.ids import OperationId
 from syncd.sandbox import Habits
 from syncd.sandbox.faults import Faults
@@ -170,6 +172,32 @@ async def test_pending_operation_can_be_cancelled_and_a_finished_one_cannot(tmp_
         assert effects(w) == ["other"]
         for over in (one, two):
             assert (await decide(w, operation_decisions.cancel, over)).problem
+
+
+async def test_claim_that_took_all_that_was_due_is_not_repeated_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        push, started, claims = w.push(), anyio.Event(), list[int]()
+        claim, run = operations.claim, push._run
+
+        def counted(connection: sa.Connection, **how: Any) -> Any:
+            found = claim(connection, **how)
+            claims.append(len(found.operations))
+            return found
+
+        async def held(attempt: Attempt) -> None:
+            await started.wait()
+            await run(attempt)
+
+        monkeypatch.setattr(operations, "claim", counted)
+        monkeypatch.setattr(push, "_run", held)
+        (one,) = await w.enqueue(create())
+        async with working(push):
+            await until(w, lambda: push._in_flight)
+            assert claims == [1]
+            started.set()
+            await finished(w, one)
 
 
 async def test_drain_continues_with_an_operation_whose_blocker_ends_during_a_claim(
