@@ -201,10 +201,3 @@ def listed(connection: Connection, progress: Progress, *, place: float, limit: i
                     break
         found += on_this_side
     return found
-
-
-def count_live_without(connection: Connection, *, known: BitMap64) -> int:
-    """Return the number of live sessions whose keys are not among some."""
-    live = sa.select(sessions.c.key).where(sessions.c.deleted_at.is_(None))
-    keys = connection.execute(live.execution_options(yield_per=10_000)).scalars()
-    return sum(key not in known for key in keys)
