@@ -28,7 +28,7 @@ class NotAnsweredError(SyncdError):
     """No daemon answers on the port."""
 
 
-class SilentError(NotAnsweredError):
+class SilentError(SyncdError):
     """A program accepts connections on the port, and does not answer in time."""
 
 
@@ -57,6 +57,8 @@ def ask_alive(settings: Settings, *, any_database: bool) -> str:
     ------
     NotAnsweredError
         There is no answer, or another program has the port.
+    SilentError
+        There is a connection and no answer.
     OtherDatabaseError
         The daemon on the port has another database open.
     RefusedError
@@ -136,8 +138,6 @@ def ask_status(settings: Settings) -> dict[str, Any] | None:
     try:
         host = host_to_ask(settings.syncd_status_host)
         _, text = _get(host, settings.syncd_status_port, "/status.json", limit=LONG)  # 503 has a document too
-    except SilentError:
-        raise
     except NotAnsweredError:
         return None
     try:
