@@ -11,23 +11,21 @@ from typing import TYPE_CHECKING
 from syncd.app import CurrentSettings, backoff, logged_retries, open_flows, tls_context
 from syncd.clock import SystemClock
 from syncd.daemon.facts import changed_settings, facts, log_database
+from syncd.daemon.health_reports import HealthReports
 from syncd.daemon.loops import Daemon, Intervals
 from syncd.daemon.reload import reload_on_sighup
 from syncd.daemon.shutdown import ForcedExit, Received, StopSignals, unless_stopped
 from syncd.daemon.status_port import daemon_readings, start_readings, status_port, status_server
 from syncd.daemon.systemd import ServiceManager
-from syncd.status.health_monitor import HealthMonitor
 from syncd.status.metrics import Metrics
-from syncd.status.notifier import Notifier, open_transport
+from syncd.status.notifier import open_transport
 from syncd.status.wal_monitor import WalWatch
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-    from syncd.albert.transport import Transport
     from syncd.app import Flows
     from syncd.settings import Loaded, Settings
-    from syncd.status.snapshot import Readings
 
 
 async def run_daemon(
@@ -57,11 +55,12 @@ async def run_daemon(
         The database is held by another daemon, or cannot be used.
     """
     settings, current, metrics = loaded.settings, CurrentSettings(loaded.settings), Metrics()
-    manager = ServiceManager.of_environment(os.environ)
+    manager, clock = ServiceManager.of_environment(os.environ), SystemClock()
     # one iterator from here to the end: a signal is never lost between two
     stops = ForcedExit(StopSignals(received), settings.syncd_shutdown_grace, log)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(status_port(loaded, log))
+        transport = await stack.enter_async_context(open_transport(settings.syncd_proxy, tls_context(settings)))
         retries = logged_retries(float("inf"), log)
         opening = open_flows(
             settings,
@@ -72,15 +71,16 @@ async def run_daemon(
             current=current,
             after_request=metrics.observe_request,
         )
+        starting = start_readings(settings, retries, clock)
+        reports = HealthReports.of_start(current, starting, transport, manager, clock, log)
 
         async def open_and_log() -> Flows:
             flows = await stack.enter_async_context(opening)
             await log_database(flows.database, log)
             return flows
 
-        starting = start_readings(settings, retries, SystemClock())
         async with status_server(settings, starting, metrics, None if listener is None else listener.dup()):
-            flows = await unless_stopped(stops, open_and_log)
+            flows = await unless_stopped(stops, lambda: reports.during(open_and_log))
         if isinstance(flows, signal.Signals):
             manager.stopping()
             log.info("daemon.stopped")
@@ -89,55 +89,24 @@ async def run_daemon(
         readings = daemon_readings(settings, flows, wal)
         stack.push_async_callback(readings.aclose)
         await stack.enter_async_context(status_server(settings, readings, metrics, listener))
-        transport = await stack.enter_async_context(open_transport(settings.syncd_proxy, tls_context(settings)))
-        notifier, monitor = watch_health(current, flows, readings, transport, manager, log)
-        others = {
-            "wal": lambda: wal.run(flows.watchdog),
-            "tenant": flows.tenant.run,
-            "settings": lambda: reload_on_sighup(received, read_settings, current, flows, log),
-            "health": monitor.run,
-            "notifications": notifier.run,
-            "service manager": lambda: manager.run(flows.watchdog, flows.clock),
-        }
+        reports.opened(current, flows, readings)
         daemon = Daemon(
             flows=flows,
             log=log,
             intervals=intervals(settings),
-            others=others,
+            others={
+                "wal": lambda: wal.run(flows.watchdog),
+                "tenant": flows.tenant.run,
+                "settings": lambda: reload_on_sighup(received, read_settings, current, flows, log),
+                "health": reports.monitor.run,
+                "notifications": reports.notifier.run,
+                "service manager": lambda: manager.run(flows.watchdog, flows.clock),
+            },
             facts=started(loaded, flows),
             on_start=manager.ready,
             on_stop=manager.stopping,
         )
         await daemon.run(stops)
-
-
-def watch_health(
-    current: CurrentSettings,
-    flows: Flows,
-    readings: Readings,
-    transport: Transport,
-    manager: ServiceManager,
-    log: FilteringBoundLogger,
-) -> tuple[Notifier, HealthMonitor]:
-    """Return the loop that sends notifications, and the loop that reads the health and gives its changes to the first.
-
-    SYNCD_NOTIFY_URL is read for each attempt, so SIGHUP and a changed file take effect.
-    """
-    notifier = Notifier(
-        url=current.secret("syncd_notify_url"),
-        facts=lambda: facts(current.settings, flows.tenant.pinned).fields(),
-        transport=transport,
-        clock=flows.clock,
-        log=log,
-    )
-    monitor = HealthMonitor(
-        read=readings.health,
-        clock=flows.clock,
-        log=log,
-        on_change=notifier.notify,
-        on_reading=manager.show_health,
-    )
-    return notifier, monitor
 
 
 def started(loaded: Loaded, flows: Flows) -> dict[str, object]:

@@ -180,6 +180,18 @@ class StartReadings:
         """See `View`."""
         return await self.readiness(), None
 
+    async def health(self) -> Health:
+        """Return the health while the start waits for the database.
+
+        Raises
+        ------
+        NotReadError
+            The start does not wait, so nothing is wrong yet.
+        """
+        if self.retries.wait_reason is None and not self.retries.failures.repeated():
+            raise NotReadError(STARTING)
+        return await self.readiness()
+
     async def exposition(self, metrics: Metrics) -> bytes:  # noqa: ARG002
         """See `View`."""
         raise NotReadError(STARTING)
