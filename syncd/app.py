@@ -261,7 +261,7 @@ async def open_flows(
 
     async with AsyncExitStack() as stack:
         leadership = await stack.enter_async_context(database_backend(settings).hold(command, clock, retries))
-        tenant = TenantGuard(named=named_identity(settings), clock=clock, log=log, force=force)
+        tenant = TenantGuard(named=named_identity(settings), log=log, force=force)
         session = await stack.enter_async_context(
             open_session(current or CurrentSettings(settings), clock, observe_request, tenant.check)
         )

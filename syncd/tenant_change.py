@@ -17,8 +17,6 @@ from syncd.records.parse import GarbledError, read_session
 from syncd.rules.identity import Identity
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from syncd.albert import AsyncAlbertSession
     from syncd.mirror.db.database import Connection, Database
 
@@ -36,7 +34,7 @@ class TenantChange:
 
 
 async def accept_tenant(
-    database: Database, session: AsyncAlbertSession | None, named: Identity, *, by: str, now: datetime
+    database: Database, session: AsyncAlbertSession | None, named: Identity, *, by: str
 ) -> TenantChange:
     """Make a database mirror the tenant that the settings name.
 
@@ -57,6 +55,7 @@ async def accept_tenant(
     same = await _is_same(database, session, before, named)
 
     def work(connection: Connection) -> int | None:
+        now = database.clock.read(connection)
         identity.accept(connection, named, now)
         on_hold = None
         if not same:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import anyio
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from syncd.albert import AsyncAlbertSession
     from syncd.albert.auth import Token
-    from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Database
     from syncd.mirror.store.identity import StoredIdentity
 
@@ -56,7 +54,6 @@ class TenantGuard:
     """
 
     named: Identity
-    clock: Clock
     log: FilteringBoundLogger
     force: bool = False
     on_token: Callable[[], None] = lambda: None
@@ -102,9 +99,10 @@ class TenantGuard:
         TenantMismatchError
             Another replica stored another tenant meanwhile.
         """
-        self._database, now = database, self.clock.now()
+        self._database = database
 
         def work(connection: Connection) -> tuple[StoredIdentity, int]:
+            now = database.clock.read(connection)
             stored = identity.pin(connection, self.named, now)
             same = same_tenant(stored.pinned, self.named)
             held = restored.hold_operations_of_copy(connection, now) if same else None
@@ -129,9 +127,8 @@ class TenantGuard:
         if not same_tenant(self._pinned, named):
             self._refuse(named)
         self.named = named
-        if self._database is not None and token.tenant_id is not None and self._pinned.tenant_id is None:
-            pin = partial(identity.pin, named=named, now=self.clock.now())
-            self._note_pinned(await self._database.write(pin), named)
+        if (database := self._database) is not None and token.tenant_id and self._pinned.tenant_id is None:
+            self._note_pinned(await database.write(lambda c: identity.pin(c, named, database.clock.read(c))), named)
         self.on_token()
 
     async def run(self) -> None:

@@ -33,7 +33,7 @@ async def interrupt_a_pass(w: World) -> None:
 async def test_running_pass_ends_with_the_tenant(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=25) as w:
         await interrupt_a_pass(w)
-        await accept_tenant(w.database, None, Identity("https://b.example", "TEN2"), by="alice", now=w.clock.now())
+        await accept_tenant(w.database, None, Identity("https://b.example", "TEN2"), by="alice")
         ended = await w.last_pass()
         assert (ended["state"], ended["error"]) == ("failed", "the tenant of the database was changed")
         assert ended["finished_at"] is not None
@@ -47,7 +47,7 @@ async def test_running_pass_continues_at_a_new_address_of_the_tenant(tmp_path: P
     async with world(tmp_path, sessions=25) as w:
         await interrupt_a_pass(w)
         key = (await w.last_pass())["page_key"]
-        await accept_tenant(w.database, None, Identity("https://b.example", "ten1"), by="alice", now=w.clock.now())
+        await accept_tenant(w.database, None, Identity("https://b.example", "ten1"), by="alice")
         assert (await w.last_pass())["state"] == "running"
         w.sandbox.requests.clear()
         assert (await w.one_pass()).state == "complete"

@@ -170,11 +170,11 @@ def write(settings: Settings, work: Callable[[Connection], T], *, make: bool = F
     TenantMismatchError
         The settings name another tenant than the database mirrors.
     """
-    from syncd.clock import SystemClock
+    from syncd.mirror.db.shared_clock import read_clock
     from syncd.mirror.store import identity, restored
     from syncd.tenant import explicitly_named_identity, require_active
 
-    named, now = explicitly_named_identity(settings), SystemClock().now()
+    named = explicitly_named_identity(settings)
 
     async def inspect(database: Database) -> None:
         """Check before the schema is migrated, too."""
@@ -182,7 +182,7 @@ def write(settings: Settings, work: Callable[[Connection], T], *, make: bool = F
 
     def checked(connection: Connection) -> T:
         require_active(identity.read(connection), named, force=force)
-        restored.hold_operations_of_copy(connection, now)
+        restored.hold_operations_of_copy(connection, read_clock(connection))
         return work(connection)
 
     return _with_database(settings, checked, make=make, writes=True, inspect=inspect)

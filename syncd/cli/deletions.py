@@ -110,11 +110,10 @@ def reject(loaded: Loaded, pass_id: PassId, by: str, *, as_json: bool) -> None:
 
 
 def _decide(loaded: Loaded, pass_id: PassId, decision: HoldState, by: str, *, as_json: bool) -> None:
-    from syncd.clock import SystemClock
+    from syncd.mirror.db.shared_clock import read_clock
     from syncd.mirror.store import holds
 
-    now = SystemClock().now()
-    hold = write(loaded.settings, lambda c: holds.decide(c, pass_id, decision, by=by, now=now))
+    hold = write(loaded.settings, lambda c: holds.decide(c, pass_id, decision, by=by, now=read_clock(c)))
     if as_json:
         print_json({"pass": pass_id, "decision": decision, "by": by, "sessions": hold.sessions})
     else:

@@ -70,7 +70,6 @@ async def _prune(
     settings: Settings, age: float, by: str, *, history: bool, dry_run: bool
 ) -> tuple[dict[str, int], datetime | None]:
     """Delete or count the old rows of each table; return the counts, and since when younger rows had to be kept."""
-    from syncd.clock import SystemClock
     from syncd.mirror.store import identity
     from syncd.mirror.store import prune as pruning
     from syncd.opening import open_database
@@ -81,13 +80,11 @@ async def _prune(
         stored = await database.read(identity.read_any_revision)
         require_active(stored, explicitly_named_identity(settings), force=True)
 
-    now = SystemClock().now()
-    before = now - timedelta(seconds=age)
-    needed_since = partial(
-        pruning.needed_since, now=now, delete_grace=settings.syncd_delete_grace, settle=settings.syncd_unknown_settle
-    )
     async with open_database(settings, inspect=inspect) as database:
-        needed = await database.read(needed_since)
+        now = await database.read(database.clock.read)
+        before = now - timedelta(seconds=age)
+        grace, settle = settings.syncd_delete_grace, settings.syncd_unknown_settle
+        needed = await database.read(partial(pruning.needed_since, now=now, delete_grace=grace, settle=settle))
         kept_since = needed if needed < before else None
         old = pruning.old_rows(min(before, needed), history=history)
         if dry_run:

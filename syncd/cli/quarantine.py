@@ -34,9 +34,9 @@ def quarantine() -> None:
 @takes_settings()
 def list_(loaded: Loaded, limit: int, *, as_json: bool) -> None:
     """List what is in quarantine, oldest first, accepted items included; --json shows the whole payloads."""
-    from syncd.mirror.store import quarantine as mirror
+    from syncd.mirror.store import quarantine as items
 
-    rows: Any = read(loaded.settings, lambda c: [dict(r._mapping) for r in mirror.unresolved(c, limit=limit)])  # noqa: SLF001
+    rows: Any = read(loaded.settings, lambda c: [dict(r._mapping) for r in items.unresolved(c, limit=limit)])  # noqa: SLF001
     columns = ("id", "session_id", "reason", "seen_at", "accepted_at", "pass_id", "payload")
     print_rows(rows, columns, as_json=as_json, empty="nothing is in quarantine")
 
@@ -46,11 +46,10 @@ def list_(loaded: Loaded, limit: int, *, as_json: bool) -> None:
 @takes_settings()
 def replay(loaded: Loaded, *, as_json: bool) -> None:
     """Read the items again with this version of syncd; those that it can read go into the mirror."""
-    from syncd.clock import SystemClock
+    from syncd.mirror.db.shared_clock import read_clock
     from syncd.mirror.store.replay import replay as replay_all
 
-    now = SystemClock().now()
-    replayed = write(loaded.settings, lambda c: replay_all(c, now))
+    replayed = write(loaded.settings, lambda c: replay_all(c, read_clock(c)))
     if as_json:
         print_json(replayed._asdict())
     else:
@@ -66,13 +65,12 @@ def accept(loaded: Loaded, row_ids: tuple[int, ...], by: str, *, as_json: bool) 
     """Accept items that cannot be read, by the ids that `syncd quarantine list` shows: all of them or none.
 
     An item without a readable id makes every pass partial until it is accepted. An accepted item makes no pass partial
-    and does not count as in quarantine. When its content changes it is a new item.
+    and is not counted. When its content changes it is a new item.
     """
-    from syncd.clock import SystemClock
-    from syncd.mirror.store import quarantine as mirror
+    from syncd.mirror.db.shared_clock import read_clock
+    from syncd.mirror.store import quarantine as items
 
-    now = SystemClock().now()
-    problem = write(loaded.settings, lambda c: mirror.accept(c, row_ids, now=now, by=by))
+    problem = write(loaded.settings, lambda c: items.accept(c, row_ids, now=read_clock(c), by=by))
     if problem is not None:
         raise SyncdError(f"{problem}; nothing was accepted; see: syncd quarantine list")
     if as_json:

@@ -140,13 +140,14 @@ def _hold_in_place(settings: Settings, by: str) -> dict[str, Any]:
 
 
 async def _hold(settings: Settings, by: str) -> dict[str, Any]:
-    from syncd.clock import SystemClock
+    from syncd.mirror.db.shared_clock import read_clock
     from syncd.mirror.store import identity, operator_actions, restored
     from syncd.opening import database_backend, open_database
 
-    now, backend = SystemClock().now(), database_backend(settings)
+    backend = database_backend(settings)
 
     def work(connection: Connection) -> int:
+        now = read_clock(connection)
         identity.forget_copy(connection)
         on_hold = restored.hold_open_operations(connection, now)
         detail = f"restored by other means, {on_hold} operations on hold"

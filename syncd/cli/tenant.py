@@ -98,4 +98,4 @@ async def _accept(settings: Settings, by: str) -> TenantChange:
             named = replace(named, tenant_id=await tenant_of_credentials(session))
         await stack.enter_async_context(backend.keep_others_out("tenant accept"))
         database = await stack.enter_async_context(open_database(settings))
-        return await accept_tenant(database, session, named, by=by, now=clock.now())
+        return await accept_tenant(database, session, named, by=by)

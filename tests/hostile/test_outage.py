@@ -29,7 +29,7 @@ def _daemon(w: World) -> Daemon:
     albert: Any = w.albert
     flows = Flows(
         w.database, albert, w.clock, w.pull(), w.push(), w.reconcile(), albert._session,
-        Watchdog(w.clock, 100.0, lambda: False), TenantGuard(named=Identity(), clock=w.clock, log=w.pull().log),
+        Watchdog(w.clock, 100.0, lambda: False), TenantGuard(named=Identity(), log=w.pull().log),
     )  # fmt: skip
     intervals = Intervals(
         pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=w.push_settings.retry_policy.backoff

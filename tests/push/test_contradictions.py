@@ -150,7 +150,7 @@ async def start_as_a_backup(w: World) -> None:
 
 async def accept_another_tenant(w: World) -> None:
     await w.database.write(lambda c: identity.pin(c, Identity("https://a.example"), w.clock.now()))
-    await accept_tenant(w.database, None, Identity("https://b.example"), by="alice", now=w.clock.now())
+    await accept_tenant(w.database, None, Identity("https://b.example"), by="alice")
 
 
 @pytest.mark.parametrize("change", [start_as_a_backup, accept_another_tenant])
