@@ -1,4 +1,4 @@
-"""Sessions, their past versions, and their source ids."""
+"""Sessions, their past versions, and their source ids. The columns that nearly every query reads are in front."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ sessions = sa.Table(
         primary_key=True,
         comment="syncd's own number of the session; a pass keeps one bit for each",
     ),
-    *content_columns(SESSIONS),
-    sa.Column("version", sa.Integer, nullable=False, comment="counts the versions of the session from 1"),
+    sa.Column("valid_from", UtcDateTime, nullable=False, comment="when syncd wrote this version"),
+    sa.Column("deleted_at", UtcDateTime, comment="when the session was found deleted; the row stays as a tombstone"),
     sa.Column(
         "change",
         sa.Text,
         nullable=False,
         comment="the change that made this version: created, updated, deleted or restored",
     ),
-    sa.Column("valid_from", UtcDateTime, nullable=False, comment="when syncd wrote this version"),
+    *content_columns(SESSIONS),
+    sa.Column("version", sa.Integer, nullable=False, comment="counts the versions of the session from 1"),
     sa.Column("pass_id", Key, comment="the pass that wrote this version; null when an operation or a look-up did"),
     sa.Column("first_seen_at", UtcDateTime, nullable=False, comment="when syncd first saw the session"),
     sa.Column("observed_at", UtcDateTime, comment="when an operation or a look-up last showed it"),
@@ -35,7 +36,6 @@ sessions = sa.Table(
     ),
     sa.Column("absences", sa.Integer, nullable=False, server_default="0", comment="404s counted since then"),
     sa.Column("absence_pass_id", Key, comment="the last pass that counted a 404"),
-    sa.Column("deleted_at", UtcDateTime, comment="when the session was found deleted; the row stays as a tombstone"),
     sa.Column(
         "unlisted_alive_at", UtcDateTime, comment="when Albert last answered 200 for it although it is not listed"
     ),
@@ -63,15 +63,15 @@ session_versions = sa.Table(
     metadata,
     sa.Column("session_key", Key, primary_key=True, autoincrement=False, comment="the session's row in sessions"),
     sa.Column("version", sa.Integer, primary_key=True, autoincrement=False, comment="counts from 1"),
-    *content_columns(SESSIONS),
+    sa.Column("valid_from", UtcDateTime, nullable=False, comment="when syncd wrote this version"),
+    sa.Column("valid_to", UtcDateTime, nullable=False, comment="when the next version took its place"),
     sa.Column(
         "change",
         sa.Text,
         nullable=False,
         comment="the change that made this version: created, updated, deleted or restored",
     ),
-    sa.Column("valid_from", UtcDateTime, nullable=False, comment="when syncd wrote this version"),
-    sa.Column("valid_to", UtcDateTime, nullable=False, comment="when the next version took its place"),
+    *content_columns(SESSIONS),
     sa.Column("pass_id", Key, comment="the pass that wrote this version"),
     *feed_columns(),
     sa.Column("first_seen_at", UtcDateTime, comment="when syncd first saw the session"),
