@@ -43,6 +43,11 @@ class _Listing(msgspec.Struct, gc=False):
 
 
 _LISTING = msgspec.json.Decoder(_Listing)
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
+_NAME = re.compile(rb'[\s{,]*"(?:[^"\\]++|\\.)*+"\s*:\s*', re.DOTALL)
+"""The text between the value of a member and that of the next one."""
+_BETWEEN = re.compile(rb"[\s\[,]*")
+"""The text between an item and the next one."""
 _SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 """A pair, which is left as it is, or half of one."""
 
@@ -54,15 +59,47 @@ def split(body: bytes) -> SplitPage | None:
     masked = _mask(body)
     if masked == body or (listing := _decode(masked)) is None:
         return None
-    defects, start = {}, 0
-    for place, item in enumerate(map(bytes, listing.Items)):
-        while not masked.startswith(item, start):  # a comma, white space, and the key "Items" before the first
-            start += 1
+    items = [bytes(item) for item in listing.Items]
+    starts = _starts(masked, items)
+    if starts is None:
+        return None
+    defects = {}
+    for place, (item, start) in enumerate(zip(items, starts, strict=True)):
         original = body[start : start + len(item)]
         if item != original or NUL in item:
             defects[place] = original
-        start += len(item)
     return SplitPage(listing.Items, defects, listing.lastKey)
+
+
+def _starts(masked: bytes, items: Sequence[bytes]) -> list[int] | None:
+    """Return where each item begins; None if that is not clear, as in a page that has a member twice.
+
+    The members are followed from the beginning: the same bytes can also be in a member before `Items`.
+    """
+    try:
+        members = _MEMBERS.decode(masked)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    position = 0
+    for name, value in members.items():
+        position = _end(_NAME, masked, position)
+        if name == "Items":
+            break
+        position += len(bytes(value))
+    starts = []
+    for item in items:
+        position = _end(_BETWEEN, masked, position)
+        if not masked.startswith(item, position):
+            return None
+        starts.append(position)
+        position += len(item)
+    return starts
+
+
+def _end(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
+    """Return where a match at a position ends; the position if nothing matches."""
+    found = pattern.match(text, position)
+    return position if found is None else found.end()
 
 
 def has_nul(body: bytes) -> bool:
