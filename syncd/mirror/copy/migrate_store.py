@@ -63,6 +63,9 @@ _SAYS_MORE = sa.or_(
 )
 """Whether the identity has more than marks: a row that only the mark of this move made is not compared."""
 
+_OF_OTHER_PROGRAMS = frozenset({"operations", "source_sessions"})
+"""Tables into which any program may insert rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:
@@ -343,15 +346,15 @@ class _Move:
     async def require_unchanged(self, moved: list[Moved]) -> None:
         """Fail if other programs wrote to the source meanwhile: an operator's decision must not be lost.
 
-        Each table is read in its current state, the largest first. Programs that insert rows without a command do not
-        look for the mark, and so little time passes between the reading of the queue and the end.
+        Each table is read in its current state, the largest first, and those of other programs last. Such programs
+        insert rows without looking for the mark, and so little time passes between this reading and the end.
 
         Raises
         ------
         SyncdError
             A table has other rows.
         """
-        for table in sorted(moved, key=lambda table: -table.rows):
+        for table in sorted(moved, key=lambda table: (table.table in _OF_OTHER_PROGRAMS, -table.rows)):
             async with _snapshot(self.here) as later:
                 now = await self._checksum(later, metadata.tables[table.table])
             if (now.rows, now.digest) != (table.rows, table.digest):

@@ -204,6 +204,26 @@ async def test_rows_that_changed_since_the_kill_are_copied_again(tmp_path: Path,
     assert await tables(there) == await tables(source)
 
 
+async def test_tables_of_other_programs_are_read_last_before_the_end(
+    tmp_path: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, read = await fill(tmp_path), list[str]()
+    async with Database(source, busy_timeout=5) as database:
+        more = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) "
+        insert = "INSERT INTO operations (kind, source_session_id, name) SELECT 'create', 'more-' || i, 'n' FROM n"
+        await database.write(lambda c: c.exec_driver_sql(more + insert))
+    checksum = migrate_store._Move._checksum
+
+    async def recorded(self: Any, connection: Any, table: sa.Table) -> Any:
+        read.append(table.name)
+        return await checksum(self, connection, table)
+
+    monkeypatch.setattr(migrate_store._Move, "_checksum", recorded)
+    moved = await move(source, sa.make_url(empty_url))
+    largest = {one.table for one in sorted(moved, key=lambda table: table.rows)[-2:]}
+    assert set(read[-2:]) == largest == {"operations", "source_sessions"}
+
+
 def interrupt() -> None:
     raise InterruptedError
 
