@@ -17,7 +17,7 @@ from pathlib import Path
 
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db import sqlite_file
-from syncd.mirror.db.file_access import file_error
+from syncd.mirror.db.file_access import access_refusal, file_error
 
 
 class DaemonLock:
@@ -88,8 +88,8 @@ def daemon_lock(path: Path, command: str) -> Iterator[DaemonLock]:
     DatabaseBusyError
         The disk has no room for the lock file.
     DatabaseUnusableError
-        Another daemon holds the file (the message names it), the lock file cannot be created or is a link, or the
-        database file has a second name, whose lock would be another one.
+        Another daemon holds the file (the message names it), the lock file cannot be created or opened or is a link,
+        or the database file has a second name, whose lock would be another one.
     """
     sqlite_file.require_single_name(path)
     try:
@@ -97,6 +97,8 @@ def daemon_lock(path: Path, command: str) -> Iterator[DaemonLock]:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise DatabaseUnusableError(f"{_lock_file(path)} is a symbolic link; remove it") from error
+        if error.errno in {errno.EACCES, errno.EPERM} and (refused := access_refusal(_lock_file(path))) is not None:
+            raise DatabaseUnusableError(f"{refused}; change its owner, or remove it while no daemon runs") from error
         raise file_error(path, error) from error
     try:
         yield lock

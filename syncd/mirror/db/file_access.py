@@ -99,6 +99,16 @@ def folder_refusal(folder: Path) -> tuple[str, str]:
     return reason, f"change its owner or mode, {_ELSEWHERE}"
 
 
+def access_refusal(path: Path) -> str | None:
+    """Return that this user may not write an existing file, with its owner and mode; None if it cannot be found."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    access = f"owner {_name(status.st_uid)}, mode {status.st_mode & 0o7777:04o}"
+    return f"{_name(os.geteuid())} may not write {path} ({access})"
+
+
 def _is_read_only(folder: Path) -> bool:
     try:
         return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)

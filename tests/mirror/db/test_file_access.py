@@ -92,3 +92,18 @@ def test_open_database_in_a_folder_without_write_access_can_be_used(tmp_path: Pa
         env = environment(tmp_path, SYNCD_DATABASE_URL=url)
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=50)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", [["once"], ["restore", "--in-place"]], ids=" ".join)
+def test_lock_file_of_another_user_is_named_with_its_owner(tmp_path: Path, words: list[str]) -> None:
+    if os.geteuid() == 0 and SETPRIV is None:
+        pytest.skip("needs the setpriv command")
+    assert syncd(tmp_path, "migrate", SYNCD_DATABASE_URL="sqlite:///syncd.db").returncode == 0
+    lock = tmp_path / "syncd.db.lock"
+    lock.touch()
+    lock.chmod(0o600 if os.geteuid() == 0 else 0o400)
+    if os.geteuid() == 0:
+        os.chown(lock, 65534, 65534)
+    error = refused(tmp_path, *words, url="sqlite:///syncd.db")
+    assert f"(uid {os.geteuid()}) may not write {lock} (owner " in error
+    assert "; change its owner, or remove it while no daemon runs" in error
