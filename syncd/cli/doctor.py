@@ -196,6 +196,8 @@ def _daemon(document: dict[str, Any]) -> list[Finding]:
     name = f"syncd {document['daemon']['version']} on {document['daemon']['host']}"
     if document["healthy"]:
         return [Finding("daemon", "ok", f"{name} is healthy")]
+    if document["starting"] and not document["problems"]:
+        return [Finding("daemon", "ok", f"{name} is starting: the first pass is under way")]
     return [_of_problem("daemon", one) for one in document["problems"]]
 
 
