@@ -14,6 +14,7 @@ import click
 from syncd.cli.common import env_file_option, run
 from syncd.errors import UsageError
 from syncd.sandbox import Faults, Habits, Sandbox, serve
+from syncd.sandbox.faults import FAULT_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,30 +46,31 @@ def _options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., N
 
 
 def _option(field: Field[Any]) -> Callable[[Callable[..., None]], Callable[..., None]] | None:
-    name, kind, words = f"--{field.name.replace('_', '-')}", field.type, field.metadata.get("help", "")
+    name, kind, help_text = f"--{field.name.replace('_', '-')}", field.type, field.metadata.get("help", "")
     if get_origin(kind) in {Union, types.UnionType}:
         kind = next(one for one in get_args(kind) if one is not type(None))
     if get_origin(kind) is Literal:
         choices = [str(choice) for choice in get_args(kind)]
-        return click.option(name, type=click.Choice(choices), default=str(field.default), show_default=True, help=words)
+        return click.option(
+            name, type=click.Choice(choices), default=str(field.default), show_default=True, help=help_text
+        )
     if kind is bool:
-        return click.option(name, is_flag=True, default=field.default, help=words)
+        return click.option(name, is_flag=True, default=field.default, help=help_text)
     if kind is str:
-        return click.option(name, default=field.default, show_default=True, metavar="TEXT", help=words)
+        return click.option(name, default=field.default, show_default=True, metavar="TEXT", help=help_text)
     if get_origin(kind) is list:
         item = JsonValue() if get_args(kind) == (Any,) else str
-        return click.option(name, type=item, multiple=True, help=f"{words} Repeatable.")
+        return click.option(name, type=item, multiple=True, help=f"{help_text} Repeatable.")
     if kind in {int, float}:
         shown = field.default is not None
-        return click.option(name, type=_range(field, kind), default=field.default, show_default=shown, help=words)
+        return click.option(name, type=_range(field, kind), default=field.default, show_default=shown, help=help_text)
     return None
 
 
 def _range(field: Field[Any], kind: type[Any]) -> click.ParamType[Any]:
     if kind is int:
         return click.IntRange(1)
-    is_chance = field.metadata.get("help", "").startswith("Chance")
-    return click.FloatRange(0, 1 if is_chance else None)
+    return click.FloatRange(0, 1 if field.name in FAULT_NAMES else None)
 
 
 def _filled(kind: type[Any], options: dict[str, Any]) -> Any:  # noqa: ANN401 - Habits or Faults
