@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass
 class HealthReports:
     """The loop that reads the health, and the loop that sends its changes to SYNCD_NOTIFY_URL."""
 
@@ -60,13 +60,20 @@ class HealthReports:
     async def during(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run both loops until the work ends, and return its result; documents that are not sent yet are kept."""
         async with task_group() as group:
-            group.start_soon(self.monitor.run)
-            group.start_soon(self.notifier.run)
+            group.start_soon(self._run, "health", self.monitor.run)
+            group.start_soon(self._run, "notifications", self.notifier.run)
             result = await work()
             group.cancel_scope.cancel()
         return result
 
-    def opened(self, current: CurrentSettings, flows: Flows, readings: Readings) -> None:
-        """Report the health of the flows from now on, with their tenant and clock."""
+    async def _run(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop; its failure does not end the start. `daemon.loops` runs it again later."""
+        try:
+            await loop()
+        except Exception:
+            self.monitor.log.exception("loop.failed", loop=name)
+
+    def follow(self, current: CurrentSettings, flows: Flows, readings: Readings) -> None:
+        """Report the health of open flows from now on, and their tenant."""
         self.monitor.read, self.monitor.clock = readings.health, flows.clock
         self.notifier.facts = lambda: facts(current.settings, flows.tenant.pinned).fields()

@@ -56,6 +56,7 @@ async def run_daemon(
     """
     settings, current, metrics = loaded.settings, CurrentSettings(loaded.settings), Metrics()
     manager, clock = ServiceManager.of_environment(os.environ), SystemClock()
+    started_at = clock.now()
     # one iterator from here to the end: a signal is never lost between two
     stops = ForcedExit(StopSignals(received), settings.syncd_shutdown_grace, log)
     async with AsyncExitStack() as stack:
@@ -71,7 +72,7 @@ async def run_daemon(
             current=current,
             after_request=metrics.observe_request,
         )
-        starting = start_readings(settings, retries, clock)
+        starting = start_readings(settings, retries, started_at)
         reports = HealthReports.of_start(current, starting, transport, manager, clock, log)
 
         async def open_and_log() -> Flows:
@@ -86,10 +87,10 @@ async def run_daemon(
             log.info("daemon.stopped")
             return
         wal = WalWatch(database=flows.database, clock=flows.clock, log=log)
-        readings = daemon_readings(settings, flows, wal)
+        readings = daemon_readings(settings, flows, wal, started_at)
         stack.push_async_callback(readings.aclose)
         await stack.enter_async_context(status_server(settings, readings, metrics, listener))
-        reports.opened(current, flows, readings)
+        reports.follow(current, flows, readings)
         daemon = Daemon(
             flows=flows,
             log=log,

@@ -15,12 +15,12 @@ from syncd.urls import origin, shown_database
 from syncd.version import program_version
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from socket import socket
 
     from structlog.typing import FilteringBoundLogger
 
     from syncd.app import Flows
-    from syncd.clock import Clock
     from syncd.mirror.db.retries import Retries
     from syncd.settings import Loaded, Settings
     from syncd.status.metrics import Metrics
@@ -59,7 +59,7 @@ def status_port(loaded: Loaded, log: FilteringBoundLogger) -> Iterator[socket | 
         yield listener
 
 
-def daemon_readings(settings: Settings, flows: Flows, wal: WalWatch) -> Readings:
+def daemon_readings(settings: Settings, flows: Flows, wal: WalWatch, started_at: datetime) -> Readings:
     """Return the readings of a running daemon, for the status server and the health monitor."""
     return Readings(
         database=flows.database,
@@ -69,15 +69,13 @@ def daemon_readings(settings: Settings, flows: Flows, wal: WalWatch) -> Readings
         refused=lambda: flows.session.refused or flows.push.refused is not None,
         unreachable=flows.unreachable,
         pass_interval=settings.syncd_pass_interval,
-        identity=_identity(
-            settings, flows.clock, lambda: flows.tenant.pinned.tenant_id, lambda: flows.leadership.leads
-        ),
+        identity=_identity(settings, started_at, lambda: flows.tenant.pinned.tenant_id, lambda: flows.leadership.leads),
     )
 
 
-def start_readings(settings: Settings, retries: Retries, clock: Clock) -> StartReadings:
+def start_readings(settings: Settings, retries: Retries, started_at: datetime) -> StartReadings:
     """Return the readings of a daemon that has not opened its database yet."""
-    return StartReadings(_identity(settings, clock, lambda: None, lambda: False), retries)
+    return StartReadings(_identity(settings, started_at, lambda: None, lambda: False), retries)
 
 
 def status_server(
@@ -88,7 +86,7 @@ def status_server(
 
 
 def _identity(
-    settings: Settings, clock: Clock, tenant: Callable[[], str | None], leads: Callable[[], bool]
+    settings: Settings, started_at: datetime, tenant: Callable[[], str | None], leads: Callable[[], bool]
 ) -> DaemonIdentity:
     return DaemonIdentity(
         version=program_version(),
@@ -96,6 +94,6 @@ def _identity(
         tenant=tenant,
         host=gethostname(),
         database=shown_database(settings.syncd_database_url.get_secret_value()),
-        started_at=clock.now(),
+        started_at=started_at,
         leads=leads,
     )

@@ -103,13 +103,13 @@ class DaemonIdentity:
     Parameters
     ----------
     origin : str
-        Scheme, host and port of Albert.
+        Scheme, host, port and path of Albert.
     tenant : Callable[[], str | None]
         The tenant of the database, as far as it is known.
     database : str
-        Its URL without the password.
+        The absolute path of a SQLite file, or the URL without user and password.
     started_at : datetime
-        By the shared clock.
+        By the clock of the host.
     leads : Callable[[], bool]
         Whether this daemon takes the passes.
     """
@@ -212,7 +212,6 @@ class Readings:
 
     Parameters
     ----------
-    identity : DaemonIdentity
     refused : Callable[[], bool]
         Whether Albert refuses the credentials.
     unreachable : Callable[[], str | None]

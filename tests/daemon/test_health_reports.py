@@ -47,12 +47,17 @@ async def test_wait_for_the_database_at_the_start_is_reported_once_and_so_is_its
         with listening(str(tmp_path / "notify")) as systemd:
             manager = ServiceManager(systemd.address)
             reports = HealthReports.of_start(
-                current, start_readings(settings, retries, clock), transport, manager, clock, capturing_logger(log)
+                current,
+                start_readings(settings, retries, clock.now()),
+                transport,
+                manager,
+                clock,
+                capturing_logger(log),
             )
             async with anyio.create_task_group() as group:
                 group.start_soon(clock.run)
                 assert await reports.during(wait_for_the_database) == "opened"
-                reports.opened(current, cast("Any", working_flows(clock)), cast("Any", healthy_readings()))
+                reports.follow(current, cast("Any", working_flows(clock)), cast("Any", healthy_readings()))
                 await reports.during(lambda: received(2))
                 group.cancel_scope.cancel()
             assert "is starting" in systemd.values("STATUS")[0]
