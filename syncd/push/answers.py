@@ -61,7 +61,7 @@ def _of_status(error: AlbertHTTPError) -> Outcome:
 
 
 def surely_not_applied(error: AlbertException | GarbledError) -> bool:
-    """Whether a POST that failed like this was not applied: it was never sent, or the server refused it."""
+    """Whether a change that failed like this was not applied: it was never sent, or the server refused it."""
     if isinstance(error, AlbertHTTPError) and error.rejected:
         return True
     return isinstance(error, AlbertException) and error.not_applied

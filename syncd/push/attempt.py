@@ -35,6 +35,8 @@ class Attempt:
         How long the claim is valid; None when it was lost.
     sent : bool
         A create was sent and its answer is not known.
+    delete_sent : bool
+        A delete was sent and its answer is not known.
     awaiting_commit : bool
         All requests are done, and only the outcome has to be committed.
     """
@@ -47,6 +49,7 @@ class Attempt:
     recency: Recency
     lease: Lease | None
     sent: bool = field(default=False)
+    delete_sent: bool = field(default=False)
     awaiting_commit: bool = field(default=False)
 
     async def before_change(self) -> None:
@@ -87,4 +90,4 @@ class Attempt:
         """Return the outcome of an attempt that is cancelled at this moment."""
         if self.sent:
             return Unknown(UnknownReason.STOPPED, "the daemon stopped before the answer arrived")
-        return Retry(RetryReason.RETURNED, "the daemon stopped during the attempt")
+        return Retry(RetryReason.RETURNED, "the daemon stopped during the attempt", may_be_deleted=self.delete_sent)

@@ -175,9 +175,13 @@ async def delete(attempt: Attempt) -> Outcome:
     if isinstance(target, NoHolder):
         return Succeeded(None, target.effect, status=target.status)
     await attempt.before_change()
+    attempt.delete_sent = True
     try:
         status = await attempt.albert.delete_raw(id=target.session_id)
-    except AlbertHTTPError as error:
+    except AlbertException as error:
+        attempt.delete_sent = not surely_not_applied(error)
+        if not isinstance(error, AlbertHTTPError):
+            raise
         if (refused := await _method_refused(attempt, target.session_id, error)) is not None:
             return refused
         await _confirm_absence(attempt, target.session_id, error)

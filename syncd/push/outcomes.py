@@ -105,7 +105,7 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not applied, and may succeed later.
+    """Not applied, or a delete that may be sent again; it may succeed later.
 
     Attributes
     ----------
@@ -115,6 +115,8 @@ class Retry:
         Earlier attempts that do not count, because an outage and not the operation was their reason.
     outage : bool
         Albert fails for every operation, so that this try does not count either.
+    may_be_deleted : bool
+        A delete was sent and its answer was lost: the session may be gone.
     """
 
     reason: RetryReason
@@ -123,6 +125,7 @@ class Retry:
     retry_after: float | None = None
     refunds: int = 0
     outage: bool = False
+    may_be_deleted: bool = False
 
     @property
     def uses_attempt(self) -> bool:

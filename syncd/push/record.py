@@ -263,10 +263,12 @@ def _retry(connection: Connection, completion: Completion, outcome: Retry) -> No
     else:  # look-ups that fail use no attempts, so their waits grow with the time since the answer was lost
         since = completion.now - (operation.unknown_since or completion.now)
         wait = backoff.since(since.total_seconds(), jitter=jitter, retry_after=outcome.retry_after)
+    lost = outcome.may_be_deleted and operation.unknown_since is None
+    since_now = {"unknown_since": completion.now} if lost else {}
     operations.release(
         connection, operation, completion.unfinished, wait=completion.wait(wait),
         attempts=attempts_used(operation, outcome), last_error=outcome.error, last_status=outcome.status,
-        **completion.still_unknown,
+        **completion.still_unknown, **since_now,
     )  # fmt: skip
 
 

@@ -56,6 +56,8 @@ async def perform(attempt: Attempt) -> Outcome:
         outcome = outcome_of(error)
         if isinstance(error, InvalidIdError):
             return outcome  # the look-up by this id precedes the create, so nothing was ever sent
+    if isinstance(outcome, Retry) and attempt.delete_sent:
+        return replace(outcome, may_be_deleted=True)
     if isinstance(outcome, Dead) and operation.state == OperationState.UNKNOWN:
         # a look-up that is refused decides nothing: the create may have been applied
         return Retry(RetryReason.UNDECIDED, outcome.error, outcome.status)

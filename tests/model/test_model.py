@@ -139,8 +139,8 @@ def test_model_notices_that_every_404_is_believed(store: SqliteStore, monkeypatc
     monkeypatch.setattr(Witness, "confirm", believe)
     monkeypatch.setattr(KnownTenant, "may_act", act)  # a gateway's 404s for all sessions stop the queue, too
     monkeypatch.setattr(passes, "doubtful_pass", lambda _: None)
-    monkeypatch.setattr(actions, "GATEWAY", 0.7)
-    assert _breaks(store, "3: ", "4: ", "6: ", "7: ", "9: the mirror", first=720, count=20)
+    monkeypatch.setattr(actions, "GATEWAY", 0.95)
+    assert _breaks(store, "3: ", "4: ", "6: ", "7: ", "9: the mirror", first=780, count=20)
 
 
 def test_model_notices_a_row_that_is_frozen_by_its_date(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:

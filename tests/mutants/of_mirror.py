@@ -6,6 +6,32 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS = (
     Mutant(
+        "lost-deletes-are-witnesses",
+        "syncd/mirror/store/witnesses.py",
+        "AND {SURELY_NOT_DELETED} AND",
+        "AND",
+        "tests/push/test_lost_deletes.py::"
+        "test_deletes_that_empty_a_tenant_succeed_although_their_process_ended_before_the_answers",
+        "the last deletes of a tenant, whose answers were lost, wait for each other's sessions",
+    ),
+    Mutant(
+        "lost-deletes-hold-passes",
+        "syncd/mirror/store/established.py",
+        ", sa.text(SURELY_NOT_DELETED))",
+        ")",
+        "tests/push/test_lost_deletes.py::"
+        "test_deletes_that_empty_a_tenant_succeed_although_their_process_ended_before_the_answers",
+        "sessions whose delete lost its answer hold passes and the queue",
+    ),
+    Mutant(
+        "lost-answer-to-a-delete-is-forgotten",
+        "syncd/push/runner.py",
+        "if isinstance(outcome, Retry) and attempt.delete_sent:",
+        "if False:",
+        "tests/push/test_lost_deletes.py::test_deletes_that_empty_a_tenant_succeed_although_every_answer_is_lost",
+        "a delete whose answer was lost is not stored as such",
+    ),
+    Mutant(
         "no-shield-around-a-transaction",
         "syncd/mirror/db/retries.py",
         "with anyio.CancelScope(shield=True):",

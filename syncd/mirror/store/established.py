@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from syncd.mirror.schema.tables import pages, sessions
+from syncd.mirror.store.lost_deletes import SURELY_NOT_DELETED
 from syncd.mirror.store.pages import newest_complete, unpack
 
 if TYPE_CHECKING:
@@ -68,13 +69,14 @@ def to_request(connection: Connection, decisions: Decisions, now: datetime, *, l
 
     Sessions of the last complete pass come first, spread over its pages, so that a few deletions cannot hide all of
     them. Sessions of an open hold come last; one of them is requested in any case if no other proves anything. Sessions
-    of an approved hold may be gone, and rejected ones are known to be: they prove nothing. Missing sessions are left
-    out for the same reason.
+    of an approved hold may be gone, and rejected ones are known to be: they prove nothing. Missing sessions, and those
+    that syncd may have deleted (`lost_deletes`), are left out for the same reason.
     """
     listed = _spread_over_pages(connection, limit)
     others = _spread_over_keys(connection, limit)
     query = sa.select(sessions.c.key, sessions.c.id, _is_fresh(now).label("is_fresh"))
-    rows = {row.key: row for row in connection.execute(query.where(sessions.c.key.in_([*listed, *others]), *_LISTED))}
+    query = query.where(sessions.c.key.in_([*listed, *others]), *_LISTED, sa.text(SURELY_NOT_DELETED))
+    rows = {row.key: row for row in connection.execute(query)}
     keys = [key for key in dict.fromkeys([*listed, *others]) if key in rows]
     keys = [key for key in keys if key not in decisions.approved and key not in decisions.kept]
     keys.sort(key=lambda key: (key in decisions.waiting, rows[key].is_fresh and key not in listed))

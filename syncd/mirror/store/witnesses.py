@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from syncd.mirror.db import raw
 from syncd.mirror.db.lossy_text import lossy_text
+from syncd.mirror.store.lost_deletes import SURELY_NOT_DELETED
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -16,14 +17,17 @@ if TYPE_CHECKING:
 _NOT_HELD = "key NOT IN (SELECT session_key FROM hold_sessions) AND"
 """Albert answers 404 for a session of a hold that is in force, or did when a pass was held."""
 _HIGHEST = "SELECT max(key) FROM sessions"
-_ALIVE = "SELECT id, source_session_id FROM sessions WHERE deleted_at IS NULL AND missing_since IS NULL AND"
-_FROM = f"{_ALIVE} {{}} key >= ? ORDER BY key LIMIT ?"
-_BEFORE = f"{_ALIVE} {{}} key < ? ORDER BY key DESC LIMIT ?"
+_LIVE = f"""
+SELECT id, source_session_id FROM sessions
+WHERE deleted_at IS NULL AND missing_since IS NULL AND {SURELY_NOT_DELETED} AND
+"""  # noqa: S608 - constants
+_FROM = f"{_LIVE} {{}} key >= ? ORDER BY key LIMIT ?"
+_BEFORE = f"{_LIVE} {{}} key < ? ORDER BY key DESC LIMIT ?"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A live session that no complete pass has missed."""
+    """A live session that every complete pass has listed, and that syncd surely has not deleted."""
 
     session_id: SessionId
     source_session_id: SourceId
@@ -32,8 +36,9 @@ class Candidate:
 def candidates(connection: Connection, *, place: float, limit: int) -> list[Candidate]:
     """Return live, listed sessions: up to `limit` on each side of a place in the table.
 
-    Sessions of a hold are returned only if there are no others. If Albert knows none of the mirror's sessions, all are
-    in one hold, and then none of them answers: a 404 is not accepted as proof.
+    Sessions that syncd may have deleted are left out (`lost_deletes`). Sessions of a hold are returned only if there
+    are no others. If Albert knows none of the mirror's sessions, all are in one hold, and then none of them answers: a
+    404 is not accepted as proof.
 
     Parameters
     ----------

@@ -72,7 +72,7 @@ operations = sa.Table(
         sa.Text,
         comment="the session that an operation by source id was found to mean, stored before a change is sent",
     ),
-    sa.Column("unknown_since", UtcDateTime, comment="when the answer to the last create was lost"),
+    sa.Column("unknown_since", UtcDateTime, comment="when the answer to the last create, or to a delete, was lost"),
     sa.Column(
         "lookups",
         sa.Integer,
