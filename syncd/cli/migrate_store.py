@@ -54,7 +54,11 @@ def migrate_store(loaded: Loaded, target: str | None, by: str, *, force: bool, u
         on_rows = (lambda done, total: advance(100 * done // max(total, 1))) if advance is not None else None
         moved = run(lambda: _move(source, there, on_rows, force=force))
     rows = [asdict(table) for table in moved]
-    print_rows(rows, ("table", "rows", "digest"), as_json=False) if not as_json else print_json({"moved": rows})
+    empty = "this move is complete already"
+    if as_json:
+        print_json({"moved": rows})
+    else:
+        print_rows(rows, ("table", "rows", "digest"), as_json=False, empty=empty)
     say("the old database is marked as moved; point SYNCD_DATABASE_URL at the new one")
 
 
@@ -98,15 +102,14 @@ def _unmark(settings: Settings, by: str, *, as_json: bool) -> None:
 
 
 async def _remove_mark(settings: Settings, by: str) -> str | None:
-    from syncd.clock import SystemClock
+    from syncd.mirror.db.shared_clock import read_clock
     from syncd.mirror.store import identity, operator_actions
     from syncd.opening import open_database
-
-    now = SystemClock().now()
 
     def work(connection: Connection) -> str | None:
         moved_to = identity.unmark_moved(connection)
         if moved_to is not None:
+            now = read_clock(connection)
             operator_actions.record(
                 connection, now=now, by=by, action="unmark", subject="database", detail=f"moved to {moved_to}"
             )

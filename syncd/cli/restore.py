@@ -88,6 +88,11 @@ def _replace(settings: Settings, file: str, by: str) -> dict[str, Any]:
             owner = database.stat()
             lock.give_to(owner.st_uid, owner.st_gid)
     _warn_of_other_tenant(settings, done.pinned)
+    if done.moved_to is not None:
+        say(
+            f"warning: the replaced mirror was moved to {safe_text(done.moved_to)}, and the restored one acts again; "
+            "make sure that no daemon works there"
+        )
     return {
         "file": source, "database": str(database.absolute()), "kept": None if done.kept is None else str(done.kept),
         "schema": done.revision, "rows": done.rows, "on_hold": done.on_hold, "seconds": round(done.seconds, 3),

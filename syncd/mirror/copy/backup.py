@@ -27,6 +27,7 @@ from syncd.mirror.copy.files import (
     count_rows,
     make_empty,
     require_other_file,
+    require_room,
     require_sound,
     require_sqlite,
     sync,
@@ -90,6 +91,7 @@ def back_up(database: Path, target: Path, *, now: datetime, mode: int | None = N
             partial.replace(target)
             sync(target.parent)
     except sqlite3.Error as error:
+        require_room(error, target.parent, "no backup was made")
         raise DatabaseUnusableError(f"no backup was made: {error}") from error
     except OSError as error:
         raise SyncdError(f"no backup was made: {error.filename or target}: {error.strerror}") from error

@@ -6,7 +6,7 @@ import os
 from contextlib import closing
 from pathlib import Path
 
-from syncd.errors import DatabaseUnusableError, UsageError
+from syncd.errors import DatabaseUnusableError, SyncdError, UsageError
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema.tables import metadata
 
@@ -17,6 +17,8 @@ PRIVATE = 0o600
 SIDE_FILES = ("-wal", "-shm", "-journal")
 """Endings of the files that SQLite keeps beside a database."""
 MAGIC = b"SQLite format 3\0"
+_HEADER = 100
+"""Bytes of a database file's header."""
 COUNTED = ("sessions", "session_versions", "passes", "operations", "source_sessions", "quarantine")
 """The tables whose row counts are reported and compared."""
 
@@ -52,6 +54,24 @@ def require_sqlite(path: Path, *, what: str, refusal: type[Exception], why: str)
             raise refusal(f"{what} is not a SQLite database{why}")
 
 
+def require_whole(path: Path, *, what: str) -> None:
+    """Refuse a file that was cut off: it is shorter than its header says. SQLite would read zeros in its last page.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        It is shorter.
+    OSError
+        The file cannot be read.
+    """
+    with path.open("rb") as file:
+        header = file.read(_HEADER)
+    size, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
+    expected = (65536 if size == 1 else size) * pages  # 65,536 does not fit into the two bytes
+    if len(header) == _HEADER and (found := path.stat().st_size) < expected:
+        raise DatabaseUnusableError(f"{what} is cut off: it has {found} of {expected} bytes")
+
+
 def require_other_file(database: Path, path: Path) -> None:
     """Refuse a path that is the mirror itself, or one of the files that belong to it.
 
@@ -65,6 +85,18 @@ def require_other_file(database: Path, path: Path) -> None:
     same = path.exists() and database.exists() and path.samefile(database)
     if same or os.path.realpath(path) in parts:
         raise UsageError(f"{path} is the mirror itself; name another file")
+
+
+def require_room(error: sqlite3.Error, folder: Path, what: str) -> None:
+    """Name the folder if SQLite failed because a disk is full.
+
+    Raises
+    ------
+    SyncdError
+        The disk is full; the message begins with `what`.
+    """
+    if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF == sqlite3.SQLITE_FULL:
+        raise SyncdError(f"{what}: no space is left in {folder}; make room, see: df -h") from error
 
 
 def count_rows(connection: sqlite3.Connection) -> dict[str, int]:

@@ -86,6 +86,8 @@ async def move(
 ) -> list[Moved]:
     """Copy every table of one database into an empty one, and mark the source as moved.
 
+    Returns no tables if that move is complete already: the process was killed just after its last step.
+
     Parameters
     ----------
     target : sqlalchemy.URL
@@ -109,16 +111,21 @@ async def move(
     """
     here, there = backend_of(source).engine(write=False), backend_of(target).engine(write=True)
     try:
-        async with _snapshot(here) as snapshot:
-            await snapshot.run_sync(partial(_require_movable, address=address(target), force=force))
-            async with there.begin() as connection:
-                resumed = await connection.run_sync(move_target.make_ready)
-            total = await snapshot.run_sync(_count_all)
-            moving = _Move(here, snapshot, there, total, on_rows)
-            moved = await moving.copy_and_compare(resumed=resumed)
-            async with _marked(source, address(target), now, moving):
-                await moving.require_unchanged(moved)
-                await moving.finish()
+        async with _snapshot(here) as first:
+            moved_to = await first.run_sync(partial(_require_movable, address=address(target), force=force))
+        async with there.begin() as connection:
+            if moved_to == address(target) and await connection.run_sync(move_target.is_complete):
+                return []
+            resumed = await connection.run_sync(move_target.make_ready)
+        async with Database(source) as marking:
+            await marking.write(identity.read)  # a backup is in no WAL mode, where a snapshot would block the mark
+            async with _snapshot(here) as snapshot:
+                total = await snapshot.run_sync(_count_all)
+                moving = _Move(here, snapshot, there, total, on_rows)
+                moved = await moving.copy_and_compare(resumed=resumed)
+                async with _marked(marking, address(target), now, moving):
+                    await moving.require_unchanged(moved)
+                    await moving.finish()
             return moved
     except Exception as error:
         reason = classify_error(error)
@@ -138,26 +145,27 @@ def address(url: sa.URL) -> str:
 
 
 @asynccontextmanager
-async def _marked(source: sa.URL, target: str, now: datetime, moving: _Move) -> AsyncIterator[None]:
+async def _marked(source: Database, target: str, now: datetime, moving: _Move) -> AsyncIterator[None]:
     """Mark the source as moved; remove the mark if the block fails and the target is not released."""
-    async with Database(source) as database:
-        await database.write(partial(identity.mark_moved, target=target, now=now))
-        try:
-            yield
-        except BaseException:
-            if not moving.may_be_released:
-                with anyio.CancelScope(shield=True):
-                    await database.write(identity.unmark_moved)
-            raise
+    await source.write(partial(identity.mark_moved, target=target, now=now))
+    try:
+        yield
+    except BaseException:
+        if not moving.may_be_released:
+            with anyio.CancelScope(shield=True):
+                await source.write(identity.unmark_moved)
+        raise
 
 
-def _require_movable(connection: Connection, *, address: str, force: bool) -> None:
+def _require_movable(connection: Connection, *, address: str, force: bool) -> str | None:
+    """Refuse a source that was moved to another address; return where it was moved to."""
     migrate.require_head(connection)
     moved_to = identity.read(connection).moved_to
     if moved_to not in {None, address} and not force:
         raise DatabaseMovedError(
             f"this database was moved to {moved_to} before; move that one, or use --force to move this one again"
         )
+    return moved_to
 
 
 @asynccontextmanager

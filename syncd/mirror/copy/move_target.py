@@ -11,6 +11,7 @@ from syncd.clock import utc_text
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db.dialects import by_dialect
 from syncd.mirror.schema import migrate
+from syncd.mirror.schema.revisions import HEAD
 from syncd.mirror.schema.tables import metadata, writers
 from syncd.mirror.store import initial_load
 
@@ -42,8 +43,7 @@ def make_ready(connection: Connection) -> bool:
     if migrate.is_half_moved(connection):
         return True
     migrate.migrate(connection)
-    full = [table.name for table in TABLES if connection.execute(sa.select(1).select_from(table)).first()]
-    if full:
+    if full := _with_rows(connection):
         raise DatabaseUnusableError(
             f"the target is not empty: it has rows in {', '.join(full)}; name an empty database, or use this one if a "
             "move to it is complete"
@@ -51,6 +51,17 @@ def make_ready(connection: Connection) -> bool:
     migrate.mark_half_moved(connection)
     _disable_triggers(connection)
     return False
+
+
+def _with_rows(connection: Connection) -> list[str]:
+    return [table.name for table in TABLES if connection.execute(sa.select(1).select_from(table)).first()]
+
+
+def is_complete(connection: Connection) -> bool:
+    """Whether a database that a source names in its mark was filled and released."""
+    if migrate.is_half_moved(connection) or migrate.revision(connection) != HEAD:
+        return False
+    return bool(_with_rows(connection))
 
 
 def is_half_moved(connection: Connection) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,8 +31,10 @@ from syncd.mirror.copy.files import (
     count_rows,
     make_empty,
     require_other_file,
+    require_room,
     require_sound,
     require_sqlite,
+    require_whole,
     sync,
 )
 from syncd.mirror.db import sqlite, sqlite_file
@@ -68,6 +70,8 @@ class Restored:
         The number of operations on hold.
     pinned : Identity
         The tenant that the restored database mirrors.
+    moved_to : str | None
+        Where `migrate-store` moved the replaced mirror to; None if it did not, or if that cannot be read.
     rows : dict[str, int]
         The rows of its tables.
     seconds : float
@@ -78,6 +82,7 @@ class Restored:
     revision: str
     on_hold: int
     pinned: Identity
+    moved_to: str | None
     rows: dict[str, int]
     seconds: float
 
@@ -122,14 +127,16 @@ def restore(database: Path, backup: Path, *, now: datetime, by: str, source: str
         with temp_dir(database.parent, "syncd-restore") as unfinished:
             new, old = unfinished / "new", unfinished / "old"
             prepared = _prepare(backup, new, now=now, by=by, source=source)
-            kept = None
+            kept, moved_to = None, None
             if database.exists():
                 _fold_wal(database)
+                moved_to = _moved_to(database)
                 kept = _keep(database, old, now)
             _replace(database, new)
     except OSError as error:
         raise SyncdError(f"the restore failed: {error.filename or database}: {error.strerror}") from error
-    return Restored(kept, prepared.revision, prepared.on_hold, prepared.pinned, prepared.rows, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return Restored(kept, prepared.revision, prepared.on_hold, prepared.pinned, moved_to, prepared.rows, seconds)
 
 
 def _require_backup(database: Path, backup: Path, source: str) -> None:
@@ -161,9 +168,12 @@ def _prepare(backup: Path, new: Path, *, now: datetime, by: str, source: str) ->
     """Make the new database beside the mirror: copied, verified, at head, with its open operations on hold."""
     make_empty(new)
     try:
+        if not _has_wal(backup):
+            require_whole(backup, what=source)
         _copy(backup, new)
         require_sound(new, what=source)
     except sqlite3.Error as error:
+        require_room(error, new.parent.parent, "the restore failed")
         raise DatabaseUnusableError(f"{source} cannot be restored: {error}; {_COPY_AGAIN}") from error
     except DatabaseUnusableError as error:
         raise DatabaseUnusableError(f"{error}; {_COPY_AGAIN}") from error
@@ -188,13 +198,17 @@ def _prepare(backup: Path, new: Path, *, now: datetime, by: str, source: str) ->
     return _Prepared(str(revision), on_hold, pinned, rows)
 
 
+def _has_wal(backup: Path) -> bool:
+    """Whether files of SQLite beside the backup may contain a part of it."""
+    return any(Path(f"{backup}{ending}").exists() for ending in SIDE_FILES)
+
+
 def _copy(backup: Path, new: Path) -> None:
     """Copy a database with SQLite's backup API: its WAL is included, and a program may have it open.
 
     Without a WAL the file is opened as immutable: reading a WAL-mode file otherwise needs write access to its folder.
     """
-    has_wal = any(Path(f"{backup}{ending}").exists() for ending in SIDE_FILES)
-    uri = f"{backup.resolve().as_uri()}?{'mode=ro' if has_wal else 'immutable=1'}"
+    uri = f"{backup.resolve().as_uri()}?{'mode=ro' if _has_wal(backup) else 'immutable=1'}"
     with (
         closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)) as read,
         closing(sqlite3.connect(new, isolation_level=None)) as written,
@@ -231,6 +245,13 @@ def _fold_wal(database: Path) -> None:
             f"another program has {database} open; end it and run the restore again (fuser {database} names it). "
             "Nothing was changed"
         )
+
+
+def _moved_to(database: Path) -> str | None:
+    uri = f"{database.as_uri()}?mode=ro"
+    with suppress(sqlite3.Error), closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as old:
+        return next((row[0] for row in old.execute("SELECT moved_to FROM mirror_identity")), None)
+    return None
 
 
 def _keep(database: Path, old: Path, now: datetime) -> Path:

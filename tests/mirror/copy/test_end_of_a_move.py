@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import sqlalchemy as sa
 
 from syncd.errors import DatabaseUnusableError, SyncdError
 from syncd.mirror.copy import migrate_store, move_target
+from syncd.mirror.db.backends import backend_of
 from syncd.mirror.db.database import Database
+from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import identity
 from tests.helpers.harness import world
@@ -142,3 +146,27 @@ async def test_number_of_a_removed_row_is_not_given_again(tmp_path: Path, source
                 ).scalar()
             )
             assert row == 4
+
+
+async def test_move_that_is_complete_is_complete_again(source: sa.URL, empty_url: str) -> None:
+    """A process that was killed just after its last step leaves the same state as one that was not."""
+    there = sa.make_url(empty_url)
+    assert await move(source, there) != []
+    assert await move(source, there) == []
+    assert await moved_to(source) == migrate_store.address(there)
+
+
+@pytest.mark.parametrize("target", ["postgresql", "sqlite"])
+async def test_source_without_a_write_ahead_log_is_moved(
+    source: sa.URL, tmp_path: Path, empty_url: str, target: str
+) -> None:
+    """A restored mirror that was not started since, and a backup file, are in rollback mode."""
+    with closing(sqlite3.connect(str(source.database), isolation_level=None)) as connection:
+        assert connection.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
+    there = sa.make_url(empty_url if target == "postgresql" else f"sqlite+aiosqlite:///{tmp_path / 'there.db'}")
+    if target == "sqlite":
+        backend_of(there).create()
+    with anyio.fail_after(20):
+        await move(source, there)
+    assert await is_released(there)
+    assert await moved_to(source) == migrate_store.address(there)

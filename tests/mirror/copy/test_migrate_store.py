@@ -135,6 +135,8 @@ async def test_moved_queue_continues(tmp_path: Path, empty_url: str) -> None:
 async def test_target_that_is_not_empty_is_refused_and_not_touched(tmp_path: Path, empty_url: str) -> None:
     source, there = await fill(tmp_path), sa.make_url(empty_url)
     await move(source, there)
+    async with Database(source, busy_timeout=5) as database:
+        await database.write(identity.unmark_moved)
     before = await tables(there)
     with pytest.raises(DatabaseUnusableError, match="not empty"):
         await move(source, there)
