@@ -31,7 +31,6 @@ CONNECT_SECONDS, COMMAND_SECONDS = 5.0, 30.0
 _LOCK_SECONDS = 1.0
 
 _TIMES = ("last_complete_pass_at", "last_listed_at", "started_at", "finished_at", "copied_at", "moved_at", "since")
-_AGES = ("age_seconds", "listed_age_seconds")
 _VERSION = "SELECT version_num FROM alembic_version"
 _IDENTITY = """
 SELECT i.origin, i.tenant_id, i.copied_at, i.moved_to, i.moved_at, (
@@ -78,17 +77,11 @@ def _assemble(
 
 
 def _read_row(row: Any) -> Row:  # noqa: ANN401 - of three drivers
-    """Return a row with its times as `datetime`, and its ages as at least 0.
-
-    Drivers give times as text or as `datetime`. An age is negative after the clock was set back.
-    """
+    """Return a row with its times as `datetime`; drivers give them as text or as `datetime`."""
     values = {name: row[name] for name in row.keys()}  # noqa: SIM118 - iterating some drivers' rows gives the values
     for name in _TIMES:
         if isinstance(values.get(name), str):
             values[name] = datetime.fromisoformat(values[name])
-    for name in _AGES:
-        if values.get(name) is not None:
-            values[name] = max(values[name], 0.0)
     return values
 
 
