@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 HALF_MOVED = f"moving {HEAD}"
 """The text in the place of the revision while `migrate_store` fills a database."""
+_NOT_OWNER, _DEPENDENT = "42501", "2BP01"
+"""SQLSTATEs: the role does not own a table; a view of another program needs what is dropped."""
 
 
 def revision(connection: Connection) -> str | None:
@@ -135,7 +137,7 @@ def migrate(connection: Connection) -> tuple[str | None, str]:
     Raises
     ------
     DatabaseUnusableError
-        See `revision`; or the role may not change the schema.
+        See `revision`; or the role may not change the schema, or an object of another program needs a part of it.
     """
     before = revision(connection)
     if before == HEAD:
@@ -147,8 +149,27 @@ def migrate(connection: Connection) -> tuple[str | None, str]:
 
         config = alembic_config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except sa.exc.DBAPIError as error:
+            _raise_refusal(error)
+            raise
     return before, HEAD
+
+
+def _raise_refusal(error: sa.exc.DBAPIError) -> None:
+    """Raise what an operator can do about a statement that PostgreSQL refuses; return for any other error."""
+    cause = error.orig.__cause__ if error.orig is not None else None
+    state, message = getattr(cause, "sqlstate", None), getattr(cause, "message", None)
+    reason = f"the schema cannot be brought to {HEAD}: {message}"
+    if state == _NOT_OWNER:
+        raise DatabaseUnusableError(f"{reason}; run syncd migrate as the role that owns the tables") from error
+    if state == _DEPENDENT:
+        detail = getattr(cause, "detail", None) or "other objects need it"
+        raise DatabaseUnusableError(
+            f"{reason} ({' '.join(detail.split())}); nothing was changed. Drop that object, run the command again, and "
+            "make the object again"
+        ) from error
 
 
 def print_sql(dialect: str, start: str | None, output: TextIO) -> None:

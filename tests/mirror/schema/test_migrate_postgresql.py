@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from syncd.errors import DatabaseBusyError
+from syncd.errors import DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.db.database import Database
 from syncd.mirror.read.catalog import VIEWS
 from syncd.mirror.schema import migrate
@@ -113,6 +113,43 @@ async def test_readers_keep_their_rights_to_the_views(postgres: PostgresServer) 
             await in_thread(lambda: postgres.sql(f"CREATE ROLE {role}; GRANT SELECT ON chat_sessions TO {role}", name))
             await database.write(migrate.migrate)
             assert await in_thread(lambda: postgres.sql(granted, name)) is True
+    finally:
+        await in_thread(lambda: postgres.drop(name))
+        await in_thread(lambda: postgres.sql(f"DROP ROLE {role}"))
+
+
+async def test_view_of_another_program_that_needs_a_dropped_column_is_named(postgres: PostgresServer) -> None:
+    name = await in_thread(postgres.empty)
+    try:
+        async with Database.create(sa.make_url(postgres.url(name)), busy_timeout=5) as database:
+            await database.write(lambda c: upgrade(c, "0001"))
+            await in_thread(lambda: postgres.sql("CREATE VIEW my_passes AS SELECT * FROM passes", name))
+            with pytest.raises(DatabaseUnusableError) as refused:
+                await database.write(migrate.migrate)
+            assert str(refused.value) == (
+                f"the schema cannot be brought to {HEAD}: cannot drop column candidates_of of table passes because "
+                "other objects depend on it (view my_passes depends on column candidates_of of table passes); nothing "
+                "was changed. Drop that object, run the command again, and make the object again"
+            )
+            assert await database.read(migrate.revision) == "0001"
+            await in_thread(lambda: postgres.sql("DROP VIEW my_passes", name))
+            assert await database.write(migrate.migrate) == ("0001", HEAD)
+    finally:
+        await in_thread(lambda: postgres.drop(name))
+
+
+async def test_role_that_owns_no_table_is_told_to_migrate_as_their_owner(postgres: PostgresServer) -> None:
+    name = await in_thread(postgres.empty)
+    role = f"app_{name}"
+    rights = f"CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role}; "
+    url = sa.make_url(postgres.url(name))
+    try:
+        async with Database.create(url, busy_timeout=5) as database:
+            await database.write(lambda c: upgrade(c, "0008"))
+        await in_thread(lambda: postgres.sql(f"{rights}GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}", name))
+        async with Database(url.set(username=role), busy_timeout=5) as database:
+            with pytest.raises(DatabaseUnusableError, match=r"must be owner of .*run syncd migrate as the role that"):
+                await database.write(migrate.migrate)
     finally:
         await in_thread(lambda: postgres.drop(name))
         await in_thread(lambda: postgres.sql(f"DROP ROLE {role}"))
