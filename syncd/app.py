@@ -272,6 +272,7 @@ async def open_flows(
                 retries=retries,
                 host_clock=clock,
                 inspect=lambda opened: tenant.inspect(opened, session),
+                held=True,
             )
         )
         await tenant.start(database)

@@ -44,6 +44,7 @@ async def open_database(
     retries: Retries | None = None,
     host_clock: Clock | None = None,
     inspect: Callable[[Database], Awaitable[None]] | None = None,
+    held: bool = False,
 ) -> AsyncIterator[Database]:
     """Open the mirror with its schema at head.
 
@@ -58,13 +59,15 @@ async def open_database(
         The clock of this host, by default the real one.
     inspect : Callable[[Database], Awaitable[None]] | None
         Called with the open database before anything is written to it; raises to refuse it.
+    held : bool
+        The caller holds the database for a daemon.
 
     Raises
     ------
     DatabaseBusyError
         The database could not be used for as long as that.
     DatabaseUnusableError
-        The database does not exist, is not at head, or cannot be used.
+        The database does not exist, is not at head, or cannot be used; or see `bring_to_head`.
     """
     url = database_url(settings)
     backend = backend_of(url)
@@ -81,7 +84,7 @@ async def open_database(
         if inspect is not None:
             await inspect(database)
         if migrates:
-            await bring_to_head(database)
+            await bring_to_head(database, held=held)
         else:
             await database.read(migrate.require_head)
         if make:
@@ -131,18 +134,21 @@ async def open_before_it_is_made(settings: Settings) -> AsyncIterator[Reader]:
         yield _EmptyMirror(connection)
 
 
-async def bring_to_head(database: Database) -> tuple[str | None, str]:
+async def bring_to_head(database: Database, *, held: bool = False) -> tuple[str | None, str]:
     """Migrate if that is needed; return the revision before and the one after.
 
-    The revision is read on a read-only connection first: opening the writer switches a file to WAL, and a file of
-    another program must stay as it is, byte by byte.
+    A running daemon of an older release would write rows that do not fit the schema. So only a daemon's own start
+    migrates a file that it holds. The revision is read on a read-only connection first: opening the writer switches a
+    file to WAL, and a file of another program must stay as it is, byte by byte.
 
     Raises
     ------
     DatabaseUnusableError
-        The database belongs to another program, or to a newer syncd.
+        The database belongs to another program, or to a newer syncd; or a daemon holds the file.
     """
     found = await database.read(migrate.revision)
     if found == HEAD:
         return found, found
+    if found is not None and not held:
+        database.backend.require_free()
     return await database.write(migrate.migrate)
