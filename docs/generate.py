@@ -140,7 +140,8 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
          "parent_id": "FOL17", "requested_by": "nightly import", "requested_at": NOON, "not_before": _at(1),
          "result_session_id": "SES3001", **_DONE},
         {"id": 2, "kind": "delete", "session_id": "SES9", "requested_at": NOON, "state": "dead", "attempts": 1,
-         "last_status": 403, "last_error": "403: not allowed", "finished_at": _at(2)},
+         "last_status": 403, "last_error": "DELETE /api/v3/chats/sessions/SES9 answered 403: not allowed",
+         "finished_at": _at(2)},
         {"id": 3, "kind": "delete", "source_session_id": "lab-9", "requested_at": NOON, "state": "running",
          "lease_until": _at(3), "lease_owner": "host-1:4711", "target_session_id": "SES10"},
         {"id": 4, "kind": "create", "source_session_id": "lab-10", "name": "Open time", "requested_at": NOON,
@@ -152,10 +153,10 @@ ROWS: dict[sa.Table, list[dict[str, Any]]] = {
     tables.source_sessions: [
         {"source_session_id": "lab-7", "state": "linked", "session_id": "SES2", "checked_at": _at(1)},
         {"source_session_id": "lab-11", "state": "conflict", "checked_at": _at(1),
-         "note": "several live sessions carry it: SES4, SES5"},
+         "note": "carried by SES4, SES5"},
     ],
     tables.quarantine: [
-        {"id": 1, "pass_id": 2, "session_id": "SES6", "reason": "name: a string is needed",
+        {"id": 1, "pass_id": 2, "session_id": "SES6", "reason": "no readable name",
          "payload": '{"id": "SES6", "name": 5}', "seen_at": _at(1), "resolved_at": _at(6), "fingerprint": "9f2c1a",
          "accepted_at": _at(2)},
     ],
