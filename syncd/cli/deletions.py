@@ -20,7 +20,7 @@ from syncd.cli.common import (
     write,
 )
 from syncd.logs import safe_text
-from syncd.records.enums import HoldState
+from syncd.records.enums import HOLDS_IN_FORCE, HoldState
 
 if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from syncd.settings import Loaded
 
 COLUMNS = ("id", "state", "opened_at", "updated_at", "missing", "reason", "error")
-IN_FORCE = (HoldState.OPEN, HoldState.APPROVED, HoldState.REJECTED)
 
 
 @click.group()
@@ -52,7 +51,7 @@ def list_(loaded: Loaded, *, all_: bool, as_json: bool) -> None:
     """
     from syncd.mirror.store import holds
 
-    states = IN_FORCE if all_ else (HoldState.OPEN,)
+    states = HOLDS_IN_FORCE if all_ else (HoldState.OPEN,)
     rows = read(loaded.settings, lambda c: [_row(hold) for hold in holds.listed(c, states)])
     print_rows(rows, COLUMNS, as_json=as_json, empty="nothing is held", longest=250)
 

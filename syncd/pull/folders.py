@@ -23,16 +23,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from syncd.albert import (
-    AlbertException,
-    AlbertHTTPError,
-    ChatFolderCollection,
-    ForbiddenError,
-    TooManyRequestsError,
-)
+from syncd.albert import AlbertException, AlbertHTTPError, ChatFolderCollection
 from syncd.clock import utc_text
 from syncd.mirror.store import folders
 from syncd.mirror.store.folders import Begun, FoldersRead, FoldersWritten, ListingLostError
+from syncd.pull.retries import is_final
 from syncd.records.enums import FolderListingState
 from syncd.records.fields import FOLDERS, FolderRow
 from syncd.records.parse import GarbledError, Page, Unreadable, read_page, read_record
@@ -193,7 +188,7 @@ class MirrorFolders:
             except (AlbertException, GarbledError) as error:
                 retry_after = error.retry_after if isinstance(error, AlbertHTTPError) else None
                 wait = self.settings.backoff.wait(attempt, jitter=self.jitter(), retry_after=retry_after)
-                if attempt >= PAGE_ATTEMPTS or _is_final(error) or wait > LONGEST_WAIT:
+                if attempt >= PAGE_ATTEMPTS or is_final(error) or wait > LONGEST_WAIT:
                     raise
                 await self.clock.sleep(wait)
             attempt += 1
@@ -249,13 +244,6 @@ class MirrorFolders:
             is_known = (begun.last_state, begun.last_error) == (read.state, read.error)
             log = self.log.debug if is_known else self.log.warning
             log("folders.failed", state=read.state.value, reason=read.error, hint="the next pass lists them again")
-
-
-def _is_final(error: Exception) -> bool:
-    """Return whether the same request again cannot help."""
-    if isinstance(error, ForbiddenError | TooManyRequestsError):
-        return False  # Albert's 403 is sometimes transient
-    return isinstance(error, AlbertHTTPError) and error.rejected
 
 
 def _is_json(error: AlbertHTTPError) -> bool:

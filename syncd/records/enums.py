@@ -93,6 +93,10 @@ class HoldState(StrEnum):
     CLOSED = "closed"
 
 
+HOLDS_IN_FORCE = (HoldState.OPEN, HoldState.APPROVED, HoldState.REJECTED)
+"""The holds that later passes obey."""
+
+
 class LinkState(StrEnum):
     """The states of a source id."""
 

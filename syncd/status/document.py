@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from syncd.clock import utc_text
+from syncd.mirror.read.views import PASSES_SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from syncd.mirror.read.stats import Snapshot
     from syncd.status.health import Health
     from syncd.status.snapshot import DaemonIdentity
-
-PASSES_SHOWN = 5
 
 
 def document(

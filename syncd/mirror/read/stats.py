@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-PASSES_SHOWN = 60
+PASSES_PLOTTED = 60
+"""The newest passes on the status page."""
 
 
 @dataclass
@@ -88,7 +89,7 @@ def snapshot(connection: Connection, totals: PassTotals, now: datetime) -> Snaps
     totals.read(connection)
     return Snapshot(
         now,
-        views.overview(connection, passes_shown=PASSES_SHOWN),
+        views.overview(connection, passes_shown=PASSES_PLOTTED),
         _oldest_due(connection, now),
         _bytes(connection),
         leader.replicas(connection),

@@ -27,7 +27,7 @@ from syncd.mirror.db.dialects import ConcurrentChangeError, is_of_another_replic
 from syncd.mirror.schema.tables import hold_sessions, holds, passes, sessions
 from syncd.mirror.schema.types import new_id
 from syncd.mirror.store import operator_actions
-from syncd.records.enums import HoldState, PassReason, PassState
+from syncd.records.enums import HOLDS_IN_FORCE, HoldState, PassReason, PassState
 
 if TYPE_CHECKING:
     from array import array
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 CHUNK = 500
 """Keys in one statement."""
-IN_FORCE = (HoldState.OPEN, HoldState.APPROVED, HoldState.REJECTED)
 
 
 class NotHeldError(SyncdError):
@@ -159,7 +158,11 @@ def _keep_only(connection: Connection, hold_id: int, keys: array[int]) -> None:
 
 def decisions(connection: Connection, *, lock: bool = False) -> Decisions:
     """Return the holds in force; with `lock`, they stay as they are until the transaction ends."""
-    query = sa.select(holds.c.id, holds.c.state, holds.c.reason).where(holds.c.state.in_(IN_FORCE)).order_by(holds.c.id)
+    query = (
+        sa.select(holds.c.id, holds.c.state, holds.c.reason)
+        .where(holds.c.state.in_(HOLDS_IN_FORCE))
+        .order_by(holds.c.id)
+    )
     found = Decisions(BitMap64(), BitMap64(), BitMap64(), frozenset())
     states = set()
     for row in connection.execute(query.with_for_update() if lock else query).all():
@@ -186,7 +189,7 @@ def release(connection: Connection, seen: BitMap64, now: datetime) -> None:
 
     A decision is about sessions that are not listed. If they are missing again later, that is a new question.
     """
-    in_force = sa.select(holds.c.id).where(holds.c.state.in_(IN_FORCE))
+    in_force = sa.select(holds.c.id).where(holds.c.state.in_(HOLDS_IN_FORCE))
     query = sa.select(hold_sessions.c.session_key, sessions.c.deleted_at.is_not(None).label("is_deleted"))
     query = query.join(sessions, sessions.c.key == hold_sessions.c.session_key)
     held = connection.execute(query.where(hold_sessions.c.hold_id.in_(in_force))).all()
@@ -218,7 +221,7 @@ def _close_answered(connection: Connection, now: datetime) -> None:
         _close(connection, hold_id, now)
 
 
-def _remove(connection: Connection, keys: list[int], states: Iterable[HoldState] = IN_FORCE) -> None:
+def _remove(connection: Connection, keys: list[int], states: Iterable[HoldState] = HOLDS_IN_FORCE) -> None:
     of_state = sa.select(holds.c.id).where(holds.c.state.in_(states))
     for first in range(0, len(keys), CHUNK):
         some = hold_sessions.c.session_key.in_(keys[first : first + CHUNK])
@@ -233,7 +236,7 @@ def _close(connection: Connection, hold_id: int, now: datetime) -> None:
 
 def _close_empty(connection: Connection, now: datetime) -> None:
     has_sessions = sa.exists().where(hold_sessions.c.hold_id == holds.c.id)
-    empty = sa.and_(holds.c.state.in_(IN_FORCE), ~has_sessions)
+    empty = sa.and_(holds.c.state.in_(HOLDS_IN_FORCE), ~has_sessions)
     connection.execute(sa.update(holds).where(empty).values(state=HoldState.CLOSED, updated_at=now))
 
 
@@ -285,7 +288,7 @@ def get(connection: Connection, pass_id: PassId, *, lock: bool = False) -> Hold:
     """
     found = connection.execute(sa.select(passes.c.state, passes.c.hold_id).where(passes.c.id == pass_id)).first()
     same = holds.c.pass_id == pass_id if found is None else holds.c.id == found.hold_id
-    query = sa.select(holds).where(same, holds.c.state.in_(IN_FORCE))
+    query = sa.select(holds).where(same, holds.c.state.in_(HOLDS_IN_FORCE))
     row = connection.execute(query.with_for_update() if lock else query).first()
     if row is not None:
         return _hold(connection, row)
