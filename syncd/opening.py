@@ -45,6 +45,7 @@ async def open_database(
     host_clock: Clock | None = None,
     inspect: Callable[[Database], Awaitable[None]] | None = None,
     held: bool = False,
+    reads_only: bool = False,
 ) -> AsyncIterator[Database]:
     """Open the mirror with its schema at head.
 
@@ -61,6 +62,8 @@ async def open_database(
         Called with the open database before anything is written to it; raises to refuse it.
     held : bool
         The caller holds the database for a daemon.
+    reads_only : bool
+        The caller writes nothing, so that a backup may be on read-only storage.
 
     Raises
     ------
@@ -76,10 +79,13 @@ async def open_database(
         backend.require_exists()
     retries = retries or Retries(COMMAND_BUSY_TIMEOUT)
 
-    async def create() -> None:
-        backend.create()
+    async def check() -> None:
+        if reads_only:
+            backend.require_readable()
+        else:
+            backend.create()
 
-    await retries.run(lambda: "create", create)
+    await retries.run(lambda: "create", check)
     async with Database(url, retries=retries, host_clock=host_clock) as database:
         if inspect is not None:
             await inspect(database)

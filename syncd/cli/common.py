@@ -204,7 +204,9 @@ def _with_database(
 
     async def main() -> T:
         retries = Retries(COMMAND_BUSY_TIMEOUT, tell)
-        async with open_database(settings, make=make, retries=retries, inspect=inspect) as database:
+        async with open_database(
+            settings, make=make, retries=retries, inspect=inspect, reads_only=not writes
+        ) as database:
             return await (database.write(work) if writes else database.read(work))
 
     return run(main)

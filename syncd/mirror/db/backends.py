@@ -111,6 +111,15 @@ class Backend(Protocol):
             The file cannot be created or used.
         """
 
+    def require_readable(self) -> None:
+        """Check a SQLite file as `create` does, but for a reader: a backup may be on read-only storage.
+
+        Raises
+        ------
+        DatabaseBusyError, DatabaseUnusableError
+            As `create` says.
+        """
+
     def require_free(self) -> None:
         """Check, without waiting, that no daemon holds the database; replicas on a server do not exclude each other.
 
@@ -181,6 +190,10 @@ class SqliteBackend:
         """Create an empty file with mode 0600 if there is none."""
         sqlite_file.create(self.file)
 
+    def require_readable(self) -> None:
+        """Check the file for a reader."""
+        sqlite_file.require_readable(self.file)
+
     def require_free(self) -> None:
         """Check that no daemon holds the file."""
         require_free(self.file)
@@ -235,6 +248,9 @@ class PostgresqlBackend:
 
     def create(self) -> None:
         """Return: an administrator creates databases."""
+
+    def require_readable(self) -> None:
+        """Check nothing: the server checks it."""
 
     def require_free(self) -> None:
         """Return: replicas share a server."""

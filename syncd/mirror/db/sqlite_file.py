@@ -17,6 +17,8 @@ from syncd.mirror.db.file_access import file_error, file_problem, folder_problem
 MOUNTS = Path("/proc/self/mountinfo")
 LOW_ROOM = 16 * 1024 * 1024
 """Free bytes on the disk below which the write-ahead log is emptied after every transaction."""
+_VERSIONS, _NO_WAL = slice(18, 20), b"\x01\x01"
+"""Where the header of a file names the formats for writing and reading, and those of a file without a WAL."""
 Identity = tuple[int, int]
 """Device and inode."""
 
@@ -81,6 +83,23 @@ def create(path: Path) -> None:
             raise DatabaseUnusableError(f"the database {path} {problem}") from None
     except OSError as error:
         raise file_error(path, error) from error
+
+
+def require_readable(path: Path) -> None:
+    """Check a file for a reader. A backup needs no write access: it is one file, and SQLite makes none beside it.
+
+    Raises
+    ------
+    DatabaseBusyError, DatabaseUnusableError
+        As `create` says, for any other file.
+    """
+    try:
+        with path.open("rb") as file:
+            is_backup = file.read(_VERSIONS.stop)[_VERSIONS] == _NO_WAL
+    except OSError:
+        is_backup = False
+    if not is_backup or any(Path(f"{path}{ending}").exists() for ending in ("-wal", "-shm", "-journal")):
+        create(path)
 
 
 def _problem(path: Path) -> str | None:

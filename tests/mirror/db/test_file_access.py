@@ -107,3 +107,24 @@ def test_lock_file_of_another_user_is_named_with_its_owner(tmp_path: Path, words
     error = refused(tmp_path, *words, url="sqlite:///syncd.db")
     assert f"(uid {os.geteuid()}) may not write {lock} (owner " in error
     assert "; change its owner, or remove it while no daemon runs" in error
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["operations", "list"], ["export", "../exported", "--format", "csv"]], ids=" ".join
+)
+def test_backup_in_a_folder_without_write_access_is_read(tmp_path: Path, closed: Path, words: list[str]) -> None:
+    assert syncd(tmp_path, "migrate", SYNCD_DATABASE_URL="sqlite:///syncd.db").returncode == 0
+    assert syncd(tmp_path, "backup", "backup.db", SYNCD_DATABASE_URL="sqlite:///syncd.db").returncode == 0
+    closed.chmod(0o755)
+    shutil.move(tmp_path / "backup.db", closed / "backup.db")
+    (closed / "backup.db").chmod(0o444)
+    closed.chmod(0o755 if os.geteuid() == 0 else 0o555)
+    rights = [str(SETPRIV), "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    env = environment(tmp_path, SYNCD_DATABASE_URL=f"sqlite:///{closed / 'backup.db'}")
+    command = [*rights, sys.executable, "-m", "syncd", *words]
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == (1 if words == ["status"] else 0), done  # no pass was complete
+    assert done.stderr == "" or words[0] == "export", done
+    assert [one.name for one in closed.iterdir()] == ["backup.db"]
