@@ -117,13 +117,13 @@ async def move(
             if moved_to == address(target) and await connection.run_sync(move_target.is_complete):
                 return []
             resumed = await connection.run_sync(move_target.make_ready)
-        async with Database(source) as marking:
-            await marking.write(identity.read)  # a backup is in no WAL mode, where a snapshot would block the mark
+        async with Database(source) as database:
+            await database.write(identity.read)  # a backup is in no WAL mode, where a snapshot would block the mark
             async with _snapshot(here) as snapshot:
                 total = await snapshot.run_sync(_count_all)
                 moving = _Move(here, snapshot, there, total, on_rows)
                 moved = await moving.copy_and_compare(resumed=resumed)
-                async with _marked(marking, address(target), now, moving):
+                async with _marked(database, address(target), now, moving):
                     await moving.require_unchanged(moved)
                     await moving.finish()
             return moved
@@ -145,15 +145,15 @@ def address(url: sa.URL) -> str:
 
 
 @asynccontextmanager
-async def _marked(source: Database, target: str, now: datetime, moving: _Move) -> AsyncIterator[None]:
+async def _marked(database: Database, target: str, now: datetime, moving: _Move) -> AsyncIterator[None]:
     """Mark the source as moved; remove the mark if the block fails and the target is not released."""
-    await source.write(partial(identity.mark_moved, target=target, now=now))
+    await database.write(partial(identity.mark_moved, target=target, now=now))
     try:
         yield
     except BaseException:
         if not moving.may_be_released:
             with anyio.CancelScope(shield=True):
-                await source.write(identity.unmark_moved)
+                await database.write(identity.unmark_moved)
         raise
 
 
