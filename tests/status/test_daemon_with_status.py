@@ -1,4 +1,4 @@
-"""The daemon as a process, with its status server: ports, healthcheck, credentials, and one wedged loop."""
+"""The daemon as a process, with its status server: ports, healthcheck, credentials, and one stalled loop."""
 
 from __future__ import annotations
 

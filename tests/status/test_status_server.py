@@ -88,7 +88,7 @@ async def test_locked_database_stays_ready_and_alive(tmp_path: Path) -> None:
             assert (await s.fresh("/metrics")).status == 200
 
 
-async def test_wedged_loop_is_not_alive_and_is_named(tmp_path: Path) -> None:
+async def test_stalled_loop_is_not_alive_and_is_named(tmp_path: Path) -> None:
     async with served(tmp_path) as s:
         s.watchdog.heartbeat("passes")
         s.watchdog.heartbeat("watch")
