@@ -19,7 +19,7 @@ from statistics import median
 
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.helpers.postgres_server import PostgresServer, in_thread
-from tests.helpers.replicas import fleet, until
+from tests.helpers.replicas import running_replicas, until
 
 PROCESSES = (1, 2, 4)
 
@@ -29,11 +29,11 @@ async def measure(postgres: PostgresServer, processes: int, count: int, latency:
     server = Sandbox(habits=Habits(latency=latency), record_requests=False)
     url = postgres.url(await in_thread(postgres.fresh))
     with tempfile.TemporaryDirectory() as folder:
-        async with serve(server), fleet(Path(folder), server, url) as ships:
-            await ships.started(processes)
-            await ships.storm(count)
-            await ships.drained(seconds=600)
-            await ships.judge(count)
+        async with serve(server), running_replicas(Path(folder), server, url) as replicas:
+            await replicas.started(processes)
+            await replicas.queue_operations(count)
+            await replicas.drained(seconds=600)
+            await replicas.judge(count)
     return count / (server.effects[-1].at - server.effects[0].at)
 
 
@@ -48,11 +48,11 @@ async def measure_takeover(postgres: PostgresServer) -> tuple[float, float, int]
     server = Sandbox(2000, habits=Habits(page_size=20, latency=0.02), record_requests=False)
     url = postgres.url(await in_thread(postgres.fresh))
     with tempfile.TemporaryDirectory() as folder:
-        async with serve(server), fleet(Path(folder), server, url) as ships:
-            await ships.started(2)
-            await until(lambda: any(one.leads for one in ships.replicas), why="a leader")
-            (leader,) = [one for one in ships.replicas if one.leads]
-            (other,) = [one for one in ships.replicas if one is not leader]
+        async with serve(server), running_replicas(Path(folder), server, url) as replicas:
+            await replicas.started(2)
+            await until(lambda: any(one.leads for one in replicas.processes), why="a leader")
+            (leader,) = [one for one in replicas.processes if one.leads]
+            (other,) = [one for one in replicas.processes if one is not leader]
             await until(lambda: sum(one["event"] == "page.mirrored" for one in leader.events) >= 10, why="pages")
             leader.kill()
             killed = time.monotonic()
@@ -60,7 +60,7 @@ async def measure_takeover(postgres: PostgresServer) -> tuple[float, float, int]
             led = time.monotonic() - killed
             await until(lambda: other.saw("pass.complete"), why="the pass")
             done = time.monotonic() - killed
-            rows = await ships.database.read(
+            rows = await replicas.database.read(
                 lambda c: c.exec_driver_sql("SELECT id FROM chat_sessions").scalars().all()
             )
     return led, done, len(server.live().keys() - set(rows))

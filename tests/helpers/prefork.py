@@ -22,7 +22,7 @@ MODULES = (
 )  # fmt: skip
 
 
-def bear(environment: dict[str, str], out: str) -> None:
+def start(environment: dict[str, str], out: str) -> None:
     """Run `syncd run` in a process that was just forked."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -50,7 +50,7 @@ def serve() -> None:
         process = os.fork()
         if process == 0:
             answers.close()
-            bear(wanted["environment"], wanted["out"])
+            start(wanted["environment"], wanted["out"])
         print(process, file=answers, flush=True)
 
 

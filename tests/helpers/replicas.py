@@ -32,7 +32,7 @@ FAST = {
     "SYNCD_DELETE_GRACE": "0", "SYNCD_DELETE_CONFIRMATIONS": "1", "SYNCD_OPERATIONS_MAX_ATTEMPTS": "100",
 }  # fmt: skip
 STEPS = ("created", "deleted", "created", "deleted")
-"""What happens to each key of a storm, in this order."""
+"""What happens to each key that `queue_operations` queues, in this order."""
 
 
 def bare_environment() -> dict[str, str]:
@@ -91,7 +91,7 @@ class Child:
         return self.poll() or 0
 
 
-class Nursery:
+class Prefork:
     """Forks daemons that have imported everything already: see `prefork.py`."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class Nursery:
             [sys.executable, "-m", "tests.helpers.prefork"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
         )
 
-    def bear(self, environment: dict[str, str], out: Path) -> Child:
+    def start(self, environment: dict[str, str], out: Path) -> Child:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         line = json.dumps({"environment": environment, "out": str(out)})
@@ -141,26 +141,26 @@ class Replica:
 
 
 @dataclass
-class Fleet:
+class Replicas:
     """All replicas, running and ended, and the sandbox and the database that they share."""
 
     folder: Path
     sandbox: Sandbox
     database: Database
     environment: dict[str, str]
-    nursery: Nursery | None = None
-    replicas: list[Replica] = field(default_factory=list)
-    spared: int = 0
+    prefork: Prefork | None = None
+    processes: list[Replica] = field(default_factory=list)
+    not_killed: int = 0
     """Kills that were left out, because only one replica was at work."""
 
     def start(self, **changes: str) -> Replica:
-        out = self.folder / f"replica{len(self.replicas)}.log"
-        self.replicas.append(Replica(self._process(self.environment | changes, out), out))
-        return self.replicas[-1]
+        out = self.folder / f"replica{len(self.processes)}.log"
+        self.processes.append(Replica(self._launch(self.environment | changes, out), out))
+        return self.processes[-1]
 
-    def _process(self, environment: dict[str, str], out: Path) -> Process:
-        if self.nursery is not None:
-            return self.nursery.bear(environment, out)
+    def _launch(self, environment: dict[str, str], out: Path) -> Process:
+        if self.prefork is not None:
+            return self.prefork.start(environment, out)
         with out.open("wb") as stdout:
             return subprocess.Popen(
                 [sys.executable, "-m", "syncd", "run"], stdout=stdout, stderr=stdout, env=environment
@@ -186,7 +186,7 @@ class Fleet:
                 await anyio.sleep(0.1)
         raise AssertionError(f"not within {seconds} s: {await self.states()}")
 
-    async def storm(self, count: int) -> None:
+    async def queue_operations(self, count: int) -> None:
         """Queue operations: four in a row on each key."""
         keys = [f"key-{number}" for number in range(count // len(STEPS))]
         rows = [
@@ -211,39 +211,39 @@ class Fleet:
         )
         assert live == 0
 
-    async def kill_now_and_then(self, seconds: float, jitter: random.Random) -> None:
+    async def kill_sometimes(self, seconds: float, rng: random.Random) -> None:
         """Kill a replica that is at work every `seconds` seconds, and start another one.
 
         The last one at work is not killed: where a start takes longer than `seconds`, no replica would ever work.
         """
         while True:
             await anyio.sleep(seconds)
-            at_work = [one for one in self.replicas if one.process.poll() is None and one.at_work]
+            at_work = [one for one in self.processes if one.process.poll() is None and one.at_work]
             if len(at_work) > 1:
-                jitter.choice(at_work).kill()
+                rng.choice(at_work).kill()
                 self.start()
             else:
-                self.spared += 1
+                self.not_killed += 1
 
     def end(self) -> None:
-        for one in self.replicas:
+        for one in self.processes:
             if one.process.poll() is None:
                 one.kill()
             assert "Traceback" not in one.out.read_text(), one.out.read_text()[-3000:]
 
 
 @asynccontextmanager
-async def fleet(
-    folder: Path, sandbox: Sandbox, url: str, *, nursery: Nursery | None = None, **changes: str
-) -> AsyncIterator[Fleet]:
+async def running_replicas(
+    folder: Path, sandbox: Sandbox, url: str, *, prefork: Prefork | None = None, **changes: str
+) -> AsyncIterator[Replicas]:
     """Have replicas that end with the test."""
     environment = bare_environment() | FAST | {
         "SYNCD_DATABASE_URL": url, "ALBERT_BASE_URL": sandbox.url, "ALBERT_TOKEN": sandbox.token,
         "PYTHONPATH": str(ROOT), "SYNCD_LOG_FORMAT": "json",
     } | changes  # fmt: skip
     async with Database.create(sa.make_url(url), busy_timeout=30) as database:
-        ships = Fleet(folder, sandbox, database, environment, nursery)
+        replicas = Replicas(folder, sandbox, database, environment, prefork)
         try:
-            yield ships
+            yield replicas
         finally:
-            ships.end()
+            replicas.end()

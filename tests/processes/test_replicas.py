@@ -18,23 +18,23 @@ from syncd.mirror.store import passes
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.helpers.feed_reader import following
 from tests.helpers.postgres_server import PostgresServer, engine_of, in_thread
-from tests.helpers.replicas import Nursery, fleet, until
+from tests.helpers.replicas import Prefork, running_replicas, until
 
 
 async def test_replicas_that_are_killed_leave_each_operation_exactly_one_effect_in_order(
     tmp_path: Path, postgres_url: str
 ) -> None:
     server = Sandbox(habits=Habits(latency=0.01))
-    async with serve(server), fleet(tmp_path, server, postgres_url) as ships:
-        await ships.started(2)
+    async with serve(server), running_replicas(tmp_path, server, postgres_url) as replicas:
+        await replicas.started(2)
         async with following(postgres_url) as reader:
-            await ships.storm(200)
+            await replicas.queue_operations(200)
             for number in (1, 2):
                 await until(lambda number=number: len(server.effects) > 40 * number, why="operations")  # type: ignore[misc]
-                ships.replicas[number - 1].kill()
-                await ships.started(1)
-            await ships.drained()
-        await ships.judge(200)
+                replicas.processes[number - 1].kill()
+                await replicas.started(1)
+            await replicas.drained()
+        await replicas.judge(200)
         assert reader.polls > 10
         assert len(reader.read) >= len(server.live())
 
@@ -43,11 +43,11 @@ async def test_another_replica_continues_the_pass_of_a_killed_leader_within_seco
     tmp_path: Path, postgres_url: str
 ) -> None:
     server = Sandbox(600, habits=Habits(page_size=20, latency=0.05))
-    async with serve(server), fleet(tmp_path, server, postgres_url) as ships:
-        await ships.started(2)
-        await until(lambda: any(one.saw("page.mirrored") for one in ships.replicas), why="a page")
-        (leader,) = [one for one in ships.replicas if one.leads]
-        (follower,) = [one for one in ships.replicas if not one.leads]
+    async with serve(server), running_replicas(tmp_path, server, postgres_url) as replicas:
+        await replicas.started(2)
+        await until(lambda: any(one.saw("page.mirrored") for one in replicas.processes), why="a page")
+        (leader,) = [one for one in replicas.processes if one.leads]
+        (follower,) = [one for one in replicas.processes if not one.leads]
         await until(lambda: sum(one["event"] == "page.mirrored" for one in leader.events) >= 3, why="three pages")
         leader.kill()
         killed = time.monotonic()
@@ -57,9 +57,9 @@ async def test_another_replica_continues_the_pass_of_a_killed_leader_within_seco
         (begun,) = [one for one in follower.events if one["event"] == "pass.started"][:1]
         assert begun["resumed"]
         assert begun["pages"] >= 3
-        rows = await ships.database.read(lambda c: c.exec_driver_sql("SELECT id, name FROM chat_sessions").all())
+        rows = await replicas.database.read(lambda c: c.exec_driver_sql("SELECT id, name FROM chat_sessions").all())
         assert {row[0]: row[1] for row in rows} == {key: wire["name"] for key, wire in server.live().items()}
-        states = await ships.database.read(
+        states = await replicas.database.read(
             lambda c: c.exec_driver_sql("SELECT state, inserted, seen FROM passes").all()
         )
         assert [tuple(row) for row in states] == [("complete", 600, 600)]
@@ -67,10 +67,10 @@ async def test_another_replica_continues_the_pass_of_a_killed_leader_within_seco
 
 async def test_leader_takes_over_again_a_pass_that_was_taken_from_it(tmp_path: Path, postgres_url: str) -> None:
     server = Sandbox(200, habits=Habits(page_size=20, latency=0.05))
-    async with serve(server), fleet(tmp_path, server, postgres_url) as ships:
-        (leader,) = await ships.started(1)
+    async with serve(server), running_replicas(tmp_path, server, postgres_url) as replicas:
+        (leader,) = await replicas.started(1)
         await until(lambda: leader.saw("page.mirrored"), why="a page")
-        assert await ships.database.write(passes.running) is not None  # as one does that was cut off and came late
+        assert await replicas.database.write(passes.running) is not None  # as one does that was cut off and came late
         await until(lambda: leader.saw("pass.lost"), why="the loss")
         await until(lambda: leader.saw("pass.complete"), why="the pass", seconds=15)
 
@@ -84,9 +84,9 @@ async def test_replica_waits_at_its_start_for_a_server_without_a_connection_to_s
     await in_thread(lambda: postgres.sql(limit))
     try:
         several = url.set(username=role).render_as_string(hide_password=False)
-        async with serve(server), fleet(tmp_path, server, several) as ships:
-            async with engine_of(ships.database).connect():  # one of the two
-                one = ships.start()
+        async with serve(server), running_replicas(tmp_path, server, several) as replicas:
+            async with engine_of(replicas.database).connect():  # one of the two
+                one = replicas.start()
                 await until(lambda: one.saw("database.waiting"), why="it says so")
                 assert one.process.poll() is None
                 await in_thread(lambda: postgres.sql(f"ALTER ROLE {role} CONNECTION LIMIT 20"))
@@ -102,15 +102,15 @@ async def test_cut_connections_cost_no_operation(tmp_path: Path, postgres: Postg
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
         f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
     )
-    async with serve(server), fleet(tmp_path, server, postgres_url) as ships:
-        await ships.started(2)
-        await ships.storm(120)
+    async with serve(server), running_replicas(tmp_path, server, postgres_url) as replicas:
+        await replicas.started(2)
+        await replicas.queue_operations(120)
         for number in (1, 2, 3):
             await until(lambda number=number: len(server.effects) > 20 * number, why="operations")  # type: ignore[misc]
             await in_thread(lambda: postgres.sql(cut))
-        await ships.drained()
-        await ships.judge(120)
-        assert all(one.process.poll() is None for one in ships.replicas)
+        await replicas.drained()
+        await replicas.judge(120)
+        assert all(one.process.poll() is None for one in replicas.processes)
 
 
 @pytest.fixture
@@ -125,24 +125,24 @@ def durable() -> Iterator[PostgresServer]:
 async def test_server_that_crashes_and_comes_back_costs_no_operation(tmp_path: Path, durable: PostgresServer) -> None:
     server = Sandbox(habits=Habits(latency=0.01))
     url = durable.url(await in_thread(durable.fresh))
-    async with serve(server), fleet(tmp_path, server, url) as ships:
-        await ships.started(2)
-        await ships.storm(120)
+    async with serve(server), running_replicas(tmp_path, server, url) as replicas:
+        await replicas.started(2)
+        await replicas.queue_operations(120)
         await until(lambda: len(server.effects) > 30, why="operations")
         await in_thread(durable.crash)
         await in_thread(durable.start)
-        await ships.drained(seconds=50)
-        await ships.judge(120)
-        assert all(one.process.poll() is None for one in ships.replicas)
+        await replicas.drained(seconds=50)
+        await replicas.judge(120)
+        assert all(one.process.poll() is None for one in replicas.processes)
 
 
 async def test_one_replica_leads_and_another_programs_row_is_noticed_at_once(tmp_path: Path, postgres_url: str) -> None:
     server = Sandbox(30)
-    async with serve(server), fleet(tmp_path, server, postgres_url) as ships:
-        await ships.started(3)
-        await until(lambda: any(one.leads for one in ships.replicas), why="a leader")
-        await until(lambda: sum(one.saw("replica.standby") for one in ships.replicas) == 2, why="two on standby")
-        await until(lambda: any(one.saw("pass.complete") for one in ships.replicas), why="a pass")
+    async with serve(server), running_replicas(tmp_path, server, postgres_url) as replicas:
+        await replicas.started(3)
+        await until(lambda: any(one.leads for one in replicas.processes), why="a leader")
+        await until(lambda: sum(one.saw("replica.standby") for one in replicas.processes) == 2, why="two on standby")
+        await until(lambda: any(one.saw("pass.complete") for one in replicas.processes), why="a pass")
         async with Database(sa.make_url(postgres_url), busy_timeout=5) as other:
             began = time.monotonic()
             await other.write(
@@ -152,7 +152,7 @@ async def test_one_replica_leads_and_another_programs_row_is_noticed_at_once(tmp
             )
             await until(lambda: any(e.source_session_id == "o'clock" for e in server.effects), why="a create")
             assert time.monotonic() - began < 5
-        assert sum(one.leads for one in ships.replicas) == 1
+        assert sum(one.leads for one in replicas.processes) == 1
 
 
 SOAK = os.environ.get("SOAK_PG_OPERATIONS")
@@ -161,9 +161,9 @@ SEED = int(os.environ.get("SOAK_PG_SEED", "1"))
 
 
 @pytest.fixture
-def nursery() -> Iterator[Nursery]:
+def prefork() -> Iterator[Prefork]:
     """Have replicas that start in a moment."""
-    one = Nursery()
+    one = Prefork()
     yield one
     one.close()
 
@@ -171,23 +171,24 @@ def nursery() -> Iterator[Nursery]:
 @pytest.mark.skipif(not SOAK, reason="make soak-pg: minutes")
 @pytest.mark.timeout(3000)
 async def test_soak_of_four_replicas_that_lose_one_every_second(
-    tmp_path: Path, durable: PostgresServer, nursery: Nursery
+    tmp_path: Path, durable: PostgresServer, prefork: Prefork
 ) -> None:
     count = int(SOAK or 0)
     server = Sandbox(habits=Habits(latency=0.005))
     url = durable.url(await in_thread(durable.fresh))
-    async with serve(server), fleet(tmp_path, server, url, nursery=nursery) as ships:
-        await ships.started(4)
-        await ships.storm(count)
+    async with serve(server), running_replicas(tmp_path, server, url, prefork=prefork) as replicas:
+        await replicas.started(4)
+        await replicas.queue_operations(count)
         began = time.monotonic()
         async with following(url), anyio.create_task_group() as group:
-            group.start_soon(ships.kill_now_and_then, KILL_SECONDS, random.Random(SEED))  # noqa: S311 - not a secret
-            await ships.drained(seconds=2900)
+            group.start_soon(replicas.kill_sometimes, KILL_SECONDS, random.Random(SEED))  # noqa: S311 - not a secret
+            await replicas.drained(seconds=2900)
             group.cancel_scope.cancel()
         seconds = time.monotonic() - began
-        await ships.judge(count)
-        killed = sum(one.process.poll() == -signal.SIGKILL for one in ships.replicas)
+        await replicas.judge(count)
+        killed = sum(one.process.poll() == -signal.SIGKILL for one in replicas.processes)
         print(  # noqa: T201
-            f"{count} operations, seed {SEED}, {killed} replicas killed ({ships.spared} times the last was spared), "
-            f"{seconds:.0f} s, {count / seconds:.0f} a second, load {os.getloadavg()[0]:.1f}"
+            f"{count} operations, seed {SEED}, {killed} replicas killed "
+            f"({replicas.not_killed} times the last was not killed), {seconds:.0f} s, "
+            f"{count / seconds:.0f} a second, load {os.getloadavg()[0]:.1f}"
         )

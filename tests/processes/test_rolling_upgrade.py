@@ -20,7 +20,7 @@ from syncd.mirror.schema import migrate
 from syncd.mirror.schema.revisions import HEAD, REVISIONS, scripts
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.helpers.postgres_server import PostgresServer, in_thread
-from tests.helpers.replicas import ROOT, Fleet, fleet, until
+from tests.helpers.replicas import ROOT, Replicas, running_replicas, until
 
 MADE_UP = """
 from alembic import op
@@ -55,28 +55,28 @@ def release_before(folder: Path) -> Path:
     return folder
 
 
-async def goes_on(ships: Fleet, url: str) -> None:
+async def goes_on(replicas: Replicas, url: str) -> None:
     """Work the queue and take a pass, after the migration as before it."""
-    await ships.storm(40)
-    await ships.drained()
-    await ships.judge(40)
-    passes = await ships.database.read(lambda c: c.exec_driver_sql("SELECT max(id) FROM passes").scalar_one())
+    await replicas.queue_operations(40)
+    await replicas.drained()
+    await replicas.judge(40)
+    passes = await replicas.database.read(lambda c: c.exec_driver_sql("SELECT max(id) FROM passes").scalar_one())
     complete = f"SELECT count(*) FROM passes WHERE state = 'complete' AND id > {passes}"
     async with Database(sa.make_url(url), busy_timeout=10) as other:
         while not await other.read(lambda c: c.exec_driver_sql(complete).scalar()):
             pass
-    assert not any(one.saw("loop.failed") or one.saw("operation.failed") for one in ships.replicas)
+    assert not any(one.saw("loop.failed") or one.saw("operation.failed") for one in replicas.processes)
 
 
 async def test_daemon_continues_after_the_migration_of_the_next_release(
     tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Sandbox(40, habits=Habits(page_size=20))
-    async with serve(server), fleet(tmp_path, server, postgres_url, SYNCD_PASS_INTERVAL="0.2") as ships:
-        await ships.started(1)
-        await until(lambda: ships.replicas[0].saw("pass.complete"), why="a pass")
+    async with serve(server), running_replicas(tmp_path, server, postgres_url, SYNCD_PASS_INTERVAL="0.2") as replicas:
+        await replicas.started(1)
+        await until(lambda: replicas.processes[0].saw("pass.complete"), why="a pass")
         query = "SELECT pg_get_viewdef('mirror_freshness'::regclass)"
-        freshness = await ships.database.read(lambda c: c.exec_driver_sql(query).scalar_one())
+        freshness = await replicas.database.read(lambda c: c.exec_driver_sql(query).scalar_one())
         shutil.copytree(scripts(), tmp_path / "migrations")
         made_up = MADE_UP.format(head=HEAD, freshness=freshness.strip().rstrip(";").replace("\n", " "))
         (tmp_path / "migrations/versions/9999_made_up.py").write_text(made_up)
@@ -85,7 +85,7 @@ async def test_daemon_continues_after_the_migration_of_the_next_release(
         monkeypatch.setattr(migrate, "HEAD", "9999")
         async with Database(sa.make_url(postgres_url), busy_timeout=30) as database:
             assert await database.write(migrate.migrate) == (HEAD, "9999")
-        await goes_on(ships, postgres_url)
+        await goes_on(replicas, postgres_url)
 
 
 async def test_previous_release_continues_after_the_migrations_of_this_release(
@@ -96,12 +96,12 @@ async def test_previous_release_continues_after_the_migrations_of_this_release(
     url = postgres.url(name)
     server = Sandbox(40, habits=Habits(page_size=20))
     try:
-        async with serve(server), fleet(tmp_path, server, url, SYNCD_PASS_INTERVAL="0.2") as ships:
-            old = ships.start(PYTHONPATH=str(before))
+        async with serve(server), running_replicas(tmp_path, server, url, SYNCD_PASS_INTERVAL="0.2") as replicas:
+            old = replicas.start(PYTHONPATH=str(before))
             await until(lambda: old.saw("pass.complete"), why="a pass")
-            await ships.database.write(migrate.migrate)
-            await ships.started(1)
-            await goes_on(ships, url)
+            await replicas.database.write(migrate.migrate)
+            await replicas.started(1)
+            await goes_on(replicas, url)
             assert old.process.poll() is None
     finally:
         await in_thread(lambda: postgres.drop(name))

@@ -23,7 +23,7 @@ from syncd.mirror.db.database import Database
 from syncd.mirror.store import operation_views, operations
 from syncd.sandbox import Habits, Sandbox, serve
 from tests.helpers.postgres_server import PostgresServer, _die_with_parent, _unprivileged, free_port, in_thread
-from tests.helpers.replicas import ROOT, bare_environment, fleet, until
+from tests.helpers.replicas import ROOT, bare_environment, running_replicas, until
 
 OPTION = "?prepared_statement_cache_size=0"
 PGBOUNCER = os.environ.get("SYNCD_TEST_PGBOUNCER") or shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -83,17 +83,17 @@ def pooler(postgres: PostgresServer, postgres_url: str) -> Iterator[Pooler]:
 async def test_replicas_behind_a_transaction_pool_apply_all_operations(tmp_path: Path, pooler: Pooler) -> None:
     server = Sandbox(60, habits=Habits(page_size=20, latency=0.01))
     url = await in_thread(lambda: pooler("transaction", 8)) + OPTION
-    async with serve(server), fleet(tmp_path, server, url) as ships:
-        await ships.started(2)
-        await until(lambda: any(one.saw("pass.complete") for one in ships.replicas), why="a pass")
-        await until(lambda: sum(one.saw("replica.standby") for one in ships.replicas) == 1, why="one on standby")
-        await ships.storm(80)
+    async with serve(server), running_replicas(tmp_path, server, url) as replicas:
+        await replicas.started(2)
+        await until(lambda: any(one.saw("pass.complete") for one in replicas.processes), why="a pass")
+        await until(lambda: sum(one.saw("replica.standby") for one in replicas.processes) == 1, why="one on standby")
+        await replicas.queue_operations(80)
         await until(lambda: len(server.effects) > 30, why="operations")
-        (first,) = [one for one in ships.replicas if one.leads]
+        (first,) = [one for one in replicas.processes if one.leads]
         first.kill()
-        await until(lambda: any(one.leads for one in ships.replicas if one is not first), why="another leader")
-        await ships.drained()
-        await ships.judge(80)
+        await until(lambda: any(one.leads for one in replicas.processes if one is not first), why="another leader")
+        await replicas.drained()
+        await replicas.judge(80)
 
 
 async def test_clients_that_share_few_pooled_sessions_do_not_mix_their_statements(pooler: Pooler) -> None:
