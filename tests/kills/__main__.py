@@ -35,7 +35,7 @@ class Total:
         killed = self.done["killed"] + self.done["wrong"]
         return (
             f"{killed} kills of {len(self.work)} places passed ({len(self.names)} different ones), "
-            f"{self.done['elsewhere']} runs took another way, {self.done['wrong']} went wrong"
+            f"{self.done['not reached']} runs took another way, {self.done['wrong']} went wrong"
         )
 
 
@@ -59,7 +59,7 @@ async def main(seeds: int, seconds: float, jobs: int, mirrors: Mirrors) -> int:
                 mine = folder / f"kill {stage} {seed} {number}"
                 problems = await kill_at(number, mine, folder / "templates", mirrors, stage, seed)
                 shutil.rmtree(mine)
-                total.done["elsewhere" if problems is None else "wrong" if problems else "killed"] += 1
+                total.done["not reached" if problems is None else "wrong" if problems else "killed"] += 1
                 if problems:
                     sys.stdout.write(f"{stage}, seed {seed}, place {number} ({place}): {problems}\n")
                 if total.done.total() % 50 == 0:

@@ -30,8 +30,8 @@ async def enqueue(mirrors: Mirrors, folder: Path) -> None:
         await mirrors.sql(folder, insert)
 
 
-def _never() -> float:
-    """Return a fixed time: page keys contain it, and an unchanged page must have the same bytes."""
+def _fixed_time() -> float:
+    """Return 0: page keys contain it, and an unchanged page must have the same bytes."""
     return 0.0
 
 
@@ -40,10 +40,10 @@ async def case(folder: Path, templates: Path, mirrors: Mirrors, stage: str, seed
     """Make the case of a stage from its template; the changes by others depend on the seed."""
     template = STAGES[stage].template
     await mirrors.copy(templates / template, folder)
-    jitter = Random(seed)  # noqa: S311 - not for secrets
-    habits = Habits(page_size=jitter.choice((PAGE_SIZE, PAGE_SIZE, 5)), duplicate_create="duplicate", order="created")
-    async with serve(Sandbox(BEGINNING, seed=1, habits=habits, now=_never)) as sandbox:
-        for number in jitter.sample(range(BEGINNING // 2 + 1, BEGINNING), 2):  # the first page stays as it is
+    rng = Random(seed)  # noqa: S311 - not for secrets
+    habits = Habits(page_size=rng.choice((PAGE_SIZE, PAGE_SIZE, 5)), duplicate_create="duplicate", order="created")
+    async with serve(Sandbox(BEGINNING, seed=1, habits=habits, now=_fixed_time)) as sandbox:
+        for number in rng.sample(range(BEGINNING // 2 + 1, BEGINNING), 2):  # the first page stays as it is
             sandbox.store.delete(f"SES{number}")
             sandbox.effects.pop()
         sandbox.update(f"SES{BEGINNING // 2}", name=f"changed {seed}")
@@ -56,10 +56,10 @@ async def case(folder: Path, templates: Path, mirrors: Mirrors, stage: str, seed
 
 async def make_templates(folder: Path, mirrors: Mirrors) -> None:
     """Make the templates of stages: nothing, a mirror with work in its queue, and the same after the work."""
-    nothing, middle, end = (folder / template for template in ("no file", "middle of a life", "end of a life"))
+    nothing, middle, end = (folder / template for template in ("no file", "work queued", "work done"))
     nothing.mkdir(parents=True)
     await mirrors.make_empty(middle)
-    async with serve(Sandbox(BEGINNING, seed=1, habits=Habits(page_size=PAGE_SIZE), now=_never)) as sandbox:
+    async with serve(Sandbox(BEGINNING, seed=1, habits=Habits(page_size=PAGE_SIZE), now=_fixed_time)) as sandbox:
         done = await syncd(["once"], middle, mirrors.url(middle), sandbox.url)
         assert done.returncode == 0, done.stderr.decode()
         await enqueue(mirrors, middle)

@@ -15,7 +15,7 @@ OTHER_TENANT = "https://other.example"
 class Stage:
     """`once` on the template of this name."""
 
-    template = "middle of a life"
+    template = "work queued"
     claims = True
     """Whether a killed command leaves operations that it had claimed."""
     more: Mapping[str, str] = MappingProxyType({})
@@ -61,7 +61,7 @@ class FirstDaemon(Daemon):
 class Prune(Stage):
     """`prune` of a mirror whose operations, first pass and earlier versions are old."""
 
-    template = "end of a life"
+    template = "work done"
     claims = False
 
     def words(self, _case: Case) -> list[str]:
@@ -134,7 +134,7 @@ class MoveStore(Stage):
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {
         "no file": FirstCycle(),
-        "middle of a life": Stage(),
+        "work queued": Stage(),
         "run without a mirror": FirstDaemon(),
         "run": Daemon(),
         "prune": Prune(),

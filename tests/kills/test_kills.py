@@ -75,12 +75,12 @@ async def found(templates: Path, mirrors: Mirrors, tmp_path_factory: pytest.Temp
 async def test_process_killed_at_any_place_and_restarted_applies_each_operation_once(
     tmp_path: Path, templates: Path, mirrors: Mirrors, found: dict[str, list[str]]
 ) -> None:
-    jitter = Random(SEED)  # noqa: S311 - not for secrets
+    rng = Random(SEED)  # noqa: S311 - not for secrets
     kills: list[tuple[str, int]] = []
     for stage, passed in found.items():
         after_the_post = [number for number, place in enumerate(passed, 1) if place == "after request: POST list"]
         sample = SAMPLE if isinstance(mirrors, SqliteMirrors) and STAGES[stage].claims else 1
-        numbers = {*after_the_post[:1], *jitter.sample(range(1, len(passed) + 1), sample)}
+        numbers = {*after_the_post[:1], *rng.sample(range(1, len(passed) + 1), sample)}
         kills += [(stage, number) for number in sorted(numbers)]
 
     async def kill(one: tuple[str, int]) -> list[str] | None:
@@ -141,7 +141,7 @@ def _work(call: ast.Call, name: str, module: ModuleType) -> str:
 
 
 async def test_process_is_killed_at_no_place_by_default(tmp_path: Path, templates: Path, mirrors: Mirrors) -> None:
-    async with case(tmp_path / "one", templates, mirrors, "middle of a life", seed=1) as one:
+    async with case(tmp_path / "one", templates, mirrors, "work queued", seed=1) as one:
         done = await one.syncd(["once"], PLACE="nonsense=1")
         assert done.returncode == 0
         assert await one.differences() == []
