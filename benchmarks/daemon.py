@@ -107,14 +107,14 @@ def written(where: str, db: Connection) -> list[Any]:
 
 def _insert(db: Connection, count: int) -> dict[str, float]:
     """Queue creates one by one at irregular moments; return when each INSERT began, by its source id."""
-    jitter = random.Random(1)  # noqa: S311 - moments, not secrets
+    rng = random.Random(1)  # noqa: S311 - moments, not secrets
     begun = {}
     for number in range(count):
         body = operation(number + 1_000_000)
         begun[body["sourceSessionId"]] = time.monotonic()
         db.execute("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, ?)",
                    (body["sourceSessionId"], body["name"]))  # fmt: skip
-        time.sleep(jitter.uniform(0.02, 0.13))
+        time.sleep(rng.uniform(0.02, 0.13))
     return begun
 
 

@@ -70,14 +70,14 @@ async def test_replaced_or_removed_file_is_detected_before_an_operation_changes_
     async with world(tmp_path, sessions=5) as w:
         await w.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(4)))
 
-        def strike(_request: object) -> None:
+        def change_the_file(_request: object) -> None:
             if how == "replaced":
                 shutil.copy(tmp_path / "syncd.db", tmp_path / "copy.db")
                 (tmp_path / "copy.db").replace(tmp_path / "syncd.db")
             else:
                 (tmp_path / "syncd.db").unlink()
 
-        w.sandbox.script("GET", "/api/v3/chats/sessions/source/", strike)
+        w.sandbox.script("GET", "/api/v3/chats/sessions/source/", change_the_file)
         with pytest.raises(DatabaseReplacedError):  # one error, in no group: it ends the program with exit 3
             await w.push().drain()
         assert w.asked("POST") == []

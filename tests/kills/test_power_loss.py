@@ -60,16 +60,16 @@ async def test_every_prefix_of_the_wal_opens_and_keeps_the_claims_acknowledged_b
     main = tmp_path / "kept-syncd.db"
     with closing(sqlite3.connect(main)) as connection:
         page = connection.execute("PRAGMA page_size").fetchone()[0]
-    jitter = Random(7)  # noqa: S311 - garbage
+    rng = Random(7)  # noqa: S311 - garbage
     cuts = [*range(HEADER, len(wal) + 1, FRAME + page)]
     assert len(cuts) > CLAIMS
     for number, cut in enumerate(cuts):
         whole = {one for size, one in acknowledged if size <= cut}
-        torn = cut + jitter.randrange(1, FRAME + page)
+        torn = cut + rng.randrange(1, FRAME + page)
         for kind, content in (
             ("cut", wal[:cut]),
             ("torn", wal[:torn]),
-            ("garbage", wal[:cut] + jitter.randbytes(2 * 512)),
+            ("garbage", wal[:cut] + rng.randbytes(2 * 512)),
             ("zeros", wal[:cut] + bytes(FRAME + page)),
         ):
             found = _opened(tmp_path / f"{number}-{kind}", main, content)

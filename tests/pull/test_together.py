@@ -22,18 +22,18 @@ LISTINGS = 3
 COUNTED = ("pages", "seen", "inserted", "updated", "unchanged", "restored", "missing", "quarantined", "state")
 
 
-def scripted(jitter: random.Random) -> dict[str | None, Any]:
+def scripted(rng: random.Random) -> dict[str | None, Any]:
     """Make a listing with repeated, changing and unreadable sessions, and items without an id."""
     pages: dict[str | None, Any] = {}
-    count = jitter.randint(2, 9)
+    count = rng.randint(2, 9)
     for number in range(count):
         items: list[Any] = [
-            wire(f"SES{jitter.randint(1, 30)}", jitter.randint(0, 2), name=f"name {jitter.randint(0, 1)}")
-            for _ in range(jitter.randint(0, 6))
+            wire(f"SES{rng.randint(1, 30)}", rng.randint(0, 2), name=f"name {rng.randint(0, 1)}")
+            for _ in range(rng.randint(0, 6))
         ]
-        if jitter.random() < 0.4:
-            items.append({"id": f"SES{jitter.randint(1, 30)}", "name": 7})
-        if jitter.random() < 0.1:
+        if rng.random() < 0.4:
+            items.append({"id": f"SES{rng.randint(1, 30)}", "name": 7})
+        if rng.random() < 0.1:
             items.append({"name": "nobody"})
         key = None if number == 0 else str(number)
         pages[key] = page(*items, key=str(number + 1) if number + 1 < count else None)
@@ -43,10 +43,10 @@ def scripted(jitter: random.Random) -> dict[str | None, Any]:
 async def outcome(folder: Path, seed: int) -> list[Any]:
     """Mirror several listings, each twice, and return the counters and rows after each pass."""
     folder.mkdir()
-    jitter = random.Random(seed)  # noqa: S311 - no secret
+    rng = random.Random(seed)  # noqa: S311 - no secret
     async with world(folder) as w:
         left = []
-        for pages in [scripted(jitter) for _ in range(LISTINGS)]:
+        for pages in [scripted(rng) for _ in range(LISTINGS)]:
             listing = Listing(w, pages)
             for _ in range(2):
                 await w.one_pass()
