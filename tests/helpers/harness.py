@@ -155,8 +155,8 @@ class World:
         if self.database.dialect == "postgresql":
             await self.sql(f"TRUNCATE {', '.join(tables.metadata.tables)} RESTART IDENTITY")
 
-    async def refuse(self, event: str, condition: str = "true") -> None:
-        """Make the database refuse each INSERT or UPDATE of a session, until `let`."""
+    async def add_refusing_trigger(self, event: str, condition: str = "true") -> None:
+        """Make the database refuse each INSERT or UPDATE of a session, until `remove_trigger`."""
         if self.database.dialect == "sqlite":
             body = "BEGIN SELECT RAISE(ABORT, 'the mirror refuses'); END"
         else:
@@ -167,8 +167,8 @@ class World:
             )
         await self.sql(f"CREATE TRIGGER refuses BEFORE {event} ON sessions FOR EACH ROW WHEN ({condition}) {body}")
 
-    async def let(self) -> None:
-        """End what `refuse` began."""
+    async def remove_trigger(self) -> None:
+        """Remove the trigger of `add_refusing_trigger`."""
         await self.sql("DROP TRIGGER refuses" + (" ON sessions" if self.database.dialect != "sqlite" else ""))
 
     def there(self) -> dict[str, str]:

@@ -175,10 +175,10 @@ async def test_attempts_with_lost_answers_run_out(tmp_path: Path) -> None:
 async def test_succeeded_create_is_in_the_mirror_in_the_same_transaction(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         (one,) = await w.enqueue(create())
-        await w.refuse("INSERT")
+        await w.add_refusing_trigger("INSERT")
         await w.push().drain()
         assert (await w.operation(one))["state"] != "succeeded"
-        await w.let()
+        await w.remove_trigger()
         (row,) = await worked(w, one)
         assert row["state"] == "succeeded"
         assert effects(w) == ["s-1"]

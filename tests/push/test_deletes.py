@@ -100,11 +100,11 @@ async def test_look_up_by_source_id_that_finds_nothing_deletes_the_session_in_th
 async def test_delete_and_its_tombstone_are_one_transaction(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=2) as w:
         await w.one_pass()
-        await w.refuse("UPDATE")
+        await w.add_refusing_trigger("UPDATE")
         (one,) = await w.enqueue({"kind": "delete", "session_id": "SES1"})
         await w.push().drain()
         assert (await w.operation(one))["state"] == "pending"
-        await w.let()
+        await w.remove_trigger()
         await worked(w, one)
         assert list(await w.live()) == ["SES2"]
         assert effects(w, "deleted")
@@ -113,7 +113,7 @@ async def test_delete_and_its_tombstone_are_one_transaction(tmp_path: Path) -> N
 async def test_operation_that_fails_inside_syncd_is_dead_and_blocks_no_other(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=2) as w:
         await w.one_pass()
-        await w.refuse("UPDATE", "OLD.id = 'SES1'")
+        await w.add_refusing_trigger("UPDATE", "OLD.id = 'SES1'")
         ids = await w.enqueue({"kind": "delete", "session_id": "SES1"}, {"kind": "delete", "session_id": "SES2"})
         rows = await worked(w, *ids)
         assert [row["state"] for row in rows] == ["dead", "succeeded"]
