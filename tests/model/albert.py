@@ -37,10 +37,10 @@ from syncd.sandbox.wire import SESSIONS, route_of
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-BEFORE = ("connect", "lost", "timeout", "e500", "e503", "e503told", "e429", "e403", "e408", "e302", "e401", "auth")
+BEFORE = ("connect", "lost", "timeout", "e500", "e503", "e503wait", "e429", "e403", "e408", "e302", "e401", "auth")
 AFTER = ("lost_after", "timeout_after", "e500_after", "e502_after", "e408_after", "cut", "html", "empty", "late")
 STATUS = {
-    "e500": 500, "e503": 503, "e503told": 503, "e429": 429, "e403": 403, "e408": 408, "e302": 302, "e401": 401,
+    "e500": 500, "e503": 503, "e503wait": 503, "e429": 429, "e403": 403, "e408": 408, "e302": 302, "e401": 401,
     "e500_after": 500, "e502_after": 502, "e408_after": 408,
 }  # fmt: skip
 
@@ -50,10 +50,10 @@ class KilledError(BaseException):
 
 
 @dataclass
-class Weather:
+class Faults:
     """The present faults: the chance that a request has one, and the possible ones."""
 
-    jitter: float = 0.0
+    chance: float = 0.0
     kinds: tuple[str, ...] = BEFORE + AFTER
     refused: bool = False
     outage: bool = False
@@ -62,7 +62,7 @@ class Weather:
     gateway: str | None = None
     """Which requests a gateway answers by 404: a name of `GATEWAYS`."""
     gateway_body: str = ""
-    elsewhere: bool = False
+    other_tenant: bool = False
     """Whether the credentials lead to another tenant."""
 
 
@@ -73,7 +73,7 @@ GATEWAYS: dict[str, Callable[[str, str], bool]] = {
     "changes": lambda method, _path: method != "GET",
     "deletes": lambda method, _path: method == "DELETE",
 }
-ELSEWHERE = json.dumps({"Items": [{"id": "SESX", "name": "theirs", "sourceSessionId": "their-1"}]}).encode()
+OTHER_TENANT = json.dumps({"Items": [{"id": "SESX", "name": "theirs", "sourceSessionId": "their-1"}]}).encode()
 """The listing of another tenant. It is not noted as served, so a mirror that stores it breaks an invariant."""
 GATEWAY_BODIES = ("<html>404 Not Found</html>", '{"message": "no Route matched"}', "")
 
@@ -108,14 +108,14 @@ class Served:
 class Tenant:
     """The server's side, which exists longer than any client."""
 
-    def __init__(self, jitter: Random, habits: Habits, now: Callable[[], float]) -> None:
-        self.jitter = jitter
+    def __init__(self, rng: Random, habits: Habits, now: Callable[[], float]) -> None:
+        self.rng = rng
         self.habits = habits
         self.now = now
-        self.weather = Weather()
+        self.faults = Faults()
         self.served = Served()
         self.store = Store([], lambda: 1_780_000_000.0 + now())
-        self.api = Api(self.store, Folders(now), Tokens("t", now, jitter), self._issued_at)
+        self.api = Api(self.store, Folders(now), Tokens("t", now, rng), self._issued_at)
         self.late: TaskGroup | None = None
         self.latest_late = 6.0
         self.renames = False
@@ -197,7 +197,7 @@ class Tenant:
 
 
 class Client(ChatSessionCollection):
-    """The client of one life of the daemon: the collection's raw calls, straight to the tenant.
+    """The client of one run of the daemon: the collection's raw calls, straight to the tenant.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ class Client(ChatSessionCollection):
     async def list_raw(self, *, start_key: str | None) -> bytes:
         query = "" if start_key is None else f"startKey={start_key}"
         body = await self._exchange("GET", SESSIONS, query=query)
-        return body if body is ELSEWHERE else self._note_page(body)
+        return body if body is OTHER_TENANT else self._note_page(body)
 
     async def get_raw(self, *, id: str) -> bytes:
         return await self._exchange("GET", f"{SESSIONS}/{segment(id)}", item=id)
@@ -240,8 +240,8 @@ class Client(ChatSessionCollection):
             raise KilledError
 
     async def _pause(self, longest: float) -> None:
-        jitter = self.tenant.jitter
-        await anyio.sleep(jitter.choice((0.0, 0.0, 0.01, 0.3)) if longest > 1 else 0.0)
+        rng = self.tenant.rng
+        await anyio.sleep(rng.choice((0.0, 0.0, 0.01, 0.3)) if longest > 1 else 0.0)
         self._alive()
 
     async def _exchange(
@@ -253,11 +253,11 @@ class Client(ChatSessionCollection):
             self.on_change(method, item or "", body)
         tenant.served.log.append(f"{tenant.now():.2f} {method} {path}")
         await self._pause(self.timeout)
-        weather = tenant.weather
-        if weather.elsewhere:
-            return self._answer_elsewhere(method, path)
-        if weather.gateway is not None and GATEWAYS[weather.gateway](method, path):
-            raise http_error_class(404)("", status_code=404, method=method, path=path, body=weather.gateway_body)
+        faults = tenant.faults
+        if faults.other_tenant:
+            return self._answer_as_other_tenant(method, path)
+        if faults.gateway is not None and GATEWAYS[faults.gateway](method, path):
+            raise http_error_class(404)("", status_code=404, method=method, path=path, body=faults.gateway_body)
         fault = self._fault(method)
         if fault in BEFORE:
             await self._fail(fault)
@@ -276,34 +276,34 @@ class Client(ChatSessionCollection):
             self._note_session(payload, created=method == "POST" and fault is None)
         return payload
 
-    def _answer_elsewhere(self, method: str, path: str) -> bytes:
+    def _answer_as_other_tenant(self, method: str, path: str) -> bytes:
         """Answer as another tenant does. It is never changed: before that, the daemon compares the tenants."""
         if method != "GET":
             raise AlbertConnectError("no connection")
         if path == SESSIONS:
-            return ELSEWHERE
+            return OTHER_TENANT
         raise http_error_class(404)("no", status_code=404, method=method, path=path, body='{"message": "no"}')
 
     def _fault(self, method: str) -> str | None:
-        weather, jitter = self.tenant.weather, self.tenant.jitter
-        if weather.refused:
+        faults, rng = self.tenant.faults, self.tenant.rng
+        if faults.refused:
             return "e401"
-        if weather.outage:
+        if faults.outage:
             return "e500"
-        if weather.forbidden:
+        if faults.forbidden:
             return "e403"
-        if jitter.random() >= weather.jitter:
+        if rng.random() >= faults.chance:
             return None
-        fault = jitter.choice(weather.kinds)
+        fault = rng.choice(faults.kinds)
         return None if fault == "late" and method == "GET" else fault
 
     async def _later(self, method: str, path: str, query: str, body: bytes) -> None:
         """Apply the change after the client has given up."""
-        await anyio.sleep(self.tenant.jitter.random() * self.tenant.latest_late)
+        await anyio.sleep(self.tenant.rng.random() * self.tenant.latest_late)
         self.tenant.apply(method, path, query, body)
 
     async def _fail(self, fault: str) -> None:
-        told = {"e503told": self.tenant.jitter.choice((0.5, 3.0)), "e429": self.tenant.jitter.choice((None, 1.0, 4.0))}
+        retry_after = {"e503wait": self.tenant.rng.choice((0.5, 3.0)), "e429": self.tenant.rng.choice((None, 1.0, 4.0))}
         error: AlbertException
         if fault == "connect":
             error = AlbertConnectError("no connection")
@@ -316,7 +316,7 @@ class Client(ChatSessionCollection):
             error = http_error_class(401)("no", status_code=401)
         else:
             status = STATUS[fault]
-            error = http_error_class(status)("no", status_code=status, retry_after=told.get(fault))
+            error = http_error_class(status)("no", status_code=status, retry_after=retry_after.get(fault))
         self._alive()
         raise error
 
@@ -326,7 +326,7 @@ class Client(ChatSessionCollection):
         if fault == "html":
             return b"<!DOCTYPE html><p>One moment please"
         if fault == "empty":
-            return self.tenant.jitter.choice((b"", b"{}", b"[]", b'{"Items":null}', payload[: len(payload) // 2]))
+            return self.tenant.rng.choice((b"", b"{}", b"[]", b'{"Items":null}', payload[: len(payload) // 2]))
         await self._fail(fault)
         return payload
 
@@ -349,10 +349,10 @@ class Client(ChatSessionCollection):
             assert isinstance(items, list)
         except (ValueError, KeyError, TypeError, AssertionError):
             return body
-        jitter, broken = self.tenant.jitter, self.tenant.weather.broken
-        if items and broken and jitter.random() < broken:
-            victim = jitter.choice(items)
-            victim.pop("id" if jitter.random() < 0.2 else "name")
+        rng, broken = self.tenant.rng, self.tenant.faults.broken
+        if items and broken and rng.random() < broken:
+            item = rng.choice(items)
+            item.pop("id" if rng.random() < 0.2 else "name")
             body = json.dumps(page).encode()
         ids = set()
         for item in items:

@@ -1,4 +1,4 @@
-"""One life of the daemon in the model: the real flows over the model's database, client, clock and log."""
+"""One run of the daemon in the model: the real flows over the model's database, client, clock and log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.model.invariants import Checker
 from tests.model.plan import Plan
 from tests.model.store import Store
 
-LIVES_OF_A_BOOT = 3
+RUNS_OF_A_BOOT = 3
 """Daemons that follow each other on a host before it is restarted."""
 
 
@@ -100,7 +100,7 @@ class Schedule:
 
     plan: Plan
     clocks: Clocks
-    jitter: Random
+    rng: Random
     events: list[str]
     store: Store
     checker: Checker
@@ -127,7 +127,7 @@ class Process:
         client = Client(schedule.tenant, schedule.plan.timeout, leaves)
         log: Any = QuietLog(schedule.events)
         clock = database.clock
-        witness = Witness(database=database, albert=client, clock=clock, log=log, random_place=schedule.jitter.random)
+        witness = Witness(database=database, albert=client, clock=clock, log=log, random_place=schedule.rng.random)
         return cls(database, client, Lookups(albert=client, clock=clock, witness=witness))
 
 
@@ -140,14 +140,14 @@ class Replica:
         self.database = process.database
         self._known_tenant = KnownTenant(database=process.database, albert=process.client, clock=process.database.clock)
         self.push = Push(
-            settings=schedule.plan.push, jitter=schedule.jitter.random, owner=name, machine=machine,
+            settings=schedule.plan.push, jitter=schedule.rng.random, owner=name, machine=machine,
             known_tenant=self._known_tenant, **self._parts(),
         )  # fmt: skip
 
     def pull(self) -> Pull:
         """Make the flow of passes."""
-        plan, jitter = self._schedule.plan, self._schedule.jitter
-        return Pull(settings=plan.pull, jitter=jitter.random, **self._parts())
+        plan, rng = self._schedule.plan, self._schedule.rng
+        return Pull(settings=plan.pull, jitter=rng.random, **self._parts())
 
     def reconcile(self) -> Reconcile:
         """Make the flow of source ids."""
@@ -159,14 +159,14 @@ class Replica:
         pull = self.pull()
         while True:
             await pull.run()
-            await anyio.sleep(self._schedule.jitter.choice((0.0, 5.0, 20.0)))
+            await anyio.sleep(self._schedule.rng.choice((0.0, 5.0, 20.0)))
 
     async def rounds(self) -> None:
         """Reconcile forever."""
         reconcile = self.reconcile()
         while True:
             await reconcile.run()
-            await anyio.sleep(self._schedule.jitter.choice((1.0, 7.0, 30.0)))
+            await anyio.sleep(self._schedule.rng.choice((1.0, 7.0, 30.0)))
 
     def _parts(self) -> dict[str, Any]:
         log = QuietLog(self._schedule.events)
@@ -174,7 +174,7 @@ class Replica:
         return {"database": self.database, "lookups": lookups, "clock": self.database.clock, "log": log}
 
 
-class Life:
+class DaemonRun:
     """The daemons that run at the same time, from their start to their end.
 
     On SQLite there is one process; a second owner of claims in it stands for one that was suspended. On PostgreSQL each
@@ -184,7 +184,7 @@ class Life:
     def __init__(self, schedule: Schedule, number: int, scope: anyio.CancelScope) -> None:
         self._alone = schedule.store.alone
         self._scope = scope
-        owners, boot = range(schedule.plan.owners), number // LIVES_OF_A_BOOT
+        owners, boot = range(schedule.plan.owners), number // RUNS_OF_A_BOOT
         shared = Process.start(schedule, 0)
         processes = [shared if self._alone or owner == 0 else Process.start(schedule, owner) for owner in owners]
         self.replicas = [
@@ -193,7 +193,7 @@ class Life:
         ]
 
     async def run(self) -> None:
-        """Do everything that daemons do at once, until they end."""
+        """Do everything that daemons do at the same time, until they end."""
         first = self.replicas[0]
         async with anyio.create_task_group() as group:
             for replica in self.replicas[: 1 if self._alone else None]:

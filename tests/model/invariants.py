@@ -6,7 +6,6 @@ The checker has a connection of its own, so it sees only committed data. Number 
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from pyroaring import BitMap64
@@ -387,7 +386,3 @@ class Checker:
             )
             if source not in carriers and source not in busy and not settled:
                 raise BrokenError(f"9: the source id {source}, which no session carries, is {row}")
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)

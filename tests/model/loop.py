@@ -42,7 +42,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._selector = self
         self.moment = 0.0
         self.turns = 0
-        self.strikes: dict[int, Callable[[], None]] = {}
+        self.calls: dict[int, Callable[[], None]] = {}
         NumberedTask._numbers = itertools.count()
         self.set_task_factory(lambda loop, coroutine, **kwargs: NumberedTask(coroutine, loop=loop, **kwargs))
 
@@ -57,15 +57,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.moment += timeout
         return []
 
-    def strike_in(self, turns: int, action: Callable[[], None]) -> int:
-        """Call a function after a number of turns; the result cancels it (`strikes.pop`)."""
+    def call_in(self, turns: int, action: Callable[[], None]) -> int:
+        """Call a function after a number of turns; the result cancels it (`calls.pop`)."""
         at = self.turns + max(turns, 1)
-        self.strikes[at] = action
+        self.calls[at] = action
         return at
 
     def _run_once(self) -> None:
         self.turns += 1
-        action = self.strikes.pop(self.turns, None)
+        action = self.calls.pop(self.turns, None)
         if action is not None:
             action()
         super()._run_once()  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The parameters that a seed determines: habits of the server, the guard, intervals, lengths of the daemon's lives."""
+"""The parameters that a seed determines: habits of the server, the guard, intervals, the number of daemon runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Plan:
     push: PushSettings
     timeout: float
     begin_with: int
-    lives: int
+    runs: int
     owners: int
     skews: tuple[float, ...]
     steps: list[float]
@@ -45,53 +45,51 @@ class Plan:
         return self.habits.lookup_lag + self.late
 
 
-def _steps(jitter: Random) -> list[float]:
+def _steps(rng: Random) -> list[float]:
     """Draw by what the clocks are set: never in most schedules, at most three times in the others."""
-    if jitter.random() >= 0.25:
+    if rng.random() >= 0.25:
         return []
-    return [jitter.choice(STEPS) for _ in range(jitter.choice((1, 1, 2, 3)))]
+    return [rng.choice(STEPS) for _ in range(rng.choice((1, 1, 2, 3)))]
 
 
-def plan(jitter: Random) -> Plan:
+def plan(rng: Random) -> Plan:
     """Draw a plan."""
-    settle = jitter.choice((12.0, 30.0))
+    settle = rng.choice((12.0, 30.0))
     backoff = Backoff(0.5, 8.0)
-    grace = jitter.choice((0.0, 6.0, 25.0))
-    steps = _steps(jitter)
-    late = jitter.choice((0.0, 1.0, 3.0))
+    grace = rng.choice((0.0, 6.0, 25.0))
+    steps = _steps(rng)
+    late = rng.choice((0.0, 1.0, 3.0))
     room = (settle - late) * 0.95
     habits = Habits(
-        page_size=jitter.choice((1, 2, 3, 7)),
-        duplicate_create=jitter.choice(("duplicate", "duplicate", "conflict", "bad_request", "first")),
-        listing_lag=jitter.choice((0.0, 0.0, min(2.0, grace / 2), grace * 0.9)),
-        lookup_lag=min(jitter.choice((0.0, 0.0, 0.5, room)), room),
-        order=jitter.choice(("created", "updated", "id", "newest")),
-        gone_status=jitter.choice((404, 410)),
-        cursor_ttl=jitter.choice((None, None, 3.0)),
-        final_key=jitter.choice(("absent", "null", "empty", "repeat", "empty_page")),
-        hollow_pages=jitter.random() < 0.15,
-        extra_fields=jitter.random() < 0.3,
+        page_size=rng.choice((1, 2, 3, 7)),
+        duplicate_create=rng.choice(("duplicate", "duplicate", "conflict", "bad_request", "first")),
+        listing_lag=rng.choice((0.0, 0.0, min(2.0, grace / 2), grace * 0.9)),
+        lookup_lag=min(rng.choice((0.0, 0.0, 0.5, room)), room),
+        order=rng.choice(("created", "updated", "id", "newest")),
+        gone_status=rng.choice((404, 410)),
+        cursor_ttl=rng.choice((None, None, 3.0)),
+        final_key=rng.choice(("absent", "null", "empty", "repeat", "empty_page")),
+        hollow_pages=rng.random() < 0.15,
+        extra_fields=rng.random() < 0.3,
     )
-    guard = Guard(
-        grace=grace, confirmations=jitter.choice((1, 2, 2)), max_count=jitter.choice((0, 1, 25)), max_fraction=0.2
-    )
+    guard = Guard(grace=grace, confirmations=rng.choice((1, 2, 2)), max_count=rng.choice((0, 1, 25)), max_fraction=0.2)
     return Plan(
         habits=habits,
         guard=guard,
         pull=PullSettings(
-            max_pages=500, max_seconds=jitter.choice((20.0, 600.0)), backoff=backoff, guard=guard, settle=settle
+            max_pages=500, max_seconds=rng.choice((20.0, 600.0)), backoff=backoff, guard=guard, settle=settle
         ),
         push=PushSettings(
-            concurrency=jitter.choice((1, 3, 8)), lease=10.0,
-            retry_policy=RetryPolicy(max_attempts=jitter.choice((2, 4, 8)), backoff=backoff, settle=settle),
+            concurrency=rng.choice((1, 3, 8)), lease=10.0,
+            retry_policy=RetryPolicy(max_attempts=rng.choice((2, 4, 8)), backoff=backoff, settle=settle),
         ),
         timeout=4.0,
-        begin_with=jitter.choice((0, 1, 3, 6)),
-        lives=jitter.choice((1, 1, 2, 3)),
-        owners=jitter.choice((1, 1, 1, 2)),
-        skews=tuple(jitter.choice(SKEWS) for _ in range(2)),
+        begin_with=rng.choice((0, 1, 3, 6)),
+        runs=rng.choice((1, 1, 2, 3)),
+        owners=rng.choice((1, 1, 1, 2)),
+        skews=tuple(rng.choice(SKEWS) for _ in range(2)),
         steps=steps,
         late=late,
-        renames=jitter.random() < 0.05,
-        finds_both=jitter.random() < 0.5,
+        renames=rng.random() < 0.05,
+        finds_both=rng.random() < 0.5,
     )  # fmt: skip

@@ -2,9 +2,9 @@
 
 ::
 
-    for each life of the daemon:   recover, then at once: passes, the queue (one owner or two), reconciliation
+    for each run of the daemon:    recover, then together: passes, the queue (one owner or two), reconciliation
       meanwhile:                   others create, change, move, delete; programs enqueue; the operator decides;
-                                   clocks are set; the weather (faults) changes
+                                   clocks are set; the faults change
       at some turn of the loop:    stopped (cancelled) or killed (its calls have no effect any more)
     then the faults stop:          two passes and the grace, and the mirror must equal the API
 
@@ -29,7 +29,7 @@ from syncd.records.enums import HoldState
 from syncd.rules.deletion import ASK_ALIVE_AGAIN
 from tests.model.actions import Actions
 from tests.model.albert import KilledError
-from tests.model.daemon import Life, Replica, Schedule
+from tests.model.daemon import DaemonRun, Replica, Schedule
 from tests.model.invariants import BrokenError
 from tests.model.loop import VirtualLoop, run
 from tests.model.store import SqliteStore, Store
@@ -37,7 +37,7 @@ from tests.model.store import SqliteStore, Store
 SET_BACK_BY_LITTLE = 600.0
 """Seconds; more than all steps of up to a minute in a schedule together, and far less than an hour."""
 RESTORED = 0.15
-"""The chance that a life of the daemon ends with the restore of a backup that was made during it."""
+"""The chance that a run of the daemon ends with the restore of a backup that was made during it."""
 
 
 class Simulation(Actions):
@@ -45,10 +45,10 @@ class Simulation(Actions):
 
     def __init__(self, seed: int, store: Store, loop: VirtualLoop) -> None:
         super().__init__(seed, store, loop)
-        self.schedule = Schedule(self.plan, self.clocks, self.jitter, self.events, store, self.checker, self.tenant)
-        self.born = 0
+        self.schedule = Schedule(self.plan, self.clocks, self.rng, self.events, store, self.checker, self.tenant)
+        self.runs = 0
         # of its own, so that the schedules of seeds that once found something stay as they are
-        self.fate = Random(f"restore {seed}")  # noqa: S311 - not for secrets
+        self.restore_rng = Random(f"restore {seed}")  # noqa: S311 - not for secrets
         self.saved: Any = None
 
     async def run(self) -> None:
@@ -59,12 +59,12 @@ class Simulation(Actions):
             self.tenant.late = group
             world = anyio.CancelScope()
             group.start_soon(self._world, world)
-            for _ in range(self.plan.lives):
+            for _ in range(self.plan.runs):
                 backup = -1
-                if self.fate.random() < RESTORED and self._look_ups_find_creates():
-                    backup = self.loop.strike_in(int(self.fate.expovariate(1 / 250)), self._save)
+                if self.restore_rng.random() < RESTORED and self._look_ups_find_creates():
+                    backup = self.loop.call_in(int(self.restore_rng.expovariate(1 / 250)), self._save)
                 await self._live()
-                self.loop.strikes.pop(backup, None)
+                self.loop.calls.pop(backup, None)
                 await self._restore()
             world.cancel()
         await self._converge()
@@ -78,7 +78,7 @@ class Simulation(Actions):
         self.saved = self.store.save()
 
     async def _restore(self) -> None:
-        """Put the last backup in place, as an operator does between two lives, and decide about what is on hold."""
+        """Put the last backup in place, as an operator does between two runs, and decide about what is on hold."""
         if self.saved is None:
             return
         await anyio.sleep(self.plan.lag + 0.1)  # a restore takes longer than answers lag
@@ -87,10 +87,10 @@ class Simulation(Actions):
         self.checker.restored()
         self._write(lambda c: restored.hold_open_operations(c, self.clock.now()))
         self.events.append("mirror.restored")
-        chance = self.fate.choice((0.0, 0.5, 1.0))
+        chance = self.restore_rng.choice((0.0, 0.5, 1.0))
         ids = "SELECT id FROM operations WHERE on_hold_at IS NOT NULL"
         for number in self._write(lambda c: c.exec_driver_sql(ids).scalars().all()):
-            if self.fate.random() < chance:
+            if self.restore_rng.random() < chance:
                 self._release(number)
 
     def _release(self, number: int) -> None:
@@ -99,25 +99,25 @@ class Simulation(Actions):
             lambda c: c.exec_driver_sql("UPDATE operations SET on_hold_at = NULL WHERE id = ?", (number,)).close()
         )
 
-    def _new_life(self, scope: anyio.CancelScope) -> Life:
-        self.born += 1
-        self.life = Life(self.schedule, self.born, scope)
-        return self.life
+    def _new_daemon_run(self, scope: anyio.CancelScope) -> DaemonRun:
+        self.runs += 1
+        self.daemon_run = DaemonRun(self.schedule, self.runs, scope)
+        return self.daemon_run
 
     async def _live(self) -> None:
         """Run a daemon until it is stopped or killed."""
         with anyio.CancelScope() as scope:
-            life = self._new_life(scope)
-            self.tenant.weather.elsewhere = self._has_established() and self.jitter.random() < 0.4
-            end = life.kill if self.jitter.random() < 0.6 else life.end
-            strike = self.loop.strike_in(int(self.jitter.expovariate(1 / 250)), end)
+            daemon_run = self._new_daemon_run(scope)
+            self.tenant.faults.other_tenant = self._has_established() and self.rng.random() < 0.4
+            end = daemon_run.kill if self.rng.random() < 0.6 else daemon_run.end
+            stop_point = self.loop.call_in(int(self.rng.expovariate(1 / 250)), end)
             try:
-                with anyio.move_on_after(self.jitter.choice((1.0, 5.0, 20.0, 60.0))):
-                    await life.run()
+                with anyio.move_on_after(self.rng.choice((1.0, 5.0, 20.0, 60.0))):
+                    await daemon_run.run()
             except BaseException as error:
                 if not _only_killed(error):
                     raise
-            self.loop.strikes.pop(strike, None)
+            self.loop.calls.pop(stop_point, None)
         self.checker.look()
         self.tenant.process_ended()
 
@@ -132,9 +132,9 @@ class Simulation(Actions):
 
     async def _converge(self) -> None:
         """Stop the faults; then two passes and the grace must suffice."""
-        weather, habits = self.tenant.weather, self.tenant.habits
-        weather.jitter, weather.broken, weather.refused, weather.outage = 0.0, 0.0, False, False
-        weather.forbidden, weather.gateway, weather.elsewhere = False, None, False
+        faults, habits = self.tenant.faults, self.tenant.habits
+        faults.chance, faults.broken, faults.refused, faults.outage = 0.0, 0.0, False, False
+        faults.forbidden, faults.gateway, faults.other_tenant = False, None, False
         self._list_unmirrored()
         # times that are ahead of a clock by as little as clocks may differ are waited for
         set_back = SET_BACK_BY_LITTLE if self.clock.set_back else 0.0
@@ -147,7 +147,7 @@ class Simulation(Actions):
         self.checker.held.clear()
         self._write(lambda c: c.exec_driver_sql("UPDATE operations SET on_hold_at = NULL").close())
         with anyio.CancelScope() as scope:
-            replica = self._new_life(scope).replicas[0]
+            replica = self._new_daemon_run(scope).replicas[0]
             push, pull, reconcile = replica.push, replica.pull(), replica.reconcile()
             if not self.store.alone:
                 await self.clock.sleep(self.plan.push.lease + 0.1)  # claims of killed processes are valid until then
@@ -164,7 +164,7 @@ class Simulation(Actions):
             if blocked:  # these were applied after the passes
                 await self._two_passes(pull)
             self._write(lambda c: c.exec_driver_sql("UPDATE source_sessions SET checked_at = NULL"))
-            await reconcile.run()  # the first answers after a gateway failed are not believed
+            await reconcile.run()  # the first answers after a gateway failed are not accepted
             for _ in range(2):
                 if await reconcile.run():
                     raise BrokenError("9: source ids without an answer, without faults")
@@ -219,7 +219,7 @@ class Simulation(Actions):
             if due is None:
                 return True
             await self.clock.sleep(max((due - now).total_seconds(), 0.0) + 0.001)
-            if self.life is not None and self.loop.moment > 100_000:
+            if self.daemon_run is not None and self.loop.moment > 100_000:
                 break
         return False
 
