@@ -1,4 +1,4 @@
-"""A 404 is believed only when a session that is known to be alive answers 200 to the same kind of request."""
+"""A 404 is accepted only when a session that is known to exist answers 200 to the same kind of request."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def gateway(w: World, *methods: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["by_id", "by_source"])
-async def test_404_is_believed_when_a_live_session_answers(tmp_path: Path, kind: str) -> None:
+async def test_404_is_accepted_when_a_live_session_answers(tmp_path: Path, kind: str) -> None:
     async with world(tmp_path, sessions=3) as w:
         await w.one_pass()
         assert await look_up(w, kind) == Absent(404)
@@ -71,7 +71,7 @@ async def test_witness_of_one_kind_proves_nothing_for_the_other(tmp_path: Path) 
             await look_up(w, "by_source")
 
 
-async def test_json_404_is_believed_when_the_mirror_has_no_live_session(tmp_path: Path) -> None:
+async def test_json_404_is_accepted_when_the_mirror_has_no_live_session(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         assert await look_up(w, "by_source") == Absent(404)
         gateway(w)
@@ -188,7 +188,7 @@ async def test_sessions_of_a_hold_are_not_requested_while_there_are_others(tmp_p
         assert w.asked("GET", f"{SESSIONS}/SES")[-1] == f"{SESSIONS}/SES40"
 
 
-async def test_404_is_not_believed_while_every_session_is_in_a_hold_and_gone(tmp_path: Path) -> None:
+async def test_404_is_not_accepted_while_every_session_is_in_a_hold_and_gone(tmp_path: Path) -> None:
     async with world(tmp_path, sessions=3) as w:
         await w.one_pass()
         for session_id in list(w.sandbox.live()):

@@ -129,14 +129,14 @@ async def _knows_nothing(*_: object) -> NoHolder:
     return NoHolder(404, Effect())
 
 
-def test_model_notices_that_every_404_is_believed(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def believe(*_: object, **__: object) -> None:
+def test_model_notices_that_every_404_is_accepted(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def accept(*_: object, **__: object) -> None:
         pass
 
     async def act(_: KnownTenant) -> bool:
         return True
 
-    monkeypatch.setattr(Witness, "confirm", believe)
+    monkeypatch.setattr(Witness, "confirm", accept)
     monkeypatch.setattr(KnownTenant, "may_act", act)  # a gateway's 404s for all sessions stop the queue, too
     monkeypatch.setattr(passes, "doubtful_pass", lambda _: None)
     monkeypatch.setattr(actions, "GATEWAY", 0.95)
@@ -144,10 +144,10 @@ def test_model_notices_that_every_404_is_believed(store: SqliteStore, monkeypatc
 
 
 def test_model_notices_a_row_that_is_frozen_by_its_date(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def believe(*compared: Any, **observed: Any) -> Change:
+    def accept(*compared: Any, **observed: Any) -> Change:
         return classify_change(*compared, **observed | {"listed_twice": True})
 
-    monkeypatch.setattr(sessions, "classify_change", believe)
+    monkeypatch.setattr(sessions, "classify_change", accept)
     assert _breaks(store, "9: the mirror is not the API", first=FIRST_MISDATED, count=120)
 
 

@@ -6,12 +6,12 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS = (
     Mutant(
-        "lost-claim-believed",
+        "lost-claim-accepted",
         "syncd/push/leases.py",
         "attempt.lease = kept.get(attempt.operation.id)",
         "attempt.lease = kept.get(attempt.operation.id, attempt.lease)",
         "tests/push/test_fences.py::test_holder_that_lost_its_claim_sends_nothing_after_the_next_renewal",
-        "a lost claim is believed when leases are renewed",
+        "a lost claim is accepted when leases are renewed",
     ),
     Mutant(
         "no-identity-check",
@@ -99,7 +99,7 @@ MUTANTS = (
         "await self.witness.confirm(kind, asked, error, sent_at=sent_at)",
         "pass",
         "tests/test_witness.py::test_404_of_a_gateway_decides_nothing",
-        "a 404 is believed without a witness",
+        "a 404 is accepted without a witness",
     ),
     Mutant(
         "own-witness",
@@ -126,16 +126,16 @@ MUTANTS = (
         "a witness by id confirms a 404 by source id",
     ),
     Mutant(
-        "404-before-trust-believed",
+        "404-before-trust-accepted",
         "syncd/witness.py",
         "            if sent_at < route.trusted_from:\n"
         '                raise _unproven(error, form, "it was requested before a witness answered again")\n',
         "",
         "tests/test_witness.py::test_404_from_before_a_witness_answered_again_decides_nothing",
-        "a 404 from before the gateway recovered is believed",
+        "a 404 from before the gateway recovered is accepted",
     ),
     Mutant(
-        "404-on-post-believed",
+        "404-on-post-accepted",
         "syncd/push/answers.py",
         'if error.method != "GET" and status in NOT_A_JUDGEMENT:',
         'if error.method == "" and status in NOT_A_JUDGEMENT:',
@@ -143,20 +143,20 @@ MUTANTS = (
         "a 404 to a POST counts as Albert's decision and not as a gateway's error",
     ),
     Mutant(
-        "404-on-delete-believed",
+        "404-on-delete-accepted",
         "syncd/push/kinds.py",
         "await _confirm_absence(attempt, target.session_id, error)",
         "pass",
         "tests/push/test_gateways.py::test_404_or_405_to_a_change_is_an_outage",
-        "a 404 to a DELETE is believed without a look-up",
+        "a 404 to a DELETE is accepted without a look-up",
     ),
     Mutant(
-        "405-believed-without-look-up",
+        "405-accepted-without-look-up",
         "syncd/push/kinds.py",
         "if not is_of_albert or isinstance(await attempt.lookups.by_id(session_id), Absent):",
         "if not is_of_albert:",
         "tests/push/test_gateways.py::test_405_while_look_ups_fail_too_is_an_outage",
-        "a 405 in JSON is believed without a look-up",
+        "a 405 in JSON is accepted without a look-up",
     ),
     Mutant(
         "405-is-always-an-outage",
