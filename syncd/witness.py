@@ -1,7 +1,7 @@
 """Evidence that a 404 comes from Albert. `syncd.lookups` requires it before it accepts a 404 as proof.
 
 A gateway, a missing route and a maintenance page answer 404 too. A 404 proves that a session is absent only if another
-session, which is known to be alive, answers 200 to the same kind of request at about the same time: the witness.
+session, which is known to exist, answers 200 to the same kind of request at about the same time: the witness.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CACHE_SECONDS = 3.0
 """Seconds for which a witness confirms further 404s whose bodies have the same form."""
 REPEAT_SECONDS = 2.0
-"""Seconds after a check without an alive witness before the next check, however many operations wait."""
+"""Seconds after a check without a witness before the next check, however many operations wait."""
 MOST_CANDIDATES = 5
 """Sessions that one check requests at most: the first ones may have been deleted in Albert."""
 NEVER = float("-inf")
@@ -41,7 +41,7 @@ class FindCandidates(Protocol):
     """A function like `mirror.store.witnesses.candidates`."""
 
     def __call__(self, connection: Connection, /, *, place: float, limit: int) -> list[Candidate]:
-        """Return sessions that should be alive, up to `limit` on each side of a place from 0 to 1."""
+        """Return sessions that should exist, up to `limit` on each side of a place from 0 to 1."""
         ...
 
 
@@ -87,7 +87,7 @@ class _Route:
     checked_at: float = NEVER
     """When the last check began."""
     failure: str | None = None
-    """Why the last check found no alive witness; None when it found one."""
+    """Why the last check found no witness; None when it found one."""
     trusted_from: float = NEVER
     """When a check succeeded after a failed one: an answer to an earlier request may still be the gateway's."""
     witness: str = ""
@@ -105,7 +105,7 @@ class Witness:
     random_place : Callable[[], float]
         Draws a number from 0 to 1 that selects the candidates.
     find_candidates : FindCandidates
-        Reads the sessions that should be alive.
+        Reads the sessions that should exist.
     """
 
     database: Reader
@@ -218,11 +218,11 @@ class Witness:
                 body = await self.albert.get_raw_by_source_session_id(source_session_id=asked)
             row = read_session(body)
         except AlbertException as error:
-            return f"a session that should be alive: {error}"
+            return f"the session that was requested to confirm the 404: {error}"
         except GarbledError as error:
             if error.record_id == candidate.session_id:
                 return ""
-            return f"a session that should be alive answered 200, but: {error}"
+            return f"the session that was requested to confirm the 404 answered 200, but: {error}"
         same = (row.id if kind is RequestKind.BY_ID else row.source_session_id) == asked
         return "" if same else f"the request for {asked!r} was answered with another session"
 

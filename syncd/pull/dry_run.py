@@ -173,10 +173,10 @@ class DryRun:
         witness = Witness(database=self.mirror, albert=self.albert, clock=self.clock, log=log)
         lookups = Lookups(albert=self.albert, clock=self.clock, witness=witness)
         lookups = lookups.among(partial(missing.listed, progress=progress))
-        asking = Asking(database=self.mirror, lookups=lookups, log=log, write_alive=_write_nothing)
+        asking = Asking(database=self.mirror, lookups=lookups, log=log, write_existing=_write_nothing)
         answers = await ask_albert(found, self.guard, asking)
         prediction.not_listed = len(found.keys)
-        prediction.missing = sum(key not in answers.alive for key in found.keys)
+        prediction.missing = sum(key not in answers.existing for key in found.keys)
         reason = reason_to_hold(found, answers, self.guard.limit(found.live))
         if reason is not None:
             prediction.held = reason.text

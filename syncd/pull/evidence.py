@@ -34,7 +34,7 @@ CHUNK = 200
 class Verdict(StrEnum):
     """The meaning of an answer for a session that was not listed."""
 
-    ALIVE = "alive"
+    EXISTS = "exists"
     GONE = "gone"
     UNPROVEN = "unproven"
     """A 404 that may come from a gateway."""
@@ -57,7 +57,7 @@ class Evidence:
 class Answers:
     """All answers of a sweep."""
 
-    alive: set[int] = field(default_factory=set)
+    existing: set[int] = field(default_factory=set)
     """Keys of the sessions that exist; their answers are written as they come."""
     others: list[Evidence] = field(default_factory=list)
 
@@ -72,14 +72,14 @@ class Asking:
 
     Parameters
     ----------
-    write_alive : Callable[[list[Evidence]], Awaitable[None]]
+    write_existing : Callable[[list[Evidence]], Awaitable[None]]
         Receives the answers of sessions that exist, some at a time.
     """
 
     database: Reader
     lookups: Lookups
     log: FilteringBoundLogger
-    write_alive: Callable[[list[Evidence]], Awaitable[None]]
+    write_existing: Callable[[list[Evidence]], Awaitable[None]]
     answers: Answers = field(default_factory=Answers)
 
     async def ask(self, keys: Sequence[int], *, most_gone: int | None = None) -> None:
@@ -111,24 +111,24 @@ class Asking:
     async def _ask_some(self, keys: Sequence[int]) -> None:
         rows = await self.database.read(partial(missing.read, keys=keys))
         found = await gather(self._ask_one, rows, at_once=AT_ONCE)
-        alive = [one for one in found if one.verdict is Verdict.ALIVE]
-        if alive:
-            await self.write_alive(alive)
-        self.answers.alive.update(one.session.key for one in alive)
-        self.answers.others += [one for one in found if one.verdict is not Verdict.ALIVE]
+        existing = [one for one in found if one.verdict is Verdict.EXISTS]
+        if existing:
+            await self.write_existing(existing)
+        self.answers.existing.update(one.session.key for one in existing)
+        self.answers.others += [one for one in found if one.verdict is not Verdict.EXISTS]
 
     async def _ask_one(self, session: Unlisted) -> Evidence:
         try:
             answer = await self.lookups.by_id(session.session_id)
         except GarbledError as error:  # a session that exists and cannot be read, as in a listing
             exists = error.record_id == session.session_id
-            return Evidence(session, Verdict.ALIVE if exists else Verdict.UNDECIDED)
+            return Evidence(session, Verdict.EXISTS if exists else Verdict.UNDECIDED)
         except AbsenceUnprovenError:
             return Evidence(session, Verdict.UNPROVEN)
         except AlbertException:
             return Evidence(session, Verdict.UNDECIDED)
         if isinstance(answer, Found):
-            return Evidence(session, Verdict.ALIVE, answer)
+            return Evidence(session, Verdict.EXISTS, answer)
         return await self._ask_by_source(session)
 
     async def _ask_by_source(self, session: Unlisted) -> Evidence:

@@ -138,7 +138,7 @@ def reason_to_hold(found: Situation, answers: Answers, limit: int) -> Reason | N
     gone = len(answers.keys(Verdict.GONE) - frozenset(found.approved))
     if gone <= limit:
         return None
-    unlisted = len(found.undecided) - len(answers.alive.intersection(found.undecided))
+    unlisted = len(found.undecided) - len(answers.existing.intersection(found.undecided))
     some = "" if gone == unlisted else "at least "
     text = (
         f"{unlisted} of {found.live} live sessions are not listed, and Albert answers 404 for {some}{gone} of them; "
@@ -175,10 +175,10 @@ class _Sweep:
         with a JSON body is accepted as proof.
         """
         lookups = self.lookups.among(partial(missing.listed, progress=self.progress))
-        asking = Asking(database=self.database, lookups=lookups, log=self.log, write_alive=self._write_alive)
+        asking = Asking(database=self.database, lookups=lookups, log=self.log, write_existing=self._write_existing)
         return await ask_albert(found, self.guard, asking)
 
-    async def _write_alive(self, alive: list[Evidence]) -> None:
+    async def _write_existing(self, existing: list[Evidence]) -> None:
         """Write sessions that are not listed and exist: they are not missing, and not requested again for an hour."""
         now, lag, reading = self.clock.now(), self.database.clock.span(self.settle), self._reading()
         grace = self.database.clock.span(self.guard.grace)
@@ -186,10 +186,10 @@ class _Sweep:
         def work(connection: Connection) -> sessions.ApplyResult:
             totals.hold(connection)
             passes.check(connection, self.progress)
-            applied = _apply(connection, alive, now, lag)
-            missing.clear(connection, [one.session.key for one in alive if one.found is None], now)
-            keys = [one.session.key for one in alive]
-            missing.note_alive(connection, keys, now, elapsed.measure(connection, reading), grace=grace)
+            applied = _apply(connection, existing, now, lag)
+            missing.clear(connection, [one.session.key for one in existing if one.found is None], now)
+            keys = [one.session.key for one in existing]
+            missing.note_existing(connection, keys, now, elapsed.measure(connection, reading), grace=grace)
             return applied
 
         self._report_applied(await self.database.write(work))
@@ -247,7 +247,7 @@ def _hold(
     connection: Connection, progress: Progress, reason: Reason, found: Situation, answers: Answers, now: datetime
 ) -> _Written:
     """End a pass as held. Its candidates are all unlisted sessions that did not answer 200."""
-    keys = found.listed_before or array("q", (key for key in found.undecided if key not in answers.alive))
+    keys = found.listed_before or array("q", (key for key in found.undecided if key not in answers.existing))
     hold = holds.place(connection, progress.id, keys, reason, now)
     ending = Ending(PassState.HELD, reason)
     passes.finish(connection, progress, ending, now=now, missing=len(keys), hold_id=hold.hold_id)
@@ -281,7 +281,7 @@ class _Completion:
     def _not_observed(self) -> list[Unlisted]:
         """Return the unlisted sessions that nothing has observed since they were asked about."""
         before = {one.session.key: one.session for one in self.answers.others}
-        keys = [key for key in self.found.keys if key not in self.answers.alive]
+        keys = [key for key in self.found.keys if key not in self.answers.existing]
         rows = missing.read(self.connection, keys)
         return [row for row in rows if row.key not in before or row.is_as(before[row.key])]
 
@@ -295,7 +295,7 @@ class _Completion:
         """Remove what this pass has resolved: decisions, records of unlisted sessions, and items in quarantine."""
         no_answer = self.answers.keys(Verdict.UNPROVEN, Verdict.UNDECIDED)
         holds.complete(self.connection, undecided=no_answer, now=self.now)
-        missing.forget_alive(self.connection, self.progress.seen, self.answers.keys(Verdict.GONE))
+        missing.forget_existing(self.connection, self.progress.seen, self.answers.keys(Verdict.GONE))
         quarantine.resolve_unseen(self.connection, self.progress.met, self.now)
 
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 GONE = frozenset({404, 410})
 """The statuses that mean "no such session"."""
-ASK_ALIVE_AGAIN = timedelta(hours=1)
+ASK_UNLISTED_AGAIN = timedelta(hours=1)
 """The time for which an unlisted session that answered 200 is not requested again: long enough to cost little, short
 enough that its changes and its deletion are noticed within the hour."""
 

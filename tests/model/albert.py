@@ -235,19 +235,19 @@ class Client(ChatSessionCollection):
         await self._exchange("DELETE", f"{SESSIONS}/{segment(id)}", item=id)
         return 204
 
-    def _alive(self) -> None:
+    def _raise_if_killed(self) -> None:
         if self.dead:
             raise KilledError
 
     async def _pause(self, longest: float) -> None:
         rng = self.tenant.rng
         await anyio.sleep(rng.choice((0.0, 0.0, 0.01, 0.3)) if longest > 1 else 0.0)
-        self._alive()
+        self._raise_if_killed()
 
     async def _exchange(
         self, method: str, path: str, *, query: str = "", body: bytes = b"", item: str | None = None
     ) -> bytes:
-        self._alive()
+        self._raise_if_killed()
         tenant = self.tenant
         if method != "GET":
             self.on_change(method, item or "", body)
@@ -317,7 +317,7 @@ class Client(ChatSessionCollection):
         else:
             status = STATUS[fault]
             error = http_error_class(status)("no", status_code=status, retry_after=retry_after.get(fault))
-        self._alive()
+        self._raise_if_killed()
         raise error
 
     async def _spoil(self, fault: str, payload: bytes) -> bytes:

@@ -26,7 +26,7 @@ from syncd.mirror.store import established, holds, operations, restored
 from syncd.pull.flow import Pull
 from syncd.push.flow import Push
 from syncd.records.enums import HoldState
-from syncd.rules.deletion import ASK_ALIVE_AGAIN
+from syncd.rules.deletion import ASK_UNLISTED_AGAIN
 from tests.model.actions import Actions
 from tests.model.albert import KilledError
 from tests.model.daemon import DaemonRun, Replica, Schedule
@@ -139,8 +139,8 @@ class Simulation(Actions):
         # times that are ahead of a clock by as little as clocks may differ are waited for
         set_back = SET_BACK_BY_LITTLE if self.clock.set_back else 0.0
         # a session that was not listed and answered 200 is requested again after an hour
-        alive = ASK_ALIVE_AGAIN.total_seconds()
-        await anyio.sleep(max(habits.listing_lag, habits.lookup_lag, set_back) + 0.1 + alive)
+        hour = ASK_UNLISTED_AGAIN.total_seconds()
+        await anyio.sleep(max(habits.listing_lag, habits.lookup_lag, set_back) + 0.1 + hour)
         habits.listing_lag = habits.lookup_lag = 0.0
         habits.cursor_ttl = None
         self.checker.duplicates(self.plan.lag, self.plan.push.retry_policy.settle)

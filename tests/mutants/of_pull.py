@@ -6,7 +6,7 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS = (
     Mutant(
-        "alive-sessions-written-by-a-lost-pass",
+        "unlisted-sessions-written-by-a-lost-pass",
         "syncd/pull/sweep.py",
         "            passes.check(connection, self.progress)\n            applied = ",
         "            applied = ",
@@ -142,7 +142,7 @@ MUTANTS = (
         "a dry run predicts a deletion one pass too late",
     ),
     Mutant(
-        "alive-again-by-the-wall-clock-alone",
+        "unlisted-again-by-the-wall-clock-alone",
         "syncd/mirror/store/missing.py",
         "        sessions.c.unlisted_alive_elapsed_ms > elapsed_ms - hour_ms,\n",
         "",
@@ -168,16 +168,16 @@ MUTANTS = (
     Mutant(
         "unlisted-sessions-asked-in-every-pass",
         "syncd/rules/deletion.py",
-        "ASK_ALIVE_AGAIN = timedelta(hours=1)",
-        "ASK_ALIVE_AGAIN = timedelta(0)",
+        "ASK_UNLISTED_AGAIN = timedelta(hours=1)",
+        "ASK_UNLISTED_AGAIN = timedelta(0)",
         "tests/pull/test_unlisted.py::test_unlisted_session_is_requested_again_after_an_hour_and_not_before",
         "an unlisted session that exists is requested in every pass",
     ),
     Mutant(
         "unlisted-sessions-never-asked-again",
         "syncd/rules/deletion.py",
-        "ASK_ALIVE_AGAIN = timedelta(hours=1)",
-        "ASK_ALIVE_AGAIN = timedelta(hours=1000)",
+        "ASK_UNLISTED_AGAIN = timedelta(hours=1)",
+        "ASK_UNLISTED_AGAIN = timedelta(hours=1000)",
         "tests/pull/test_unlisted.py::test_unlisted_session_is_requested_again_after_an_hour_and_not_before",
         "an unlisted session that exists is not requested again for weeks",
     ),
@@ -280,8 +280,8 @@ MUTANTS = (
     Mutant(
         "look-ups-of-a-sweep-lag-by-the-grace",
         "syncd/pull/sweep.py",
-        "applied = _apply(connection, alive, now, lag)",
-        "applied = _apply(connection, alive, now, self.guard.grace)",
+        "applied = _apply(connection, existing, now, lag)",
+        "applied = _apply(connection, existing, now, self.guard.grace)",
         "tests/pull/test_never_regress.py::test_look_up_of_an_unlisted_session_may_lag_by_the_settle_time",
         "a lagging look-up sets the row of an unlisted session back",
     ),

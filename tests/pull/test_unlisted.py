@@ -192,7 +192,7 @@ async def finish_elsewhere(w: World) -> None:
 
 
 @pytest.mark.parametrize(("lose", "state"), [(take_over, "running"), (finish_elsewhere, "complete")])
-@pytest.mark.parametrize("asked", ["SES2", "SES3"], ids=["alive", "gone"])
+@pytest.mark.parametrize("asked", ["SES2", "SES3"], ids=["exists", "gone"])
 async def test_pass_lost_during_its_sweep_writes_nothing(
     folder: Path, lose: Callable[[World], Awaitable[None]], state: str, asked: str
 ) -> None:

@@ -21,7 +21,7 @@ from syncd.mirror.schema.tables import sessions
 from syncd.mirror.store import sources, totals
 from syncd.mirror.store.passes import live_count
 from syncd.mirror.store.witnesses import Candidate
-from syncd.rules.deletion import ASK_ALIVE_AGAIN
+from syncd.rules.deletion import ASK_UNLISTED_AGAIN
 from syncd.rules.versions import CLOCK_SLACK
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ UPDATE sessions SET absences = absences + 1, absence_pass_id = ?
 {_WANTED} AND missing_since IS NOT NULL AND (absence_pass_id IS NULL OR absence_pass_id <> ?)
 """  # noqa: S608 - constants
 _CLEAR = f"UPDATE sessions SET missing_since = NULL, absences = 0 {_WANTED} AND missing_since IS NOT NULL"  # noqa: S608
-_ALIVE = f"""
+_NOTE_EXISTING = f"""
 UPDATE sessions SET unlisted_alive_at = ?, unlisted_alive_elapsed_ms = ?
 {_WANTED} AND NOT (pass_id IS NULL AND first_seen_at > ?)
 """  # noqa: S608 - constants
-_NOT_ALIVE = "UPDATE sessions SET unlisted_alive_at = NULL WHERE key IN (SELECT value FROM json_each(?))"
+_FORGET_EXISTING = "UPDATE sessions SET unlisted_alive_at = NULL WHERE key IN (SELECT value FROM json_each(?))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,37 +83,37 @@ def unlisted(connection: Connection, progress: Progress, now: datetime, elapsed_
     elapsed_ms : int
         The counter of `elapsed.measure`.
     """
-    alive = _alive_lately(connection, now, elapsed_ms)
-    if _explains_all(connection, progress, alive):
+    answered = _answered_lately(connection, now, elapsed_ms)
+    if _explains_all(connection, progress, answered):
         return array("q")
     observed_at = sessions.c.observed_at
     not_observed = sa.or_(observed_at.is_(None), observed_at < progress.started_at, observed_at > now + CLOCK_SLACK)
     query = sa.select(sessions.c.key).where(sessions.c.deleted_at.is_(None), not_observed).order_by(sessions.c.key)
     found = connection.execute(query.execution_options(yield_per=10_000)).scalars()
-    return array("q", (key for key in found if key not in progress.seen and key not in alive))
+    return array("q", (key for key in found if key not in progress.seen and key not in answered))
 
 
-def _alive_lately(connection: Connection, now: datetime, elapsed_ms: int) -> frozenset[int]:
+def _answered_lately(connection: Connection, now: datetime, elapsed_ms: int) -> frozenset[int]:
     """Return the live sessions that answered 200 within the last hour.
 
     The hour ends when it has passed by either clock, and a time in the future is not within it: a request too many does
     no harm.
     """
-    alive_at, hour_ms = sessions.c.unlisted_alive_at, int(ASK_ALIVE_AGAIN.total_seconds() * 1000)
+    answered_at, hour_ms = sessions.c.unlisted_alive_at, int(ASK_UNLISTED_AGAIN.total_seconds() * 1000)
     query = sa.select(sessions.c.key).where(
-        alive_at > now - ASK_ALIVE_AGAIN,
-        alive_at <= now,
+        answered_at > now - ASK_UNLISTED_AGAIN,
+        answered_at <= now,
         sessions.c.unlisted_alive_elapsed_ms > elapsed_ms - hour_ms,
         sessions.c.deleted_at.is_(None),
     )
     return frozenset(connection.execute(query).scalars())
 
 
-def _explains_all(connection: Connection, progress: Progress, alive: frozenset[int]) -> bool:
-    """Whether every live session was seen or is alive, by counting: most passes need not read each row."""
+def _explains_all(connection: Connection, progress: Progress, answered: frozenset[int]) -> bool:
+    """Whether every live session was seen or answered 200 lately, by counting: most passes need not read each row."""
     tombstones = sa.select(sessions.c.key).where(sessions.c.deleted_at.is_not(None))
     seen_tombstones = sum(key in progress.seen for key in connection.execute(tombstones).scalars())
-    not_seen = sum(key not in progress.seen for key in alive)
+    not_seen = sum(key not in progress.seen for key in answered)
     return live_count(connection) == len(progress.seen) - seen_tombstones + not_seen
 
 
@@ -153,7 +153,7 @@ def clear(connection: Connection, keys: list[int], now: datetime) -> None:
     sources.refresh(connection, {row.source_session_id for row in cleared}, utc_text(now))
 
 
-def note_alive(connection: Connection, keys: list[int], now: datetime, elapsed_ms: int, *, grace: float) -> None:
+def note_existing(connection: Connection, keys: list[int], now: datetime, elapsed_ms: int, *, grace: float) -> None:
     """Record that sessions that are not listed answered 200.
 
     A session that an operation created within the grace is left out: listings may lag, and the next pass requests it.
@@ -164,16 +164,16 @@ def note_alive(connection: Connection, keys: list[int], now: datetime, elapsed_m
         Seconds of the shared clock by which listings may lag.
     """
     since = utc_text(now - timedelta(seconds=grace))
-    raw.execute(connection, _ALIVE, (utc_text(now), elapsed_ms, json.dumps(keys), since))
+    raw.execute(connection, _NOTE_EXISTING, (utc_text(now), elapsed_ms, json.dumps(keys), since))
 
 
-def forget_alive(connection: Connection, seen: BitMap64, gone: frozenset[int]) -> None:
+def forget_existing(connection: Connection, seen: BitMap64, gone: frozenset[int]) -> None:
     """Remove that record from sessions that are listed again, deleted, or reported as gone."""
     query = sa.select(sessions.c.key, sessions.c.deleted_at.is_not(None).label("is_deleted"))
     rows = connection.execute(query.where(sessions.c.unlisted_alive_at.is_not(None))).all()
     keys = [row.key for row in rows if row.is_deleted or row.key in seen or row.key in gone]
     if keys:
-        raw.execute(connection, _NOT_ALIVE, (json.dumps(keys),))
+        raw.execute(connection, _FORGET_EXISTING, (json.dumps(keys),))
 
 
 def listed(connection: Connection, progress: Progress, *, place: float, limit: int) -> list[Candidate]:
