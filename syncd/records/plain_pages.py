@@ -78,15 +78,15 @@ class PlainPages(Generic[R]):
 
     def _join(self, page: SplitPage, items: list[Struct | None]) -> PlainPage[R]:
         """Make the rows of the items that were decoded; all others are odd."""
-        rows, surprises = self._shape.rows([item for item in items if item is not None])
-        results: list[R | None] = [None if place in surprises else row for place, row in enumerate(rows)]
+        rows, odd_places = self._shape.rows([item for item in items if item is not None])
+        results: list[R | None] = [None if place in odd_places else row for place, row in enumerate(rows)]
         for place in (place for place, item in enumerate(items) if item is None):
             results.insert(place, None)
         odd = {place: page.original(place) for place, row in enumerate(results) if row is None}
         return PlainPage(results, odd, page.next_key)
 
     def _remember(self, raws: Sequence[Raw]) -> bool:
-        """Remember the unknown fields of some items; return whether that is news."""
+        """Remember the unknown fields of some items; return whether any is new."""
         shape = self._shape
         found = {name for raw in raws for name in shape.unknown_names(raw)}
         if found <= shape.unknown or len(found) > MOST_UNKNOWN:

@@ -22,13 +22,13 @@ def json_value(value: object, status: int = 200) -> web.Response:
     return json_bytes(json.dumps(value).encode(), status)
 
 
-def problem(habits: Habits, status: int, words: str) -> web.Response:
+def problem(habits: Habits, status: int, message: str) -> web.Response:
     """Answer with an error, in the form that the habits select."""
     if habits.error_format == "text":
-        return web.Response(text=words, status=status)
+        return web.Response(text=message, status=status)
     if habits.error_format == "message":
-        return json_value({"message": words}, status)
-    return json_value({"title": "Error", "status": status, "errors": [{"msg": words}]}, status)
+        return json_value({"message": message}, status)
+    return json_value({"title": "Error", "status": status, "errors": [{"msg": message}]}, status)
 
 
 def retry_later(habits: Habits, status: int, wait: float, now: float) -> web.Response:

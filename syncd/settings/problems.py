@@ -18,7 +18,7 @@ SECRETS = frozenset(FROM_FILES)
 FILE_NAMES = frozenset(f"{name}_FILE" for name in FROM_FILES)
 KNOWN = {name.upper() for name in Settings.model_fields} | FILE_NAMES
 """Every name that is a setting."""
-_WEB_TOKEN = "eyJ"  # noqa: S105 - the begin of tokens
+_WEB_TOKEN = "eyJ"  # noqa: S105 - the start of tokens
 """The begin of each JSON Web Token, and so of most tokens of Albert: a value that contains it is not shown."""
 _SHORTEST_SECRET = 4
 """Characters. A shorter secret occurs in values by chance, and they would be hidden without a reason."""
@@ -107,9 +107,9 @@ def missing_credentials(given: set[str], others: Collection[str], *, needed: boo
     if token or (client_id and client_secret):
         return None
     if client_id or client_secret:
-        there, missing = ("ID", "SECRET") if client_id else ("SECRET", "ID")
+        present, missing = ("ID", "SECRET") if client_id else ("SECRET", "ID")
         return (
-            f"ALBERT_CLIENT_{there} is set and ALBERT_CLIENT_{missing} is not (nor ALBERT_CLIENT_{missing}_FILE); "
+            f"ALBERT_CLIENT_{present} is set and ALBERT_CLIENT_{missing} is not (nor ALBERT_CLIENT_{missing}_FILE); "
             "client credentials need both"
         )
     if not needed:

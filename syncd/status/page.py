@@ -135,6 +135,6 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
             f'<td><span class="state {escape(row["state"])}">{escape(row["state"])}</span>{why}</td>'
             f'<td class="n">{took}</td><td class="n">{row["seen"]:,}</td><td class="n">{changed:,}</td></tr>'
         )
-    words = "".join(f"<th>{name}</th>" for name in ("pass", "began, UTC", "state"))
-    head = words + "".join(f'<th class="n">{name}</th>' for name in ("took", "seen", "changed"))
+    headings = "".join(f"<th>{name}</th>" for name in ("pass", "began, UTC", "state"))
+    head = headings + "".join(f'<th class="n">{name}</th>' for name in ("took", "seen", "changed"))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

@@ -52,8 +52,8 @@ def states(counts: Mapping[str, int], order: Sequence[str]) -> str:
             f'<rect class="{escape(name)}" x="{LABEL}" y="{y + 4}" width="{width:.1f}" height="14" rx="3"/>'
             f'<text class="v" x="{LABEL + width + 6:.1f}" y="{y + 15}">{count:,}</text>'
         )
-    told = ", ".join(f"{counts.get(name, 0)} {name}" for name in order)
-    return _svg(len(order) * step, told, "".join(lines))
+    summary = ", ".join(f"{counts.get(name, 0)} {name}" for name in order)
+    return _svg(len(order) * step, summary, "".join(lines))
 
 
 def _bars(

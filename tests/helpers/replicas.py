@@ -132,8 +132,8 @@ class Replica:
 
     @property
     def leads(self) -> bool:
-        told = [one["event"] for one in self.events if one["event"].startswith("replica.")]
-        return bool(told) and told[-1] == "replica.leading"
+        events = [one["event"] for one in self.events if one["event"].startswith("replica.")]
+        return bool(events) and events[-1] == "replica.leading"
 
     def kill(self) -> None:
         self.process.kill()
