@@ -144,7 +144,7 @@ class AsyncAlbertPaginator(AsyncIterator[T]):
             return self._read.popleft()
 
     async def aclose(self) -> None:
-        """End the listing; further iteration ends at once."""
+        """End the listing; further iteration ends immediately."""
         self._ended = True
         self._items.clear()
         self._read.clear()

@@ -112,7 +112,7 @@ async def serve(app: App, on: socket.socket) -> None:
     async def stop_on_signal() -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
-                logging.getLogger("uvicorn.error").disabled = True  # a query that its end cancels is no error
+                logging.getLogger("uvicorn.error").disabled = True  # a query that its end cancels is not an error
                 server.should_exit = True
                 return
 

@@ -87,8 +87,8 @@ def sentence(command: click.Command | None) -> str:
     """Return the first sentence of a command's help."""
     if command is None:
         return ""
-    words = command.short_help or " ".join((command.help or "").partition("\n\n")[0].split())
-    return f"{words.partition('. ')[0].rstrip('.')}."
+    summary = command.short_help or " ".join((command.help or "").partition("\n\n")[0].split())
+    return f"{summary.partition('. ')[0].rstrip('.')}."
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
@@ -138,7 +138,7 @@ def main(signals: Signals | None = None) -> None:
         if error.errno not in UNWRITABLE or error.filename is not None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for output that Python still has to write
-        text = "the output cannot be written, and the command may have done its work all the same"
+        text = "the output cannot be written, and the command may nevertheless have done its work"
         click.echo(f"error: {text}: {error.strerror}", err=True)
         code = 1
     sys.exit(code)

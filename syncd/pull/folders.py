@@ -144,7 +144,7 @@ class MirrorFolders:
             )
         read = await self._confirm_missing(listing)
         nameless = [one.reason for one in listing.unreadable if one.record_id is None]
-        if nameless and read.error is None:  # a missing folder answers 404 all the same, so it is deleted
+        if nameless and read.error is None:  # a missing folder answers 404 nevertheless, so it is deleted
             text = f"{len(nameless)} items have no readable id: {nameless[-1]}"
             return replace(read, state=FolderListingState.PARTIAL, error=text)
         return read

@@ -72,7 +72,7 @@ class Brake:
     def note_response(self) -> None:
         """Note that Albert answered something else than an operation, a page of a listing for example.
 
-        If all operations fail all the same, they run one at a time, with short pauses, and use up their attempts.
+        If all operations nevertheless fail, they run one at a time, with short pauses, and use up their attempts.
         """
         self._outage.note_response(self.clock.monotonic())
 

@@ -81,7 +81,7 @@ class Recency:
         """Whether a wall-clock time is surely longer ago than the settle time.
 
         An observation from before the start of this process is old once the process is as old as the settle time. For a
-        later observation, steps of the clock since the begin are left out.
+        later observation, steps of the clock since the start are left out.
         """
         age = self.clock.monotonic() - self._began
         if age < self.settle:

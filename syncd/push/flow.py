@@ -51,7 +51,7 @@ SHORTEST_RENEWAL = 1.0
 SHORTEST_IDLE = 0.005
 """Seconds; the shortest time between two claims when the last one found nothing."""
 IN_DOUBT_SECONDS = 1.0
-"""Seconds between two looks at whether Albert is the mirror's tenant."""
+"""Seconds between two checks whether Albert is the mirror's tenant."""
 
 
 @dataclass(frozen=True, kw_only=True)

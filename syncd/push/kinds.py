@@ -139,7 +139,7 @@ async def _look_after_refusal(attempt: Attempt, error: ConflictError | BadReques
 async def _created_otherwise(attempt: Attempt, effect: Effect) -> Outcome:
     """Handle a session that was created with another source id than requested: the create is never sent again.
 
-    The id of the session is stored at once. The operation succeeds if Albert finds the session under the requested
+    The id of the session is stored immediately. The operation succeeds if Albert finds the session under the requested
     source id too; look-ups over the settle time decide that.
     """
     (row,) = effect.rows

@@ -61,7 +61,7 @@ class Lease:
         return clock.now() >= self.until or clock.monotonic() - self.began_at >= self.seconds
 
     def is_confirmed(self, clock: Clock) -> bool:
-        """Return whether the claim was written so recently that a request may be sent without another look."""
+        """Return whether the claim was written so recently that a request may be sent without reading it again."""
         return clock.monotonic() - self.began_at < CONFIRMED_FOR
 
 

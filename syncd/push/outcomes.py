@@ -154,7 +154,7 @@ class NotFound:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """The operation cannot succeed as it is. `session_id` is the session that it created all the same."""
+    """The operation cannot succeed as it is. `session_id` is the session that it created nevertheless."""
 
     error: str
     status: int | None = None

@@ -66,7 +66,7 @@ def after_lookup(lookups: int, *, elapsed: float, settle: float) -> LookupPlan:
 
     A look-up before its time does not count: a clock that steps forward, or a restart, makes look-ups due early, and
     they must still cover the whole settle time. After an outage the look-ups are late. Each keeps half its distance
-    from the one before, so that they are over within the settle time all the same.
+    from the one before, so that they are nevertheless over within the settle time.
 
     Parameters
     ----------

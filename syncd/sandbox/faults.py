@@ -25,7 +25,7 @@ FaultName = Literal[
 FAULT_NAMES: tuple[FaultName, ...] = get_args(FaultName)
 
 Answered = web.StreamResponse | None
-# The name of a fault, a status to answer at once, or a function; if it returns None, the request continues.
+# The name of a fault, a status to answer immediately, or a function; if it returns None, the request continues.
 Action = FaultName | int | Callable[[web.BaseRequest], Answered | Awaitable[Answered]]
 Match = str | Callable[[web.BaseRequest], bool]
 

@@ -1,4 +1,4 @@
-"""The sessions in the order in which they are listed, and the begin and end of pages.
+"""The sessions in the order in which they are listed, and the start and end of pages.
 
 As in a key-paginated store, a page begins after a sort position and not after a count. A reader that has passed the
 position does not see sessions that are inserted or moved before it. A deletion makes no session appear twice.

@@ -146,7 +146,7 @@ class Sandbox:
         match : str or Callable
             The beginning of the raw path, or a function of the aiohttp request.
         action : str, int or Callable
-            The name of a fault, a status to answer at once, or a (coroutine) function of the aiohttp request. It
+            The name of a fault, a status to answer immediately, or a (coroutine) function of the aiohttp request. It
             returns a response, or None to continue with the request.
         times : int
             The number of requests.

@@ -51,7 +51,7 @@ def read_env_file(file: Path, named_by: str, problems: list[str], pipes: dict[Pa
                 f"{file}:{line}: not NAME=value, such as SYNCD_PASS_INTERVAL=300, or a quotation mark is not closed"
             )
         elif binding.key is not None and is_ours(plain := _NO_NAME.sub("", binding.key)) and plain != binding.key:
-            problems.append(f"{file}:{line}: {quoted(binding.key)} is no name; write {plain}=...")
+            problems.append(f"{file}:{line}: {quoted(binding.key)} is not a name; write {plain}=...")
         elif binding.key is not None:
             found.append(Given(binding.key, binding.value or "", f"{file}:{line}"))
     return found

@@ -99,7 +99,7 @@ class HealthMonitor:
     on_reading : Callable[[Health], None]
         Called with each reading.
     on_change : Callable[[HealthChange], None]
-        Called with each change. It must return at once.
+        Called with each change. It must return immediately.
     """
 
     read: Callable[[], Awaitable[Health]]

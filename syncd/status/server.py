@@ -111,7 +111,7 @@ def _log() -> logging.Logger:
 
 
 def _bounded(server: web.Server, loop: asyncio.AbstractEventLoop) -> asyncio.BaseProtocol:
-    """Return the protocol of a new connection: it is closed after `LIFETIME`, and at once if there are too many."""
+    """Return the protocol of a new connection: it is closed after `LIFETIME`, and immediately if there are too many."""
     if len(server.connections) >= MAX_CONNECTIONS:
         return _Closed()
     protocol = server()
@@ -177,7 +177,7 @@ class RequestHandler:
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one request."""
         if len(request.headers.getall("Host", ())) != 1 or not self._allowed(request.headers.get("Host")):
-            return _text(421, "this Host is not the status server's; ask it by its address or by localhost")
+            return _text(421, "this Host is not the status server's; use its address or localhost in the URL")
         if request.method not in {"GET", "HEAD"}:
             refused = _text(405, "GET and HEAD only")
             refused.headers["Allow"] = "GET, HEAD"

@@ -17,7 +17,7 @@ THRESHOLD = 64 * 1024 * 1024
 LONGEST_GROWTH = 60.0
 """Seconds that the log must have been above the threshold, and have gone on growing."""
 HUGE = 4
-"""Times the threshold; a log of that size that still grows is reported at once."""
+"""Times the threshold; a log of that size that still grows is reported immediately."""
 LOOK_SECONDS = 15.0
 
 

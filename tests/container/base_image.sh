@@ -15,6 +15,6 @@ cp /etc/ssl/certs/ca-certificates.crt "$folder/etc/ssl/certs/ca-certificates.crt
 ln -sf python3 "$folder/usr/bin/python"
 python3 -m pip config list | sed -nE "s/^global\.(index-url|extra-index-url|cert|proxy|trusted-host)='(.*)'$/\1 = \2/p" \
     | sed '1i [global]' | grep -v 'file://' > "$folder/etc/pip.conf"
-# The mirror that this machine sees may lag behind; signatures are checked all the same.
+# The mirror that this machine sees may lag behind; signatures are checked nevertheless.
 echo 'Acquire::Check-Valid-Until "false";' > "$folder/etc/apt/apt.conf.d/99-lagging-mirror"
 tar -C "$folder" -c . | docker import --change 'CMD ["python3"]' - "$image" > /dev/null

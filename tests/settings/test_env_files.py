@@ -93,4 +93,4 @@ def test_name_with_a_character_that_no_name_has_is_a_problem(tmp_path: Path, nam
     file = env_file(tmp_path, f"{name}=7\n")
     (problem,) = problems({}, file)
     assert problem.startswith(f"{file}:1: ")
-    assert problem.endswith(" is no name; write SYNCD_LEASE=...")
+    assert problem.endswith(" is not a name; write SYNCD_LEASE=...")

@@ -138,7 +138,7 @@ def _require_replaceable(database: Path, target: Path) -> Path:
                 "remove what it left, or name another file"
             )
     if target.exists() and target.stat().st_size and not _is_backup(target):
-        raise UsageError(f"{target} is a database, and no backup that syncd made{_CONTENT_LOST}")
+        raise UsageError(f"{target} is a database that is not a backup of syncd{_CONTENT_LOST}")
     return target
 
 

@@ -5,7 +5,7 @@ work forever. `connect` returns a connection on which syncd's own values are in 
 
 - Directly on the server they are set once, for the session.
 - Behind a proxy that gives each transaction another connection (PgBouncer's `pool_mode=transaction`) they are set with
-  `SET LOCAL` at the begin of each transaction, in the same round trip, so that no other client inherits them.
+  `SET LOCAL` at the start of each transaction, in the same round trip, so that no other client inherits them.
 
 Each transaction names its isolation level and access mode. `postgresql`, `leader` and `change_feed` use this module.
 """
@@ -67,7 +67,7 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
     """A connection whose transactions state everything that they rely on."""
 
     local_settings = ""
-    """Statements at the begin of each transaction; empty if the session itself has the settings."""
+    """Statements at the start of each transaction; empty if the session itself has the settings."""
 
     def transaction(
         self,

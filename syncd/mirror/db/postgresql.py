@@ -28,7 +28,7 @@ COMMAND_SECONDS = 130.0
 """Seconds after which a statement has lost its server: longer than the server's own limit, `Limits.statement`."""
 
 CONFLICTS = frozenset({"40001", "40P01"})
-"""Serialization failure and deadlock: the transaction runs again at once."""
+"""Serialization failure and deadlock: the transaction runs again immediately."""
 STALE_PLAN = "InvalidCachedStatementError"
 """asyncpg's error for a prepared statement whose table was changed, by the migration of a newer release."""
 CLOSED_UNDER_IT = "InternalClientError"
@@ -57,7 +57,7 @@ FIXES = {
     "26000": POOLING,
     "42P05": POOLING,
 }
-"""Errors that end the program, by the begin of their code, each with its fix.
+"""Errors that end the program, by the start of their code, each with its fix.
 
 The last two occur when a statement was prepared on a connection that another client has now.
 """

@@ -197,7 +197,7 @@ class Retries:
                 self._end_wait()
 
     def _reason(self, error: Exception, work: Callable[[], str], began: float) -> str | None:
-        """Return why a step has to wait, None if it can run again at once; raise other errors."""
+        """Return why a step has to wait, None if it can run again immediately; raise other errors."""
         meaning = classify_error(error)
         if meaning is None:
             raise error

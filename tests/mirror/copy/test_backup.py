@@ -307,7 +307,7 @@ def test_database_that_is_no_backup_is_not_replaced(mirror: Path, tmp_path: Path
         started.execute("UPDATE mirror_identity SET copied_at = NULL")  # as the start of a daemon does
     for target in (foreign, other):
         before = target.read_bytes()
-        with pytest.raises(UsageError, match="no backup that syncd made, and its content would be lost"):
+        with pytest.raises(UsageError, match="that is not a backup of syncd, and its content would be lost"):
             copy(mirror, target)
         assert target.read_bytes() == before
 
@@ -330,7 +330,7 @@ def test_backup_that_an_older_release_made_without_a_mark_is_replaced(mirror: Pa
         old.execute("CREATE TABLE alembic_version (version_num TEXT)")
     lock = tmp_path / "copy.db.lock"
     lock.touch()  # a daemon has used this one
-    with pytest.raises(UsageError, match="no backup that syncd made"):
+    with pytest.raises(UsageError, match="that is not a backup of syncd"):
         copy(mirror, target)
     lock.unlink()
     copy(mirror, target)
