@@ -1,6 +1,7 @@
 """The composition root: it turns settings into a database, a client, a clock and the three flows.
 
-`syncd run`, `syncd once`, `syncd demo` and the benchmarks call `open_flows`. Nothing below this module reads settings.
+`syncd run`, `syncd once`, `syncd demo` and the benchmarks call `open_flows`. `cli/`, `daemon/`, `opening` and `tenant`
+read `Settings` too; the flows and `mirror/` receive values.
 """
 
 from __future__ import annotations
