@@ -103,7 +103,7 @@ class Settings(BaseModel):
         60, "seconds over which a create with a lost answer is looked up before it is sent again", _SECONDS, "60", "1m"
     )
     syncd_lease: Period = _setting(
-        60, "seconds that a claimed operation is held without a heartbeat", _PERIOD, "60", "1m"
+        60, "seconds that a claimed operation is held without a renewal", _PERIOD, "60", "1m"
     )
     syncd_request_timeout: Period = _setting(30, "seconds for a whole request", _PERIOD, "30", "30s")
     syncd_max_response_bytes: Count = _setting(
