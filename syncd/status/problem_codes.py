@@ -65,7 +65,8 @@ PROBLEMS = {
     ),
     ProblemCode.LOOP_STALLED: ProblemKind("a loop of the daemon makes no progress", alert="SyncdWedged"),
     ProblemCode.WORK_FAILING: ProblemKind(
-        "the same work failed three times with the same error", alert="SyncdWorkFailing", ready=False
+        "the same work failed at least three times over 5 seconds with the same error",
+        alert="SyncdWorkFailing", ready=False,
     ),
     ProblemCode.CREDENTIALS_REFUSED: ProblemKind(
         "Albert refuses the credentials; the queue is paused and uses no attempts",

@@ -2,7 +2,7 @@
 
 `Database` runs each transaction through `Retries`. A lock of another program, a full disk or a lost connection is
 waited for, and the work runs again. `Failures` counts other identical failures of the same work: an error that was
-taken to be transient and is permanent stops the work forever, so after three of them it is a reported problem.
+taken to be transient and is permanent stops the work forever, so three of them over five seconds are reported.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Failure:
 
     @property
     def is_repeated(self) -> bool:
-        """Whether it failed so often and for so long that it needs a person."""
+        """Whether it failed at least three times over 5 seconds, so that it needs a person."""
         return self.count >= IDENTICAL_FAILURES and self.last - self.since >= TROUBLE_SECONDS
 
     def __str__(self) -> str:
@@ -108,7 +108,7 @@ class Failures:
         return work in self._of
 
     def repeated(self) -> list[Failure]:
-        """Return the work that failed at least three times in a row with the same error, the longest failing first."""
+        """Return the work that fails again and again with the same error (`is_repeated`), the longest failing first."""
         found = (failure for failure in self._of.values() if failure.is_repeated)
         return sorted(found, key=lambda failure: failure.since)
 
