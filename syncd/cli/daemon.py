@@ -57,7 +57,8 @@ def run(context: click.Context, loaded: Loaded, *, force: bool) -> None:
 def once(context: click.Context, loaded: Loaded, *, as_json: bool, force: bool, dry_run: bool) -> None:
     """Do one cycle to its end: drain the queue as far as it is due, one pass, reconcile; then exit.
 
-    Exits 1 when the pass is not complete, when Albert refuses the credentials, or when an operation is dead.
+    Exits 1 when the pass is not complete, when Albert refuses the credentials or does not answer for a source id, or
+    when an operation is dead.
 
     With --dry-run it reads the listing, compares it with the mirror, asks about sessions that are not listed, and
     prints what a pass would change. It works beside a running daemon.
