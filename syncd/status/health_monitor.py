@@ -1,4 +1,6 @@
-"""Watches the health of the daemon, and reports each change once. `daemon.run` runs it beside the flows.
+"""Watches the health of the daemon, and reports each change once.
+
+`daemon.health_reports` runs it during the start, `daemon.loops` afterwards.
 
 ::
 

@@ -1,4 +1,6 @@
-"""Sends each change of the health to the receiver of SYNCD_NOTIFY_URL. `daemon.run` runs it beside the flows.
+"""Sends each change of the health to the receiver of SYNCD_NOTIFY_URL.
+
+`daemon.health_reports` runs it during the start, `daemon.loops` afterwards.
 
 A document is a JSON object with the fields of `document`. It is sent until the receiver accepts it, for an hour at
 most. Redirects are not followed, and the proxies of the environment are ignored.
