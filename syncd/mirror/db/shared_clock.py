@@ -133,12 +133,12 @@ class HostClock:
 
     def span(self, seconds: float) -> float:
         """Return the seconds by which this clock may have advanced during the last real seconds."""
-        self.now()  # notes a step since the last reading
+        self.now()  # a HostClock notes a step here; a DatabaseClock notes it in `read`
         return seconds + self._steps.forward(self.monotonic(), seconds + WRITTEN_AFTER)
 
     def set_back(self, seconds: float) -> float:
         """Return the seconds by which this clock was set back in the last real seconds, 0.0 if it was not."""
-        self.now()  # notes a step since the last reading
+        self.now()  # as in `span`
         return self._steps.back(self.monotonic(), seconds)
 
     def note_step(self, seconds: float) -> None:
@@ -164,7 +164,7 @@ class DatabaseClock(HostClock):
         self._read_at = 0.0
 
     def now(self) -> datetime:
-        """Return the last reading plus the monotonic time since."""
+        """Return the last reading plus the monotonic time since. Only `read` notes steps of the server's clock."""
         if self._reading is None:
             return self._host.now()
         return self._reading + timedelta(seconds=self.monotonic() - self._read_at)
