@@ -1,1 +1,1 @@
-"""Files that people exchange with syncd: imports, exports, and temporary names for both."""
+"""Files that people exchange with syncd: imports and exports. Unfinished files are in `syncd.temp_dirs`."""
