@@ -70,13 +70,13 @@ class Wire:
     script: deque[Answer] = field(default_factory=deque)
     default: Callable[[Seen], Answer] = lambda _: reply(200, {"Items": []})
     connections: int = 0
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    request_seen: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def arrived(self, count: int) -> None:
         """Wait until the total number of requests is `count`."""
         while len(self.seen) < count:
-            self.news.clear()
-            await self.news.wait()
+            self.request_seen.clear()
+            await self.request_seen.wait()
 
     def then(self, *answers: Answer) -> None:
         self.script.extend(answers)
@@ -96,7 +96,7 @@ class Wire:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         seen = Seen(method, target, headers, pairs, body)
         self.seen.append(seen)
-        self.news.set()
+        self.request_seen.set()
         answer = self.script.popleft() if self.script else self.default(seen)
         if not isinstance(answer, Reply):
             await answer(seen, writer)

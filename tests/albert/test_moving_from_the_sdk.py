@@ -138,11 +138,11 @@ async def test_item_that_is_not_a_session_raises_an_error_of_the_family(
 
 
 def test_unknown_fields_values_and_keywords_differ() -> None:
-    news = {**ONE, "kind": "swarm", "mood": 1}
-    read = ChatSession.model_validate(news)
+    with_new_values = {**ONE, "kind": "swarm", "mood": 1}
+    read = ChatSession.model_validate(with_new_values)
     assert (read.kind, read.model_extra) == ("swarm", {"mood": 1})
     with pytest.raises(ValidationError):
-        TheirChatSession.model_validate(news)
+        TheirChatSession.model_validate(with_new_values)
     assert TheirChatSession.model_validate({**ONE, "mood": 1}).model_extra is None
     with pytest.raises(TypeError, match="did you mean 'parent_id'"):
         ChatSession(name="n", source_session_id="s", parentid="FOL1")
