@@ -79,7 +79,8 @@ async def test_lost_answer_makes_a_create_unknown_and_ends_with_one_session(
     tmp_path: Path, fault: Any, habit: Any
 ) -> None:
     habits = Habits(duplicate_create=habit[0], lookup_lag=habit[1])
-    async with world(tmp_path, habits=habits, request_timeout=0.4) as w:
+    seconds = 1.0 if fault in {"hang_before", "hang_after"} else 5.0  # the other requests must not reach it
+    async with world(tmp_path, habits=habits, request_timeout=seconds) as w:
         w.sandbox.script("POST", SESSIONS, fault)
         (one,) = await w.enqueue(create())
         await w.push().drain()
