@@ -8,8 +8,10 @@ from typing import Any
 import anyio
 import pytest
 
+from syncd.records.enums import PassReason
 from tests.helpers.harness import World, world
-from tests.pull.test_known_tenant import guarded
+from tests.pull.test_first_request import move_to_another_tenant
+from tests.pull.test_known_tenant import changes, guarded
 from tests.push.helpers import SESSIONS, finished, until, working
 
 pytestmark = pytest.mark.both_databases
@@ -76,3 +78,18 @@ async def test_delete_that_was_refused_or_not_sent_was_not_lost(tmp_path: Path) 
         ids = await w.enqueue(*BY_ID[:2])
         await w.push().drain()
         assert [(await w.operation(one))["unknown_since"] for one in ids] == [None, None]
+
+
+async def test_lost_delete_does_not_let_the_queue_work_in_another_tenant(tmp_path: Path) -> None:
+    async with world(tmp_path, sessions=3) as w:
+        await w.one_pass()
+        w.sandbox.script("DELETE", SESSIONS, "lost_before")
+        await w.enqueue(BY_ID[0])
+        await w.push().drain()
+        move_to_another_tenant(w)
+        w.clock.forward(300)
+        w.sandbox.requests.clear()
+        await guarded(w)[1].drain()
+        assert changes(w) == []
+        assert (await w.one_pass()).reason == PassReason.KNOWN_SESSIONS_GONE
+        assert sorted(await w.live()) == ["SES1", "SES2", "SES3"]
