@@ -118,7 +118,7 @@ async def move(
                 return []
             resumed = await connection.run_sync(move_target.make_ready)
         async with Database(source) as database:
-            await database.write(identity.read)  # a backup is in no WAL mode, where a snapshot would block the mark
+            await database.write(identity.read)  # sets WAL mode, without which a snapshot blocks the mark
             async with _snapshot(here) as snapshot:
                 total = await snapshot.run_sync(_count_all)
                 moving = _Move(here, snapshot, there, total, on_rows)
