@@ -26,9 +26,9 @@ from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.read import catalog
 from syncd.mirror.read.questions import QUERIES
 from syncd.sandbox import Habits
-from tests.helpers import harness as worlds
+from tests.helpers import harness as harnesses
 from tests.helpers.programs import start, syncd, without
-from tests.helpers.sample_history import play
+from tests.helpers.sample_history import make_history
 
 CHROMIUM = os.environ.get("SYNCD_TEST_CHROMIUM") or shutil.which("chromium")
 CHROMIUM_FLAGS = (
@@ -38,8 +38,8 @@ CHROMIUM_FLAGS = (
 
 
 async def mirror(folder: Path) -> None:
-    async with worlds.world(folder, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as w:
-        await play(w)
+    async with harnesses.open_harness(folder, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as harness:
+        await make_history(harness)
 
 
 @contextmanager

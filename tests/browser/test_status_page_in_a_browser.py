@@ -82,33 +82,37 @@ async def keep(page: Page, name: str) -> None:
 
 async def a_day(s: Served) -> None:
     """Fill the mirror as a day would: passes that changed something, and a queue."""
-    w = s.world
-    w.clock.at = datetime.now(UTC) - timedelta(seconds=31 * 300)  # freshness is measured by the database's own clock
-    await w.one_pass()
+    harness = s.harness
+    harness.clock.at = datetime.now(UTC) - timedelta(
+        seconds=31 * 300
+    )  # freshness is measured by the database's own clock
+    await harness.one_pass()
     for number in range(1, 31):
-        w.clock.forward(300)
+        harness.clock.forward(300)
         for session in range(number % 7):
-            w.sandbox.update(f"SES{session + 1}", name=f"renamed {number}")
+            harness.sandbox.update(f"SES{session + 1}", name=f"renamed {number}")
         if number % 9 == 0:
-            w.sandbox.delete(f"SES{100 + number}")
+            harness.sandbox.delete(f"SES{100 + number}")
         if number % 5 == 0:
-            w.sandbox.create(source_session_id=f"new-{number}", name="made by others")
-        await w.one_pass()
-    await w.sql(
+            harness.sandbox.create(source_session_id=f"new-{number}", name="made by others")
+        await harness.one_pass()
+    await harness.sql(
         "UPDATE passes SET started_at = "
         "strftime('%Y-%m-%dT%H:%M:%f000Z', finished_at, '-' || (9 + id * 7 % 5 + (id = 1) * 20) || ' seconds')"
     )
-    await w.enqueue(*({"kind": "create", "source_session_id": f"q-{n}", "name": f"queued {n}"} for n in range(12)))
-    await w.push().drain()
-    await w.enqueue({"kind": "create", "source_session_id": "waits", "name": "waits"})
+    await harness.enqueue(
+        *({"kind": "create", "source_session_id": f"q-{n}", "name": f"queued {n}"} for n in range(12))
+    )
+    await harness.push().drain()
+    await harness.enqueue({"kind": "create", "source_session_id": "waits", "name": "waits"})
 
 
 async def trouble(s: Served) -> None:
     """Make three things that need a person: a held pass, a dead operation, refused credentials."""
-    for session_id in list(s.world.sandbox.live())[:60]:
-        s.world.sandbox.delete(session_id)
-    assert (await s.world.one_pass()).state == "held"
-    await s.world.sql(
+    for session_id in list(s.harness.sandbox.live())[:60]:
+        s.harness.sandbox.delete(session_id)
+    assert (await s.harness.one_pass()).state == "held"
+    await s.harness.sql(
         "UPDATE operations SET state = 'dead', finished_at = requested_at WHERE source_session_id = 'waits'"
     )
     s.credentials["refused"] = True
@@ -126,11 +130,11 @@ async def check(found: Seen, url: str, width: int) -> None:
 
 async def a_little(s: Served) -> None:
     """Make what is worth a look by day: an item that cannot be read, and a source id that two sessions carry."""
-    source = s.world.sandbox.live()["SES7"]["sourceSessionId"]
-    s.world.sandbox.create(source_session_id=source, name="a twin")
-    s.world.sandbox.update("SES8", name=None)
-    await s.world.one_pass()
-    await s.world.reconcile().run()
+    source = s.harness.sandbox.live()["SES7"]["sourceSessionId"]
+    s.harness.sandbox.create(source_session_id=source, name="a twin")
+    s.harness.sandbox.update("SES8", name=None)
+    await s.harness.one_pass()
+    await s.harness.reconcile().run()
 
 
 async def test_verdict_is_seen_and_the_page_fits_in_light_and_dark_narrow_and_wide(tmp_path: Path) -> None:
@@ -169,7 +173,7 @@ async def test_empty_mirror_and_unreadable_database_have_a_page_too(tmp_path: Pa
             assert await found.page.locator(".todo").count() == 0
             await keep(found.page, "empty-light-360")
             await check(found, s.url, 360)
-        await s.world.sql("DROP TABLE alembic_version")
+        await s.harness.sql("DROP TABLE alembic_version")
         s.readings.snapshot._kept = None
         async with seen(browser, s.url, "dark", 1280) as found:
             assert await found.page.get_by_role("heading", level=1).inner_text() == "Needs you"

@@ -14,9 +14,9 @@ from syncd.mirror.read import catalog
 from syncd.mirror.read.queries import EXAMPLES, Dialect
 from syncd.mirror.read.questions import QUERIES
 from syncd.sandbox import Habits
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.helpers.programs import ROOT
-from tests.helpers.sample_history import play
+from tests.helpers.sample_history import make_history
 
 pytestmark = pytest.mark.both_databases
 
@@ -27,28 +27,30 @@ DASHBOARD = json.loads((ROOT / "config" / "grafana-analysts.json").read_text())
 Rows = list[dict[str, Any]]
 
 
-def dialect_of(w: World) -> Dialect:
-    return "postgresql" if w.database.dialect == "postgresql" else "sqlite"
+def dialect_of(harness: Harness) -> Dialect:
+    return "postgresql" if harness.database.dialect == "postgresql" else "sqlite"
 
 
-async def select(w: World, statement: str) -> Rows:
+async def select(harness: Harness, statement: str) -> Rows:
     """Run a text that may begin with comments or WITH."""
-    return await w.database.read(lambda c: [dict(row) for row in c.exec_driver_sql(statement).mappings()])
+    return await harness.database.read(lambda c: [dict(row) for row in c.exec_driver_sql(statement).mappings()])
 
 
 async def test_each_metabase_question_returns_the_rows_of_the_question(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as w:
-        await play(w)
-        files = sorted((ROOT / "contrib" / "metabase" / dialect_of(w)).glob("*.sql"))
+    async with open_harness(tmp_path, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as harness:
+        await make_history(harness)
+        files = sorted((ROOT / "contrib" / "metabase" / dialect_of(harness)).glob("*.sql"))
         assert len(files) == len(QUERIES)
         for file, query in zip(files, QUERIES, strict=True):
             text = file.read_text(encoding="utf-8")
             assert set(re.findall(r"\{\{(\w+)\}\}", text)) == set(query.parameters)
             # Metabase passes the text of a variable as a value.
             filled = re.sub(r"\{\{(\w+)\}\}", lambda found: f"'{EXAMPLES[found[1]].strip(chr(39))}'", text)
-            if dialect_of(w) == "sqlite":
+            if dialect_of(harness) == "sqlite":
                 filled = filled.replace("seq > '0'", "seq > 0")
-            assert await select(w, filled.rstrip().rstrip(";")) == await select(w, query.sql(dialect_of(w))), file.name
+            assert await select(harness, filled.rstrip().rstrip(";")) == await select(
+                harness, query.sql(dialect_of(harness))
+            ), file.name
 
 
 def rendered(text: str) -> str:
@@ -102,33 +104,33 @@ BROKEN = {
 
 
 async def test_dbt_tests_pass_on_a_mirror_and_fail_on_a_broken_one(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=60, habits=Habits(page_size=25)) as w:
-        await play(w)
-        await w.folders().run()
+    async with open_harness(tmp_path, sessions=60, habits=Habits(page_size=25)) as harness:
+        await make_history(harness)
+        await harness.folders().run()
         tests = dbt_tests()
         assert len(tests) == 26
         for name, statement in tests.items():
-            if name != "assert_mirror_is_fresh":  # the age is by the database's clock, and the world's is another
-                assert await select(w, statement) == [], name
-        now = "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')" if dialect_of(w) == "sqlite" else "now()"
-        await w.sql(f"UPDATE passes SET finished_at = {now} WHERE state = 'complete'")
-        assert await select(w, tests["assert_mirror_is_fresh"]) == []
+            if name != "assert_mirror_is_fresh":  # the age is by the database's clock, and the harness has another
+                assert await select(harness, statement) == [], name
+        now = "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')" if dialect_of(harness) == "sqlite" else "now()"
+        await harness.sql(f"UPDATE passes SET finished_at = {now} WHERE state = 'complete'")
+        assert await select(harness, tests["assert_mirror_is_fresh"]) == []
         assert BROKEN.keys() == {file.stem for file in SINGULAR}
         for name, statement in BROKEN.items():
-            await w.sql(statement)
-            assert await select(w, tests[name]), name
+            await harness.sql(statement)
+            assert await select(harness, tests[name]), name
 
 
 @pytest.mark.sqlite  # it names its database itself: the dashboard is for PostgreSQL
 async def test_every_panel_of_the_dashboard_has_an_answer(tmp_path: Path, postgres_url: str) -> None:
-    async with world(tmp_path, sessions=60, habits=Habits(page_size=25), url=postgres_url) as w:
-        await play(w)
+    async with open_harness(tmp_path, sessions=60, habits=Habits(page_size=25), url=postgres_url) as harness:
+        await make_history(harness)
         assert len(DASHBOARD["panels"]) == 14
         for panel in DASHBOARD["panels"]:
             (target,) = panel["targets"]
             # Grafana writes the ends of the chosen time as literals.
             text = target["rawSql"].replace("$__timeFrom()", "'2026-01-02T00:00:00Z'")
-            rows = await select(w, text.replace("$__timeTo()", "'2027-01-01T00:00:00Z'"))
+            rows = await select(harness, text.replace("$__timeTo()", "'2027-01-01T00:00:00Z'"))
             assert rows, panel["title"]
             if target["format"] == "time_series":
                 assert rows[0].keys() == {"time", "metric", "value"}

@@ -14,17 +14,17 @@ import pytest
 
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Habits
-from tests.helpers import harness as worlds
+from tests.helpers import harness as harnesses
 from tests.helpers.programs import ROOT, environment, start
-from tests.helpers.sample_history import play
+from tests.helpers.sample_history import make_history
 
 PAGE = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 async def test_snippets_run_from_top_to_bottom(tmp_path: Path) -> None:
-    async with worlds.world(tmp_path, sessions=60, habits=Habits(page_size=25)) as w:
-        await play(w)
+    async with harnesses.open_harness(tmp_path, sessions=60, habits=Habits(page_size=25)) as harness:
+        await make_history(harness)
     (tmp_path / "snapshots").mkdir()
     path = shim(tmp_path)
     ran, skipped = [], []
@@ -68,8 +68,8 @@ def run(command: list[str], folder: Path, path: str) -> subprocess.CompletedProc
 
 
 async def test_bare_browse_uses_the_address_of_the_page(tmp_path: Path) -> None:
-    async with worlds.world(tmp_path) as w:
-        await w.one_pass()
+    async with harnesses.open_harness(tmp_path) as harness:
+        await harness.one_pass()
     process = start(tmp_path, "browse")
     try:
         assert process.stdout is not None
@@ -125,14 +125,14 @@ async def test_job_of_the_change_feed_reads_each_version_once(tmp_path: Path) ->
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
-    async with worlds.world(tmp_path, sessions=20, habits=Habits(page_size=10)) as w:
-        await w.one_pass()
+    async with harnesses.open_harness(tmp_path, sessions=20, habits=Habits(page_size=10)) as harness:
+        await harness.one_pass()
         first = lines()
-        assert [line.split()[1] for line in first] == list(w.sandbox.live())
+        assert [line.split()[1] for line in first] == list(harness.sandbox.live())
         assert lines() == []
-        w.sandbox.update("SES3", name="renamed")
-        w.clock.forward(60)
-        await w.one_pass()
+        harness.sandbox.update("SES3", name="renamed")
+        harness.clock.forward(60)
+        await harness.one_pass()
         (line,) = lines()
         assert line.split()[1:3] == ["SES3", "updated"]
         assert "'name'" in line

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.docs.test_reading import BLOCKS
-from tests.helpers import harness as worlds
+from tests.helpers import harness as harnesses
 from tests.helpers.programs import ROOT
 
 
@@ -35,8 +35,8 @@ def test_page_and_script_grant_the_same() -> None:
 
 async def test_role_of_the_page_reads_the_views_and_cannot_write(tmp_path: Path, url: str) -> None:
     options: dict[str, Any] = {"url": url}
-    async with worlds.world(tmp_path, sessions=5, **options) as w:
-        await w.one_pass()
+    async with harnesses.open_harness(tmp_path, sessions=5, **options) as harness:
+        await harness.one_pass()
         (block,) = (text for language, text in BLOCKS if language == "sql")
 
         def make(connection: sa.Connection) -> None:
@@ -60,8 +60,8 @@ async def test_role_of_the_page_reads_the_views_and_cannot_write(tmp_path: Path,
             connection.exec_driver_sql("DROP OWNED BY analyst")
             connection.exec_driver_sql("DROP ROLE analyst")
 
-        await w.database.write(make)
-        assert await w.database.read(look) == 5
+        await harness.database.write(make)
+        assert await harness.database.read(look) == 5
         for statement in ("SELECT * FROM sessions", "SELECT * FROM pages"):
-            await w.database.read(lambda c, s=statement: refused(c, s))  # type: ignore[misc]
-        await w.database.write(remove)
+            await harness.database.read(lambda c, s=statement: refused(c, s))  # type: ignore[misc]
+        await harness.database.write(remove)

@@ -20,13 +20,13 @@ from syncd.cli.export import EXPORTABLE
 from syncd.files.exports import export, plan
 from syncd.mirror.db.sqlite import sync_engine
 from syncd.mirror.read import catalog, rows
-from tests.helpers import harness as worlds
+from tests.helpers import harness as harnesses
 from tests.helpers.programs import environment, syncd, without
 
 
 async def mirror(folder: Path, sessions: int = 20) -> None:
-    async with worlds.world(folder, sessions=sessions) as w:
-        await w.one_pass()
+    async with harnesses.open_harness(folder, sessions=sessions) as harness:
+        await harness.one_pass()
 
 
 async def test_export_prints_the_files_that_it_wrote(tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def ignore(_: int) -> None:
 async def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with worlds.world(tmp_path, sessions=30) as w:
-        await w.one_pass()
+    async with harnesses.open_harness(tmp_path, sessions=30) as harness:
+        await harness.one_pass()
         other = sync_engine(tmp_path / "syncd.db")
         stream, planned = rows.stream, plan(tmp_path / "out", "jsonl")
 
@@ -130,11 +130,11 @@ async def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
             return stream(connection, name, **options)
 
         monkeypatch.setattr(rows, "stream", interrupted)
-        summary = await w.database.read(
+        summary = await harness.database.read(
             lambda c: export(c, planned, now=datetime.now(UTC), begin=ignore, advance=ignore)
         )
         other.dispose()
         found = {one["file"].partition(".")[0]: one["rows"] for one in summary["files"]}
         assert found["chat_sessions"] == found["chat_sessions_all"] == found["chat_session_history"] == 30
         assert found["source_sessions"] == 30
-        assert len(await w.live()) == 30 - len(catalog.EXPORTED_BY_DEFAULT)
+        assert len(await harness.live()) == 30 - len(catalog.EXPORTED_BY_DEFAULT)

@@ -24,8 +24,8 @@ from syncd.files.exports import MANIFEST, export, plan
 from syncd.files.formats import Format
 from syncd.mirror.read import catalog, rows
 from syncd.sandbox import Habits
-from tests.helpers.harness import World, world
-from tests.helpers.sample_history import HOSTILE, moment, play
+from tests.helpers.harness import Harness, open_harness
+from tests.helpers.sample_history import HOSTILE, make_history, moment
 
 pytestmark = pytest.mark.both_databases
 
@@ -38,9 +38,9 @@ def ignore(_: int) -> None:
     pass
 
 
-async def write(w: World, folder: Path, format: Format, **options: Any) -> dict[str, Any]:
+async def write(harness: Harness, folder: Path, format: Format, **options: Any) -> dict[str, Any]:
     planned = plan(folder, format, **options)
-    return await w.database.read(lambda c: export(c, planned, now=NOW, begin=ignore, advance=ignore))
+    return await harness.database.read(lambda c: export(c, planned, now=NOW, begin=ignore, advance=ignore))
 
 
 def read_back(folder: Path, name: str, format: Format) -> list[dict[str, Any]]:
@@ -55,12 +55,12 @@ def read_back(folder: Path, name: str, format: Format) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("format", FORMATS)
 async def test_export_contains_the_rows_of_the_views(tmp_path: Path, format: Format) -> None:
-    async with world(tmp_path, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as w:
-        await play(w)
-        summary = await write(w, tmp_path / "out", format)
+    async with open_harness(tmp_path, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as harness:
+        await make_history(harness)
+        summary = await write(harness, tmp_path / "out", format)
         for name in NAMES:
             found = read_back(tmp_path / "out", name, format)
-            there = await w.sql(f"SELECT {', '.join(catalog.EXPORTED[name])} FROM {name}")
+            there = await harness.sql(f"SELECT {', '.join(catalog.EXPORTED[name])} FROM {name}")
             assert len(found) == len(there) > 0 or name in {"chat_folders", "quarantine"}, name
             assert sorted(map(comparable, found), key=repr) == sorted(map(comparable, there), key=repr), name
         assert {one["file"]: one["rows"] for one in summary["files"]} == {
@@ -85,11 +85,11 @@ def comparable(row: dict[str, Any]) -> dict[str, str]:
 
 
 async def test_duckdb_counts_the_same_in_each_format(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as w:
-        await play(w)
-        (live,) = await w.sql("SELECT count(*) AS n, count(DISTINCT name) AS names FROM chat_sessions")
+    async with open_harness(tmp_path, sessions=60, habits=Habits(page_size=25, extra_fields=True)) as harness:
+        await make_history(harness)
+        (live,) = await harness.sql("SELECT count(*) AS n, count(DISTINCT name) AS names FROM chat_sessions")
         for kind in FORMATS:
-            await write(w, tmp_path / "out", kind)
+            await write(harness, tmp_path / "out", kind)
             reader = {"csv": "read_csv", "jsonl": "read_json", "parquet": "read_parquet"}[kind]
             file = tmp_path / "out" / f"chat_sessions.{kind}"
             with duckdb.connect() as duck:
@@ -98,9 +98,9 @@ async def test_duckdb_counts_the_same_in_each_format(tmp_path: Path) -> None:
 
 
 async def test_parquet_has_times_as_timestamps_and_extra_as_text(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=5) as w:
-        await w.one_pass()
-        await write(w, tmp_path / "out", "parquet")
+    async with open_harness(tmp_path, sessions=5) as harness:
+        await harness.one_pass()
+        await write(harness, tmp_path / "out", "parquet")
         kinds = {one.name: one.type for one in parquet.read_schema(tmp_path / "out" / "chat_sessions_all.parquet")}
         for name in ("created_at", "updated_at", "last_message_at", "first_seen_at", "missing_since", "deleted_at"):
             assert kinds[name] == pa.timestamp("us", tz="UTC"), name
@@ -109,9 +109,9 @@ async def test_parquet_has_times_as_timestamps_and_extra_as_text(tmp_path: Path)
 
 
 async def test_empty_mirror_exports_files_with_columns_and_no_rows(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         for kind in FORMATS:
-            await write(w, tmp_path / "out", kind)
+            await write(harness, tmp_path / "out", kind)
             assert all(read_back(tmp_path / "out", name, kind) == [] for name in NAMES)
         header = (tmp_path / "out" / "operations.csv").read_bytes()
         assert header == ",".join(catalog.OPERATION_COLUMNS).encode() + b"\r\n"
@@ -119,11 +119,11 @@ async def test_empty_mirror_exports_files_with_columns_and_no_rows(tmp_path: Pat
 
 
 async def test_second_export_replaces_the_first_and_keeps_other_formats_known(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=5) as w:
-        await w.one_pass()
+    async with open_harness(tmp_path, sessions=5) as harness:
+        await harness.one_pass()
         kinds: tuple[Format, ...] = ("csv", "jsonl", "csv")
         for kind in kinds:
-            await write(w, tmp_path / "out", kind)
+            await write(harness, tmp_path / "out", kind)
         files = {one["file"] for one in json.loads((tmp_path / "out" / MANIFEST).read_text())["files"]}
         assert files == {f"{name}.{kind}" for name in NAMES for kind in kinds}
         assert {path.name for path in (tmp_path / "out").iterdir()} == files | {MANIFEST}
@@ -154,9 +154,9 @@ def test_manifest_of_somebody_else_is_refused(tmp_path: Path, content: str) -> N
 async def test_full_disk_leaves_the_last_export_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Format
 ) -> None:
-    async with world(tmp_path, sessions=5) as w:
-        await w.one_pass()
-        await write(w, tmp_path / "out", format)
+    async with open_harness(tmp_path, sessions=5) as harness:
+        await harness.one_pass()
+        await write(harness, tmp_path / "out", format)
         before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
         calls: list[int] = []
 
@@ -167,7 +167,7 @@ async def test_full_disk_leaves_the_last_export_as_it_was(
 
         monkeypatch.setattr(os, "fsync", fsync)
         with pytest.raises(SyncdError, match="No space left on device"):
-            await write(w, tmp_path / "out", format)
+            await write(harness, tmp_path / "out", format)
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -187,38 +187,38 @@ async def test_failed_export_ends_its_query_before_the_connection_is_closed(
 
     monkeypatch.setattr(rows, "stream", watched)
     monkeypatch.setattr(formats.JsonLines, "write", full)
-    async with world(tmp_path, sessions=5) as w:
-        await w.one_pass()
+    async with open_harness(tmp_path, sessions=5) as harness:
+        await harness.one_pass()
         with pytest.raises(SyncdError, match="No space left on device"):
-            await write(w, tmp_path / "out", "jsonl")
+            await write(harness, tmp_path / "out", "jsonl")
         assert ended == [True]
 
 
 async def test_failed_rename_reports_how_many_files_are_new(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=5) as w:
-        await w.one_pass()
+    async with open_harness(tmp_path, sessions=5) as harness:
+        await harness.one_pass()
         out = tmp_path / "out"
-        await write(w, out, "csv")
+        await write(harness, out, "csv")
         (out / "chat_session_history.csv").unlink()
         (out / "chat_session_history.csv").mkdir()
         manifest = (out / MANIFEST).read_bytes()
         with pytest.raises(SyncdError, match=r"at chat_session_history\.csv: Is a directory; [1-8] of 9 files are new"):
-            await write(w, out, "csv")
+            await write(harness, out, "csv")
         assert (out / MANIFEST).read_bytes() == manifest  # it speaks of what was there before
         assert {path.name for path in out.iterdir()} == {*(f"{name}.csv" for name in NAMES), MANIFEST}
 
 
 async def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=3) as w:
-        await write(w, tmp_path / "out", "csv")
+    async with open_harness(tmp_path, sessions=3) as harness:
+        await write(harness, tmp_path / "out", "csv")
         assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o600}
 
 
 async def test_csv_escapes_formulas_only_on_request(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=12, habits=Habits(page_size=25)) as w:
-        await play(w)
-        await write(w, tmp_path / "as_is", "csv")
-        await write(w, tmp_path / "safe", "csv", escape_formulas=True)
+    async with open_harness(tmp_path, sessions=12, habits=Habits(page_size=25)) as harness:
+        await make_history(harness)
+        await write(harness, tmp_path / "as_is", "csv")
+        await write(harness, tmp_path / "safe", "csv", escape_formulas=True)
         names = [
             {row["id"]: row["name"] for row in read_back(tmp_path / one, "chat_sessions", "csv")}
             for one in ("as_is", "safe")
@@ -246,23 +246,23 @@ async def test_rows_are_read_in_chunks_and_written_in_row_groups(
 ) -> None:
     monkeypatch.setattr(rows, "ROWS_AT_ONCE", 10)
     monkeypatch.setattr(formats, "ROWS_OF_A_GROUP", 20)
-    async with world(tmp_path, sessions=35) as w:
-        await w.one_pass()
+    async with open_harness(tmp_path, sessions=35) as harness:
+        await harness.one_pass()
 
         def work(connection: sa.Connection) -> list[int]:
             return [len(chunk) for chunk in rows.stream(connection, "chat_sessions")]
 
-        assert await w.database.read(work) == [10, 10, 10, 5]
-        await write(w, tmp_path / "out", "parquet")
+        assert await harness.database.read(work) == [10, 10, 10, 5]
+        await write(harness, tmp_path / "out", "parquet")
         file = parquet.ParquetFile(tmp_path / "out" / "chat_sessions.parquet")
         assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [20, 15]
 
 
 async def test_parquet_footer_and_manifest_name_version_origin_and_moment(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=5) as w:
-        await w.one_pass()
-        await w.sql("INSERT INTO mirror_identity (id, origin) VALUES (1, 'https://albert.example')")
-        summary = await write(w, tmp_path / "out", "parquet")
+    async with open_harness(tmp_path, sessions=5) as harness:
+        await harness.one_pass()
+        await harness.sql("INSERT INTO mirror_identity (id, origin) VALUES (1, 'https://albert.example')")
+        summary = await write(harness, tmp_path / "out", "parquet")
         footer = parquet.read_schema(tmp_path / "out" / "chat_sessions.parquet").metadata
         expected = {
             "exported_at": "2026-06-01T00:00:00.000000Z", "version": version("syncd"),
@@ -277,21 +277,21 @@ async def test_parquet_footer_and_manifest_name_version_origin_and_moment(tmp_pa
 
 
 async def test_export_since_a_seq_has_the_later_changes_in_their_order(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=12, habits=Habits(page_size=25)) as w:
-        await play(w)
-        everything = await write(w, tmp_path / "out", "jsonl", since=0)
+    async with open_harness(tmp_path, sessions=12, habits=Habits(page_size=25)) as harness:
+        await make_history(harness)
+        everything = await write(harness, tmp_path / "out", "jsonl", since=0)
         first = read_back(tmp_path / "out", "chat_session_changes", "jsonl")
         assert [row["seq"] for row in first] == sorted(row["seq"] for row in first)
-        assert len(first) == len(await w.sql("SELECT session_id FROM chat_session_history"))
-        w.sandbox.update("SES9", name="later")
-        await w.one_pass()
-        summary = await write(w, tmp_path / "out", "jsonl", since=everything["last_seq"])
+        assert len(first) == len(await harness.sql("SELECT session_id FROM chat_session_history"))
+        harness.sandbox.update("SES9", name="later")
+        await harness.one_pass()
+        summary = await write(harness, tmp_path / "out", "jsonl", since=everything["last_seq"])
         assert [one["file"] for one in summary["files"]] == ["chat_session_changes.jsonl"]
         (later,) = read_back(tmp_path / "out", "chat_session_changes", "jsonl")
         assert (later["session_id"], later["name"], later["seq"]) == ("SES9", "later", summary["last_seq"])
         assert json.loads((tmp_path / "out" / MANIFEST).read_text())["since"] == everything["last_seq"]
         with pytest.raises(UsageError, match="older than the reader"):
-            await write(w, tmp_path / "out", "jsonl", since=summary["last_seq"] + 1)
+            await write(harness, tmp_path / "out", "jsonl", since=summary["last_seq"] + 1)
 
 
 def test_since_is_for_the_change_feed(tmp_path: Path) -> None:
@@ -301,9 +301,9 @@ def test_since_is_for_the_change_feed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [*catalog.VIEWS, *catalog.TABLES])
 async def test_each_view_and_table_can_be_exported_alone(tmp_path: Path, name: str) -> None:
-    async with world(tmp_path, sessions=12, habits=Habits(page_size=25)) as w:
-        await play(w)
-        await write(w, tmp_path / "out", "parquet", only=(name,))
+    async with open_harness(tmp_path, sessions=12, habits=Habits(page_size=25)) as harness:
+        await make_history(harness)
+        await write(harness, tmp_path / "out", "parquet", only=(name,))
         assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.parquet", MANIFEST}
         assert parquet.read_schema(tmp_path / "out" / f"{name}.parquet").names == list(catalog.EXPORTED[name])
 
@@ -313,14 +313,14 @@ def modes(folder: Path) -> set[int]:
 
 
 async def test_mode_is_that_of_the_option_then_that_of_the_replaced_file(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=3) as w:
-        await w.one_pass()
+    async with open_harness(tmp_path, sessions=3) as harness:
+        await harness.one_pass()
         out = tmp_path / "out"
-        await write(w, out, "csv", mode=0o640)
+        await write(harness, out, "csv", mode=0o640)
         assert modes(out) == {0o640}
-        await write(w, out, "csv")
+        await write(harness, out, "csv")
         assert modes(out) == {0o640}
-        await write(w, out, "csv", mode=0o600)
+        await write(harness, out, "csv", mode=0o600)
         assert modes(out) == {0o600}
 
 
@@ -337,9 +337,9 @@ async def test_readers_of_the_files_can_enter_a_new_directory_whatever_the_umask
 
 @pytest.mark.sqlite
 async def test_text_that_is_not_utf8_is_exported_with_a_replacement(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.sql("INSERT INTO source_sessions (source_session_id) VALUES (CAST(X'6180' AS TEXT))")
+    async with open_harness(tmp_path) as harness:
+        await harness.sql("INSERT INTO source_sessions (source_session_id) VALUES (CAST(X'6180' AS TEXT))")
         for kind in FORMATS:
-            await write(w, tmp_path / "out", kind)
+            await write(harness, tmp_path / "out", kind)
             (row,) = read_back(tmp_path / "out", "source_sessions", kind)
             assert row["source_session_id"] == "a\ufffd", kind

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from syncd.files import imports
 from syncd.mirror.store import import_plan
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 
 pytestmark = pytest.mark.both_databases
 
@@ -34,9 +34,9 @@ def create(source: str, name: str, folder: str | None = None) -> dict[str, Any]:
     return {"kind": "create", "source_session_id": source, "name": name, "parent_id": folder}
 
 
-async def planned(w: World, operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def planned(harness: Harness, operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
     asked = imports.read_operations(io.StringIO("".join(json.dumps(each) + "\n" for each in operations)))
-    return await w.database.read(lambda c: import_plan.plan(c, asked))
+    return await harness.database.read(lambda c: import_plan.plan(c, asked))
 
 
 CASES = [
@@ -64,41 +64,43 @@ CASES = [
 async def test_dry_run_follows_a_session_through_earlier_operations(
     tmp_path: Path, first: dict[str, Any], second: dict[str, Any], outcome: str, note: str | None, *, queued: bool
 ) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.create(source_session_id="s", name="n", id="SES1")
-        await w.one_pass()
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.create(source_session_id="s", name="n", id="SES1")
+        await harness.one_pass()
         if queued:
-            await w.enqueue({"session_id" if key == "id" else key: value for key, value in first.items()})
-        found = (await planned(w, [second] if queued else [first, second]))[-1]
+            await harness.enqueue({"session_id" if key == "id" else key: value for key, value in first.items()})
+        found = (await planned(harness, [second] if queued else [first, second]))[-1]
         assert (found["outcome"], found["note"]) == (outcome, note)
 
 
 async def test_dry_run_gives_a_session_that_is_created_again_no_earlier_id(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.create(source_session_id="s", name="n", id="SES1")
-        await w.one_pass()
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.create(source_session_id="s", name="n", id="SES1")
+        await harness.one_pass()
         rows = [delete(BY_SOURCE), create("s", "n"), update(BY_ID, "m"), update(BY_SOURCE, "m"), delete(BY_SOURCE)]
-        found = [(one["outcome"], one["id"]) for one in await planned(w, rows)]
+        found = [(one["outcome"], one["id"]) for one in await planned(harness, rows)]
         assert found == [
             ("deleted", "SES1"), ("created", None), ("absent", "SES1"), ("updated", None), ("deleted", None),
         ]  # fmt: skip
 
 
 async def test_dry_run_deletes_one_of_two_sessions_with_a_source_id_after_the_other(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         for session_id in ("SES1", "SES2"):
-            w.sandbox.create(source_session_id="s", name="n", id=session_id)
-        await w.one_pass()
-        found = [(one["outcome"], one["id"]) for one in await planned(w, [delete(BY_ID), *[delete(BY_SOURCE)] * 2])]
+            harness.sandbox.create(source_session_id="s", name="n", id=session_id)
+        await harness.one_pass()
+        found = [
+            (one["outcome"], one["id"]) for one in await planned(harness, [delete(BY_ID), *[delete(BY_SOURCE)] * 2])
+        ]
         assert found == [("deleted", "SES1"), ("deleted", "SES2"), ("absent", None)]
 
 
 async def test_dry_run_takes_the_target_of_a_queued_operation_that_was_resolved(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.create(source_session_id="s", name="n", id="SES1")
-        await w.one_pass()
-        await w.enqueue(delete(BY_SOURCE) | {"target_session_id": "SES-before"})
-        assert [one["outcome"] for one in await planned(w, [delete(BY_ID)])] == ["deleted"]
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.create(source_session_id="s", name="n", id="SES1")
+        await harness.one_pass()
+        await harness.enqueue(delete(BY_SOURCE) | {"target_session_id": "SES-before"})
+        assert [one["outcome"] for one in await planned(harness, [delete(BY_ID)])] == ["deleted"]
 
 
 async def test_dry_run_reads_the_sessions_and_operations_of_its_rows_in_chunks(tmp_path: Path) -> None:
@@ -109,9 +111,9 @@ async def test_dry_run_reads_the_sessions_and_operations_of_its_rows_in_chunks(t
         sa.event.listen(connection, "before_cursor_execute", lambda *args: statements.append(args[2]))
         return import_plan.plan(connection, rows)
 
-    async with world(tmp_path) as w:
-        await w.enqueue(create("s-2400", "m"))
-        found = await w.database.read(work)
+    async with open_harness(tmp_path) as harness:
+        await harness.enqueue(create("s-2400", "m"))
+        found = await harness.database.read(work)
     assert [one["line"] for one in found if one["outcome"] != "created"] == [2402]
     selects = [each for each in statements if each.startswith("SELECT")]
     assert len(selects) == 2 * math.ceil(2500 / import_plan.CHUNK)

@@ -13,7 +13,7 @@ from syncd.errors import UsageError
 from syncd.files import imports
 from syncd.files.open_text import open_text
 from syncd.mirror.store import import_plan
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 from tests.push.helpers import create
 
 pytestmark = pytest.mark.both_databases
@@ -109,16 +109,16 @@ def test_source_ids_are_read_from_both_kinds_of_file() -> None:
 
 
 async def test_dry_run_predicts_the_result_of_each_row(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         for name in ("same", "other"):
-            w.sandbox.create(source_session_id=name, name=name)
-        await w.one_pass()
-        await w.enqueue(create("queued"))
+            harness.sandbox.create(source_session_id=name, name=name)
+        await harness.one_pass()
+        await harness.enqueue(create("queued"))
         asked = rows(
             "kind,source_session_id,name\ncreate,new,n\ncreate,same,same\ncreate,other,changed\ncreate,queued,n\n"
             "create,new,again\ndelete,new,\ndelete,nobody,\ndelete,same,\ncreate,same,same\n"
         )
-        planned = await w.database.read(lambda c: import_plan.plan(c, asked))
+        planned = await harness.database.read(lambda c: import_plan.plan(c, asked))
         assert [one["outcome"] for one in planned] == [
             "created", "there", "adopted", "adopted", "adopted", "deleted", "absent", "deleted", "created",
         ]  # fmt: skip
@@ -126,11 +126,11 @@ async def test_dry_run_predicts_the_result_of_each_row(tmp_path: Path) -> None:
 
 
 async def test_dry_run_predicts_updates(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.create(source_session_id="s", name="n", parent_id="FOL1")
-        w.sandbox.create(source_session_id="t", name="n")
-        await w.one_pass()
-        await w.enqueue(create("queued"), {"kind": "delete", "source_session_id": "t"})
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.create(source_session_id="s", name="n", parent_id="FOL1")
+        harness.sandbox.create(source_session_id="t", name="n")
+        await harness.one_pass()
+        await harness.enqueue(create("queued"), {"kind": "delete", "source_session_id": "t"})
         updates = (
             {"source_session_id": "s", "name": "n"},
             {"source_session_id": "s", "name": "m"},
@@ -142,7 +142,7 @@ async def test_dry_run_predicts_updates(tmp_path: Path) -> None:
             {"source_session_id": "nobody", "name": "m"},
         )
         asked = rows("".join(json.dumps({"kind": "update", **one}) + "\n" for one in updates))
-        planned = await w.database.read(lambda c: import_plan.plan(c, asked))
+        planned = await harness.database.read(lambda c: import_plan.plan(c, asked))
         assert [one["outcome"] for one in planned] == [
             "there", "updated", "there", "updated", "updated", "updated", "absent", "absent",
         ]  # fmt: skip
@@ -152,13 +152,13 @@ async def test_dry_run_predicts_updates(tmp_path: Path) -> None:
 
 @pytest.mark.sqlite
 async def test_dry_run_predicts_rows_beside_a_queued_row_that_is_not_utf_8(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.sql(
+    async with open_harness(tmp_path) as harness:
+        await harness.sql(
             "INSERT INTO operations (kind, source_session_id, name) VALUES "
             "('create', 's-1', CAST(X'ff41' AS TEXT)), ('create', CAST(X'ff42' AS TEXT), 'n')"
         )
         asked = rows("source_session_id,name\ns-1,n\ns-2,n\n")
-        planned = await w.database.read(lambda c: import_plan.plan(c, asked))
+        planned = await harness.database.read(lambda c: import_plan.plan(c, asked))
         assert [one["outcome"] for one in planned] == ["adopted", "created"]
 
 
@@ -172,8 +172,8 @@ def test_empty_folder_is_kept_in_json_lines_of_an_update_alone() -> None:
 
 
 async def test_whole_file_is_queued_in_its_order(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         asked = rows("source_session_id,name\n" + "".join(f"s-{n},n\n" for n in range(2500)))
-        await w.database.write(lambda c: import_plan.enqueue_all(c, asked))
-        found = await w.sql("SELECT source_session_id AS s FROM operations ORDER BY id")
+        await harness.database.write(lambda c: import_plan.enqueue_all(c, asked))
+        found = await harness.sql("SELECT source_session_id AS s FROM operations ORDER BY id")
         assert [row["s"] for row in found] == [f"s-{n}" for n in range(2500)]

@@ -1,4 +1,4 @@
-"""The databases that tests run over: `world` tests run once on each of them.
+"""The databases that tests run over: marked tests run once on each of them.
 
 A test marked `both_databases` (a module marks itself with `pytestmark`) is run twice, on SQLite and on PostgreSQL. A
 single test of such a module that is about SQLite alone is marked `sqlite`.
@@ -18,7 +18,7 @@ _CURRENT: list[str | None] = [None]
 
 
 def current_url() -> str | None:
-    """Return the URL that `world` uses when it is given none; None for a SQLite file in the test's folder.
+    """Return the URL that `open_harness` uses when it is given none; None for a SQLite file in the test's folder.
 
     No context variable: the tests' event loop has a context of its own, which began before any fixture.
     """
@@ -57,7 +57,7 @@ def postgres_url(postgres: PostgresServer, database_pool: DatabasePool) -> Itera
 
 @pytest.fixture(autouse=True)
 def each_database(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Name the database that the test runs over, and make `world` use it."""
+    """Name the database that the test runs over, and make `open_harness` use it."""
     if getattr(request, "param", "sqlite") == "sqlite":
         yield "sqlite"
         return

@@ -36,7 +36,7 @@ from tests.helpers.virtual_clock import VirtualClock
 
 
 @dataclass
-class World:
+class Harness:
     """The sandbox, the mirror, and the flows between them."""
 
     sandbox: Sandbox
@@ -104,7 +104,7 @@ class World:
 
     @cached_property
     def lookups(self) -> Lookups:
-        """Return the look-ups that all flows of the world share."""
+        """Return the look-ups that all flows share."""
         return self.lookups_over(self.albert)
 
     def lookups_over(self, albert: ChatSessionCollection) -> Lookups:
@@ -182,15 +182,15 @@ class World:
 
 
 @asynccontextmanager
-async def world(
+async def open_harness(
     folder: Path,
     *,
     sessions: int = 0,
     habits: Habits | None = None,
     request_timeout: float = 5.0,
     url: str | None = None,
-) -> AsyncIterator[World]:
-    """Make a world in a folder, or over the database at `url`."""
+) -> AsyncIterator[Harness]:
+    """Open a mirror and its sandbox in a folder, or over the database at `url`."""
     url = url or current_url()
     if url is None:
         file = folder / "syncd.db"
@@ -216,7 +216,7 @@ async def world(
         ):
             setattr(owner, name, clock.watched(getattr(owner, name)))
         group.start_soon(clock.run)
-        yield World(
+        yield Harness(
             server, database, ChatSessionCollection(session=session), clock, LogCapture(),
             ChatFolderCollection(session=session),
         )  # fmt: skip

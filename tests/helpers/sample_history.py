@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.helpers.harness import World
+from tests.helpers.harness import Harness
 
 DAY = 86_400.0
 HOSTILE = "=cmd|'/C calc'!A0, \"quoted\"\r\nsecond line \U0001f9ea\u2028"
 
 
 @dataclass
-class Scene:
+class History:
     """The changes and their times; each moment is the mirror's clock at the end of a pass."""
 
     moments: list[datetime] = field(default_factory=list)
@@ -23,36 +23,36 @@ class Scene:
     """The deleted sessions as they were."""
 
 
-async def play(w: World) -> Scene:
+async def make_history(harness: Harness) -> History:
     """Rename, deactivate, move, delete, duplicate and revive sessions, with a pass after each day of it."""
-    scene = Scene()
-    w.clock.at = datetime.now(UTC).replace(microsecond=0) - timedelta(days=10)
+    history = History()
+    harness.clock.at = datetime.now(UTC).replace(microsecond=0) - timedelta(days=10)
 
     async def a_pass() -> None:
-        assert (await w.one_pass()).state == "complete"
-        scene.moments.append(w.clock.now())
+        assert (await harness.one_pass()).state == "complete"
+        history.moments.append(harness.clock.now())
 
     await a_pass()
-    w.clock.forward(DAY)
-    scene.old_names = {one: w.sandbox.live()[one]["name"] for one in ("SES1", "SES2")}
-    w.sandbox.update("SES1", name=HOSTILE)
-    w.sandbox.update("SES2", name="renamed once")
-    w.sandbox.update("SES3", status="inactive")
-    w.sandbox.update("SES4", parent_id="FOL-NEW")
-    scene.deleted["SES5"] = w.sandbox.delete("SES5")
-    source = w.sandbox.live()["SES7"]["sourceSessionId"]
-    twin = w.sandbox.create(source_session_id=source, name="a twin")
-    scene.duplicates = ["SES7", twin["id"]]
+    harness.clock.forward(DAY)
+    history.old_names = {one: harness.sandbox.live()[one]["name"] for one in ("SES1", "SES2")}
+    harness.sandbox.update("SES1", name=HOSTILE)
+    harness.sandbox.update("SES2", name="renamed once")
+    harness.sandbox.update("SES3", status="inactive")
+    harness.sandbox.update("SES4", parent_id="FOL-NEW")
+    history.deleted["SES5"] = harness.sandbox.delete("SES5")
+    source = harness.sandbox.live()["SES7"]["sourceSessionId"]
+    twin = harness.sandbox.create(source_session_id=source, name="a twin")
+    history.duplicates = ["SES7", twin["id"]]
     await a_pass()
-    w.clock.forward(7 * DAY)
-    w.sandbox.update("SES2", name="renamed twice")
-    scene.deleted["SES6"] = w.sandbox.delete("SES6")
-    await w.enqueue({"kind": "create", "source_session_id": "from-queue", "name": "from the queue"})
-    await w.push().drain()
+    harness.clock.forward(7 * DAY)
+    harness.sandbox.update("SES2", name="renamed twice")
+    history.deleted["SES6"] = harness.sandbox.delete("SES6")
+    await harness.enqueue({"kind": "create", "source_session_id": "from-queue", "name": "from the queue"})
+    await harness.push().drain()
     await a_pass()
-    await w.reconcile().run()
-    w.clock.forward(DAY)
-    return scene
+    await harness.reconcile().run()
+    harness.clock.forward(DAY)
+    return history
 
 
 def moment(value: Any) -> datetime:

@@ -1,4 +1,4 @@
-"""Time in which sleeps take no real time; `harness.world` runs the flows on it."""
+"""Time in which sleeps take no real time; `harness.open_harness` runs the flows on it."""
 
 from __future__ import annotations
 

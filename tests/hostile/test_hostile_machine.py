@@ -25,7 +25,7 @@ from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import operation_views, operations
 from syncd.sandbox import Sandbox, serve
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 from tests.kills.case import syncd
 
 pytestmark = pytest.mark.timeout(300)  # processes of a busy machine are slow
@@ -48,27 +48,27 @@ async def test_pass_waits_for_a_lock_of_another_program_and_completes(
 ) -> None:
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     held = float(os.environ.get("LOCKED_SECONDS", "1.5"))  # 30 in the long form
-    async with world(tmp_path, sessions=15) as w:
+    async with open_harness(tmp_path, sessions=15) as harness:
         reasons: list[str] = []
-        w.database.retries.on_wait, w.database.retries.busy_timeout = reasons.append, 60
+        harness.database.retries.on_wait, harness.database.retries.busy_timeout = reasons.append, 60
         with _plain(tmp_path) as other:
             other.execute("BEGIN IMMEDIATE")
             letting_go = threading.Timer(held, other.rollback)
             letting_go.start()
             try:
-                assert (await w.one_pass()).state == "complete"
+                assert (await harness.one_pass()).state == "complete"
             finally:
                 letting_go.join()
         assert len(reasons) == 1
-        assert await w.live() == w.there()
+        assert await harness.live() == harness.there()
 
 
 @pytest.mark.parametrize("how", ["replaced", "removed"])
 async def test_replaced_or_removed_file_is_detected_before_an_operation_changes_albert(
     tmp_path: Path, how: str
 ) -> None:
-    async with world(tmp_path, sessions=5) as w:
-        await w.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(4)))
+    async with open_harness(tmp_path, sessions=5) as harness:
+        await harness.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(4)))
 
         def change_the_file(_request: object) -> None:
             if how == "replaced":
@@ -77,11 +77,11 @@ async def test_replaced_or_removed_file_is_detected_before_an_operation_changes_
             else:
                 (tmp_path / "syncd.db").unlink()
 
-        w.sandbox.script("GET", "/api/v3/chats/sessions/source/", change_the_file)
+        harness.sandbox.script("GET", "/api/v3/chats/sessions/source/", change_the_file)
         with pytest.raises(DatabaseReplacedError):  # one error, in no group: it ends the program with exit 3
-            await w.push().drain()
-        assert w.asked("POST") == []
-        assert w.sandbox.effects == []
+            await harness.push().drain()
+        assert harness.asked("POST") == []
+        assert harness.sandbox.effects == []
 
 
 async def test_file_of_no_bytes_is_an_empty_mirror(tmp_path: Path) -> None:
@@ -119,18 +119,18 @@ async def test_read_only_database_is_refused_at_once(tmp_path: Path) -> None:
 
 
 async def test_read_transaction_that_never_ends_does_not_block_passes_and_operations(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=30) as w:
-        assert (await w.one_pass()).state == "complete"
+    async with open_harness(tmp_path, sessions=30) as harness:
+        assert (await harness.one_pass()).state == "complete"
         with _plain(tmp_path) as analyst:
             analyst.execute("BEGIN")
             before = analyst.execute("SELECT count(*) FROM chat_sessions").fetchone()
             for number in range(5):
-                w.sandbox.create(source_session_id=f"new-{number}", name="n")
-                await w.enqueue({"kind": "create", "source_session_id": f"q-{number}", "name": "n"})
-                await w.push().drain()
-                assert (await w.one_pass()).state == "complete"
+                harness.sandbox.create(source_session_id=f"new-{number}", name="n")
+                await harness.enqueue({"kind": "create", "source_session_id": f"q-{number}", "name": "n"})
+                await harness.push().drain()
+                assert (await harness.one_pass()).state == "complete"
             assert analyst.execute("SELECT count(*) FROM chat_sessions").fetchone() == before
-            assert await w.live() == w.there()
+            assert await harness.live() == harness.there()
             analyst.rollback()
 
 

@@ -56,7 +56,7 @@ class Actions:
         self.events: list[str] = []
         self.daemon_run: DaemonRun | None = None
 
-    async def _world(self, scope: anyio.CancelScope) -> None:
+    async def _act_until_cancelled(self, scope: anyio.CancelScope) -> None:
         actions = (
             self._create, self._create, self._change, self._change, self._move, self._delete, self._recreate,
             *[self._enqueue] * 5, self._operate, self._decide, self._change_faults, self._change_faults,

@@ -57,8 +57,8 @@ class Simulation(Actions):
             self.tenant.create({"sourceSessionId": f"old-{number}", "name": f"session {number}"})
         async with anyio.create_task_group() as group:
             self.tenant.late = group
-            world = anyio.CancelScope()
-            group.start_soon(self._world, world)
+            actions = anyio.CancelScope()
+            group.start_soon(self._act_until_cancelled, actions)
             for _ in range(self.plan.runs):
                 backup = -1
                 if self.restore_rng.random() < RESTORED and self._look_ups_find_creates():
@@ -66,7 +66,7 @@ class Simulation(Actions):
                 await self._live()
                 self.loop.calls.pop(backup, None)
                 await self._restore()
-            world.cancel()
+            actions.cancel()
         await self._converge()
 
     def _look_ups_find_creates(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from aiohttp import web
 
-from tests.helpers.harness import World
+from tests.helpers.harness import Harness
 
 BASE = "/api/v3/chats/sessions"
 TABLES = ("sessions", "session_versions", "source_sessions", "quarantine")
@@ -27,9 +27,9 @@ def page(*items: Any, key: Any = None) -> dict[str, Any]:
     return {"Items": list(items)} if key is None else {"Items": list(items), "lastKey": key}
 
 
-def all_but(w: World, *left_out: str) -> dict[str, Any]:
+def all_but(harness: Harness, *left_out: str) -> dict[str, Any]:
     """Return one page with all live sessions of the sandbox except some."""
-    return page(*(one for session_id, one in w.sandbox.live().items() if session_id not in left_out))
+    return page(*(one for session_id, one in harness.sandbox.live().items() if session_id not in left_out))
 
 
 class Listing:
@@ -44,14 +44,16 @@ class Listing:
         returns one of these.
     """
 
-    def __init__(self, w: World, pages: Mapping[str | None, Any] | None = None) -> None:
+    def __init__(self, harness: Harness, pages: Mapping[str | None, Any] | None = None) -> None:
         self.pages: Mapping[str | None, Any] = {} if pages is None else pages
         self.asked: list[str | None] = []
         self.gone: set[str] = set()
         self._served: dict[str, Any] = {}
-        self._store = w.sandbox.store.truth
-        w.sandbox.script("GET", lambda request: request.path == BASE, self._answer, times=10**9)
-        w.sandbox.script("GET", self._has, lambda request: web.json_response(self._served[_id_of(request)]), 10**9)
+        self._store = harness.sandbox.store.truth
+        harness.sandbox.script("GET", lambda request: request.path == BASE, self._answer, times=10**9)
+        harness.sandbox.script(
+            "GET", self._has, lambda request: web.json_response(self._served[_id_of(request)]), 10**9
+        )
 
     def _has(self, request: web.BaseRequest) -> bool:
         session_id = _id_of(request)
@@ -86,45 +88,45 @@ def _items_of(body: bytes) -> dict[str, Any]:
         return {}
 
 
-def answer_get(w: World, session_id: str, action: Any, times: int = 10**9) -> None:
+def answer_get(harness: Harness, session_id: str, action: Any, times: int = 10**9) -> None:
     """Script the answers to `GET /{id}` of one session."""
-    w.sandbox.script("GET", lambda request: request.raw_path == f"{BASE}/{session_id}", action, times)
+    harness.sandbox.script("GET", lambda request: request.raw_path == f"{BASE}/{session_id}", action, times)
 
 
-def asked_for(w: World) -> list[str]:
+def asked_for(harness: Harness) -> list[str]:
     """Return the ids of the requests for single sessions, including the first requests of passes."""
-    paths = [path.removeprefix(f"{BASE}/") for path in w.asked("GET", f"{BASE}/")]
+    paths = [path.removeprefix(f"{BASE}/") for path in harness.asked("GET", f"{BASE}/")]
     return [path for path in paths if not path.startswith("source/")]
 
 
-def listings(w: World) -> list[str]:
+def listings(harness: Harness) -> list[str]:
     """Return the requests for pages."""
-    return [path for path in w.asked("GET") if path.partition("?")[0] == BASE]
+    return [path for path in harness.asked("GET") if path.partition("?")[0] == BASE]
 
 
-async def dump(w: World) -> dict[str, list[dict[str, Any]]]:
+async def dump(harness: Harness) -> dict[str, list[dict[str, Any]]]:
     """Return all rows that a pass over unchanged sessions must not change."""
-    return {table: await w.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in TABLES}
+    return {table: await harness.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in TABLES}
 
 
-async def session(w: World, session_id: str) -> dict[str, Any]:
+async def session(harness: Harness, session_id: str) -> dict[str, Any]:
     """Return a session's row."""
-    (row,) = await w.sql("SELECT * FROM sessions WHERE id = ?", session_id)
+    (row,) = await harness.sql("SELECT * FROM sessions WHERE id = ?", session_id)
     return row
 
 
-async def history(w: World, session_id: str) -> list[dict[str, Any]]:
+async def history(harness: Harness, session_id: str) -> list[dict[str, Any]]:
     """Return a session's versions, oldest first."""
-    return await w.sql(
+    return await harness.sql(
         "SELECT change, name, valid_from, valid_to, pass_id FROM chat_session_history WHERE session_id = ? "
         "ORDER BY valid_from, valid_to IS NULL, valid_to",
         session_id,
     )
 
 
-async def counted(w: World) -> dict[str, Any]:
+async def counted(harness: Harness) -> dict[str, Any]:
     """Assert that the counters of the last pass add up, and return its row."""
-    row = await w.last_pass()
+    row = await harness.last_pass()
     with_id = row["quarantined"] - row["without_id"]
     assert sum(row[name] for name in CHANGES) + with_id == row["seen"], row
     assert min(row[name] for name in (*CHANGES, "seen", "quarantined", "without_id")) >= 0, row
@@ -132,7 +134,7 @@ async def counted(w: World) -> dict[str, Any]:
     return row
 
 
-async def run_until(w: World, *, pages: int) -> None:
+async def run_until(harness: Harness, *, pages: int) -> None:
     """Run a pass and cancel it when a number of pages have been written."""
     with anyio.CancelScope() as scope:
 
@@ -140,11 +142,11 @@ async def run_until(w: World, *, pages: int) -> None:
             if counts["pages"] == pages:
                 scope.cancel()
 
-        pull = w.pull()
+        pull = harness.pull()
         pull.on_page = on_page
         await pull.run()
 
 
-async def quarantine_rows(w: World) -> list[dict[str, Any]]:
+async def quarantine_rows(harness: Harness) -> list[dict[str, Any]]:
     """Return all rows of the quarantine, oldest first."""
-    return await w.sql("SELECT * FROM quarantine ORDER BY id")
+    return await harness.sql("SELECT * FROM quarantine ORDER BY id")

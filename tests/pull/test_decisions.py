@@ -10,7 +10,7 @@ from syncd.mirror.store import passes
 from syncd.mirror.store.holds import NotHeldError
 from syncd.records.enums import HoldState
 from syncd.rules.deletion import Guard
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 from tests.pull.helpers import Listing, all_but, asked_for, counted, page, session
 from tests.pull.holds import APPROVED, AT_MOST_THREE, CLOSED, REJECTED, decide, delete, held, names, sessions_of_holds
 
@@ -18,177 +18,177 @@ pytestmark = pytest.mark.both_databases
 
 
 async def test_approved_sessions_are_deleted_in_the_next_pass_each_after_its_own_404(folder: Path) -> None:
-    async with world(folder, sessions=30) as w:
-        w.guard = Guard(grace=3600, confirmations=5, max_count=3, max_fraction=0.0)
-        await w.one_pass()
-        listing = Listing(w)
+    async with open_harness(folder, sessions=30) as harness:
+        harness.guard = Guard(grace=3600, confirmations=5, max_count=3, max_fraction=0.0)
+        await harness.one_pass()
+        listing = Listing(harness)
         gone = names(1, 2, 3, 4, 5, 6)
-        listing.pages = {None: all_but(w, *gone)}
-        delete(w, 1, 2, 3, 4, 5)  # SES6 is not listed and still exists
-        assert (await w.one_pass()).state == "held"
-        approved = await decide(w, 2, APPROVED)
+        listing.pages = {None: all_but(harness, *gone)}
+        delete(harness, 1, 2, 3, 4, 5)  # SES6 is not listed and still exists
+        assert (await harness.one_pass()).state == "held"
+        approved = await decide(harness, 2, APPROVED)
         assert (approved.state, approved.sessions, approved.decided_by) == (APPROVED, 6, "alice")
-        assert await held(w) == []
-        w.clock.forward(1)
-        assert (await w.one_pass()).state == "complete"
-        row = await counted(w)
+        assert await held(harness) == []
+        harness.clock.forward(1)
+        assert (await harness.one_pass()).state == "complete"
+        row = await counted(harness)
         assert (row["missing"], row["deleted"]) == (5, 5)
-        assert await w.live() == w.there()
-        assert set(asked_for(w)) & set(gone) == set(gone)
-        assert await held(w, CLOSED) == [2]
-        assert await sessions_of_holds(w) == {}, "the approval is used up"
+        assert await harness.live() == harness.there()
+        assert set(asked_for(harness)) & set(gone) == set(gone)
+        assert await held(harness, CLOSED) == [2]
+        assert await sessions_of_holds(harness) == {}, "the approval is used up"
 
 
 async def test_approval_ends_for_a_session_that_answered_200(folder: Path) -> None:
-    async with world(folder, sessions=30) as w:
-        w.guard = Guard(grace=3600, confirmations=5, max_count=1, max_fraction=0.0)
-        await w.one_pass()
-        listing = Listing(w, {None: all_but(w, *names(4, 5, 6))})
-        delete(w, 4, 5)
-        assert (await w.one_pass()).state == "held"
-        await decide(w, 2, APPROVED)
-        w.clock.forward(1)
-        await w.one_pass()
-        assert set(await w.live()) == set(w.there())
-        w.clock.forward(3600)
-        delete(w, 6)
+    async with open_harness(folder, sessions=30) as harness:
+        harness.guard = Guard(grace=3600, confirmations=5, max_count=1, max_fraction=0.0)
+        await harness.one_pass()
+        listing = Listing(harness, {None: all_but(harness, *names(4, 5, 6))})
+        delete(harness, 4, 5)
+        assert (await harness.one_pass()).state == "held"
+        await decide(harness, 2, APPROVED)
+        harness.clock.forward(1)
+        await harness.one_pass()
+        assert set(await harness.live()) == set(harness.there())
+        harness.clock.forward(3600)
+        delete(harness, 6)
         assert listing.asked
-        assert (await w.one_pass()).state == "complete"
-        assert "SES6" in await w.live(), "it is missing again, and that was not approved"
+        assert (await harness.one_pass()).state == "complete"
+        assert "SES6" in await harness.live(), "it is missing again, and that was not approved"
 
 
 async def test_approval_ends_for_a_session_that_was_listed_again_by_a_held_pass(folder: Path) -> None:
-    async with world(folder, sessions=30) as w:
-        w.guard = Guard(grace=3600, confirmations=5, max_count=2, max_fraction=0.0)
-        await w.one_pass()
-        delete(w, 1, 2, 3)
-        assert (await w.one_pass()).state == "held"
-        await decide(w, 2, APPROVED)
-        w.sandbox.create(id="SES1", source_session_id="again", name="again")
-        delete(w, 11, 12, 13)
-        assert (await w.one_pass()).state == "held"
-        delete(w, 1)
+    async with open_harness(folder, sessions=30) as harness:
+        harness.guard = Guard(grace=3600, confirmations=5, max_count=2, max_fraction=0.0)
+        await harness.one_pass()
+        delete(harness, 1, 2, 3)
+        assert (await harness.one_pass()).state == "held"
+        await decide(harness, 2, APPROVED)
+        harness.sandbox.create(id="SES1", source_session_id="again", name="again")
+        delete(harness, 11, 12, 13)
+        assert (await harness.one_pass()).state == "held"
+        delete(harness, 1)
         for number in (11, 12, 13):
-            w.sandbox.create(id=f"SES{number}", source_session_id=f"again {number}", name="again")
-        assert (await w.one_pass()).state == "complete"
-        assert set(await w.live()) - set(w.there()) == {"SES1"}, "SES2 and SES3 are still approved"
-        assert (await session(w, "SES1"))["absences"] == 1
+            harness.sandbox.create(id=f"SES{number}", source_session_id=f"again {number}", name="again")
+        assert (await harness.one_pass()).state == "complete"
+        assert set(await harness.live()) - set(harness.there()) == {"SES1"}, "SES2 and SES3 are still approved"
+        assert (await session(harness, "SES1"))["absences"] == 1
 
 
 async def test_approval_lasts_after_a_failed_look_up(folder: Path) -> None:
-    async with world(folder, sessions=30) as w:
-        w.guard = Guard(grace=3600, confirmations=5, max_count=0, max_fraction=0.0)
-        await w.one_pass()
-        delete(w, 6)
-        assert (await w.one_pass()).state == "held"
-        await decide(w, 2, APPROVED)
-        w.sandbox.script("GET", "/api/v3/chats/sessions/SES6", 503)
-        assert (await w.one_pass()).state == "complete"
-        assert "SES6" in await w.live()
-        assert (await w.one_pass()).state == "complete"
-        assert "SES6" not in await w.live()
+    async with open_harness(folder, sessions=30) as harness:
+        harness.guard = Guard(grace=3600, confirmations=5, max_count=0, max_fraction=0.0)
+        await harness.one_pass()
+        delete(harness, 6)
+        assert (await harness.one_pass()).state == "held"
+        await decide(harness, 2, APPROVED)
+        harness.sandbox.script("GET", "/api/v3/chats/sessions/SES6", 503)
+        assert (await harness.one_pass()).state == "complete"
+        assert "SES6" in await harness.live()
+        assert (await harness.one_pass()).state == "complete"
+        assert "SES6" not in await harness.live()
 
 
 async def test_approval_covers_only_the_sessions_of_its_hold(folder: Path) -> None:
-    async with world(folder, sessions=30) as w:
-        w.guard = Guard(grace=0, confirmations=1, max_count=2, max_fraction=0.0)
-        await w.one_pass()
-        delete(w, 1, 2, 3)
-        assert (await w.one_pass()).state == "held"
-        await decide(w, 2, APPROVED)
-        delete(w, 11, 12, 13)
-        assert (await w.one_pass()).state == "held"
-        assert len(await w.live()) == 30
-        assert await sessions_of_holds(w) == {2: names(1, 2, 3), 3: names(11, 12, 13)}
+    async with open_harness(folder, sessions=30) as harness:
+        harness.guard = Guard(grace=0, confirmations=1, max_count=2, max_fraction=0.0)
+        await harness.one_pass()
+        delete(harness, 1, 2, 3)
+        assert (await harness.one_pass()).state == "held"
+        await decide(harness, 2, APPROVED)
+        delete(harness, 11, 12, 13)
+        assert (await harness.one_pass()).state == "held"
+        assert len(await harness.live()) == 30
+        assert await sessions_of_holds(harness) == {2: names(1, 2, 3), 3: names(11, 12, 13)}
         for number in (11, 12):
-            w.sandbox.create(id=f"SES{number}", source_session_id=f"again {number}", name="again")
-        assert (await w.one_pass()).state == "complete"
-        assert await w.live() == w.there()
+            harness.sandbox.create(id=f"SES{number}", source_session_id=f"again {number}", name="again")
+        assert (await harness.one_pass()).state == "complete"
+        assert await harness.live() == harness.there()
 
 
 async def test_approval_after_an_empty_listing_deletes_each_session_that_answers_404(folder: Path) -> None:
-    async with world(folder, sessions=12) as w:
-        await w.one_pass()
-        Listing(w, {None: page()})
-        delete(w, *range(2, 12))
-        assert (await w.one_pass()).state == "held"
-        await decide(w, 2, APPROVED)
-        assert (await w.one_pass()).state == "complete"
-        assert set(await w.live()) == set(names(1, 12))
+    async with open_harness(folder, sessions=12) as harness:
+        await harness.one_pass()
+        Listing(harness, {None: page()})
+        delete(harness, *range(2, 12))
+        assert (await harness.one_pass()).state == "held"
+        await decide(harness, 2, APPROVED)
+        assert (await harness.one_pass()).state == "complete"
+        assert set(await harness.live()) == set(names(1, 12))
 
 
 async def test_rejection_lasts_while_its_sessions_are_not_listed(folder: Path) -> None:
-    async with world(folder, sessions=30) as w:
-        w.guard = AT_MOST_THREE
-        await w.one_pass()
-        delete(w, 1, 2, 3, 4, 5)
-        await w.one_pass()
-        await decide(w, 2, REJECTED)
-        w.sandbox.requests.clear()
+    async with open_harness(folder, sessions=30) as harness:
+        harness.guard = AT_MOST_THREE
+        await harness.one_pass()
+        delete(harness, 1, 2, 3, 4, 5)
+        await harness.one_pass()
+        await decide(harness, 2, REJECTED)
+        harness.sandbox.requests.clear()
         for _ in range(3):
-            assert (await w.one_pass()).state == "complete"
-            row = await counted(w)
+            assert (await harness.one_pass()).state == "complete"
+            row = await counted(harness)
             assert (row["missing"], row["deleted"]) == (5, 0)
-        assert await held(w) == []
-        assert await held(w, REJECTED) == [2]
-        assert len(await w.live()) == 30
-        assert not set(asked_for(w)) & set(names(1, 2, 3, 4, 5))
-        (row,) = await w.sql("SELECT held_pass_id, missing_sessions FROM mirror_freshness")
+        assert await held(harness) == []
+        assert await held(harness, REJECTED) == [2]
+        assert len(await harness.live()) == 30
+        assert not set(asked_for(harness)) & set(names(1, 2, 3, 4, 5))
+        (row,) = await harness.sql("SELECT held_pass_id, missing_sessions FROM mirror_freshness")
         assert row == {"held_pass_id": None, "missing_sessions": 5}
 
 
 async def test_rejection_does_not_cover_other_sessions(folder: Path) -> None:
-    async with world(folder, sessions=30) as w:
-        w.guard = AT_MOST_THREE
-        await w.one_pass()
-        delete(w, 1, 2, 3, 4, 5)
-        await w.one_pass()
-        await decide(w, 2, REJECTED)
-        delete(w, 11, 12, 13)
-        assert (await w.one_pass()).state == "complete"
-        assert set(await w.live()) - set(w.there()) == set(names(1, 2, 3, 4, 5))
-        delete(w, 14, 15, 16, 17)
-        assert (await w.one_pass()).state == "held"
-        assert await sessions_of_holds(w) == {2: names(1, 2, 3, 4, 5), 4: names(14, 15, 16, 17)}
+    async with open_harness(folder, sessions=30) as harness:
+        harness.guard = AT_MOST_THREE
+        await harness.one_pass()
+        delete(harness, 1, 2, 3, 4, 5)
+        await harness.one_pass()
+        await decide(harness, 2, REJECTED)
+        delete(harness, 11, 12, 13)
+        assert (await harness.one_pass()).state == "complete"
+        assert set(await harness.live()) - set(harness.there()) == set(names(1, 2, 3, 4, 5))
+        delete(harness, 14, 15, 16, 17)
+        assert (await harness.one_pass()).state == "held"
+        assert await sessions_of_holds(harness) == {2: names(1, 2, 3, 4, 5), 4: names(14, 15, 16, 17)}
 
 
 async def test_rejection_ends_for_a_session_that_is_listed_again(folder: Path) -> None:
-    async with world(folder, sessions=30) as w:
-        w.guard = AT_MOST_THREE
-        await w.one_pass()
-        delete(w, 1, 2, 3, 4, 5)
-        await w.one_pass()
-        await decide(w, 2, REJECTED)
-        w.sandbox.create(id="SES1", source_session_id="again", name="again")
-        await w.one_pass()
-        assert await sessions_of_holds(w) == {2: names(2, 3, 4, 5)}
-        delete(w, 1)
-        assert (await w.one_pass()).state == "complete"
-        assert set(await w.live()) - set(w.there()) == set(names(2, 3, 4, 5))
+    async with open_harness(folder, sessions=30) as harness:
+        harness.guard = AT_MOST_THREE
+        await harness.one_pass()
+        delete(harness, 1, 2, 3, 4, 5)
+        await harness.one_pass()
+        await decide(harness, 2, REJECTED)
+        harness.sandbox.create(id="SES1", source_session_id="again", name="again")
+        await harness.one_pass()
+        assert await sessions_of_holds(harness) == {2: names(2, 3, 4, 5)}
+        delete(harness, 1)
+        assert (await harness.one_pass()).state == "complete"
+        assert set(await harness.live()) - set(harness.there()) == set(names(2, 3, 4, 5))
         for number in (2, 3, 4, 5):
-            w.sandbox.create(id=f"SES{number}", source_session_id=f"again {number}", name="again")
-        await w.one_pass()
-        assert await held(w, CLOSED) == [2]
-        delete(w, 2, 3, 4, 5)
-        assert (await w.one_pass()).state == "held"
-        assert await held(w) == [6]
+            harness.sandbox.create(id=f"SES{number}", source_session_id=f"again {number}", name="again")
+        await harness.one_pass()
+        assert await held(harness, CLOSED) == [2]
+        delete(harness, 2, 3, 4, 5)
+        assert (await harness.one_pass()).state == "held"
+        assert await held(harness) == [6]
 
 
 async def test_rejected_hold_can_be_approved_and_an_approved_one_rejected(folder: Path) -> None:
-    async with world(folder, sessions=30) as w:
-        w.guard = AT_MOST_THREE
-        await w.one_pass()
-        delete(w, 1, 2, 3, 4, 5)
-        await w.one_pass()
+    async with open_harness(folder, sessions=30) as harness:
+        harness.guard = AT_MOST_THREE
+        await harness.one_pass()
+        delete(harness, 1, 2, 3, 4, 5)
+        await harness.one_pass()
         for decision in (APPROVED, REJECTED, APPROVED):
-            await decide(w, 2, decision)
+            await decide(harness, 2, decision)
             with pytest.raises(NotHeldError, match=f"{decision} already"):
-                await decide(w, 2, decision)
-        await w.one_pass()
-        assert await w.live() == w.there()
+                await decide(harness, 2, decision)
+        await harness.one_pass()
+        assert await harness.live() == harness.there()
         with pytest.raises(NotHeldError, match="does not wait for a decision any more, nothing is held now"):
-            await decide(w, 2, REJECTED)
-        actions = await w.sql("SELECT at, by, action, subject, detail FROM operator_actions ORDER BY id")
+            await decide(harness, 2, REJECTED)
+        actions = await harness.sql("SELECT at, by, action, subject, detail FROM operator_actions ORDER BY id")
         assert [(row["by"], row["action"], row["subject"]) for row in actions] == [
             ("alice", "approve", "pass 2"), ("alice", "reject", "pass 2"), ("alice", "approve", "pass 2"),
         ]  # fmt: skip
@@ -196,64 +196,64 @@ async def test_rejected_hold_can_be_approved_and_an_approved_one_rejected(folder
             f"5 sessions; it was {was}" for was in ("open", APPROVED, REJECTED)
         ]
         assert {row["at"] for row in actions} == {"2026-06-01T12:00:00.000000Z"}
-        (hold,) = await w.sql("SELECT state, decided_by, decided_at FROM holds")
+        (hold,) = await harness.sql("SELECT state, decided_by, decided_at FROM holds")
         assert hold == {"state": "closed", "decided_by": "alice", "decided_at": "2026-06-01T12:00:00.000000Z"}
 
 
 async def test_decision_during_a_sweep_applies_to_that_sweep(folder: Path) -> None:
-    async with world(folder, sessions=30) as w:
-        w.guard = AT_MOST_THREE
-        await w.one_pass()
-        delete(w, 1, 2, 3, 4, 5)
-        await w.one_pass()
+    async with open_harness(folder, sessions=30) as harness:
+        harness.guard = AT_MOST_THREE
+        await harness.one_pass()
+        delete(harness, 1, 2, 3, 4, 5)
+        await harness.one_pass()
 
         async def reject(_: object) -> None:
-            await decide(w, 2, REJECTED)
+            await decide(harness, 2, REJECTED)
 
-        w.sandbox.script("GET", "/api/v3/chats/sessions/SES2", reject)
-        assert (await w.one_pass()).state == "complete"
-        assert await held(w) == []
-        assert len(await w.live()) == 30
+        harness.sandbox.script("GET", "/api/v3/chats/sessions/SES2", reject)
+        assert (await harness.one_pass()).state == "complete"
+        assert await held(harness) == []
+        assert len(await harness.live()) == 30
 
 
 async def test_sweep_of_a_lost_pass_requests_nothing_again_after_a_decision(folder: Path) -> None:
-    async with world(folder, sessions=30) as w:
-        w.guard = AT_MOST_THREE
-        await w.one_pass()
-        delete(w, 1, 2, 3, 4, 5)
-        await w.one_pass()
+    async with open_harness(folder, sessions=30) as harness:
+        harness.guard = AT_MOST_THREE
+        await harness.one_pass()
+        delete(harness, 1, 2, 3, 4, 5)
+        await harness.one_pass()
 
         async def approve_and_take_over(_: object) -> None:
-            await decide(w, 2, APPROVED)
-            await w.database.write(passes.running)
+            await decide(harness, 2, APPROVED)
+            await harness.database.write(passes.running)
 
-        w.sandbox.script("GET", "/api/v3/chats/sessions/SES2", approve_and_take_over)
-        w.sandbox.requests.clear()
-        assert (await w.one_pass()).state == "running"
-        asked = [one for one in asked_for(w) if one in names(1, 2, 3, 4, 5)]
+        harness.sandbox.script("GET", "/api/v3/chats/sessions/SES2", approve_and_take_over)
+        harness.sandbox.requests.clear()
+        assert (await harness.one_pass()).state == "running"
+        asked = [one for one in asked_for(harness) if one in names(1, 2, 3, 4, 5)]
         assert len(asked) == len(set(asked)) > 0
-        assert (await w.one_pass()).state == "complete"
+        assert (await harness.one_pass()).state == "complete"
 
 
 @pytest.mark.parametrize(("pass_id", "words"), [(99, "no pass"), (1, "complete, not held")])
 async def test_only_a_held_pass_can_be_decided(folder: Path, pass_id: int, words: str) -> None:
-    async with world(folder, sessions=3) as w:
-        await w.one_pass()
+    async with open_harness(folder, sessions=3) as harness:
+        await harness.one_pass()
         with pytest.raises(NotHeldError, match=words):
-            await decide(w, pass_id, APPROVED)
-        assert await w.sql("SELECT * FROM operator_actions") == []
+            await decide(harness, pass_id, APPROVED)
+        assert await harness.sql("SELECT * FROM operator_actions") == []
 
 
 async def test_thousands_of_approved_sessions_are_deleted_in_one_pass(folder: Path) -> None:
-    async with world(folder, sessions=3000) as w:
-        w.sandbox.habits.page_size = 1000
-        await w.one_pass()
-        delete(w, *range(1, 1001))
-        assert (await w.one_pass()).state == "held"
-        await decide(w, 2, APPROVED)
-        assert (await w.one_pass()).state == "complete"
-        assert await w.live() == w.there()
-        assert await sessions_of_holds(w) == {}
+    async with open_harness(folder, sessions=3000) as harness:
+        harness.sandbox.habits.page_size = 1000
+        await harness.one_pass()
+        delete(harness, *range(1, 1001))
+        assert (await harness.one_pass()).state == "held"
+        await decide(harness, 2, APPROVED)
+        assert (await harness.one_pass()).state == "complete"
+        assert await harness.live() == harness.there()
+        assert await sessions_of_holds(harness) == {}
 
 
 @pytest.mark.parametrize("state", ["partial", "failed"])
@@ -261,16 +261,16 @@ async def test_thousands_of_approved_sessions_are_deleted_in_one_pass(folder: Pa
 async def test_decision_ends_for_a_session_that_an_incomplete_pass_lists_again(
     folder: Path, state: str, decision: HoldState
 ) -> None:
-    async with world(folder, sessions=30) as w:
-        w.guard = Guard(grace=3600, confirmations=5, max_count=2, max_fraction=0.0)
-        await w.one_pass()
-        delete(w, 1, 2, 3)
-        assert (await w.one_pass()).state == "held"
-        await decide(w, 2, decision)
-        w.sandbox.create(id="SES1", source_session_id="again", name="again")
-        again = all_but(w)
+    async with open_harness(folder, sessions=30) as harness:
+        harness.guard = Guard(grace=3600, confirmations=5, max_count=2, max_fraction=0.0)
+        await harness.one_pass()
+        delete(harness, 1, 2, 3)
+        assert (await harness.one_pass()).state == "held"
+        await decide(harness, 2, decision)
+        harness.sandbox.create(id="SES1", source_session_id="again", name="again")
+        again = all_but(harness)
         again["Items"].append({"no": "id"})
-        listing = Listing(w, {None: again | {"lastKey": "k"}, "k": page() if state == "partial" else 404})
-        assert (await w.one_pass()).state == state
-        assert await sessions_of_holds(w) == {2: names(2, 3)}
+        listing = Listing(harness, {None: again | {"lastKey": "k"}, "k": page() if state == "partial" else 404})
+        assert (await harness.one_pass()).state == state
+        assert await sessions_of_holds(harness) == {2: names(2, 3)}
         assert listing.asked

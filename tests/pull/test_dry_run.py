@@ -13,148 +13,154 @@ from syncd.pull.retries import ListingError, Retries
 from syncd.records.enums import PassReason
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 
 pytestmark = pytest.mark.both_databases
 LISTING = "/api/v3/chats/sessions"
 
 
-async def content(w: World) -> list[object]:
-    return [await w.sql(f"SELECT * FROM {table} ORDER BY 1") for table in ("sessions", "session_versions", "passes")]
+async def content(harness: Harness) -> list[object]:
+    return [
+        await harness.sql(f"SELECT * FROM {table} ORDER BY 1") for table in ("sessions", "session_versions", "passes")
+    ]
 
 
-def retries_of(w: World) -> Retries:
+def retries_of(harness: Harness) -> Retries:
     return Retries(
-        clock=w.clock, backoff=Backoff(0.5, 300), jitter=lambda: 1.0, ceiling=lambda _: None, on_retry=lambda *_: None
+        clock=harness.clock,
+        backoff=Backoff(0.5, 300),
+        jitter=lambda: 1.0,
+        ceiling=lambda _: None,
+        on_retry=lambda *_: None,
     )
 
 
-async def prediction(w: World, *, max_pages: int = 100) -> Prediction:
+async def prediction(harness: Harness, *, max_pages: int = 100) -> Prediction:
     run = DryRun(
-        albert=w.albert, mirror=w.database, clock=w.clock, retries=retries_of(w), max_pages=max_pages, guard=w.guard,
-        machine=w.machine,
+        albert=harness.albert, mirror=harness.database, clock=harness.clock, retries=retries_of(harness),
+        max_pages=max_pages, guard=harness.guard, machine=harness.machine,
     )  # fmt: skip
     return await run.predict()
 
 
-async def counts_of_a_pass(w: World) -> dict[str, object]:
+async def counts_of_a_pass(harness: Harness) -> dict[str, object]:
     """Run a pass, and return what the prediction of it should have been, as far as its row says."""
-    outcome = await w.one_pass()
+    outcome = await harness.one_pass()
     columns = "pages, inserted, updated, unchanged, restored, quarantined, without_id, missing, deleted"
-    (row,) = await w.sql(f"SELECT {columns} FROM passes WHERE id = {outcome.pass_id}")
+    (row,) = await harness.sql(f"SELECT {columns} FROM passes WHERE id = {outcome.pass_id}")
     return {**row, "held": outcome.error}
 
 
 async def test_prediction_equals_the_counts_of_the_next_pass(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=25, habits=Habits(page_size=10)) as w:
-        await w.one_pass()
-        w.sandbox.update("SES3", name="renamed")
-        w.sandbox.create(source_session_id="new-1", name="new")
-        w.sandbox.delete("SES7")
-        before = await content(w)
-        w.sandbox.requests.clear()
-        found = (await prediction(w)).as_dict()
-        assert {request.method for request in w.sandbox.requests} == {"GET"}
-        assert await content(w) == before
+    async with open_harness(tmp_path, sessions=25, habits=Habits(page_size=10)) as harness:
+        await harness.one_pass()
+        harness.sandbox.update("SES3", name="renamed")
+        harness.sandbox.create(source_session_id="new-1", name="new")
+        harness.sandbox.delete("SES7")
+        before = await content(harness)
+        harness.sandbox.requests.clear()
+        found = (await prediction(harness)).as_dict()
+        assert {request.method for request in harness.sandbox.requests} == {"GET"}
+        assert await content(harness) == before
         assert found == {
             "pages": 3, "inserted": 1, "updated": 1, "unchanged": 23, "restored": 0, "quarantined": 0, "without_id": 0,
             "not_listed": 1, "missing": 1, "deleted": 1, "live_sessions": 25, "held": None,
         }  # fmt: skip
-        counts = await counts_of_a_pass(w)
+        counts = await counts_of_a_pass(harness)
         assert {name: found[name] for name in counts} == counts
 
 
 async def test_deletion_is_predicted_in_the_pass_that_does_it(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=25, habits=Habits(page_size=10)) as w:
-        w.guard = replace(w.guard, grace=60, confirmations=2)
-        await w.one_pass()
-        w.sandbox.delete("SES7")
-        w.sandbox.delete("SES8")
-        w.sandbox.habits.unlisted = ["SES9"]
+    async with open_harness(tmp_path, sessions=25, habits=Habits(page_size=10)) as harness:
+        harness.guard = replace(harness.guard, grace=60, confirmations=2)
+        await harness.one_pass()
+        harness.sandbox.delete("SES7")
+        harness.sandbox.delete("SES8")
+        harness.sandbox.habits.unlisted = ["SES9"]
         deleted = []
         for _ in range(4):
-            before = await content(w)
-            found = (await prediction(w)).as_dict()
-            assert await content(w) == before
-            counts = await counts_of_a_pass(w)
+            before = await content(harness)
+            found = (await prediction(harness)).as_dict()
+            assert await content(harness) == before
+            counts = await counts_of_a_pass(harness)
             assert {name: found[name] for name in counts} == counts
             deleted.append(found["deleted"])
-            w.clock.forward(w.guard.grace)
+            harness.clock.forward(harness.guard.grace)
         assert deleted == [0, 2, 0, 0]
 
 
 async def test_sessions_that_are_not_listed_and_exist_are_predicted_to_stay(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=100) as w:
-        await w.one_pass()
-        w.sandbox.habits.unlisted = [f"SES{number}" for number in range(1, 61)]
-        found = (await prediction(w)).as_dict()
-        counts = await counts_of_a_pass(w)
+    async with open_harness(tmp_path, sessions=100) as harness:
+        await harness.one_pass()
+        harness.sandbox.habits.unlisted = [f"SES{number}" for number in range(1, 61)]
+        found = (await prediction(harness)).as_dict()
+        counts = await counts_of_a_pass(harness)
         assert {name: found[name] for name in counts} == counts
         assert (found["not_listed"], found["missing"], found["held"]) == (60, 0, None)
 
 
 async def test_pass_that_the_guard_would_hold_is_predicted_with_its_reason_and_stops_asking(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=100) as w:
-        await w.one_pass()
+    async with open_harness(tmp_path, sessions=100) as harness:
+        await harness.one_pass()
         for number in range(1, 61):
-            w.sandbox.delete(f"SES{number}")
-        w.sandbox.requests.clear()
-        found = await prediction(w)
-        by_id = [one for one in w.sandbox.requests if "/SES" in one.raw_path]
-        outcome = await w.one_pass()
+            harness.sandbox.delete(f"SES{number}")
+        harness.sandbox.requests.clear()
+        found = await prediction(harness)
+        by_id = [one for one in harness.sandbox.requests if "/SES" in one.raw_path]
+        outcome = await harness.one_pass()
         assert (found.held, found.missing, found.deleted) == (outcome.error, 60, 0)
         assert found.held is not None
         assert len(by_id) < 60
 
 
 async def test_listed_item_that_cannot_be_read_is_not_predicted_as_missing(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=12, habits=Habits(page_size=10)) as w:
-        await w.one_pass()
-        w.sandbox.update("SES3", name=7)
-        found = (await prediction(w)).as_dict()
-        counts = await counts_of_a_pass(w)
+    async with open_harness(tmp_path, sessions=12, habits=Habits(page_size=10)) as harness:
+        await harness.one_pass()
+        harness.sandbox.update("SES3", name=7)
+        found = (await prediction(harness)).as_dict()
+        counts = await counts_of_a_pass(harness)
         assert {name: found[name] for name in counts} == counts
         assert (found["quarantined"], found["not_listed"]) == (1, 0)
 
 
 async def test_listing_that_does_not_end_is_an_error(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=25, habits=Habits(page_size=10)) as w:
+    async with open_harness(tmp_path, sessions=25, habits=Habits(page_size=10)) as harness:
         with pytest.raises(UnreadableListingError, match="more than 2 pages; see SYNCD_MAX_PASS_PAGES"):
-            await prediction(w, max_pages=2)
+            await prediction(harness, max_pages=2)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_request_that_fails_once_is_repeated(tmp_path: Path, status: int) -> None:
-    async with world(tmp_path, sessions=5) as w:
-        w.sandbox.script("GET", LISTING, status)
-        assert (await prediction(w)).changes == {"inserted": 5}
+    async with open_harness(tmp_path, sessions=5) as harness:
+        harness.sandbox.script("GET", LISTING, status)
+        assert (await prediction(harness)).changes == {"inserted": 5}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 500, 503])
 async def test_listing_that_cannot_be_read_is_an_error_with_the_next_command(tmp_path: Path, status: int) -> None:
-    async with world(tmp_path, sessions=5) as w:
-        w.sandbox.script("GET", LISTING, status, times=100)
+    async with open_harness(tmp_path, sessions=5) as harness:
+        harness.sandbox.script("GET", LISTING, status, times=100)
         with pytest.raises(UnreadableListingError, match=rf"{status}.*syncd doctor"):
-            await prediction(w)
+            await prediction(harness)
 
 
 async def test_pass_that_would_be_held_is_predicted_with_its_reason(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=5) as w:
-        await w.one_pass()
+    async with open_harness(tmp_path, sessions=5) as harness:
+        await harness.one_pass()
         for number in range(1, 6):
-            w.sandbox.delete(f"SES{number}")
-        found = await prediction(w)
-        outcome = await w.one_pass()
+            harness.sandbox.delete(f"SES{number}")
+        found = await prediction(harness)
+        outcome = await harness.one_pass()
         assert (found.pages, found.held) == (0, outcome.error)
         assert found.held is not None
 
 
 async def test_empty_listing_of_sessions_that_albert_knows_is_predicted_as_held(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=5) as w:
-        await w.one_pass()
-        w.sandbox.habits.unlisted = [f"SES{number}" for number in range(1, 6)]
-        found = await prediction(w)
-        outcome = await w.one_pass()
+    async with open_harness(tmp_path, sessions=5) as harness:
+        await harness.one_pass()
+        harness.sandbox.habits.unlisted = [f"SES{number}" for number in range(1, 6)]
+        found = await prediction(harness)
+        outcome = await harness.one_pass()
         assert (found.pages, found.held) == (1, outcome.error)
         assert found.held is not None
 
@@ -163,7 +169,7 @@ async def test_token_of_another_tenant_is_the_reason_and_not_the_credentials(tmp
     async def refused() -> None:
         raise AlbertTenantError("the database mirrors TEN1")
 
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         with pytest.raises(ListingError) as caught:
-            await retries_of(w).run(refused, "a page")
+            await retries_of(harness).run(refused, "a page")
     assert caught.value.reason.code is PassReason.OTHER_TENANT

@@ -15,7 +15,7 @@ from syncd.pull.flow import REFUSED_KEYS
 from syncd.pull.retries import ATTEMPTS
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 from tests.helpers.loop_time import hanging
 from tests.pull.helpers import Listing, counted, page, session, wire
 
@@ -32,12 +32,12 @@ async def test_every_kind_of_last_page_makes_a_complete_pass(
     folder: Path, final_key: FinalKey, *, hollow: bool
 ) -> None:
     habits = Habits(page_size=10, final_key=final_key, hollow_pages=hollow, awkward_cursor=True)
-    async with world(folder, sessions=25, habits=habits) as w:
+    async with open_harness(folder, sessions=25, habits=habits) as harness:
         for _ in range(2):
-            outcome = await w.one_pass()
+            outcome = await harness.one_pass()
             assert (outcome.state, outcome.error) == ("complete", None)
-        assert await w.live() == w.there()
-        assert (await counted(w))["unchanged"] == 25
+        assert await harness.live() == harness.there()
+        assert (await counted(harness))["unchanged"] == 25
 
 
 @pytest.mark.one_case_on_postgresql
@@ -63,84 +63,86 @@ async def test_every_kind_of_last_page_makes_a_complete_pass(
 async def test_pass_is_partial_only_if_a_repeated_key_brings_new_sessions(
     folder: Path, pages: dict[str | None, Any], state: str, asked: list[str | None]
 ) -> None:
-    async with world(folder) as w:
-        listing = Listing(w, pages)
-        outcome = await w.one_pass()
+    async with open_harness(folder) as harness:
+        listing = Listing(harness, pages)
+        outcome = await harness.one_pass()
         assert outcome.state == state
         assert listing.asked == asked
-        row = await counted(w)
+        row = await counted(harness)
         assert (row["state"], row["pages"], row["error"]) == (state, len(asked), outcome.error)
 
 
 @pytest.mark.parametrize("ceiling", [1, 2])
 async def test_ceiling_on_pages_ends_a_pass_as_partial(folder: Path, ceiling: int) -> None:
-    async with world(folder, sessions=25) as w:
-        outcome = await w.one_pass(max_pages=ceiling)
+    async with open_harness(folder, sessions=25) as harness:
+        outcome = await harness.one_pass(max_pages=ceiling)
         assert outcome.state == "partial"
-        row = await counted(w)
+        row = await counted(harness)
         assert (row["pages"], row["seen"]) == (ceiling, 10 * ceiling)
         assert "ceiling" in row["error"]
-        assert len(await w.live()) == 10 * ceiling
+        assert len(await harness.live()) == 10 * ceiling
 
 
 async def test_listing_with_as_many_pages_as_the_ceiling_is_complete(folder: Path) -> None:
-    async with world(folder, sessions=25) as w:
-        assert (await w.one_pass(max_pages=3)).state == "complete"
+    async with open_harness(folder, sessions=25) as harness:
+        assert (await harness.one_pass(max_pages=3)).state == "complete"
 
 
 async def test_ceiling_on_time_ends_a_pass_as_partial(folder: Path) -> None:
-    async with world(folder) as w:
+    async with open_harness(folder) as harness:
         count = iter(range(10**6))
 
         def endless() -> dict[str, Any]:
-            w.clock.forward(40)
+            harness.clock.forward(40)
             number = next(count)
             return page(wire(f"S{number}"), key=f"{number}")
 
-        listing = Listing(w, defaultdict(lambda: endless))
-        outcome = await w.one_pass(max_seconds=100)
+        listing = Listing(harness, defaultdict(lambda: endless))
+        outcome = await harness.one_pass(max_seconds=100)
         assert outcome.state == "partial"
         assert "100 seconds" in str(outcome.error)
         assert len(listing.asked) == 3
 
 
 async def test_waiting_for_a_page_does_not_go_beyond_the_ceiling_on_time(folder: Path) -> None:
-    async with world(folder) as w:
-        Listing(w, {None: lambda: web.json_response({}, status=429, headers={"Retry-After": "3000"})})
-        began = w.clock.now()
-        outcome = await w.one_pass(max_seconds=7000)
+    async with open_harness(folder) as harness:
+        Listing(harness, {None: lambda: web.json_response({}, status=429, headers={"Retry-After": "3000"})})
+        began = harness.clock.now()
+        outcome = await harness.one_pass(max_seconds=7000)
         assert outcome.state == "partial"
-        assert w.clock.now() - began <= timedelta(seconds=7000)
+        assert harness.clock.now() - began <= timedelta(seconds=7000)
 
 
 async def test_incomplete_pass_does_not_change_the_freshness_and_finds_nothing_missing(folder: Path) -> None:
-    async with world(folder, sessions=25) as w:
-        await w.one_pass()
-        (fresh,) = await w.sql("SELECT last_complete_pass_at FROM mirror_freshness")
-        w.clock.forward(100)
-        w.sandbox.delete("SES3")
-        w.sandbox.delete("SES25")
-        assert (await w.one_pass(max_pages=1)).state == "partial"
-        w.sandbox.script("GET", "/api/v3/chats/sessions", 500, times=ATTEMPTS)
-        assert (await w.one_pass()).state == "failed"
-        rows = await w.sql("SELECT state, missing, deleted FROM passes WHERE state <> 'complete'")
+    async with open_harness(folder, sessions=25) as harness:
+        await harness.one_pass()
+        (fresh,) = await harness.sql("SELECT last_complete_pass_at FROM mirror_freshness")
+        harness.clock.forward(100)
+        harness.sandbox.delete("SES3")
+        harness.sandbox.delete("SES25")
+        assert (await harness.one_pass(max_pages=1)).state == "partial"
+        harness.sandbox.script("GET", "/api/v3/chats/sessions", 500, times=ATTEMPTS)
+        assert (await harness.one_pass()).state == "failed"
+        rows = await harness.sql("SELECT state, missing, deleted FROM passes WHERE state <> 'complete'")
         assert [(row["missing"], row["deleted"]) for row in rows] == [(0, 0), (0, 0)]
-        assert await w.sql("SELECT * FROM mirror_freshness WHERE missing_sessions > 0") == []
-        (after,) = await w.sql("SELECT last_complete_pass_at FROM mirror_freshness")
+        assert await harness.sql("SELECT * FROM mirror_freshness WHERE missing_sessions > 0") == []
+        (after,) = await harness.sql("SELECT last_complete_pass_at FROM mirror_freshness")
         assert after == fresh
-        assert len(await w.live()) == 25
+        assert len(await harness.live()) == 25
 
 
 async def test_freshness_is_the_end_of_the_last_complete_pass(folder: Path) -> None:
-    async with world(folder, sessions=5) as w:
-        assert await w.sql("SELECT last_complete_pass_at AS t, age_seconds AS a FROM mirror_freshness") == [
+    async with open_harness(folder, sessions=5) as harness:
+        assert await harness.sql("SELECT last_complete_pass_at AS t, age_seconds AS a FROM mirror_freshness") == [
             {"t": None, "a": None}
         ]
-        await w.one_pass()
-        w.clock.forward(50)
-        await w.one_pass()
-        (row,) = await w.sql("SELECT last_complete_pass_at FROM mirror_freshness")
-        assert row["last_complete_pass_at"] == (await w.last_pass())["finished_at"] == "2026-06-01T12:00:50.000000Z"
+        await harness.one_pass()
+        harness.clock.forward(50)
+        await harness.one_pass()
+        (row,) = await harness.sql("SELECT last_complete_pass_at FROM mirror_freshness")
+        assert (
+            row["last_complete_pass_at"] == (await harness.last_pass())["finished_at"] == "2026-06-01T12:00:50.000000Z"
+        )
 
 
 @pytest.mark.one_case_on_postgresql
@@ -166,35 +168,35 @@ async def test_freshness_is_the_end_of_the_last_complete_pass(folder: Path) -> N
     ],
 )
 async def test_200_that_is_not_a_listing_is_an_error_and_not_an_empty_listing(folder: Path, body: bytes) -> None:
-    async with world(folder) as w:
-        listing = Listing(w, {None: page(A)})
-        await w.one_pass()
+    async with open_harness(folder) as harness:
+        listing = Listing(harness, {None: page(A)})
+        await harness.one_pass()
         listing.pages, listing.asked = {None: body}, []
-        assert (await w.one_pass()).state == "failed"
+        assert (await harness.one_pass()).state == "failed"
         assert len(listing.asked) == ATTEMPTS
-        assert list(await w.live()) == ["A"]
-        assert (await session(w, "A"))["missing_since"] is None
+        assert list(await harness.live()) == ["A"]
+        assert (await session(harness, "A"))["missing_since"] is None
 
 
 @pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("fault", ["garbled", "cut", "lost_before", "lost_after", "error_500", 502, 408, 403])
 async def test_page_is_requested_again_after_a_transient_failure(folder: Path, fault: Any) -> None:
-    async with world(folder, sessions=25) as w:
-        w.sandbox.script("GET", "/api/v3/chats/sessions?", fault, times=ATTEMPTS - 1)
-        assert (await w.one_pass()).state == "complete"
-        assert await w.live() == w.there()
+    async with open_harness(folder, sessions=25) as harness:
+        harness.sandbox.script("GET", "/api/v3/chats/sessions?", fault, times=ATTEMPTS - 1)
+        assert (await harness.one_pass()).state == "complete"
+        assert await harness.live() == harness.there()
 
 
 async def test_page_that_takes_longer_than_the_request_timeout_is_requested_again(folder: Path) -> None:
-    async with world(folder, sessions=25, request_timeout=5) as w:
-        w.sandbox.script("GET", "/api/v3/chats/sessions?", hanging(5))
-        assert (await w.one_pass()).state == "complete"
+    async with open_harness(folder, sessions=25, request_timeout=5) as harness:
+        harness.sandbox.script("GET", "/api/v3/chats/sessions?", hanging(5))
+        assert (await harness.one_pass()).state == "complete"
 
 
 async def test_refused_credentials_end_the_pass_at_once(folder: Path) -> None:
-    async with world(folder) as w:
-        listing = Listing(w, {None: 401})
-        outcome = await w.one_pass()
+    async with open_harness(folder) as harness:
+        listing = Listing(harness, {None: 401})
+        outcome = await harness.one_pass()
         assert outcome.state == "failed"
         assert "credentials" in str(outcome.error)
         assert len(listing.asked) <= 2
@@ -203,12 +205,12 @@ async def test_refused_credentials_end_the_pass_at_once(folder: Path) -> None:
 @pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("status", [400, 404, 410, 422, 302])
 async def test_refused_page_key_starts_a_new_pass_a_bounded_number_of_times(folder: Path, status: int) -> None:
-    async with world(folder) as w:
-        listing = Listing(w, {None: page(A, key="1"), "1": status})
-        outcome = await w.one_pass()
+    async with open_harness(folder) as harness:
+        listing = Listing(harness, {None: page(A, key="1"), "1": status})
+        outcome = await harness.one_pass()
         assert outcome.state == "failed"
         assert listing.asked == [None, "1"] * (REFUSED_KEYS + 1)
-        states = [row["state"] for row in await w.sql("SELECT state FROM passes")]
+        states = [row["state"] for row in await harness.sql("SELECT state FROM passes")]
         assert states == ["failed"] * (REFUSED_KEYS + 1)
 
 
@@ -217,35 +219,38 @@ async def test_refused_page_key_starts_a_new_pass_a_bounded_number_of_times(fold
 async def test_expired_page_key_fails_one_pass_and_the_next_is_complete(
     folder: Path, status: Literal[400, 404, 410, 422]
 ) -> None:
-    async with world(folder, sessions=25) as w:
-        w.sandbox.script("GET", "/api/v3/chats/sessions?startKey", status)
-        assert (await w.one_pass()).state == "complete"
-        assert [row["state"] for row in await w.sql("SELECT state FROM passes ORDER BY id")] == ["failed", "complete"]
-        assert await w.live() == w.there()
+    async with open_harness(folder, sessions=25) as harness:
+        harness.sandbox.script("GET", "/api/v3/chats/sessions?startKey", status)
+        assert (await harness.one_pass()).state == "complete"
+        assert [row["state"] for row in await harness.sql("SELECT state FROM passes ORDER BY id")] == [
+            "failed",
+            "complete",
+        ]
+        assert await harness.live() == harness.there()
 
 
 async def test_listing_refused_at_its_first_page_is_not_started_again(folder: Path) -> None:
-    async with world(folder) as w:
-        listing = Listing(w, {None: 400})
-        assert (await w.one_pass()).state == "failed"
+    async with open_harness(folder) as harness:
+        listing = Listing(harness, {None: 400})
+        assert (await harness.one_pass()).state == "failed"
         assert listing.asked == [None]
 
 
 async def test_retry_after_of_a_429_is_obeyed_and_does_not_count_as_a_failure(folder: Path) -> None:
-    async with world(folder, sessions=5) as w:
+    async with open_harness(folder, sessions=5) as harness:
         answer = lambda _: web.json_response({}, status=429, headers={"Retry-After": "7"})  # noqa: E731
-        w.sandbox.script("GET", "/api/v3/chats/sessions", answer, times=2 * ATTEMPTS)
-        began = w.clock.now()
-        assert (await w.one_pass(backoff=Backoff(0.5, 300))).state == "complete"
-        assert w.clock.now() - began == timedelta(seconds=7 * 2 * ATTEMPTS)
+        harness.sandbox.script("GET", "/api/v3/chats/sessions", answer, times=2 * ATTEMPTS)
+        began = harness.clock.now()
+        assert (await harness.one_pass(backoff=Backoff(0.5, 300))).state == "complete"
+        assert harness.clock.now() - began == timedelta(seconds=7 * 2 * ATTEMPTS)
 
 
 async def test_pass_that_a_rule_of_the_database_refuses_is_no_pass_of_another_replica(folder: Path) -> None:
-    async with world(folder, sessions=5) as w:
-        if w.database.dialect == "sqlite":
+    async with open_harness(folder, sessions=5) as harness:
+        if harness.database.dialect == "sqlite":
             body = "BEGIN SELECT RAISE(ABORT, 'no passes today'); END"
-            await w.sql(f"CREATE TRIGGER no_passes BEFORE INSERT ON passes {body}")
+            await harness.sql(f"CREATE TRIGGER no_passes BEFORE INSERT ON passes {body}")
         else:
-            await w.sql("ALTER TABLE passes ADD CONSTRAINT no_passes CHECK (id < 0)")
+            await harness.sql("ALTER TABLE passes ADD CONSTRAINT no_passes CHECK (id < 0)")
         with pytest.raises(sa.exc.IntegrityError, match=r"no.passes"):
-            await w.one_pass()
+            await harness.one_pass()

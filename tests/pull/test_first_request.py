@@ -12,7 +12,7 @@ from aiohttp import web
 from syncd.mirror.store import passes
 from syncd.pull.retries import ATTEMPTS
 from syncd.records.enums import HoldState, PassReason
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.helpers.loop_time import hanging
 from tests.pull.helpers import BASE, answer_get, asked_for, dump, listings, run_until, session
 from tests.pull.holds import decide
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.both_databases
 THEIRS = [{"id": f"SESB{n}", "name": f"Theirs {n}", "sourceSessionId": f"their-{n}"} for n in range(1, 6)]
 
 
-def move_to_another_tenant(w: World) -> None:
+def move_to_another_tenant(harness: Harness) -> None:
     """Answer all later requests as another tenant would."""
 
     def answer(request: web.BaseRequest) -> web.Response:
@@ -32,147 +32,155 @@ def move_to_another_tenant(w: World) -> None:
         found = [one for one in THEIRS if last in {one["id"], one["sourceSessionId"]}]
         return web.json_response(found[0] if found else {"message": "no"}, status=200 if found else 404)
 
-    w.sandbox.script("GET", BASE, answer, times=10**9)
+    harness.sandbox.script("GET", BASE, answer, times=10**9)
 
 
-def move_back(w: World) -> None:
-    w.sandbox.scripts = type(w.sandbox.scripts)()
+def move_back(harness: Harness) -> None:
+    harness.sandbox.scripts = type(harness.sandbox.scripts)()
 
 
 @pytest.mark.parametrize("live", [1, 3, 20, 45])
 async def test_pass_over_another_tenant_is_held_before_anything_is_written(folder: Path, live: int) -> None:
-    async with world(folder, sessions=live) as w:
-        await w.one_pass()
-        before = await dump(w)
-        move_to_another_tenant(w)
-        w.sandbox.requests.clear()
-        outcome = await w.one_pass()
+    async with open_harness(folder, sessions=live) as harness:
+        await harness.one_pass()
+        before = await dump(harness)
+        move_to_another_tenant(harness)
+        harness.sandbox.requests.clear()
+        outcome = await harness.one_pass()
         assert (outcome.state, outcome.reason) == ("held", PassReason.KNOWN_SESSIONS_GONE)
-        assert await dump(w) == before
-        assert listings(w) == []
-        assert len(asked_for(w)) == min(live, 5)
-        assert len(set(asked_for(w))) == min(live, 5)
-        assert await w.sql("SELECT held_pass_id, live_sessions FROM mirror_freshness") == [
+        assert await dump(harness) == before
+        assert listings(harness) == []
+        assert len(asked_for(harness)) == min(live, 5)
+        assert len(set(asked_for(harness))) == min(live, 5)
+        assert await harness.sql("SELECT held_pass_id, live_sessions FROM mirror_freshness") == [
             {"held_pass_id": 2, "live_sessions": live}
         ]
-        row = await w.last_pass()
+        row = await harness.last_pass()
         assert (row["state"], row["reason"], row["pages"], row["listed_at"]) == ("held", "known_sessions_gone", 0, None)
         assert "another tenant" in row["error"]
-        (event,) = w.named("pass.held")
+        (event,) = harness.named("pass.held")
         assert (event["pass_id"], event["code"], event["candidates"]) == (2, "known_sessions_gone", live)
         assert "syncd tenant show" in event["hint"]
         assert "syncd deletions approve 2" in event["hint"]
 
 
 async def test_passes_over_another_tenant_share_one_hold_that_ends_with_the_right_credentials(folder: Path) -> None:
-    async with world(folder, sessions=20) as w:
-        await w.one_pass()
-        move_to_another_tenant(w)
+    async with open_harness(folder, sessions=20) as harness:
+        await harness.one_pass()
+        move_to_another_tenant(harness)
         for _ in range(3):
-            assert (await w.one_pass()).state == "held"
-        assert [event["pass_id"] for event in w.named("pass.held")] == [2]
-        assert [event["hold"] for event in w.named("pass.still_held")] == [2, 2]
-        move_back(w)
-        assert (await w.one_pass()).state == "complete"
-        assert await w.sql("SELECT held_pass_id FROM mirror_freshness") == [{"held_pass_id": None}]
-        assert await w.live() == w.there()
-        assert await w.sql("SELECT * FROM sessions WHERE missing_since IS NOT NULL OR deleted_at IS NOT NULL") == []
+            assert (await harness.one_pass()).state == "held"
+        assert [event["pass_id"] for event in harness.named("pass.held")] == [2]
+        assert [event["hold"] for event in harness.named("pass.still_held")] == [2, 2]
+        move_back(harness)
+        assert (await harness.one_pass()).state == "complete"
+        assert await harness.sql("SELECT held_pass_id FROM mirror_freshness") == [{"held_pass_id": None}]
+        assert await harness.live() == harness.there()
+        assert (
+            await harness.sql("SELECT * FROM sessions WHERE missing_since IS NOT NULL OR deleted_at IS NOT NULL") == []
+        )
 
 
 async def test_recent_own_creates_do_not_prevent_the_hold_of_a_pass_over_another_tenant(folder: Path) -> None:
-    async with world(folder, sessions=2) as w:
-        await w.one_pass()
-        created = await w.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(7)))
-        await w.push().drain()
-        assert {(await w.operation(one))["state"] for one in created} == {"succeeded"}
-        before = await dump(w)
-        move_to_another_tenant(w)
-        w.sandbox.requests.clear()
+    async with open_harness(folder, sessions=2) as harness:
+        await harness.one_pass()
+        created = await harness.enqueue(
+            *({"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(7))
+        )
+        await harness.push().drain()
+        assert {(await harness.operation(one))["state"] for one in created} == {"succeeded"}
+        before = await dump(harness)
+        move_to_another_tenant(harness)
+        harness.sandbox.requests.clear()
         for _ in range(3):
-            assert (await w.one_pass()).state == "held"
-        assert await dump(w) == before
-        assert listings(w) == []
+            assert (await harness.one_pass()).state == "held"
+        assert await dump(harness) == before
+        assert listings(harness) == []
 
 
 async def test_session_that_albert_refuses_does_not_stop_a_pass(folder: Path) -> None:
-    async with world(folder, sessions=20) as w:
-        await w.one_pass()
-        w.sandbox.update("SES9", name="renamed")
-        w.sandbox.script("GET", f"{BASE}/SES1", lambda _: web.json_response({"message": "no"}, status=403), times=10**9)
-        assert (await w.one_pass()).state == "complete"
-        assert (await w.live())["SES9"] == "renamed"
-        assert "SES1" in asked_for(w)
+    async with open_harness(folder, sessions=20) as harness:
+        await harness.one_pass()
+        harness.sandbox.update("SES9", name="renamed")
+        harness.sandbox.script(
+            "GET", f"{BASE}/SES1", lambda _: web.json_response({"message": "no"}, status=403), times=10**9
+        )
+        assert (await harness.one_pass()).state == "complete"
+        assert (await harness.live())["SES9"] == "renamed"
+        assert "SES1" in asked_for(harness)
 
 
 async def test_approval_lets_the_next_pass_mirror_an_emptied_tenant(folder: Path) -> None:
-    async with world(folder, sessions=20) as w:
-        await w.one_pass()
-        for session_id in list(w.there()):
-            w.sandbox.delete(session_id)
-        assert (await w.one_pass()).reason is PassReason.KNOWN_SESSIONS_GONE
-        assert (await decide(w, 2, HoldState.APPROVED)).sessions == 20
-        w.clock.forward(1)
-        assert (await w.one_pass()).state == "complete"
-        assert await w.live() == {}
-        assert (await w.last_pass())["deleted"] == 20
+    async with open_harness(folder, sessions=20) as harness:
+        await harness.one_pass()
+        for session_id in list(harness.there()):
+            harness.sandbox.delete(session_id)
+        assert (await harness.one_pass()).reason is PassReason.KNOWN_SESSIONS_GONE
+        assert (await decide(harness, 2, HoldState.APPROVED)).sessions == 20
+        harness.clock.forward(1)
+        assert (await harness.one_pass()).state == "complete"
+        assert await harness.live() == {}
+        assert (await harness.last_pass())["deleted"] == 20
 
 
 async def test_approval_deletes_only_sessions_that_answer_404(folder: Path) -> None:
-    async with world(folder, sessions=20) as w:
-        await w.one_pass()
-        move_to_another_tenant(w)
-        await w.one_pass()
-        await decide(w, 2, HoldState.APPROVED)
-        move_back(w)
-        w.sandbox.delete("SES7")
-        assert (await w.one_pass()).state == "complete"
-        assert await w.live() == w.there()
-        assert await w.sql("SELECT count(*) AS n FROM hold_sessions") == [{"n": 0}]
+    async with open_harness(folder, sessions=20) as harness:
+        await harness.one_pass()
+        move_to_another_tenant(harness)
+        await harness.one_pass()
+        await decide(harness, 2, HoldState.APPROVED)
+        move_back(harness)
+        harness.sandbox.delete("SES7")
+        assert (await harness.one_pass()).state == "complete"
+        assert await harness.live() == harness.there()
+        assert await harness.sql("SELECT count(*) AS n FROM hold_sessions") == [{"n": 0}]
 
 
 async def test_rejection_keeps_passes_held_without_another_report(folder: Path) -> None:
-    async with world(folder, sessions=20) as w:
-        await w.one_pass()
-        move_to_another_tenant(w)
-        await w.one_pass()
-        before = await dump(w)
-        await decide(w, 2, HoldState.REJECTED)
+    async with open_harness(folder, sessions=20) as harness:
+        await harness.one_pass()
+        move_to_another_tenant(harness)
+        await harness.one_pass()
+        before = await dump(harness)
+        await decide(harness, 2, HoldState.REJECTED)
         for _ in range(2):
-            assert (await w.one_pass()).state == "held"
-        assert await dump(w) == before
-        assert [event["pass_id"] for event in w.named("pass.held")] == [2]
-        assert await w.sql("SELECT held_pass_id FROM mirror_freshness") == [{"held_pass_id": None}]
-        move_back(w)
-        w.sandbox.delete("SES7")
+            assert (await harness.one_pass()).state == "held"
+        assert await dump(harness) == before
+        assert [event["pass_id"] for event in harness.named("pass.held")] == [2]
+        assert await harness.sql("SELECT held_pass_id FROM mirror_freshness") == [{"held_pass_id": None}]
+        move_back(harness)
+        harness.sandbox.delete("SES7")
         for _ in range(2):
-            assert (await w.one_pass()).state == "complete"
-        assert await w.live() == w.there(), "the question of the rejection is answered"
-        assert await w.sql("SELECT state FROM holds") == [{"state": "closed"}]
+            assert (await harness.one_pass()).state == "complete"
+        assert await harness.live() == harness.there(), "the question of the rejection is answered"
+        assert await harness.sql("SELECT state FROM holds") == [{"state": "closed"}]
 
 
 async def test_rejected_hold_can_still_be_approved_by_any_of_its_passes(folder: Path) -> None:
-    async with world(folder, sessions=3) as w:
-        await w.one_pass()
-        for session_id in list(w.there()):
-            w.sandbox.delete(session_id)
-        await w.one_pass()
-        await decide(w, 2, HoldState.REJECTED)
-        await w.one_pass()
-        await decide(w, 3, HoldState.APPROVED)
-        assert (await w.one_pass()).state == "complete"
-        assert await w.live() == {}
+    async with open_harness(folder, sessions=3) as harness:
+        await harness.one_pass()
+        for session_id in list(harness.there()):
+            harness.sandbox.delete(session_id)
+        await harness.one_pass()
+        await decide(harness, 2, HoldState.REJECTED)
+        await harness.one_pass()
+        await decide(harness, 3, HoldState.APPROVED)
+        assert (await harness.one_pass()).state == "complete"
+        assert await harness.live() == {}
 
 
 @pytest.mark.parametrize("gone", [1, 2, 3, 4])
 async def test_one_first_request_that_answers_200_is_enough(folder: Path, gone: int) -> None:
-    async with world(folder, sessions=45) as w:
-        await w.one_pass()
-        await w.one_pass()
+    async with open_harness(folder, sessions=45) as harness:
+        await harness.one_pass()
+        await harness.one_pass()
         requested = iter(range(100))
-        w.sandbox.script("GET", f"{BASE}/", lambda _: None if next(requested) >= gone else answer(404), times=10**9)
-        w.sandbox.requests.clear()
-        assert (await w.one_pass()).state == "complete"
-        assert len(asked_for(w)) == gone + 1
+        harness.sandbox.script(
+            "GET", f"{BASE}/", lambda _: None if next(requested) >= gone else answer(404), times=10**9
+        )
+        harness.sandbox.requests.clear()
+        assert (await harness.one_pass()).state == "complete"
+        assert len(asked_for(harness)) == gone + 1
 
 
 def answer(status: int, body: str = '{"message": "no"}') -> web.Response:
@@ -180,34 +188,34 @@ def answer(status: int, body: str = '{"message": "no"}') -> web.Response:
 
 
 async def test_first_requests_are_spread_over_the_last_listing(folder: Path) -> None:
-    async with world(folder, sessions=100) as w:
-        await w.one_pass()
-        w.sandbox.script("GET", f"{BASE}/", 404, times=10**9)
-        w.sandbox.requests.clear()
-        assert (await w.one_pass()).state == "held"
-        numbers = sorted(int(session_id.removeprefix("SES")) for session_id in asked_for(w))
+    async with open_harness(folder, sessions=100) as harness:
+        await harness.one_pass()
+        harness.sandbox.script("GET", f"{BASE}/", 404, times=10**9)
+        harness.sandbox.requests.clear()
+        assert (await harness.one_pass()).state == "held"
+        numbers = sorted(int(session_id.removeprefix("SES")) for session_id in asked_for(harness))
         assert numbers == [1, 21, 41, 71, 91]
 
 
 async def test_new_mirror_makes_no_first_request(folder: Path) -> None:
-    async with world(folder, sessions=5) as w:
-        await w.one_pass()
-        assert asked_for(w) == []
+    async with open_harness(folder, sessions=5) as harness:
+        await harness.one_pass()
+        assert asked_for(harness) == []
 
 
 @pytest.mark.parametrize("gone", [False, True])
 async def test_resumed_pass_makes_a_first_request_too(folder: Path, monkeypatch: Any, gone: bool) -> None:
     monkeypatch.setattr("syncd.pull.fetch.MOST_PAGES", 1)
-    async with world(folder, sessions=45) as w:
-        await run_until(w, pages=2)
+    async with open_harness(folder, sessions=45) as harness:
+        await run_until(harness, pages=2)
         if gone:
-            move_to_another_tenant(w)
-        w.sandbox.requests.clear()
-        outcome = await w.one_pass()
+            move_to_another_tenant(harness)
+        harness.sandbox.requests.clear()
+        outcome = await harness.one_pass()
         assert (outcome.pass_id, outcome.state) == (1, "held" if gone else "complete")
-        assert len(asked_for(w)) == (5 if gone else 1)
-        assert bool(listings(w)) is not gone
-        assert set(await w.live()) <= set(w.there())
+        assert len(asked_for(harness)) == (5 if gone else 1)
+        assert bool(listings(harness)) is not gone
+        assert set(await harness.live()) <= set(harness.there())
 
 
 TROUBLE = {
@@ -224,114 +232,116 @@ TROUBLE = {
 @pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize(("action", "reason"), TROUBLE.values(), ids=TROUBLE)
 async def test_failed_first_request_is_retried_like_a_page(folder: Path, action: Any, reason: PassReason) -> None:
-    async with world(folder, sessions=5, request_timeout=5) as w:
-        await w.one_pass()
-        w.sandbox.script("GET", f"{BASE}/", action, times=ATTEMPTS - 1)
-        assert (await w.one_pass()).state == "complete"
-        w.sandbox.script("GET", f"{BASE}/", action, times=100)
-        w.sandbox.requests.clear()
-        outcome = await w.one_pass()
+    async with open_harness(folder, sessions=5, request_timeout=5) as harness:
+        await harness.one_pass()
+        harness.sandbox.script("GET", f"{BASE}/", action, times=ATTEMPTS - 1)
+        assert (await harness.one_pass()).state == "complete"
+        harness.sandbox.script("GET", f"{BASE}/", action, times=100)
+        harness.sandbox.requests.clear()
+        outcome = await harness.one_pass()
         assert (outcome.state, outcome.reason) == ("failed", reason)
         assert "the first request" in str(outcome.error)
-        assert listings(w) == []
+        assert listings(harness) == []
 
 
 async def test_html_404_of_a_gateway_fails_the_pass(folder: Path) -> None:
     page = "<!doctype html><html><head><title>404 Not Found</title></head></html>"
-    async with world(folder, sessions=5) as w:
-        await w.one_pass()
-        w.sandbox.script("GET", BASE, lambda _: web.Response(status=404, text=page, content_type="text/html"), 10**9)
-        outcome = await w.one_pass()
+    async with open_harness(folder, sessions=5) as harness:
+        await harness.one_pass()
+        harness.sandbox.script(
+            "GET", BASE, lambda _: web.Response(status=404, text=page, content_type="text/html"), 10**9
+        )
+        outcome = await harness.one_pass()
         assert (outcome.state, outcome.reason) == ("failed", PassReason.ANSWER_UNREADABLE)
-        assert await w.sql("SELECT * FROM holds") == []
+        assert await harness.sql("SELECT * FROM holds") == []
 
 
 async def test_credentials_refused_for_the_first_request_fail_the_pass(folder: Path) -> None:
-    async with world(folder, sessions=5) as w:
-        await w.one_pass()
-        w.sandbox.script("GET", f"{BASE}/", 401, times=10)
-        outcome = await w.one_pass()
+    async with open_harness(folder, sessions=5) as harness:
+        await harness.one_pass()
+        harness.sandbox.script("GET", f"{BASE}/", 401, times=10)
+        outcome = await harness.one_pass()
         assert (outcome.state, outcome.reason) == ("failed", PassReason.CREDENTIALS_REFUSED)
 
 
 async def test_refused_first_request_is_skipped_and_the_pass_fails_if_all_are_refused(folder: Path) -> None:
-    async with world(folder, sessions=5) as w:
-        await w.one_pass()
-        answer_get(w, "SES1", 400)
-        assert (await w.one_pass()).state == "complete"
-        w.sandbox.script("GET", f"{BASE}/", 400, times=10**9)
-        outcome = await w.one_pass()
+    async with open_harness(folder, sessions=5) as harness:
+        await harness.one_pass()
+        answer_get(harness, "SES1", 400)
+        assert (await harness.one_pass()).state == "complete"
+        harness.sandbox.script("GET", f"{BASE}/", 400, times=10**9)
+        outcome = await harness.one_pass()
         assert (outcome.state, outcome.reason) == ("failed", PassReason.LISTING_REFUSED)
 
 
 async def test_own_create_that_look_ups_do_not_show_yet_opens_no_hold(folder: Path) -> None:
-    async with world(folder) as w:
-        await w.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "ours"} for n in range(3)))
-        await w.push().drain()
-        assert len(await w.live()) == 3
-        w.sandbox.habits.lookup_lag = 60
-        assert (await w.one_pass()).state == "complete"
-        w.sandbox.requests.clear()
-        w.sandbox.habits.lookup_lag = 10**6
-        w.sandbox.script("GET", f"{BASE}/", 404, times=10**9)
-        assert (await w.one_pass()).state == "held", "a pass has listed them meanwhile"
+    async with open_harness(folder) as harness:
+        await harness.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "ours"} for n in range(3)))
+        await harness.push().drain()
+        assert len(await harness.live()) == 3
+        harness.sandbox.habits.lookup_lag = 60
+        assert (await harness.one_pass()).state == "complete"
+        harness.sandbox.requests.clear()
+        harness.sandbox.habits.lookup_lag = 10**6
+        harness.sandbox.script("GET", f"{BASE}/", 404, times=10**9)
+        assert (await harness.one_pass()).state == "held", "a pass has listed them meanwhile"
 
 
 async def test_missing_and_rejected_sessions_are_not_used_for_first_requests(folder: Path) -> None:
-    async with world(folder, sessions=8) as w:
-        w.guard = type(w.guard)(grace=10**6, confirmations=9, max_count=4, max_fraction=0.0)
-        await w.one_pass()
+    async with open_harness(folder, sessions=8) as harness:
+        harness.guard = type(harness.guard)(grace=10**6, confirmations=9, max_count=4, max_fraction=0.0)
+        await harness.one_pass()
         for number in (1, 2, 3, 4, 5, 6):
-            w.sandbox.delete(f"SES{number}")
-        assert (await w.one_pass()).state == "held"
-        await decide(w, 2, HoldState.REJECTED)
-        w.sandbox.requests.clear()
-        assert (await w.one_pass()).state == "complete"
-        assert set(asked_for(w)) <= {"SES7", "SES8"}
-        w.sandbox.requests.clear()
-        assert (await w.one_pass()).state == "complete"
-        assert set(asked_for(w)) <= {"SES7", "SES8"}
+            harness.sandbox.delete(f"SES{number}")
+        assert (await harness.one_pass()).state == "held"
+        await decide(harness, 2, HoldState.REJECTED)
+        harness.sandbox.requests.clear()
+        assert (await harness.one_pass()).state == "complete"
+        assert set(asked_for(harness)) <= {"SES7", "SES8"}
+        harness.sandbox.requests.clear()
+        assert (await harness.one_pass()).state == "complete"
+        assert set(asked_for(harness)) <= {"SES7", "SES8"}
 
 
 async def test_decision_during_the_first_requests_takes_effect(folder: Path) -> None:
-    async with world(folder, sessions=3) as w:
-        await w.one_pass()
-        for session_id in list(w.there()):
-            w.sandbox.delete(session_id)
-        await w.one_pass()
+    async with open_harness(folder, sessions=3) as harness:
+        await harness.one_pass()
+        for session_id in list(harness.there()):
+            harness.sandbox.delete(session_id)
+        await harness.one_pass()
 
         async def approve(_: object) -> None:
-            await decide(w, 2, HoldState.APPROVED)
+            await decide(harness, 2, HoldState.APPROVED)
 
-        w.sandbox.script("GET", f"{BASE}/SES3", approve)
-        assert (await w.one_pass()).state == "complete"
-        assert await w.live() == {}
+        harness.sandbox.script("GET", f"{BASE}/SES3", approve)
+        assert (await harness.one_pass()).state == "complete"
+        assert await harness.live() == {}
 
 
 async def test_pass_lost_during_its_first_requests_sends_no_more_after_a_decision(folder: Path) -> None:
-    async with world(folder, sessions=3) as w:
-        await w.one_pass()
-        for session_id in list(w.there()):
-            w.sandbox.delete(session_id)
-        await w.one_pass()
+    async with open_harness(folder, sessions=3) as harness:
+        await harness.one_pass()
+        for session_id in list(harness.there()):
+            harness.sandbox.delete(session_id)
+        await harness.one_pass()
 
         async def approve_and_take_over(_: object) -> None:
-            await decide(w, 2, HoldState.APPROVED)
-            await w.database.write(passes.running)
+            await decide(harness, 2, HoldState.APPROVED)
+            await harness.database.write(passes.running)
 
-        w.sandbox.script("GET", f"{BASE}/SES3", approve_and_take_over)
-        w.sandbox.requests.clear()
-        assert (await w.one_pass()).state == "running"
-        assert sorted(asked_for(w)) == ["SES1", "SES2", "SES3"]
-        assert listings(w) == []
+        harness.sandbox.script("GET", f"{BASE}/SES3", approve_and_take_over)
+        harness.sandbox.requests.clear()
+        assert (await harness.one_pass()).state == "running"
+        assert sorted(asked_for(harness)) == ["SES1", "SES2", "SES3"]
+        assert listings(harness) == []
 
 
 async def test_unreadable_200_to_a_first_request_proves_that_the_session_exists(folder: Path) -> None:
-    async with world(folder, sessions=5) as w:
-        await w.one_pass()
-        odd = json.dumps({**w.sandbox.live()["SES1"], "name": None})
-        answer_get(w, "SES1", lambda _: answer(200, odd))
-        w.sandbox.requests.clear()
-        assert (await w.one_pass()).state == "complete"
-        assert asked_for(w) == ["SES1"]
-        assert (await session(w, "SES1"))["missing_since"] is None
+    async with open_harness(folder, sessions=5) as harness:
+        await harness.one_pass()
+        odd = json.dumps({**harness.sandbox.live()["SES1"], "name": None})
+        answer_get(harness, "SES1", lambda _: answer(200, odd))
+        harness.sandbox.requests.clear()
+        assert (await harness.one_pass()).state == "complete"
+        assert asked_for(harness) == ["SES1"]
+        assert (await session(harness, "SES1"))["missing_since"] is None

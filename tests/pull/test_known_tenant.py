@@ -10,7 +10,7 @@ import pytest
 from syncd.pull.known_tenant import KnownTenant
 from syncd.push.flow import Push
 from syncd.records.enums import HoldState
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.pull.helpers import BASE, asked_for, dump
 from tests.pull.holds import decide
 from tests.pull.test_first_request import move_back, move_to_another_tenant
@@ -27,154 +27,156 @@ FOREIGN: list[dict[str, Any]] = [
 ]
 
 
-def guarded(w: World) -> tuple[KnownTenant, Push]:
+def guarded(harness: Harness) -> tuple[KnownTenant, Push]:
     """Return a queue that asks first, as that of a new process."""
-    known = KnownTenant(database=w.database, albert=w.albert, clock=w.clock)
-    push = w.push()
+    known = KnownTenant(database=harness.database, albert=harness.albert, clock=harness.clock)
+    push = harness.push()
     push.known_tenant = known
     return known, push
 
 
-def changes(w: World) -> list[str]:
-    return [one.raw_path for one in w.sandbox.requests if one.method in {"POST", "DELETE", "PATCH"}]
+def changes(harness: Harness) -> list[str]:
+    return [one.raw_path for one in harness.sandbox.requests if one.method in {"POST", "DELETE", "PATCH"}]
 
 
-async def states(w: World) -> list[str]:
-    return [row["state"] for row in await w.sql("SELECT state FROM operations ORDER BY id")]
+async def states(harness: Harness) -> list[str]:
+    return [row["state"] for row in await harness.sql("SELECT state FROM operations ORDER BY id")]
 
 
 async def test_first_drain_of_a_process_asks_before_it_sends(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=20) as w:
-        await w.one_pass()
-        before = (await dump(w))["sessions"]
-        move_to_another_tenant(w)
-        await w.enqueue(*FOREIGN)
-        w.sandbox.requests.clear()
-        await guarded(w)[1].drain()
-        assert changes(w) == []
-        assert len(asked_for(w)) == len(w.sandbox.requests) == 5
-        assert await states(w) == ["pending"] * len(FOREIGN)
-        assert (await dump(w))["sessions"] == before
+    async with open_harness(tmp_path, sessions=20) as harness:
+        await harness.one_pass()
+        before = (await dump(harness))["sessions"]
+        move_to_another_tenant(harness)
+        await harness.enqueue(*FOREIGN)
+        harness.sandbox.requests.clear()
+        await guarded(harness)[1].drain()
+        assert changes(harness) == []
+        assert len(asked_for(harness)) == len(harness.sandbox.requests) == 5
+        assert await states(harness) == ["pending"] * len(FOREIGN)
+        assert (await dump(harness))["sessions"] == before
 
 
 async def test_pass_is_held_although_the_queue_and_a_new_source_id_name_sessions_of_another_tenant(
     tmp_path: Path,
 ) -> None:
-    async with world(tmp_path, sessions=20) as w:
-        await w.one_pass()
-        before = (await dump(w))["sessions"]
-        move_to_another_tenant(w)
-        assert (await w.one_pass()).state == "held"
-        await w.sql("INSERT INTO source_sessions (source_session_id) VALUES ('their-1')")
-        await w.enqueue(*FOREIGN)
+    async with open_harness(tmp_path, sessions=20) as harness:
+        await harness.one_pass()
+        before = (await dump(harness))["sessions"]
+        move_to_another_tenant(harness)
+        assert (await harness.one_pass()).state == "held"
+        await harness.sql("INSERT INTO source_sessions (source_session_id) VALUES ('their-1')")
+        await harness.enqueue(*FOREIGN)
         for _ in range(3):
-            w.clock.forward(1200)
-            await guarded(w)[1].drain()
-            assert await w.reconcile().run() == 0
-            assert (await w.one_pass()).state == "held"
-        assert changes(w) == []
-        assert (await dump(w))["sessions"] == before
+            harness.clock.forward(1200)
+            await guarded(harness)[1].drain()
+            assert await harness.reconcile().run() == 0
+            assert (await harness.one_pass()).state == "held"
+        assert changes(harness) == []
+        assert (await dump(harness))["sessions"] == before
 
 
 async def test_queue_continues_as_soon_as_albert_knows_a_session_again(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=20) as w:
-        await w.one_pass()
-        _, push = guarded(w)
-        await w.enqueue({"kind": "create", "source_session_id": "before", "name": "n"})
+    async with open_harness(tmp_path, sessions=20) as harness:
+        await harness.one_pass()
+        _, push = guarded(harness)
+        await harness.enqueue({"kind": "create", "source_session_id": "before", "name": "n"})
         await push.drain()
-        move_to_another_tenant(w)
-        assert (await w.one_pass()).state == "held"
-        await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
-        sent = len(changes(w))
+        move_to_another_tenant(harness)
+        assert (await harness.one_pass()).state == "held"
+        await harness.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        sent = len(changes(harness))
         await push.drain()
-        assert (await states(w), len(changes(w))) == (["succeeded", "pending"], sent)
-        move_back(w)
-        w.clock.forward(10)
+        assert (await states(harness), len(changes(harness))) == (["succeeded", "pending"], sent)
+        move_back(harness)
+        harness.clock.forward(10)
         await push.drain()
-        assert await states(w) == ["succeeded", "succeeded"], "no pass was needed"
+        assert await states(harness) == ["succeeded", "succeeded"], "no pass was needed"
 
 
 async def test_albert_is_asked_less_and_less_often_while_it_knows_no_session(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=20) as w:
-        await w.one_pass()
-        move_to_another_tenant(w)
-        await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
-        known, _ = guarded(w)
-        w.sandbox.requests.clear()
+    async with open_harness(tmp_path, sessions=20) as harness:
+        await harness.one_pass()
+        move_to_another_tenant(harness)
+        await harness.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        known, _ = guarded(harness)
+        harness.sandbox.requests.clear()
         for _ in range(3600):
             assert not await known.may_act()
-            w.clock.forward(1)
-        assert len(asked_for(w)) < 5 * 80
-        move_back(w)
+            harness.clock.forward(1)
+        assert len(asked_for(harness)) < 5 * 80
+        move_back(harness)
         known.ask_again()
         assert await known.may_act(), "a new token is not waited for"
 
 
 async def test_queue_continues_in_an_emptied_tenant_after_an_approval(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=20) as w:
-        await w.one_pass()
-        for session_id in list(w.there()):
-            w.sandbox.delete(session_id)
-        outcome = await w.one_pass()
+    async with open_harness(tmp_path, sessions=20) as harness:
+        await harness.one_pass()
+        for session_id in list(harness.there()):
+            harness.sandbox.delete(session_id)
+        outcome = await harness.one_pass()
         assert outcome.state == "held"
-        (one,) = await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
-        _, push = guarded(w)
+        (one,) = await harness.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        _, push = guarded(harness)
         await push.drain()
-        assert await states(w) == ["pending"]
-        await decide(w, outcome.pass_id, HoldState.APPROVED)
-        assert (await w.one_pass()).state == "complete"
-        w.clock.forward(1)
+        assert await states(harness) == ["pending"]
+        await decide(harness, outcome.pass_id, HoldState.APPROVED)
+        assert (await harness.one_pass()).state == "complete"
+        harness.clock.forward(1)
         await push.drain()
-        assert (await w.operation(one))["state"] == "succeeded"
+        assert (await harness.operation(one))["state"] == "succeeded"
 
 
 async def test_albert_is_asked_once_for_each_token_and_only_if_operations_wait(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=20) as w:
-        await w.one_pass()
-        known, push = guarded(w)
-        w.sandbox.requests.clear()
+    async with open_harness(tmp_path, sessions=20) as harness:
+        await harness.one_pass()
+        known, push = guarded(harness)
+        harness.sandbox.requests.clear()
         await push.drain()
-        assert not w.sandbox.requests
-        await w.enqueue({"kind": "update", "session_id": "SES1", "name": "renamed"})
+        assert not harness.sandbox.requests
+        await harness.enqueue({"kind": "update", "session_id": "SES1", "name": "renamed"})
         await push.drain()
         assert known.is_confirmed
-        w.sandbox.script("GET", f"{BASE}/SES", 500, times=1)  # no later operation requests a session of the mirror
-        await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        harness.sandbox.script(
+            "GET", f"{BASE}/SES", 500, times=1
+        )  # no later operation requests a session of the mirror
+        await harness.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
         known.ask_again()
         await push.drain()
-        assert (await states(w), push.in_doubt) == (["succeeded", "pending"], True)
+        assert (await states(harness), push.in_doubt) == (["succeeded", "pending"], True)
 
 
 @pytest.mark.parametrize(("status", "sent"), [(500, False), (429, False), (403, False), (400, True)])
 async def test_answer_that_decides_nothing_is_waited_for_and_a_refusal_stops_nothing(
     tmp_path: Path, status: int, sent: bool
 ) -> None:
-    async with world(tmp_path, sessions=5) as w:
-        await w.one_pass()
-        w.sandbox.script("GET", f"{BASE}/SES", status, times=1)
-        await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
-        _, push = guarded(w)
+    async with open_harness(tmp_path, sessions=5) as harness:
+        await harness.one_pass()
+        harness.sandbox.script("GET", f"{BASE}/SES", status, times=1)
+        await harness.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        _, push = guarded(harness)
         await push.drain()
-        assert len(changes(w)) == sent
+        assert len(changes(harness)) == sent
         await push.drain()
-        assert len(changes(w)) == sent, "Albert is not asked again at once"
-        w.clock.forward(10)
+        assert len(changes(harness)) == sent, "Albert is not asked again at once"
+        harness.clock.forward(10)
         await push.drain()
-        assert await states(w) == ["succeeded"]
+        assert await states(harness) == ["succeeded"]
 
 
 async def test_pass_that_fails_before_its_first_page_ends_no_doubt(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=20) as w:
-        await w.one_pass()
-        move_to_another_tenant(w)
-        assert (await w.one_pass()).state == "held"
-        move_back(w)
-        w.sandbox.script("GET", BASE, 500, times=10**9)
-        assert (await w.one_pass()).state == "failed"
-        await w.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
-        await w.push().drain()
-        assert changes(w) == []
-        move_back(w)
-        assert (await w.one_pass()).state == "complete"
-        await w.push().drain()
-        assert await states(w) == ["succeeded"]
+    async with open_harness(tmp_path, sessions=20) as harness:
+        await harness.one_pass()
+        move_to_another_tenant(harness)
+        assert (await harness.one_pass()).state == "held"
+        move_back(harness)
+        harness.sandbox.script("GET", BASE, 500, times=10**9)
+        assert (await harness.one_pass()).state == "failed"
+        await harness.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        await harness.push().drain()
+        assert changes(harness) == []
+        move_back(harness)
+        assert (await harness.one_pass()).state == "complete"
+        await harness.push().drain()
+        assert await states(harness) == ["succeeded"]

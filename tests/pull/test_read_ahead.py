@@ -12,7 +12,7 @@ import pytest
 
 from syncd.albert import AlbertConnectError, AlbertException
 from syncd.pull.read_ahead import ReadAhead
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.helpers.virtual_clock import VirtualClock
 from tests.pull.helpers import Listing, counted, page, wire
 
@@ -133,49 +133,49 @@ def chain(count: int, **changed: Any) -> dict[str | None, Any]:
     return {keys[place]: page(wire(id, **changed.get(id, {})), key=keys[place + 1]) for place, id in enumerate(ids)}
 
 
-async def second_pass(w: World, listing: Listing, **settings: Any) -> list[str | None]:
+async def second_pass(harness: Harness, listing: Listing, **settings: Any) -> list[str | None]:
     """Return the page keys that a second pass requests."""
     listing.asked.clear()
-    w.clock.forward(300)
-    assert (await w.one_pass(**settings)).state == "complete"
+    harness.clock.forward(300)
+    assert (await harness.one_pass(**settings)).state == "complete"
     return listing.asked
 
 
 @pytest.mark.both_databases
 async def test_pass_that_reads_ahead_has_the_counts_of_a_sequential_pass(folder: Path) -> None:
-    async with world(folder) as w:
-        listing = Listing(w, chain(12))
-        await w.one_pass(read_ahead=4)
-        asked = await second_pass(w, listing, read_ahead=4)
+    async with open_harness(folder) as harness:
+        listing = Listing(harness, chain(12))
+        await harness.one_pass(read_ahead=4)
+        asked = await second_pass(harness, listing, read_ahead=4)
         assert sorted(asked, key=str) == sorted(chain(12), key=str)  # no page twice
-        assert (await counted(w))["unchanged"] == 12
+        assert (await counted(harness))["unchanged"] == 12
         listing.pages = chain(12, SES7={"name": "renamed"})
-        await second_pass(w, listing, read_ahead=4)
-        row = await counted(w)
+        await second_pass(harness, listing, read_ahead=4)
+        row = await counted(harness)
         assert (row["seen"], row["updated"], row["unchanged"]) == (12, 1, 11)
-        assert (await w.live())["SES7"] == "renamed"
+        assert (await harness.live())["SES7"] == "renamed"
 
 
 @pytest.mark.both_databases
 async def test_pass_whose_early_pages_are_refused_completes_sequentially(folder: Path) -> None:
-    async with world(folder) as w:
-        listing = Listing(w, chain(8))
-        await w.one_pass()
+    async with open_harness(folder) as harness:
+        listing = Listing(harness, chain(8))
+        await harness.one_pass()
         given = iter([400])
         listing.pages = chain(8) | {"k3": lambda: next(given, chain(8)["k3"])}
-        asked = await second_pass(w, listing, read_ahead=4)
+        asked = await second_pass(harness, listing, read_ahead=4)
         assert asked.count("k3") == 2
-        assert (await counted(w))["seen"] == 8
+        assert (await counted(harness))["seen"] == 8
 
 
 @pytest.mark.both_databases
 async def test_pages_of_the_last_pass_that_are_no_longer_part_of_the_listing_are_not_mirrored(folder: Path) -> None:
-    async with world(folder) as w:
-        listing = Listing(w, chain(8))
-        await w.one_pass()
+    async with open_harness(folder) as harness:
+        listing = Listing(harness, chain(8))
+        await harness.one_pass()
         listing.pages = chain(8) | {"k2": page(wire("SES2"), wire("SES3b"), key="k5")}
         listing.gone = {"SES3", "SES4"}
-        await second_pass(w, listing, read_ahead=4)
-        row = await counted(w)
+        await second_pass(harness, listing, read_ahead=4)
+        row = await counted(harness)
         assert (row["seen"], row["inserted"], row["deleted"]) == (7, 1, 2)
-        assert not {"SES3", "SES4"} & set(await w.live())
+        assert not {"SES3", "SES4"} & set(await harness.live())

@@ -13,7 +13,7 @@ from syncd.pull.fetch import MOST_BYTES, MOST_PAGES, PageQueue
 from syncd.pull.retries import ListingError
 from syncd.pull.write_pages import Fetched
 from syncd.records.enums import PassReason
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.pull.helpers import Listing, counted, dump, page, wire
 
 pytestmark = pytest.mark.both_databases
@@ -44,23 +44,23 @@ async def outcome(folder: Path, seed: int) -> list[Any]:
     """Mirror several listings, each twice, and return the counters and rows after each pass."""
     folder.mkdir()
     rng = random.Random(seed)  # noqa: S311 - no secret
-    async with world(folder) as w:
+    async with open_harness(folder) as harness:
         left = []
         for pages in [scripted(rng) for _ in range(LISTINGS)]:
-            listing = Listing(w, pages)
+            listing = Listing(harness, pages)
             for _ in range(2):
-                await w.one_pass()
-                left.append({name: (await counted(w))[name] for name in COUNTED})
-                left.append(await without_times(w))
+                await harness.one_pass()
+                left.append({name: (await counted(harness))[name] for name in COUNTED})
+                left.append(await without_times(harness))
             del listing
-            w.sandbox.scripts = type(w.sandbox.scripts)()
+            harness.sandbox.scripts = type(harness.sandbox.scripts)()
         return left
 
 
-async def without_times(w: World) -> dict[str, Any]:
+async def without_times(harness: Harness) -> dict[str, Any]:
     return {
         table: [{name: value for name, value in row.items() if name != "fence"} for row in rows]
-        for table, rows in (await dump(w)).items()
+        for table, rows in (await dump(harness)).items()
     }
 
 
@@ -78,9 +78,9 @@ async def test_pages_written_together_have_the_result_of_pages_written_alone(
 async def test_pages_that_arrive_together_share_a_transaction_and_a_single_page_does_not_wait(
     folder: Path,
 ) -> None:
-    async with world(folder, sessions=45) as w:
+    async with open_harness(folder, sessions=45) as harness:
         seen: list[int] = []
-        pull = w.pull()
+        pull = harness.pull()
         pull.on_page = lambda counts: seen.append(counts["pages"])
         await pull.run()
         assert len(seen) < 5
@@ -95,8 +95,8 @@ async def test_pages_that_arrive_together_share_a_transaction_and_a_single_page_
             held.set()  # the first two pages are written while the third request hangs
 
         pull.on_page = on_page
-        w.sandbox.script("GET", "/api/v3/chats/sessions?", lambda _: None)
-        w.sandbox.script("GET", "/api/v3/chats/sessions?", hold)
+        harness.sandbox.script("GET", "/api/v3/chats/sessions?", lambda _: None)
+        harness.sandbox.script("GET", "/api/v3/chats/sessions?", hold)
         with anyio.fail_after(20):
             await pull.run()
         assert counts[0] == 2

@@ -10,44 +10,44 @@ import pytest
 import sqlalchemy as sa
 
 from syncd.sandbox import Habits
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.pull.helpers import Listing, counted, dump, history, page, wire
 
 pytestmark = pytest.mark.both_databases
 
 
-async def pragma(w: World, name: str) -> int:
-    return int(await w.database.write(lambda c: c.exec_driver_sql(f"PRAGMA {name}").scalar_one()))
+async def pragma(harness: Harness, name: str) -> int:
+    return int(await harness.database.write(lambda c: c.exec_driver_sql(f"PRAGMA {name}").scalar_one()))
 
 
 @pytest.mark.sqlite  # it uses a function or a pragma of SQLite
 async def test_pass_over_unchanged_sessions_writes_no_session_and_no_history(folder: Path) -> None:
-    async with world(folder, sessions=250, habits=Habits(page_size=50, extra_fields=True)) as w:
-        await w.one_pass()
-        before = await dump(w)
-        changes = await w.database.write(lambda c: c.execute(sa.text("SELECT total_changes()")).scalar_one())
+    async with open_harness(folder, sessions=250, habits=Habits(page_size=50, extra_fields=True)) as harness:
+        await harness.one_pass()
+        before = await dump(harness)
+        changes = await harness.database.write(lambda c: c.execute(sa.text("SELECT total_changes()")).scalar_one())
         for _ in range(3):
-            w.clock.forward(300)
-            assert (await w.one_pass()).state == "complete"
-            row = await counted(w)
+            harness.clock.forward(300)
+            assert (await harness.one_pass()).state == "complete"
+            row = await counted(harness)
             assert (row["seen"], row["unchanged"]) == (250, 250)
-        assert await dump(w) == before
-        after = await w.database.write(lambda c: c.execute(sa.text("SELECT total_changes()")).scalar_one())
+        assert await dump(harness) == before
+        after = await harness.database.write(lambda c: c.execute(sa.text("SELECT total_changes()")).scalar_one())
         # A pass inserts its row, writes five pages and five counts, ends, and deletes five pages of the last pass.
         assert after - changes <= 3 * (1 + 5 + 5 + 1 + 5)
 
 
 @pytest.mark.sqlite  # it uses a function or a pragma of SQLite
 async def test_file_does_not_grow_with_unchanged_passes(folder: Path) -> None:
-    async with world(folder, sessions=500, habits=Habits(page_size=100)) as w:
-        await w.one_pass()
-        await w.one_pass()
-        size = await pragma(w, "page_count")
+    async with open_harness(folder, sessions=500, habits=Habits(page_size=100)) as harness:
+        await harness.one_pass()
+        await harness.one_pass()
+        size = await pragma(harness, "page_count")
         for _ in range(20):
-            w.clock.forward(300)
-            await w.one_pass()
-        assert await pragma(w, "page_count") <= size + 1  # twenty rows of `passes` may need a page more
-        assert [row["n"] for row in await w.sql("SELECT count(*) AS n FROM pages")] == [5]
+            harness.clock.forward(300)
+            await harness.one_pass()
+        assert await pragma(harness, "page_count") <= size + 1  # twenty rows of `passes` may need a page more
+        assert [row["n"] for row in await harness.sql("SELECT count(*) AS n FROM pages")] == [5]
 
 
 def _backwards(value: Any) -> Any:
@@ -57,19 +57,19 @@ def _backwards(value: Any) -> Any:
 
 
 async def test_order_of_json_keys_does_not_count_as_a_change(folder: Path) -> None:
-    async with world(folder) as w:
+    async with open_harness(folder) as harness:
         item = wire(
             "A", zeta={"b": [1, {"y": 1, "x": 2}], "a": None}, alpha=1.5, Created={"at": "2026", "by": "U", "q": 1}
         )
-        listing = Listing(w, {None: page(item)})
-        await w.one_pass()
-        before = await dump(w)
+        listing = Listing(harness, {None: page(item)})
+        await harness.one_pass()
+        before = await dump(harness)
         backwards = _backwards(item)
         assert json.dumps(backwards) != json.dumps(item)
         listing.pages = {None: page(backwards)}
-        await w.one_pass()
-        assert await dump(w) == before
-        assert (await counted(w))["unchanged"] == 1
+        await harness.one_pass()
+        assert await dump(harness) == before
+        assert (await counted(harness))["unchanged"] == 1
 
 
 @pytest.mark.parametrize(
@@ -91,17 +91,17 @@ async def test_order_of_json_keys_does_not_count_as_a_change(folder: Path) -> No
     ids=json.dumps,
 )
 async def test_each_field_counts_as_a_change_and_makes_one_version(folder: Path, change: dict[str, Any]) -> None:
-    async with world(folder) as w:
-        listing = Listing(w, {None: page(wire("A"), wire("B"))})
-        await w.one_pass()
-        w.clock.forward(60)
+    async with open_harness(folder) as harness:
+        listing = Listing(harness, {None: page(wire("A"), wire("B"))})
+        await harness.one_pass()
+        harness.clock.forward(60)
         listing.pages = {None: page(wire("A") | change, wire("B"))}
-        await w.one_pass()
-        row = await counted(w)
+        await harness.one_pass()
+        row = await counted(harness)
         assert (row["updated"], row["unchanged"]) == (1, 1)
-        assert [version["change"] for version in await history(w, "A")] == ["created", "updated"]
-        assert [version["change"] for version in await history(w, "B")] == ["created"]
-        (changed_at,) = await w.sql("SELECT changed_at, first_seen_at FROM chat_sessions WHERE id = 'A'")
+        assert [version["change"] for version in await history(harness, "A")] == ["created", "updated"]
+        assert [version["change"] for version in await history(harness, "B")] == ["created"]
+        (changed_at,) = await harness.sql("SELECT changed_at, first_seen_at FROM chat_sessions WHERE id = 'A'")
         assert changed_at == {
             "changed_at": "2026-06-01T12:01:00.000000Z",
             "first_seen_at": "2026-06-01T12:00:00.000000Z",
@@ -109,19 +109,20 @@ async def test_each_field_counts_as_a_change_and_makes_one_version(folder: Path,
 
 
 async def test_extra_has_the_unknown_fields_and_is_an_empty_object_without_any(folder: Path) -> None:
-    async with world(folder) as w:
+    async with open_harness(folder) as harness:
         Listing(
-            w, {None: page(wire("A"), wire("B", z=1, a={"d": [True, None], "c": "ü"}), wire("C", lastMessageAt="soon"))}
+            harness,
+            {None: page(wire("A"), wire("B", z=1, a={"d": [True, None], "c": "ü"}), wire("C", lastMessageAt="soon"))},
         )
-        await w.one_pass()
-        rows = await w.sql("SELECT extra, last_message_at FROM chat_sessions ORDER BY id")
+        await harness.one_pass()
+        rows = await harness.sql("SELECT extra, last_message_at FROM chat_sessions ORDER BY id")
         assert [json.loads(row["extra"]) for row in rows] == [
             {},
             {"a": {"c": "ü", "d": [True, None]}, "z": 1},
             {"lastMessageAt": "soon"},
         ]
         assert rows[2]["last_message_at"] is None
-        (found,) = await w.sql("SELECT id FROM chat_sessions WHERE extra -> 'a' ->> 'c' = 'ü'")
+        (found,) = await harness.sql("SELECT id FROM chat_sessions WHERE extra -> 'a' ->> 'c' = 'ü'")
         assert found == {"id": "B"}
 
 
@@ -147,11 +148,11 @@ async def test_views_have_the_documented_columns(folder: Path) -> None:
         "changed_at",
     ]
     history_first = ["session_id", "change", "valid_from", "valid_to", "pass_id"]
-    async with world(folder) as w:
+    async with open_harness(folder) as harness:
 
         async def columns(name: str) -> list[str]:
             query = f"SELECT * FROM {name} LIMIT 0"
-            return await w.database.read(lambda c: list(c.exec_driver_sql(query).keys()))
+            return await harness.database.read(lambda c: list(c.exec_driver_sql(query).keys()))
 
         later: list[str] = []  # the columns of fields that were added since the first release
         ends = ["folder_name", "folder_path", "created_date", "last_message_date", *later]

@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from syncd.push.flow import Push
-from tests.helpers.harness import World
+from tests.helpers.harness import Harness
 
 SESSIONS = "/api/v3/chats/sessions"
 FINAL = frozenset({"succeeded", "dead", "cancelled"})
@@ -25,33 +25,33 @@ async def working(push: Push) -> AsyncIterator[TaskGroup]:
         push.stop()
 
 
-async def until(w: World, holds: Callable[[], Any]) -> None:
-    """Wait until a fact about the world holds; time does not pass it."""
+async def until(harness: Harness, holds: Callable[[], Any]) -> None:
+    """Wait until a condition holds; time does not pass it."""
 
     async def met() -> Any:
         return holds()
 
     with anyio.fail_after(20):
-        await w.clock.until(met)
+        await harness.clock.until(met)
 
 
-async def finished(w: World, *ids: int, states: frozenset[str] = FINAL) -> list[dict[str, Any]]:
+async def finished(harness: Harness, *ids: int, states: frozenset[str] = FINAL) -> list[dict[str, Any]]:
     """Wait until operations are in one of some states, and return them."""
     asked = ",".join(map(str, ids))
 
     async def holds() -> bool:
-        found = await w.sql(f"SELECT DISTINCT state FROM operations WHERE id IN ({asked})")
+        found = await harness.sql(f"SELECT DISTINCT state FROM operations WHERE id IN ({asked})")
         return {row["state"] for row in found} <= states
 
     with anyio.fail_after(20):
-        await w.clock.until(holds)
-    return [await w.operation(one) for one in ids]
+        await harness.clock.until(holds)
+    return [await harness.operation(one) for one in ids]
 
 
-async def worked(w: World, *ids: int, states: frozenset[str] = FINAL, **changes: Any) -> list[dict[str, Any]]:
+async def worked(harness: Harness, *ids: int, states: frozenset[str] = FINAL, **changes: Any) -> list[dict[str, Any]]:
     """Work the queue until operations are in one of some states, and return them."""
-    async with working(w.push(**changes)):
-        return await finished(w, *ids, states=states)
+    async with working(harness.push(**changes)):
+        return await finished(harness, *ids, states=states)
 
 
 def create(source: str = "s-1", name: str = "wanted", **more: Any) -> dict[str, Any]:
@@ -59,11 +59,11 @@ def create(source: str = "s-1", name: str = "wanted", **more: Any) -> dict[str, 
     return {"kind": "create", "source_session_id": source, "name": name, **more}
 
 
-def effects(w: World, kind: str = "created") -> list[str]:
+def effects(harness: Harness, kind: str = "created") -> list[str]:
     """Return the source ids of what was really done, in order."""
-    return [effect.source_session_id for effect in w.sandbox.effects if effect.kind == kind]
+    return [effect.source_session_id for effect in harness.sandbox.effects if effect.kind == kind]
 
 
-def times(w: World, method: str, prefix: str = SESSIONS) -> list[float]:
+def times(harness: Harness, method: str, prefix: str = SESSIONS) -> list[float]:
     """Return when the requests of a method came, in virtual seconds."""
-    return [one.at for one in w.sandbox.requests if one.method == method and one.raw_path.startswith(prefix)]
+    return [one.at for one in harness.sandbox.requests if one.method == method and one.raw_path.startswith(prefix)]

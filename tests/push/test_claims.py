@@ -15,152 +15,157 @@ from syncd.mirror.store import operations
 from syncd.mirror.store.operation import Abandoned, LeaseLostError
 from syncd.records.enums import OperationState
 from syncd.records.ids import SourceId
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.push.helpers import SESSIONS, create, effects, finished, until, worked, working
 
 pytestmark = pytest.mark.both_databases
 
 
-def claim(w: World, limit: int = 4, **changes: Any) -> Any:
-    return w.database.write(
-        lambda c: operations.claim(c, now=w.clock.now(), owner="me", lease=60, limit=limit, **changes).operations
+def claim(harness: Harness, limit: int = 4, **changes: Any) -> Any:
+    return harness.database.write(
+        lambda c: operations.claim(c, now=harness.clock.now(), owner="me", lease=60, limit=limit, **changes).operations
     )
 
 
-async def running(w: World, number: int) -> None:
+async def running(harness: Harness, number: int) -> None:
     """Wait until a number of operations is running."""
 
     async def holds() -> bool:
-        return len(await w.sql("SELECT id FROM operations WHERE state = 'running'")) >= number
+        return len(await harness.sql("SELECT id FROM operations WHERE state = 'running'")) >= number
 
     with anyio.fail_after(20):
-        await w.clock.until(holds)
+        await harness.clock.until(holds)
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
 async def test_claim_is_durable_before_the_request_leaves(tmp_path: Path, method: str) -> None:
-    async with world(tmp_path, sessions=2) as w:
+    async with open_harness(tmp_path, sessions=2) as harness:
         seen: list[Any] = []
 
         async def look(_: web.BaseRequest) -> None:  # on a connection that sees only what is committed
-            rows = await w.sql("SELECT state, attempts, fence, lease_until > '2026-01-01' AS leased FROM operations")
+            rows = await harness.sql(
+                "SELECT state, attempts, fence, lease_until > '2026-01-01' AS leased FROM operations"
+            )
             seen.extend(tuple(row.values()) for row in rows)
 
-        w.sandbox.script(method, SESSIONS, look)
-        await w.enqueue(create() if method == "POST" else {"kind": "delete", "session_id": "SES1"})
-        await w.push().drain()
+        harness.sandbox.script(method, SESSIONS, look)
+        await harness.enqueue(create() if method == "POST" else {"kind": "delete", "session_id": "SES1"})
+        await harness.push().drain()
         assert seen == [("running", 1, 1, 1)]
 
 
 async def test_batch_never_holds_two_operations_of_one_key(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.enqueue(*(create(f"s-{n % 3}") for n in range(9)))
-        assert [one.source_session_id for one in await claim(w, limit=9)] == ["s-0", "s-1", "s-2"]
-        assert await claim(w, limit=9) == []
+    async with open_harness(tmp_path) as harness:
+        await harness.enqueue(*(create(f"s-{n % 3}") for n in range(9)))
+        assert [one.source_session_id for one in await claim(harness, limit=9)] == ["s-0", "s-1", "s-2"]
+        assert await claim(harness, limit=9) == []
 
 
 async def test_request_is_not_sent_after_the_lease_ran_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with world(tmp_path) as w:
-        push = w.push()
+    async with open_harness(tmp_path) as harness:
+        push = harness.push()
         monkeypatch.setattr(push._leases, "hold", anyio.sleep_forever)  # nothing makes it unknown meanwhile
-        w.sandbox.script("GET", f"{SESSIONS}/source/", lambda _: w.clock.step(86400))
-        (one,) = await w.enqueue(create())
+        harness.sandbox.script("GET", f"{SESSIONS}/source/", lambda _: harness.clock.step(86400))
+        (one,) = await harness.enqueue(create())
         await push.drain()
-        assert effects(w) == []
-        assert w.asked("POST") == []
-        assert w.named("operation.fenced")
-        (row,) = await worked(w, one)
-        assert (row["state"], effects(w)) == ("succeeded", ["s-1"])
+        assert effects(harness) == []
+        assert harness.asked("POST") == []
+        assert harness.named("operation.fenced")
+        (row,) = await worked(harness, one)
+        assert (row["state"], effects(harness)) == ("succeeded", ["s-1"])
 
 
 async def test_holder_that_lost_its_fence_cannot_finish(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.enqueue(create())
-        (mine,) = await claim(w)
-        w.clock.forward(61)
-        assert await w.database.write(lambda c: operations.recover(c, now=w.clock.now(), abandoned=False)) == [
-            Abandoned(mine.id, SourceId("s-1"))
-        ]
+    async with open_harness(tmp_path) as harness:
+        await harness.enqueue(create())
+        (mine,) = await claim(harness)
+        harness.clock.forward(61)
+        assert await harness.database.write(
+            lambda c: operations.recover(c, now=harness.clock.now(), abandoned=False)
+        ) == [Abandoned(mine.id, SourceId("s-1"))]
         with pytest.raises(LeaseLostError):
-            await w.database.write(
-                lambda c: operations.release(c, mine, OperationState.DEAD, finished_at=w.clock.now())
+            await harness.database.write(
+                lambda c: operations.release(c, mine, OperationState.DEAD, finished_at=harness.clock.now())
             )
-        assert (await w.operation(mine.id))["state"] == "unknown"
+        assert (await harness.operation(mine.id))["state"] == "unknown"
 
 
 async def test_expired_lease_is_recovered_while_the_queue_runs(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.enqueue(create())
-        (mine,) = await claim(w)
-        (row,) = await worked(w, mine.id)
-        assert (row["state"], effects(w)) == ("succeeded", ["s-1"])
-        assert w.named("operation.unknown")
+    async with open_harness(tmp_path) as harness:
+        await harness.enqueue(create())
+        (mine,) = await claim(harness)
+        (row,) = await worked(harness, mine.id)
+        assert (row["state"], effects(harness)) == ("succeeded", ["s-1"])
+        assert harness.named("operation.unknown")
 
 
 async def test_claim_with_a_valid_lease_is_not_recovered(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.enqueue(create())
-        (mine,) = await claim(w)
-        w.clock.forward(59)
-        assert await w.database.write(lambda c: operations.recover(c, now=w.clock.now(), abandoned=False)) == []
-        assert (await w.operation(mine.id))["state"] == "running"
+    async with open_harness(tmp_path) as harness:
+        await harness.enqueue(create())
+        (mine,) = await claim(harness)
+        harness.clock.forward(59)
+        assert (
+            await harness.database.write(lambda c: operations.recover(c, now=harness.clock.now(), abandoned=False))
+            == []
+        )
+        assert (await harness.operation(mine.id))["state"] == "running"
 
 
 async def test_abandoned_claims_become_unknown_at_the_start(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.enqueue(create())
-        (mine,) = await claim(w)
-        await w.push().recover(abandoned=True)
-        assert (await w.operation(mine.id))["state"] == "unknown"
-        (row,) = await worked(w, mine.id)
+    async with open_harness(tmp_path) as harness:
+        await harness.enqueue(create())
+        (mine,) = await claim(harness)
+        await harness.push().recover(abandoned=True)
+        assert (await harness.operation(mine.id))["state"] == "unknown"
+        (row,) = await worked(harness, mine.id)
         assert row["state"] == "succeeded"
 
 
 async def test_heartbeat_prolongs_the_lease_of_a_long_request(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         go = anyio.Event()
 
         async def wait(_: web.BaseRequest) -> None:
-            with w.clock.going_on():
+            with harness.clock.going_on():
                 await go.wait()
 
-        w.sandbox.script("GET", f"{SESSIONS}/source/", wait)
-        (one,) = await w.enqueue(create())
-        async with working(w.push()):
-            await until(w, lambda: w.sandbox.requests)
+        harness.sandbox.script("GET", f"{SESSIONS}/source/", wait)
+        (one,) = await harness.enqueue(create())
+        async with working(harness.push()):
+            await until(harness, lambda: harness.sandbox.requests)
             for _ in range(6):
-                before = (await w.operation(one))["lease_until"]
+                before = (await harness.operation(one))["lease_until"]
 
                 async def prolonged(before: datetime = before) -> bool:
-                    return bool((await w.operation(one))["lease_until"] > before)
+                    return bool((await harness.operation(one))["lease_until"] > before)
 
                 with anyio.fail_after(20):
-                    await w.clock.until(prolonged)
+                    await harness.clock.until(prolonged)
             go.set()
-            (row,) = await finished(w, one)
-        assert (row["state"], row["fence"], len(w.asked("POST"))) == ("succeeded", 1, 1)
+            (row,) = await finished(harness, one)
+        assert (row["state"], row["fence"], len(harness.asked("POST"))) == ("succeeded", 1, 1)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_stop_during_a_post_is_unknown_at_once_and_during_a_lookup_costs_nothing(
     tmp_path: Path, method: str
 ) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.script(method, SESSIONS, "hang_after")
-        (one,) = await w.enqueue(create())
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.script(method, SESSIONS, "hang_after")
+        (one,) = await harness.enqueue(create())
         async with anyio.create_task_group() as group:
-            group.start_soon(w.push().run)
-            await until(w, lambda: any(request.method == method for request in w.sandbox.requests))
+            group.start_soon(harness.push().run)
+            await until(harness, lambda: any(request.method == method for request in harness.sandbox.requests))
             group.cancel_scope.cancel()
-        row = await w.operation(one)
+        row = await harness.operation(one)
         assert (row["state"], row["attempts"]) == (("unknown", 1) if method == "POST" else ("pending", 0))
-        assert not w.named("operation.retrying")
-        (row,) = await worked(w, one)
-        assert (row["state"], effects(w)) == ("succeeded", ["s-1"])
+        assert not harness.named("operation.retrying")
+        (row,) = await worked(harness, one)
+        assert (row["state"], effects(harness)) == ("succeeded", ["s-1"])
 
 
 async def test_no_more_operations_than_allowed_send_requests_although_more_are_claimed_ahead(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         go, asking = anyio.Event(), set[str]()
         most = 0
 
@@ -171,76 +176,78 @@ async def test_no_more_operations_than_allowed_send_requests_although_more_are_c
             await go.wait()
             asking.discard(request.path)
 
-        w.sandbox.script("GET", f"{SESSIONS}/source/", wait, times=30)
-        ids = await w.enqueue(*(create(f"s-{n}") for n in range(30)))
-        async with working(w.push(concurrency=8)):
-            await until(w, lambda: most == 8)
-            await running(w, 10)
-            assert len(w.sandbox.requests) == 8
+        harness.sandbox.script("GET", f"{SESSIONS}/source/", wait, times=30)
+        ids = await harness.enqueue(*(create(f"s-{n}") for n in range(30)))
+        async with working(harness.push(concurrency=8)):
+            await until(harness, lambda: most == 8)
+            await running(harness, 10)
+            assert len(harness.sandbox.requests) == 8
             go.set()
-            await finished(w, *ids)
+            await finished(harness, *ids)
         assert most == 8
 
 
 async def test_operation_claimed_ahead_gives_its_claim_back_when_the_daemon_stops(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         go = anyio.Event()
 
         async def wait(_: web.BaseRequest) -> None:
             await go.wait()
 
-        w.sandbox.script("GET", f"{SESSIONS}/source/", wait, times=4)
-        await w.enqueue(*(create(f"s-{n}") for n in range(6)))
-        push = w.push(concurrency=4)
+        harness.sandbox.script("GET", f"{SESSIONS}/source/", wait, times=4)
+        await harness.enqueue(*(create(f"s-{n}") for n in range(6)))
+        push = harness.push(concurrency=4)
         async with working(push):
-            await running(w, 5)
-            await until(w, lambda: len(w.sandbox.requests) == 4)
+            await running(harness, 5)
+            await until(harness, lambda: len(harness.sandbox.requests) == 4)
             push.stop()
             go.set()
-        rows = await w.sql("SELECT state, attempts FROM operations ORDER BY id")
+        rows = await harness.sql("SELECT state, attempts FROM operations ORDER BY id")
         assert [(row["state"], row["attempts"]) for row in rows] == [("succeeded", 1)] * 4 + [("pending", 0)] * 2
-        assert not w.named("operation.retrying")
-        assert [event["log_level"] for event in w.named("operation.returned")] == ["debug"]
+        assert not harness.named("operation.retrying")
+        assert [event["log_level"] for event in harness.named("operation.returned")] == ["debug"]
 
 
 async def test_not_before_is_honoured(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.sql(
+    async with open_harness(tmp_path) as harness:
+        await harness.sql(
             "INSERT INTO operations (kind, source_session_id, name, not_before) "
             "VALUES ('create', 's-1', 'n', '2026-06-01T13:00:00Z')"
         )
-        await w.push().drain()
-        assert len(w.sandbox.requests) == 0
-        await worked(w, 1)
-        assert w.sandbox.requests[0].at >= w.clock.at.replace(hour=13, minute=0, second=0).timestamp()
+        await harness.push().drain()
+        assert len(harness.sandbox.requests) == 0
+        await worked(harness, 1)
+        assert harness.sandbox.requests[0].at >= harness.clock.at.replace(hour=13, minute=0, second=0).timestamp()
 
 
 async def test_blocked_operation_that_is_due_does_not_cause_a_busy_loop(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.script("POST", SESSIONS, 422)
-        await w.enqueue(create(), create(name="behind", next_attempt_at=w.clock.now()))
-        push = w.push()
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.script("POST", SESSIONS, 422)
+        await harness.enqueue(create(), create(name="behind", next_attempt_at=harness.clock.now()))
+        push = harness.push()
         await push.drain()
         looks = 0
-        inner = w.database.read
+        inner = harness.database.read
 
         async def counted(work: Any) -> Any:
             nonlocal looks
             looks += 1
             return await inner(work)
 
-        w.database.read = counted  # type: ignore[method-assign]
-        began = w.clock.monotonic()
+        harness.database.read = counted  # type: ignore[method-assign]
+        began = harness.clock.monotonic()
         async with working(push):
-            await until(w, lambda: w.clock.monotonic() > began + 600)
+            await until(harness, lambda: harness.clock.monotonic() > began + 600)
         assert looks <= 600 / 20 + 5
 
 
 async def test_lookups_and_new_operations_take_turns(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.enqueue(*(create(f"u-{n}", state="unknown", unknown_since=w.clock.now()) for n in range(50)))
-        await w.enqueue(*(create(f"s-{n}") for n in range(50)))
-        taken = [(await claim(w, limit=1, lookups_first=turn % 2 == 0))[0].state for turn in range(10)]
+    async with open_harness(tmp_path) as harness:
+        await harness.enqueue(
+            *(create(f"u-{n}", state="unknown", unknown_since=harness.clock.now()) for n in range(50))
+        )
+        await harness.enqueue(*(create(f"s-{n}") for n in range(50)))
+        taken = [(await claim(harness, limit=1, lookups_first=turn % 2 == 0))[0].state for turn in range(10)]
         assert taken == ["unknown", "running"] * 5
 
 

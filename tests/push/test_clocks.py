@@ -10,7 +10,7 @@ import pytest
 from syncd.push.evidence import MOST_ENTRIES, Recency
 from syncd.records.ids import SessionId
 from syncd.sandbox import Habits
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.helpers.virtual_clock import VirtualClock
 from tests.push.helpers import SESSIONS, create, effects, finished, times, until, worked, working
 
@@ -29,17 +29,17 @@ def lagging() -> Habits:
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("restart", [False, True])
 async def test_second_create_makes_no_second_session_after_any_step(tmp_path: Path, step: float, restart: bool) -> None:
-    async with world(tmp_path, habits=lagging()) as w:
-        push = w.push()
-        w.clock.forward(SETTLE + 1)  # the process is older than the settle time
-        (one,) = await w.enqueue(create())
+    async with open_harness(tmp_path, habits=lagging()) as harness:
+        push = harness.push()
+        harness.clock.forward(SETTLE + 1)  # the process is older than the settle time
+        (one,) = await harness.enqueue(create())
         await push.drain()
-        w.clock.step(step)
-        (two,) = await w.enqueue(create())
-        async with working(w.push() if restart else push):
-            rows = await finished(w, one, two)
+        harness.clock.step(step)
+        (two,) = await harness.enqueue(create())
+        async with working(harness.push() if restart else push):
+            rows = await finished(harness, one, two)
         assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
-        assert effects(w) == ["s-1"]
+        assert effects(harness) == ["s-1"]
 
 
 @pytest.mark.parametrize("step", [-61, -1, 1, 61, 86_400])
@@ -47,92 +47,95 @@ async def test_second_create_makes_no_second_session_after_any_step(tmp_path: Pa
 async def test_unknown_create_is_looked_up_over_the_whole_settle_time_after_any_step(
     tmp_path: Path, step: float, moment: float
 ) -> None:
-    async with world(tmp_path, habits=lagging()) as w:
-        w.sandbox.script("POST", SESSIONS, "lost_after")
-        (one,) = await w.enqueue(create())
-        posted = w.clock.monotonic()
-        async with working(w.push(lease=SETTLE * 10)):
-            await until(w, lambda: len(times(w, "GET")) > 1 and w.clock.monotonic() >= posted + SETTLE * moment)
-            w.clock.step(step)
-            (row,) = await finished(w, one)
-        assert (row["state"], effects(w)) == ("succeeded", ["s-1"])
+    async with open_harness(tmp_path, habits=lagging()) as harness:
+        harness.sandbox.script("POST", SESSIONS, "lost_after")
+        (one,) = await harness.enqueue(create())
+        posted = harness.clock.monotonic()
+        async with working(harness.push(lease=SETTLE * 10)):
+            await until(
+                harness,
+                lambda: len(times(harness, "GET")) > 1 and harness.clock.monotonic() >= posted + SETTLE * moment,
+            )
+            harness.clock.step(step)
+            (row,) = await finished(harness, one)
+        assert (row["state"], effects(harness)) == ("succeeded", ["s-1"])
 
 
 async def test_settle_time_begins_again_after_a_restart(tmp_path: Path) -> None:
-    async with world(tmp_path, habits=lagging()) as w:
-        w.sandbox.script("POST", SESSIONS, "lost_before")
-        (one,) = await w.enqueue(create())
-        await w.push().drain()
-        w.clock.step(HOUR)
-        restarted = w.clock.monotonic()
-        (row,) = await worked(w, one)
-        assert (row["state"], effects(w)) == ("succeeded", ["s-1"])
-        assert times(w, "POST")[1] - restarted >= SETTLE
+    async with open_harness(tmp_path, habits=lagging()) as harness:
+        harness.sandbox.script("POST", SESSIONS, "lost_before")
+        (one,) = await harness.enqueue(create())
+        await harness.push().drain()
+        harness.clock.step(HOUR)
+        restarted = harness.clock.monotonic()
+        (row,) = await worked(harness, one)
+        assert (row["state"], effects(harness)) == ("succeeded", ["s-1"])
+        assert times(harness, "POST")[1] - restarted >= SETTLE
 
 
 @pytest.mark.parametrize("offset", [-60.0, -0.1, 0.1, 60.0])
 async def test_two_replicas_with_clocks_that_differ_make_one_session(tmp_path: Path, offset: float) -> None:
-    async with world(tmp_path, habits=lagging()) as w:
-        (one,) = await w.enqueue(create())
-        await w.push().drain()
-        w.clock.step(offset)  # the other replica
-        (two,) = await w.enqueue(create())
-        rows = await worked(w, one, two)
+    async with open_harness(tmp_path, habits=lagging()) as harness:
+        (one,) = await harness.enqueue(create())
+        await harness.push().drain()
+        harness.clock.step(offset)  # the other replica
+        (two,) = await harness.enqueue(create())
+        rows = await worked(harness, one, two)
         assert {row["state"] for row in rows} == {"succeeded"}
-        assert effects(w) == ["s-1"]
+        assert effects(harness) == ["s-1"]
 
 
 async def test_delete_by_source_id_reaches_a_session_that_look_ups_do_not_show_after_a_step(tmp_path: Path) -> None:
-    async with world(tmp_path, habits=lagging()) as w:
-        push = w.push()
-        w.clock.forward(SETTLE + 1)
-        await w.enqueue(create())
+    async with open_harness(tmp_path, habits=lagging()) as harness:
+        push = harness.push()
+        harness.clock.forward(SETTLE + 1)
+        await harness.enqueue(create())
         await push.drain()
-        w.clock.step(HOUR)
-        (one,) = await w.enqueue({"kind": "delete", "source_session_id": "s-1"})
+        harness.clock.step(HOUR)
+        (one,) = await harness.enqueue({"kind": "delete", "source_session_id": "s-1"})
         await push.drain()
-        assert ((await w.operation(one))["state"], w.there()) == ("succeeded", {})
+        assert ((await harness.operation(one))["state"], harness.there()) == ("succeeded", {})
 
 
 async def test_process_older_than_the_settle_time_creates_a_deleted_session_again_at_once(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=1) as w:
-        await w.one_pass()
-        push = w.push()
-        await w.enqueue(create())
+    async with open_harness(tmp_path, sessions=1) as harness:
+        await harness.one_pass()
+        push = harness.push()
+        await harness.enqueue(create())
         await push.drain()
-        w.clock.forward(SETTLE + MINUTE + 1)
-        w.sandbox.delete(str(w.sandbox.effects[-1].session_id))
-        (again,) = await w.enqueue(create())
+        harness.clock.forward(SETTLE + MINUTE + 1)
+        harness.sandbox.delete(str(harness.sandbox.effects[-1].session_id))
+        (again,) = await harness.enqueue(create())
         await push.drain()
-        assert ((await w.operation(again))["state"], effects(w)) == ("succeeded", ["s-1", "s-1"])
+        assert ((await harness.operation(again))["state"], effects(harness)) == ("succeeded", ["s-1", "s-1"])
 
 
 async def test_new_process_waits_the_settle_time_for_a_session_that_seems_gone(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=1) as w:
-        await w.one_pass()
-        await w.enqueue(create())
-        await w.push().drain()
-        w.clock.forward(HOUR)
-        w.sandbox.delete(str(w.sandbox.effects[-1].session_id))
-        began = w.clock.monotonic()
-        (again,) = await w.enqueue(create())
-        (row,) = await worked(w, again)
-        assert (row["state"], row["attempts"], effects(w)) == ("succeeded", 1, ["s-1", "s-1"])
-        assert SETTLE <= times(w, "POST")[-1] - began <= SETTLE * 1.2
+    async with open_harness(tmp_path, sessions=1) as harness:
+        await harness.one_pass()
+        await harness.enqueue(create())
+        await harness.push().drain()
+        harness.clock.forward(HOUR)
+        harness.sandbox.delete(str(harness.sandbox.effects[-1].session_id))
+        began = harness.clock.monotonic()
+        (again,) = await harness.enqueue(create())
+        (row,) = await worked(harness, again)
+        assert (row["state"], row["attempts"], effects(harness)) == ("succeeded", 1, ["s-1", "s-1"])
+        assert SETTLE <= times(harness, "POST")[-1] - began <= SETTLE * 1.2
 
 
-async def _in_flight(w: World, step: float) -> None:
+async def _in_flight(harness: Harness, step: float) -> None:
     """Let the clock step while the look-up of a create is under way."""
-    w.sandbox.script("GET", f"{SESSIONS}/source/", lambda _: w.clock.step(step))
-    await w.enqueue(create())
-    await w.push().drain()
+    harness.sandbox.script("GET", f"{SESSIONS}/source/", lambda _: harness.clock.step(step))
+    await harness.enqueue(create())
+    await harness.push().drain()
 
 
 @pytest.mark.parametrize("step", [-HOUR, -1, 1, 59])
 async def test_step_that_leaves_the_lease_valid_sends_the_request(tmp_path: Path, step: float) -> None:
-    async with world(tmp_path) as w:
-        await _in_flight(w, step)
-        assert effects(w) == ["s-1"]
+    async with open_harness(tmp_path) as harness:
+        await _in_flight(harness, step)
+        assert effects(harness) == ["s-1"]
 
 
 def recency(age: float) -> tuple[Recency, VirtualClock]:

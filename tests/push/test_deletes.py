@@ -11,7 +11,7 @@ from aiohttp import web
 from syncd.clock import utc_text
 from syncd.mirror.store import sessions
 from syncd.sandbox import Habits
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 from tests.push.helpers import SESSIONS, create, effects, finished, worked
 
 pytestmark = pytest.mark.both_databases
@@ -20,120 +20,122 @@ pytestmark = pytest.mark.both_databases
 @pytest.mark.parametrize("gone", [404, 410])
 @pytest.mark.parametrize("there", [True, False])
 async def test_delete_by_id_is_done_with_a_2xx_a_404_and_a_410(tmp_path: Path, gone: Any, there: bool) -> None:
-    async with world(tmp_path, sessions=3, habits=Habits(gone_status=gone)) as w:
-        await w.one_pass()
+    async with open_harness(tmp_path, sessions=3, habits=Habits(gone_status=gone)) as harness:
+        await harness.one_pass()
         if not there:
-            w.sandbox.delete("SES2")
-        (one,) = await w.enqueue({"kind": "delete", "session_id": "SES2"})
-        await w.push().drain()
-        row = await w.operation(one)
+            harness.sandbox.delete("SES2")
+        (one,) = await harness.enqueue({"kind": "delete", "session_id": "SES2"})
+        await harness.push().drain()
+        row = await harness.operation(one)
         assert (row["state"], row["last_status"]) == ("succeeded", 204 if there else gone)
-        assert "SES2" not in await w.live()
-        assert await w.live() == w.there()
+        assert "SES2" not in await harness.live()
+        assert await harness.live() == harness.there()
 
 
 @pytest.mark.parametrize("status", [200, 202, 203, 204])
 async def test_last_status_of_a_delete_is_the_one_that_albert_answered(tmp_path: Path, status: int) -> None:
-    async with world(tmp_path, sessions=2) as w:
-        w.sandbox.script("DELETE", SESSIONS, status)
-        (one,) = await w.enqueue({"kind": "delete", "session_id": "SES1"})
-        (row,) = await worked(w, one)
+    async with open_harness(tmp_path, sessions=2) as harness:
+        harness.sandbox.script("DELETE", SESSIONS, status)
+        (one,) = await harness.enqueue({"kind": "delete", "session_id": "SES1"})
+        (row,) = await worked(harness, one)
         assert (row["state"], row["last_status"]) == ("succeeded", status)
 
 
 async def test_delete_by_source_looks_up_first_and_a_404_there_is_done(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        (one,) = await w.enqueue({"kind": "delete", "source_session_id": "nobody"})
-        await w.push().drain()
-        assert (await w.operation(one))["state"] == "succeeded"
-        assert [(one.method, one.raw_path) for one in w.sandbox.requests] == [("GET", f"{SESSIONS}/source/nobody")]
+    async with open_harness(tmp_path) as harness:
+        (one,) = await harness.enqueue({"kind": "delete", "source_session_id": "nobody"})
+        await harness.push().drain()
+        assert (await harness.operation(one))["state"] == "succeeded"
+        assert [(one.method, one.raw_path) for one in harness.sandbox.requests] == [
+            ("GET", f"{SESSIONS}/source/nobody")
+        ]
 
 
 async def test_target_is_durable_before_the_delete_leaves(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        there = w.sandbox.create(source_session_id="s-1", name="n")
+    async with open_harness(tmp_path) as harness:
+        there = harness.sandbox.create(source_session_id="s-1", name="n")
         seen: list[Any] = []
 
         async def look(_: web.BaseRequest) -> None:
-            seen.extend(await w.sql("SELECT state, target_session_id FROM operations"))
+            seen.extend(await harness.sql("SELECT state, target_session_id FROM operations"))
 
-        w.sandbox.script("DELETE", SESSIONS, look)
-        (one,) = await w.enqueue({"kind": "delete", "source_session_id": "s-1"})
-        await worked(w, one)
+        harness.sandbox.script("DELETE", SESSIONS, look)
+        (one,) = await harness.enqueue({"kind": "delete", "source_session_id": "s-1"})
+        await worked(harness, one)
         assert seen == [{"state": "running", "target_session_id": there["id"]}]
 
 
 @pytest.mark.parametrize("fault", ["lost_before", "lost_after", "error_500_after", "error_500", 429, 403])
 async def test_session_created_again_under_the_source_id_survives_a_repeated_delete(tmp_path: Path, fault: Any) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.create(source_session_id="s-1", name="old")
-        w.sandbox.script("DELETE", SESSIONS, fault)
-        (one,) = await w.enqueue({"kind": "delete", "source_session_id": "s-1"})
-        await w.push().drain()
-        for session_id in w.sandbox.live():
-            w.sandbox.delete(session_id)
-        new = w.sandbox.create(source_session_id="s-1", name="new")
-        (row,) = await worked(w, one)
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.create(source_session_id="s-1", name="old")
+        harness.sandbox.script("DELETE", SESSIONS, fault)
+        (one,) = await harness.enqueue({"kind": "delete", "source_session_id": "s-1"})
+        await harness.push().drain()
+        for session_id in harness.sandbox.live():
+            harness.sandbox.delete(session_id)
+        new = harness.sandbox.create(source_session_id="s-1", name="new")
+        (row,) = await worked(harness, one)
         assert row["state"] == "succeeded"
-        assert list(w.sandbox.live()) == [new["id"]]
+        assert list(harness.sandbox.live()) == [new["id"]]
 
 
 async def test_session_created_recently_by_an_operation_is_deleted_although_look_ups_lag(tmp_path: Path) -> None:
-    async with world(tmp_path, habits=Habits(lookup_lag=45)) as w:
-        ids = await w.enqueue(create(), {"kind": "delete", "source_session_id": "s-1"})
-        rows = await worked(w, *ids)
+    async with open_harness(tmp_path, habits=Habits(lookup_lag=45)) as harness:
+        ids = await harness.enqueue(create(), {"kind": "delete", "source_session_id": "s-1"})
+        rows = await worked(harness, *ids)
         assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
-        assert w.sandbox.live() == {}
-        assert await w.live() == {}
+        assert harness.sandbox.live() == {}
+        assert await harness.live() == {}
 
 
 async def test_look_up_by_source_id_that_finds_nothing_deletes_the_session_in_the_mirror(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        there = w.sandbox.create(source_session_id="s-1", name="n")
-        await w.one_pass()
-        w.sandbox.delete(there["id"])
-        (one,) = await w.enqueue({"kind": "delete", "source_session_id": "s-1"})
-        await worked(w, one)
-        assert await w.live() == {}
+    async with open_harness(tmp_path) as harness:
+        there = harness.sandbox.create(source_session_id="s-1", name="n")
+        await harness.one_pass()
+        harness.sandbox.delete(there["id"])
+        (one,) = await harness.enqueue({"kind": "delete", "source_session_id": "s-1"})
+        await worked(harness, one)
+        assert await harness.live() == {}
 
 
 async def test_delete_and_its_tombstone_are_one_transaction(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=2) as w:
-        await w.one_pass()
-        await w.add_refusing_trigger("UPDATE")
-        (one,) = await w.enqueue({"kind": "delete", "session_id": "SES1"})
-        await w.push().drain()
-        assert (await w.operation(one))["state"] == "pending"
-        await w.remove_trigger()
-        await worked(w, one)
-        assert list(await w.live()) == ["SES2"]
-        assert effects(w, "deleted")
+    async with open_harness(tmp_path, sessions=2) as harness:
+        await harness.one_pass()
+        await harness.add_refusing_trigger("UPDATE")
+        (one,) = await harness.enqueue({"kind": "delete", "session_id": "SES1"})
+        await harness.push().drain()
+        assert (await harness.operation(one))["state"] == "pending"
+        await harness.remove_trigger()
+        await worked(harness, one)
+        assert list(await harness.live()) == ["SES2"]
+        assert effects(harness, "deleted")
 
 
 async def test_operation_that_fails_inside_syncd_is_dead_and_blocks_no_other(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=2) as w:
-        await w.one_pass()
-        await w.add_refusing_trigger("UPDATE", "OLD.id = 'SES1'")
-        ids = await w.enqueue({"kind": "delete", "session_id": "SES1"}, {"kind": "delete", "session_id": "SES2"})
-        rows = await worked(w, *ids)
+    async with open_harness(tmp_path, sessions=2) as harness:
+        await harness.one_pass()
+        await harness.add_refusing_trigger("UPDATE", "OLD.id = 'SES1'")
+        ids = await harness.enqueue({"kind": "delete", "session_id": "SES1"}, {"kind": "delete", "session_id": "SES2"})
+        rows = await worked(harness, *ids)
         assert [row["state"] for row in rows] == ["dead", "succeeded"]
         assert "the mirror refuses" in rows[0]["last_error"]
-        assert await finished(w, ids[0])
+        assert await finished(harness, ids[0])
 
 
 async def test_delete_of_a_session_that_the_mirror_knows_to_be_gone_waits_for_no_look_up(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=2) as w:
-        await w.one_pass()
-        (made,) = await w.enqueue(create())
-        await w.push().drain()
-        session_id = (await w.operation(made))["result_session_id"]
-        w.sandbox.delete(session_id)
-        (one,) = await w.enqueue({"kind": "delete", "session_id": session_id})
-        await w.push().drain()
-        assert (await w.operation(one))["state"] == "pending"
-        key = await w.database.read(lambda c: sessions.key_of(c, session_id))
+    async with open_harness(tmp_path, sessions=2) as harness:
+        await harness.one_pass()
+        (made,) = await harness.enqueue(create())
+        await harness.push().drain()
+        session_id = (await harness.operation(made))["result_session_id"]
+        harness.sandbox.delete(session_id)
+        (one,) = await harness.enqueue({"kind": "delete", "session_id": session_id})
+        await harness.push().drain()
+        assert (await harness.operation(one))["state"] == "pending"
+        key = await harness.database.read(lambda c: sessions.key_of(c, session_id))
         assert key is not None
-        await w.database.write(lambda c: sessions.tombstone(c, [key], now=utc_text(w.clock.now())))
-        await w.clock.sleep(10)
-        await w.push().drain()
-        assert (await w.operation(one))["state"] == "succeeded"
+        await harness.database.write(lambda c: sessions.tombstone(c, [key], now=utc_text(harness.clock.now())))
+        await harness.clock.sleep(10)
+        await harness.push().drain()
+        assert (await harness.operation(one))["state"] == "succeeded"

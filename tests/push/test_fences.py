@@ -20,7 +20,7 @@ from syncd.push.record import Completion
 from syncd.records import fields
 from syncd.records.ids import SessionId
 from syncd.records.items import read_item
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.push.helpers import SESSIONS, create, effects, until, working
 
 pytestmark = pytest.mark.both_databases
@@ -32,34 +32,34 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-async def claim(w: World, limit: int) -> list[Operation]:
+async def claim(harness: Harness, limit: int) -> list[Operation]:
     def work(connection: Any) -> list[Operation]:
-        return operations.claim(connection, now=w.clock.now(), owner="test", lease=60, limit=limit).operations
+        return operations.claim(connection, now=harness.clock.now(), owner="test", lease=60, limit=limit).operations
 
-    return await w.database.write(work)
+    return await harness.database.write(work)
 
 
 @pytest.mark.parametrize("method", KINDS)
 async def test_holder_that_lost_its_claim_sends_nothing_after_the_next_renewal(tmp_path: Path, method: str) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.create(source_session_id="old", name="old")
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.create(source_session_id="old", name="old")
         looked_up, answer = anyio.Event(), anyio.Event()
 
         async def slow(_: web.BaseRequest) -> None:
             looked_up.set()
             await answer.wait()
 
-        w.sandbox.script("GET", f"{SESSIONS}/source/", slow)
-        (one,) = await w.enqueue(KINDS[method])
-        push = w.push()
+        harness.sandbox.script("GET", f"{SESSIONS}/source/", slow)
+        (one,) = await harness.enqueue(KINDS[method])
+        push = harness.push()
         async with working(push):
             await looked_up.wait()
-            await w.sql("UPDATE operations SET fence = fence + 1, lease_owner = 'another daemon'")
+            await harness.sql("UPDATE operations SET fence = fence + 1, lease_owner = 'another daemon'")
             await push._leases.renew()
             answer.set()
-            await until(w, lambda: w.named("operation.fenced"))
-        assert w.asked(method) == []
-        assert (await w.operation(one))["lease_owner"] == "another daemon"
+            await until(harness, lambda: harness.named("operation.fenced"))
+        assert harness.asked(method) == []
+        assert (await harness.operation(one))["lease_owner"] == "another daemon"
 
 
 @pytest.mark.sqlite
@@ -67,47 +67,47 @@ async def test_holder_that_lost_its_claim_sends_nothing_after_the_next_renewal(t
 async def test_nothing_is_sent_after_the_database_of_the_claim_was_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: dict[str, Any]
 ) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.create(source_session_id="old", name="old")
-        await w.enqueue(row)
-        push = w.push(concurrency=1)  # no claim looks at the database meanwhile
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.create(source_session_id="old", name="old")
+        await harness.enqueue(row)
+        push = harness.push(concurrency=1)  # no claim looks at the database meanwhile
 
         def replaced() -> bool:
-            shutil.copy(w.database.path, tmp_path / "copy.db")
-            (tmp_path / "copy.db").replace(w.database.path)
+            shutil.copy(harness.database.path, tmp_path / "copy.db")
+            (tmp_path / "copy.db").replace(harness.database.path)
             return True
 
         monkeypatch.setattr(push._runner, "may_send", replaced)  # the last step before the attempt
         with pytest.raises(DatabaseUnusableError):
             await push.drain()
-        assert w.asked("POST") == w.asked("DELETE") == []
+        assert harness.asked("POST") == harness.asked("DELETE") == []
 
 
 async def test_finish_of_several_operations_needs_the_fence_of_each(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.enqueue(create("s-1"), create("s-2"))
-        claimed = await claim(w, 2)
-        await w.sql("UPDATE operations SET fence = fence + 1 WHERE id = ?", claimed[1].id)
-        successes = [Success(one, SessionId("SES1"), utc_text(w.clock.now()), None, 201) for one in claimed]
+    async with open_harness(tmp_path) as harness:
+        await harness.enqueue(create("s-1"), create("s-2"))
+        claimed = await claim(harness, 2)
+        await harness.sql("UPDATE operations SET fence = fence + 1 WHERE id = ?", claimed[1].id)
+        successes = [Success(one, SessionId("SES1"), utc_text(harness.clock.now()), None, 201) for one in claimed]
         with pytest.raises(LeaseLostError):
-            await w.database.write(lambda c: operations.finish(c, successes))
-        assert {row["state"] for row in await w.sql("SELECT state FROM operations")} == {"running"}
+            await harness.database.write(lambda c: operations.finish(c, successes))
+        assert {row["state"] for row in await harness.sql("SELECT state FROM operations")} == {"running"}
 
 
 async def test_batch_with_a_lost_claim_records_the_others(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.enqueue(*(create(f"s-{n}") for n in range(3)))
-        claimed = await claim(w, 3)
-        await w.sql("UPDATE operations SET fence = fence + 1 WHERE id = ?", claimed[1].id)
+    async with open_harness(tmp_path) as harness:
+        await harness.enqueue(*(create(f"s-{n}") for n in range(3)))
+        claimed = await claim(harness, 3)
+        await harness.sql("UPDATE operations SET fence = fence + 1 WHERE id = ?", claimed[1].id)
         lost = []
 
         async def one_record(operation: Operation) -> None:
-            wire = w.sandbox.create(source_session_id=operation.source_session_id or "", name="wanted")
+            wire = harness.sandbox.create(source_session_id=operation.source_session_id or "", name="wanted")
             row = read_item(wire, fields.SESSIONS)
-            outcome = Succeeded(row.id, Effect(utc_text(w.clock.now()), (row,), made=True), status=201)
-            done = Completion(operation, outcome, w.clock.now(), w.push_settings.retry_policy, 1.0, 60.0)
+            outcome = Succeeded(row.id, Effect(utc_text(harness.clock.now()), (row,), made=True), status=201)
+            done = Completion(operation, outcome, harness.clock.now(), harness.push_settings.retry_policy, 1.0, 60.0)
             try:
-                await w.database.write_batched(record.write_all, done)
+                await harness.database.write_batched(record.write_all, done)
             except LeaseLostError:
                 lost.append(operation.id)
 
@@ -115,7 +115,7 @@ async def test_batch_with_a_lost_claim_records_the_others(tmp_path: Path) -> Non
             for operation in claimed:
                 group.start_soon(one_record, operation)
         assert lost == [claimed[1].id]
-        rows = await w.sql("SELECT state FROM operations ORDER BY id")
+        rows = await harness.sql("SELECT state FROM operations ORDER BY id")
         assert [row["state"] for row in rows] == ["succeeded", "running", "succeeded"]
-        assert len(await w.live()) == 2
-        assert len(effects(w)) == 3
+        assert len(await harness.live()) == 2
+        assert len(effects(harness)) == 3

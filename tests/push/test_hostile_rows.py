@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 from tests.push.helpers import create, finished, working
 
 pytestmark = pytest.mark.both_databases
@@ -22,55 +22,55 @@ AWKWARD = (
 
 @pytest.mark.parametrize("value", ["", ".", ".."])
 async def test_empty_id_and_dots_are_refused_at_the_insert(tmp_path: Path, value: str) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         for kind, column in (
             ("delete", "session_id"),
             ("delete", "source_session_id"),
             ("create", "source_session_id"),
         ):
             with pytest.raises(sa.exc.IntegrityError):
-                await w.sql(f"INSERT INTO operations (kind, {column}, name) VALUES (?, ?, 'n')", kind, value)
+                await harness.sql(f"INSERT INTO operations (kind, {column}, name) VALUES (?, ?, 'n')", kind, value)
 
 
 async def test_ids_that_can_never_be_sent_are_dead_and_the_others_go_on(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        for value in (*HOSTILE, "a\x00b") if w.database.dialect == "sqlite" else HOSTILE:
-            await w.sql("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, 'n')", value)
-            await w.sql("INSERT INTO operations (kind, session_id) VALUES ('delete', ?)", value)
-            await w.sql("INSERT INTO operations (kind, source_session_id) VALUES ('delete', ?)", value + "2")
-        (good,) = await w.enqueue(create())
-        ids = [row["id"] for row in await w.sql("SELECT id FROM operations")]
-        async with working(w.push()):
-            rows = await finished(w, *ids)
+    async with open_harness(tmp_path) as harness:
+        for value in (*HOSTILE, "a\x00b") if harness.database.dialect == "sqlite" else HOSTILE:
+            await harness.sql("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, 'n')", value)
+            await harness.sql("INSERT INTO operations (kind, session_id) VALUES ('delete', ?)", value)
+            await harness.sql("INSERT INTO operations (kind, source_session_id) VALUES ('delete', ?)", value + "2")
+        (good,) = await harness.enqueue(create())
+        ids = [row["id"] for row in await harness.sql("SELECT id FROM operations")]
+        async with working(harness.push()):
+            rows = await finished(harness, *ids)
         assert {row["state"] for row in rows if row["id"] != good} == {"dead"}
-        assert (await w.operation(good))["state"] == "succeeded"
-        assert len(w.sandbox.requests) == 2
+        assert (await harness.operation(good))["state"] == "succeeded"
+        assert len(harness.sandbox.requests) == 2
 
 
 async def test_id_that_can_never_be_sent_is_dead_also_after_its_claim_was_lost(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        (number,) = await w.enqueue(create(source_session_id="a\nb"))
-        await w.sql(
+    async with open_harness(tmp_path) as harness:
+        (number,) = await harness.enqueue(create(source_session_id="a\nb"))
+        await harness.sql(
             "UPDATE operations SET state = 'unknown', attempts = 1, unknown_since = ? WHERE id = ?",
             "2026-06-01T12:00:00.000000Z", number,
         )  # fmt: skip
-        async with working(w.push()):
-            (row,) = await finished(w, number)
-        assert (row["state"], len(w.sandbox.requests)) == ("dead", 0)
+        async with working(harness.push()):
+            (row,) = await finished(harness, number)
+        assert (row["state"], len(harness.sandbox.requests)) == ("dead", 0)
 
 
 @pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("value", AWKWARD)
 async def test_awkward_id_is_one_encoded_segment_on_the_wire(tmp_path: Path, value: str) -> None:
-    async with world(tmp_path) as w:
-        await w.sql("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, 'n')", value)
-        await w.sql("INSERT INTO operations (kind, session_id) VALUES ('delete', ?)", value)
-        ids = [row["id"] for row in await w.sql("SELECT id FROM operations")]
-        async with working(w.push()):
-            rows = await finished(w, *ids)
+    async with open_harness(tmp_path) as harness:
+        await harness.sql("INSERT INTO operations (kind, source_session_id, name) VALUES ('create', ?, 'n')", value)
+        await harness.sql("INSERT INTO operations (kind, session_id) VALUES ('delete', ?)", value)
+        ids = [row["id"] for row in await harness.sql("SELECT id FROM operations")]
+        async with working(harness.push()):
+            rows = await finished(harness, *ids)
         assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
-        assert w.sandbox.live()[rows[0]["result_session_id"]]["sourceSessionId"] == value
-        for request in w.sandbox.requests:
+        assert harness.sandbox.live()[rows[0]["result_session_id"]]["sourceSessionId"] == value
+        for request in harness.sandbox.requests:
             assert request.raw_path.startswith("/api/v3/chats/sessions")
             assert request.raw_path.count("/") <= (6 if "/source/" in request.raw_path else 5)
             assert "?" not in request.raw_path
@@ -90,15 +90,15 @@ async def test_awkward_id_is_one_encoded_segment_on_the_wire(tmp_path: Path, val
     ],
 )
 async def test_bytes_that_are_not_utf8_cost_their_own_row_only(tmp_path: Path, columns: dict[str, str]) -> None:
-    async with world(tmp_path) as w:
-        await w.sql(f"INSERT INTO operations ({', '.join(columns)}) VALUES ({', '.join(columns.values())})")
-        (good,) = await w.enqueue(create())
-        async with working(w.push()):
-            rows = await finished(w, 1, good)
+    async with open_harness(tmp_path) as harness:
+        await harness.sql(f"INSERT INTO operations ({', '.join(columns)}) VALUES ({', '.join(columns.values())})")
+        (good,) = await harness.enqueue(create())
+        async with working(harness.push()):
+            rows = await finished(harness, 1, good)
         assert [row["state"] for row in rows] == ["dead", "succeeded"]
-        assert {path for path in w.asked("GET") if "s-1" not in path} <= {"/api/v3/chats/sessions/source/s-bad"}
-        assert len(w.asked("POST")) == 1
-        assert await w.reconcile().run() == 0
+        assert {path for path in harness.asked("GET") if "s-1" not in path} <= {"/api/v3/chats/sessions/source/s-bad"}
+        assert len(harness.asked("POST")) == 1
+        assert await harness.reconcile().run() == 0
 
 
 @on_sqlite
@@ -106,13 +106,13 @@ async def test_bytes_that_are_not_utf8_cost_their_own_row_only(tmp_path: Path, c
 async def test_bytes_that_are_not_utf8_in_other_columns_do_not_affect_other_operations(
     tmp_path: Path, column: str
 ) -> None:
-    async with world(tmp_path) as w:
-        await w.sql(
+    async with open_harness(tmp_path) as harness:
+        await harness.sql(
             f"INSERT INTO operations (kind, source_session_id, name, {column}) "
             "VALUES ('create', 's-bad', 'n', CAST(x'ff' AS TEXT))"
         )
-        (good,) = await w.enqueue(create())
-        async with working(w.push()):
-            (row,) = await finished(w, good)
+        (good,) = await harness.enqueue(create())
+        async with working(harness.push()):
+            (row,) = await finished(harness, good)
         assert row["state"] == "succeeded"
-        assert w.named("loop.failed") == []
+        assert harness.named("loop.failed") == []

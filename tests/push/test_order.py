@@ -20,7 +20,7 @@ from syncd.push.attempt import Attempt
 from syncd.records.ids import OperationId
 from syncd.sandbox import Habits
 from syncd.sandbox.faults import Faults
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.push.helpers import SESSIONS, create, effects, finished, until, worked, working
 
 pytestmark = pytest.mark.both_databases
@@ -32,28 +32,28 @@ TROUBLE = st.lists(st.tuples(st.sampled_from(["GET", "POST", "DELETE"]), st.samp
 
 async def check_order(steps: list[tuple[str, int]], trouble: list[tuple[str, Any]], lag: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        async with world(Path(folder), habits=Habits(lookup_lag=lag)) as w:
-            await w.empty()
+        async with open_harness(Path(folder), habits=Habits(lookup_lag=lag)) as harness:
+            await harness.empty()
             for method, fault in trouble:
-                w.sandbox.script(method, SESSIONS, fault)
-            ids = await w.enqueue(
+                harness.sandbox.script(method, SESSIONS, fault)
+            ids = await harness.enqueue(
                 *(
                     create(f"s-{key}", f"by {place}") if kind == "create"
                     else {"kind": kind, "source_session_id": f"s-{key}"}
                     for place, (kind, key) in enumerate(steps)
                 )
             )  # fmt: skip
-            rows = await worked(w, *ids, max_attempts=50)
+            rows = await worked(harness, *ids, max_attempts=50)
             assert {row["state"] for row in rows} == {"succeeded"}
             for key in range(3):
                 mine = [row for row, step in zip(rows, steps, strict=True) if step[1] == key]
                 ends = [row["finished_at"] for row in mine]
                 assert ends == sorted(ends)
-                live = [one for one in w.sandbox.live().values() if one["sourceSessionId"] == f"s-{key}"]
+                live = [one for one in harness.sandbox.live().values() if one["sourceSessionId"] == f"s-{key}"]
                 assert len(live) == (1 if mine and mine[-1]["kind"] == "create" else 0)
-                done = [one.kind for one in w.sandbox.effects if one.source_session_id == f"s-{key}"]
+                done = [one.kind for one in harness.sandbox.effects if one.source_session_id == f"s-{key}"]
                 assert done == [("created", "deleted")[n % 2] for n in range(len(done))]
-            assert await w.live() == w.there()
+            assert await harness.live() == harness.there()
 
 
 @settings(
@@ -68,7 +68,7 @@ def test_all_sequences_of_operations_and_faults_end_as_if_run_one_after_the_othe
 
 
 async def test_one_key_runs_one_at_a_time_while_the_others_go_on(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         under_way: list[str] = []
         most = 0
 
@@ -77,29 +77,30 @@ async def test_one_key_runs_one_at_a_time_while_the_others_go_on(tmp_path: Path)
             under_way.append(request.raw_path)
             most = max(most, len(under_way))
             await anyio.lowlevel.checkpoint()
-            answer = await w.sandbox.api.answer(request, w.sandbox.habits)
+            answer = await harness.sandbox.api.answer(request, harness.sandbox.habits)
             under_way.remove(request.raw_path)
             return answer
 
-        w.sandbox.script("*", SESSIONS, watch, times=1000)
-        await w.enqueue(*(create("same", f"n-{n}") for n in range(8)))
-        await w.push().drain()
+        harness.sandbox.script("*", SESSIONS, watch, times=1000)
+        await harness.enqueue(*(create("same", f"n-{n}") for n in range(8)))
+        await harness.push().drain()
         assert most == 1
-        assert effects(w) == ["same"]
+        assert effects(harness) == ["same"]
 
 
 async def test_dead_and_unknown_operations_block_only_their_own_key_and_are_named_as_blockers(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.script("POST", SESSIONS, 422)
-        (dead,) = await w.enqueue(create("a"))
-        await w.push().drain()
-        w.sandbox.script("POST", SESSIONS, "lost_before")
-        (lost,) = await w.enqueue(create("b"))
-        await w.push().drain()
-        behind = await w.enqueue(create("a"), create("b"), create("c"), create("a"))
-        await w.push().drain()
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.script("POST", SESSIONS, 422)
+        (dead,) = await harness.enqueue(create("a"))
+        await harness.push().drain()
+        harness.sandbox.script("POST", SESSIONS, "lost_before")
+        (lost,) = await harness.enqueue(create("b"))
+        await harness.push().drain()
+        behind = await harness.enqueue(create("a"), create("b"), create("c"), create("a"))
+        await harness.push().drain()
         listed = {
-            row["id"]: row for row in await w.database.read(lambda c: operation_views.listing(c, state=None, limit=9))
+            row["id"]: row
+            for row in await harness.database.read(lambda c: operation_views.listing(c, state=None, limit=9))
         }
         assert [listed[one]["state"] for one in (dead, lost, *behind)] == [
             "dead", "unknown", "pending", "pending", "succeeded", "pending",
@@ -107,78 +108,78 @@ async def test_dead_and_unknown_operations_block_only_their_own_key_and_are_name
         assert [listed[one]["blocked_by"] for one in (dead, lost, *behind)] == [None, None, dead, lost, None, dead]
 
 
-async def decide(w: World, decision: Any, operation_id: int) -> Decided:
-    operator = Operator("alice", w.clock.now())
-    decided: Decided = await w.database.write(lambda c: decision(c, operation_id, operator))
+async def decide(harness: Harness, decision: Any, operation_id: int) -> Decided:
+    operator = Operator("alice", harness.clock.now())
+    decided: Decided = await harness.database.write(lambda c: decision(c, operation_id, operator))
     return decided
 
 
-async def blocker(w: World, operation_id: int) -> int | None:
-    row = await w.database.read(lambda c: operation_views.get(c, OperationId(operation_id)))
+async def blocker(harness: Harness, operation_id: int) -> int | None:
+    row = await harness.database.read(lambda c: operation_views.get(c, OperationId(operation_id)))
     return None if row is None else row["blocked_by"]
 
 
 async def test_delete_by_id_does_not_overtake_the_create_whose_answer_was_lost(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.faults = Faults(only=["POST"], lost_after=1.0)
-        (one,) = await w.enqueue(create())
-        await w.push().drain()
-        w.sandbox.faults = Faults()
-        await w.one_pass()
-        (there,) = await w.live()
-        (two,) = await w.enqueue({"kind": "delete", "session_id": there})
-        assert await blocker(w, two) == one
-        w.sandbox.habits.lookup_lag = 2.0
-        rows = await worked(w, one, two)
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.faults = Faults(only=["POST"], lost_after=1.0)
+        (one,) = await harness.enqueue(create())
+        await harness.push().drain()
+        harness.sandbox.faults = Faults()
+        await harness.one_pass()
+        (there,) = await harness.live()
+        (two,) = await harness.enqueue({"kind": "delete", "session_id": there})
+        assert await blocker(harness, two) == one
+        harness.sandbox.habits.lookup_lag = 2.0
+        rows = await worked(harness, one, two)
         assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
-        assert effects(w) == ["s-1"]
-        assert await w.live() == w.there() == {}
+        assert effects(harness) == ["s-1"]
+        assert await harness.live() == harness.there() == {}
 
 
 async def test_create_does_not_overtake_the_delete_by_id_of_the_session_that_carries_its_source_id(
     tmp_path: Path,
 ) -> None:
-    async with world(tmp_path) as w:
-        there = w.sandbox.create(source_session_id="s-1", name="wanted")["id"]
-        await w.one_pass()
-        ids = await w.enqueue({"kind": "delete", "session_id": there}, create())
-        assert await blocker(w, ids[1]) == ids[0]
-        rows = await worked(w, *ids)
+    async with open_harness(tmp_path) as harness:
+        there = harness.sandbox.create(source_session_id="s-1", name="wanted")["id"]
+        await harness.one_pass()
+        ids = await harness.enqueue({"kind": "delete", "session_id": there}, create())
+        assert await blocker(harness, ids[1]) == ids[0]
+        rows = await worked(harness, *ids)
         assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
         assert rows[1]["result_session_id"] != there
-        assert await w.live() == w.there() == {rows[1]["result_session_id"]: "wanted"}
+        assert await harness.live() == harness.there() == {rows[1]["result_session_id"]: "wanted"}
 
 
 async def test_dead_operation_that_is_retried_has_all_its_attempts_again(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.script("POST", SESSIONS, 422)
-        ids = await w.enqueue(create("a"), create("a", "later"))
-        await w.push().drain()
-        assert (await decide(w, operation_decisions.retry, ids[0])).problem is None
-        rows = await worked(w, *ids)
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.script("POST", SESSIONS, 422)
+        ids = await harness.enqueue(create("a"), create("a", "later"))
+        await harness.push().drain()
+        assert (await decide(harness, operation_decisions.retry, ids[0])).problem is None
+        rows = await worked(harness, *ids)
         assert [(row["state"], row["attempts"]) for row in rows] == [("succeeded", 1), ("succeeded", 1)]
-        assert (await decide(w, operation_decisions.retry, ids[0])).problem
+        assert (await decide(harness, operation_decisions.retry, ids[0])).problem
 
 
 async def test_pending_operation_can_be_cancelled_and_a_finished_one_cannot(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        (one,) = await w.enqueue(create())
-        assert (await decide(w, operation_decisions.cancel, one)).problem is None
-        async with working(w.push()):
-            (two,) = await w.enqueue(create("other"))
-            w.clock.forward(100)
-            await finished(w, two)
-        assert (await w.operation(one))["state"] == "cancelled"
-        assert effects(w) == ["other"]
+    async with open_harness(tmp_path) as harness:
+        (one,) = await harness.enqueue(create())
+        assert (await decide(harness, operation_decisions.cancel, one)).problem is None
+        async with working(harness.push()):
+            (two,) = await harness.enqueue(create("other"))
+            harness.clock.forward(100)
+            await finished(harness, two)
+        assert (await harness.operation(one))["state"] == "cancelled"
+        assert effects(harness) == ["other"]
         for over in (one, two):
-            assert (await decide(w, operation_decisions.cancel, over)).problem
+            assert (await decide(harness, operation_decisions.cancel, over)).problem
 
 
 async def test_claim_that_took_all_that_was_due_is_not_repeated_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with world(tmp_path) as w:
-        push, started, claims = w.push(), anyio.Event(), list[int]()
+    async with open_harness(tmp_path) as harness:
+        push, started, claims = harness.push(), anyio.Event(), list[int]()
         claim, run = operations.claim, push._run
 
         def counted(connection: sa.Connection, **how: Any) -> Any:
@@ -192,29 +193,29 @@ async def test_claim_that_took_all_that_was_due_is_not_repeated_at_once(
 
         monkeypatch.setattr(operations, "claim", counted)
         monkeypatch.setattr(push, "_run", held)
-        (one,) = await w.enqueue(create())
+        (one,) = await harness.enqueue(create())
         async with working(push):
-            await until(w, lambda: push._in_flight)
+            await until(harness, lambda: push._in_flight)
             assert claims == [1]
             started.set()
-            await finished(w, one)
+            await finished(harness, one)
 
 
 async def test_drain_continues_with_an_operation_whose_blocker_ends_during_a_claim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with world(tmp_path) as w:
-        await w.enqueue(create("s"), {"kind": "delete", "source_session_id": "s"})
-        push = w.push()
+    async with open_harness(tmp_path) as harness:
+        await harness.enqueue(create("s"), {"kind": "delete", "source_session_id": "s"})
+        push = harness.push()
         launch = push._launch
 
         async def late(group: Any) -> int:
             claimed = await launch(group)
             if not claimed:  # what was in the way ends after the look and before its answer
-                await until(w, lambda: not push._in_flight)
+                await until(harness, lambda: not push._in_flight)
             return claimed
 
         monkeypatch.setattr(push, "_launch", late)
         await push.drain()
-        assert effects(w) == ["s"]
-        assert effects(w, "deleted") == ["s"]
+        assert effects(harness) == ["s"]
+        assert effects(harness, "deleted") == ["s"]

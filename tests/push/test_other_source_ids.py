@@ -11,7 +11,7 @@ from aiohttp import web
 from syncd.mirror.store import operation_decisions
 from syncd.mirror.store.operation_decisions import Operator
 from syncd.records.ids import OperationId
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.push.helpers import SESSIONS, create, effects, finished, until, worked, working
 
 pytestmark = pytest.mark.both_databases
@@ -20,153 +20,155 @@ WANTED, STORED = "CRM-Äpfel-77", "crm-äpfel-77"
 SETTLE = 60
 
 
-def renaming(w: World, stored: str = STORED, *, finds: bool = False) -> None:
+def renaming(harness: Harness, stored: str = STORED, *, finds: bool = False) -> None:
     """Store each session under another source id; find it under the requested one too, or not."""
     made: list[dict[str, Any]] = []
 
     def post(_: web.BaseRequest) -> web.Response:
-        made.append(w.sandbox.create(source_session_id=stored, name="wanted"))
+        made.append(harness.sandbox.create(source_session_id=stored, name="wanted"))
         return web.json_response(made[-1], status=201)
 
     def get(_: web.BaseRequest) -> web.Response | None:
         return web.json_response(made[0]) if finds and made else None
 
-    w.sandbox.script("POST", SESSIONS, post, times=100)
-    w.sandbox.script("GET", f"{SESSIONS}/source/CRM", get, times=100)
+    harness.sandbox.script("POST", SESSIONS, post, times=100)
+    harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", get, times=100)
 
 
 @pytest.mark.parametrize("stored", [STORED, "CRM-Äpfel-77 ", "CRM-Äpfel", "ext:CRM-Äpfel-77"])
 async def test_create_that_is_not_found_under_its_source_id_is_dead_with_both_ids(tmp_path: Path, stored: str) -> None:
-    async with world(tmp_path) as w:
-        renaming(w, stored)
-        (one,) = await w.enqueue(create(WANTED))
-        (row,) = await worked(w, one)
-        assert (row["state"], len(w.asked("POST"))) == ("dead", 1)
+    async with open_harness(tmp_path) as harness:
+        renaming(harness, stored)
+        (one,) = await harness.enqueue(create(WANTED))
+        (row,) = await worked(harness, one)
+        assert (row["state"], len(harness.asked("POST"))) == ("dead", 1)
         assert repr(WANTED) in row["last_error"]
         assert repr(stored) in row["last_error"]
-        assert await w.live() == w.there() == {row["result_session_id"]: "wanted"}
-        (source,) = await w.sql("SELECT state, session_id FROM source_sessions WHERE source_session_id = ?", stored)
+        assert await harness.live() == harness.there() == {row["result_session_id"]: "wanted"}
+        (source,) = await harness.sql(
+            "SELECT state, session_id FROM source_sessions WHERE source_session_id = ?", stored
+        )
         assert source == {"state": "linked", "session_id": row["result_session_id"]}
 
 
 async def test_create_that_is_found_under_its_source_id_succeeds_with_the_difference_noted(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        renaming(w, finds=True)
-        (one,) = await w.enqueue(create(WANTED))
-        await w.push().drain()
-        row = await w.operation(one)
-        assert (row["state"], len(w.asked("POST"))) == ("succeeded", 1)
+    async with open_harness(tmp_path) as harness:
+        renaming(harness, finds=True)
+        (one,) = await harness.enqueue(create(WANTED))
+        await harness.push().drain()
+        row = await harness.operation(one)
+        assert (row["state"], len(harness.asked("POST"))) == ("succeeded", 1)
         assert row["last_error"] == f"adopted as it is: source id is {STORED!r} and not {WANTED!r}"
-        assert await w.live() == w.there() == {row["result_session_id"]: "wanted"}
+        assert await harness.live() == harness.there() == {row["result_session_id"]: "wanted"}
 
 
 async def test_look_ups_may_lag_until_the_settle_time_is_over(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         made: list[dict[str, Any]] = []
-        renaming(w)
-        w.sandbox.scripts._waiting.pop()
+        renaming(harness)
+        harness.sandbox.scripts._waiting.pop()
 
         def later(_: web.BaseRequest) -> web.Response | None:
-            made.extend(w.sandbox.live().values())
-            return web.json_response(made[0]) if w.clock.monotonic() > began + SETTLE * 0.4 else None
+            made.extend(harness.sandbox.live().values())
+            return web.json_response(made[0]) if harness.clock.monotonic() > began + SETTLE * 0.4 else None
 
-        w.sandbox.script("GET", f"{SESSIONS}/source/CRM", later, times=100)
-        began = w.clock.monotonic()
-        (one,) = await w.enqueue(create(WANTED))
-        (row,) = await worked(w, one)
-        assert (row["state"], len(w.asked("POST"))) == ("succeeded", 1)
+        harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", later, times=100)
+        began = harness.clock.monotonic()
+        (one,) = await harness.enqueue(create(WANTED))
+        (row,) = await worked(harness, one)
+        assert (row["state"], len(harness.asked("POST"))) == ("succeeded", 1)
 
 
 async def test_mirror_has_the_session_while_the_operation_is_unknown(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        renaming(w)
-        (one,) = await w.enqueue(create(WANTED))
-        await w.push().drain()
-        row = await w.operation(one)
+    async with open_harness(tmp_path) as harness:
+        renaming(harness)
+        (one,) = await harness.enqueue(create(WANTED))
+        await harness.push().drain()
+        row = await harness.operation(one)
         assert row["state"] == "unknown"
-        assert await w.live() == w.there() == {row["result_session_id"]: "wanted"}
-        assert w.named("operation.unknown")[0]["reason"] == "other source id"
+        assert await harness.live() == harness.there() == {row["result_session_id"]: "wanted"}
+        assert harness.named("operation.unknown")[0]["reason"] == "other source id"
 
 
 @pytest.mark.parametrize("gone", [False, True])
 async def test_operation_that_an_operator_retries_is_not_sent_again(tmp_path: Path, gone: bool) -> None:
-    async with world(tmp_path, sessions=1) as w:
-        await w.one_pass()
-        renaming(w)
-        (one,) = await w.enqueue(create(WANTED))
-        (row,) = await worked(w, one)
+    async with open_harness(tmp_path, sessions=1) as harness:
+        await harness.one_pass()
+        renaming(harness)
+        (one,) = await harness.enqueue(create(WANTED))
+        (row,) = await worked(harness, one)
         if gone:
-            w.sandbox.delete(row["result_session_id"])
-        operator = Operator("test", w.clock.now())
-        decided = await w.database.write(lambda c: operation_decisions.retry(c, OperationId(one), operator))
+            harness.sandbox.delete(row["result_session_id"])
+        operator = Operator("test", harness.clock.now())
+        decided = await harness.database.write(lambda c: operation_decisions.retry(c, OperationId(one), operator))
         assert decided.problem is None
-        (row,) = await worked(w, one)
-        assert (row["state"], len(w.asked("POST"))) == ("dead", 1)
+        (row,) = await worked(harness, one)
+        assert (row["state"], len(harness.asked("POST"))) == ("dead", 1)
         assert ("it is gone" if gone else repr(STORED)) in row["last_error"]
 
 
 async def test_crash_before_the_outcome_is_recorded_does_not_send_it_again(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        renaming(w)
-        (one,) = await w.enqueue(create(WANTED))
-        w.sandbox.script("GET", f"{SESSIONS}/source/CRM", lambda _: None)
-        w.sandbox.script("GET", f"{SESSIONS}/source/CRM", "hang_before")
-        w.sandbox.scripts._waiting.insert(0, w.sandbox.scripts._waiting.pop())
-        w.sandbox.scripts._waiting.insert(0, w.sandbox.scripts._waiting.pop())
-        async with working(w.push()) as group:
-            await until(w, lambda: w.asked("POST") and len(w.asked("GET")) >= 2)
+    async with open_harness(tmp_path) as harness:
+        renaming(harness)
+        (one,) = await harness.enqueue(create(WANTED))
+        harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", lambda _: None)
+        harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", "hang_before")
+        harness.sandbox.scripts._waiting.insert(0, harness.sandbox.scripts._waiting.pop())
+        harness.sandbox.scripts._waiting.insert(0, harness.sandbox.scripts._waiting.pop())
+        async with working(harness.push()) as group:
+            await until(harness, lambda: harness.asked("POST") and len(harness.asked("GET")) >= 2)
             group.cancel_scope.cancel()
-        await w.sql("UPDATE operations SET state = 'running', finished_at = NULL")
-        push = w.push()
+        await harness.sql("UPDATE operations SET state = 'running', finished_at = NULL")
+        push = harness.push()
         await push.recover(abandoned=True)
         async with working(push):
-            (row,) = await finished(w, one)
-        assert (row["state"], len(w.asked("POST"))) == ("dead", 1)
+            (row,) = await finished(harness, one)
+        assert (row["state"], len(harness.asked("POST"))) == ("dead", 1)
 
 
 async def test_session_that_albert_finds_in_another_form_is_adopted(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        there = w.sandbox.create(source_session_id=STORED, name="wanted")
-        w.sandbox.script("GET", f"{SESSIONS}/source/CRM", lambda _: web.json_response(there))
-        (one,) = await w.enqueue(create(WANTED))
-        await w.push().drain()
-        row = await w.operation(one)
-        assert (row["state"], row["result_session_id"], effects(w)) == ("succeeded", there["id"], [STORED])
+    async with open_harness(tmp_path) as harness:
+        there = harness.sandbox.create(source_session_id=STORED, name="wanted")
+        harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", lambda _: web.json_response(there))
+        (one,) = await harness.enqueue(create(WANTED))
+        await harness.push().drain()
+        row = await harness.operation(one)
+        assert (row["state"], row["result_session_id"], effects(harness)) == ("succeeded", there["id"], [STORED])
         assert "source id is" in row["last_error"]
 
 
 async def test_look_up_answered_with_an_unrelated_session_is_not_adopted(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        other = w.sandbox.create(source_session_id="unrelated", name="wanted")
-        w.sandbox.script("GET", f"{SESSIONS}/source/CRM", lambda _: web.json_response(other))
-        (one,) = await w.enqueue(create(WANTED))
-        (row,) = await worked(w, one)
+    async with open_harness(tmp_path) as harness:
+        other = harness.sandbox.create(source_session_id="unrelated", name="wanted")
+        harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", lambda _: web.json_response(other))
+        (one,) = await harness.enqueue(create(WANTED))
+        (row,) = await worked(harness, one)
         assert (row["state"], row["attempts"]) == ("succeeded", 2)
         assert row["result_session_id"] != other["id"]
 
 
 async def test_source_id_that_albert_stores_in_another_form_is_a_conflict_with_a_note(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        there = w.sandbox.create(source_session_id=STORED, name="wanted")
-        w.sandbox.script("GET", f"{SESSIONS}/source/CRM", lambda _: web.json_response(there))
-        await w.sql("INSERT INTO source_sessions (source_session_id) VALUES (?)", WANTED)
-        assert await w.reconcile().run() == 0
-        (row,) = await w.sql("SELECT state, note FROM source_sessions WHERE source_session_id = ?", WANTED)
+    async with open_harness(tmp_path) as harness:
+        there = harness.sandbox.create(source_session_id=STORED, name="wanted")
+        harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", lambda _: web.json_response(there))
+        await harness.sql("INSERT INTO source_sessions (source_session_id) VALUES (?)", WANTED)
+        assert await harness.reconcile().run() == 0
+        (row,) = await harness.sql("SELECT state, note FROM source_sessions WHERE source_session_id = ?", WANTED)
         assert row["state"] == "conflict"
         assert there["id"] in row["note"]
         assert repr(STORED) in row["note"]
-        assert await w.live() == w.there()
+        assert await harness.live() == harness.there()
 
 
 async def test_deletes_by_source_ids_that_lead_to_other_sessions_end_as_dead(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=3) as w:
-        await w.one_pass()
-        sources = {one["sourceSessionId"]: one for one in w.sandbox.live().values()}
+    async with open_harness(tmp_path, sessions=3) as harness:
+        await harness.one_pass()
+        sources = {one["sourceSessionId"]: one for one in harness.sandbox.live().values()}
         others = {source.upper(): one for source, one in sources.items()}
-        w.sandbox.script(
+        harness.sandbox.script(
             "GET", f"{SESSIONS}/source/", lambda request: web.json_response(others[request.path.rpartition("/")[2]]), 99
         )
-        ids = await w.enqueue(*({"kind": "delete", "source_session_id": source} for source in others))
-        rows = await worked(w, *ids, max_attempts=3)
+        ids = await harness.enqueue(*({"kind": "delete", "source_session_id": source} for source in others))
+        rows = await worked(harness, *ids, max_attempts=3)
         assert [(row["state"], row["attempts"]) for row in rows] == [("dead", 3)] * 3
-        assert w.asked("DELETE") == []
+        assert harness.asked("DELETE") == []

@@ -11,7 +11,7 @@ from syncd.push.outage import SILENCE, Outage, Pauses
 from syncd.records.ids import OperationId
 from syncd.rules.retry import Backoff
 from syncd.sandbox.faults import Faults
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.push.helpers import SESSIONS, create, effects, finished, until, worked, working
 
 pytestmark = pytest.mark.both_databases
@@ -23,26 +23,26 @@ pytestmark = pytest.mark.both_databases
 async def test_ten_minutes_of_outage_cost_about_one_attempt_each_and_no_operation_is_dead(
     tmp_path: Path, kind: str, methods: list[str]
 ) -> None:
-    async with world(tmp_path) as w:
-        ids = await w.enqueue(*(create(f"s-{n}") for n in range(200)))
-        began = w.clock.monotonic()
-        w.sandbox.faults = Faults(only=methods)
-        setattr(w.sandbox.faults, kind, 1.0)
-        async with working(w.push()):
-            await until(w, lambda: w.clock.monotonic() >= began + 600)
-            sent = len(w.sandbox.requests)
+    async with open_harness(tmp_path) as harness:
+        ids = await harness.enqueue(*(create(f"s-{n}") for n in range(200)))
+        began = harness.clock.monotonic()
+        harness.sandbox.faults = Faults(only=methods)
+        setattr(harness.sandbox.faults, kind, 1.0)
+        async with working(harness.push()):
+            await until(harness, lambda: harness.clock.monotonic() >= began + 600)
+            sent = len(harness.sandbox.requests)
             single_try = 200 * (2 if methods else 1)
             assert sent <= 1.1 * single_try
-            assert await w.sql("SELECT id FROM operations WHERE state = 'dead'") == []
-            w.sandbox.faults = Faults()
-            rows = await finished(w, *ids)
+            assert await harness.sql("SELECT id FROM operations WHERE state = 'dead'") == []
+            harness.sandbox.faults = Faults()
+            rows = await finished(harness, *ids)
         assert {row["state"] for row in rows} == {"succeeded"}
-        assert sorted(effects(w)) == sorted(f"s-{n}" for n in range(200))
+        assert sorted(effects(harness)) == sorted(f"s-{n}" for n in range(200))
         assert max(row["attempts"] for row in rows) <= 5
 
 
-def failing_for_ever(w: World, method: str) -> list[dict[str, Any]]:
-    w.sandbox.faults = Faults(only=[method], error_500=1.0)
+def failing_for_ever(harness: Harness, method: str) -> list[dict[str, Any]]:
+    harness.sandbox.faults = Faults(only=[method], error_500=1.0)
     return [{"kind": "delete", "session_id": f"SES{n}"} if method == "DELETE" else create(f"s-{n}") for n in range(5)]
 
 
@@ -51,46 +51,46 @@ def failing_for_ever(w: World, method: str) -> list[dict[str, Any]]:
 async def test_operations_that_fail_while_albert_answers_other_requests_use_up_their_attempts(
     tmp_path: Path, method: str
 ) -> None:
-    async with world(tmp_path) as w:
-        ids = await w.enqueue(*failing_for_ever(w, method))
-        push = w.push(max_attempts=3)
+    async with open_harness(tmp_path) as harness:
+        ids = await harness.enqueue(*failing_for_ever(harness, method))
+        push = harness.push(max_attempts=3)
 
         async def passes() -> None:
             while True:
                 push.note_response()
-                await w.clock.sleep(5)
+                await harness.clock.sleep(5)
 
         async with working(push) as group:
             group.start_soon(passes)
-            done = await finished(w, *ids)
+            done = await finished(harness, *ids)
             group.cancel_scope.cancel()
         assert {(row["state"], row["attempts"]) for row in done} == {("dead", 3)}
-        assert len(w.named("queue.slowed")) == 1
-        assert w.named("queue.resumed") == [], "to be given up is no sign of life"
+        assert len(harness.named("queue.slowed")) == 1
+        assert harness.named("queue.resumed") == [], "to be given up is no sign of life"
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
 async def test_operations_that_fail_use_up_their_attempts_although_no_pass_has_asked_albert_lately(
     tmp_path: Path, method: str
 ) -> None:
-    async with world(tmp_path) as w:
-        ids = await w.enqueue(*failing_for_ever(w, method))
-        done = await worked(w, *ids, max_attempts=3)
+    async with open_harness(tmp_path) as harness:
+        ids = await harness.enqueue(*failing_for_ever(harness, method))
+        done = await worked(harness, *ids, max_attempts=3)
         assert {(row["state"], row["attempts"]) for row in done} == {("dead", 3)}
-        assert [one.method for one in w.sandbox.requests].count(method) <= 3 * len(ids)
+        assert [one.method for one in harness.sandbox.requests].count(method) <= 3 * len(ids)
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_no_attempt_counts_while_albert_answers_no_request(tmp_path: Path, method: str) -> None:
-    async with world(tmp_path) as w:
-        ids = await w.enqueue(*failing_for_ever(w, method))
-        w.sandbox.faults.only = []
-        async with working(w.push(max_attempts=3)):
-            await until(w, lambda: len(w.sandbox.requests) > 5 * 8)
-            states = {(await w.operation(one))["state"] for one in ids}
-            w.sandbox.faults = Faults()
-            rows = await finished(w, *ids)
-            attempts = {event["attempts"] for event in w.named("operation.retrying")[-10:]}
+    async with open_harness(tmp_path) as harness:
+        ids = await harness.enqueue(*failing_for_ever(harness, method))
+        harness.sandbox.faults.only = []
+        async with working(harness.push(max_attempts=3)):
+            await until(harness, lambda: len(harness.sandbox.requests) > 5 * 8)
+            states = {(await harness.operation(one))["state"] for one in ids}
+            harness.sandbox.faults = Faults()
+            rows = await finished(harness, *ids)
+            attempts = {event["attempts"] for event in harness.named("operation.retrying")[-10:]}
         assert states <= {"pending", "running"}
         assert {row["state"] for row in rows} == {"succeeded"}
         assert attempts == {0}, "the events count attempts as the table does"
@@ -102,38 +102,38 @@ async def test_no_attempt_counts_while_albert_answers_no_request(tmp_path: Path,
 async def test_one_or_two_operations_use_no_attempt_while_albert_answers_no_listing(
     tmp_path: Path, status: int, operations: int
 ) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         rows: list[dict[str, Any]] = [create("s"), {"kind": "delete", "session_id": "SES1"}]
-        ids = await w.enqueue(*rows[:operations])
-        w.sandbox.script("*", "/", status, times=10**9)
-        began = w.clock.monotonic()
-        async with working(w.push(max_attempts=2)):
-            await until(w, lambda: w.clock.monotonic() >= began + 600)
-            asked = len(w.sandbox.requests)
-            w.sandbox.scripts._waiting.clear()
-            done = await finished(w, *ids)
+        ids = await harness.enqueue(*rows[:operations])
+        harness.sandbox.script("*", "/", status, times=10**9)
+        began = harness.clock.monotonic()
+        async with working(harness.push(max_attempts=2)):
+            await until(harness, lambda: harness.clock.monotonic() >= began + 600)
+            asked = len(harness.sandbox.requests)
+            harness.sandbox.scripts._waiting.clear()
+            done = await finished(harness, *ids)
         assert {(row["state"], row["attempts"]) for row in done} == {("succeeded", 1)}
         assert asked < 200
-        assert {event["attempts"] for event in w.named("operation.retrying")} == {0}
+        assert {event["attempts"] for event in harness.named("operation.retrying")} == {0}
 
 
 async def test_maintenance_page_for_every_request_uses_no_attempt(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        (one,) = await w.enqueue({"kind": "delete", "source_session_id": "s"})
-        w.sandbox.faults = Faults(garbled=1.0)
-        began = w.clock.monotonic()
-        async with working(w.push(max_attempts=2)):
-            await until(w, lambda: w.clock.monotonic() >= began + 600)
-            w.sandbox.faults = Faults()
-            (done,) = await finished(w, one)
+    async with open_harness(tmp_path) as harness:
+        (one,) = await harness.enqueue({"kind": "delete", "source_session_id": "s"})
+        harness.sandbox.faults = Faults(garbled=1.0)
+        began = harness.clock.monotonic()
+        async with working(harness.push(max_attempts=2)):
+            await until(harness, lambda: harness.clock.monotonic() >= began + 600)
+            harness.sandbox.faults = Faults()
+            (done,) = await finished(harness, one)
         assert (done["state"], done["attempts"]) == ("succeeded", 1)
 
 
 async def test_single_operation_that_always_fails_is_dead_and_the_others_succeed(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        ids = await w.enqueue(*(create(f"s-{n}") for n in range(5)))
-        w.sandbox.script("GET", f"{SESSIONS}/source/s-2", 500, times=100)
-        rows = await worked(w, *ids)
+    async with open_harness(tmp_path) as harness:
+        ids = await harness.enqueue(*(create(f"s-{n}") for n in range(5)))
+        harness.sandbox.script("GET", f"{SESSIONS}/source/s-2", 500, times=100)
+        rows = await worked(harness, *ids)
         assert [row["state"] for row in rows] == ["succeeded", "succeeded", "dead", "succeeded", "succeeded"]
         assert rows[2]["attempts"] == 8
         assert "scripted 500" in rows[2]["last_error"]

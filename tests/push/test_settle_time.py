@@ -13,7 +13,7 @@ from aiohttp import web
 from syncd.mirror.store.restored import hold_open_operations
 from syncd.push.flow import Push
 from syncd.sandbox import Habits
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.push.helpers import FINAL, SESSIONS, create, effects, times
 
 pytestmark = pytest.mark.both_databases
@@ -25,17 +25,17 @@ SHORT = 10.0
 HOUR = 3600.0
 
 
-async def lost(w: World, fault: Any = "lost_before") -> int:
+async def lost(harness: Harness, fault: Any = "lost_before") -> int:
     """Queue a create whose answer is lost, in a process that ends at once."""
-    w.sandbox.script("POST", SESSIONS, fault)
-    (one,) = await w.enqueue(create())
-    await w.push().drain()
-    assert (await w.operation(one))["state"] == "unknown"
+    harness.sandbox.script("POST", SESSIONS, fault)
+    (one,) = await harness.enqueue(create())
+    await harness.push().drain()
+    assert (await harness.operation(one))["state"] == "unknown"
     return one
 
 
 async def runs(
-    w: World,
+    harness: Harness,
     one: int,
     *,
     most: int = 20,
@@ -46,40 +46,42 @@ async def runs(
     """Drain the queue in a process of its own at intervals, until the operation is final."""
     row: dict[str, Any] = {}
     for number in range(most):
-        w.clock.forward(every)
+        harness.clock.forward(every)
         before(number)
-        process = push or w.push()
-        await process.recover(abandoned=w.database.dialect == "sqlite")
+        process = push or harness.push()
+        await process.recover(abandoned=harness.database.dialect == "sqlite")
         await process.drain()
-        row = await w.operation(one)
+        row = await harness.operation(one)
         if row["state"] in FINAL:
             break
     return row
 
 
-def looked_up(w: World, first: float, second: float) -> list[float]:
+def looked_up(harness: Harness, first: float, second: float) -> list[float]:
     return [
-        one.at for one in w.sandbox.requests if one.method == "GET" and first < one.at <= second and one.status == 404
+        one.at
+        for one in harness.sandbox.requests
+        if one.method == "GET" and first < one.at <= second and one.status == 404
     ]
 
 
 async def test_next_processes_on_the_machine_continue_the_settle_time_and_send_the_create_again(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        row = await runs(w, await lost(w))
-        assert (row["state"], row["attempts"], effects(w)) == ("succeeded", 2, ["s-1"])
-        first, second = times(w, "POST")
+    async with open_harness(tmp_path) as harness:
+        row = await runs(harness, await lost(harness))
+        assert (row["state"], row["attempts"], effects(harness)) == ("succeeded", 2, ["s-1"])
+        first, second = times(harness, "POST")
         assert SETTLE <= second - first <= 5 * INTERVAL
-        assert len(looked_up(w, first, second)) >= 4
+        assert len(looked_up(harness, first, second)) >= 4
 
 
 async def test_processes_that_come_at_short_intervals_do_not_shorten_the_settle_time(tmp_path: Path) -> None:
-    async with world(tmp_path, habits=Habits(lookup_lag=SETTLE * 0.9, duplicate_create="duplicate")) as w:
-        one = await lost(w, "lost_after")
+    async with open_harness(tmp_path, habits=Habits(lookup_lag=SETTLE * 0.9, duplicate_create="duplicate")) as harness:
+        one = await lost(harness, "lost_after")
         for _ in range(100):
-            w.clock.forward(0.9)
-            await w.push().drain()
-        row = await w.operation(one)
-        assert (row["state"], effects(w), len(times(w, "POST"))) == ("succeeded", ["s-1"], 1)
+            harness.clock.forward(0.9)
+            await harness.push().drain()
+        row = await harness.operation(one)
+        assert (row["state"], effects(harness), len(times(harness, "POST"))) == ("succeeded", ["s-1"], 1)
 
 
 @pytest.mark.parametrize("step", [-HOUR, -SETTLE, SETTLE, HOUR])
@@ -88,20 +90,22 @@ async def test_step_of_the_clock_between_processes_does_not_shorten_the_settle_t
     tmp_path: Path, step: float, moment: int
 ) -> None:
     """A step forward is also what a process sees after its machine was suspended."""
-    async with world(tmp_path) as w:
-        row = await runs(w, await lost(w), before=lambda number: w.clock.step(step if number == moment else 0))
-        first, second = times(w, "POST")
-        assert (row["state"], len(looked_up(w, first, second)) >= 4) == ("succeeded", True)
+    async with open_harness(tmp_path) as harness:
+        row = await runs(
+            harness, await lost(harness), before=lambda number: harness.clock.step(step if number == moment else 0)
+        )
+        first, second = times(harness, "POST")
+        assert (row["state"], len(looked_up(harness, first, second)) >= 4) == ("succeeded", True)
         assert second - first >= SETTLE
 
 
 async def test_settle_time_begins_again_with_each_process_on_another_machine(tmp_path: Path) -> None:
     def move(number: int) -> None:
-        w.machine = f"machine {number}"
+        harness.machine = f"machine {number}"
 
-    async with world(tmp_path) as w:
-        row = await runs(w, await lost(w), before=move)
-        assert (row["state"], len(times(w, "POST"))) == ("unknown", 1)
+    async with open_harness(tmp_path) as harness:
+        row = await runs(harness, await lost(harness), before=move)
+        assert (row["state"], len(times(harness, "POST"))) == ("unknown", 1)
 
 
 async def test_settle_time_begins_again_after_the_machine_was_restarted(tmp_path: Path) -> None:
@@ -109,13 +113,16 @@ async def test_settle_time_begins_again_after_the_machine_was_restarted(tmp_path
 
     def restart(number: int) -> None:
         if number == 3:
-            w.machine, w.clock.monotonic_offset = "the machine after its restart", -w.clock.at.timestamp()
-            restarted.append(w.clock.at.timestamp())
+            harness.machine, harness.clock.monotonic_offset = (
+                "the machine after its restart",
+                -harness.clock.at.timestamp(),
+            )
+            restarted.append(harness.clock.at.timestamp())
 
-    async with world(tmp_path) as w:
-        row = await runs(w, await lost(w), before=restart, every=SHORT)
+    async with open_harness(tmp_path) as harness:
+        row = await runs(harness, await lost(harness), before=restart, every=SHORT)
         assert row["state"] == "succeeded"
-        assert times(w, "POST")[1] - restarted[0] >= SETTLE
+        assert times(harness, "POST")[1] - restarted[0] >= SETTLE
 
 
 async def test_settle_time_begins_again_if_the_monotonic_clock_shows_less_than_before(tmp_path: Path) -> None:
@@ -124,83 +131,83 @@ async def test_settle_time_begins_again_if_the_monotonic_clock_shows_less_than_b
 
     def go_back(number: int) -> None:
         if number == 3:
-            w.clock.monotonic_offset = -HOUR
-            back.append(w.clock.at.timestamp())
+            harness.clock.monotonic_offset = -HOUR
+            back.append(harness.clock.at.timestamp())
 
-    async with world(tmp_path) as w:
-        row = await runs(w, await lost(w), before=go_back, every=SHORT)
+    async with open_harness(tmp_path) as harness:
+        row = await runs(harness, await lost(harness), before=go_back, every=SHORT)
         assert row["state"] == "succeeded"
-        assert times(w, "POST")[1] - back[0] >= SETTLE
+        assert times(harness, "POST")[1] - back[0] >= SETTLE
 
 
 async def test_settle_time_of_a_create_that_an_older_release_made_unknown_again_begins_again(tmp_path: Path) -> None:
     """The older release writes `unknown_since` and not when the settle time began."""
-    async with world(tmp_path) as w:
-        one = await lost(w)
-        await runs(w, one, most=2)
-        since = await w.sql("SELECT settle_us, settle_for FROM operations")
+    async with open_harness(tmp_path) as harness:
+        one = await lost(harness)
+        await runs(harness, one, most=2)
+        since = await harness.sql("SELECT settle_us, settle_for FROM operations")
         assert since[0]["settle_us"] is not None
-        at = w.database.clock.now() + timedelta(seconds=1)
-        later = at if w.database.dialect == "postgresql" else at.isoformat("T", "microseconds")[:26] + "Z"
-        await w.sql("UPDATE operations SET unknown_since = ?, lookups = 0", later)
-        sent_again = w.clock.monotonic()
-        assert (await runs(w, one, every=SHORT))["state"] == "succeeded"
-        assert times(w, "POST")[1] - sent_again >= SETTLE
+        at = harness.database.clock.now() + timedelta(seconds=1)
+        later = at if harness.database.dialect == "postgresql" else at.isoformat("T", "microseconds")[:26] + "Z"
+        await harness.sql("UPDATE operations SET unknown_since = ?, lookups = 0", later)
+        sent_again = harness.clock.monotonic()
+        assert (await runs(harness, one, every=SHORT))["state"] == "succeeded"
+        assert times(harness, "POST")[1] - sent_again >= SETTLE
 
 
 async def test_settle_time_begins_again_after_a_restore(tmp_path: Path) -> None:
     """The create may have been sent again between the backup and the restore."""
-    async with world(tmp_path) as w:
-        one = await lost(w)
-        await runs(w, one, most=2)
-        await w.database.write(lambda c: hold_open_operations(c, w.database.now(c)))
-        w.clock.forward(HOUR)
-        await w.sql("UPDATE operations SET on_hold_at = NULL")
-        released = w.clock.monotonic()
-        assert (await runs(w, one, every=SHORT))["state"] == "succeeded"
-        assert times(w, "POST")[1] - released >= SETTLE
+    async with open_harness(tmp_path) as harness:
+        one = await lost(harness)
+        await runs(harness, one, most=2)
+        await harness.database.write(lambda c: hold_open_operations(c, harness.database.now(c)))
+        harness.clock.forward(HOUR)
+        await harness.sql("UPDATE operations SET on_hold_at = NULL")
+        released = harness.clock.monotonic()
+        assert (await runs(harness, one, every=SHORT))["state"] == "succeeded"
+        assert times(harness, "POST")[1] - released >= SETTLE
 
 
 async def test_replicas_on_two_machines_settle_a_create_that_they_look_up_in_turn(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         replicas = []
         for name in ("one", "another"):
-            w.machine = name
-            replicas.append(w.push())
-        one = await lost(w)
+            harness.machine = name
+            replicas.append(harness.push())
+        one = await lost(harness)
         for turn in range(10):
-            await runs(w, one, most=1, push=replicas[turn % 2])
-        assert ((await w.operation(one))["state"], effects(w)) == ("succeeded", ["s-1"])
-        assert times(w, "POST")[1] - times(w, "POST")[0] >= SETTLE
+            await runs(harness, one, most=1, push=replicas[turn % 2])
+        assert ((await harness.operation(one))["state"], effects(harness)) == ("succeeded", ["s-1"])
+        assert times(harness, "POST")[1] - times(harness, "POST")[0] >= SETTLE
 
 
 @pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("failure", [500, 403, 429, "lost_before"])
 async def test_look_ups_that_fail_do_not_begin_the_settle_time_again(tmp_path: Path, failure: Any) -> None:
-    async with world(tmp_path) as w:
-        one = await lost(w)
-        w.sandbox.script("GET", f"{SESSIONS}/source/", failure, times=3)
-        row = await runs(w, one)
-        first, second = times(w, "POST")
-        assert (row["state"], len(looked_up(w, first, second)) >= 4) == ("succeeded", True)
+    async with open_harness(tmp_path) as harness:
+        one = await lost(harness)
+        harness.sandbox.script("GET", f"{SESSIONS}/source/", failure, times=3)
+        row = await runs(harness, one)
+        first, second = times(harness, "POST")
+        assert (row["state"], len(looked_up(harness, first, second)) >= 4) == ("succeeded", True)
 
 
 async def test_create_that_albert_stored_under_another_source_id_is_dead_after_some_processes(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
 
         def post(_: web.BaseRequest) -> web.Response:
-            return web.json_response(w.sandbox.create(source_session_id="other", name="wanted"), status=201)
+            return web.json_response(harness.sandbox.create(source_session_id="other", name="wanted"), status=201)
 
-        row = await runs(w, await lost(w, post))
-        assert (row["state"], len(times(w, "POST"))) == ("dead", 1)
+        row = await runs(harness, await lost(harness, post))
+        assert (row["state"], len(times(harness, "POST"))) == ("dead", 1)
         assert "'other'" in row["last_error"]
         assert "'s-1'" in row["last_error"]
 
 
 async def test_recovered_operation_settles_across_processes_from_its_first_look_up(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        (one,) = await w.enqueue(create(state="running", attempts=1))
-        began = w.clock.monotonic()
-        row = await runs(w, one)
-        assert (row["state"], effects(w)) == ("succeeded", ["s-1"])
-        assert times(w, "POST")[0] - began >= SETTLE + INTERVAL
+    async with open_harness(tmp_path) as harness:
+        (one,) = await harness.enqueue(create(state="running", attempts=1))
+        began = harness.clock.monotonic()
+        row = await runs(harness, one)
+        assert (row["state"], effects(harness)) == ("succeeded", ["s-1"])
+        assert times(harness, "POST")[0] - began >= SETTLE + INTERVAL

@@ -12,20 +12,20 @@ from aiohttp import web
 from syncd.mirror.store import sources
 from syncd.records.ids import SourceId
 from syncd.sandbox import Habits
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.push.helpers import SESSIONS, create
 
 pytestmark = pytest.mark.both_databases
 
 
-async def source(w: World, source_id: str) -> dict[str, Any]:
+async def source(harness: Harness, source_id: str) -> dict[str, Any]:
     query = "SELECT state, session_id, note, checked_at FROM source_sessions WHERE source_session_id = ?"
-    return (await w.sql(query, source_id))[0]
+    return (await harness.sql(query, source_id))[0]
 
 
-async def insert(w: World, *ids: str) -> None:
+async def insert(harness: Harness, *ids: str) -> None:
     for one in ids:
-        await w.sql(
+        await harness.sql(
             "INSERT INTO source_sessions (source_session_id) VALUES (?) ON CONFLICT (source_session_id) "
             "DO UPDATE SET state = 'unresolved', session_id = NULL, checked_at = NULL, note = NULL",
             one,
@@ -33,243 +33,245 @@ async def insert(w: World, *ids: str) -> None:
 
 
 async def test_source_that_only_albert_knows_is_linked_and_mirrored(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        there = w.sandbox.create(source_session_id="s-1", name="n")
-        await insert(w, "s-1")
-        assert await w.reconcile().run() == 0
-        found = await source(w, "s-1")
+    async with open_harness(tmp_path) as harness:
+        there = harness.sandbox.create(source_session_id="s-1", name="n")
+        await insert(harness, "s-1")
+        assert await harness.reconcile().run() == 0
+        found = await source(harness, "s-1")
         assert (found["state"], found["session_id"]) == ("linked", there["id"])
-        assert await w.live() == w.there()
-        assert [one["source_session_id"] for one in w.named("source.linked")] == ["s-1"]
+        assert await harness.live() == harness.there()
+        assert [one["source_session_id"] for one in harness.named("source.linked")] == ["s-1"]
 
 
 async def test_source_id_that_answers_404_is_missing_and_looked_up_again_after_a_while(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await insert(w, "nobody")
+    async with open_harness(tmp_path) as harness:
+        await insert(harness, "nobody")
         for _ in range(3):
-            await w.reconcile().run()
-        assert (await source(w, "nobody"))["state"] == "missing"
-        assert len(w.sandbox.requests) == 1
-        assert len(w.named("source.missing")) == 1
-        w.sandbox.create(source_session_id="nobody", name="n")
-        w.clock.forward(3601)
-        await w.reconcile().run()
-        assert (await source(w, "nobody"))["state"] == "linked"
+            await harness.reconcile().run()
+        assert (await source(harness, "nobody"))["state"] == "missing"
+        assert len(harness.sandbox.requests) == 1
+        assert len(harness.named("source.missing")) == 1
+        harness.sandbox.create(source_session_id="nobody", name="n")
+        harness.clock.forward(3601)
+        await harness.reconcile().run()
+        assert (await source(harness, "nobody"))["state"] == "linked"
 
 
 async def test_two_thousand_linked_sources_cost_no_request(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=2000, habits=Habits(page_size=500)) as w:
-        await w.one_pass()
-        before = len(w.sandbox.requests)
-        assert await w.reconcile().run() == 0
-        assert len(w.sandbox.requests) == before
-        assert await w.sql("SELECT DISTINCT state FROM source_sessions") == [{"state": "linked"}]
+    async with open_harness(tmp_path, sessions=2000, habits=Habits(page_size=500)) as harness:
+        await harness.one_pass()
+        before = len(harness.sandbox.requests)
+        assert await harness.reconcile().run() == 0
+        assert len(harness.sandbox.requests) == before
+        assert await harness.sql("SELECT DISTINCT state FROM source_sessions") == [{"state": "linked"}]
 
 
 async def test_source_that_a_program_inserts_is_resolved_by_the_mirror_without_a_request(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        there = w.sandbox.create(source_session_id="s-1", name="n")
-        await w.one_pass()
-        await insert(w, "s-1")
-        before = len(w.sandbox.requests)
-        await w.reconcile().run()
-        assert (await source(w, "s-1"))["session_id"] == there["id"]
-        assert len(w.sandbox.requests) == before
+    async with open_harness(tmp_path) as harness:
+        there = harness.sandbox.create(source_session_id="s-1", name="n")
+        await harness.one_pass()
+        await insert(harness, "s-1")
+        before = len(harness.sandbox.requests)
+        await harness.reconcile().run()
+        assert (await source(harness, "s-1"))["session_id"] == there["id"]
+        assert len(harness.sandbox.requests) == before
 
 
 @pytest.mark.parametrize("page_size", [1, 500])
 async def test_empty_source_that_a_session_carries_is_a_row_like_any_other(tmp_path: Path, page_size: int) -> None:
-    async with world(tmp_path, sessions=3, habits=Habits(page_size=page_size)) as w:
-        there = w.sandbox.create(source_session_id="", name="made by hand")
-        await w.one_pass()
-        found = await source(w, "")
+    async with open_harness(tmp_path, sessions=3, habits=Habits(page_size=page_size)) as harness:
+        there = harness.sandbox.create(source_session_id="", name="made by hand")
+        await harness.one_pass()
+        found = await source(harness, "")
         assert (found["state"], found["session_id"]) == ("linked", there["id"])
 
 
 async def test_source_inserted_before_its_session_is_linked_by_the_pass(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await insert(w, "s-1")
-        w.sandbox.create(source_session_id="s-1", name="n")
-        await w.one_pass()
-        assert (await source(w, "s-1"))["state"] == "linked"
+    async with open_harness(tmp_path) as harness:
+        await insert(harness, "s-1")
+        harness.sandbox.create(source_session_id="s-1", name="n")
+        await harness.one_pass()
+        assert (await source(harness, "s-1"))["state"] == "linked"
 
 
 async def test_several_sessions_with_one_source_are_a_conflict_that_names_them_and_deletes_none(
     tmp_path: Path,
 ) -> None:
-    async with world(tmp_path) as w:
-        ids = [w.sandbox.create(source_session_id="s-1", name="n")["id"] for _ in range(3)]
-        await w.one_pass()
-        await w.reconcile().run()
-        found = await source(w, "s-1")
+    async with open_harness(tmp_path) as harness:
+        ids = [harness.sandbox.create(source_session_id="s-1", name="n")["id"] for _ in range(3)]
+        await harness.one_pass()
+        await harness.reconcile().run()
+        found = await source(harness, "s-1")
         assert found["state"] == "conflict"
         assert all(one in found["note"] for one in ids)
-        assert w.named("source.conflict")
-        assert len(w.sandbox.live()) == 3
-        assert await w.live() == w.there()
+        assert harness.named("source.conflict")
+        assert len(harness.sandbox.live()) == 3
+        assert await harness.live() == harness.there()
 
 
 async def test_source_id_of_a_vanished_session_is_looked_up_and_linked_to_the_new_one(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        old = w.sandbox.create(source_session_id="s-1", name="n")
-        await w.one_pass()
-        w.sandbox.delete(old["id"])
-        new = w.sandbox.create(source_session_id="s-1", name="n")
-        await w.enqueue({"kind": "delete", "session_id": old["id"]})
-        await w.push().drain()
-        assert (await source(w, "s-1"))["state"] == "unresolved"
-        await w.reconcile().run()
-        assert (await source(w, "s-1"))["session_id"] == new["id"]
+    async with open_harness(tmp_path) as harness:
+        old = harness.sandbox.create(source_session_id="s-1", name="n")
+        await harness.one_pass()
+        harness.sandbox.delete(old["id"])
+        new = harness.sandbox.create(source_session_id="s-1", name="n")
+        await harness.enqueue({"kind": "delete", "session_id": old["id"]})
+        await harness.push().drain()
+        assert (await source(harness, "s-1"))["state"] == "unresolved"
+        await harness.reconcile().run()
+        assert (await source(harness, "s-1"))["session_id"] == new["id"]
 
 
 async def test_source_that_an_operation_is_busy_with_is_left_to_it(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.enqueue(create("s-1"))
-        assert await w.reconcile().run() == 0
-        assert len(w.sandbox.requests) == 0
-        assert (await source(w, "s-1"))["state"] == "unresolved"
+    async with open_harness(tmp_path) as harness:
+        await harness.enqueue(create("s-1"))
+        assert await harness.reconcile().run() == 0
+        assert len(harness.sandbox.requests) == 0
+        assert (await source(harness, "s-1"))["state"] == "unresolved"
 
 
 @pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("failure", [500, 503, 403, 400, 429, 401, "lost_before", "garbled"])
 async def test_error_decides_nothing_and_the_source_id_is_looked_up_again(tmp_path: Path, failure: Any) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.create(source_session_id="s-1", name="n")
-        await insert(w, "s-1")
-        w.sandbox.script("GET", f"{SESSIONS}/source/", failure)
-        assert await w.reconcile().run() == 1
-        assert (await source(w, "s-1"))["state"] == "unresolved"
-        assert await w.reconcile().run() == 0
-        assert (await source(w, "s-1"))["state"] == "linked"
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.create(source_session_id="s-1", name="n")
+        await insert(harness, "s-1")
+        harness.sandbox.script("GET", f"{SESSIONS}/source/", failure)
+        assert await harness.reconcile().run() == 1
+        assert (await source(harness, "s-1"))["state"] == "unresolved"
+        assert await harness.reconcile().run() == 0
+        assert (await source(harness, "s-1"))["state"] == "linked"
 
 
 @pytest.mark.parametrize("value", ["", ".", "..", "a\nb", "a\x00b", "x" * 2000])
 @pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_source_that_cannot_be_sent_gets_a_note_and_is_never_on_the_wire(tmp_path: Path, value: str) -> None:
-    async with world(tmp_path) as w:
-        await insert(w, value, "fine")
-        assert await w.reconcile().run() == 0
-        found = await source(w, value)
+    async with open_harness(tmp_path) as harness:
+        await insert(harness, value, "fine")
+        assert await harness.reconcile().run() == 0
+        found = await source(harness, value)
         assert found["state"] == "unresolved"
         assert found["note"]
-        assert [one.raw_path for one in w.sandbox.requests] == [f"{SESSIONS}/source/fine"]
+        assert [one.raw_path for one in harness.sandbox.requests] == [f"{SESSIONS}/source/fine"]
 
 
 @pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_source_id_that_is_not_utf8_gets_a_note_and_delays_no_other(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.sql("INSERT INTO source_sessions (source_session_id) VALUES (CAST(x'ff' AS TEXT))")
-        await w.sql("INSERT INTO source_sessions (source_session_id, note) VALUES ('b', CAST(x'ff' AS TEXT))")
-        await insert(w, "a")
-        assert await w.reconcile().run() == 0
-        rows = await w.sql("SELECT hex(source_session_id) AS h, state, note IS NULL AS bare FROM source_sessions")
+    async with open_harness(tmp_path) as harness:
+        await harness.sql("INSERT INTO source_sessions (source_session_id) VALUES (CAST(x'ff' AS TEXT))")
+        await harness.sql("INSERT INTO source_sessions (source_session_id, note) VALUES ('b', CAST(x'ff' AS TEXT))")
+        await insert(harness, "a")
+        assert await harness.reconcile().run() == 0
+        rows = await harness.sql("SELECT hex(source_session_id) AS h, state, note IS NULL AS bare FROM source_sessions")
         assert {(row["h"], row["state"]) for row in rows} == {
             ("FF", "unresolved"), ("61", "missing"), ("62", "missing"),
         }  # fmt: skip
         assert [row["bare"] for row in rows if row["h"] == "FF"] == [0]
-        assert len(w.sandbox.requests) == 2
+        assert len(harness.sandbox.requests) == 2
 
 
 @pytest.mark.sqlite  # it looks with SQLite's own means
 async def test_query_for_the_source_ids_to_look_up_uses_the_indexes(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
 
         def work(connection: Any) -> list[str]:
             statements: list[Any] = []
 
             sa.event.listen(connection, "before_cursor_execute", lambda *a: statements.append((a[2], a[3])))
-            sources.to_ask(connection, checked_before=w.clock.now(), limit=500, after=SourceId("a"))
+            sources.to_ask(connection, checked_before=harness.clock.now(), limit=500, after=SourceId("a"))
             text, values = statements[0]
             return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]
 
-        plan = await w.database.write(work)
+        plan = await harness.database.write(work)
         assert any("ix_operations_active_source" in step for step in plan)
         assert [step for step in plan if step.startswith("SCAN operations")] == []
 
 
 async def test_round_without_answers_ends_early_and_the_next_one_begins_after_its_source_ids(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await insert(w, *(f"s-{number}" for number in range(8)))
+    async with open_harness(tmp_path) as harness:
+        await insert(harness, *(f"s-{number}" for number in range(8)))
         for number in range(3):
-            w.sandbox.script("GET", f"{SESSIONS}/source/s-{number}", 500, times=100)
-        reconcile = w.reconcile()
+            harness.sandbox.script("GET", f"{SESSIONS}/source/s-{number}", 500, times=100)
+        reconcile = harness.reconcile()
         assert await reconcile.run() == 3
-        assert len(w.asked("GET")) == 3
+        assert len(harness.asked("GET")) == 3
         assert await reconcile.run() == 3
-        states = [(await source(w, f"s-{number}"))["state"] for number in range(8)]
+        states = [(await source(harness, f"s-{number}"))["state"] for number in range(8)]
         assert states == ["unresolved"] * 3 + ["missing"] * 5
 
 
 async def test_look_up_of_a_deleted_session_leaves_its_restoring_to_a_listing(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=3) as w:
-        await w.one_pass()
-        w.sandbox.script("DELETE", SESSIONS, lambda _: web.Response(status=204))
-        w.clock.forward(1)
-        source_id = w.sandbox.live()["SES1"]["sourceSessionId"]
-        (one,) = await w.enqueue({"kind": "delete", "session_id": "SES1"})
-        await w.push().drain()
-        w.clock.forward(3600)
-        await insert(w, source_id)
-        w.sandbox.requests.clear()
-        await w.reconcile().run()
-        assert [path for path in w.asked("GET") if "/source/" in path] != []
-        assert "SES1" not in await w.live()
-        assert (await w.one_pass()).state == "complete"
-        (event,) = w.named("operation.contradicted")
+    async with open_harness(tmp_path, sessions=3) as harness:
+        await harness.one_pass()
+        harness.sandbox.script("DELETE", SESSIONS, lambda _: web.Response(status=204))
+        harness.clock.forward(1)
+        source_id = harness.sandbox.live()["SES1"]["sourceSessionId"]
+        (one,) = await harness.enqueue({"kind": "delete", "session_id": "SES1"})
+        await harness.push().drain()
+        harness.clock.forward(3600)
+        await insert(harness, source_id)
+        harness.sandbox.requests.clear()
+        await harness.reconcile().run()
+        assert [path for path in harness.asked("GET") if "/source/" in path] != []
+        assert "SES1" not in await harness.live()
+        assert (await harness.one_pass()).state == "complete"
+        (event,) = harness.named("operation.contradicted")
         assert (event["operation_id"], event["session_id"]) == (one, "SES1")
-        await w.push().drain()
-        assert "SES1" not in w.there()
+        await harness.push().drain()
+        assert "SES1" not in harness.there()
 
 
 async def test_sessions_that_cannot_be_read_do_not_keep_other_source_ids_unresolved(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
 
         def unreadable(request: web.BaseRequest) -> web.Response:
             source_id = request.path.rpartition("/")[2]
             return web.json_response({"id": f"SES{source_id}", "sourceSessionId": source_id, "name": 5})
 
-        w.sandbox.script("GET", f"{SESSIONS}/source/a-", unreadable, times=100)
-        await insert(w, "a-1", "a-2", "a-3", "z")
-        assert await w.reconcile().run() == 0
-        assert (await source(w, "z"))["state"] == "missing"
-        found = await source(w, "a-1")
+        harness.sandbox.script("GET", f"{SESSIONS}/source/a-", unreadable, times=100)
+        await insert(harness, "a-1", "a-2", "a-3", "z")
+        assert await harness.reconcile().run() == 0
+        assert (await source(harness, "z"))["state"] == "missing"
+        found = await source(harness, "a-1")
         assert found["state"] == "unresolved"
         assert found["note"].startswith("Albert answers with SESa-1: ")
-        await w.reconcile().run()
-        assert len(w.asked("GET", f"{SESSIONS}/source/a-")) == 3, "they are requested again after an hour"
+        await harness.reconcile().run()
+        assert len(harness.asked("GET", f"{SESSIONS}/source/a-")) == 3, "they are requested again after an hour"
 
 
 async def test_source_id_that_stays_unresolved_is_requested_once_while_look_ups_may_lag(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        w.sandbox.create(source_session_id="s-1", name="n")
-        await w.one_pass()
-        w.sandbox.store.catch_up(0, 0)
-        w.sandbox.habits.lookup_lag = 20.0
-        session_id = next(iter(await w.live()))
-        await w.enqueue({"kind": "delete", "session_id": session_id})
-        await w.push().drain()
-        flow = w.reconcile()
-        w.sandbox.requests.clear()
+    async with open_harness(tmp_path) as harness:
+        harness.sandbox.create(source_session_id="s-1", name="n")
+        await harness.one_pass()
+        harness.sandbox.store.catch_up(0, 0)
+        harness.sandbox.habits.lookup_lag = 20.0
+        session_id = next(iter(await harness.live()))
+        await harness.enqueue({"kind": "delete", "session_id": session_id})
+        await harness.push().drain()
+        flow = harness.reconcile()
+        harness.sandbox.requests.clear()
         for _ in range(30):
             await flow.run()
-            w.clock.forward(1)
-        assert len(w.asked("GET", f"{SESSIONS}/source/s-1")) == 1
-        w.clock.forward(flow.settle)
+            harness.clock.forward(1)
+        assert len(harness.asked("GET", f"{SESSIONS}/source/s-1")) == 1
+        harness.clock.forward(flow.settle)
         await flow.run()
-        assert (await source(w, "s-1"))["state"] == "missing"
+        assert (await source(harness, "s-1"))["state"] == "missing"
 
 
 async def test_outage_ends_a_round_after_three_requests_although_the_first_source_ids_are_not_due(
     tmp_path: Path,
 ) -> None:
-    async with world(tmp_path) as w:
-        flow = w.reconcile()
-        w.sandbox.script("GET", f"{SESSIONS}/source/a-", lambda r: web.json_response({"id": f"SES{r.path[-3:]}"}), 99)
-        await insert(w, *(f"a-{number}" for number in range(5)))
+    async with open_harness(tmp_path) as harness:
+        flow = harness.reconcile()
+        harness.sandbox.script(
+            "GET", f"{SESSIONS}/source/a-", lambda r: web.json_response({"id": f"SES{r.path[-3:]}"}), 99
+        )
+        await insert(harness, *(f"a-{number}" for number in range(5)))
         await flow.run()
-        await w.sql("UPDATE source_sessions SET checked_at = NULL")
-        await insert(w, *(f"b-{number}" for number in range(20)))
-        w.sandbox.requests.clear()
-        w.sandbox.script("GET", "/", 500, times=99)
+        await harness.sql("UPDATE source_sessions SET checked_at = NULL")
+        await insert(harness, *(f"b-{number}" for number in range(20)))
+        harness.sandbox.requests.clear()
+        harness.sandbox.script("GET", "/", 500, times=99)
         assert await flow.run() == 3
-        assert len(w.asked("GET", f"{SESSIONS}/source/")) == 3
+        assert len(harness.asked("GET", f"{SESSIONS}/source/")) == 3

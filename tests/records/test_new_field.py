@@ -30,7 +30,7 @@ from syncd.mirror.store.sessions_postgresql import PostgresqlSessions
 from syncd.mirror.store.sessions_sqlite import SqliteSessions
 from syncd.records import fields
 from syncd.records.fields import EXTRA, SESSIONS, FieldList, SessionRow
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.helpers.rows import SAMPLES
 from tests.pull.helpers import Listing, counted, history, page, wire
 
@@ -67,8 +67,10 @@ def migrate(connection: sa.Connection) -> None:
     )
 
 
-async def _mirrored(w: World) -> dict[str, Any]:
-    (row,) = await w.database.read(lambda c: list(c.execute(sa.select(catalog.VIEWS["sample_sessions"])).mappings()))
+async def _mirrored(harness: Harness) -> dict[str, Any]:
+    (row,) = await harness.database.read(
+        lambda c: list(c.execute(sa.select(catalog.VIEWS["sample_sessions"])).mappings())
+    )
     return dict(row) | {"tags": None if row["tags"] is None else json.loads(row["tags"])}
 
 
@@ -76,41 +78,41 @@ async def test_new_field_of_each_type_has_its_value_in_its_column_and_its_histor
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     know(monkeypatch)
-    async with world(tmp_path) as w:
-        await w.database.write(migrate)
-        listing = Listing(w, {None: page(ITEM)})
+    async with open_harness(tmp_path) as harness:
+        await harness.database.write(migrate)
+        listing = Listing(harness, {None: page(ITEM)})
         for changes in (1, 0):
-            await w.one_pass()
-            row = await counted(w)
+            await harness.one_pass()
+            row = await counted(harness)
             assert (row["inserted"], row["updated"]) == (changes, 0)
-        mirrored = await _mirrored(w)
+        mirrored = await _mirrored(harness)
         assert {name: mirrored[name] for name in STORED} == STORED
         assert mirrored["extra"] == "{}"
         changes_to: list[dict[str, Any]] = [
             {"label": "v"}, {"size": 2}, {"pinned": False}, {"Meta": {"tags": []}}, {"pinned": None},
         ]  # fmt: skip
         for change in changes_to:
-            w.clock.forward(60)
+            harness.clock.forward(60)
             listing.pages = {None: page(ITEM | change)}
-            await w.one_pass()
-            assert (await counted(w))["updated"] == 1
-            mirrored = await _mirrored(w)
+            await harness.one_pass()
+            assert (await counted(harness))["updated"] == 1
+            mirrored = await _mirrored(harness)
             for name, value in (change | change.get("Meta", {})).items():
                 assert name == "Meta" or mirrored[name] == value
-        assert len(await history(w, "A")) == 6
+        assert len(await history(harness, "A")) == 6
 
 
 async def test_row_from_before_the_field_was_known_is_updated_by_the_first_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with world(tmp_path) as w:
-        Listing(w, {None: page(ITEM, wire("B"))})
-        await w.one_pass()
+    async with open_harness(tmp_path) as harness:
+        Listing(harness, {None: page(ITEM, wire("B"))})
+        await harness.one_pass()
         know(monkeypatch)
-        await w.database.write(migrate)
-        await w.one_pass()
-        assert (await counted(w))["updated"] == 1
-        assert {row["label"] for row in await w.sql("SELECT label FROM sample_sessions")} == {"ü", None}
+        await harness.database.write(migrate)
+        await harness.one_pass()
+        assert (await counted(harness))["updated"] == 1
+        assert {row["label"] for row in await harness.sql("SELECT label FROM sample_sessions")} == {"ü", None}
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
@@ -118,13 +120,13 @@ async def test_export_writes_each_type_in_its_own_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Format
 ) -> None:
     know(monkeypatch)
-    async with world(tmp_path) as w:
-        await w.database.write(migrate)
-        Listing(w, {None: page(ITEM)})
-        await w.one_pass()
+    async with open_harness(tmp_path) as harness:
+        await harness.database.write(migrate)
+        Listing(harness, {None: page(ITEM)})
+        await harness.one_pass()
         planned = plan(tmp_path / "out", format, only=["sample_sessions"])
-        await w.database.read(
-            lambda c: export(c, planned, now=w.clock.now(), begin=lambda _: None, advance=lambda _: None)
+        await harness.database.read(
+            lambda c: export(c, planned, now=harness.clock.now(), begin=lambda _: None, advance=lambda _: None)
         )
         path = tmp_path / "out" / f"sample_sessions.{format}"
         if format == "parquet":
@@ -186,18 +188,18 @@ async def test_line_and_migration_of_the_walk_through_make_a_column(
     assert model["NewSession"].model_validate(item).field_of_the_guide is True  # type: ignore[attr-defined]
     new: FieldList[Any] = FieldList(space["NewRow"], noun="session", indexed=("id", "source_session_id"))
     assert set(new.by_column) - set(SESSIONS.by_column) == {"field_of_the_guide"}
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
 
         def upgrade(connection: sa.Connection) -> None:
             with Operations.context(MigrationContext.configure(connection)):
                 exec(migration, module := {"sa": sa, "op": op})  # noqa: S102 - our own
                 module["upgrade"]()  # type: ignore[operator]
 
-        await w.database.write(upgrade)
+        await harness.database.write(upgrade)
         know(monkeypatch, new)
-        Listing(w, {None: page(item, wire("B", field_of_the_guide=False), wire("C"))})
-        await w.one_pass()
-        found = await w.sql(f"SELECT id, field_of_the_guide, {EXTRA} FROM sessions ORDER BY id")
+        Listing(harness, {None: page(item, wire("B", field_of_the_guide=False), wire("C"))})
+        await harness.one_pass()
+        found = await harness.sql(f"SELECT id, field_of_the_guide, {EXTRA} FROM sessions ORDER BY id")
         assert [(row["id"], row["field_of_the_guide"], row[EXTRA]) for row in found] == [
             ("A", True, "{}"), ("B", False, "{}"), ("C", None, "{}"),
         ]  # fmt: skip

@@ -13,7 +13,7 @@ from syncd.mirror.store import operations
 from syncd.push.kinds import KINDS
 from syncd.records.enums import OperationKind
 from syncd.records.operation_kinds import CONTENT_COLUMNS, IMPORT_COLUMNS, SPECS, problem
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 
 
 def test_every_kind_is_declared_and_can_be_run() -> None:
@@ -33,7 +33,7 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.mark.both_databases
 async def test_checks_of_commands_and_constraints_of_the_database_refuse_the_same_rows(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
 
         def accepted(connection: sa.Connection, row: dict[str, Any]) -> bool:
             savepoint = connection.begin_nested()
@@ -48,7 +48,7 @@ async def test_checks_of_commands_and_constraints_of_the_database_refuse_the_sam
         def work(connection: sa.Connection) -> list[dict[str, Any]]:
             return [row for row in rows() if accepted(connection, row) is not (problem(row) is None)]
 
-        assert await w.database.write(work) == []
+        assert await harness.database.write(work) == []
 
 
 def test_unknown_kind_is_named_with_the_known_ones() -> None:

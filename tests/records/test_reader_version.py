@@ -11,7 +11,7 @@ import pytest
 from syncd.records.fields import SESSIONS, FieldList, Json, Row, Text, Time, Wire
 from syncd.records.items import UnreadableError, read_item
 from syncd.records.parse import READER_VERSION, reader_of
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 from tests.helpers.rows import SAMPLES
 from tests.pull.helpers import Listing, counted, page, wire
 
@@ -80,16 +80,16 @@ def test_reader_with_other_fields_is_another_reader() -> None:
 async def test_pages_that_an_older_reader_has_read_are_read_again_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with world(tmp_path) as w:
-        Listing(w, {None: page(*(wire(f"S{n}", kind="chat") for n in range(50)))})
-        await w.one_pass()
-        await w.sql("UPDATE sessions SET kind = NULL WHERE key <= 42")
-        await w.one_pass()
-        assert (await counted(w))["updated"] == 0  # nothing but syncd writes its tables: the page is known
+    async with open_harness(tmp_path) as harness:
+        Listing(harness, {None: page(*(wire(f"S{n}", kind="chat") for n in range(50)))})
+        await harness.one_pass()
+        await harness.sql("UPDATE sessions SET kind = NULL WHERE key <= 42")
+        await harness.one_pass()
+        assert (await counted(harness))["updated"] == 0  # nothing but syncd writes its tables: the page is known
         monkeypatch.setattr("syncd.records.parse.READER_VERSION", READER_VERSION + 1)
         reader_of.cache_clear()
         for updated in (42, 0):
-            await w.one_pass()
-            assert (await counted(w))["updated"] == updated
-        assert await w.sql("SELECT id FROM chat_sessions WHERE kind IS NULL") == []
+            await harness.one_pass()
+            assert (await counted(harness))["updated"] == updated
+        assert await harness.sql("SELECT id FROM chat_sessions WHERE kind IS NULL") == []
     reader_of.cache_clear()

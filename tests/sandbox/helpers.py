@@ -41,7 +41,7 @@ async def listed(client: httpx.AsyncClient, query: str = "") -> list[str]:
     return ids(*await pages(client, query))
 
 
-async def raw(url: str, line: str, token: str) -> str:
+async def send_request_line(url: str, line: str, token: str) -> str:
     """Send a request line just as it is written and return all that comes back."""
     where = urlsplit(url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from syncd.sandbox import Sandbox
-from tests.sandbox.helpers import NEW, SESSIONS, raw
+from tests.sandbox.helpers import NEW, SESSIONS, send_request_line
 
 
 async def test_create_is_found_by_id_and_by_source(box: Sandbox, client: httpx.AsyncClient) -> None:
@@ -102,7 +102,7 @@ async def test_a_deleted_id_is_gone_and_one_that_never_was_is_404(
 async def test_ids_are_decoded_once_from_the_raw_path(box: Sandbox, client: httpx.AsyncClient) -> None:
     for odd in ("a/b", "a%2Fb", "ü ?#", ".."):
         wire = box.create(source_session_id=f"of {odd}", name="odd", id=odd)
-        answer = await raw(box.url, f"GET {SESSIONS}/{quote(odd, safe='')}", box.token)
+        answer = await send_request_line(box.url, f"GET {SESSIONS}/{quote(odd, safe='')}", box.token)
         assert answer.startswith("HTTP/1.1 200"), odd
         source = await client.get(f"{SESSIONS}/source/{quote(f'of {odd}', safe='')}")
         assert source.json() == wire
@@ -111,7 +111,7 @@ async def test_ids_are_decoded_once_from_the_raw_path(box: Sandbox, client: http
 
 async def test_path_with_dots_is_not_normalized_and_matches_no_route(box: Sandbox) -> None:
     path = f"{SESSIONS}/a/../../../users/USR1"
-    answer = await raw(box.url, f"DELETE {path}", box.token)
+    answer = await send_request_line(box.url, f"DELETE {path}", box.token)
     assert answer.startswith("HTTP/1.1 404")
     assert [(each.method, each.raw_path, each.status) for each in box.requests] == [("DELETE", path, 404)]
     assert box.effects == []

@@ -1,4 +1,4 @@
-"""A status server of a test world, and a plain HTTP client for it."""
+"""A status server of a test harness, and a plain HTTP client for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from syncd.status.server import listen, serve, url_of
 from syncd.status.snapshot import DaemonIdentity, Readings
 from syncd.status.wal_monitor import WalWatch
 from syncd.status.watchdog import Watchdog
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.helpers.logs import capturing_logger
 
 PASS_INTERVAL = 300.0
@@ -29,9 +29,9 @@ class Reply:
 
 @dataclass
 class Served:
-    """A world with a status server; `refused` is whether the credentials are refused."""
+    """A harness with a status server; `refused` is whether the credentials are refused."""
 
-    world: World
+    harness: Harness
     url: str
     readings: Readings
     watchdog: Watchdog
@@ -46,7 +46,7 @@ class Served:
         lines = [f"{method} {path} HTTP/1.1", "Connection: close", *(f"{k}: {v}" for k, v in headers.items())]
         if host is not None:
             lines.append(f"Host: {host}")
-        return await raw(self.port, "\r\n".join(lines).encode() + b"\r\n\r\n")
+        return await send_bytes(self.port, "\r\n".join(lines).encode() + b"\r\n\r\n")
 
     async def fresh(self, path: str) -> Reply:
         """Ask past the cache."""
@@ -55,7 +55,7 @@ class Served:
         return await self.ask(path)
 
 
-async def raw(port: int, sent: bytes) -> Reply:
+async def send_bytes(port: int, sent: bytes) -> Reply:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(sent)
@@ -72,15 +72,15 @@ async def raw(port: int, sent: bytes) -> Reply:
 
 @asynccontextmanager
 async def served(folder: Path, *, host: str = "127.0.0.1", **options: Any) -> AsyncIterator[Served]:
-    async with world(folder, **options) as w:
+    async with open_harness(folder, **options) as harness:
         metrics, credentials = Metrics(), {"refused": False}
-        watchdog = Watchdog(w.clock, 60.0, lambda: w.database.waiting)
-        log = capturing_logger(w.log)
+        watchdog = Watchdog(harness.clock, 60.0, lambda: harness.database.waiting)
+        log = capturing_logger(harness.log)
         readings = Readings(
-            database=w.database,
-            clock=w.clock,
+            database=harness.database,
+            clock=harness.clock,
             watchdog=watchdog,
-            wal=WalWatch(database=w.database, clock=w.clock, log=log),
+            wal=WalWatch(database=harness.database, clock=harness.clock, log=log),
             refused=lambda: credentials["refused"],
             unreachable=lambda: None,
             pass_interval=PASS_INTERVAL,
@@ -89,13 +89,13 @@ async def served(folder: Path, *, host: str = "127.0.0.1", **options: Any) -> As
                 origin="https://albert.test",
                 tenant=lambda: "TEN1",
                 host="host-1",
-                database=str(w.database.url),
-                started_at=w.clock.now(),
+                database=str(harness.database.url),
+                started_at=harness.clock.now(),
                 leads=lambda: True,
             ),
         )
         listener = listen(host, 0)
         url = url_of(listener)
         async with serve(readings, metrics, listener, host):
-            yield Served(w, url, readings, watchdog, metrics, credentials)
+            yield Served(harness, url, readings, watchdog, metrics, credentials)
         await readings.aclose()

@@ -35,7 +35,7 @@ def expressions() -> list[str]:
 
 async def test_every_metric_and_label_value_in_queries_exists(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=3) as s:
-        await s.world.one_pass()
+        await s.harness.one_pass()
         s.metrics.observe_request("GET", 200, 0.1)
         families = list(text_string_to_metric_families((await s.ask("/metrics")).text))
     samples = [one for family in families for one in family.samples]
@@ -51,7 +51,7 @@ async def test_every_metric_and_label_value_in_queries_exists(tmp_path: Path) ->
 
 async def test_every_metric_is_on_the_dashboard_or_in_an_alert(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=3) as s:
-        await s.world.one_pass()
+        await s.harness.one_pass()
         families = list(text_string_to_metric_families((await s.ask("/metrics")).text))
     used = " ".join(expressions())
     own = [family.name for family in families if family.name.startswith("syncd_")]  # the others are the client's

@@ -75,7 +75,7 @@ def promtool(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(PROMTOOL), *words], input=given, capture_output=True, text=True, check=False)
 
 
-def played(alert: str, minute: int, series: dict[str, str], *, fires: int) -> dict[str, Any]:
+def alert_test(alert: str, minute: int, series: dict[str, str], *, fires: int) -> dict[str, Any]:
     firing = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
     expected = [{"labels": "{}", "value": fires}]
     return {
@@ -88,8 +88,8 @@ def played(alert: str, minute: int, series: dict[str, str], *, fires: int) -> di
 def test_each_alert_fires_in_its_case_and_not_when_all_is_well(tmp_path: Path) -> None:
     named = {rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
     assert {alert for alert, *_ in CASES} == named
-    tests = [played(alert, minute, bad, fires=1) for alert, minute, bad, _ in CASES]
-    tests += [played(alert, minute, well, fires=0) for alert, minute, _, well in CASES]
+    tests = [alert_test(alert, minute, bad, fires=1) for alert, minute, bad, _ in CASES]
+    tests += [alert_test(alert, minute, well, fires=0) for alert, minute, _, well in CASES]
     play(tests, tmp_path)
 
 
@@ -105,7 +105,7 @@ def test_alert_about_the_mirror_fires_once_and_alert_about_a_replica_once_for_ea
             for tenant in "ab"
             for number in "123"
         }
-        tests.append(played(alert, minute, of, fires=2 if alert in TOLD_BY_ALL else 6))
+        tests.append(alert_test(alert, minute, of, fires=2 if alert in TOLD_BY_ALL else 6))
     play(tests, tmp_path)
 
 
@@ -118,7 +118,7 @@ def play(tests: list[dict[str, Any]], folder: Path) -> None:
 
 async def test_metrics_are_named_as_prometheus_wants_them(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=3) as s:
-        await s.world.one_pass()
+        await s.harness.one_pass()
         s.metrics.observe_request("GET", 200, 0.1)
         text = (await s.ask("/metrics")).text
     done = await anyio.to_thread.run_sync(lambda: promtool("check", "metrics", given=text))

@@ -22,7 +22,7 @@ from anyio.streams.text import TextReceiveStream
 from syncd.aio import gather
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.sandbox import Sandbox, serve
-from tests.status.helpers import Reply, raw
+from tests.status.helpers import Reply, send_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +50,9 @@ class Program:
                 await anyio.sleep(0.02)
 
     async def get(self, path: str) -> Reply:
-        return await raw(self.port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        return await send_bytes(
+            self.port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+        )
 
     async def syncd(self, *words: str, **changes: str) -> subprocess.CompletedProcess[bytes]:
         environment = {**self.environment, **changes}

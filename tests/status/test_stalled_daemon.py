@@ -12,7 +12,7 @@ import pytest
 from syncd.daemon.loops import Daemon, Intervals
 from syncd.mirror.db.leader import SingleLeader
 from syncd.status.watchdog import Watchdog
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.helpers.logs import capturing_logger
 
 pytestmark = pytest.mark.both_databases
@@ -21,52 +21,52 @@ SLACK = 60.0
 """Far less than the 300 seconds between passes."""
 
 
-def daemon_of(w: World, watchdog: Watchdog) -> Daemon:
+def daemon_of(harness: Harness, watchdog: Watchdog) -> Daemon:
     flows = SimpleNamespace(
-        database=w.database,
-        clock=w.clock,
-        pull=w.pull(),
-        push=w.push(),
-        reconcile=w.reconcile(),
+        database=harness.database,
+        clock=harness.clock,
+        pull=harness.pull(),
+        push=harness.push(),
+        reconcile=harness.reconcile(),
         watchdog=watchdog,
         leadership=SingleLeader(),
     )
     intervals = Intervals(
-        pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=w.push_settings.retry_policy.backoff
+        pass_interval=300, reconcile_interval=300, shutdown_grace=1, backoff=harness.push_settings.retry_policy.backoff
     )
-    return Daemon(flows=cast("Any", flows), log=capturing_logger(w.log), intervals=intervals)
+    return Daemon(flows=cast("Any", flows), log=capturing_logger(harness.log), intervals=intervals)
 
 
 @pytest.mark.sqlite  # LISTEN waits in real time, not in the clock's
 async def test_loops_that_wait_for_a_long_time_are_alive(tmp_path: Path) -> None:
-    async with world(tmp_path, sessions=5) as w, anyio.create_task_group() as group:
-        watchdog = Watchdog(w.clock, 5)
-        daemon = daemon_of(w, watchdog)
+    async with open_harness(tmp_path, sessions=5) as harness, anyio.create_task_group() as group:
+        watchdog = Watchdog(harness.clock, 5)
+        daemon = daemon_of(harness, watchdog)
         group.start_soon(daemon._until_cancelled, anyio.CancelScope())
-        began, stalled = w.clock.at, []
+        began, stalled = harness.clock.at, []
 
         async def minute_is_over() -> bool:
             stalled.extend(watchdog.stalled())
-            return (w.clock.at - began).total_seconds() >= 60
+            return (harness.clock.at - began).total_seconds() >= 60
 
         with anyio.fail_after(30):
-            await w.clock.until(minute_is_over)
+            await harness.clock.until(minute_is_over)
         assert stalled == []
         assert set(watchdog._due_at) == {"passes", "reconcile", "watch"}
         group.cancel_scope.cancel()
 
 
-async def time_stands_still(w: World) -> None:
-    with w.clock.standing_still():
+async def time_stands_still(harness: Harness) -> None:
+    with harness.clock.standing_still():
         await anyio.sleep_forever()
 
 
 @pytest.mark.parametrize("loop", ["passes", "reconcile", "watch", "push"])
 async def test_loop_that_hangs_is_detected(tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with world(tmp_path) as w, anyio.create_task_group() as group:
-        group.start_soon(time_stands_still, w)
-        watchdog = Watchdog(w.clock, SLACK)
-        daemon = daemon_of(w, watchdog)
+    async with open_harness(tmp_path) as harness, anyio.create_task_group() as group:
+        group.start_soon(time_stands_still, harness)
+        watchdog = Watchdog(harness.clock, SLACK)
+        daemon = daemon_of(harness, watchdog)
         flow = {"passes": daemon.flows.pull, "reconcile": daemon.flows.reconcile, "push": daemon.flows.push}.get(loop)
         if flow is not None:
             monkeypatch.setattr(flow, "_launch" if loop == "push" else "run", lambda *_: anyio.sleep_forever())
@@ -79,6 +79,6 @@ async def test_loop_that_hangs_is_detected(tmp_path: Path, loop: str, monkeypatc
             group.start_soon(daemon._supervise, loop, daemon._passes if loop == "passes" else daemon._reconcile)
         await anyio.wait_all_tasks_blocked()
         assert watchdog.stalled() == []
-        w.clock.forward(SLACK + 1)
+        harness.clock.forward(SLACK + 1)
         assert watchdog.stalled() == [loop]
         group.cancel_scope.cancel()

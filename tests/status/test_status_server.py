@@ -22,7 +22,7 @@ from syncd.status import server
 from syncd.status.database_header import decode_database, encode_database
 from syncd.status.server import allowed_hosts, listen
 from tests.pull.helpers import Listing, page, wire
-from tests.status.helpers import raw, served
+from tests.status.helpers import send_bytes, served
 
 
 async def test_alive_and_ready_when_all_is_well(tmp_path: Path) -> None:
@@ -44,19 +44,19 @@ async def test_refused_credentials_turn_readiness_off_and_not_liveness(tmp_path:
 
 async def test_session_reports_refused_credentials_until_they_are_accepted(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=3) as s:
-        session = s.world.albert._session
+        session = s.harness.albert._session
         good = session._exchange.credentials
         session._exchange.credentials = StaticToken("wrong")
-        assert (await s.world.one_pass()).state == "failed"
+        assert (await s.harness.one_pass()).state == "failed"
         assert session.refused
         session._exchange.credentials = good
-        assert (await s.world.one_pass()).state == "complete"
+        assert (await s.harness.one_pass()).state == "complete"
         assert not session.refused
 
 
 async def test_schema_that_is_not_at_head_is_not_ready(tmp_path: Path) -> None:
     async with served(tmp_path) as s:
-        await s.world.sql("UPDATE alembic_version SET version_num = '9999'")
+        await s.harness.sql("UPDATE alembic_version SET version_num = '9999'")
         ready = await s.fresh("/readyz")
         assert ready.status == 503
         assert "9999" in ready.text
@@ -69,11 +69,11 @@ async def test_schema_that_is_not_at_head_is_not_ready(tmp_path: Path) -> None:
 
 async def test_held_pass_and_stale_mirror_stay_ready(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=60) as s:
-        await s.world.one_pass()
-        for session_id in list(s.world.sandbox.live()):
-            s.world.sandbox.delete(session_id)
-        assert (await s.world.one_pass()).state == "held"
-        s.world.clock.forward(10 * 86400)
+        await s.harness.one_pass()
+        for session_id in list(s.harness.sandbox.live()):
+            s.harness.sandbox.delete(session_id)
+        assert (await s.harness.one_pass()).state == "held"
+        s.harness.clock.forward(10 * 86400)
         assert (await s.fresh("/readyz")).status == 200
         page = await s.ask("/")
         assert "Needs you" in page.text
@@ -92,10 +92,10 @@ async def test_stalled_loop_is_not_alive_and_is_named(tmp_path: Path) -> None:
     async with served(tmp_path) as s:
         s.watchdog.heartbeat("passes")
         s.watchdog.heartbeat("watch")
-        s.world.clock.forward(59)
+        s.harness.clock.forward(59)
         s.watchdog.heartbeat("watch")
         assert (await s.ask("/livez")).status == 200
-        s.world.clock.forward(2)
+        s.harness.clock.forward(2)
         livez = await s.ask("/livez")
         assert (livez.status, livez.text) == (503, "no progress: passes\n")
 
@@ -135,7 +135,7 @@ async def test_long_lines_and_headers_are_refused_and_the_server_continues(tmp_p
     async with served(tmp_path) as s:
         assert (await s.ask("/" + "a" * 5000)).status in {400, 404, 414}
         assert (await s.ask("/livez", long="a" * 20_000)).status in {400, 431}
-        assert (await raw(s.port, b"GARBAGE\r\n\r\n")).status == 400
+        assert (await send_bytes(s.port, b"GARBAGE\r\n\r\n")).status == 400
         assert (await s.ask("/livez")).status == 200
 
 
@@ -167,11 +167,11 @@ async def test_port_in_use_is_a_usage_error_that_names_the_setting() -> None:
 
 async def test_metrics_count_passes_changes_operations_and_requests(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=25) as s:
-        await s.world.one_pass()
-        s.world.sandbox.update("SES1", name="renamed")
-        await s.world.one_pass()
-        await s.world.enqueue({"kind": "create", "source_session_id": "x", "name": "waits"})
-        s.world.clock.forward(90)
+        await s.harness.one_pass()
+        s.harness.sandbox.update("SES1", name="renamed")
+        await s.harness.one_pass()
+        await s.harness.enqueue({"kind": "create", "source_session_id": "x", "name": "waits"})
+        s.harness.clock.forward(90)
         s.metrics.observe_request("GET", 200, 0.1)
         s.metrics.observe_request("POST", 429, 0.1)
         text = (await s.fresh("/metrics")).text
@@ -196,18 +196,18 @@ async def test_metrics_count_passes_changes_operations_and_requests(tmp_path: Pa
 async def test_scrapes_share_one_snapshot_a_second(tmp_path: Path) -> None:
     async with served(tmp_path) as s:
         reads = 0
-        read = s.world.database.read
+        read = s.harness.database.read
 
         async def counted(work: object) -> object:
             nonlocal reads
             reads += 1
             return await read(work)  # type: ignore[arg-type]
 
-        s.world.database.read = counted  # type: ignore[method-assign,assignment]
-        with s.world.clock.standing_still():
+        s.harness.database.read = counted  # type: ignore[method-assign,assignment]
+        with s.harness.clock.standing_still():
             await asyncio.gather(*(s.ask(path) for path in ("/metrics", "/", "/metrics", "/metrics")))
             assert reads == 1
-            s.world.clock.forward(1.1)
+            s.harness.clock.forward(1.1)
             await s.ask("/metrics")
             assert reads == 2
 
@@ -221,7 +221,7 @@ async def test_readiness_counts_no_rows_and_many_probes_share_one_read_a_second(
             def _(_connection: object, _cursor: object, statement: str, *_: object) -> None:
                 asked.append(statement)
 
-        await s.world.database.read(listen_to)
+        await s.harness.database.read(listen_to)
         await asyncio.gather(*(s.ask("/readyz") for _ in range(5)))
         statements = " ".join(asked)
         assert statements.count("FROM alembic_version") == 1
@@ -230,10 +230,10 @@ async def test_readiness_counts_no_rows_and_many_probes_share_one_read_a_second(
 
 async def test_page_shows_no_session_names_and_no_error_texts_of_albert(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=12) as s:
-        await s.world.one_pass()
-        s.world.sandbox.update("SES1", name="<script>alert('Contract Smith')</script>")
-        await s.world.one_pass()
-        await s.world.sql(
+        await s.harness.one_pass()
+        s.harness.sandbox.update("SES1", name="<script>alert('Contract Smith')</script>")
+        await s.harness.one_pass()
+        await s.harness.sql(
             "INSERT INTO passes (state, started_at, finished_at, error) VALUES ('failed', "
             "'2026-06-01T12:00:00.000000Z', '2026-06-01T12:00:01.000000Z', 'Contract Smith <script> is secret')"
         )
@@ -260,16 +260,16 @@ async def test_page_shows_no_session_names_and_no_error_texts_of_albert(tmp_path
 async def test_page_shows_the_kind_of_reason_for_a_partial_pass(tmp_path: Path, last: list[Any], text: str) -> None:
     async with served(tmp_path) as s:
         twice = None if len(last) > 1 else "1"
-        Listing(s.world, {None: page(wire("A"), key="1"), "1": page(*last, key=twice)})
-        assert (await s.world.one_pass()).state == "partial"
+        Listing(s.harness, {None: page(wire("A"), key="1"), "1": page(*last, key=twice)})
+        assert (await s.harness.one_pass()).state == "partial"
         assert text in (await s.fresh("/")).text
 
 
 async def test_page_of_a_mirror_whose_passes_fail_has_the_reason_and_a_command(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=3) as s:
-        session = s.world.albert._session
+        session = s.harness.albert._session
         session._exchange.credentials = StaticToken("wrong")
-        await s.world.one_pass()
+        await s.harness.one_pass()
         page = (await s.fresh("/")).text
         assert "no pass has been complete yet (pass 1 is failed: Albert refuses the credentials)" in page
         assert "<code>syncd doctor</code>" in page
@@ -281,7 +281,7 @@ async def test_request_that_is_not_http_is_not_quoted_in_the_log(
     async with served(tmp_path) as s:
         for hostile in (b"Authorization : Bearer MYSECRET", b"X: a\0b", b"\x16\x03\x01"):
             request = b"GET / HTTP/1.1\r\nHost: localhost\r\n" + hostile + b"\r\n\r\n"
-            assert (await raw(s.port, request)).status == 400
+            assert (await send_bytes(s.port, request)).status == 400
     assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
 
 
@@ -289,7 +289,7 @@ async def test_status_document_is_read_for_each_request_and_not_healthy_before_a
     async with served(tmp_path, sessions=4) as s:
         before = json.loads((await s.ask("/status.json")).text)
         assert (before["healthy"], before["starting"], before["problems"]) == (False, True, [])
-        await s.world.one_pass()
+        await s.harness.one_pass()
         after = json.loads((await s.ask("/status.json")).text)
         assert (after["starting"], after["freshness"]["live_sessions"]) == (False, 4)
         assert (after["daemon"]["version"], after["daemon"]["tenant"]) == ("1.2.3", "TEN1")
@@ -308,7 +308,7 @@ async def test_livez_names_the_database_of_the_daemon_whether_it_is_alive_or_not
     async with served(tmp_path) as s:
         s.watchdog.heartbeat("passes")
         alive = await s.ask("/livez")
-        s.world.clock.forward(61)
+        s.harness.clock.forward(61)
         stalled = await s.ask("/livez")
         assert (alive.status, stalled.status) == (200, 503)
         for reply in (alive, stalled):

@@ -14,7 +14,7 @@ from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.status.metrics import outcome
 from syncd.status.wal_monitor import WalWatch
 from syncd.status.watchdog import HeartbeatClock, Watchdog
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 from tests.helpers.logs import capturing_logger
 from tests.helpers.virtual_clock import VirtualClock
 
@@ -69,25 +69,25 @@ async def test_loop_that_sleeps_by_the_heartbeat_clock_is_alive() -> None:
 
 
 async def test_database_is_waiting_while_a_write_waits_for_a_lock(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         with closing(sqlite3.connect(tmp_path / "syncd.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             async with anyio.create_task_group() as group:
-                group.start_soon(w.sql, "UPDATE passes SET pages = 0")
+                group.start_soon(harness.sql, "UPDATE passes SET pages = 0")
                 with anyio.fail_after(10):
-                    while not w.database.waiting:  # noqa: ASYNC110 - nothing rings when it does
+                    while not harness.database.waiting:  # noqa: ASYNC110 - nothing rings when it does
                         await anyio.sleep(0.01)
                 other.execute("COMMIT")
-        assert not w.database.waiting
+        assert not harness.database.waiting
 
 
 async def test_reader_that_keeps_the_log_growing_causes_one_warning(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         log = LogCapture()
-        watch = WalWatch(database=w.database, clock=w.clock, log=capturing_logger(log), threshold=100_000)
+        watch = WalWatch(database=harness.database, clock=harness.clock, log=capturing_logger(log), threshold=100_000)
 
         async def write() -> None:
-            await w.sql(
+            await harness.sql(
                 "INSERT INTO quarantine (reason, payload, seen_at, fingerprint) "
                 "VALUES ('r', hex(randomblob(60000)), '2026-06-01T12:00:00.000000Z', hex(randomblob(8)))"
             )
@@ -97,13 +97,13 @@ async def test_reader_that_keeps_the_log_growing_causes_one_warning(tmp_path: Pa
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM passes").fetchone()
             for _ in range(8):
-                w.clock.forward(60)
+                harness.clock.forward(60)
                 await write()
             assert [entry["event"] for entry in log.entries] == ["database.wal_growing"]
             assert "syncd backup" in log.entries[0]["hint"]
             assert watch.growing_seconds() >= 180
             reader.execute("COMMIT")
-        await w.database.write(lambda c: c.exec_driver_sql("SELECT 1"))
+        await harness.database.write(lambda c: c.exec_driver_sql("SELECT 1"))
         with closing(sqlite3.connect(tmp_path / "syncd.db")) as other:
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         watch.look()
@@ -112,11 +112,11 @@ async def test_reader_that_keeps_the_log_growing_causes_one_warning(tmp_path: Pa
 
 
 async def test_large_log_that_does_not_grow_causes_no_warning(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         log = LogCapture()
-        watch = WalWatch(database=w.database, clock=w.clock, log=capturing_logger(log), threshold=1)
+        watch = WalWatch(database=harness.database, clock=harness.clock, log=capturing_logger(log), threshold=1)
         for _ in range(20):
-            w.clock.forward(60)
+            harness.clock.forward(60)
             watch.look()
         assert not log.entries
 

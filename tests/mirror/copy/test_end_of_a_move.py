@@ -18,7 +18,7 @@ from syncd.mirror.db.database import Database
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import identity
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 from tests.helpers.postgres_server import PostgresServer, free_port
 from tests.helpers.tcp_proxy import Proxy, proxied
 from tests.mirror.copy.test_migrate_store import move
@@ -33,10 +33,10 @@ async def proxy(postgres: PostgresServer) -> AsyncIterator[Proxy]:
 @pytest.fixture
 async def source(tmp_path: Path) -> sa.URL:
     """Make a SQLite mirror with one operation, whose two predecessors were removed."""
-    async with world(tmp_path) as w:
-        await w.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(3)))
-        await w.sql("DELETE FROM operations WHERE id <> 1")
-        return w.database.url
+    async with open_harness(tmp_path) as harness:
+        await harness.enqueue(*({"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(3)))
+        await harness.sql("DELETE FROM operations WHERE id <> 1")
+        return harness.database.url
 
 
 async def moved_to(url: sa.URL) -> str | None:

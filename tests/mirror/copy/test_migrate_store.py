@@ -27,7 +27,7 @@ from syncd.mirror.store import identity
 from syncd.mirror.store.identity import StoredIdentity
 from syncd.sandbox import Habits
 from tests.helpers import fork_server
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 from tests.helpers.postgres_server import PostgresServer, in_thread
 from tests.helpers.replicas import bare_environment
 
@@ -49,42 +49,44 @@ def other_url(postgres: PostgresServer) -> Iterator[str]:
 
 async def fill(folder: Path) -> sa.URL:
     """Make a SQLite mirror with something in each table."""
-    async with world(folder, sessions=35, habits=Habits(page_size=10)) as w:
-        await w.one_pass()
-        w.sandbox.delete("SES3")
-        w.sandbox.delete("SES4")
-        await w.enqueue(
+    async with open_harness(folder, sessions=35, habits=Habits(page_size=10)) as harness:
+        await harness.one_pass()
+        harness.sandbox.delete("SES3")
+        harness.sandbox.delete("SES4")
+        await harness.enqueue(
             {"kind": "create", "source_session_id": "s-1", "name": "Ünï\n"},
             {"kind": "delete", "session_id": "SES5"},
         )
-        await w.push().drain()
-        await w.enqueue({"kind": "create", "source_session_id": "s-2", "name": "later", "not_before": w.clock.now()})
-        await w.one_pass()
-        await w.sql("UPDATE operations SET next_attempt_at = '2031-01-01T00:00:00.000001Z' WHERE name = 'later'")
-        await w.sql("UPDATE sessions SET extra = ? WHERE id = 'SES7'", EXTRA)
-        await w.sql("INSERT INTO source_sessions (source_session_id) VALUES ('zzz'), ('Äé')")
-        await w.sql(
+        await harness.push().drain()
+        await harness.enqueue(
+            {"kind": "create", "source_session_id": "s-2", "name": "later", "not_before": harness.clock.now()}
+        )
+        await harness.one_pass()
+        await harness.sql("UPDATE operations SET next_attempt_at = '2031-01-01T00:00:00.000001Z' WHERE name = 'later'")
+        await harness.sql("UPDATE sessions SET extra = ? WHERE id = 'SES7'", EXTRA)
+        await harness.sql("INSERT INTO source_sessions (source_session_id) VALUES ('zzz'), ('Äé')")
+        await harness.sql(
             "INSERT INTO quarantine (pass_id, session_id, reason, payload, seen_at, fingerprint) "
             "VALUES (1, 'SES9', 'r', '{}', '2026-01-01T00:00:00.000000Z', 'f')"
         )
-        await w.sql(
+        await harness.sql(
             "INSERT INTO holds (pass_id, last_pass_id, state, reason, detail, opened_at, updated_at) "
             "VALUES (1, 1, 'rejected', 'too_many_gone', 'too many', '2026-01-01T00:00:00.000000Z', "
             "'2026-01-01T00:00:00.000000Z')"
         )
-        await w.sql("INSERT INTO hold_sessions VALUES (1, 2)")
-        await w.sql(
+        await harness.sql("INSERT INTO hold_sessions VALUES (1, 2)")
+        await harness.sql(
             "INSERT INTO folders (id, name, path, extra, first_seen_at, changed_at) VALUES "
             "('FOL1', 'R&D', 'R&D', '{\"a\": 1.50}', '2026-06-01T13:00:00.000000Z', '2026-06-01T13:00:00.000001Z')"
         )
-        await w.sql("INSERT INTO folder_listing (id, fence, state) VALUES (1, 3, 'complete')")
-        await w.sql("INSERT INTO mirror_identity (id, origin) VALUES (1, 'https://app.albertinvent.com')")
-        await w.sql(
+        await harness.sql("INSERT INTO folder_listing (id, fence, state) VALUES (1, 3, 'complete')")
+        await harness.sql("INSERT INTO mirror_identity (id, origin) VALUES (1, 'https://app.albertinvent.com')")
+        await harness.sql(
             "INSERT INTO operator_actions (at, by, action, subject) "
             "VALUES ('2026-06-01T13:00:00.000000Z', 'alice', 'retry', 'operation 1')"
         )
-        await w.sql("INSERT INTO passes (started_at, page_key) VALUES ('2026-06-01T13:00:00.000000Z', 'k')")
-        return w.database.url
+        await harness.sql("INSERT INTO passes (started_at, page_key) VALUES ('2026-06-01T13:00:00.000000Z', 'k')")
+        return harness.database.url
 
 
 async def tables(url: sa.URL) -> dict[str, list[Any]]:
@@ -122,14 +124,16 @@ async def test_everything_moves_to_postgresql_and_back(tmp_path: Path, empty_url
 
 async def test_moved_queue_continues(tmp_path: Path, empty_url: str) -> None:
     await move(await fill(tmp_path), sa.make_url(empty_url))
-    async with world(tmp_path, url=empty_url, sessions=35) as w:  # the Albert that was mirrored: a 404 needs a witness
-        w.sandbox.create(source_session_id="s-1", name="made before the move")
-        last = max(row["id"] for row in await w.sql("SELECT id FROM operations"))
-        (following,) = await w.enqueue({"kind": "create", "source_session_id": "s-3", "name": "after"})
+    async with open_harness(
+        tmp_path, url=empty_url, sessions=35
+    ) as harness:  # the Albert that was mirrored: a 404 needs a witness
+        harness.sandbox.create(source_session_id="s-1", name="made before the move")
+        last = max(row["id"] for row in await harness.sql("SELECT id FROM operations"))
+        (following,) = await harness.enqueue({"kind": "create", "source_session_id": "s-3", "name": "after"})
         assert following == last + 1
-        assert await w.sql("SELECT 1 AS one FROM source_sessions WHERE source_session_id = 's-3'") == [{"one": 1}]
-        await w.push().drain()
-        assert (await w.operation(following))["state"] == "succeeded"
+        assert await harness.sql("SELECT 1 AS one FROM source_sessions WHERE source_session_id = 's-3'") == [{"one": 1}]
+        await harness.push().drain()
+        assert (await harness.operation(following))["state"] == "succeeded"
 
 
 async def test_target_that_is_not_empty_is_refused_and_not_touched(tmp_path: Path, empty_url: str) -> None:
@@ -260,10 +264,10 @@ async def test_rows_written_during_the_move_are_moved_too(tmp_path: Path, empty_
 async def test_mirror_that_its_first_pass_has_loaded_in_part_is_linked_by_the_move(
     tmp_path: Path, empty_url: str
 ) -> None:
-    async with world(tmp_path, sessions=30, habits=Habits(page_size=10)) as w:
-        await w.one_pass()
-        source = w.database.url
-        assert await w.sql("SELECT 1 FROM sessions")
+    async with open_harness(tmp_path, sessions=30, habits=Habits(page_size=10)) as harness:
+        await harness.one_pass()
+        source = harness.database.url
+        assert await harness.sql("SELECT 1 FROM sessions")
     async with Database(source, busy_timeout=5) as database:
         await database.write(lambda c: c.exec_driver_sql("DROP INDEX IF EXISTS ix_sessions_source"))
         await database.write(lambda c: c.exec_driver_sql("DELETE FROM source_sessions"))

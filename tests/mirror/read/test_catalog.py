@@ -9,20 +9,20 @@ import sqlalchemy as sa
 
 from syncd.mirror.read import catalog
 from syncd.mirror.schema.types import UtcDateTime
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 
 pytestmark = pytest.mark.both_databases
 
 
 async def test_every_view_and_table_of_the_database_is_described_column_by_column(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
 
         def work(connection: sa.Connection) -> dict[str, dict[str, str]]:
             inspector = sa.inspect(connection)
             names = (*inspector.get_table_names(), *inspector.get_view_names())
             return {name: {one["name"]: str(one["type"]) for one in inspector.get_columns(name)} for name in names}
 
-        there = await w.database.read(work)
+        there = await harness.database.read(work)
         described = catalog.VIEWS | catalog.TABLES | catalog.INTERNAL
         del there["alembic_version"]
         assert there.keys() == described.keys()
@@ -31,7 +31,7 @@ async def test_every_view_and_table_of_the_database_is_described_column_by_colum
                 assert list(there[name]) == table.c.keys(), name
             assert there[name].keys() == set(table.c.keys()), name  # a later column is the last one of a table
             assert all(column.comment for column in table.c), name
-            if w.database.dialect == "postgresql":
+            if harness.database.dialect == "postgresql":
                 times = {one for one, kind in there[name].items() if kind == "TIMESTAMP"}
                 assert times == {column.name for column in table.c if isinstance(column.type, UtcDateTime)}, name
 

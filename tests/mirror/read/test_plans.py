@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from syncd.mirror.read.queries import Dialect, Query
 from syncd.mirror.read.questions import QUERIES
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 
 pytestmark = pytest.mark.both_databases
 
@@ -23,7 +23,7 @@ LARGE = re.compile(r"\b(s|v|sessions|session_versions|operations)\b")
 FRESHNESS = "SELECT * FROM mirror_freshness"
 
 
-async def plan(w: World, statement: str, *, scans: bool = True) -> list[str]:
+async def plan(harness: Harness, statement: str, *, scans: bool = True) -> list[str]:
     """Return the lines of a plan; with `scans=False` PostgreSQL uses an index wherever one fits."""
 
     def work(connection: sa.Connection) -> list[str]:
@@ -34,11 +34,11 @@ async def plan(w: World, statement: str, *, scans: bool = True) -> list[str]:
             connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
         return [row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}")]
 
-    return await w.database.read(work)
+    return await harness.database.read(work)
 
 
-def dialect_of(w: World) -> Dialect:
-    return "postgresql" if w.database.dialect == "postgresql" else "sqlite"
+def dialect_of(harness: Harness) -> Dialect:
+    return "postgresql" if harness.database.dialect == "postgresql" else "sqlite"
 
 
 def scanned(line: str) -> bool:
@@ -49,8 +49,8 @@ def scanned(line: str) -> bool:
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.name)
 async def test_question_reads_no_table_in_the_order_of_an_index(tmp_path: Path, query: Query) -> None:
-    async with world(tmp_path) as w:
-        lines = await plan(w, query.sql(dialect_of(w)))
+    async with open_harness(tmp_path) as harness:
+        lines = await plan(harness, query.sql(dialect_of(harness)))
         for line in lines:
             assert not re.search(r"SCAN \w+ USING INDEX", line), line  # a covering index is smaller than its table
         if "chat_folders" not in query.template:
@@ -60,8 +60,8 @@ async def test_question_reads_no_table_in_the_order_of_an_index(tmp_path: Path, 
 @pytest.mark.parametrize("name", sorted(POINTS))
 async def test_history_of_a_session_and_changes_since_a_number_are_found_by_an_index(tmp_path: Path, name: str) -> None:
     (query,) = (one for one in QUERIES if one.name == name)
-    async with world(tmp_path) as w:
-        lines = await plan(w, query.sql(dialect_of(w)), scans=False)
+    async with open_harness(tmp_path) as harness:
+        lines = await plan(harness, query.sql(dialect_of(harness)), scans=False)
         assert not any(map(scanned, lines)), lines
         column = {"history_of_a_session": "id", "changes_since": "seq"}[name]
         assert len([line for line in lines if re.search(rf"(Index Cond: |INDEX \w+ )\(+\w*\.?{column}\b", line)]) == 2
@@ -77,24 +77,24 @@ async def test_history_of_a_session_and_changes_since_a_number_are_found_by_an_i
     ],
 )
 async def test_point_is_read_without_a_scan(tmp_path: Path, statement: str) -> None:
-    async with world(tmp_path) as w:
-        lines = await plan(w, statement, scans=False)
+    async with open_harness(tmp_path) as harness:
+        lines = await plan(harness, statement, scans=False)
         assert not any(map(scanned, lines)), lines
 
 
 @pytest.mark.sqlite
 async def test_feed_is_read_in_its_order_without_sorting(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         for where in ("WHERE seq > 5 ORDER BY seq", "ORDER BY seq DESC LIMIT 100"):
-            lines = await plan(w, f"SELECT * FROM chat_session_changes {where}")
+            lines = await plan(harness, f"SELECT * FROM chat_session_changes {where}")
             assert lines[0] == "MERGE (UNION ALL)"
             assert not any("TEMP B-TREE" in line for line in lines)
 
 
 async def test_folder_is_looked_up_only_where_its_columns_are_read(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         for view in ("chat_sessions", "chat_sessions_all"):
-            counted = await plan(w, f"SELECT kind, count(*) FROM {view} GROUP BY kind")
+            counted = await plan(harness, f"SELECT kind, count(*) FROM {view} GROUP BY kind")
             assert not any(re.search(r"\b(f|folders)\b", line) for line in counted), counted
-            named = await plan(w, f"SELECT folder_name, count(*) FROM {view} GROUP BY folder_name")
+            named = await plan(harness, f"SELECT folder_name, count(*) FROM {view} GROUP BY folder_name")
             assert any(re.search(r"\b(f|folders)\b", line) for line in named), named

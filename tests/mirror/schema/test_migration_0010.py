@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from syncd.clock import utc_text
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 
 pytestmark = pytest.mark.both_databases
 
@@ -19,11 +19,11 @@ AGES = "SELECT age_seconds AS age, listed_age_seconds AS listed FROM mirror_fres
 async def test_age_is_the_time_since_the_pass_and_at_least_0(
     tmp_path: Path, ago: int, least: float, most: float
 ) -> None:
-    async with world(tmp_path, sessions=1) as w:
-        assert await w.sql(AGES) == [{"age": None, "listed": None}]
-        await w.one_pass()
+    async with open_harness(tmp_path, sessions=1) as harness:
+        assert await harness.sql(AGES) == [{"age": None, "listed": None}]
+        await harness.one_pass()
         at = utc_text(datetime.now(UTC) - timedelta(seconds=ago))
-        await w.sql(f"UPDATE passes SET finished_at = '{at}', listed_at = '{at}'")
-        ((age, listed),) = [tuple(row.values()) for row in await w.sql(AGES)]
+        await harness.sql(f"UPDATE passes SET finished_at = '{at}', listed_at = '{at}'")
+        ((age, listed),) = [tuple(row.values()) for row in await harness.sql(AGES)]
         assert least <= age <= most
         assert least <= listed <= most

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from syncd.mirror.db.database import Database
 from syncd.mirror.store import operations
-from tests.helpers.harness import World, world
+from tests.helpers.harness import Harness, open_harness
 from tests.helpers.postgres_server import PostgresServer, engine_of, in_thread
 from tests.push.helpers import create, effects
 
@@ -30,91 +30,93 @@ STILL_THERE = {
 }
 
 
-async def blockers(w: World) -> dict[int, int | None]:
-    return {row["id"]: row["blocked_by"] for row in await w.sql("SELECT id, blocked_by FROM operations ORDER BY id")}
+async def blockers(harness: Harness) -> dict[int, int | None]:
+    return {
+        row["id"]: row["blocked_by"] for row in await harness.sql("SELECT id, blocked_by FROM operations ORDER BY id")
+    }
 
 
-async def claimed(w: World, limit: int = 9) -> list[int]:
-    found = await w.database.write(
-        lambda c: operations.claim(c, now=w.clock.now(), owner="me", lease=60, limit=limit).operations
+async def claimed(harness: Harness, limit: int = 9) -> list[int]:
+    found = await harness.database.write(
+        lambda c: operations.claim(c, now=harness.clock.now(), owner="me", lease=60, limit=limit).operations
     )
     return [one.id for one in found]
 
 
 async def test_each_operation_of_a_key_waits_for_the_one_before_it(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        ids = await w.enqueue(create("a"), create("b"), create("a"), create("a"), create("b"))
-        assert await blockers(w) == dict(zip(ids, [None, None, ids[0], ids[2], ids[1]], strict=True))
+    async with open_harness(tmp_path) as harness:
+        ids = await harness.enqueue(create("a"), create("b"), create("a"), create("a"), create("b"))
+        assert await blockers(harness) == dict(zip(ids, [None, None, ids[0], ids[2], ids[1]], strict=True))
 
 
 async def test_all_operations_of_one_statement_wait_for_each_other(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.sql(
+    async with open_harness(tmp_path) as harness:
+        await harness.sql(
             "INSERT INTO operations (kind, source_session_id, session_id, name) "
             "VALUES ('create', 's', NULL, 'n'), ('delete', NULL, 's', NULL), ('update', NULL, 's', 'n'), "
             "('delete', 's', NULL, NULL)"
         )
-        assert await blockers(w) == {1: None, 2: None, 3: 2, 4: 1}
+        assert await blockers(harness) == {1: None, 2: None, 3: 2, 4: 1}
 
 
 @pytest.mark.parametrize("end", OVER)
 async def test_operation_is_not_blocked_when_the_one_before_it_is_over(tmp_path: Path, end: str) -> None:
-    async with world(tmp_path) as w:
-        first, second, third = await w.enqueue(create(), create(), create())
-        await w.sql(OVER[end], first)
-        found = await blockers(w)
+    async with open_harness(tmp_path) as harness:
+        first, second, third = await harness.enqueue(create(), create(), create())
+        await harness.sql(OVER[end], first)
+        found = await blockers(harness)
         assert (found[second], found[third]) == (None, second)
-        assert await claimed(w) == [second]
+        assert await claimed(harness) == [second]
 
 
 @pytest.mark.parametrize("end", OVER)
 async def test_operation_waits_for_the_next_one_before_it_when_its_blocker_is_over(tmp_path: Path, end: str) -> None:
-    async with world(tmp_path) as w:
-        first, second, third = await w.enqueue(create(), create(), create())
-        await w.sql(OVER[end], second)
-        assert (await blockers(w))[third] == first
+    async with open_harness(tmp_path) as harness:
+        first, second, third = await harness.enqueue(create(), create(), create())
+        await harness.sql(OVER[end], second)
+        assert (await blockers(harness))[third] == first
 
 
 @pytest.mark.parametrize("state", STILL_THERE)
 async def test_operation_waits_while_the_one_before_it_is_not_over(tmp_path: Path, state: str) -> None:
-    async with world(tmp_path) as w:
-        first, second = await w.enqueue(create(), create())
-        await w.sql(STILL_THERE[state], first)
-        assert (await blockers(w))[second] == first
+    async with open_harness(tmp_path) as harness:
+        first, second = await harness.enqueue(create(), create())
+        await harness.sql(STILL_THERE[state], first)
+        assert (await blockers(harness))[second] == first
 
 
 async def test_operation_that_is_over_when_it_is_inserted_waits_for_nothing(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        done: dict[str, Any] = {"state": "succeeded", "finished_at": w.clock.now()}
-        first, second, third = await w.enqueue(create(), create(**done), create())
-        assert await blockers(w) == {first: None, second: None, third: first}
+    async with open_harness(tmp_path) as harness:
+        done: dict[str, Any] = {"state": "succeeded", "finished_at": harness.clock.now()}
+        first, second, third = await harness.enqueue(create(), create(**done), create())
+        assert await blockers(harness) == {first: None, second: None, third: first}
 
 
 async def test_claim_records_a_blocker_that_is_known_only_from_the_mirror(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        there = w.sandbox.create(source_session_id="s-1", name="n")["id"]
-        await w.one_pass()
-        first, second = await w.enqueue({"kind": "delete", "session_id": there}, create())
-        assert (await blockers(w))[second] is None
-        assert await claimed(w) == [first]
-        assert (await blockers(w))[second] == first
-        await w.sql(OVER["succeeded"], first)
-        assert await claimed(w) == [second]
+    async with open_harness(tmp_path) as harness:
+        there = harness.sandbox.create(source_session_id="s-1", name="n")["id"]
+        await harness.one_pass()
+        first, second = await harness.enqueue({"kind": "delete", "session_id": there}, create())
+        assert (await blockers(harness))[second] is None
+        assert await claimed(harness) == [first]
+        assert (await blockers(harness))[second] == first
+        await harness.sql(OVER["succeeded"], first)
+        assert await claimed(harness) == [second]
 
 
 async def test_operation_is_not_blocked_after_the_session_that_links_it_to_its_blocker_changes(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        there = w.sandbox.create(source_session_id="s-1", name="n")["id"]
-        await w.one_pass()
-        dead = {"state": "dead", "finished_at": w.clock.now()}
-        first, second = await w.enqueue({"kind": "delete", "session_id": there, **dead}, create())
-        push = w.push()
+    async with open_harness(tmp_path) as harness:
+        there = harness.sandbox.create(source_session_id="s-1", name="n")["id"]
+        await harness.one_pass()
+        dead = {"state": "dead", "finished_at": harness.clock.now()}
+        first, second = await harness.enqueue({"kind": "delete", "session_id": there, **dead}, create())
+        push = harness.push()
         await push.drain()
-        assert (await blockers(w))[second] == first
-        w.sandbox.update(there, sourceSessionId="another")
-        await w.one_pass()
+        assert (await blockers(harness))[second] == first
+        harness.sandbox.update(there, sourceSessionId="another")
+        await harness.one_pass()
         await push.drain()
-        assert effects(w)[-1:] == ["s-1"]
+        assert effects(harness)[-1:] == ["s-1"]
 
 
 async def test_claim_ends_after_some_blocked_operations_and_returns_that_there_are_more(
@@ -122,19 +124,21 @@ async def test_claim_ends_after_some_blocked_operations_and_returns_that_there_a
 ) -> None:
     monkeypatch.setattr(operations, "PARKED_AT_ONCE", 3)
     monkeypatch.setattr(operations, "PARKING_ROUNDS", 2)
-    async with world(tmp_path) as w:
+    async with open_harness(tmp_path) as harness:
         for number in range(12):
-            w.sandbox.create(source_session_id=f"s-{number}", name="n", id=f"SES-{number}")
-        await w.one_pass()
-        dead = {"state": "dead", "finished_at": w.clock.now()}
-        await w.enqueue(*({"kind": "delete", "session_id": f"SES-{number}", **dead} for number in range(12)))
-        await w.enqueue(*(create(f"s-{number}") for number in range(12)), create("free"))
-        found = await w.database.write(lambda c: operations.claim(c, now=w.clock.now(), owner="me", lease=60, limit=1))
+            harness.sandbox.create(source_session_id=f"s-{number}", name="n", id=f"SES-{number}")
+        await harness.one_pass()
+        dead = {"state": "dead", "finished_at": harness.clock.now()}
+        await harness.enqueue(*({"kind": "delete", "session_id": f"SES-{number}", **dead} for number in range(12)))
+        await harness.enqueue(*(create(f"s-{number}") for number in range(12)), create("free"))
+        found = await harness.database.write(
+            lambda c: operations.claim(c, now=harness.clock.now(), owner="me", lease=60, limit=1)
+        )
         assert (found.operations, found.more) == ([], True)
-        parked = [number for number, blocker in (await blockers(w)).items() if blocker is not None]
+        parked = [number for number, blocker in (await blockers(harness)).items() if blocker is not None]
         assert len(parked) == 4
-        await w.push().drain()
-        assert effects(w)[-1] == "free"
+        await harness.push().drain()
+        assert effects(harness)[-1] == "free"
 
 
 async def insert(connection: Any, source: str = "s") -> int:
@@ -187,12 +191,12 @@ async def test_insert_does_not_wait_for_a_transaction_that_finishes_its_blocker(
 async def test_blocker_that_an_insert_with_an_old_snapshot_misses_is_found_by_the_claim(
     tmp_path: Path, program: Any, postgres_url: str
 ) -> None:
-    async with world(tmp_path, url=postgres_url) as w:
+    async with open_harness(tmp_path, url=postgres_url) as harness:
         first = await insert(program)
         async with program.transaction(isolation="repeatable_read"):
             second = await insert(program)
         assert await row(program, second) is None
-        assert await claimed(w) == [first]
+        assert await claimed(harness) == [first]
         assert await row(program, second) == first
 
 

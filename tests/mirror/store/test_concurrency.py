@@ -28,7 +28,7 @@ from syncd.mirror.store.sessions import Observation
 from syncd.mirror.store.sessions_postgresql import PostgresqlSessions
 from syncd.records.fields import SESSIONS, SessionRow
 from syncd.records.ids import PassId
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 from tests.helpers.postgres_server import engine_of
 from tests.helpers.rows import session_row
 
@@ -357,13 +357,13 @@ async def test_page_of_a_mirror_of_8000_is_looked_up_by_its_indexes(here: Databa
 
 async def test_pass_over_unchanged_sessions_updates_no_row(tmp_path: Path, postgres_url: str) -> None:
     query = "SELECT key, xmin::text, ctid::text FROM sessions UNION SELECT 0, count(*)::text, '' FROM session_versions"
-    async with world(tmp_path, sessions=60, url=postgres_url) as w:
-        await w.one_pass()
-        before = await w.sql(query)
+    async with open_harness(tmp_path, sessions=60, url=postgres_url) as harness:
+        await harness.one_pass()
+        before = await harness.sql(query)
         for _ in range(2):
-            w.clock.forward(300)
-            assert (await w.one_pass()).state == "complete"
-        assert await w.sql(query) == before
+            harness.clock.forward(300)
+            assert (await harness.one_pass()).state == "complete"
+        assert await harness.sql(query) == before
 
 
 async def test_numbers_of_the_change_feed_are_in_the_order_of_commits(here: Database, there: Database) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.store import operations
-from tests.helpers.harness import world
+from tests.helpers.harness import open_harness
 
 pytestmark = pytest.mark.both_databases
 
@@ -138,16 +138,16 @@ def test_time_in_another_format_is_stored_in_the_sortable_format(
 @pytest.mark.sqlite  # PostgreSQL's own type lets in what is a time, and nothing else
 @pytest.mark.parametrize("given", TIMES)
 async def test_queue_can_read_every_accepted_time(folder: Path, given: str) -> None:
-    async with world(folder) as w:
-        (row,) = await w.sql(
+    async with open_harness(folder) as harness:
+        (row,) = await harness.sql(
             "INSERT INTO operations (kind, source_session_id, name, not_before, requested_at) "
             "VALUES ('create', 's', 'n', ?, ?) RETURNING id", given, given,
         )  # fmt: skip
         long_ago = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
-        assert await w.database.read(lambda c: operations.next_due(c, after=long_ago)) is not None
-        assert (await w.operation(row["id"]))["not_before"].tzinfo is not None
-        await w.push().drain()
-        assert (await w.operation(row["id"]))["state"] == "succeeded"
+        assert await harness.database.read(lambda c: operations.next_due(c, after=long_ago)) is not None
+        assert (await harness.operation(row["id"]))["not_before"].tzinfo is not None
+        await harness.push().drain()
+        assert (await harness.operation(row["id"]))["state"] == "succeeded"
 
 
 def test_insert_of_an_operation_adds_its_source_id(other: sqlite3.Connection) -> None:
@@ -190,13 +190,14 @@ def test_ids_are_never_reused(other: sqlite3.Connection) -> None:
 
 
 async def test_every_source_id_of_a_live_session_is_linked(folder: Path) -> None:
-    async with world(folder, sessions=25) as w:
-        await w.one_pass()
-        rows = await w.sql(
+    async with open_harness(folder, sessions=25) as harness:
+        await harness.one_pass()
+        rows = await harness.sql(
             "SELECT c.id FROM chat_sessions AS c LEFT JOIN source_sessions AS s USING (source_session_id) "
             "WHERE s.source_session_id IS NULL OR s.state <> 'linked' OR s.session_id <> c.id"
         )
         assert rows == []
         assert (
-            await w.database.read(lambda c: c.execute(sa.text("SELECT count(*) FROM source_sessions")).scalar()) == 25
+            await harness.database.read(lambda c: c.execute(sa.text("SELECT count(*) FROM source_sessions")).scalar())
+            == 25
         )
