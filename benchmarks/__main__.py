@@ -104,7 +104,7 @@ def main() -> None:
         }
         report.RESULTS.write_text(json.dumps({**about, **results}, indent=1) + "\n")
         report.write()
-        print(f"written: {', '.join(str(one.relative_to(ROOT)) for one in report.WRITTEN)}")
+        print(f"written: {', '.join(str(path.relative_to(ROOT)) for path in report.WRITTEN)}")
 
 
 if __name__ == "__main__":

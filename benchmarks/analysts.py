@@ -123,7 +123,7 @@ PASS = (
 
 def _pages(sessions: Iterator[Any]) -> Iterator[bytes]:
     while page := list(islice(sessions, PAGE)):
-        yield b'{"Items":[' + b",".join(one.encoded for one in page) + b"]}"
+        yield b'{"Items":[' + b",".join(session.encoded for session in page) + b"]}"
 
 
 def _changed(sessions: int) -> Iterator[Any]:
@@ -167,8 +167,8 @@ def questions(dialect: Dialect, sessions: int) -> dict[str, str]:
     from syncd.mirror.read.questions import QUERIES
 
     blocks = re.findall(r"^```sql\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    statements = [one.strip() for block in blocks for one in re.split(r";\s*\n", block) if "SELECT" in one]
-    readme = {f"README {number}": one for number, one in enumerate(statements, 1) if _NAMES.search(one)}
+    statements = [sql.strip() for block in blocks for sql in re.split(r";\s*\n", block) if "SELECT" in sql]
+    readme = {f"README {number}": sql for number, sql in enumerate(statements, 1) if _NAMES.search(sql)}
     values = {"seq": str(10**12), "session_id": f"'SES{sessions // 2}'", "since": "'2026-06-02T00:00:00.000000Z'"}
     return readme | {query.name: query.sql(dialect, **values) for query in QUERIES}
 
@@ -190,8 +190,8 @@ def measure(reader: Reader, statements: dict[str, str], rounds: int) -> dict[str
     return taken
 
 
-def _same(one: list[Any], other: list[Any]) -> bool:
-    return len(one) == len(other) and sorted(map(repr, one)) == sorted(map(repr, other))
+def _same(rows: list[Any], other: list[Any]) -> bool:
+    return len(rows) == len(other) and sorted(map(repr, rows)) == sorted(map(repr, other))
 
 
 def freshness(reader: Reader) -> float:

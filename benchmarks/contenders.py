@@ -50,9 +50,9 @@ def run(name: str, url: str, where: str, **options: int) -> dict[str, Any]:
 
 def main() -> None:
     """Run one contender and print its measurements."""
-    name, url, where, *words = sys.argv[1:]
+    name, url, where, *pairs = sys.argv[1:]
     pin(CLIENT_CORE)
-    options = {key: int(value) for key, _, value in (word.partition("=") for word in words)}
+    options = {key: int(value) for key, _, value in (pair.partition("=") for pair in pairs)}
     print(json.dumps(run(name, url, where, **options)))
 
 

@@ -93,7 +93,7 @@ def _idle(pid: int, where: str, db: Connection, seconds: float) -> tuple[float, 
     time.sleep(seconds)
     used, passed = time.clock_gettime(clock) - used, time.monotonic() - begun
     after = written(where, db)
-    return 100 * used / passed, sum(one != other for one, other in zip(before, after, strict=True))
+    return 100 * used / passed, sum(value != other for value, other in zip(before, after, strict=True))
 
 
 def written(where: str, db: Connection) -> list[Any]:
@@ -102,7 +102,7 @@ def written(where: str, db: Connection) -> list[Any]:
         return db.execute("SELECT relname, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables ORDER BY 1")
     version = db.execute("PRAGMA data_version")  # first, because it creates the file of the log
     files = [Path(f"{where}{suffix}") for suffix in ("", "-wal")]
-    return [*version, *((one.stat().st_mtime_ns, one.stat().st_size) for one in files if one.exists())]
+    return [*version, *((file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists())]
 
 
 def _insert(db: Connection, count: int) -> dict[str, float]:

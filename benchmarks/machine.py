@@ -72,7 +72,7 @@ def _lines(file: str) -> list[str]:
 
 def load_average() -> list[float]:
     """Return the load of the machine over 1, 5 and 15 minutes."""
-    return [round(one, 2) for one in os.getloadavg()]
+    return [round(load, 2) for load in os.getloadavg()]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -135,8 +135,8 @@ def contend(
     dict
         `cpu` and `wall` in seconds, `rss` (peak) in MB, and further facts of the contender.
     """
-    words = [f"{key}={value}" for key, value in options.items()]
-    command = [python, "-m", module, name, url, where, *words]
+    pairs = [f"{key}={value}" for key, value in options.items()]
+    command = [python, "-m", module, name, url, where, *pairs]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment(), timeout=LONGEST_RUN
     )

@@ -109,12 +109,12 @@ class Bench:
 
 
 def _each(taken: Sequence[dict[str, Any]], key: str) -> list[float]:
-    return [one[key] for one in taken]
+    return [run[key] for run in taken]
 
 
 def _cpu(taken: Sequence[dict[str, Any]]) -> list[float]:
     """Return the CPU seconds of each run, including those of a database server."""
-    return [one["cpu"] + one["server"] for one in taken]
+    return [run["cpu"] + run["server"] for run in taken]
 
 
 def first_mirror(bench: Bench) -> None:
@@ -293,7 +293,7 @@ def queue(bench: Bench) -> None:
             bench.scale.rounds,
             {name: partial(run, name, latency) for name in ("bare-queue", "syncd-queue")},
         )
-        rates = {name: [operations / one for one in _each(took, "wall")] for name, took in taken.items()}
+        rates = {name: [operations / seconds for seconds in _each(took, "wall")] for name, took in taken.items()}
         title = f"queue of {operations:,} creates, {at_once} at once, {latency * 1000:.0f} ms a request, throughput"
         key, bare = f"queue-{latency * 1000:.0f}", rates["bare-queue"]
         bench.figures.append(against(key, title, "creates/s", rates["syncd-queue"], bare, sense="≥", target=target))

@@ -42,8 +42,8 @@ async def _sdk_core(timer: Timer, url: str, file: str) -> None:
     async with AsyncAlbert(base_url=url, token=TOKEN) as client:
         timer.start()
         rows: list[dict[str, Any]] = []
-        async for one in client.chat_sessions.get_all():
-            rows.append(row(one.model_dump(mode="json", by_alias=True)))
+        async for session in client.chat_sessions.get_all():
+            rows.append(row(session.model_dump(mode="json", by_alias=True)))
             if len(rows) == CHUNK:
                 async with engine.begin() as connection:
                     await connection.execute(upsert, rows)
@@ -115,6 +115,6 @@ def singer(timer: Timer, url: str, file: str) -> None:
         assert tap.stdout is not None
         assert tap.stderr is not None
         tap.stdout.close()  # the target's alone
-        told = [json.loads(pipe.splitlines()[-1]) for pipe in (target.communicate()[1], tap.stderr.read())]
+        usages = [json.loads(pipe.splitlines()[-1]) for pipe in (target.communicate()[1], tap.stderr.read())]
     timer.stop()
-    timer.facts |= {"cpu": sum(one["cpu"] for one in told), "rss": sum(one["rss"] for one in told)}
+    timer.facts |= {"cpu": sum(usage["cpu"] for usage in usages), "rss": sum(usage["rss"] for usage in usages)}

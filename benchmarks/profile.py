@@ -77,7 +77,7 @@ class Profiler(Timer):
 
     def result(self) -> dict[str, Any]:
         """Return the functions that took most CPU, by thread: seconds of their own, seconds with callees, calls."""
-        told = {}
+        functions = {}
         for name, profile in self.threads.items():
             profile.create_stats()
             stats: Any = profile.stats
@@ -85,8 +85,8 @@ class Profiler(Timer):
                 (own, total, calls, _library(file, function), f"{_short(file)}:{line} {function}")
                 for (file, line, function), (_, calls, own, total, _) in stats.items()
             ]
-            told[name] = sorted(rows, reverse=True)
-        return {**super().result(), "profile": told}
+            functions[name] = sorted(rows, reverse=True)
+        return {**super().result(), "profile": functions}
 
 
 def _library(file: str, function: str) -> str:
@@ -185,7 +185,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] in CASES.values() and len(sys.argv) > 3:
-        words = (word.partition("=") for word in sys.argv[4:])
-        _child(sys.argv[1], sys.argv[2], sys.argv[3], {key: int(value) for key, _, value in words})
+        pairs = (pair.partition("=") for pair in sys.argv[4:])
+        _child(sys.argv[1], sys.argv[2], sys.argv[3], {key: int(value) for key, _, value in pairs})
     else:
         main()

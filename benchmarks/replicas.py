@@ -50,10 +50,10 @@ async def measure_takeover(postgres: PostgresServer) -> tuple[float, float, int]
     with tempfile.TemporaryDirectory() as folder:
         async with serve(server), running_replicas(Path(folder), server, url) as replicas:
             await replicas.started(2)
-            await until(lambda: any(one.leads for one in replicas.processes), why="a leader")
-            (leader,) = [one for one in replicas.processes if one.leads]
-            (other,) = [one for one in replicas.processes if one is not leader]
-            await until(lambda: sum(one["event"] == "page.mirrored" for one in leader.events) >= 10, why="pages")
+            await until(lambda: any(process.leads for process in replicas.processes), why="a leader")
+            (leader,) = [process for process in replicas.processes if process.leads]
+            (other,) = [process for process in replicas.processes if process is not leader]
+            await until(lambda: sum(event["event"] == "page.mirrored" for event in leader.events) >= 10, why="pages")
             leader.kill()
             killed = time.monotonic()
             await until(lambda: other.leads, why="another leader")
@@ -71,20 +71,20 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 4000
     latency = float(sys.argv[2]) if len(sys.argv) > 2 else 0.02
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 3
-    found: dict[int, list[float]] = {processes: [] for processes in PROCESSES}
+    rates: dict[int, list[float]] = {processes: [] for processes in PROCESSES}
     postgres = PostgresServer()
     postgres.start()
     try:
         for number in range(rounds):
             for processes in PROCESSES:
                 began = time.monotonic()
-                found[processes].append(asyncio.run(measure(postgres, processes, count, latency)))
+                rates[processes].append(asyncio.run(measure(postgres, processes, count, latency)))
                 took, load = time.monotonic() - began, os.getloadavg()[0]
-                speed = f"{found[processes][-1]:.0f} operations a second"
+                speed = f"{rates[processes][-1]:.0f} operations a second"
                 print(f"round {number + 1}, {processes} processes: {speed} (load {load:.1f}, {took:.0f} s)", flush=True)
         print(f"\n| processes | operations a second, median of {rounds} rounds of {count} | slowest | fastest |")
         print("| --- | --- | --- | --- |")
-        for processes, speeds in found.items():
+        for processes, speeds in rates.items():
             print(f"| {processes} | {median(speeds):.0f} | {min(speeds):.0f} | {max(speeds):.0f} |")
         for _ in range(rounds):
             led, done, lacking = asyncio.run(measure_takeover(postgres))

@@ -86,9 +86,9 @@ def peers(results: Mapping[str, Any]) -> str:
         middle = {name: {key: statistics.median(o[key] for o in took) for key in ("cpu", "wall", "rss")}
                   for name, took in taken.items()}  # fmt: skip
         rows += [
-            (name, page, number(one["cpu"]), number(one["cpu"] / middle["floor"]["cpu"]),
-             number(one["cpu"] / middle["syncd"]["cpu"]), number(one["wall"]), number(one["rss"]))
-            for name, one in middle.items()
+            (name, page, number(medians["cpu"]), number(medians["cpu"] / middle["floor"]["cpu"]),
+             number(medians["cpu"] / middle["syncd"]["cpu"]), number(medians["wall"]), number(medians["rss"]))
+            for name, medians in middle.items()
         ]  # fmt: skip
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     about = (
@@ -132,9 +132,9 @@ def replace(text: str, name: str, body: str) -> str:
         The markers are not there.
     """
     begin, end = f"<!-- {name}: generated -->\n", f"\n<!-- /{name} -->"
-    head, found, rest = text.partition(begin)
+    head, opened, rest = text.partition(begin)
     _, closed, tail = rest.partition(end)
-    if not found or not closed:
+    if not opened or not closed:
         raise ValueError(f"no place for the part {name!r}")
     return f"{head}{begin}\n{body}\n{end}{tail}"
 

@@ -104,9 +104,9 @@ def postgres(timer: Timer, url: str, where: str) -> None:
     """Mirror the listing into an empty database of PostgreSQL."""
     types = ["bigint", *["text"] * 4, "timestamptz", *["text"] * 4, "timestamptz", *["text"] * 2, "timestamptz",
              "jsonb", "text", "text", "bigint"]  # fmt: skip
-    given = ["bigint" if one == "bigint" else "text" for one in types]
-    arrays = ", ".join(f"${place}::{one}[]" for place, one in enumerate(given, 1))
-    values = ", ".join(f"c{place}::{one}" for place, one in enumerate(types))
+    array_types = ["bigint" if sql_type == "bigint" else "text" for sql_type in types]
+    arrays = ", ".join(f"${place}::{sql_type}[]" for place, sql_type in enumerate(array_types, 1))
+    values = ", ".join(f"c{place}::{sql_type}" for place, sql_type in enumerate(types))
     names = ", ".join(f"c{place}" for place in range(len(types)))
     insert_sessions = (
         f"{INSERT} OVERRIDING SYSTEM VALUE SELECT {values}, {CONSTANTS} FROM unnest({arrays}) AS r({names}) {CONFLICT}"
@@ -124,7 +124,7 @@ def postgres(timer: Timer, url: str, where: str) -> None:
 
     async def work() -> None:
         db, rows = await connect_postgres(where), Rows()
-        statements = [await db.prepare(one) for one in (insert_sessions, insert_sources, insert_pages)]
+        statements = [await db.prepare(insert) for insert in (insert_sessions, insert_sources, insert_pages)]
         timer.start()
         await db.execute(PASS)
         async for fetched in listing(url):

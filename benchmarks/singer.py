@@ -61,9 +61,9 @@ class Sessions(RESTStream[str]):
         """Read a page's items."""
         yield from response.json()["Items"]
 
-    def post_process(self, one: dict[str, Any], _context: object = None) -> dict[str, Any]:
+    def post_process(self, item: dict[str, Any], _context: object = None) -> dict[str, Any]:
         """Make an item flat."""
-        return row(one)
+        return row(item)
 
 
 class SessionsTap(Tap):

@@ -100,16 +100,16 @@ def idle_memory(folder: Path, env: dict[str, str]) -> float:
 
 def imports(rounds: int, folder: Path, env: dict[str, str]) -> dict[str, dict[str, float]]:
     """Return what each import adds: MB of memory, and the least CPU in milliseconds."""
-    found: dict[str, dict[str, float]] = {}
+    costs: dict[str, dict[str, float]] = {}
     for _ in range(rounds):
         done = subprocess.run(
             [sys.executable, "-c", PROBE, *IMPORTS], cwd=folder, env=env, capture_output=True, text=True, check=True
         )
         for line in done.stdout.splitlines():
             name, memory, cpu = line.split()
-            least = min(float(cpu), found.get(name, {}).get("cpu_ms", float("inf")))
-            found[name] = {"memory_mb": float(memory), "cpu_ms": least}
-    return found
+            least = min(float(cpu), costs.get(name, {}).get("cpu_ms", float("inf")))
+            costs[name] = {"memory_mb": float(memory), "cpu_ms": least}
+    return costs
 
 
 def measure(rounds: int) -> dict[str, Any]:

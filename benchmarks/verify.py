@@ -34,11 +34,11 @@ def served(listing: Listing) -> Content:
     """Return the content of a complete mirror of a listing."""
 
     def row(number: int) -> tuple[str, ...]:
-        one = session(number, changed=listing.changed(number))
-        created, updated = one["Created"], one["Updated"]
+        item = session(number, changed=listing.changed(number))
+        created, updated = item["Created"], item["Updated"]
         return (
-            one["id"], one["name"], one["parentId"], one["sourceSessionId"], one["lastMessageAt"], one["status"],
-            one["kind"], *(block[key] for block in (created, updated) for key in ("by", "byName", "at")),
+            item["id"], item["name"], item["parentId"], item["sourceSessionId"], item["lastMessageAt"], item["status"],
+            item["kind"], *(block[key] for block in (created, updated) for key in ("by", "byName", "at")),
         )  # fmt: skip
 
     return _sum(map(row, range(listing.sessions)))
@@ -61,11 +61,11 @@ def queue(where: str, operations: int) -> None:
     with contextlib.closing(connect(where)) as db:
         states = dict(db.execute("SELECT state, count(*) FROM operations GROUP BY state"))
         assert states == {"succeeded": operations}, states
-        found = db.execute(
+        counts = db.execute(
             "SELECT count(*), count(DISTINCT s.id) FROM operations AS o JOIN chat_sessions AS s "
             "ON s.id = o.result_session_id AND s.source_session_id = o.source_session_id AND s.name = o.name"
         )
-        assert found == [(operations, operations)], found
+        assert counts == [(operations, operations)], counts
 
 
 def blocked_queue(where: str, operations: int, blocked: int) -> None:

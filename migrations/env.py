@@ -122,8 +122,8 @@ def print_sqlite() -> None:
 def upgrade_in_memory(connection: sa.Connection, revision: Any) -> None:  # noqa: ANN401 - as Alembic has it
     """Bring the schema of a connection to a revision, outside of the environment that runs."""
 
-    def steps(found: Any, _: object) -> Any:  # noqa: ANN401 - as Alembic has it
-        return context.script._upgrade_revs(revision, found)  # noqa: SLF001 - as Alembic's own commands do
+    def steps(heads: Any, _: object) -> Any:  # noqa: ANN401 - as Alembic has it
+        return context.script._upgrade_revs(revision, heads)  # noqa: SLF001 - as Alembic's own commands do
 
     migration = MigrationContext.configure(connection, opts={"fn": steps, **OPTIONS})
     with Operations.context(migration):

@@ -145,10 +145,12 @@ def _require_replaceable(database: Path, target: Path) -> Path:
 def _is_backup(target: Path) -> bool:
     """Whether a database carries the mark of a copy; of an older release, which made no mark, whether none used it."""
     uri = f"{target.as_uri()}?mode=ro&immutable=1"  # makes no file beside it
-    with suppress(sqlite3.Error), closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as found:
-        tables = {row[0] for row in found.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    with suppress(sqlite3.Error), closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "mirror_identity" in tables:
-            return found.execute("SELECT 1 FROM mirror_identity WHERE copied_at IS NOT NULL").fetchone() is not None
+            return (
+                connection.execute("SELECT 1 FROM mirror_identity WHERE copied_at IS NOT NULL").fetchone() is not None
+            )
         return "alembic_version" in tables and not Path(f"{target}.lock").exists()
     return False
 

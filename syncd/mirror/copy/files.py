@@ -68,8 +68,8 @@ def require_whole(path: Path, *, what: str) -> None:
         header = file.read(_HEADER)
     size, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
     expected = (65536 if size == 1 else size) * pages  # 65,536 does not fit into the two bytes
-    if len(header) == _HEADER and (found := path.stat().st_size) < expected:
-        raise DatabaseUnusableError(f"{what} is cut off: it has {found} of {expected} bytes")
+    if len(header) == _HEADER and (length := path.stat().st_size) < expected:
+        raise DatabaseUnusableError(f"{what} is cut off: it has {length} of {expected} bytes")
 
 
 def require_other_file(database: Path, path: Path) -> None:

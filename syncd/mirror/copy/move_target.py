@@ -123,8 +123,10 @@ def _last_of_sqlite(connection: Connection) -> dict[str, int]:
 
 def _last_of_postgresql(connection: Connection) -> dict[str, int]:
     query = "SELECT pg_sequence_last_value(pg_get_serial_sequence($1, $2)::regclass)"
-    found = {table: connection.exec_driver_sql(query, (table, column)).scalar() for table, column in _NUMBERED.items()}
-    return {table: number for table, number in found.items() if number is not None}
+    numbers = {
+        table: connection.exec_driver_sql(query, (table, column)).scalar() for table, column in _NUMBERED.items()
+    }
+    return {table: number for table, number in numbers.items() if number is not None}
 
 
 last_numbers = by_dialect(sqlite=_last_of_sqlite, postgresql=_last_of_postgresql)

@@ -290,6 +290,6 @@ def _replace(database: Path, new: Path) -> None:
 
 def _give_to_owner(path: Path, *, like: Path) -> None:
     """Give a file the owner of another one. Only root makes files of another owner than that of the mirror."""
-    found = like.stat()
+    status = like.stat()
     if os.geteuid() == 0:
-        os.chown(path, found.st_uid, found.st_gid)
+        os.chown(path, status.st_uid, status.st_gid)

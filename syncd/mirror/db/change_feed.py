@@ -142,10 +142,10 @@ def _watched(log: Path) -> INotify | None:
 def _state(log: Path) -> tuple[int, int]:
     """Return what a commit changes in the log: its size, or the time when it was written; zeros if there is no log."""
     try:
-        found = log.stat()
+        status = log.stat()
     except OSError:
         return 0, 0
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 @dataclass

@@ -192,8 +192,8 @@ class Database:
             The file is not the one that was opened.
         """
         self.check_identity()
-        found = self.read_inline("PRAGMA data_version")
-        return int(found[0][0]) if found else -1
+        rows = self.read_inline("PRAGMA data_version")
+        return int(rows[0][0]) if rows else -1
 
     def read_inline(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]] | None:
         """Query SQLite on the event loop, for what an index answers immediately: a thread would cost far more.

@@ -297,12 +297,12 @@ async def replica(url: sa.URL, clock: Clock, retries: Retries | None = None) -> 
     DatabaseUnusableError
         The database cannot be used, or is being moved.
     """
-    one = Replica(url, clock)
+    replica = Replica(url, clock)
     try:
-        await (retries or Retries(busy_timeout=0.0)).run(lambda: "replica", one.open)
-        yield one
+        await (retries or Retries(busy_timeout=0.0)).run(lambda: "replica", replica.open)
+        yield replica
     finally:
-        await one.close()
+        await replica.close()
 
 
 @asynccontextmanager

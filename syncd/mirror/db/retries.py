@@ -109,8 +109,8 @@ class Failures:
 
     def repeated(self) -> list[Failure]:
         """Return the work that fails again and again with the same error (`is_repeated`), the longest failing first."""
-        found = (failure for failure in self._of.values() if failure.is_repeated)
-        return sorted(found, key=lambda failure: failure.since)
+        failures = (failure for failure in self._of.values() if failure.is_repeated)
+        return sorted(failures, key=lambda failure: failure.since)
 
 
 def work_name(work: Any) -> str:  # noqa: ANN401 - any callable

@@ -157,7 +157,7 @@ def _unescaped(text: str) -> str:
 def room(path: Path) -> int:
     """Return the free bytes on the file's disk; `LOW_ROOM` if that cannot be determined."""
     try:
-        found = os.statvfs(path.parent)
+        disk = os.statvfs(path.parent)
     except OSError:
         return LOW_ROOM
-    return found.f_bavail * found.f_frsize
+    return disk.f_bavail * disk.f_frsize

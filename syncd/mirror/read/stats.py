@@ -102,8 +102,8 @@ def _oldest_due(connection: Connection, now: datetime) -> datetime | None:
     query = sa.select(sa.func.min(since, type_=o.requested_at.type)).where(
         o.state.in_(("pending", "unknown")), since <= now
     )
-    found: datetime | None = connection.execute(query).scalar()
-    return found
+    oldest_due: datetime | None = connection.execute(query).scalar()
+    return oldest_due
 
 
 _BYTES = PerDialect(

@@ -140,10 +140,10 @@ def _overview_of_sqlite(path: Path) -> Row | None:
             connection.execute("BEGIN")
             if [row[0] for row in connection.execute(_VERSION)] != [HEAD]:
                 return None
-            found = [connection.execute(statement).fetchall() for statement in _statements(PASSES_SHOWN)]
+            row_lists = [connection.execute(statement).fetchall() for statement in _statements(PASSES_SHOWN)]
     except (sqlite3.Error, DatabaseUnusableError):
         return None
-    return _assemble(*(list(map(_read_row, rows)) for rows in found))
+    return _assemble(*(list(map(_read_row, rows)) for rows in row_lists))
 
 
 def _overview_of_postgresql(dsn: str) -> Row | None:
@@ -157,12 +157,14 @@ def _overview_of_postgresql(dsn: str) -> Row | None:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 if [row[0] for row in await connection.fetch(_VERSION)] != [HEAD]:
                     return None
-                return [list(map(_read_row, await connection.fetch(one))) for one in _statements(PASSES_SHOWN)]
+                return [
+                    list(map(_read_row, await connection.fetch(statement))) for statement in _statements(PASSES_SHOWN)
+                ]
         finally:
             await connection.close(timeout=CONNECT_SECONDS)
 
     try:
-        found = asyncio.run(ask())
+        row_lists = asyncio.run(ask())
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return None
-    return None if found is None else _assemble(*found)
+    return None if row_lists is None else _assemble(*row_lists)
