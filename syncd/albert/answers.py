@@ -93,7 +93,7 @@ def _texts(answer: Answer, hide: Callable[[str], str]) -> tuple[str, str]:
 def one_line(text: str, limit: int = TEXT_LIMIT) -> str:
     """Return a text on one line of at most ``limit`` characters, with control characters escaped."""
     text = text.strip()
-    escaped = _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text[:limit])
+    escaped = _CONTROL.sub(lambda match: ascii(match.group())[1:-1], text[:limit])
     return escaped[:limit] + ("…" if len(text) > limit or len(escaped) > limit else "")
 
 

@@ -43,8 +43,8 @@ def validated(function: Callable[P, R]) -> Callable[P, R]:
             try:
                 return await checked(*args, **kwargs)
             except ValidationError as error:
-                found = _translated(function, error)
-            raise found
+                own_error = _translated(function, error)
+            raise own_error
 
         return cast("Callable[P, R]", asynchronous)
 
@@ -53,17 +53,17 @@ def validated(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return cast("R", checked(*args, **kwargs))
         except ValidationError as error:
-            found = _translated(function, error)
-        raise found
+            own_error = _translated(function, error)
+        raise own_error
 
     return synchronous
 
 
 def _translated(function: Callable[..., Any], error: ValidationError) -> Exception:
     """Describe the first problem; the values are the caller's data and are not quoted."""
-    found = error.errors(include_url=False, include_input=False, include_context=False)
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
     # a misspelled keyword is the reason of a missing one
-    first = next((one for one in found if one["type"].startswith("unexpected")), found[0])
+    first = next((problem for problem in problems if problem["type"].startswith("unexpected")), problems[0])
     place = ".".join(str(part) for part in first["loc"])
     kind: type[Exception] = InvalidIdError if place in _IDS else InvalidRequestError
     if first["type"] in _MISUSED:

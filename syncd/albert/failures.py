@@ -163,12 +163,12 @@ def _parse_reason(message: str) -> str:
         return f"it has more than {MOST_HEADERS} headers"
     if message.startswith("Invalid HTTP header"):
         return "a header line is malformed"
-    found = _DESCRIPTION.match(message)
-    if found is None:
+    match = _DESCRIPTION.match(message)
+    if match is None:
         return "its status line is malformed" if message.startswith("Bad status line") else "it is malformed"
-    if found["words"].startswith("Expected"):
-        return _protocol(found["data"]) or "it does not begin with an HTTP status line"
-    return found["words"]
+    if match["words"].startswith("Expected"):
+        return _protocol(match["data"]) or "it does not begin with an HTTP status line"
+    return match["words"]
 
 
 def _protocol(data: str) -> str | None:

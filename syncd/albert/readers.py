@@ -80,5 +80,7 @@ def _list_of(model: type[M]) -> TypeAdapter[list[M]]:
 
 def _summary(error: ValidationError) -> str:
     """Return the problems without the input, which can be confidential and large."""
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    return one_line("; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found[:3]))
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    return one_line(
+        "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}" for problem in problems[:3])
+    )

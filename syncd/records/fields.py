@@ -174,10 +174,10 @@ class FieldList(Generic[R]):
             An annotation has another form, or `extra` is not declared.
         """
         annotations = get_type_hints(self.row, include_extras=True)
-        found = {name: _field(name, annotations[name]) for name in self.row.__struct_fields__}
-        if EXTRA not in found:
+        by_column = {name: _field(name, annotations[name]) for name in self.row.__struct_fields__}
+        if EXTRA not in by_column:
             raise TypeError(f"{self.row.__name__} has no column {EXTRA}")
-        object.__setattr__(self, "by_column", found)
+        object.__setattr__(self, "by_column", by_column)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -197,21 +197,21 @@ class FieldList(Generic[R]):
     @cached_property
     def fields(self) -> tuple[Field, ...]:
         """Return the fields on the wire: all columns except `extra`."""
-        return tuple(one for one in self.by_column.values() if one.column != EXTRA)
+        return tuple(field for field in self.by_column.values() if field.column != EXTRA)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """Return the fields by the object that contains them, those of the record itself first."""
         members: dict[str, list[Field]] = {"": []}
-        for one in self.fields:
-            members.setdefault(one.block, []).append(one)
+        for member in self.fields:
+            members.setdefault(member.block, []).append(member)
         inner = members.keys() - {""}
         return tuple(
             Block(
                 name=block,
                 fields=tuple(fields),
-                names=frozenset(one.name for one in fields) | (set() if block else inner),
-                required=any(one.required for one in fields),
+                names=frozenset(member.name for member in fields) | (set() if block else inner),
+                required=any(member.required for member in fields),
             )
             for block, fields in members.items()
         )
@@ -228,8 +228,8 @@ def _field(name: str, annotation: Any) -> Field:  # noqa: ANN401 - a type
     if get_origin(annotation) is not Annotated or not isinstance(wire := annotation.__metadata__[-1], Wire):
         raise TypeError(f"{name} needs an annotation such as Annotated[Text | None, Wire(...)]")
     # Annotated flattens: Annotated[Text, Wire(...)] is Annotated[str, TEXT, Wire(...)].
-    options = [annotation, *(one for one in get_args(annotation.__origin__) if one is not NoneType)]
-    types = [one for option in options for one in getattr(option, "__metadata__", ()) if isinstance(one, FieldType)]
+    options = [annotation, *(part for part in get_args(annotation.__origin__) if part is not NoneType)]
+    types = [part for option in options for part in getattr(option, "__metadata__", ()) if isinstance(part, FieldType)]
     if len(types) != 1:
         raise TypeError(f"{name} needs one of the types Text, Number, Boolean, Time and Json")
     block, _, last = wire.path.rpartition(".")

@@ -67,14 +67,14 @@ def _read_fields(item: dict[str, Any], fields: FieldList[R]) -> R:
     values: dict[str, Any] = {}
     unknown: dict[str, Any] = {}
     for block in fields.blocks:
-        found = _block(item, block) if block.name else item
-        rest = {} if found.keys() <= block.names else {name: found[name] for name in found.keys() - block.names}
+        members = _block(item, block) if block.name else item
+        rest = {} if members.keys() <= block.names else {name: members[name] for name in members.keys() - block.names}
         for field in block.fields:
-            value = found.get(field.name)
+            value = members.get(field.name)
             if type(value) is not str or field.type is not _TEXT:
                 value = _value(value, field)
                 if value is _KEPT:
-                    rest[field.name], value = found[field.name], None
+                    rest[field.name], value = members[field.name], None
             values[field.column] = value
         if rest:
             unknown |= {block.name: rest} if block.name else rest
@@ -84,12 +84,12 @@ def _read_fields(item: dict[str, Any], fields: FieldList[R]) -> R:
 
 def _block(item: dict[str, Any], block: Block) -> dict[str, Any]:
     """Return an object inside an item; an absent one is empty."""
-    found = item.get(block.name)
-    if found is None:
+    members = item.get(block.name)
+    if members is None:
         return {}
-    if type(found) is not dict:
+    if type(members) is not dict:
         raise _WrongError(f"{block.name} should be an object and is not")
-    return found
+    return members
 
 
 _KEPT = object()

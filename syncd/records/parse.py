@@ -61,19 +61,21 @@ def read_page(body: bytes, fields: FieldList[R]) -> Page[R]:
     plain = plain_pages(fields).read(body)
     if plain is None:
         items, careful, next_key = _read_listing(body)
-        found = [_try(item, fields, careful=careful) for item in items]
-        return _page(found, fields, next_key)
+        outcomes = [_try(item, fields, careful=careful) for item in items]
+        return _page(outcomes, fields, next_key)
     results: list[R | Unreadable | None] = [*plain.rows]
     for place, raw in plain.odd.items():
         results[place] = _read_raw(raw, fields)
     return _page(results, fields, plain.next_key)
 
 
-def _page(found: Sequence[R | Unreadable | None], fields: FieldList[R], next_key: object) -> Page[R]:
+def _page(outcomes: Sequence[R | Unreadable | None], fields: FieldList[R], next_key: object) -> Page[R]:
     if next_key is not None and not (isinstance(next_key, str) and sendable(next_key)):
         raise GarbledError('the answer is not a listing: its "lastKey" is not text')
-    rows = [one for one in found if isinstance(one, fields.row)]
-    unreadable = [one for one in found if isinstance(one, Unreadable)] if len(rows) < len(found) else []
+    rows = [outcome for outcome in outcomes if isinstance(outcome, fields.row)]
+    unreadable = (
+        [outcome for outcome in outcomes if isinstance(outcome, Unreadable)] if len(rows) < len(outcomes) else []
+    )
     return Page(_newest(rows, fields.newest_by), unreadable, next_key or None)
 
 
@@ -140,7 +142,7 @@ def reader_of(fields: FieldList[Any]) -> bytes:
 
     A page that another reader has read is read again: see `mirror.store.pages.digest`.
     """
-    columns = [(one.column, one.type.value, one.required, one.wire.path) for one in fields.by_column.values()]
+    columns = [(field.column, field.type.value, field.required, field.wire.path) for field in fields.by_column.values()]
     return hashlib.sha256(repr((READER_VERSION, columns)).encode()).digest()
 
 

@@ -88,11 +88,11 @@ class PlainPages(Generic[R]):
     def _remember(self, raws: Sequence[Raw]) -> bool:
         """Remember the unknown fields of some items; return whether any is new."""
         shape = self._shape
-        found = {name for raw in raws for name in shape.unknown_names(raw)}
-        if found <= shape.unknown or len(found) > MOST_UNKNOWN:
+        unknown_names = {name for raw in raws for name in shape.unknown_names(raw)}
+        if unknown_names <= shape.unknown or len(unknown_names) > MOST_UNKNOWN:
             return False
-        names = shape.unknown | found
-        self._shape = Shape(shape.fields, names if len(names) <= MOST_UNKNOWN else frozenset(found))
+        names = shape.unknown | unknown_names
+        self._shape = Shape(shape.fields, names if len(names) <= MOST_UNKNOWN else frozenset(unknown_names))
         return True
 
 

@@ -47,7 +47,8 @@ class Shape(Generic[R]):
         self.fields = fields
         self.unknown = unknown
         self._unknown = {
-            one.name: sorted(name for block, name in unknown if block == one.name) for one in fields.blocks
+            known_block.name: sorted(name for block, name in unknown if block == known_block.name)
+            for known_block in fields.blocks
         }
         record, *blocks = fields.blocks
         structs = {block.name: _struct(_typed(block.fields), self._unknown[block.name]) for block in blocks}
@@ -91,12 +92,12 @@ class Shape(Generic[R]):
             item = _ANY.decode(raw)
         if not isinstance(item, dict):
             return frozenset()
-        found = set()
+        unknown = set()
         for block in self.fields.blocks:
             names = item.get(block.name) if block.name else item
             if isinstance(names, dict):
-                found |= {(block.name, name) for name in names.keys() - block.names if _can_be_named(name)}
-        return frozenset(found)
+                unknown |= {(block.name, name) for name in names.keys() - block.names if _can_be_named(name)}
+        return frozenset(unknown)
 
     def rows(self, items: Sequence[Struct]) -> tuple[list[R], set[int]]:
         """Turn decoded items into rows.
@@ -108,32 +109,32 @@ class Shape(Generic[R]):
         """
         if not items:
             return [], set()
-        found = self._columns(items)
+        wire_columns = self._columns(items)
         columns: dict[str, Sequence[Any]] = {}
         odd: set[int] = set()
         for field in self.fields.fields:
-            columns[field.column], places = _checked(found[field.block, field.name], field.type)
+            columns[field.column], places = _checked(wire_columns[field.block, field.name], field.type)
             odd.update(places)
         odd.update(_badly_indexed([columns[name] for name in self.fields.indexed]))
-        columns[EXTRA] = self._extras(found, len(items))
+        columns[EXTRA] = self._extras(wire_columns, len(items))
         return list(map(self.fields.row, *(columns[name] for name in self.fields.columns))), odd
 
     def _columns(self, items: Sequence[Struct]) -> dict[tuple[str, str], Sequence[Any]]:
         """Turn structs into columns, by the place of each field on the wire."""
-        found = {("", name): column for name, column in _transposed(items).items()}
+        wire_columns = {("", name): column for name, column in _transposed(items).items()}
         for block, empty in self._empty.items():
-            members = [empty if one is None else one for one in found["", block]]
-            found |= {(block, name): column for name, column in _transposed(members).items()}
-        return found
+            members = [empty if member is None else member for member in wire_columns["", block]]
+            wire_columns |= {(block, name): column for name, column in _transposed(members).items()}
+        return wire_columns
 
-    def _extras(self, found: Mapping[tuple[str, str], Sequence[Any]], count: int) -> Sequence[str]:
+    def _extras(self, wire_columns: Mapping[tuple[str, str], Sequence[Any]], count: int) -> Sequence[str]:
         """Write `extra` for each item."""
         if not self.unknown:
             return ["{}"] * count
-        parts = {name: found["", name] for name in self._unknown[""]}
+        parts = {name: wire_columns["", name] for name in self._unknown[""]}
         for block, struct in self._extra_of.items():
-            values = zip(*(found[block, name] for name in self._unknown[block]), strict=True)
-            parts[block] = [UNSET if all(one is UNSET for one in some) else struct(*some) for some in values]
+            values = zip(*(wire_columns[block, name] for name in self._unknown[block]), strict=True)
+            parts[block] = [UNSET if all(value is UNSET for value in some) else struct(*some) for some in values]
         extras = map(self._extra, *(parts[name] for name in self._extra_names))
         return [text.decode() for text in map(_ENCODER.encode, extras)]
 
@@ -168,8 +169,8 @@ def _transposed(structs: Sequence[Any]) -> dict[str, Sequence[Any]]:
 def _typed(fields: Sequence[Field]) -> list[tuple[Any, ...]]:
     """Return the name, the type and, if it is optional, the default of each field."""
     return [
-        (one.name, _DECODED[one.type]) if one.required else (one.name, _DECODED[one.type] | None, None)
-        for one in fields
+        (field.name, _DECODED[field.type]) if field.required else (field.name, _DECODED[field.type] | None, None)
+        for field in fields
     ]
 
 

@@ -98,8 +98,8 @@ def _starts(masked: bytes, items: Sequence[bytes]) -> list[int] | None:
 
 def _end(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
     """Return where a match at a position ends; the position if nothing matches."""
-    found = pattern.match(text, position)
-    return position if found is None else found.end()
+    match = pattern.match(text, position)
+    return position if match is None else match.end()
 
 
 def has_nul(body: bytes) -> bool:

@@ -55,16 +55,16 @@ def folded(text: str) -> str:
     return _composed(_visible(text).casefold())
 
 
-def differences(one: str, other: str) -> tuple[str, ...]:
+def differences(text: str, other: str) -> tuple[str, ...]:
     """Return in what two ids differ that look the same."""
-    visible, other_visible = _visible(one), _visible(other)
-    found = (
-        ("white space", _hidden(one, str.isspace) != _hidden(other, str.isspace)),
-        ("invisible characters", _hidden(one, _is_zero_width) != _hidden(other, _is_zero_width)),
+    visible, other_visible = _visible(text), _visible(other)
+    aspects = (
+        ("white space", _hidden(text, str.isspace) != _hidden(other, str.isspace)),
+        ("invisible characters", _hidden(text, _is_zero_width) != _hidden(other, _is_zero_width)),
         ("case", _composed(visible) != _composed(other_visible)),
         (_FORM, visible.casefold() != other_visible.casefold()),
     )
-    return tuple(name for name, differs in found if differs) or (_FORM,)
+    return tuple(name for name, differs in aspects if differs) or (_FORM,)
 
 
 def lookalikes(ids: Iterable[NamedId], known: Iterable[NamedId]) -> Iterator[Lookalike]:
@@ -80,23 +80,23 @@ def lookalikes(ids: Iterable[NamedId], known: Iterable[NamedId]) -> Iterator[Loo
         Ids of the mirror and the queue. They are read once, and only those that look like one of the file are kept.
     """
     first: dict[tuple[str, str], dict[str, NamedId]] = {}
-    for each in ids:
-        same = first.setdefault((each.column, folded(each.value)), {})
-        if each.value in same:
+    for named_id in ids:
+        same = first.setdefault((named_id.column, folded(named_id.value)), {})
+        if named_id.value in same:
             continue
         if same:
             earlier = next(iter(same.values()))
-            yield Lookalike(each, earlier, differences(each.value, earlier.value))
-        same[each.value] = each
-    found: dict[tuple[str, str], dict[str, NamedId]] = {}
-    for each in known:
-        if (key := (each.column, folded(each.value))) in first:
-            found.setdefault(key, {}).setdefault(each.value, each)
-    for key, others in found.items():
-        for each in first[key].values():
-            if each.value not in others:
+            yield Lookalike(named_id, earlier, differences(named_id.value, earlier.value))
+        same[named_id.value] = named_id
+    known_by_key: dict[tuple[str, str], dict[str, NamedId]] = {}
+    for named_id in known:
+        if (key := (named_id.column, folded(named_id.value))) in first:
+            known_by_key.setdefault(key, {}).setdefault(named_id.value, named_id)
+    for key, others in known_by_key.items():
+        for named_id in first[key].values():
+            if named_id.value not in others:
                 other = next(iter(others.values()))
-                yield Lookalike(each, other, differences(each.value, other.value))
+                yield Lookalike(named_id, other, differences(named_id.value, other.value))
 
 
 _FORM = "the Unicode form of a letter"
@@ -116,14 +116,14 @@ def _visible(text: str) -> str:
 
 def _hidden(text: str, selects: Callable[[str], bool]) -> list[tuple[int, str]]:
     """Return the selected characters, each after the number of visible characters before it."""
-    found = []
+    selected = []
     before = 0
     for character in text:
         if selects(character):
-            found.append((before, character))
+            selected.append((before, character))
         elif not _is_hidden(character):
             before += 1
-    return found
+    return selected
 
 
 def _composed(text: str) -> str:

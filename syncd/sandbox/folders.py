@@ -30,7 +30,9 @@ class Folders:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self.by_id: dict[str, Wire] = {one: _generated(number, one) for number, one in enumerate(FOLDERS)}
+        self.by_id: dict[str, Wire] = {
+            folder_id: _generated(number, folder_id) for number, folder_id in enumerate(FOLDERS)
+        }
         self.gone: set[str] = set()
 
     def create(self, *, name: str, parent_id: str | None = None, id: str | None = None, **fields: object) -> Wire:
@@ -74,14 +76,14 @@ class Folders:
             if cursor is None or cursor.order != ORDER or cursor.after is None:
                 return answers.problem(habits, habits.cursor_status, "startKey is expired or unknown")
             after = cursor.after[1]
-        found = [wire for wire in self.by_id.values() if _matches(wire, query)]
-        items, end = found[after : after + habits.page_size], after + habits.page_size
+        folders = [wire for wire in self.by_id.values() if _matches(wire, query)]
+        items, end = folders[after : after + habits.page_size], after + habits.page_size
         body: Wire = {"Items": items}
-        if end < len(found):
+        if end < len(folders):
             body["lastKey"] = cursors.write(Cursor(ORDER, ("", end), self._now()), awkward=habits.awkward_cursor)
         elif habits.final_key == "repeat":
-            end_of_all = Cursor(ORDER, ("", len(found)), self._now())
-            at_the_end = start and after >= len(found)
+            end_of_all = Cursor(ORDER, ("", len(folders)), self._now())
+            at_the_end = start and after >= len(folders)
             body["lastKey"] = start if at_the_end else cursors.write(end_of_all, awkward=habits.awkward_cursor)
         return answers.json_bytes(encode(body))
 

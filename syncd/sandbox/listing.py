@@ -61,13 +61,13 @@ class Listing:
         )
 
     def _matching(self, start: int, limit: int, wanted: Wanted) -> list[int]:
-        found: list[int] = []
+        indexes: list[int] = []
         for index in range(start, len(self._sessions)):
             if wanted(self._sessions[index]):
-                found.append(index)
-                if len(found) == limit:
+                indexes.append(index)
+                if len(indexes) == limit:
                     break
-        return found
+        return indexes
 
     def _sort(self, sessions: Iterable[Session], order: Order) -> None:
         self._order = order

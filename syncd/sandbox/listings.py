@@ -33,11 +33,11 @@ class Pages:
             return _page([], self._key(cursor.after, habits, hollow=True))
         wanted = wanted_by(query, fuzzy=habits.fuzzy_matching, unlisted=frozenset(habits.unlisted))
         after = cursor.after if cursor else None
-        found = self._store.listing.page(habits.order, after, habits.page_size, wanted)
-        items = [render(session, extra_fields=habits.extra_fields) for session in found.sessions]
+        page = self._store.listing.page(habits.order, after, habits.page_size, wanted)
+        items = [render(session, extra_fields=habits.extra_fields) for session in page.sessions]
         if cursor is None and habits.broken_items:
             items[1:1] = [encode(item) for item in habits.broken_items]
-        return _page(items, self._last_key(found, start, habits))
+        return _page(items, self._last_key(page, start, habits))
 
     def _cursor(self, text: str, habits: Habits) -> Cursor | None:
         try:
@@ -47,15 +47,15 @@ class Pages:
         expired = habits.cursor_ttl is not None and self._now() - cursor.issued_at > habits.cursor_ttl
         return None if expired or cursor.order != habits.order else cursor
 
-    def _last_key(self, found: Slice, start: str, habits: Habits) -> bytes:
+    def _last_key(self, page: Slice, start: str, habits: Habits) -> bytes:
         """Return the JSON of `lastKey`; empty if the page has none."""
-        if found.more:
-            return self._key(found.last, habits)
+        if page.more:
+            return self._key(page.last, habits)
         if habits.final_key == "repeat":
             # When nothing is left, the key of the request is returned again and again.
-            return encode(start) if start and not found.sessions else self._key(found.last, habits)
-        if habits.final_key == "empty_page" and found.sessions:
-            return self._key(found.last, habits)
+            return encode(start) if start and not page.sessions else self._key(page.last, habits)
+        if habits.final_key == "empty_page" and page.sessions:
+            return self._key(page.last, habits)
         return {"null": b"null", "empty": b'""'}.get(habits.final_key, b"")
 
     def _key(self, after: Position | None, habits: Habits, *, hollow: bool = False) -> bytes:

@@ -73,10 +73,10 @@ def _postgresql_problem(rest: str) -> str | None:
 
 def _is_place(text: str) -> bool:
     """Return whether a text is a host with a port or without, or empty for the server on this machine."""
-    found = _PLACE.fullmatch(text)
-    if found is None or not 0 < int(found["port"] or _LAST_PORT) <= _LAST_PORT:
+    match = _PLACE.fullmatch(text)
+    if match is None or not 0 < int(match["port"] or _LAST_PORT) <= _LAST_PORT:
         return False
-    host = found["v6"] if found["v6"] is not None else found["host"]
+    host = match["v6"] if match["v6"] is not None else match["host"]
     return not host or is_host(host)
 
 

@@ -43,7 +43,7 @@ def read_env_file(file: Path, named_by: str, problems: list[str], pipes: dict[Pa
     except UnreadableFileError as error:
         problems.append(f"{named_by}: the environment file {quoted(str(file))} cannot be read: {error}")
         return []
-    found = []
+    variables = []
     for binding in parse_stream(StringIO(text)):
         line = binding.original.line + _blank_lines(binding.original.string)
         if binding.error or (binding.key is not None and binding.value is None):
@@ -53,8 +53,8 @@ def read_env_file(file: Path, named_by: str, problems: list[str], pipes: dict[Pa
         elif binding.key is not None and is_ours(plain := _NO_NAME.sub("", binding.key)) and plain != binding.key:
             problems.append(f"{file}:{line}: {quoted(binding.key)} is not a name; write {plain}=...")
         elif binding.key is not None:
-            found.append(Given(binding.key, binding.value or "", f"{file}:{line}"))
-    return found
+            variables.append(Given(binding.key, binding.value or "", f"{file}:{line}"))
+    return variables
 
 
 def _blank_lines(text: str) -> int:

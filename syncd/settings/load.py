@@ -72,22 +72,22 @@ def load(
     problems: list[str] = []
     pipes = {} if pipes is None else pipes
     given = _given(environment, files, problems, pipes)
-    values = {name: one for name, one in given.items() if name in KNOWN}
-    others = {name: one for name, one in given.items() if name not in KNOWN}
+    values = {name: variable for name, variable in given.items() if name in KNOWN}
+    others = {name: variable for name, variable in given.items() if name not in KNOWN}
     unknown = [others[name] for name in sorted(others) if is_unknown(name, KNOWN)]
     unused = [name for name in others if name.startswith("ALBERT_") and not is_unknown(name, KNOWN)]
     missing = missing_credentials(set(values), unused, needed=credentials)
     files_of, unread = _read_secret_files(values, pipes)
-    texts = Texts([one.value for name, one in values.items() if name in SECRETS])
-    problems += [texts.unknown(one) for one in unknown]
-    problems += [f"{texts.given(one)}: {problem}" for one, problem in unread]
+    texts = Texts([variable.value for name, variable in values.items() if name in SECRETS])
+    problems += [texts.unknown(variable) for variable in unknown]
+    problems += [f"{texts.given(variable)}: {problem}" for variable, problem in unread]
     problems += _refuse_text(values, texts)
     settings = _validated(values, texts, problems)
     problems += [missing] if missing is not None else []
     if problems or settings is None:
         raise SettingsError(problems)
     settings._files.update(files_of)  # noqa: SLF001 - not a setting, so not a field
-    origins = {name.lower(): one.origin for name, one in values.items()}
+    origins = {name.lower(): variable.origin for name, variable in values.items()}
     return Loaded(settings=settings, origins={name: origins.get(name, "default") for name in Settings.model_fields})
 
 
@@ -104,7 +104,7 @@ def _given(
     layers += [_from_file(file, "--env-file", problems, pipes) for file in files]
     values: _Values = {}
     for layer in (*layers, ours):
-        present = {one.name: one for one in _relevant(layer)}
+        present = {variable.name: variable for variable in _relevant(layer)}
         for name in FROM_FILES:
             here, file = present.get(name), present.get(f"{name}_FILE")
             if here is not None and file is not None:
@@ -119,24 +119,24 @@ def _given(
 
 
 def _from_file(file: Path, named_by: str, problems: list[str], pipes: dict[Path, str]) -> list[Given]:
-    found = []
-    for one in read_env_file(file, named_by, problems, pipes):
-        if one.name == _ENV_FILE and stripped(one.value):
+    variables = []
+    for variable in read_env_file(file, named_by, problems, pipes):
+        if variable.name == _ENV_FILE and stripped(variable.value):
             problems.append(
-                f"{_ENV_FILE} ({one.origin}) has an effect in the environment only; "
+                f"{_ENV_FILE} ({variable.origin}) has an effect in the environment only; "
                 "name the files there, or with --env-file"
             )
-        elif is_ours(one.name):
-            found.append(one)
-    return found
+        elif is_ours(variable.name):
+            variables.append(variable)
+    return variables
 
 
 def _relevant(layer: Iterable[Given]) -> Iterable[Given]:
     """Yield the values without surrounding white space, without empty ones and without those of Kubernetes."""
-    for one in layer:
-        value = stripped(one.value)
-        if value and not is_service_variable(one.name, value):
-            yield Given(one.name, value, one.origin)
+    for variable in layer:
+        value = stripped(variable.value)
+        if value and not is_service_variable(variable.name, value):
+            yield Given(variable.name, value, variable.origin)
 
 
 def _read_secret_files(values: _Values, pipes: dict[Path, str]) -> tuple[dict[str, Path], list[tuple[Given, str]]]:
@@ -150,20 +150,20 @@ def _read_secret_files(values: _Values, pipes: dict[Path, str]) -> tuple[dict[st
     files: dict[str, Path] = {}
     unread: list[tuple[Given, str]] = []
     for name in FROM_FILES:
-        one = values.pop(f"{name}_FILE", None)
-        if one is None or name in values:
+        variable = values.pop(f"{name}_FILE", None)
+        if variable is None or name in values:
             continue
-        file = Path(one.value)
+        file = Path(variable.value)
         try:
             content = read_secret(file, pipes)
         except UnreadableFileError as error:
-            unread.append((one, f"the file cannot be read: {error}"))
+            unread.append((variable, f"the file cannot be read: {error}"))
             continue
         problem = text_problem(content) if content else "is empty"
         if problem is not None:
-            unread.append((one, f"the content of the file {problem}" if content else "the file is empty"))
+            unread.append((variable, f"the content of the file {problem}" if content else "the file is empty"))
             continue
-        values[name] = Given(name, content, f"{one.origin}: {name}_FILE={one.value}")
+        values[name] = Given(name, content, f"{variable.origin}: {name}_FILE={variable.value}")
         if file not in pipes:
             files[name.lower()] = file
     return files, unread
@@ -171,8 +171,10 @@ def _read_secret_files(values: _Values, pipes: dict[Path, str]) -> tuple[dict[st
 
 def _refuse_text(values: _Values, texts: Texts) -> list[str]:
     """Remove values with invisible characters or quotation marks; return the problems."""
-    found = {name: problem for name, one in values.items() if (problem := text_problem(one.value)) is not None}
-    return [f"{texts.given(values.pop(name))}: {problem}" for name, problem in found.items()]
+    problems = {
+        name: problem for name, variable in values.items() if (problem := text_problem(variable.value)) is not None
+    }
+    return [f"{texts.given(values.pop(name))}: {problem}" for name, problem in problems.items()]
 
 
 def _validated(values: _Values, texts: Texts, problems: list[str]) -> Settings | None:
@@ -187,9 +189,9 @@ def _validated(values: _Values, texts: Texts, problems: list[str]) -> Settings |
             problems.append(texts.refused(ca_file, error))
     try:
         return Settings.model_validate(
-            {name.lower(): one.value for name, one in values.items() if name.lower() in Settings.model_fields}
+            {name.lower(): variable.value for name, variable in values.items() if name.lower() in Settings.model_fields}
         )
     except pydantic.ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        problems += [texts.invalid(values[str(each["loc"][0]).upper()], each) for each in found]
+        details = error.errors(include_url=False, include_input=False)
+        problems += [texts.invalid(values[str(detail["loc"][0]).upper()], detail) for detail in details]
         return None

@@ -71,5 +71,5 @@ def _only_beginning(rest: str, candidates: dict[str, str]) -> str | None:
 
 
 def _without_fillers(rest: str) -> list[str]:
-    words = rest.split("_")
-    return [word for word in words if word not in _FILLER] or words
+    name_words = rest.split("_")
+    return [word for word in name_words if word not in _FILLER] or name_words

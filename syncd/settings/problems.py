@@ -36,37 +36,39 @@ class Texts:
 
     secrets: Collection[str]
 
-    def given(self, one: Given) -> str:
+    def given(self, variable: Given) -> str:
         """Return the name, the value unless it may be a secret, and the origin."""
-        if one.name in FILE_NAMES:
-            path = self._file(one.value)
-            return f"{one.name}{path} ({one.origin}{'' if path else '; hidden, it may be the secret itself'})"
-        return f"{one.name}{self._value(one.value, hidden=one.name in SECRETS)} ({one.origin})"
+        if variable.name in FILE_NAMES:
+            path = self._file(variable.value)
+            return f"{variable.name}{path} ({variable.origin}{'' if path else '; hidden, it may be the secret itself'})"
+        return f"{variable.name}{self._value(variable.value, hidden=variable.name in SECRETS)} ({variable.origin})"
 
-    def unknown(self, one: Given) -> str:
+    def unknown(self, variable: Given) -> str:
         """Report a name that is not a setting."""
-        meant = suggestion(one.name, KNOWN)
-        hidden = meant in SECRETS | FILE_NAMES if meant is not None else may_hold_a_secret(one.name)
-        start = f"{one.name}{self._value(one.value, hidden=hidden)} ({one.origin}) is not a setting of syncd"
+        meant = suggestion(variable.name, KNOWN)
+        hidden = meant in SECRETS | FILE_NAMES if meant is not None else may_hold_a_secret(variable.name)
+        start = (
+            f"{variable.name}{self._value(variable.value, hidden=hidden)} ({variable.origin}) is not a setting of syncd"
+        )
         if meant is None:
             return f"{start}; to see all settings, run: syncd config"
         field = Settings.model_fields.get(meant.lower())
         return f"{start}; did you mean {meant}{f' ({expected(field)})' if field is not None else ''}?"
 
-    def invalid(self, one: Given, error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    def invalid(self, variable: Given, error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
         """Report a value that its setting refuses."""
-        field = Settings.model_fields[one.name.lower()]
+        field = Settings.model_fields[variable.name.lower()]
         cause = error.get("ctx", {}).get("error")
         if cause is not None:
-            return self.refused(one, cause)
+            return self.refused(variable, cause)
         text, most = expected(field), error.get("ctx", {}).get("le")
         unnamed = "" if most is None or f"{most:.0f}" in text else f", and at most {most:.0f}"
-        return f"{self.given(one)}: must be {text}{unnamed}"
+        return f"{self.given(variable)}: must be {text}{unnamed}"
 
-    def refused(self, one: Given, cause: Exception) -> str:
+    def refused(self, variable: Given, cause: Exception) -> str:
         """Report a value with the cause for which its rule refuses it."""
-        examples = Settings.model_fields[one.name.lower()].examples or []
-        return f"{self.given(one)}: {cause}; example: {' or '.join(examples)}"
+        examples = Settings.model_fields[variable.name.lower()].examples or []
+        return f"{self.given(variable)}: {cause}; example: {' or '.join(examples)}"
 
     def _value(self, value: str, *, hidden: bool) -> str:
         if (

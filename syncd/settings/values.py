@@ -21,9 +21,11 @@ def stripped(text: str) -> str:
 
 def text_problem(value: str) -> str | None:
     """Return why a stripped value is refused; None for an accepted one. The value is not repeated."""
-    if (found := invisible_characters(value)) != []:
-        named = ", ".join(f"{character_name(character)} at character {place}" for place, character in found[:_NAMED])
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    if (characters := invisible_characters(value)) != []:
+        named = ", ".join(
+            f"{character_name(character)} at character {place}" for place, character in characters[:_NAMED]
+        )
+        more = f" and {len(characters) - _NAMED} more" if len(characters) > _NAMED else ""
         return f"contains invisible characters: {named}{more}; type the value again or copy it as plain text"
     if len(value) > 1 and _QUOTES.get(value[0]) == value[-1]:
         return (
