@@ -24,7 +24,7 @@ async def task_group() -> AsyncIterator[TaskGroup]:
             yield group
     except BaseExceptionGroup as error:
         errors = list(_leaves(error))
-        family = set.intersection(*(set(type(one).__mro__) for one in errors)) - {Exception, BaseException, object}
+        family = set.intersection(*(set(type(leaf).__mro__) for leaf in errors)) - {Exception, BaseException, object}
         if not family:
             raise
         raise errors[0] from errors[0].__cause__
@@ -43,13 +43,13 @@ async def gather(work: Callable[[T], Awaitable[R]], items: Iterable[T], *, at_on
     limiter = anyio.CapacityLimiter(at_once)
     results: dict[int, R] = {}
 
-    async def one(place: int, item: T) -> None:
+    async def call(place: int, item: T) -> None:
         async with limiter:
             results[place] = await work(item)
 
     async with task_group() as group:
         for place, item in enumerate(items):
-            group.start_soon(one, place, item)
+            group.start_soon(call, place, item)
     return [results[place] for place in range(len(results))]
 
 

@@ -23,10 +23,10 @@ def make_directory(path: Path, *, files: int, mode: int = 0o777) -> None:
     OSError
         The directory cannot be made, or another file has its name.
     """
-    new = [one for one in (path, *path.parents) if not one.exists()]
+    new = [directory for directory in (path, *path.parents) if not directory.exists()]
     path.mkdir(parents=True, exist_ok=True, mode=mode)
-    for one in new:
-        _let_readers_enter(one, files)
+    for directory in new:
+        _let_readers_enter(directory, files)
 
 
 def _let_readers_enter(directory: Path, files: int) -> None:

@@ -67,10 +67,10 @@ class Lookups:
         DatabaseUnusableError
             The mirror, which names the witnesses, cannot be read.
         """
-        found = await self._get(RequestKind.BY_ID, session_id)
-        if isinstance(found, Found) and found.row.id != session_id:
-            raise GarbledError(f"the answer to the request for session {session_id!r} is session {found.row.id!r}")
-        return found
+        answer = await self._get(RequestKind.BY_ID, session_id)
+        if isinstance(answer, Found) and answer.row.id != session_id:
+            raise GarbledError(f"the answer to the request for session {session_id!r} is session {answer.row.id!r}")
+        return answer
 
     async def by_source(self, source_id: SourceId) -> LookUp:
         """Request `GET /source/{source_id}`. The session that is found may carry another spelling of the source id.

@@ -152,9 +152,9 @@ async def bring_to_head(database: Database, *, held: bool = False) -> tuple[str 
     DatabaseUnusableError
         The database belongs to another program, or to a newer syncd; or a daemon holds the file.
     """
-    found = await database.read(migrate.revision)
-    if found == HEAD:
-        return found, found
-    if found is not None and not held:
+    revision = await database.read(migrate.revision)
+    if revision == HEAD:
+        return revision, revision
+    if revision is not None and not held:
         database.backend.require_free()
     return await database.write(migrate.migrate)

@@ -150,7 +150,7 @@ class Reconcile:
 
     async def _ask(self, source_id: SourceId) -> _Answer:
         try:
-            found = await self.lookups.by_source(source_id)
+            look_up = await self.lookups.by_source(source_id)
         except InvalidIdError as error:
             return _Answer(source_id, undecidable=str(error))
         except GarbledError as error:
@@ -159,7 +159,7 @@ class Reconcile:
             return _Answer(source_id, undecidable=f"Albert answers with {error.record_id}: {error}")
         except (AlbertException, AbsenceUnprovenError) as error:
             return _Answer(source_id, trouble=error)
-        return _Answer(source_id, found) if isinstance(found, Found) else _Answer(source_id, absent=True)
+        return _Answer(source_id, look_up) if isinstance(look_up, Found) else _Answer(source_id, absent=True)
 
     async def _record(self, answers: list[_Answer]) -> None:
         now, lag = self.clock.now(), self.database.clock.span(self.settle)
@@ -196,10 +196,10 @@ def _write(connection: Connection, answer: _Answer, now: datetime, lag: float) -
     return links
 
 
-def _write_found(connection: Connection, source_id: SourceId, found: Found, now: datetime, lag: float) -> list[Link]:
-    row, at = found.row, utc_text(now)
+def _write_found(connection: Connection, source_id: SourceId, session: Found, now: datetime, lag: float) -> list[Link]:
+    row, at = session.row, utc_text(now)
     observation = sessions.Observation(
-        found.asked_at, at, listed_from=listed_from(found.asked_at, now, lag), lifts=False
+        session.asked_at, at, listed_from=listed_from(session.asked_at, now, lag), lifts=False
     )
     links = sessions.apply(connection, [row], observation).sources
     if row.source_session_id != source_id and not sources.carriers(connection, source_id):

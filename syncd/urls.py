@@ -130,8 +130,8 @@ def notify_url_problem(url: str) -> str | None:
 
 def without_credentials(url: str) -> str:
     """Return a URL without user name and password. The path and the query are unchanged."""
-    found = _CREDENTIALS.match(url)
-    return url if found is None else found["scheme"] + url[found.end() :]
+    match = _CREDENTIALS.match(url)
+    return url if match is None else match["scheme"] + url[match.end() :]
 
 
 def shown_database(url: str) -> str:
@@ -149,8 +149,8 @@ def _open_problem(url: str) -> str | None:
     rest = parts["path"] + parts["more"]
     if (at and not _USER.fullmatch(user)) or (not at and "@" in rest and _place(place) is None):
         return f"has a special character in the user name or password; {PERCENT_ENCODE}"
-    found = _place(place)
-    if found is None or not is_host(found["host"].strip("[]")):
+    host_and_port = _place(place)
+    if host_and_port is None or not is_host(host_and_port["host"].strip("[]")):
         return "must have a host name in ASCII letters or an IP address, and a port from 1 to 65535 or none"
     return None
 

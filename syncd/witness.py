@@ -163,11 +163,11 @@ class Witness:
                 return
             checked_since_the_answer = route.checks > checks and route.witness != asked
             if not checked_since_the_answer and not self._failed_lately(route):
-                found = await self._candidates(kind, asked)
-                if not found:
+                candidates = await self._candidates(kind, asked)
+                if not candidates:
                     self._accept_json(kind, error, form)
                     return
-                await self._check(kind, route, found)
+                await self._check(kind, route, candidates)
             if route.failure is not None:
                 raise _unproven(error, form, route.failure)
             if sent_at < route.trusted_from:
@@ -179,19 +179,19 @@ class Witness:
 
     async def _candidates(self, kind: RequestKind, asked: str) -> list[Candidate]:
         read = partial(self.find_candidates, place=self.random_place(), limit=MOST_CANDIDATES)
-        found = await self.database.read(read)
-        return [one for one in found if _key(kind, one) != asked][:MOST_CANDIDATES]
+        candidates = await self.database.read(read)
+        return [candidate for candidate in candidates if _key(kind, candidate) != asked][:MOST_CANDIDATES]
 
     def _accept_json(self, kind: RequestKind, error: AlbertHTTPError, form: str) -> None:
         if not _is_json(form):
             raise _unproven(error, form, f"its body is not JSON, and the mirror has no session to request {kind}")
 
-    async def _check(self, kind: RequestKind, route: _Route, found: list[Candidate]) -> None:
+    async def _check(self, kind: RequestKind, route: _Route, candidates: list[Candidate]) -> None:
         """Request candidates until one answers 200, and note the result."""
         began, failure, witness = self.clock.monotonic(), "", ""
         route.checks += 1
         try:
-            for candidate in found:
+            for candidate in candidates:
                 failure = await self._request(kind, candidate)
                 if not failure:
                     witness = _key(kind, candidate)

@@ -114,10 +114,10 @@ def _database(settings: Settings) -> str:
     return shown_database(settings.syncd_database_url.get_secret_value())
 
 
-def _is_same(one: str, other: str) -> bool:
+def _is_same(database: str, other: str) -> bool:
     """Return whether two texts of `shown_database` name one database; a file can be named by a symbolic link too."""
-    files = one.startswith("/") and other.startswith("/")
-    return one == other or (files and os.path.realpath(one) == os.path.realpath(other))
+    files = database.startswith("/") and other.startswith("/")
+    return database == other or (files and os.path.realpath(database) == os.path.realpath(other))
 
 
 def ask_status(settings: Settings) -> dict[str, Any] | None:
@@ -141,8 +141,8 @@ def ask_status(settings: Settings) -> dict[str, Any] | None:
     except NotAnsweredError:
         return None
     try:
-        found = json.loads(text)
-        same = _is_same(found["daemon"]["database"], _database(settings))
+        document = json.loads(text)
+        same = _is_same(document["daemon"]["database"], _database(settings))
     except (ValueError, KeyError, TypeError, AttributeError):  # an older daemon
         return None
-    return found if same else None
+    return document if same else None

@@ -94,10 +94,10 @@ def once(context: click.Context, loaded: Loaded, *, as_json: bool, force: bool, 
     if isinstance(summary, signal.Signals):
         say("interrupted; the next cycle continues from here")
         context.exit(128 + summary)
-    found = problems(summary)
+    cycle_problems = problems(summary)
     if as_json:
-        print_json({**summary, "problems": found})
+        print_json({**summary, "problems": cycle_problems})
     else:
-        for problem in found:
+        for problem in cycle_problems:
             say(f"error: {safe_text(problem)}")
-    context.exit(1 if found else 0)
+    context.exit(1 if cycle_problems else 0)

@@ -93,14 +93,14 @@ def _sqlite(backend: Backend) -> Finding:
     """Check the SQLite library; a mirror on a server does not use it."""
     from syncd.mirror.schema.concerns import Durability, sqlite_durability
 
-    found = sqlite_durability()
-    return _of("sqlite", found if backend.file is not None else Durability(found.version))
+    durability = sqlite_durability()
+    return _of("sqlite", durability if backend.file is not None else Durability(durability.version))
 
 
-def _of(check: str, found: Durability) -> Finding:
-    if found.problem is None:
-        return Finding(check, "ok", found.version)
-    return Finding(check, "warning", f"{found.version}: {found.problem}", found.fix)
+def _of(check: str, durability: Durability) -> Finding:
+    if durability.problem is None:
+        return Finding(check, "ok", durability.version)
+    return Finding(check, "warning", f"{durability.version}: {durability.problem}", durability.fix)
 
 
 async def _database(settings: Settings, backend: Backend) -> list[Finding]:
@@ -198,7 +198,7 @@ def _daemon(document: dict[str, Any]) -> list[Finding]:
         return [Finding("daemon", "ok", f"{name} is healthy")]
     if document["starting"] and not document["problems"]:
         return [Finding("daemon", "ok", f"{name} is starting: the first pass is under way")]
-    return [_of_problem("daemon", one) for one in document["problems"]]
+    return [_of_problem("daemon", problem) for problem in document["problems"]]
 
 
 async def _mirror(settings: Settings, backend: Backend) -> list[Finding]:
@@ -215,12 +215,17 @@ async def _mirror(settings: Settings, backend: Backend) -> list[Finding]:
         overview = await database.read(views.overview)
     health = assess(overview, pass_interval=settings.syncd_pass_interval, now=SystemClock().now())
     of_others = {ProblemCode.DATABASE_MOVED} | (set() if overview["passes"] else {ProblemCode.NO_COMPLETE_PASS})
-    found = [one for one in health.problems if one.code not in of_others]
-    return [_of_problem("mirror", one.as_dict()) for one in found]
+    problems = [problem for problem in health.problems if problem.code not in of_others]
+    return [_of_problem("mirror", problem.as_dict()) for problem in problems]
 
 
-def _of_problem(check: str, one: dict[str, Any]) -> Finding:
-    return Finding(check, "bad", f"{one['code']}: {one['text']}", None if one["command"] == DOCTOR else one["command"])
+def _of_problem(check: str, problem: dict[str, Any]) -> Finding:
+    return Finding(
+        check,
+        "bad",
+        f"{problem['code']}: {problem['text']}",
+        None if problem["command"] == DOCTOR else problem["command"],
+    )
 
 
 async def _albert(settings: Settings) -> tuple[list[Finding], str | None]:

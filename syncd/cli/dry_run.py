@@ -36,34 +36,36 @@ def report(settings: Settings, *, as_json: bool, force: bool) -> None:
         Albert or the mirror could not be read, the settings or the credentials name another tenant, or the database
         was moved.
     """
-    found = run(lambda: _predict(settings, force=force))
+    prediction = run(lambda: _predict(settings, force=force))
     if as_json:
-        print_json(found)
+        print_json(prediction)
         return
-    if found["held"] is not None:
-        click.echo(safe_text(f"a pass would be held and change nothing: {found['held']}"))
-    if found["pages"]:
-        _print_counts(found)
-    queued = counted(found["operations"], "operation is", "operations are")
+    if prediction["held"] is not None:
+        click.echo(safe_text(f"a pass would be held and change nothing: {prediction['held']}"))
+    if prediction["pages"]:
+        _print_counts(prediction)
+    queued = counted(prediction["operations"], "operation is", "operations are")
     click.echo(f"{queued} pending or unknown; nothing was written or sent")
 
 
-def _print_counts(found: Mapping[str, Any]) -> None:
-    listed = found["inserted"] + found["updated"] + found["unchanged"] + found["restored"]
-    pages, sessions = counted(found["pages"], "page", "pages"), counted(listed, "session", "sessions")
+def _print_counts(prediction: Mapping[str, Any]) -> None:
+    listed = prediction["inserted"] + prediction["updated"] + prediction["unchanged"] + prediction["restored"]
+    pages, sessions = counted(prediction["pages"], "page", "pages"), counted(listed, "session", "sessions")
     click.echo(f"the listing has {pages} with {sessions}")
-    if found["held"] is not None:
+    if prediction["held"] is not None:
         return
     click.echo(
-        f"a pass would insert {found['inserted']}, update {found['updated']}, restore {found['restored']} and leave "
-        f"{found['unchanged']} as they are; {counted(found['quarantined'], 'item', 'items')} cannot be read"
+        f"a pass would insert {prediction['inserted']}, update {prediction['updated']}, restore "
+        f"{prediction['restored']} and leave {prediction['unchanged']} as they are; "
+        f"{counted(prediction['quarantined'], 'item', 'items')} cannot be read"
     )
-    unlisted = counted(found["not_listed"], "live session is", "live sessions are")
+    unlisted = counted(prediction["not_listed"], "live session is", "live sessions are")
     click.echo(
-        f"{unlisted} not listed; of these a pass would find {found['missing']} missing, and delete {found['deleted']}"
+        f"{unlisted} not listed; of these a pass would find {prediction['missing']} missing, and delete "
+        f"{prediction['deleted']}"
     )
-    if found["without_id"]:
-        items = counted(found["without_id"], "item has", "items have")
+    if prediction["without_id"]:
+        items = counted(prediction["without_id"], "item has", "items have")
         click.echo(f"{items} no readable id: unless that is accepted (syncd quarantine list), a pass deletes nothing")
 
 

@@ -90,8 +90,8 @@ def export(
     if as_json:
         print_json({"directory": str(directory), "format": format_, **summary})
         return
-    for one in summary["files"]:
-        click.echo(f"{safe_text(str(directory / one['file']))}  {one['rows']} rows")
+    for file in summary["files"]:
+        click.echo(f"{safe_text(str(directory / file['file']))}  {file['rows']} rows")
     say(f"all from one snapshot; the last complete pass ended {summary['last_complete_pass_at'] or 'never'}")
     if since is not None:
         say(f"continue with: --since {summary['last_seq']}")

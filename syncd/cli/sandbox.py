@@ -48,7 +48,7 @@ def _options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., N
 def _option(field: Field[Any]) -> Callable[[Callable[..., None]], Callable[..., None]] | None:
     name, kind, help_text = f"--{field.name.replace('_', '-')}", field.type, field.metadata.get("help", "")
     if get_origin(kind) in {Union, types.UnionType}:
-        kind = next(one for one in get_args(kind) if one is not type(None))
+        kind = next(member for member in get_args(kind) if member is not type(None))
     if get_origin(kind) is Literal:
         choices = [str(choice) for choice in get_args(kind)]
         return click.option(

@@ -73,11 +73,11 @@ def import_(loaded: Loaded, file: Path, *, as_json: bool) -> None:
     from syncd.opening import read_before_it_is_made
     from syncd.records.ids import SourceId
 
-    found = imports.read_sources(open_text(file))
-    rows = [{"place": place, "source_session_id": value} for place, value in found]
-    for one in run(lambda: read_before_it_is_made(loaded.settings, lambda c: lookalikes.find(c, rows))):
-        say(f"lookalike: {safe_text(str(one))}")
-    _add(loaded, [SourceId(value) for _, value in found], as_json=as_json)
+    ids = imports.read_sources(open_text(file))
+    rows = [{"place": place, "source_session_id": value} for place, value in ids]
+    for lookalike in run(lambda: read_before_it_is_made(loaded.settings, lambda c: lookalikes.find(c, rows))):
+        say(f"lookalike: {safe_text(str(lookalike))}")
+    _add(loaded, [SourceId(value) for _, value in ids], as_json=as_json)
 
 
 @sources.command("list")

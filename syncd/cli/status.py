@@ -30,16 +30,16 @@ def status(context: click.Context, loaded: Loaded, *, as_json: bool) -> None:
     """
     silent = None
     try:
-        found = ask_status(loaded.settings)
+        document = ask_status(loaded.settings)
     except SilentError as error:
-        found, silent = None, str(error)
-    if found is None:
-        found = _of_database(loaded, silent)
+        document, silent = None, str(error)
+    if document is None:
+        document = _of_database(loaded, silent)
     if as_json:
-        print_json(found)
+        print_json(document)
     else:
-        _show(found)
-    context.exit(0 if found["healthy"] else 1)
+        _show(document)
+    context.exit(0 if document["healthy"] else 1)
 
 
 def _of_database(loaded: Loaded, silent: str | None) -> dict[str, Any]:
@@ -62,8 +62,8 @@ def _overview(settings: Settings) -> dict[str, Any]:
     return read(settings, views.overview) if overview is None else overview
 
 
-def _show(found: dict[str, Any]) -> None:
-    daemon = found["daemon"]
+def _show(document: dict[str, Any]) -> None:
+    daemon = document["daemon"]
     if daemon is None:
         click.echo("daemon              no answer (for the reason, run: syncd healthcheck); from the database alone:")
     else:
@@ -76,22 +76,22 @@ def _show(found: dict[str, Any]) -> None:
         )
         for replica in daemon["replicas"]:
             click.echo(f"{'':19} {safe_text(replica)}")
-    if "freshness" in found:
-        _show_mirror(found)
-    if found["starting"] and not found["problems"]:
+    if "freshness" in document:
+        _show_mirror(document)
+    if document["starting"] and not document["problems"]:
         click.echo("starting: the first pass is under way")
     else:
-        click.echo("healthy" if found["healthy"] else "needs you:")
-    for problem in found["problems"]:
+        click.echo("healthy" if document["healthy"] else "needs you:")
+    for problem in document["problems"]:
         click.echo(f"  - {_line(problem)}")
-    if found["notices"]:
+    if document["notices"]:
         click.echo("worth a look:")
-    for notice in found["notices"]:
+    for notice in document["notices"]:
         click.echo(f"  - {_line(notice)}")
 
 
-def _show_mirror(found: dict[str, Any]) -> None:
-    fresh = found["freshness"]
+def _show_mirror(document: dict[str, Any]) -> None:
+    fresh = document["freshness"]
     age = "never" if fresh["age_seconds"] is None else f"{duration(fresh['age_seconds'])} ago"
     click.echo(f"last complete pass  {age}")
     click.echo(
@@ -99,10 +99,10 @@ def _show_mirror(found: dict[str, Any]) -> None:
         f"{fresh['deleted_sessions']} deleted; {fresh['quarantined_items']} items in quarantine"
     )
     for what in ("operations", "sources"):
-        counts = ", ".join(f"{count} {state}" for state, count in found[what].items() if count) or "none"
+        counts = ", ".join(f"{count} {state}" for state, count in document[what].items() if count) or "none"
         click.echo(f"{what:19} {counts}")
     click.echo()
-    print_rows(map(_with_times, found["passes"]), PASSES, as_json=False, empty="no passes yet")
+    print_rows(map(_with_times, document["passes"]), PASSES, as_json=False, empty="no passes yet")
     click.echo()
 
 

@@ -61,7 +61,7 @@ def check_network(settings: Settings, environment: Mapping[str, str]) -> Iterato
     if API_PATH in urlsplit(base).path:
         fix = f"set ALBERT_BASE_URL={base.partition(API_PATH)[0]}"
         yield Finding("base URL", "bad", f"ALBERT_BASE_URL contains {API_PATH}, which syncd adds by itself", fix)
-    ignored = [name for name in PROXY_VARIABLES for one in (name, name.lower()) if environment.get(one)]
+    ignored = [name for name in PROXY_VARIABLES for spelling in (name, name.lower()) if environment.get(spelling)]
     if ignored and settings.syncd_proxy is None:
         detail = (
             f"{', '.join(dict.fromkeys(ignored))} is set and ignored: syncd uses a proxy only if SYNCD_PROXY names it"

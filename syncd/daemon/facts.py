@@ -55,9 +55,15 @@ def changed_settings(loaded: Loaded) -> dict[str, str | float | bool | None]:
 
 async def log_database(database: Database, log: FilteringBoundLogger) -> None:
     """Log the database and its version; as a warning if a crash or another writer can damage it."""
-    found = await database.read(durability)
+    assessment = await database.read(durability)
     name = database.url.render_as_string(hide_password=True)
-    if found.problem is None:
-        log.info("database.opened", database=name, version=found.version)
+    if assessment.problem is None:
+        log.info("database.opened", database=name, version=assessment.version)
     else:
-        log.warning("database.opened", database=name, version=found.version, problem=found.problem, hint=found.fix)
+        log.warning(
+            "database.opened",
+            database=name,
+            version=assessment.version,
+            problem=assessment.problem,
+            hint=assessment.fix,
+        )

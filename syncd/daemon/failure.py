@@ -56,9 +56,9 @@ def log_failure(log: FilteringBoundLogger, *, style: str, stream: TextIO) -> Ite
         raise SyncdError(f"{reason}; this is a defect of syncd, and the log has the details") from None
 
 
-def _same_file(one: TextIO, other: TextIO) -> bool:
+def _same_file(stream: TextIO, other: TextIO) -> bool:
     """Return whether two streams write to the same file, pipe, socket or terminal."""
     try:
-        return os.path.samestat(os.fstat(one.fileno()), os.fstat(other.fileno()))
+        return os.path.samestat(os.fstat(stream.fileno()), os.fstat(other.fileno()))
     except (OSError, ValueError):  # closed, or not a file of the operating system
-        return one is other
+        return stream is other

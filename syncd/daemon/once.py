@@ -62,13 +62,13 @@ def problems(summary: Summary) -> list[str]:
     """Return why a cycle did not succeed in everything, each with what to do."""
     ended = summary["pass"]
     command = f"see: syncd deletions show {ended['id']}" if ended["state"] == "held" else "run: syncd doctor"
-    found = []
+    reasons = []
     if ended["state"] != "complete":
-        found.append(f"pass {ended['id']} is {ended['state']}: {ended['error']}; {command}")
+        reasons.append(f"pass {ended['id']} is {ended['state']}: {ended['error']}; {command}")
     if summary["queue_refused"]:
-        found.append(f"the queue is paused: {summary['queue_refused']}; run: syncd doctor")
+        reasons.append(f"the queue is paused: {summary['queue_refused']}; run: syncd doctor")
     if dead := summary["operations"]["dead"]:
-        found.append(str(dead_operations(dead)))
+        reasons.append(str(dead_operations(dead)))
     if unanswered := summary["sources_unanswered"]:
-        found.append(f"Albert did not answer for {unanswered} source ids; the next cycle sends the requests again")
-    return found
+        reasons.append(f"Albert did not answer for {unanswered} source ids; the next cycle sends the requests again")
+    return reasons

@@ -114,13 +114,13 @@ def plan(
     if format == "parquet":
         arrow()
     names = (catalog.CHANGES,) if since is not None else tuple(only) or catalog.EXPORTED_BY_DEFAULT
-    found = Plan(directory, format, names, since, mode, escape_formulas)
+    export_plan = Plan(directory, format, names, since, mode, escape_formulas)
     try:
         make_directory(directory, files=mode or OWNER_ONLY, mode=0o700)
-        _require_own_files(found)
+        _require_own_files(export_plan)
     except OSError as error:
         raise UsageError(f"cannot export to {directory}: {error.strerror}") from error
-    return found
+    return export_plan
 
 
 def _require_own_files(plan: Plan) -> _Manifest:
@@ -147,7 +147,7 @@ def _require_own_files(plan: Plan) -> _Manifest:
 def _read_manifest(path: Path) -> _Manifest:
     try:
         about = dict(json.loads(path.read_bytes()))
-        return _Manifest(about, {str(one["file"]): dict(one) for one in about.pop("files")})
+        return _Manifest(about, {str(entry["file"]): dict(entry) for entry in about.pop("files")})
     except FileNotFoundError:
         return _Manifest({}, {})
     except (ValueError, LookupError, TypeError) as error:
@@ -251,14 +251,14 @@ def _write_all(
     with temp_dir(plan.directory, "syncd-export") as unfinished:
         temporary, done = unfinished.joinpath, 0
         for name in plan.names:
-            made, written = temporary(plan.file(name)), 0
+            path, written = temporary(plan.file(name)), 0
             with closing(rows.stream(connection, name, since=plan.since)) as chunks:  # before the connection
-                for written in _write(made, plan, name, about, chunks):
+                for written in _write(path, plan, name, about, chunks):
                     advance(done + written)
             done += written
-            files.append({"file": plan.file(name), "rows": written, "bytes": made.stat().st_size})
-        named = {one["file"]: {**one, "exported_at": about["exported_at"]} for one in files}
-        kept = {file: one for file, one in earlier.files.items() if (plan.directory / file).is_file()}
+            files.append({"file": plan.file(name), "rows": written, "bytes": path.stat().st_size})
+        named = {entry["file"]: {**entry, "exported_at": about["exported_at"]} for entry in files}
+        kept = {file: entry for file, entry in earlier.files.items() if (plan.directory / file).is_file()}
         _write_manifest(temporary(MANIFEST), _Manifest(about, kept | named))
         if named.keys() - earlier.files.keys():
             both = _Manifest(earlier.about or dict.fromkeys(about), {**named, **earlier.files})

@@ -20,7 +20,7 @@ MOST_SHOWN = 20
 
 def check_operation(row: dict[str, Any]) -> str | None:
     """Return why an operation is refused before it is queued; None for an accepted one."""
-    problems = [found] if (found := problem(row)) is not None else []
+    problems = [refusal] if (refusal := problem(row)) is not None else []
     for name, value in (("source_session_id", row.get("source_session_id")), ("id", row.get("session_id"))):
         if value and (reason := unsendable(value)) is not None:
             problems.append(f"{name}: {reason}")

@@ -91,8 +91,8 @@ def _lines(stream: TextIO) -> Iterator[str]:
     encoding = (stream.encoding or "utf-8").upper().removesuffix("-SIG").removesuffix("-LE").removesuffix("-BE")
     try:
         for number, line in enumerate(stream, 1):
-            if not line.isascii() and (found := re.search("[\ud800-\udfff]", line)) is not None:
-                where = f"line {number}, character {found.start() + 1}"
+            if not line.isascii() and (surrogate := re.search("[\ud800-\udfff]", line)) is not None:
+                where = f"line {number}, character {surrogate.start() + 1}"
                 raise UsageError(f"{where}: not {encoding} text; save the file as CSV UTF-8")
             yield line
     except UnicodeDecodeError:
@@ -141,13 +141,13 @@ def _next_cells(reader: Iterator[list[str]]) -> list[str] | None:
 
 def _delimiter(header: str, columns: Sequence[str], *, others: bool) -> str:
     """Return the delimiter with which the header has known names; the best guess if none has."""
-    found = {delimiter: _cells(header, delimiter) for delimiter in _DELIMITERS}
+    cells_of = {delimiter: _cells(header, delimiter) for delimiter in _DELIMITERS}
     needed = {columns[0]} if others else None
-    for delimiter, cells in found.items():
+    for delimiter, cells in cells_of.items():
         names = {name for name in cells if name}
         if names and (needed <= names if needed is not None else names <= set(columns)):
             return delimiter
-    return max(found, key=lambda delimiter: (len(set(found[delimiter]) & set(columns)), len(found[delimiter])))
+    return max(cells_of, key=lambda delimiter: (len(set(cells_of[delimiter]) & set(columns)), len(cells_of[delimiter])))
 
 
 def _cells(header: str, delimiter: str) -> list[str]:

@@ -76,12 +76,12 @@ class Counting:
 
     def count_read(self, page: Page[SessionRow], applied: ApplyResult) -> PageItems:
         """Count a page that was read and written; store and resolve its items in quarantine."""
-        found = PageItems()
-        recovered = self._resolve(page, applied.keys, found) if self.suspicious else BitMap64()
+        page_items = PageItems()
+        recovered = self._resolve(page, applied.keys, page_items) if self.suspicious else BitMap64()
         self._count(BitMap64(applied.keys), applied.changes, recovered)
         if page.unreadable:
-            self._count_unreadable(page.unreadable, found)
-        return found
+            self._count_unreadable(page.unreadable, page_items)
+        return page_items
 
     def _count(self, keys: BitMap64, changes: Mapping[int, Change], recovered: BitMap64) -> None:
         """Count readable sessions; the recovered ones were counted as unreadable before."""
@@ -106,38 +106,38 @@ class Counting:
             counts[Change.UNCHANGED] -= 1
             counts[change] += 1
 
-    def _resolve(self, page: Page[SessionRow], keys: Sequence[int], found: PageItems) -> BitMap64:
+    def _resolve(self, page: Page[SessionRow], keys: Sequence[int], page_items: PageItems) -> BitMap64:
         """Resolve the items of a page's readable sessions; return the sessions that counted as unreadable until now."""
         unreadable = {item.record_id for item in page.unreadable}
         items = quarantine.open_sessions(self.connection, [row.id for row in page.rows])
         quarantine.resolve_sessions(self.connection, items.keys() - unreadable, self.now)
         met = self.progress.met
         recovered = {row_id for row_id in items.values() if row_id in met.counted}
-        found.repeated |= BitMap64(recovered)
-        met.repeat(found.repeated)
+        page_items.repeated |= BitMap64(recovered)
+        met.repeat(page_items.repeated)
         return BitMap64(key for row, key in zip(page.rows, keys, strict=True) if items.get(row.id) in recovered)
 
-    def _count_unreadable(self, items: Sequence[Unreadable], found: PageItems) -> None:
+    def _count_unreadable(self, items: Sequence[Unreadable], page_items: PageItems) -> None:
         """Store unreadable items and count those that the pass has not met."""
         counts, met, seen = self.progress.counts, self.progress.met, self.progress.seen
         self.suspicious = True
         stored = quarantine.put(self.connection, items, now=self.now, pass_id=self.progress.id)
         for item, (row_id, is_new) in zip(items, stored, strict=True):
             if is_new:
-                found.news.append(item)
+                page_items.news.append(item)
             if row_id in met:
                 continue
             key = None if item.record_id is None else sessions.key_of(self.connection, SessionId(item.record_id))
             if key is not None and key in seen:
-                found.repeated.add(row_id)
+                page_items.repeated.add(row_id)
                 met.repeated.add(row_id)
                 continue
-            found.counted.add(row_id)
+            page_items.counted.add(row_id)
             met.counted.add(row_id)
             self.new += 1
             counts["quarantined"] += 1
             counts["without_id" if item.record_id is None else "seen"] += 1
             if key is not None:
-                found.sessions.add(key)
+                page_items.sessions.add(key)
                 seen.add(key)
-        missing.clear(self.connection, list(found.sessions), self.now)
+        missing.clear(self.connection, list(page_items.sessions), self.now)

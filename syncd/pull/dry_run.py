@@ -168,21 +168,23 @@ class DryRun:
     async def _sweep(self, prediction: Prediction, progress: Progress) -> None:
         """Count the results that the sweep of the pass would have."""
         reading = elapsed.Reading(self.machine, self.clock.monotonic(), self.clock.now())
-        found = await self.mirror.read(partial(situation, progress=progress, now=self.clock.now(), reading=reading))
+        current_situation = await self.mirror.read(
+            partial(situation, progress=progress, now=self.clock.now(), reading=reading)
+        )
         log = structlog.wrap_logger(None, [_drop])
         witness = Witness(database=self.mirror, albert=self.albert, clock=self.clock, log=log)
         lookups = Lookups(albert=self.albert, clock=self.clock, witness=witness)
         lookups = lookups.among(partial(missing.listed, progress=progress))
         asking = Asking(database=self.mirror, lookups=lookups, log=log, write_existing=_write_nothing)
-        answers = await ask_albert(found, self.guard, asking)
-        prediction.not_listed = len(found.keys)
-        prediction.missing = sum(key not in answers.existing for key in found.keys)
-        reason = reason_to_hold(found, answers, self.guard.limit(found.live))
+        answers = await ask_albert(current_situation, self.guard, asking)
+        prediction.not_listed = len(current_situation.keys)
+        prediction.missing = sum(key not in answers.existing for key in current_situation.keys)
+        reason = reason_to_hold(current_situation, answers, self.guard.limit(current_situation.live))
         if reason is not None:
             prediction.held = reason.text
             return
         prediction.deleted = await self.mirror.read(
-            partial(_count_deleted, found=found, answers=answers, guard=self.guard, reading=reading)
+            partial(_count_deleted, situation=current_situation, answers=answers, guard=self.guard, reading=reading)
         )
 
 
@@ -222,10 +224,10 @@ def _compare(connection: Connection, page: Page[SessionRow], progress: Progress,
 
 
 def _count_deleted(
-    connection: Connection, found: Situation, answers: Answers, guard: Guard, reading: elapsed.Reading
+    connection: Connection, situation: Situation, answers: Answers, guard: Guard, reading: elapsed.Reading
 ) -> int:
     """Count the sessions that the pass would delete, once it has counted its own 404s."""
     elapsed_ms = elapsed.measure(connection, reading)
     gone = missing.read(connection, answers.keys(Verdict.GONE))
     counted = [replace(row, absences=row.absences + 1) for row in gone]
-    return sum(may_delete(row, found.decisions, guard, elapsed_ms) for row in counted)
+    return sum(may_delete(row, situation.decisions, guard, elapsed_ms) for row in counted)

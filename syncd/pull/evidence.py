@@ -63,7 +63,7 @@ class Answers:
 
     def keys(self, *verdicts: Verdict) -> frozenset[int]:
         """Return the keys of the sessions with one of these verdicts."""
-        return frozenset(one.session.key for one in self.others if one.verdict in verdicts)
+        return frozenset(answer.session.key for answer in self.others if answer.verdict in verdicts)
 
 
 @dataclass(kw_only=True)
@@ -110,12 +110,12 @@ class Asking:
 
     async def _ask_some(self, keys: Sequence[int]) -> None:
         rows = await self.database.read(partial(missing.read, keys=keys))
-        found = await gather(self._ask_one, rows, at_once=AT_ONCE)
-        existing = [one for one in found if one.verdict is Verdict.EXISTS]
+        evidence = await gather(self._ask_one, rows, at_once=AT_ONCE)
+        existing = [answer for answer in evidence if answer.verdict is Verdict.EXISTS]
         if existing:
             await self.write_existing(existing)
-        self.answers.existing.update(one.session.key for one in existing)
-        self.answers.others += [one for one in found if one.verdict is not Verdict.EXISTS]
+        self.answers.existing.update(answer.session.key for answer in existing)
+        self.answers.others += [answer for answer in evidence if answer.verdict is not Verdict.EXISTS]
 
     async def _ask_one(self, session: Unlisted) -> Evidence:
         try:

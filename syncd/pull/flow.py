@@ -330,12 +330,12 @@ class Pull:
             log.warning("item.quarantined", session_id=item.record_id, reason=item.reason)
         for session_id in page.restored:
             log.info("session.restored", session_id=session_id)
-        for one in page.contradictions:
+        for contradiction in page.contradictions:
             log.warning(
                 "operation.contradicted",
-                operation_id=one.operation_id,
-                session_id=one.session_id,
-                requeued_as=one.requeued_as,
+                operation_id=contradiction.operation_id,
+                session_id=contradiction.session_id,
+                requeued_as=contradiction.requeued_as,
                 hint="the delete succeeded, and Albert still lists the session",
             )
         for link in page.links:

@@ -87,7 +87,7 @@ class _Listing:
     @property
     def present(self) -> set[str]:
         """Return the ids of unreadable folders: they exist."""
-        return {one.record_id for one in self.unreadable if one.record_id is not None}
+        return {item.record_id for item in self.unreadable if item.record_id is not None}
 
 
 @dataclass(kw_only=True)
@@ -143,7 +143,7 @@ class MirrorFolders:
                 state=FolderListingState.PARTIAL, error=reason, rows=listing.rows, present=listing.present
             )
         read = await self._confirm_missing(listing)
-        nameless = [one.reason for one in listing.unreadable if one.record_id is None]
+        nameless = [item.reason for item in listing.unreadable if item.record_id is None]
         if nameless and read.error is None:  # a missing folder answers 404 nevertheless, so it is deleted
             text = f"{len(nameless)} items have no readable id: {nameless[-1]}"
             return replace(read, state=FolderListingState.PARTIAL, error=text)
@@ -207,10 +207,10 @@ class MirrorFolders:
             read = replace(read, state=FolderListingState.PARTIAL, error=error)
         rows, absent = dict(listing.rows), set()
         for folder_id in missing:
-            found = await self._request(folder_id)
-            if isinstance(found, FolderRow):
-                rows[folder_id] = found
-            elif found is not None and (listing.rows or _is_json(found)):
+            answer = await self._request(folder_id)
+            if isinstance(answer, FolderRow):
+                rows[folder_id] = answer
+            elif answer is not None and (listing.rows or _is_json(answer)):
                 absent.add(folder_id)
         if absent and listing.rows and not await self._witness(listing):
             absent = set()

@@ -112,14 +112,14 @@ def empty_listing(sessions_before: int) -> Reason:
     return Reason(PassReason.LISTING_EMPTY, text)
 
 
-async def ask_albert(found: Situation, guard: Guard, asking: Asking) -> Answers:
+async def ask_albert(situation: Situation, guard: Guard, asking: Asking) -> Answers:
     """Ask about the unlisted sessions, as far as the guard allows, and then about all that are approved."""
-    if found.listed_before:
+    if situation.listed_before:
         return asking.answers
-    limit = guard.limit(found.live)
-    await asking.ask(found.undecided, most_gone=limit)
-    if reason_to_hold(found, asking.answers, limit) is None:
-        await asking.ask(found.approved)
+    limit = guard.limit(situation.live)
+    await asking.ask(situation.undecided, most_gone=limit)
+    if reason_to_hold(situation, asking.answers, limit) is None:
+        await asking.ask(situation.approved)
     return asking.answers
 
 
@@ -131,18 +131,18 @@ def may_delete(row: Unlisted, decisions: Decisions, guard: Guard, elapsed_ms: in
     return guard.may_delete(absences=row.absences, missing_for=(elapsed_ms - since) / 1000)
 
 
-def reason_to_hold(found: Situation, answers: Answers, limit: int) -> Reason | None:
+def reason_to_hold(situation: Situation, answers: Answers, limit: int) -> Reason | None:
     """Return why the guard holds a pass; None if it does not."""
-    if found.listed_before:
-        return empty_listing(len(found.listed_before))
-    gone = len(answers.keys(Verdict.GONE) - frozenset(found.approved))
+    if situation.listed_before:
+        return empty_listing(len(situation.listed_before))
+    gone = len(answers.keys(Verdict.GONE) - frozenset(situation.approved))
     if gone <= limit:
         return None
-    unlisted = len(found.undecided) - len(answers.existing.intersection(found.undecided))
+    unlisted = len(situation.undecided) - len(answers.existing.intersection(situation.undecided))
     some = "" if gone == unlisted else "at least "
     text = (
-        f"{unlisted} of {found.live} live sessions are not listed, and Albert answers 404 for {some}{gone} of them; "
-        f"one pass may delete {limit} without approval"
+        f"{unlisted} of {situation.live} live sessions are not listed, and Albert answers 404 for {some}{gone} of "
+        f"them; one pass may delete {limit} without approval"
     )
     return Reason(PassReason.TOO_MANY_GONE, text)
 
@@ -161,14 +161,14 @@ class _Sweep:
     async def run(self) -> Swept:
         while True:
             find = partial(situation, progress=self.progress, now=self.clock.now(), reading=self._reading())
-            found = await self.database.read(find)
-            answers = await self._ask(found)
-            written = await self._record(found, answers)
+            current_situation = await self.database.read(find)
+            answers = await self._ask(current_situation)
+            written = await self._record(current_situation, answers)
             if written is not None:
                 self._report(written)
                 return written.swept
 
-    async def _ask(self, found: Situation) -> Answers:
+    async def _ask(self, situation: Situation) -> Answers:
         """Ask Albert about the unlisted sessions.
 
         The witnesses are sessions that the pass has listed. If it has listed nothing, there is no witness, and a 404
@@ -176,7 +176,7 @@ class _Sweep:
         """
         lookups = self.lookups.among(partial(missing.listed, progress=self.progress))
         asking = Asking(database=self.database, lookups=lookups, log=self.log, write_existing=self._write_existing)
-        return await ask_albert(found, self.guard, asking)
+        return await ask_albert(situation, self.guard, asking)
 
     async def _write_existing(self, existing: list[Evidence]) -> None:
         """Write sessions that are not listed and exist: they are not missing, and not requested again for an hour."""
@@ -187,26 +187,26 @@ class _Sweep:
             totals.hold(connection)
             passes.check(connection, self.progress)
             applied = _apply(connection, existing, now, lag)
-            missing.clear(connection, [one.session.key for one in existing if one.found is None], now)
-            keys = [one.session.key for one in existing]
+            missing.clear(connection, [answer.session.key for answer in existing if answer.found is None], now)
+            keys = [answer.session.key for answer in existing]
             missing.note_existing(connection, keys, now, elapsed.measure(connection, reading), grace=grace)
             return applied
 
         self._report_applied(await self.database.write(work))
 
-    async def _record(self, found: Situation, answers: Answers) -> _Written | None:
+    async def _record(self, situation: Situation, answers: Answers) -> _Written | None:
         """End the pass as complete or held, in one transaction; return None if an operator decided meanwhile."""
         now, lag, reading = self.clock.now(), self.database.clock.span(self.settle), self._reading()
-        reason = reason_to_hold(found, answers, self.guard.limit(found.live))
+        reason = reason_to_hold(situation, answers, self.guard.limit(situation.live))
 
         def work(connection: Connection) -> _Written | None:
             totals.hold(connection)
             passes.check(connection, self.progress)
-            if holds.decisions(connection, lock=True).holds != found.decisions.holds:
+            if holds.decisions(connection, lock=True).holds != situation.decisions.holds:
                 return None
             if reason is not None:
-                return _hold(connection, self.progress, reason, found, answers, now)
-            return _Completion(connection, self.progress, self.guard, lag, found, answers, now).write(reading)
+                return _hold(connection, self.progress, reason, situation, answers, now)
+            return _Completion(connection, self.progress, self.guard, lag, situation, answers, now).write(reading)
 
         return await self.database.write(work)
 
@@ -233,21 +233,21 @@ def _apply(connection: Connection, evidence: list[Evidence], now: datetime, lag:
     Look-ups lag by up to `lag` seconds, so none of them restores a tombstone; a listing does.
     """
     total = sessions.ApplyResult()
-    for one in evidence:
-        if one.found is not None:
-            since = listed_from(one.found.asked_at, now, lag)
-            observation = sessions.Observation(one.found.asked_at, utc_text(now), listed_from=since, lifts=False)
-            applied = sessions.apply(connection, [one.found.row], observation)
+    for answer in evidence:
+        if answer.found is not None:
+            since = listed_from(answer.found.asked_at, now, lag)
+            observation = sessions.Observation(answer.found.asked_at, utc_text(now), listed_from=since, lifts=False)
+            applied = sessions.apply(connection, [answer.found.row], observation)
             total.sources += applied.sources
             total.restored += applied.restored
     return total
 
 
 def _hold(
-    connection: Connection, progress: Progress, reason: Reason, found: Situation, answers: Answers, now: datetime
+    connection: Connection, progress: Progress, reason: Reason, situation: Situation, answers: Answers, now: datetime
 ) -> _Written:
     """End a pass as held. Its candidates are all unlisted sessions that did not answer 200."""
-    keys = found.listed_before or array("q", (key for key in found.undecided if key not in answers.existing))
+    keys = situation.listed_before or array("q", (key for key in situation.undecided if key not in answers.existing))
     hold = holds.place(connection, progress.id, keys, reason, now)
     ending = Ending(PassState.HELD, reason)
     passes.finish(connection, progress, ending, now=now, missing=len(keys), hold_id=hold.hold_id)
@@ -280,7 +280,7 @@ class _Completion:
 
     def _not_observed(self) -> list[Unlisted]:
         """Return the unlisted sessions that nothing has observed since they were asked about."""
-        before = {one.session.key: one.session for one in self.answers.others}
+        before = {answer.session.key: answer.session for answer in self.answers.others}
         keys = [key for key in self.found.keys if key not in self.answers.existing]
         rows = missing.read(self.connection, keys)
         return [row for row in rows if row.key not in before or row.is_as(before[row.key])]

@@ -113,8 +113,8 @@ def mirror(
         The pass is not this holder's any more.
     """
     writing = _Writing(connection, before.copy(), fetched[0].asked_at, now, grace, set_back)
-    for one in fetched:
-        writing.write(one)
+    for page in fetched:
+        writing.write(page)
     last, progress = fetched[-1], writing.progress
     shortfall = None
     if last.last:

@@ -236,11 +236,11 @@ class Push:
             self._in_doubt = held is not None and (self.known_tenant is None or self.known_tenant.doubt(held))
             if self._in_doubt:
                 return Claimed([], more=False), now, monotonic
-            found = operations.claim(
+            claims = operations.claim(
                 connection, now=now, owner=self.owner, lease=self.settings.lease, limit=limit,
                 lookups_first=self._turn % 2 == 0,
             )  # fmt: skip
-            return found, now, monotonic
+            return claims, now, monotonic
 
         while True:
             claimed, self._claimed_at, monotonic = await self.database.write(work)

@@ -50,14 +50,14 @@ NOT_SHOWN = "Albert accepted the update and shows no change"
 async def create(attempt: Attempt) -> Outcome:
     """Adopt the session with the source id, or create it."""
     operation = attempt.operation
-    found = await attempt.lookups.by_source(operation.source_id)
-    if isinstance(found, Found):
-        return _adopted(operation, found)
+    answer = await attempt.lookups.by_source(operation.source_id)
+    if isinstance(answer, Found):
+        return _adopted(operation, answer)
     if operation.state == OperationState.UNKNOWN:
-        return NotFound(found.status)
+        return NotFound(answer.status)
     if operation.target_session_id is not None:
         return await _never_sent_again(attempt, operation.target_session_id)
-    holder = await look_for_holder(attempt, found)
+    holder = await look_for_holder(attempt, answer)
     if isinstance(holder, NoHolder):
         return await _post(attempt)
     if holder.found is not None:
@@ -65,15 +65,15 @@ async def create(attempt: Attempt) -> Outcome:
     return _lagging(attempt, holder.session_id)
 
 
-def _adopted(operation: Operation, found: Found) -> Outcome:
+def _adopted(operation: Operation, answer: Found) -> Outcome:
     """Accept the session that Albert finds under the source id, and note how it differs from the request."""
-    row, source_id = found.row, operation.source_id
+    row, source_id = answer.row, operation.source_id
     created = operation.target_session_id
     if created is not None and created != row.id:
         return Dead(f"Albert created {created}, but finds {row.id} under the source id {source_id!r}", None, created)
     if created is None and not alike(row.source_session_id, source_id):
         raise GarbledError(f"the answer is a session with another sourceSessionId: {row.source_session_id!r}")
-    return Succeeded(row.id, Effect(found.asked_at, (row,)), _adoption_note(operation, row), status=200)
+    return Succeeded(row.id, Effect(answer.asked_at, (row,)), _adoption_note(operation, row), status=200)
 
 
 def _adoption_note(operation: Operation, row: SessionRow) -> str | None:
@@ -127,9 +127,9 @@ def _unstorable(operation: Operation) -> Dead | None:
 
 async def _look_after_refusal(attempt: Attempt, error: ConflictError | BadRequestError) -> Outcome:
     """Look up once more after a 409, or a 400: some servers answer a duplicate so."""
-    found = await attempt.lookups.by_source(attempt.operation.source_id)
-    if isinstance(found, Found):
-        return _adopted(attempt.operation, found)
+    answer = await attempt.lookups.by_source(attempt.operation.source_id)
+    if isinstance(answer, Found):
+        return _adopted(attempt.operation, answer)
     if isinstance(error, ConflictError):
         # it exists, and look-ups lag: they are made over the settle time before the create is sent again
         return Unknown(UnknownReason.CONFLICT, str(error), error.status_code, error.retry_after)
@@ -148,10 +148,10 @@ async def _created_otherwise(attempt: Attempt, effect: Effect) -> Outcome:
     attempt.sent = False
     text = _otherwise(session_id, row.source_session_id, requested)
     try:
-        found = await attempt.lookups.by_source(requested)
+        answer = await attempt.lookups.by_source(requested)
     except (AlbertException, GarbledError, AbsenceUnprovenError):
-        found = Absent(404)
-    if isinstance(found, Found) and found.row.id == session_id:
+        answer = Absent(404)
+    if isinstance(answer, Found) and answer.row.id == session_id:
         return Succeeded(session_id, effect, _adoption_note(attempt.operation, row), status=201)
     return Unknown(UnknownReason.OTHER_SOURCE, text, 201, effect=effect)
 
@@ -163,10 +163,10 @@ def _otherwise(session_id: SessionId, source_id: SourceId | None, requested: str
 async def _never_sent_again(attempt: Attempt, session_id: SessionId) -> Outcome:
     """End a create, retried by an operator, whose session exists with another source id."""
     requested = attempt.operation.source_id
-    found = await attempt.lookups.by_id(session_id)
-    if isinstance(found, Absent):
+    answer = await attempt.lookups.by_id(session_id)
+    if isinstance(answer, Absent):
         return Dead(f"Albert created {session_id} with another source id than {requested!r}; it is gone", 404)
-    return Dead(_otherwise(session_id, found.row.source_session_id, requested), 200, session_id)
+    return Dead(_otherwise(session_id, answer.row.source_session_id, requested), 200, session_id)
 
 
 async def delete(attempt: Attempt) -> Outcome:
@@ -199,8 +199,8 @@ async def _confirm_absence(attempt: Attempt, session_id: SessionId, error: Alber
     AbsenceUnprovenError
         Albert finds the session, or the look-up's own 404 may come from a gateway.
     """
-    found = await attempt.lookups.by_id(session_id)
-    if isinstance(found, Found):
+    answer = await attempt.lookups.by_id(session_id)
+    if isinstance(answer, Found):
         text = f"{error} (this may be a gateway's answer and not Albert's: a look-up finds {session_id})"
         raise AbsenceUnprovenError(text, status=error.status_code, is_json=False)
 

@@ -135,11 +135,11 @@ class Leases:
             return operations.recover(connection, now=self.database.now(connection), abandoned=abandoned)
 
         recovered = await self.database.write(work)
-        for one in recovered:
+        for operation in recovered:
             self.log.warning(
                 "operation.unknown",
-                operation_id=one.id,
-                source_session_id=one.source_session_id,
+                operation_id=operation.id,
+                source_session_id=operation.source_session_id,
                 error="its daemon stopped before the answer arrived",
             )
         if await self.upkeep.rebase() or recovered:

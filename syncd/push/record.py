@@ -147,35 +147,37 @@ def write_all(connection: Connection, completions: Sequence[Completion]) -> list
         One of the claims is not valid any more; nothing is written.
     """
     done = _write_made(connection, completions)
-    return [done.get(one.operation.id) or write(connection, one) for one in completions]
+    return [done.get(completion.operation.id) or write(connection, completion) for completion in completions]
 
 
 def _write_made(connection: Connection, completions: Sequence[Completion]) -> dict[int, Recorded]:
     """Write the creates whose sessions are new to the mirror, as nearly all are; return what was written by id."""
-    made: dict[str | None, tuple[Completion, Succeeded]] = {}
-    for one in completions:
-        if isinstance(one.outcome, Succeeded) and one.outcome.effect.made:
-            (row,) = one.outcome.effect.rows
-            if row.source_session_id == one.operation.source_session_id:
-                made[row.id] = one, one.outcome
-    if not made:
+    creates: dict[str | None, tuple[Completion, Succeeded]] = {}
+    for completion in completions:
+        if isinstance(completion.outcome, Succeeded) and completion.outcome.effect.made:
+            (row,) = completion.outcome.effect.rows
+            if row.source_session_id == completion.operation.source_session_id:
+                creates[row.id] = completion, completion.outcome
+    if not creates:
         return {}
-    rows = [outcome.effect.rows[0] for _, outcome in made.values()]
-    applied = sessions.insert_new(connection, rows, now=utc_text(max(one.now for one, _ in made.values())))
-    written = [made[session_id] for session_id in applied.inserted]
+    rows = [outcome.effect.rows[0] for _, outcome in creates.values()]
+    applied = sessions.insert_new(
+        connection, rows, now=utc_text(max(completion.now for completion, _ in creates.values()))
+    )
+    written = [creates[session_id] for session_id in applied.inserted]
     operations.finish(
         connection,
         [
-            Success(one.operation, outcome.session_id, utc_text(one.now), outcome.note, outcome.status)
-            for one, outcome in written
+            Success(completion.operation, outcome.session_id, utc_text(completion.now), outcome.note, outcome.status)
+            for completion, outcome in written
         ],
     )
     return {
-        one.operation.id: Recorded(
+        completion.operation.id: Recorded(
             outcome,
-            [link for link in applied.links if link.source_session_id == one.operation.source_session_id],
+            [link for link in applied.links if link.source_session_id == completion.operation.source_session_id],
         )
-        for one, outcome in written
+        for completion, outcome in written
     }
 
 

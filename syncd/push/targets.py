@@ -51,16 +51,16 @@ async def resolve(attempt: Attempt) -> Holder | NoHolder:
         As `Lookups.by_source` and `Lookups.by_id`.
     """
     source_id = attempt.operation.source_id
-    found = await attempt.lookups.by_source(source_id)
-    if isinstance(found, Absent):
-        return await look_for_holder(attempt, found)
-    session_id = found.row.id
-    if found.row.source_session_id != source_id:
+    answer = await attempt.lookups.by_source(source_id)
+    if isinstance(answer, Absent):
+        return await look_for_holder(attempt, answer)
+    session_id = answer.row.id
+    if answer.row.source_session_id != source_id:
         raise OtherSessionError(
             f"the answer to the request for the source id {source_id!r} is session {session_id!r}, which carries the "
-            f"source id {found.row.source_session_id!r}; to change that session, name it by its id"
+            f"source id {answer.row.source_session_id!r}; to change that session, name it by its id"
         )
-    return Holder(session_id, found)
+    return Holder(session_id, answer)
 
 
 async def look_for_holder(attempt: Attempt, absent: Absent) -> Holder | NoHolder:
@@ -74,12 +74,12 @@ async def look_for_holder(attempt: Attempt, absent: Absent) -> Holder | NoHolder
     source_id = attempt.operation.source_id
     asked_at, rows, gone = "", list[SessionRow](), list[SessionId]()
     for session_id, observed_at in await sources.look_for_carriers(attempt.database, source_id):
-        found = await attempt.lookups.by_id(session_id)
-        if isinstance(found, Found):
-            if found.row.source_session_id == source_id:
-                return Holder(session_id, found)
-            asked_at = asked_at or found.asked_at
-            rows.append(found.row)
+        answer = await attempt.lookups.by_id(session_id)
+        if isinstance(answer, Found):
+            if answer.row.source_session_id == source_id:
+                return Holder(session_id, answer)
+            asked_at = asked_at or answer.asked_at
+            rows.append(answer.row)
         elif attempt.recency.is_recent(session_id, observed_at):
             return Holder(session_id, None)
         else:

@@ -34,11 +34,11 @@ class Upkeep:
 
     async def recheck(self) -> int:
         """Correct the blockers of the next few blocked operations; return how many were not true any more."""
-        found = await self.database.read(partial(operations.recheck, after=self._after))
-        self._after = found[-1] if found else None
-        if all(one.now == one.before for one in found):
+        blocked = await self.database.read(partial(operations.recheck, after=self._after))
+        self._after = blocked[-1] if blocked else None
+        if all(operation.now == operation.before for operation in blocked):
             return 0
-        return await self.database.write(partial(operations.unblock, found=found))
+        return await self.database.write(partial(operations.unblock, found=blocked))
 
     async def recheck_all(self) -> int:
         """Correct the blockers of all blocked operations; return how many were not true any more."""

@@ -35,8 +35,8 @@ def document(
     return {
         "healthy": health.healthy and not starting,
         "starting": starting,
-        "problems": [one.as_dict() for one in health.problems],
-        "notices": [one.as_dict() for one in health.notices],
+        "problems": [problem.as_dict() for problem in health.problems],
+        "notices": [problem.as_dict() for problem in health.notices],
         "daemon": daemon,
         **shown,
     }
@@ -56,14 +56,14 @@ def of_daemon(identity: DaemonIdentity, snapshot: Snapshot | None) -> dict[str, 
     }
 
 
-def encode(found: Mapping[str, Any]) -> bytes:
+def encode(document: Mapping[str, Any]) -> bytes:
     """Encode a document as JSON; times as `clock.utc_text` writes them."""
-    return msgspec.json.encode(_plain(found))
+    return msgspec.json.encode(_plain(document))
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a value of the document
     if isinstance(value, datetime):
         return utc_text(value)
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list) else value
+        return {name: _plain(element) for name, element in value.items()}
+    return [_plain(element) for element in value] if isinstance(value, list) else value

@@ -64,7 +64,7 @@ class Health:
     @property
     def not_ready(self) -> tuple[Problem, ...]:
         """The problems for which `/readyz` answers 503."""
-        return tuple(one for one in self.problems if not PROBLEMS[one.code].ready)
+        return tuple(problem for problem in self.problems if not PROBLEMS[problem.code].ready)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,16 +121,16 @@ def assess(
     silent : str | None
         Why a daemon that seems to run did not answer; None if none seems to run, or if it is `daemon`.
     """
-    found = list(_of_daemon(daemon)) if daemon is not None else []
+    problems = list(_of_daemon(daemon)) if daemon is not None else []
     if silent is not None:
-        found.append(Problem(ProblemCode.DAEMON_SILENT, silent, None))
+        problems.append(Problem(ProblemCode.DAEMON_SILENT, silent, None))
     if overview is not None:
-        found += _of_identity(overview["identity"], named)
-        found += _of_passes(overview, pass_interval, beside_daemon=daemon is not None)
-        found += _of_queue(overview, now)
+        problems += _of_identity(overview["identity"], named)
+        problems += _of_passes(overview, pass_interval, beside_daemon=daemon is not None)
+        problems += _of_queue(overview, now)
     return Health(
-        tuple(one for one in found if PROBLEMS[one.code].urgent),
-        tuple(one for one in found if not PROBLEMS[one.code].urgent),
+        tuple(problem for problem in problems if PROBLEMS[problem.code].urgent),
+        tuple(problem for problem in problems if not PROBLEMS[problem.code].urgent),
     )
 
 
@@ -247,9 +247,9 @@ def _remedy(ended: Mapping[str, Any] | None, otherwise: str) -> str:
     return QUARANTINE if ended is not None and ended["reason"] == PassReason.ITEM_WITHOUT_ID else otherwise
 
 
-def counted(count: int, one: str, many: str) -> str:
+def counted(count: int, singular: str, many: str) -> str:
     """Return a number with the singular or the plural."""
-    return f"{count:,} {one if count == 1 else many}"
+    return f"{count:,} {singular if count == 1 else many}"
 
 
 def duration(seconds: float) -> str:

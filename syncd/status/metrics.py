@@ -91,8 +91,8 @@ async def exposition(metrics: Metrics, readings: Readings) -> bytes:
 
 
 class _Collected(Collector):
-    def __init__(self, found: list[Metric]) -> None:
-        self._found = found
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._found = metrics
 
     def collect(self) -> Iterator[Metric]:
         yield from self._found
@@ -183,8 +183,8 @@ def _daemon(readings: Readings, snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("syncd_leader", "1 while this daemon takes the passes.", identity.leads())
     yield _gauge("syncd_replicas", "Daemons that run on the database.", max(len(snapshot.replicas), 1))
     problems = GaugeMetricFamily("syncd_problems", "1 for each problem that needs a person.", labels=["code"])
-    found = {one.code for one in readings.assess_snapshot(snapshot).problems}
+    codes = {problem.code for problem in readings.assess_snapshot(snapshot).problems}
     for code, kind in PROBLEMS.items():
         if kind.urgent:
-            problems.add_metric([code.value], code in found)
+            problems.add_metric([code.value], code in codes)
     yield problems

@@ -78,10 +78,10 @@ def _verdict(overview: Mapping[str, Any] | None, health: Health) -> tuple[str, s
     return "Fresh", f"{sub}. {'Nothing urgent' if health.notices else 'Nothing to do'}."
 
 
-def _list(found: Sequence[Problem], style: str, title: str) -> str:
-    if not found:
+def _list(problems: Sequence[Problem], style: str, title: str) -> str:
+    if not problems:
         return ""
-    items = "\n".join(f'<li id="{one.code.value}">{_item(one)}</li>' for one in found)
+    items = "\n".join(f'<li id="{problem.code.value}">{_item(problem)}</li>' for problem in problems)
     return f'<section class="{style}"><h2>{title}</h2><ul>\n{items}\n</ul></section>'
 
 

@@ -191,9 +191,9 @@ class RequestHandler:
 
     async def _livez(self) -> web.Response:
         stalled = self._view.stalled()
-        found = _text(503, f"no progress: {', '.join(stalled)}") if stalled else _text(200, "ok")
-        found.headers[DATABASE] = encode_database(self._view.identity.database)
-        return found
+        response = _text(503, f"no progress: {', '.join(stalled)}") if stalled else _text(200, "ok")
+        response.headers[DATABASE] = encode_database(self._view.identity.database)
+        return response
 
     async def _readyz(self) -> web.Response:
         health = await self._view.readiness()

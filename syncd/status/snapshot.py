@@ -85,9 +85,9 @@ class Shared(Generic[T]):
             raise NotReadError(f"the database cannot be read ({type(error).__name__})") from error
 
     async def _read(self) -> T:
-        found = await self._database.read(self._work)
-        self._kept = self._clock.monotonic(), found
-        return found
+        result = await self._database.read(self._work)
+        self._kept = self._clock.monotonic(), result
+        return result
 
     async def aclose(self) -> None:
         """Wait for a read that is under way."""

@@ -72,8 +72,8 @@ MUTANTS = (
     Mutant(
         "guard-counts-before-asking",
         "syncd/pull/sweep.py",
-        "gone = len(answers.keys(Verdict.GONE) - frozenset(found.approved))",
-        "gone = len(found.undecided)",
+        "gone = len(answers.keys(Verdict.GONE) - frozenset(situation.approved))",
+        "gone = len(situation.undecided)",
         "tests/pull/test_unlisted.py::test_unlisted_sessions_that_answer_200_are_not_missing_and_open_no_hold",
         "unlisted sessions count as gone before they were requested",
     ),
@@ -112,7 +112,7 @@ MUTANTS = (
     Mutant(
         "decision-during-the-sweep-ignored",
         "syncd/pull/sweep.py",
-        "if holds.decisions(connection, lock=True).holds != found.decisions.holds:",
+        "if holds.decisions(connection, lock=True).holds != situation.decisions.holds:",
         "if False:",
         "tests/pull/test_decisions.py::test_decision_during_a_sweep_applies_to_that_sweep",
         "a decision during a sweep is ignored",
@@ -321,8 +321,8 @@ MUTANTS = (
     Mutant(
         "look-ups-restore-sessions",
         "syncd/reconcile.py",
-        "listed_from=listed_from(found.asked_at, now, lag), lifts=False",
-        "listed_from=listed_from(found.asked_at, now, lag)",
+        "listed_from=listed_from(session.asked_at, now, lag), lifts=False",
+        "listed_from=listed_from(session.asked_at, now, lag)",
         "tests/reconcile/test_reconcile.py::test_look_up_of_a_deleted_session_leaves_its_restoring_to_a_listing",
         "a look-up restores a session whose delete had no effect, and no listing contradicts the delete",
     ),

@@ -104,8 +104,8 @@ MUTANTS = (
     Mutant(
         "own-witness",
         "syncd/witness.py",
-        "[one for one in found if _key(kind, one) != asked]",
-        "[one for one in found]",
+        "[candidate for candidate in candidates if _key(kind, candidate) != asked]",
+        "[candidate for candidate in candidates]",
         "tests/test_witness.py::test_session_is_never_its_own_witness",
         "a session may be its own witness",
     ),
@@ -201,7 +201,7 @@ MUTANTS = (
     Mutant(
         "existing-session-created-again",
         "syncd/push/kinds.py",
-        "    if isinstance(found, Found):\n        return _adopted(operation, found)\n    if operation.state",
+        "    if isinstance(answer, Found):\n        return _adopted(operation, answer)\n    if operation.state",
         "    if operation.state",
         "tests/push/test_creates.py::test_existing_session_that_is_as_requested_is_adopted_without_a_post",
         "a create is sent although the session exists",
