@@ -38,7 +38,7 @@ class Upkeep:
         self._after = blocked[-1] if blocked else None
         if all(operation.now == operation.before for operation in blocked):
             return 0
-        return await self.database.write(partial(operations.unblock, found=blocked))
+        return await self.database.write(partial(operations.unblock, blocked=blocked))
 
     async def recheck_all(self) -> int:
         """Correct the blockers of all blocked operations; return how many were not true any more."""

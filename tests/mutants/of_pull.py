@@ -288,7 +288,7 @@ MUTANTS = (
     Mutant(
         "only-own-creates-are-requested-first",
         "syncd/mirror/store/established.py",
-        "if not any(one.established for one in known[:limit]):",
+        "if not any(session.established for session in known[:limit]):",
         "if False:",
         "tests/pull/test_first_request.py::"
         "test_recent_own_creates_do_not_prevent_the_hold_of_a_pass_over_another_tenant",

@@ -72,7 +72,7 @@ MUTANTS = (
     Mutant(
         "waits-not-rebased",
         "syncd/mirror/store/operations.py",
-        "rows = [one.rebased(now) for one in found]",
+        "rows = [times.rebased(now) for times in overtaken]",
         "rows = []",
         "tests/push/test_clock_steps.py::test_wait_is_as_long_as_before_when_the_clock_is_set_back",
         "waits are not corrected after the clock was set back",

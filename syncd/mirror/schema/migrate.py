@@ -54,9 +54,9 @@ def revision(connection: Connection) -> str | None:
             "complete it, or start with an empty database"
         )
     if len(rows) != 1 or rows[0] not in REVISIONS:
-        found = ", ".join(map(str, rows)) or "none"
+        revisions = ", ".join(map(str, rows)) or "none"
         raise DatabaseUnusableError(
-            f"the database's schema is {found}, and this syncd knows {HEAD} as the latest; "
+            f"the database's schema is {revisions}, and this syncd knows {HEAD} as the latest; "
             "run the newer syncd that wrote it, or restore a backup"
         )
     return str(rows[0])
@@ -87,10 +87,10 @@ def require_head(connection: Connection) -> None:
     DatabaseUnusableError
         It must be migrated first.
     """
-    found = revision(connection)
-    if found != HEAD:
+    schema_revision = revision(connection)
+    if schema_revision != HEAD:
         raise DatabaseUnusableError(
-            f"the database's schema is {found or 'empty'} and must be {HEAD}; run: syncd migrate"
+            f"the database's schema is {schema_revision or 'empty'} and must be {HEAD}; run: syncd migrate"
         )
 
 

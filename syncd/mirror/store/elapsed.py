@@ -98,8 +98,8 @@ async def continue_clock(database: Database, machine: str) -> None:
 
 
 def _database_time(connection: Connection) -> datetime | None:
-    found: datetime | None = connection.execute(_SHARED_CLOCK.on(connection)).scalar()
-    return found
+    database_at: datetime | None = connection.execute(_SHARED_CLOCK.on(connection)).scalar()
+    return database_at
 
 
 def _monotonic_ms(reading: Reading) -> int:

@@ -81,8 +81,8 @@ def to_request(connection: Connection, decisions: Decisions, now: datetime, *, l
     keys = [key for key in keys if key not in decisions.approved and key not in decisions.kept]
     keys.sort(key=lambda key: (key in decisions.waiting, rows[key].is_fresh and key not in listed))
     known = [Known(rows[key].id, key in listed or not rows[key].is_fresh) for key in keys]
-    if not any(one.established for one in known[:limit]):
-        known[limit - 1 : limit] = [one for one in known if one.established][:1]
+    if not any(session.established for session in known[:limit]):
+        known[limit - 1 : limit] = [session for session in known if session.established][:1]
     return known[:limit]
 
 
@@ -92,8 +92,8 @@ def _spread_over_pages(connection: Connection, limit: int) -> list[int]:
     count = connection.execute(sa.select(sa.func.count()).select_from(pages).where(of_pass)).scalar_one()
     numbers = [1 + place for place in _spread(count, limit)]
     query = sa.select(pages.c.sessions).where(of_pass, pages.c.number.in_(numbers)).order_by(pages.c.number)
-    found = [_at(list(unpack(packed)), limit) for packed in connection.execute(query).scalars()]
-    return [keys[turn] for turn in range(limit) for keys in found if turn < len(keys)]
+    key_lists = [_at(list(unpack(packed)), limit) for packed in connection.execute(query).scalars()]
+    return [keys[turn] for turn in range(limit) for keys in key_lists if turn < len(keys)]
 
 
 def _spread_over_keys(connection: Connection, limit: int) -> list[int]:
@@ -102,11 +102,11 @@ def _spread_over_keys(connection: Connection, limit: int) -> list[int]:
     if first is None:
         return []
     live = sa.select(sessions.c.key).where(*_LISTED).order_by(sessions.c.key).limit(NEIGHBOURS)
-    found = [
+    key_lists = [
         connection.execute(live.where(sessions.c.key >= first + place)).scalars().all()
         for place in _spread(last - first + 1, limit)
     ]
-    return [keys[turn] for turn in range(NEIGHBOURS) for keys in found if turn < len(keys)]
+    return [keys[turn] for turn in range(NEIGHBOURS) for keys in key_lists if turn < len(keys)]
 
 
 def _at(keys: Sequence[int], limit: int) -> list[int]:

@@ -133,15 +133,15 @@ def write(connection: Connection, fence: int, read: FoldersRead, *, now: str, co
         raise ListingLostError("another listing of the folders began after this one")
     stored = live(connection)
     deleted = _note_absences(connection, stored, read, now, confirmations)
-    rows = {one: folder.row for one, folder in stored.items() if one not in deleted}
+    rows = {row_id: folder.row for row_id, folder in stored.items() if row_id not in deleted}
     rows.update(read.rows)
-    found = paths({one: Place(row.name, row.parent_id) for one, row in rows.items()})
+    new_paths = paths({row_id: Place(row.name, row.parent_id) for row_id, row in rows.items()})
     changed = []
     for folder_id, row in rows.items():
         before = stored.get(folder_id)
-        if before is not None and (before.row, before.path) == (row, found[folder_id]):
+        if before is not None and (before.row, before.path) == (row, new_paths[folder_id]):
             continue
-        if _write_row(connection, row, found[folder_id], now):
+        if _write_row(connection, row, new_paths[folder_id], now):
             changed.append(folder_id)
     return FoldersWritten(len(rows), changed, deleted)
 

@@ -163,18 +163,18 @@ def decisions(connection: Connection, *, lock: bool = False) -> Decisions:
         .where(holds.c.state.in_(HOLDS_IN_FORCE))
         .order_by(holds.c.id)
     )
-    found = Decisions(BitMap64(), BitMap64(), BitMap64(), frozenset())
+    in_force = Decisions(BitMap64(), BitMap64(), BitMap64(), frozenset())
     states = set()
     for row in connection.execute(query.with_for_update() if lock else query).all():
         states.add((int(row.id), HoldState(row.state)))
         if row.state == HoldState.APPROVED:
-            keys = found.approved
+            keys = in_force.approved
         elif row.state == HoldState.REJECTED and row.reason != PassReason.KNOWN_SESSIONS_GONE:
-            keys = found.kept
+            keys = in_force.kept
         else:
-            keys = found.waiting
+            keys = in_force.waiting
         _add_sessions(connection, row.id, keys)
-    return replace(found, holds=frozenset(states))
+    return replace(in_force, holds=frozenset(states))
 
 
 def _add_sessions(connection: Connection, hold_id: int, keys: BitMap64) -> None:
@@ -286,16 +286,16 @@ def get(connection: Connection, pass_id: PassId, *, lock: bool = False) -> Hold:
     NotHeldError
         The pass has no hold in force; the message says why.
     """
-    found = connection.execute(sa.select(passes.c.state, passes.c.hold_id).where(passes.c.id == pass_id)).first()
-    same = holds.c.pass_id == pass_id if found is None else holds.c.id == found.hold_id
+    pass_row = connection.execute(sa.select(passes.c.state, passes.c.hold_id).where(passes.c.id == pass_id)).first()
+    same = holds.c.pass_id == pass_id if pass_row is None else holds.c.id == pass_row.hold_id
     query = sa.select(holds).where(same, holds.c.state.in_(HOLDS_IN_FORCE))
     row = connection.execute(query.with_for_update() if lock else query).first()
     if row is not None:
         return _hold(connection, row)
-    if found is None:
+    if pass_row is None:
         raise NotHeldError(f"there is no pass {pass_id}")
-    if found.state != PassState.HELD:
-        raise NotHeldError(f"pass {pass_id} is {found.state}, not held")
+    if pass_row.state != PassState.HELD:
+        raise NotHeldError(f"pass {pass_id} is {pass_row.state}, not held")
     current = connection.execute(sa.select(holds.c.pass_id).where(holds.c.state == HoldState.OPEN)).scalar()
     now = "nothing is held now" if current is None else f"pass {current} holds deletions now"
     raise NotHeldError(f"pass {pass_id} does not wait for a decision any more, {now}; see: syncd deletions list --all")

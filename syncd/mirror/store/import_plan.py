@@ -92,15 +92,15 @@ def _queued(connection: Connection, ids: set[str], sources: set[str]) -> list[di
         columns.id, columns.kind, columns.source_session_id, columns.session_id, columns.target_session_id,
         columns.name, columns.parent_id,
     ).where(sa.text(ACTIVE), columns.state.in_(OPEN_STATES))  # fmt: skip
-    found: dict[int, dict[str, Any]] = {}
+    queued: dict[int, dict[str, Any]] = {}
     for column, values in ((columns.session_id, ids), (columns.source_session_id, sources)):
         for chunk in _chunks(values):
             rows = connection.execute(query.where(column.in_(chunk))).mappings()
-            found |= {row["id"]: dict(row) for row in rows}
-    for operation in found.values():
+            queued |= {row["id"]: dict(row) for row in rows}
+    for operation in queued.values():
         if operation["kind"] != OperationKind.CREATE:
             operation["session_id"] = operation["session_id"] or operation["target_session_id"]
-    return [found[number] for number in sorted(found)]
+    return [queued[number] for number in sorted(queued)]
 
 
 def _chunks(values: Iterable[str]) -> Iterator[list[str]]:

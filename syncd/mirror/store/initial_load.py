@@ -100,8 +100,8 @@ async def finish(database: Database, now: datetime) -> list[sources.Link]:
     after: str | None = None
     await database.write(_build_index)
     while True:
-        last, found = await database.write(partial(_link, after=after, at=at))
-        links += found
+        last, chunk_links = await database.write(partial(_link, after=after, at=at))
+        links += chunk_links
         if last is None:
             return links
         after = last

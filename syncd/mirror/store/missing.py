@@ -89,8 +89,8 @@ def unlisted(connection: Connection, progress: Progress, now: datetime, elapsed_
     observed_at = sessions.c.observed_at
     not_observed = sa.or_(observed_at.is_(None), observed_at < progress.started_at, observed_at > now + CLOCK_SLACK)
     query = sa.select(sessions.c.key).where(sessions.c.deleted_at.is_(None), not_observed).order_by(sessions.c.key)
-    found = connection.execute(query.execution_options(yield_per=10_000)).scalars()
-    return array("q", (key for key in found if key not in progress.seen and key not in answered))
+    keys = connection.execute(query.execution_options(yield_per=10_000)).scalars()
+    return array("q", (key for key in keys if key not in progress.seen and key not in answered))
 
 
 def _answered_lately(connection: Connection, now: datetime, elapsed_ms: int) -> frozenset[int]:
@@ -188,7 +188,7 @@ def listed(connection: Connection, progress: Progress, *, place: float, limit: i
     live = sa.select(*columns).where(sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None))
     highest = connection.execute(sa.select(sa.func.max(sessions.c.key))).scalar() or 0
     pivot = int(highest * place)
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     for query in (
         live.where(sessions.c.key >= pivot).order_by(sessions.c.key),
         live.where(sessions.c.key < pivot).order_by(sessions.c.key.desc()),
@@ -199,5 +199,5 @@ def listed(connection: Connection, progress: Progress, *, place: float, limit: i
                 on_this_side.append(Candidate(row.id, row.source_session_id))
                 if len(on_this_side) == limit:
                     break
-        found += on_this_side
-    return found
+        candidates += on_this_side
+    return candidates

@@ -148,10 +148,10 @@ def _any_of(states: Iterable[OperationState]) -> str:
 
 def _ranges(ids: Sequence[int]) -> str:
     """Write sorted ids as ranges, such as `1-3, 7`."""
-    found: list[list[int]] = []
-    for one in ids:
-        if found and found[-1][-1] == one - 1:
-            found[-1][1:] = [one]
+    ranges: list[list[int]] = []
+    for operation_id in ids:
+        if ranges and ranges[-1][-1] == operation_id - 1:
+            ranges[-1][1:] = [operation_id]
         else:
-            found.append([one])
-    return ", ".join("-".join(map(str, one)) for one in found)
+            ranges.append([operation_id])
+    return ", ".join("-".join(map(str, bounds)) for bounds in ranges)

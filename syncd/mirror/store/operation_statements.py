@@ -195,9 +195,12 @@ class _Sqlite:
     def claim(
         self, connection: Connection, claims: Sequence[Operation], *, now: str, until: str, owner: str
     ) -> set[OperationId]:
-        rows = [(one.state.value, one.attempts, one.fence, until, owner, now, one.id) for one in claims]
+        rows = [
+            (operation.state.value, operation.attempts, operation.fence, until, owner, now, operation.id)
+            for operation in claims
+        ]
         raw.executemany(connection, _SQLITE_CLAIM, rows)
-        return {one.id for one in claims}
+        return {operation.id for operation in claims}
 
     def blocked(self, connection: Connection, after: Blocked | None, limit: int) -> list[Blocked]:
         return _blocked(connection, self.BLOCKED, after, limit)
@@ -207,9 +210,16 @@ class _Sqlite:
             raw.execute(
                 connection,
                 _SQLITE_FINISH,
-                (one.session_id, one.at, one.note, one.status, one.operation.id, one.operation.fence),
+                (
+                    success.session_id,
+                    success.at,
+                    success.note,
+                    success.status,
+                    success.operation.id,
+                    success.operation.fence,
+                ),
             ).rowcount
-            for one in successes
+            for success in successes
         )
 
 
@@ -228,8 +238,8 @@ class _Postgresql:
     def claim(
         self, connection: Connection, claims: Sequence[Operation], *, now: str, until: str, owner: str
     ) -> set[OperationId]:
-        columns = as_lists([[getattr(one, name) for one in claims] for name in _CLAIMED])
-        parameters = (until, owner, now, *columns, [one.id for one in claims])
+        columns = as_lists([[getattr(operation, name) for operation in claims] for name in _CLAIMED])
+        parameters = (until, owner, now, *columns, [operation.id for operation in claims])
         return set(raw.execute(connection, _POSTGRESQL_CLAIM, parameters).scalars())
 
     def blocked(self, connection: Connection, after: Blocked | None, limit: int) -> list[Blocked]:
@@ -237,9 +247,17 @@ class _Postgresql:
 
     def finish(self, connection: Connection, successes: Sequence[Success]) -> int:
         rows = [
-            (one.operation.id, one.operation.fence, one.session_id, one.at, one.note, one.status) for one in successes
+            (
+                success.operation.id,
+                success.operation.fence,
+                success.session_id,
+                success.at,
+                success.note,
+                success.status,
+            )
+            for success in successes
         ]
-        parameters = (*as_lists(zip(*rows, strict=True)), [one.operation.id for one in successes])
+        parameters = (*as_lists(zip(*rows, strict=True)), [success.operation.id for success in successes])
         return int(raw.execute(connection, _POSTGRESQL_FINISH, parameters).rowcount)
 
 

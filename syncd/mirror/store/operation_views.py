@@ -33,8 +33,8 @@ def _operations(connection: Connection) -> sa.Select[tuple[object, ...]]:
 def counts(connection: Connection) -> dict[str, int]:
     """Return how many operations are in each state."""
     query = sa.select(operations.c.state, sa.func.count().label("number")).group_by(operations.c.state)
-    found = {row.state: row.number for row in connection.execute(query)}
-    return {state: found.get(state, 0) for state in enums.OPERATIONS}
+    numbers = {row.state: row.number for row in connection.execute(query)}
+    return {state: numbers.get(state, 0) for state in enums.OPERATIONS}
 
 
 def listing(connection: Connection, *, state: str | None, limit: int, on_hold: bool = False) -> Sequence[sa.RowMapping]:

@@ -111,9 +111,9 @@ def claim(
     claimed, more = list[Operation](), False
     for state in states if lookups_first else reversed(states):
         if len(claimed) < limit:
-            found = claiming.claim(connection, state, limit - len(claimed))
-            claimed += found.operations
-            more = more or found.more
+            batch = claiming.claim(connection, state, limit - len(claimed))
+            claimed += batch.operations
+            more = more or batch.more
     return Claimed(claimed, more)
 
 
@@ -130,9 +130,13 @@ class _Claiming:
         """Claim operations of a state, in the order in which they became due."""
         claimed, window = list[Operation](), limit
         for _ in range(PARKING_ROUNDS):
-            found = self.statements.due(connection, state, now=self.now, limit=window)
-            claimed += self._take(connection, found, limit - len(claimed))
-            blocked = [(one.blocked_by, one.operation.id) for one in found if one.blocked_by is not None]
+            candidates = self.statements.due(connection, state, now=self.now, limit=window)
+            claimed += self._take(connection, candidates, limit - len(claimed))
+            blocked = [
+                (candidate.blocked_by, candidate.operation.id)
+                for candidate in candidates
+                if candidate.blocked_by is not None
+            ]
             if blocked:
                 raw.executemany(connection, _PARK, blocked)
             if not blocked or len(claimed) >= limit:
@@ -140,12 +144,14 @@ class _Claiming:
             window = max(PARKED_AT_ONCE, limit)
         return Claimed(claimed, more=True)
 
-    def _take(self, connection: Connection, found: Iterable[Candidate], limit: int) -> list[Operation]:
-        claims = [_claimed(one.operation) for one in found if one.blocked_by is None and one.free][:limit]
+    def _take(self, connection: Connection, candidates: Iterable[Candidate], limit: int) -> list[Operation]:
+        claims = [
+            _claimed(candidate.operation) for candidate in candidates if candidate.blocked_by is None and candidate.free
+        ][:limit]
         if not claims:
             return []
         written = self.statements.claim(connection, claims, now=self.now, until=self.until, owner=self.owner)
-        return [one for one in claims if one.id in written]
+        return [operation for operation in claims if operation.id in written]
 
 
 def _claimed(operation: Operation) -> Operation:
@@ -231,7 +237,7 @@ def finish(connection: Connection, successes: Sequence[Success]) -> None:
     LeaseLostError
         One of the claims is not valid any more. The caller must roll back: the others may have been written.
     """
-    cut = [replace(one, note=one.note and one.note[:LONGEST_ERROR]) for one in successes]
+    cut = [replace(success, note=success.note and success.note[:LONGEST_ERROR]) for success in successes]
     if cut and statements_of(connection).finish(connection, cut) != len(cut):
         raise LeaseLostError("the claim of one of these operations was lost to another daemon or to an operator")
 
@@ -250,13 +256,13 @@ def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[A
     o = operations.c
     late = sa.or_(o.lease_until.is_(None), o.lease_until < now)
     query = sa.select(o.id, o.source_session_id).where(o.state == "running", sa.true() if abandoned else late)
-    found = [Abandoned(*row) for row in connection.execute(query.with_for_update(skip_locked=True))]
+    recovered = [Abandoned(*row) for row in connection.execute(query.with_for_update(skip_locked=True))]
     ended = {"lease_until": None, "lease_owner": None, "fence": o.fence + 1}
     since = now if abandoned else now + timedelta(seconds=CONFIRMED_FOR)
-    for one in found:
+    for operation in recovered:
         connection.execute(
             sa.update(operations)
-            .where(o.id == one.id)
+            .where(o.id == operation.id)
             .values(
                 state="unknown", unknown_since=since, settle_for=None, lookups=0, next_attempt_at=now, clock_at=now,
                 last_error="the daemon that held it stopped before the answer was known", **ended,
@@ -266,7 +272,7 @@ def recover(connection: Connection, *, now: datetime, abandoned: bool) -> list[A
         connection.execute(
             sa.update(operations).where(o.state == "unknown", o.lease_until.is_not(None)).values(**ended)
         )
-    return found
+    return recovered
 
 
 def rebase(connection: Connection, *, now: datetime) -> int:
@@ -279,10 +285,10 @@ def rebase(connection: Connection, *, now: datetime) -> int:
     now : datetime
         The shared clock, read in the same transaction.
     """
-    at, found = utc_text(now), list[_Times]()
+    at, overtaken = utc_text(now), list[_Times]()
     for query in (statements_of(connection).OVERTAKEN, _OVERTAKEN_LEASES):
-        found += [_Times(*row) for row in raw.execute(connection, query, (at, REBASED_AT_ONCE)).fetchall()]
-    rows = [one.rebased(now) for one in found]
+        overtaken += [_Times(*row) for row in raw.execute(connection, query, (at, REBASED_AT_ONCE)).fetchall()]
+    rows = [times.rebased(now) for times in overtaken]
     if rows:
         raw.executemany(connection, _REBASE, rows)
     return len(rows)
@@ -315,9 +321,11 @@ def recheck(connection: Connection, after: Blocked | None) -> list[Blocked]:
     return statements_of(connection).blocked(connection, after, RECHECKED_AT_ONCE)
 
 
-def unblock(connection: Connection, found: Iterable[Blocked]) -> int:
+def unblock(connection: Connection, blocked: Iterable[Blocked]) -> int:
     """Write the blockers that `recheck` found to be others; return how many."""
-    changed = [(one.now, one.id, one.before) for one in found if one.now != one.before]
+    changed = [
+        (operation.now, operation.id, operation.before) for operation in blocked if operation.now != operation.before
+    ]
     if changed:
         raw.executemany(connection, "UPDATE operations SET blocked_by = ? WHERE id = ? AND blocked_by = ?", changed)
     return len(changed)
@@ -344,5 +352,5 @@ def any_deleted_since(connection: Connection, moment: str) -> bool:
 
 def deleted_since(connection: Connection, session_ids: Iterable[SessionId | None], moment: str) -> set[SessionId]:
     """Return those of some sessions that an operation has deleted since a time."""
-    found = raw.execute(connection, _DELETED_SINCE, (moment, json.dumps([*session_ids]))).fetchall()
-    return {session_id for (session_id,) in found}
+    rows = raw.execute(connection, _DELETED_SINCE, (moment, json.dumps([*session_ids]))).fetchall()
+    return {session_id for (session_id,) in rows}

@@ -66,9 +66,9 @@ class ReadPage:
 
 def digest(body: bytes, reader: bytes) -> bytes:
     """Return the digest of a page as one reader reads it (`records.parse.reader_of`)."""
-    found = hashlib.sha256(reader)  # most processors compute this one in hardware
-    found.update(body)
-    return found.digest()[:DIGEST_BYTES]
+    hasher = hashlib.sha256(reader)  # most processors compute this one in hardware
+    hasher.update(body)
+    return hasher.digest()[:DIGEST_BYTES]
 
 
 def pack(numbers: Iterable[int]) -> bytes:
@@ -156,7 +156,7 @@ def unchanged(connection: Connection, page: ReadPage, suspects: BitMap64) -> boo
         return True
     first, last = keys.min(), keys.max()
     if last - first + 1 == len(keys):
-        found = raw.execute(connection, _IN_RANGE, (first, last))
+        cursor = raw.execute(connection, _IN_RANGE, (first, last))
     else:
-        found = raw.execute(connection, _IN_LIST, (json.dumps(list(keys)),))
-    return bool(found.fetchone() == (len(keys), page.versions))
+        cursor = raw.execute(connection, _IN_LIST, (json.dumps(list(keys)),))
+    return bool(cursor.fetchone() == (len(keys), page.versions))

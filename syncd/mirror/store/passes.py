@@ -134,8 +134,8 @@ def running(connection: Connection) -> Progress | None:
 
 def state(connection: Connection, pass_id: PassId) -> PassState | None:
     """Return the state of a pass; None if there is no such pass."""
-    found = connection.execute(sa.select(passes.c.state).where(passes.c.id == pass_id)).scalar()
-    return None if found is None else PassState(found)
+    stored_state = connection.execute(sa.select(passes.c.state).where(passes.c.id == pass_id)).scalar()
+    return None if stored_state is None else PassState(stored_state)
 
 
 def begin(connection: Connection, now: datetime) -> Progress:

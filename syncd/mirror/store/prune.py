@@ -87,7 +87,7 @@ def old_rows(before: datetime, *, history: bool) -> list[Old]:
     )
     newest = sa.select(sa.func.max(passes.c.id)).where(passes.c.state == PassState.COMPLETE).scalar_subquery()
     newest_began = sa.select(passes.c.started_at).where(passes.c.id == newest).scalar_subquery()
-    found = [
+    old = [
         Old(
             operations,
             operations.c.state.in_(_DONE) & (operations.c.finished_at < before) & operations.c.id.not_in(waited_for),
@@ -95,13 +95,14 @@ def old_rows(before: datetime, *, history: bool) -> list[Old]:
         Old(passes, passes.c.state.in_(_OVER) & (passes.c.finished_at < before) & (passes.c.id < newest)),
         Old(quarantine, (quarantine.c.resolved_at < before) & (quarantine.c.resolved_at < newest_began)),
     ]
-    return [*found, Old(session_versions, session_versions.c.valid_to < before)] if history else found
+    return [*old, Old(session_versions, session_versions.c.valid_to < before)] if history else old
 
 
 def count(connection: Connection, old: Sequence[Old]) -> dict[str, int]:
     """Return the number of old rows of each table."""
     return {
-        one.table.name: connection.execute(sa.select(sa.func.count()).where(one.condition)).scalar_one() for one in old
+        rows.table.name: connection.execute(sa.select(sa.func.count()).where(rows.condition)).scalar_one()
+        for rows in old
     }
 
 

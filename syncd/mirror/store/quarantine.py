@@ -196,11 +196,11 @@ def accept(connection: Connection, row_ids: Sequence[int], *, now: datetime, by:
         The reason why nothing was changed: one of the rows is not an open item.
     """
     states = sa.select(quarantine.c.id, quarantine.c.resolved_at).where(quarantine.c.id.in_(row_ids))
-    found = {row.id: row.resolved_at for row in connection.execute(states)}
+    resolved_at = {row.id: row.resolved_at for row in connection.execute(states)}
     for row_id in row_ids:
-        if row_id not in found:
+        if row_id not in resolved_at:
             return f"there is no quarantine item {row_id}"
-        if found[row_id] is not None:
+        if resolved_at[row_id] is not None:
             return f"quarantine item {row_id} is resolved already"
     for row_id in dict.fromkeys(row_ids):
         open_item = (quarantine.c.id == row_id, quarantine.c.accepted_at.is_(None))

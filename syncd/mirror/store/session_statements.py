@@ -140,11 +140,11 @@ STATE = tuple(name for name in StoredSession.__struct_fields__ if name != "conte
 """The columns that describe how a session is stored; those of its fields follow them in a SELECT."""
 
 
-def read_stored(found: Sequence[Sequence[Any]], fields: FieldList[SessionRow]) -> dict[str, StoredSession]:
+def read_stored(rows: Sequence[Sequence[Any]], fields: FieldList[SessionRow]) -> dict[str, StoredSession]:
     """Read rows of `STATE` and the columns of the fields; return them by the ids of the sessions."""
-    if not found:
+    if not rows:
         return {}
-    columns = dict(zip((*STATE, *fields.columns), zip(*found, strict=False), strict=True))  # loops in C
+    columns = dict(zip((*STATE, *fields.columns), zip(*rows, strict=False), strict=True))  # loops in C
     content = map(fields.row, *(columns[name] for name in fields.columns))
     return dict(zip(columns["id"], map(StoredSession, *(columns[name] for name in STATE), content), strict=True))
 

@@ -290,20 +290,20 @@ def tombstone(connection: Connection, keys: Iterable[int], *, now: str, pass_id:
     if live:
         first = totals.reserve(connection, len(live), live=-len(live), deleted=len(live))
         observed_at = now if pass_id is None else None
-        numbers = {one.key: seq for seq, one in enumerate(live, first)}
+        numbers = {session.key: seq for seq, session in enumerate(live, first)}
         statements.tombstone(connection, numbers, now=now, pass_id=pass_id, observed_at=observed_at)
-        sources.refresh(connection, {one.source_session_id for one in live}, now)
-    return [one.session_id for one in live]
+        sources.refresh(connection, {session.source_session_id for session in live}, now)
+    return [session.session_id for session in live]
 
 
 def archived_from(connection: Connection, key: int, pass_id: PassId) -> bool:
     """Whether a pass has written a version of a session that is past by now."""
-    found = connection.execute(
+    versions = connection.execute(
         sa.select(session_versions.c.version)
         .where(session_versions.c.session_key == key, session_versions.c.pass_id == pass_id)
         .limit(1)
     )  # fmt: skip
-    return found.first() is not None
+    return versions.first() is not None
 
 
 def key_of(connection: Connection, session_id: SessionId) -> int | None:

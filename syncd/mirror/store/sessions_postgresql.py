@@ -62,9 +62,9 @@ class PostgresqlSessions:
 
     def __init__(self, fields: FieldList[SessionRow]) -> None:
         columns = fields.columns
-        native = {column: f"r.{column}{_CASTS[one.type]}" for column, one in fields.by_column.items()}
+        native = {column: f"r.{column}{_CASTS[field.type]}" for column, field in fields.by_column.items()}
         dates = ", ".join(f"left(r.{time}, 10)" for time in DATES.values())
-        json_fields = tuple(column for column, one in fields.by_column.items() if one.type is FieldType.JSON)
+        json_fields = tuple(column for column, field in fields.by_column.items() if field.type is FieldType.JSON)
         self._fields = fields
         self._json_fields = json_fields
         # OFFSET 0: without it the planner reads all sessions where it expects to look up a hundred.
@@ -141,13 +141,13 @@ WHERE s.key = r.key::bigint AND s.key = ANY($3::bigint[])
     ) -> NewSessions:
         """See `SessionStatements`."""
         columns = as_lists(zip(*map(astuple, rows), strict=True))
-        found = raw.execute(connection, self._insert, (now, pass_id, observed_at, len(rows), *columns)).fetchall()
-        keys = {session_id: key for session_id, key, _, _ in found}
+        inserted = raw.execute(connection, self._insert, (now, pass_id, observed_at, len(rows), *columns)).fetchall()
+        keys = {session_id: key for session_id, key, _, _ in inserted}
         if len(keys) < len(rows):
             totals.reserve(connection, 0, live=len(keys) - len(rows))
-        links = [Link(source_id, "linked", session_id, None) for session_id, _, source_id, known in found if known]
+        links = [Link(source_id, "linked", session_id, None) for session_id, _, source_id, known in inserted if known]
         # Other sessions carry these source ids too, or an operator should know something about them.
-        others = {source_id for _, _, source_id, known in found if known is None}
+        others = {source_id for _, _, source_id, known in inserted if known is None}
         links += sources.refresh(connection, others, now)
         return NewSessions({row.id: keys[row.id] for row in rows if row.id in keys}, links)
 
@@ -155,21 +155,21 @@ WHERE s.key = r.key::bigint AND s.key = ANY($3::bigint[])
         self, connection: Connection, versions: Sequence[NewVersion], *, pass_id: PassId | None, observed_at: str | None
     ) -> None:
         """See `SessionStatements`."""
-        before = [one.before for one in versions]
-        keys = [one.key for one in before]
-        states = as_lists((keys, [one.version for one in before], [one.observed_at for one in before]))
+        before = [version.before for version in versions]
+        keys = [stored.key for stored in before]
+        states = as_lists((keys, [stored.version for stored in before], [stored.observed_at for stored in before]))
         if len(raw.execute(connection, _LOCK, (*states, keys)).fetchall()) != len(versions):
             raise ConcurrentChangeError("another replica has changed one of these sessions first")
-        times = [one.valid_from for one in versions]
+        times = [version.valid_from for version in versions]
         raw.execute(connection, self._archive, (*as_lists((keys, times)), keys))
-        content = zip(*(astuple(one.row) for one in versions), strict=True)
+        content = zip(*(astuple(version.row) for version in versions), strict=True)
         columns = as_lists(
             (
                 keys,
-                [one.change.value for one in versions],
+                [version.change.value for version in versions],
                 times,
-                [one.seq for one in versions],
-                [one.changed_fields for one in versions],
+                [version.seq for version in versions],
+                [version.changed_fields for version in versions],
                 *content,
             )
         )

@@ -105,19 +105,19 @@ WHERE key = ?
         self, connection: Connection, versions: Sequence[NewVersion], *, pass_id: PassId | None, observed_at: str | None
     ) -> None:
         """See `SessionStatements`."""
-        raw.executemany(connection, self._archive, [(one.valid_from, one.before.key) for one in versions])
+        raw.executemany(connection, self._archive, [(version.valid_from, version.before.key) for version in versions])
         rows = [
             (
-                *astuple(one.row),
-                one.change.value,
-                one.valid_from,
+                *astuple(version.row),
+                version.change.value,
+                version.valid_from,
                 pass_id,
                 observed_at,
-                one.seq,
-                one.changed_fields,
-                one.before.key,
+                version.seq,
+                version.changed_fields,
+                version.before.key,
             )
-            for one in versions
+            for version in versions
         ]
         raw.executemany(connection, self._update, rows)
 

@@ -134,10 +134,10 @@ def refresh(
         return []
     _lock(connection, wanted)
     with lossy_text(connection):
-        found = raw.execute(connection, _LINKS_AND_CARRIERS, (json.dumps(wanted),)).fetchall()
+        rows = raw.execute(connection, _LINKS_AND_CARRIERS, (json.dumps(wanted),)).fetchall()
     carriers: dict[SourceId, list[tuple[SessionId, bool]]] = {}
     before: dict[SourceId, tuple[str | None, SessionId | None, str | None]] = {}
-    for source_id, state, session_id, note, carrier, missing in found:
+    for source_id, state, session_id, note, carrier, missing in rows:
         before[source_id] = (state, session_id, note)
         carriers.setdefault(source_id, [])
         if carrier is not None:
@@ -217,8 +217,8 @@ def resolve(connection: Connection, *, limit: int, now: str) -> tuple[list[Link]
     tuple[list[Link], bool]
         The source ids that are resolved now, and whether there may be more.
     """
-    found = list(connection.execute(_carried().limit(limit)).scalars())
-    return refresh(connection, found, now), len(found) == limit
+    source_ids = list(connection.execute(_carried().limit(limit)).scalars())
+    return refresh(connection, source_ids, now), len(source_ids) == limit
 
 
 def unresolved(connection: Connection) -> bool:
@@ -267,21 +267,21 @@ def carriers_of(
     connection: Connection, source_ids: Sequence[SourceId]
 ) -> list[list[tuple[SessionId, datetime | None]]]:
     """Return the result of `carriers` for each source id."""
-    found: dict[SourceId, list[tuple[SessionId, datetime | None]]] = {source_id: [] for source_id in source_ids}
+    carriers: dict[SourceId, list[tuple[SessionId, datetime | None]]] = {source_id: [] for source_id in source_ids}
     asked = _CARRIERS_OF_EACH if is_postgresql(connection) else _CARRIERS_OF
-    for source_id, session_id, observed_at in raw.execute(connection, asked, (json.dumps([*found]),)):
-        found[source_id].append((session_id, moment(observed_at)))
-    return [found[source_id] for source_id in source_ids]
+    for source_id, session_id, observed_at in raw.execute(connection, asked, (json.dumps([*carriers]),)):
+        carriers[source_id].append((session_id, moment(observed_at)))
+    return [carriers[source_id] for source_id in source_ids]
 
 
 async def look_for_carriers(database: Database, source_id: SourceId) -> list[tuple[SessionId, datetime | None]]:
     """Return the result of `carriers` in a read of its own. Every create calls it."""
     # None while a first pass loads the mirror: without the index, SQLite refuses `INDEXED BY`.
-    found = database.read_inline(_CARRIERS, (source_id,))
-    if found is None:
+    rows = database.read_inline(_CARRIERS, (source_id,))
+    if rows is None:
         carried: list[tuple[SessionId, datetime | None]] = await database.read_batched(carriers_of, source_id)
         return carried
-    return [(session_id, moment(observed_at)) for session_id, observed_at in found]
+    return [(session_id, moment(observed_at)) for session_id, observed_at in rows]
 
 
 def listing(connection: Connection, *, state: str | None, limit: int) -> Sequence[sa.RowMapping]:

@@ -34,12 +34,12 @@ def content_columns(fields: FieldList[Any]) -> list[sa.Column[Any]]:
     return [
         sa.Column(
             name,
-            _COLUMN_TYPES[one.type],
-            nullable=not one.required,
+            _COLUMN_TYPES[field.type],
+            nullable=not field.required,
             server_default="{}" if name == EXTRA else None,
-            comment=one.wire.comment,
+            comment=field.wire.comment,
         )
-        for name, one in fields.by_column.items()
+        for name, field in fields.by_column.items()
     ]
 
 
