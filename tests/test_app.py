@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import LogCapture
 
-from syncd.app import CurrentSettings, logged_retries, open_flows, open_session
+from syncd.albert_session import CurrentSettings, open_session
+from syncd.app import logged_retries, open_flows
 from syncd.clock import SystemClock
 from syncd.errors import SettingsError
 from syncd.push.outage import DISTINCT

@@ -231,7 +231,7 @@ def _of_problem(check: str, problem: dict[str, Any]) -> Finding:
 async def _albert(settings: Settings) -> tuple[list[Finding], str | None]:
     """Request one page, and compare the clocks; return the tenant of the token, too, if it names one."""
     from syncd.albert import AlbertException, ChatSessionCollection
-    from syncd.app import CurrentSettings, open_session
+    from syncd.albert_session import CurrentSettings, open_session
     from syncd.clock import SystemClock
     from syncd.records.fields import SESSIONS
     from syncd.records.parse import read_page

@@ -70,7 +70,7 @@ def _print_counts(prediction: Mapping[str, Any]) -> None:
 
 
 async def _predict(settings: Settings, *, force: bool) -> dict[str, Any]:
-    from syncd.app import CurrentSettings, open_session
+    from syncd.albert_session import CurrentSettings, open_session
     from syncd.clock import SystemClock
     from syncd.mirror.store import identity, operation_views
     from syncd.opening import open_before_it_is_made

@@ -83,7 +83,7 @@ def accept(loaded: Loaded, by: str, *, as_json: bool) -> None:
 
 async def _accept(settings: Settings, by: str) -> TenantChange:
     """Ask Albert for the tenant of the credentials where the settings do not name it, and store it."""
-    from syncd.app import CurrentSettings, open_session
+    from syncd.albert_session import CurrentSettings, open_session
     from syncd.clock import SystemClock
     from syncd.opening import database_backend, open_database
     from syncd.tenant import named_identity, tenant_of_credentials

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.albert.transport import Transport
-    from syncd.app import CurrentSettings, Flows
+    from syncd.albert_session import CurrentSettings
+    from syncd.app import Flows
     from syncd.clock import Clock
     from syncd.daemon.systemd import ServiceManager
     from syncd.status.snapshot import Readings, StartReadings

@@ -17,7 +17,8 @@ from syncd.settings import CREDENTIALS
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-    from syncd.app import CurrentSettings, Flows
+    from syncd.albert_session import CurrentSettings
+    from syncd.app import Flows
     from syncd.daemon.shutdown import Received
     from syncd.settings import Loaded
 

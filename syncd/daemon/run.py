@@ -8,7 +8,8 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from syncd.app import CurrentSettings, backoff, logged_retries, open_flows, tls_context
+from syncd.albert_session import CurrentSettings, tls_context
+from syncd.app import backoff, logged_retries, open_flows
 from syncd.clock import SystemClock
 from syncd.daemon.facts import changed_settings, facts, log_database
 from syncd.daemon.health_reports import HealthReports

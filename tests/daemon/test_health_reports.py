@@ -10,7 +10,7 @@ import anyio
 from pydantic import SecretStr
 from structlog.testing import LogCapture
 
-from syncd.app import CurrentSettings
+from syncd.albert_session import CurrentSettings
 from syncd.daemon.health_reports import HealthReports
 from syncd.daemon.status_port import start_readings
 from syncd.daemon.systemd import ServiceManager
