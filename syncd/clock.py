@@ -75,3 +75,11 @@ def utc_text(moment: datetime) -> str:
 def read_utc_text(text: str) -> datetime:
     """Read what `utc_text` wrote."""
     return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def read_stored_time(text: str | None) -> datetime | None:
+    """Read a stored time; return None for text that is not a time, which another program may have written."""
+    try:
+        return None if text is None else read_utc_text(text)
+    except ValueError:
+        return None

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from syncd.mirror.db.database import Connection
+    from syncd.records.ids import OperationId
     from syncd.rules.lookalikes import Lookalike
-    from syncd.settings import Loaded
+    from syncd.settings import Loaded, Settings
 
 _OPTIONS = {
     "session_id": ("--id", "ID"),
@@ -59,16 +60,29 @@ def _command(spec: KindSpec) -> click.Command:
 
 def _queue(loaded: Loaded, row: dict[str, Any], *, as_json: bool, force: bool) -> None:
     from syncd.files.imports import check_operation
-    from syncd.mirror.store import operations
+    from syncd.mirror.store import quick_enqueue
+    from syncd.tenant import explicitly_named_identity
 
     reason = check_operation(row)
     if reason is not None:
         raise UsageError(reason)
-    (operation_id,) = write(loaded.settings, lambda c: operations.enqueue(c, [row]), make=True, force=force)
+    settings = loaded.settings
+    operation_id = quick_enqueue.enqueue(
+        settings.syncd_database_url.get_secret_value(), row, explicitly_named_identity(settings)
+    )
+    if operation_id is None:
+        operation_id = _queue_with_checks(settings, row, force=force)
     if as_json:
         print_json({"id": operation_id})
     else:
         click.echo(operation_id)
+
+
+def _queue_with_checks(settings: Settings, row: dict[str, Any], *, force: bool) -> OperationId:
+    from syncd.mirror.store import operations
+
+    (operation_id,) = write(settings, lambda c: operations.enqueue(c, [row]), make=True, force=force)
+    return operation_id
 
 
 for _spec in SPECS.values():

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection
     from syncd.mirror.store.operation_decisions import Decided, Operator
     from syncd.records.ids import OperationId
-    from syncd.settings import Loaded
+    from syncd.settings import Loaded, Settings
 
 T = TypeVar("T")
 
@@ -52,9 +52,7 @@ def list_(loaded: Loaded, state: str | None, limit: int, *, on_hold: bool, as_js
     BLOCKED_BY is the first earlier operation on the same source id or session id that is not over. HOLD is "on hold"
     for an operation of a restored backup: it waits for syncd operations release, or cancel.
     """
-    from syncd.mirror.store import operation_views
-
-    rows: Any = read(loaded.settings, lambda c: operation_views.listing(c, state=state, limit=limit, on_hold=on_hold))
+    rows = _list_operations(loaded.settings, state=state, limit=limit, on_hold=on_hold)
     if not as_json:  # in the table one column has the session, named by the operation or found by it
         rows = [
             {**row, "session_id": row["session_id"] or row["result_session_id"], "hold": _hold(row)} for row in rows
@@ -64,6 +62,16 @@ def list_(loaded: Loaded, state: str | None, limit: int, *, on_hold: bool, as_js
         "last_error",
     )  # fmt: skip
     print_rows(rows, columns, as_json=as_json, empty="no operations")
+
+
+def _list_operations(settings: Settings, *, state: str | None, limit: int, on_hold: bool) -> list[dict[str, Any]]:
+    from syncd.mirror.store import operation_views
+
+    url = settings.syncd_database_url.get_secret_value()
+    rows = operation_views.listing_of(url, state=state, limit=limit, on_hold=on_hold)
+    if rows is not None:
+        return rows
+    return read(settings, lambda c: operation_views.listing(c, state=state, limit=limit, on_hold=on_hold))
 
 
 def _hold(row: dict[str, Any]) -> str | None:
@@ -78,11 +86,11 @@ def show(loaded: Loaded, operation_id: OperationId, *, as_json: bool) -> None:
     """Show everything that is known about one operation."""
     from syncd.mirror.store import operation_views
 
-    row: Any = read(loaded.settings, lambda c: operation_views.get(c, operation_id))
+    row = read(loaded.settings, lambda c: operation_views.get(c, operation_id))
     if row is None:
         raise SyncdError(f"there is no operation {operation_id}; see: syncd operations list")
     if as_json:
-        print_json(dict(row))
+        print_json(row)
         return
     for name, value in row.items():
         if value is not None:

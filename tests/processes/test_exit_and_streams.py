@@ -143,12 +143,22 @@ async def test_demo_ends_well_and_its_mirror_agrees_with_the_server(syncd: Syncd
     assert shown.err == ""
 
 
-@pytest.mark.parametrize(("word", "code"), [("status", 0), ("--help", 0), ("healthcheck", 1)])
-async def test_frequent_commands_load_no_heavy_libraries(syncd: Syncd, word: str, code: int) -> None:
-    if word == "status":
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("status", 0),
+        ("--help", 0),
+        ("healthcheck", 1),
+        ("operations list", 0),
+        ("enqueue delete --id SES1", 0),
+        ("enqueue create --source-session-id s --name n", 0),
+    ],
+)
+async def test_frequent_commands_load_no_heavy_libraries(syncd: Syncd, command: str, code: int) -> None:
+    if command not in {"--help", "healthcheck"}:
         assert (await syncd.call("once")).code == 0
     program = (
-        f"import sys; sys.argv = ['syncd', '{word}']\n"
+        f"import sys; sys.argv = ['syncd', *{command.split()}]\n"
         "from syncd.cli import main\n"
         "try: main()\n"
         "except SystemExit as ended: code = ended.code\n"

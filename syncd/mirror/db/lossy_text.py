@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from syncd.mirror.db.dialects import by_dialect
+from syncd.mirror.db.sqlite_module import decode
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def _surrogates(connection: Connection) -> Iterator[None]:
     driver: Any = connection.connection.driver_connection
     before = driver.text_factory
-    driver.text_factory = _decode
+    driver.text_factory = decode
     try:
         yield
     finally:
@@ -46,10 +47,6 @@ def lossy_text(connection: Connection) -> AbstractContextManager[None]:
     Python function: statements that read a page's rows do not use it.
     """
     return _lossy_text(connection)
-
-
-def _decode(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
 
 
 def _bytes_as_text(_connection: Connection, text: str) -> sa.ColumnElement[str]:

@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 import sqlalchemy as sa
 
-from syncd.errors import DatabaseAwayError, DatabaseBusyError, DatabaseReplacedError, DatabaseUnusableError
+from syncd.errors import DatabaseAwayError, DatabaseBusyError, DatabaseUnusableError
 from syncd.mirror.db import raw, sqlite_file
 from syncd.mirror.db.file_access import missing_room
 from syncd.mirror.db.shared_clock import HostClock, SharedClock
@@ -184,11 +184,7 @@ class Store:
         DatabaseReplacedError
             Another file, or none, is at the path.
         """
-        if sqlite_file.identity(self.path) != self._identity:
-            raise DatabaseReplacedError(
-                f"{self.path} was replaced or removed while syncd had it open; nothing more is sent to Albert. "
-                "Put the file back, or start syncd again on the new file"
-            )
+        sqlite_file.require_identity(self.path, self._identity)
 
     def wal_bytes(self) -> int:
         """Return the size of the write-ahead log in bytes."""

@@ -1,7 +1,7 @@
 """The SQLite file itself: whether it exists, whether it may be used, how it is created, and its identity.
 
-`sqlite` and `backends` use this module; `read/views` and `copy/backup`, which open the file themselves, check it here
-first. It imports neither SQLAlchemy nor SQLite.
+`sqlite` and `backends` use this module; `store/bare_sqlite` and `copy/backup`, which open the file themselves, check it
+here first. It imports neither SQLAlchemy nor SQLite.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import stat
 from pathlib import Path
 
-from syncd.errors import DatabaseUnusableError
+from syncd.errors import DatabaseReplacedError, DatabaseUnusableError
 from syncd.mirror.db.file_access import file_error, file_problem, folder_problem
 
 MOUNTS = Path("/proc/self/mountinfo")
@@ -30,6 +30,21 @@ def identity(path: Path) -> Identity | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
+
+
+def require_identity(path: Path, opened: Identity | None) -> None:
+    """Check that a path still leads to the file that was opened.
+
+    Raises
+    ------
+    DatabaseReplacedError
+        Another file, or none, is at the path.
+    """
+    if identity(path) != opened:
+        raise DatabaseReplacedError(
+            f"{path} was replaced or removed while syncd had it open; nothing more is sent to Albert. Put the file "
+            "back, or start syncd again on the new file"
+        )
 
 
 def exists(path: Path) -> bool:

@@ -6,29 +6,24 @@ Each statement exists once. `overview` runs them on a connection of SQLAlchemy, 
 
 from __future__ import annotations
 
-import os
-from contextlib import closing
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from syncd.errors import DatabaseUnusableError
-from syncd.mirror.db import sqlite_file
-from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import enums
 from syncd.mirror.schema.revisions import HEAD
+from syncd.mirror.store import bare_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
+    from syncd.mirror.db.sqlite_module import sqlite3
     from syncd.records.ids import PassId
 
 PASSES_SHOWN = 5
 CONNECT_SECONDS, COMMAND_SECONDS = 5.0, 30.0
 """`syncd status` is run by probes: it fails rather than wait longer for a server."""
-_LOCK_SECONDS = 1.0
 
 _TIMES = ("last_complete_pass_at", "last_listed_at", "started_at", "finished_at", "copied_at", "moved_at", "since")
 _VERSION = "SELECT version_num FROM alembic_version"
@@ -122,28 +117,18 @@ def overview_of(url: str) -> Row | None:
         None if the database cannot be read this way, or its schema is not at head. The caller then opens the database
         the general way, which raises an error with an explanation.
     """
-    scheme, _, path = url.partition(":///")
-    if scheme.startswith("sqlite"):
-        return _overview_of_sqlite(Path(path))
+    if url.startswith("sqlite"):
+        return _overview_of_sqlite(url)
     # SQLAlchemy reads the options after the ?
     return None if "?" in url else _overview_of_postgresql(url.replace("+asyncpg", "", 1))
 
 
-def _overview_of_sqlite(path: Path) -> Row | None:
-    if not os.path.isfile(path):  # noqa: PTH113 - False also for a name that no file can have
-        return None
-    try:
-        sqlite_file.require_single_name(path)
-        with closing(sqlite3.connect(path, timeout=_LOCK_SECONDS, isolation_level=None)) as connection:
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA query_only=ON")
-            connection.execute("BEGIN")
-            if [row[0] for row in connection.execute(_VERSION)] != [HEAD]:
-                return None
-            row_lists = [connection.execute(statement).fetchall() for statement in _statements(PASSES_SHOWN)]
-    except (sqlite3.Error, DatabaseUnusableError):
-        return None
-    return _assemble(*(list(map(_read_row, rows)) for rows in row_lists))
+def _overview_of_sqlite(url: str) -> Row | None:
+    def work(connection: sqlite3.Connection) -> Row:
+        row_lists = [connection.execute(statement).fetchall() for statement in _statements(PASSES_SHOWN)]
+        return _assemble(*(list(map(_read_row, rows)) for rows in row_lists))
+
+    return bare_sqlite.read(url, work)
 
 
 def _overview_of_postgresql(dsn: str) -> Row | None:

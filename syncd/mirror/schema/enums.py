@@ -3,7 +3,7 @@
 The order is that in which they are shown. A test holds the states to what the tables allow.
 """
 
-from syncd.records.enums import LinkState, OperationState
+from syncd.records.enums import ACTIVE_STATES, LinkState, OperationState
 
 OPERATIONS = tuple(state.value for state in OperationState)
 SOURCES = tuple(state.value for state in LinkState)
@@ -18,3 +18,17 @@ PASS_COLUMNS = (
 """The columns of `passes` that users may rely on."""
 PASS_SHOWN = (*PASS_COLUMNS, "reason")
 """The columns that `syncd status` and the status page read."""
+OPERATION_SHOWN = (
+    "id", "kind", "source_session_id", "session_id", "name", "parent_id", "requested_by", "requested_at", "not_before",
+    "state", "attempts", "next_attempt_at", "last_error", "last_status", "result_session_id", "finished_at", "fence",
+    "lease_until", "lease_owner", "target_session_id", "unknown_since", "lookups", "on_hold_at", "clock_at",
+    "settle_machine", "settle_us", "settle_for",
+)  # fmt: skip
+"""The columns of `operations` that `syncd operations` reads; it computes `blocked_by` by itself."""
+OPERATION_TIMES = (
+    "requested_at", "not_before", "next_attempt_at", "finished_at", "lease_until", "unknown_since", "on_hold_at",
+    "clock_at", "settle_for",
+)  # fmt: skip
+"""Those of them that are times."""
+ACTIVE = f"state IN ({', '.join(repr(state.value) for state in ACTIVE_STATES)})"
+"""The operations that are not over. The partial indexes and the statements that use them have this text in common."""

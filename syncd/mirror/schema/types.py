@@ -1,4 +1,4 @@
-"""The types of the tables' columns on both databases. `moment` reads a stored time, also outside of a table."""
+"""The types of the tables' columns on both databases."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from syncd.clock import read_utc_text, utc_text
-
-
-def moment(text: str | None) -> datetime | None:
-    """Read a stored time; return None for text that is not a time, which another program may have written."""
-    try:
-        return None if text is None else read_utc_text(text)
-    except ValueError:
-        return None
+from syncd.clock import read_stored_time, utc_text
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -38,7 +30,7 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401, ARG002
         """Return an aware time."""
-        return moment(value)
+        return read_stored_time(value)
 
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from syncd.mirror.db.lossy_text import lossy_text
-from syncd.mirror.schema.tables import ACTIVE, operations, sessions
+from syncd.mirror.schema.enums import ACTIVE
+from syncd.mirror.schema.tables import operations, sessions
 from syncd.records.enums import OPEN_STATES, OperationKind
 from syncd.records.operation_kinds import CONTENT_COLUMNS
 from syncd.rules.predictions import PredictedSession, Prediction, Predictions

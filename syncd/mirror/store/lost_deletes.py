@@ -6,7 +6,7 @@ wait for each other: each would ask for a session that another one has deleted.
 
 from __future__ import annotations
 
-from syncd.mirror.schema.tables import ACTIVE
+from syncd.mirror.schema.enums import ACTIVE
 
 _LOST = f"{ACTIVE} AND kind = 'delete' AND unknown_since IS NOT NULL"
 _BY_ID = "operations.session_id = sessions.id"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from syncd.mirror.schema.tables import ACTIVE
+from syncd.mirror.schema.enums import ACTIVE
 
 Dialect = Literal["sqlite", "postgresql"]
 Which = Literal["first", "last"]

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from syncd.clock import read_stored_time
 from syncd.mirror.db import locks, raw
 from syncd.mirror.db.dialects import PerDialect, as_lists, json_columns
 from syncd.mirror.db.lossy_text import lossy_text
-from syncd.mirror.schema.tables import ACTIVE
-from syncd.mirror.schema.types import moment
+from syncd.mirror.schema.enums import ACTIVE
 from syncd.mirror.store.operation import FIELDS, Blocked, Candidate, Operation, Success
 from syncd.mirror.store.operation_keys import blocker, same_column
 from syncd.records.enums import OperationKind, OperationState
@@ -38,8 +38,6 @@ class Statements(Protocol):
 
     OVERTAKEN: str
     """The times of waiting operations that were written when the clock showed more than it does now."""
-    FIRST_BLOCKER: str
-    """The expression for the first operation on the key of a row of `operations` that is not over."""
 
     def due(self, connection: Connection, state: OperationState, *, now: str, limit: int) -> list[Candidate]:
         """Return the operations of a state that have been due for the longest time, in that order."""
@@ -65,8 +63,8 @@ def _candidate(row: dict[str, Any]) -> Candidate:
     values |= {
         "kind": OperationKind(row["kind"]),
         "state": OperationState(row["state"]),
-        "unknown_since": moment(row["unknown_since"]),
-        "settle_for": moment(row["settle_for"]),
+        "unknown_since": read_stored_time(row["unknown_since"]),
+        "settle_for": read_stored_time(row["settle_for"]),
     }
     return Candidate(Operation(**values), row["blocked_by"], bool(row["free"]))
 
@@ -186,7 +184,6 @@ class _Sqlite:
 
     BLOCKED = _BLOCKED.format(active=ACTIVE, blocker=blocker("o", "last", "sqlite"))
     OVERTAKEN = _OVERTAKEN.format(indexed="INDEXED BY ix_operations_clock")
-    FIRST_BLOCKER = blocker("operations", "first", "sqlite")
 
     def due(self, connection: Connection, state: OperationState, *, now: str, limit: int) -> list[Candidate]:
         with lossy_text(connection):
@@ -230,7 +227,6 @@ class _Postgresql:
 
     BLOCKED = _BLOCKED.format(active=ACTIVE, blocker=blocker("o", "last", "postgresql"))
     OVERTAKEN = _OVERTAKEN.format(indexed="")
-    FIRST_BLOCKER = blocker("operations", "first", "postgresql")
 
     def due(self, connection: Connection, state: OperationState, *, now: str, limit: int) -> list[Candidate]:
         return _candidates(raw.execute(connection, self.DUE[state], (now, limit)).fetchall())

@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from syncd.clock import read_utc_text, utc_text
+from syncd.clock import read_stored_time, read_utc_text, utc_text
 from syncd.mirror.db import raw
 from syncd.mirror.db.lossy_text import lossy_text
 from syncd.mirror.schema.tables import operations
-from syncd.mirror.schema.types import moment, new_id
+from syncd.mirror.schema.types import new_id
 from syncd.mirror.store.operation import (
     Abandoned,
     Blocked,
@@ -336,7 +336,7 @@ def next_due(connection: Connection, *, after: datetime) -> datetime | None:
     at, waiting = utc_text(after), (OperationState.PENDING, OperationState.UNKNOWN)
     with lossy_text(connection):
         rows = [raw.execute(connection, _NEXT_DUE.format(state=state.value), (at,)).fetchone() for state in waiting]
-    return min((first for (text,) in rows if (first := moment(text)) is not None), default=None)
+    return min((first for (text,) in rows if (first := read_stored_time(text)) is not None), default=None)
 
 
 def any_waits(connection: Connection) -> bool:

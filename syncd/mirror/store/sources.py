@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from syncd.clock import read_utc_text
+from syncd.clock import read_stored_time, read_utc_text
 from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import is_postgresql, json_columns
 from syncd.mirror.db.lossy_text import lossy_text, text_value
-from syncd.mirror.schema.tables import ACTIVE, operations, sessions, source_sessions
-from syncd.mirror.schema.types import moment
+from syncd.mirror.schema.enums import ACTIVE
+from syncd.mirror.schema.tables import operations, sessions, source_sessions
 from syncd.records.fields import SessionRow
 from syncd.rules.sources import SourceState, source_state
 
@@ -270,7 +270,7 @@ def carriers_of(
     carriers: dict[SourceId, list[tuple[SessionId, datetime | None]]] = {source_id: [] for source_id in source_ids}
     asked = _CARRIERS_OF_EACH if is_postgresql(connection) else _CARRIERS_OF
     for source_id, session_id, observed_at in raw.execute(connection, asked, (json.dumps([*carriers]),)):
-        carriers[source_id].append((session_id, moment(observed_at)))
+        carriers[source_id].append((session_id, read_stored_time(observed_at)))
     return [carriers[source_id] for source_id in source_ids]
 
 
@@ -281,7 +281,7 @@ async def look_for_carriers(database: Database, source_id: SourceId) -> list[tup
     if rows is None:
         carried: list[tuple[SessionId, datetime | None]] = await database.read_batched(carriers_of, source_id)
         return carried
-    return [(session_id, moment(observed_at)) for session_id, observed_at in rows]
+    return [(session_id, read_stored_time(observed_at)) for session_id, observed_at in rows]
 
 
 def listing(connection: Connection, *, state: str | None, limit: int) -> Sequence[sa.RowMapping]:

@@ -183,3 +183,9 @@ def test_states_that_are_shown_are_those_that_the_tables_allow() -> None:
             c for c in table.constraints if isinstance(c, sa.CheckConstraint) and str(c.name).endswith("_state")
         )
         assert sorted(re.findall("'([a-z]+)'", str(check.sqltext))) == sorted(known)
+
+
+def test_columns_of_operations_that_are_shown_are_those_of_the_table() -> None:
+    columns = tables.operations.c
+    assert {*enums.OPERATION_SHOWN, "blocked_by"} == {column.name for column in columns}
+    assert set(enums.OPERATION_TIMES) == {column.name for column in columns if isinstance(column.type, UtcDateTime)}

@@ -8,11 +8,11 @@ from syncd.mirror.schema.tables.columns import content_columns, metadata
 from syncd.mirror.schema.tables.database import mirror_identity, writers
 from syncd.mirror.schema.tables.folders import folder_listing, folders
 from syncd.mirror.schema.tables.passes import elapsed_time, hold_sessions, holds, pages, passes, quarantine
-from syncd.mirror.schema.tables.queue import ACTIVE, operations, operator_actions
+from syncd.mirror.schema.tables.queue import operations, operator_actions
 from syncd.mirror.schema.tables.sessions import mirror_totals, session_versions, sessions, source_sessions
 
 __all__ = [
-    "ACTIVE", "content_columns", "elapsed_time", "folder_listing", "folders", "hold_sessions", "holds", "metadata",
+    "content_columns", "elapsed_time", "folder_listing", "folders", "hold_sessions", "holds", "metadata",
     "mirror_identity", "mirror_totals", "operations", "operator_actions", "pages", "passes", "quarantine",
     "session_versions", "sessions", "source_sessions", "writers",
 ]  # fmt: skip

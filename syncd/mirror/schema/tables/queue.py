@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from syncd.mirror.schema.enums import ACTIVE
 from syncd.mirror.schema.tables.columns import metadata, partial_index
 from syncd.mirror.schema.types import Key, UtcDateTime, utc_now
-from syncd.records.enums import ACTIVE_STATES
 from syncd.records.operation_kinds import SPECS
 
 _DELETED = "kind = 'delete' AND state = 'succeeded'"
-ACTIVE = f"state IN ({', '.join(repr(state.value) for state in ACTIVE_STATES)})"
-"""The operations that are not over. The partial indexes and the statements that use them have this text in common."""
 _WAITING = "(state = 'pending' OR state = 'unknown')"
 """As SQLite needs it to see that `state = 'pending'` implies it."""
 
