@@ -178,9 +178,9 @@ def test_verification_tells_a_wrong_value_and_a_missing_row(tmp_path: Path) -> N
     db = sqlite3.connect(where)
     db.execute(f"CREATE TABLE sessions ({', '.join(verify.COLUMNS)})")
     for number in range(3):
-        one = session(number)
-        blocks = [one[block][key] for block in ("Created", "Updated") for key in ("by", "byName", "at")]
-        texts = [one[key] for key in ("id", "name", "parentId", "sourceSessionId", "lastMessageAt", "status", "kind")]
+        wire = session(number)
+        blocks = [wire[block][key] for block in ("Created", "Updated") for key in ("by", "byName", "at")]
+        texts = [wire[key] for key in ("id", "name", "parentId", "sourceSessionId", "lastMessageAt", "status", "kind")]
         db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*texts, *blocks))
     db.commit()
     assert verify.mirrored(where) == verify.served(listing)

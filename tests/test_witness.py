@@ -116,7 +116,7 @@ async def test_check_that_was_cancelled_confirms_nothing(tmp_path: Path) -> None
         await harness.one_pass()
         harness.sandbox.script("GET", f"{SESSIONS}/first", 404, times=100)
         harness.sandbox.script("GET", f"{SESSIONS}/second", 404, times=100)
-        asked, found = anyio.Event(), list[Any]()
+        asked, errors = anyio.Event(), list[Any]()
 
         async def never(_: object) -> web.Response:
             asked.set()
@@ -129,14 +129,14 @@ async def test_check_that_was_cancelled_confirms_nothing(tmp_path: Path) -> None
         async def second() -> None:
             with pytest.raises(AbsenceUnprovenError) as caught:
                 await look_up(harness, "by_id", "second")
-            found.append(caught.value)
+            errors.append(caught.value)
 
         async with anyio.create_task_group() as group:
             with anyio.CancelScope() as scope:
                 group.start_soon(cancel_when, asked, scope)
                 group.start_soon(second)
                 await look_up(harness, "by_id", "first")
-        assert len(found) == 1
+        assert len(errors) == 1
 
 
 async def cancel_when(happened: anyio.Event, scope: anyio.CancelScope) -> None:

@@ -76,7 +76,7 @@ async def test_names_are_filtered_on_the_server(sandbox: Sandbox, folders: ChatF
     mine = [plain(each) async for each in folders.get_all(name=names, exact_match=True)]
     assert mine == [plain(each) async for each in theirs.get_all(name=names, exact_match=True)]
     assert len(mine) == 2
-    queries = [parse_qsl(one.raw_path.partition("?")[2]) for one in sandbox.requests]
+    queries = [parse_qsl(request.raw_path.partition("?")[2]) for request in sandbox.requests]
     assert queries[0] == queries[1]
 
 
@@ -105,8 +105,8 @@ async def test_item_that_is_not_a_folder_raises_or_is_passed_to_on_error(
     with pytest.raises(AlbertResponseError, match=r"not a chat folder: .*name"):
         [each async for each in folders.get_all()]
     errors: list[object] = []
-    found = [each.id async for each in folders.get_all(on_error=lambda item, _: errors.append(item))]
-    assert len(found) == 39
+    ids = [each.id async for each in folders.get_all(on_error=lambda item, _: errors.append(item))]
+    assert len(ids) == 39
     assert errors == [sandbox.folders.by_id["FOL2"]]
     with pytest.raises(AlbertResponseError, match="not a chat folder"):
         await folders.get_by_id(id="FOL2")

@@ -105,12 +105,12 @@ class pair:  # noqa: N801 - used as a function
         await self.their.aclose()
 
 
-def by_id(one: str) -> Callable[[Any, Any, Any], Awaitable[Any]]:
-    return lambda sessions, _, __: sessions.get_by_id(id=one)
+def by_id(session_id: str) -> Callable[[Any, Any, Any], Awaitable[Any]]:
+    return lambda sessions, _, __: sessions.get_by_id(id=session_id)
 
 
-def by_source(one: str) -> Callable[[Any, Any, Any], Awaitable[Any]]:
-    return lambda sessions, _, __: sessions.get_by_source_session_id(source_session_id=one)
+def by_source(source_id: str) -> Callable[[Any, Any, Any], Awaitable[Any]]:
+    return lambda sessions, _, __: sessions.get_by_source_session_id(source_session_id=source_id)
 
 
 def source_of(sandbox: Sandbox, place: int) -> Any:
@@ -153,8 +153,8 @@ async def test_listing_by_name_is_the_same(sandbox: Sandbox, both: Both) -> None
 
 
 async def test_look_ups_are_the_same(sandbox: Sandbox, both: Both) -> None:
-    for place, one in enumerate(list(sandbox.live())[:20]):
-        mine, theirs = await both.call(by_id(one))
+    for place, session_id in enumerate(list(sandbox.live())[:20]):
+        mine, theirs = await both.call(by_id(session_id))
         assert known(mine) == theirs
         again = await both.call(by_source(source_of(sandbox, place)))
         assert again == (mine, theirs)

@@ -75,7 +75,7 @@ async def test_status_maps_to_its_error_class_and_family(
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         ({"errors": "no such name"}, "no such name"),
         ({"message": "no such name"}, "no such name"),
@@ -90,13 +90,13 @@ async def test_status_maps_to_its_error_class_and_family(
     ],
 )
 async def test_message_quotes_the_server_on_one_line(
-    wire: Wire, session: AsyncAlbertSession, body: object, words: str
+    wire: Wire, session: AsyncAlbertSession, body: object, message: str
 ) -> None:
     wire.then(reply(400, body))
     with pytest.raises(AlbertHTTPError) as caught:
         await session.post(PATH, json={})
-    assert caught.value.message == words
-    assert str(caught.value) == f"POST {PATH} answered 400" + (f": {words}" if words else "")
+    assert caught.value.message == message
+    assert str(caught.value) == f"POST {PATH} answered 400" + (f": {message}" if message else "")
 
 
 async def test_message_and_body_are_bounded(wire: Wire, session: AsyncAlbertSession) -> None:
@@ -202,8 +202,8 @@ async def test_retry_after_is_measured_by_the_local_clock_if_the_server_sends_no
 @pytest.mark.parametrize("name", [name for name in albert.__all__ if name.endswith("Error") or name == "BadGateway"])
 def test_every_error_can_be_pickled(name: str) -> None:
     cls = getattr(albert, name)
-    words = {"status_code": 429, "retry_after": 1.5, "body": "b"} if issubclass(cls, AlbertHTTPError) else {}
-    error = cls("words", method="GET", path="/p", **words)
+    fields = {"status_code": 429, "retry_after": 1.5, "body": "b"} if issubclass(cls, AlbertHTTPError) else {}
+    error = cls("words", method="GET", path="/p", **fields)
     restored = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert type(restored) is cls
     assert (str(restored), restored.__dict__, restored.args) == (str(error), error.__dict__, error.args)

@@ -70,8 +70,8 @@ async def test_empty_page_with_a_new_key_does_not_end_the_listing(wire: Wire, se
 
 async def test_pages_are_returned_whole_with_their_keys(wire: Wire, session: AsyncAlbertSession) -> None:
     pages(wire, ([1, 2], "a"), ([], "b"), ([3], ""))
-    found = [(page.items, page.last_key) async for page in numbers(session).pages()]
-    assert found == [([1, 2], "a"), ([], "b"), ([3], None)]
+    contents = [(page.items, page.last_key) async for page in numbers(session).pages()]
+    assert contents == [([1, 2], "a"), ([], "b"), ([3], None)]
 
 
 @pytest.mark.parametrize("max_items", [None, 2, 3])
@@ -85,8 +85,8 @@ async def test_last_key_is_none_at_the_end_although_the_last_page_repeats_its_ke
 
 
 async def test_listing_that_is_continued_at_each_last_key_ends(wire: Wire, sessions: ChatSessionCollection) -> None:
-    one = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
-    wire.then(*(reply(200, {"Items": [one], "lastKey": key}) for key in ("a", "b", "b")))
+    item = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
+    wire.then(*(reply(200, {"Items": [item], "lastKey": key}) for key in ("a", "b", "b")))
     checkpoint, pages_read = None, 0
     while pages_read == 0 or checkpoint is not None:
         async for page in sessions.get_all(start_key=checkpoint).pages():
@@ -236,14 +236,14 @@ async def test_listing_that_failed_continues_with_the_failed_page(wire: Wire, se
     wire.then(reply(503))
     pages(wire, ([3], None))
     listing = numbers(session)
-    found = []
+    items = []
     for _ in range(2):
         try:
             while True:
-                found.append(await anext(listing))
+                items.append(await anext(listing))
         except (ServiceUnavailableError, StopAsyncIteration):
             continue
-    assert found == [1, 2, 3]
+    assert items == [1, 2, 3]
     assert keys(wire) == [None, "a", "a"]
 
 
@@ -277,8 +277,8 @@ async def test_second_task_cannot_take_items_of_the_same_listing(wire: Wire, ses
 async def test_listing_begins_and_continues_at_start_key_and_last_key(
     wire: Wire, sessions: ChatSessionCollection
 ) -> None:
-    one = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
-    wire.then(reply(200, {"Items": [one], "lastKey": "b"}), reply(200, {"Items": [one], "lastKey": None}))
+    item = {"id": "SES1", "name": "n", "sourceSessionId": "s"}
+    wire.then(reply(200, {"Items": [item], "lastKey": "b"}), reply(200, {"Items": [item], "lastKey": None}))
     first = sessions.get_all(start_key="a", max_items=1)
     assert len([each async for each in first]) == 1
     assert (first.last_key, first.has_more) == ("b", True)

@@ -55,9 +55,9 @@ async def test_answer_that_is_not_http_and_echoes_the_token_is_not_quoted(wire: 
 
 
 async def test_headers_of_64_kib_are_accepted(wire: Wire, opened: Open) -> None:
-    one = b"Set-Cookie: " + b"c" * 65_000
+    cookie = b"Set-Cookie: " + b"c" * 65_000
     many = b"".join(b"X-Policy-%d: %s\r\n" % (number, b"p" * 100) for number in range(560))
-    for headers in (one + b"\r\n", many):
+    for headers in (cookie + b"\r\n", many):
         wire.then(Reply(OK + headers + b"Content-Length: 2\r\n\r\n{}"))
     session = opened()
     assert [(await session.get("/x")).content for _ in range(2)] == [b"{}", b"{}"]

@@ -69,7 +69,7 @@ def _gone() -> str:
 
 
 @pytest.mark.parametrize(
-    ("read", "words"),
+    ("read", "problem"),
     [
         (_gone, "cannot be read: No such file"),
         (b"\xff-hidden".decode, "empty, or not text"),
@@ -78,9 +78,9 @@ def _gone() -> str:
     ids=["gone", "not UTF-8", "empty"],
 )
 async def test_client_credentials_that_cannot_be_read_are_an_auth_error(
-    issuer: Issuer, opened: Open, read: Callable[[], str], words: str
+    issuer: Issuer, opened: Open, read: Callable[[], str], problem: str
 ) -> None:
-    with pytest.raises(AlbertAuthError, match=words) as caught:
+    with pytest.raises(AlbertAuthError, match=problem) as caught:
         await opened(auth_manager=AlbertClientCredentials(id="client", secret=read)).get(API)
     assert caught.value.not_applied
     assert caught.value.__context__ is None or isinstance(caught.value.__context__, OSError)

@@ -102,9 +102,9 @@ async def test_exact_match_and_the_filters_differ(wire: Wire, sessions: ChatSess
 async def test_empty_page_with_a_new_key_ends_the_listing_only_in_the_sdk(
     wire: Wire, sessions: ChatSessionCollection, theirs: Any
 ) -> None:
-    for listing, found in ((sessions.get_all(), ["SES1"]), (theirs.get_all(), [])):
+    for listing, ids in ((sessions.get_all(), ["SES1"]), (theirs.get_all(), [])):
         wire.then(reply(200, {"Items": [], "lastKey": "a"}), reply(200, {"Items": [ONE]}))
-        assert [each.id async for each in listing] == found
+        assert [each.id async for each in listing] == ids
         wire.script.clear()
 
 
@@ -119,11 +119,11 @@ async def test_repeated_key_is_requested_again_only_by_the_sdk(
 async def test_iteration_that_raised_ends_silently_only_in_the_sdk(
     wire: Wire, sessions: ChatSessionCollection, theirs: Any
 ) -> None:
-    for listing, found in ((sessions.get_all(), ["SES1"]), (theirs.get_all(), [])):
+    for listing, ids in ((sessions.get_all(), ["SES1"]), (theirs.get_all(), [])):
         wire.then(reply(503), reply(200, {"Items": [ONE]}))
         with pytest.raises(Exception, match=r"503|GET"):
             await _all(listing)
-        assert [each.id async for each in listing] == found
+        assert [each.id async for each in listing] == ids
         wire.script.clear()
 
 

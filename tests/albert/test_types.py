@@ -38,13 +38,13 @@ def check(checker: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def examples() -> dict[str, str]:
     """Return the examples that use the library, by a file name made of the page and a number."""
-    found = {}
+    files = {}
     for page in PAGES:
         blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
         for number, block in enumerate(blocks):
             if "syncd.albert" in block:
-                found[f"{Path(page).stem.lower()}_{number}.py"] = block
-    return found
+                files[f"{Path(page).stem.lower()}_{number}.py"] = block
+    return files
 
 
 @pytest.mark.slow

@@ -64,13 +64,13 @@ class Seen:
 @asynccontextmanager
 async def seen(browser: Browser, url: str, scheme: Literal["light", "dark"], width: int) -> AsyncIterator[Seen]:
     page = await browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
-    found = Seen(page)
-    page.on("console", lambda message: found.complaints.append(message.text))
-    page.on("pageerror", lambda error: found.complaints.append(str(error)))
-    page.on("request", lambda request: found.asked.append(request.url))
+    visit = Seen(page)
+    page.on("console", lambda message: visit.complaints.append(message.text))
+    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    page.on("request", lambda request: visit.asked.append(request.url))
     try:
         await page.goto(url)
-        yield found
+        yield visit
     finally:
         await page.close()
 
@@ -118,11 +118,11 @@ async def trouble(s: Served) -> None:
     s.credentials["refused"] = True
 
 
-async def check(found: Seen, url: str, width: int) -> None:
-    assert found.complaints == []
-    assert {one for one in found.asked if not one.startswith(("data:", url))} == set()
-    assert await found.page.evaluate("document.documentElement.scrollWidth") <= width
-    clipped = await found.page.evaluate(
+async def check(visit: Seen, url: str, width: int) -> None:
+    assert visit.complaints == []
+    assert {address for address in visit.asked if not address.startswith(("data:", url))} == set()
+    assert await visit.page.evaluate("document.documentElement.scrollWidth") <= width
+    clipped = await visit.page.evaluate(
         "[...document.querySelectorAll('section,td,code')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
     )
     assert clipped == 0
@@ -141,17 +141,17 @@ async def test_verdict_is_seen_and_the_page_fits_in_light_and_dark_narrow_and_wi
     async def look(verdict: str, *commands: str) -> None:
         s.readings.snapshot._kept = None
         for scheme, width in LOOKS:
-            async with seen(browser, s.url, scheme, width) as found:
-                heading = found.page.get_by_role("heading", level=1)
+            async with seen(browser, s.url, scheme, width) as visit:
+                heading = visit.page.get_by_role("heading", level=1)
                 assert await heading.inner_text() == verdict
                 box = await heading.bounding_box()
                 assert box is not None
                 assert box["y"] < 120
-                assert await found.page.locator("code").all_inner_texts() == list(commands)
-                assert await found.page.locator("svg[role=img]").count() == 4
-                await keep(found.page, f"{verdict.split(maxsplit=1)[0].lower()}-{len(commands)}-{scheme}-{width}")
-                await check(found, s.url, width)
-                grounds[scheme] = await found.page.evaluate("getComputedStyle(document.body).backgroundColor")
+                assert await visit.page.locator("code").all_inner_texts() == list(commands)
+                assert await visit.page.locator("svg[role=img]").count() == 4
+                await keep(visit.page, f"{verdict.split(maxsplit=1)[0].lower()}-{len(commands)}-{scheme}-{width}")
+                await check(visit, s.url, width)
+                grounds[scheme] = await visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
 
     grounds: dict[str, str] = {}
     async with served(tmp_path, sessions=200) as s, chromium() as browser:
@@ -168,15 +168,15 @@ async def test_verdict_is_seen_and_the_page_fits_in_light_and_dark_narrow_and_wi
 
 async def test_empty_mirror_and_unreadable_database_have_a_page_too(tmp_path: Path) -> None:
     async with served(tmp_path) as s, chromium() as browser:
-        async with seen(browser, s.url, "light", 360) as found:
-            assert await found.page.get_by_role("heading", level=1).inner_text() == "Starting"
-            assert await found.page.locator(".todo").count() == 0
-            await keep(found.page, "empty-light-360")
-            await check(found, s.url, 360)
+        async with seen(browser, s.url, "light", 360) as visit:
+            assert await visit.page.get_by_role("heading", level=1).inner_text() == "Starting"
+            assert await visit.page.locator(".todo").count() == 0
+            await keep(visit.page, "empty-light-360")
+            await check(visit, s.url, 360)
         await s.harness.sql("DROP TABLE alembic_version")
         s.readings.snapshot._kept = None
-        async with seen(browser, s.url, "dark", 1280) as found:
-            assert await found.page.get_by_role("heading", level=1).inner_text() == "Needs you"
-            assert await found.page.locator(".todo code").all_inner_texts() == ["syncd doctor"]
-            await keep(found.page, "unreadable-dark-1280")
-            assert all("503" in words for words in found.complaints)  # the browser tells the status, and nothing else
+        async with seen(browser, s.url, "dark", 1280) as visit:
+            assert await visit.page.get_by_role("heading", level=1).inner_text() == "Needs you"
+            assert await visit.page.locator(".todo code").all_inner_texts() == ["syncd doctor"]
+            await keep(visit.page, "unreadable-dark-1280")
+            assert all("503" in text for text in visit.complaints)  # the browser tells the status, and nothing else

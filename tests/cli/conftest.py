@@ -34,14 +34,14 @@ Call = Callable[..., Called]
 
 @pytest.fixture
 def syncd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Return a function that calls a command in an empty folder, as `syncd WORDS` does."""
+    """Return a function that calls a command in an empty folder, as `syncd ARGUMENTS` does."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith(("SYNCD_", "ALBERT_")):
             monkeypatch.delenv(name)
 
-    def call(*words: str, given: bytes = b"") -> Called:
-        monkeypatch.setattr(sys, "argv", ["syncd", *words])
+    def call(*arguments: str, given: bytes = b"") -> Called:
+        monkeypatch.setattr(sys, "argv", ["syncd", *arguments])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:

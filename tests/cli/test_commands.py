@@ -37,8 +37,8 @@ def test_every_command_has_a_help_text(syncd: Call, command: str) -> None:
 
 
 def test_list_of_commands_has_complete_sentences(syncd: Call) -> None:
-    for words in ([], ["enqueue"], ["sources"], ["operations"], ["deletions"], ["quarantine"]):
-        shown = syncd(*words, "--help").out
+    for group in ([], ["enqueue"], ["sources"], ["operations"], ["deletions"], ["quarantine"]):
+        shown = syncd(*group, "--help").out
         assert "..." not in shown.partition("Commands:")[2], shown
 
 
@@ -356,15 +356,15 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_import_of_each_form_queues_the_same_three_creates(syncd: Call, name: str, *, from_stdin: bool) -> None:
     Path(name).write_bytes(CASES[name])
-    words = ["-"] if from_stdin else [name]
+    arguments = ["-"] if from_stdin else [name]
     given = CASES[name] if from_stdin else b""
-    dry = syncd("enqueue", "import", *words, "--dry-run", "--json", given=given).data
+    dry = syncd("enqueue", "import", *arguments, "--dry-run", "--json", given=given).data
     assert (dry["totals"], dry["lookalikes"]) == ({"created": 3}, [])
     assert not Path("syncd.db").exists()
-    assert syncd("enqueue", "import", *words, given=given).out == "queued 3 operations\n"
+    assert syncd("enqueue", "import", *arguments, given=given).out == "queued 3 operations\n"
     listed = syncd("operations", "list", "--json").data
     assert sorted(row["source_session_id"] for row in listed) == ["r-1", "r-2", "r-3"]
-    assert syncd("sources", "import", *words, given=given).out == "added 0, known already 3\n"
+    assert syncd("sources", "import", *arguments, given=given).out == "added 0, known already 3\n"
 
 
 def test_dry_run_reports_ids_that_look_the_same(syncd: Call) -> None:

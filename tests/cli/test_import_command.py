@@ -29,6 +29,6 @@ def test_dry_run_of_json_lines_and_csv_shows_lines_alone(syncd: Call) -> None:
 
 
 def test_id_of_white_space_is_refused_as_an_argument(syncd: Call) -> None:
-    for words in (("enqueue", "create", "--source-session-id", " ", "--name", "n"), ("sources", "add", " ")):
-        refused = syncd(*words)
+    for command in (("enqueue", "create", "--source-session-id", " ", "--name", "n"), ("sources", "add", " ")):
+        refused = syncd(*command)
         assert (refused.code, "' ' contains only white space" in refused.err) == (2, True)

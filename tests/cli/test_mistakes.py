@@ -34,24 +34,26 @@ USAGE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("words", NO_DATABASE, ids=" ".join)
-def test_command_that_reads_creates_no_database_and_names_the_command_that_does(syncd: Call, words: list[str]) -> None:
-    refused = syncd(*words)
+@pytest.mark.parametrize("command", NO_DATABASE, ids=" ".join)
+def test_command_that_reads_creates_no_database_and_names_the_command_that_does(
+    syncd: Call, command: list[str]
+) -> None:
+    refused = syncd(*command)
     assert (refused.code, refused.out) == (3, "")
     assert "there is no database" in refused.err
     assert "syncd once" in refused.err
     assert list(Path().iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [["status"], ["export", "out", "--format", "csv"], ["doctor"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["status"], ["export", "out", "--format", "csv"], ["doctor"]], ids=" ".join)
 def test_database_name_that_is_too_long_for_a_file_is_reported(
-    syncd: Call, monkeypatch: pytest.MonkeyPatch, words: list[str]
+    syncd: Call, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     monkeypatch.setenv("SYNCD_DATABASE_URL", f"sqlite+aiosqlite:///{'n' * 300}.db")
     monkeypatch.setenv("ALBERT_TOKEN", "t")
     monkeypatch.setenv("ALBERT_BASE_URL", "http://127.0.0.1:9")
-    refused = syncd(*words)
-    assert refused.code == (1 if words == ["doctor"] else 3)
+    refused = syncd(*command)
+    assert refused.code == (1 if command == ["doctor"] else 3)
     assert "File name too long" in refused.err + refused.out
 
 
@@ -67,10 +69,10 @@ def test_link_or_directory_at_the_path_of_the_database_is_named_in_the_error(syn
     assert "syncd.db is not a file" in syncd("sources", "list").err
 
 
-@pytest.mark.parametrize("words", [[], ["--database", "n" * 300]], ids=["may not be replaced", "name is too long"])
-def test_demo_whose_file_cannot_be_made_is_wrong_use(syncd: Call, words: list[str]) -> None:
+@pytest.mark.parametrize("options", [[], ["--database", "n" * 300]], ids=["may not be replaced", "name is too long"])
+def test_demo_whose_file_cannot_be_made_is_wrong_use(syncd: Call, options: list[str]) -> None:
     Path("syncd-demo.db-wal").mkdir()  # no user can unlink it, not even root
-    refused = syncd("demo", *words)
+    refused = syncd("demo", *options)
     assert (refused.code, refused.out) == (2, "")
     assert "cannot be made" in refused.err
     assert "--database" in refused.err
@@ -86,10 +88,10 @@ def test_demo_in_a_folder_that_may_not_be_written_is_wrong_use(syncd: Call) -> N
     assert "Permission denied" in refused.err
 
 
-@pytest.mark.parametrize("words", USAGE, ids=ascii)
-def test_wrong_use_exits_2_with_an_error_and_creates_nothing(syncd: Call, words: list[str]) -> None:
+@pytest.mark.parametrize("command", USAGE, ids=ascii)
+def test_wrong_use_exits_2_with_an_error_and_creates_nothing(syncd: Call, command: list[str]) -> None:
     Path("kept.db").write_text("mine")
-    refused = syncd(*words)
+    refused = syncd(*command)
     assert (refused.code, refused.out) == (2, "")
     assert "rror: " in refused.err
     assert "Traceback" not in refused.err
@@ -128,8 +130,8 @@ def test_database_that_is_a_folder_or_in_no_folder_exits_3(syncd: Call, monkeypa
     Path("folder").mkdir()
     for path in ("folder", "none/syncd.db"):
         monkeypatch.setenv("SYNCD_DATABASE_URL", f"sqlite:///{path}")
-        for words in (["migrate"], ["status"], ["sources", "add", "a"]):
-            assert syncd(*words).code == 3
+        for command in (["migrate"], ["status"], ["sources", "add", "a"]):
+            assert syncd(*command).code == 3
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")

@@ -75,8 +75,8 @@ def test_name_of_the_user_that_cannot_be_stored_is_refused(queue: Call, monkeypa
 
 
 def test_warning_of_a_cancelled_unknown_operation_is_in_the_json(queue: Call) -> None:
-    (one,) = queue("operations", "cancel", "2", "--json").data
-    assert (one["id"], one["error"], "may have applied it" in one["warning"]) == (2, None, True)
+    (operation,) = queue("operations", "cancel", "2", "--json").data
+    assert (operation["id"], operation["error"], "may have applied it" in operation["warning"]) == (2, None, True)
 
 
 def test_running_operation_is_not_cancelled(queue: Call) -> None:
@@ -96,7 +96,7 @@ def test_all_dead_operations_are_retried_at_once(queue: Call) -> None:
 
 
 def test_retried_operations_are_listed_in_the_json(queue: Call) -> None:
-    assert [one["id"] for one in queue("operations", "retry", "--state", "dead", "--json").data] == [3, 4]
+    assert [operation["id"] for operation in queue("operations", "retry", "--state", "dead", "--json").data] == [3, 4]
 
 
 def test_decision_without_a_name_records_the_user_of_the_operating_system(
@@ -108,7 +108,7 @@ def test_decision_without_a_name_records_the_user_of_the_operating_system(
 
 
 @pytest.mark.parametrize(
-    ("words", "problem"),
+    ("arguments", "problem"),
     [
         (("retry",), "give ids or --state dead"),
         (("retry", "3", "--state", "dead"), "give the ids of operations, or --state dead; not both"),
@@ -118,8 +118,10 @@ def test_decision_without_a_name_records_the_user_of_the_operating_system(
         (("cancel",), "Missing argument 'ID...'"),
     ],
 )
-def test_command_without_a_choice_of_operations_is_refused(queue: Call, words: tuple[str, ...], problem: str) -> None:
-    refused = queue("operations", *words)
+def test_command_without_a_choice_of_operations_is_refused(
+    queue: Call, arguments: tuple[str, ...], problem: str
+) -> None:
+    refused = queue("operations", *arguments)
     assert refused.code == 2
     assert problem in refused.err
     assert actions() == []

@@ -33,7 +33,7 @@ def in_shell(shell: str, script: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "index", "expected"),
+    ("line", "index", "expected"),
     [
         ("syncd oper", 1, ["operations"]),
         ("syncd operations re", 2, ["release", "retry"]),
@@ -41,10 +41,10 @@ def in_shell(shell: str, script: str) -> str:
         ("syncd export folder --format ", 4, ["parquet", "csv", "jsonl"]),
     ],
 )
-def test_bash_completes_commands_and_values(words: str, index: int, expected: list[str]) -> None:
+def test_bash_completes_commands_and_values(line: str, index: int, expected: list[str]) -> None:
     script = f"""
         {LINES["bash"]}
-        COMP_WORDS=({words}) COMP_CWORD={index}
+        COMP_WORDS=({line}) COMP_CWORD={index}
         _syncd_completion syncd
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """

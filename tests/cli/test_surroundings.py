@@ -17,12 +17,12 @@ NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
 def network(**environment: str) -> dict[str, Finding]:
     settings = load({"ALBERT_TOKEN": "t", **environment}, (), credentials=True).settings
-    return {one.check: one for one in check_network(settings, environment)}
+    return {finding.check: finding for finding in check_network(settings, environment)}
 
 
 def test_path_of_the_api_in_the_base_url_is_bad_and_the_right_url_is_named() -> None:
-    found = network(ALBERT_BASE_URL="https://albert.test/prefix/api/v3")["base URL"]
-    assert (found.verdict, found.fix) == ("bad", "set ALBERT_BASE_URL=https://albert.test/prefix")
+    finding = network(ALBERT_BASE_URL="https://albert.test/prefix/api/v3")["base URL"]
+    assert (finding.verdict, finding.fix) == ("bad", "set ALBERT_BASE_URL=https://albert.test/prefix")
     assert network(ALBERT_BASE_URL="https://albert.test/prefix") == {}
 
 
@@ -34,9 +34,9 @@ def test_proxy_variable_that_is_ignored_is_a_warning_unless_a_proxy_is_set(name:
 
 @pytest.mark.parametrize("seconds", [-61, 61, 86_400])
 def test_clock_that_differs_from_that_of_albert_by_more_than_a_minute_is_a_warning(seconds: float) -> None:
-    (found,) = check_clock(format_datetime(NOW + timedelta(seconds=seconds), usegmt=True), NOW)
-    assert found.verdict == "warning"
-    assert ("behind" if seconds > 0 else "ahead of") in found.detail
+    (finding,) = check_clock(format_datetime(NOW + timedelta(seconds=seconds), usegmt=True), NOW)
+    assert finding.verdict == "warning"
+    assert ("behind" if seconds > 0 else "ahead of") in finding.detail
 
 
 @pytest.mark.parametrize("date", [None, "yesterday", "", "Mon, 01 Jan 99999999999 00:00:00 GMT"])
@@ -45,7 +45,7 @@ def test_answer_without_a_readable_date_causes_no_report_about_the_clock(date: s
 
 
 def test_clock_that_agrees_is_ok() -> None:
-    assert [one.verdict for one in check_clock(format_datetime(NOW, usegmt=True), NOW)] == ["ok"]
+    assert [finding.verdict for finding in check_clock(format_datetime(NOW, usegmt=True), NOW)] == ["ok"]
 
 
 @pytest.mark.parametrize("free_files", [5, 1000])
@@ -56,8 +56,8 @@ def test_little_space_and_few_inodes_are_a_warning_each(
     fields = list(os.statvfs(tmp_path))
     fields[4:8] = [free_blocks, 1000, free_files, free_files]
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(fields))
-    found = {one.check: (one.verdict, one.detail) for one in check_folder(tmp_path / "syncd.db")}
-    space, inodes = found["disk"], found.get("inodes")
+    findings = {finding.check: (finding.verdict, finding.detail) for finding in check_folder(tmp_path / "syncd.db")}
+    space, inodes = findings["disk"], findings.get("inodes")
     assert space[0] == ("warning" if free_blocks == 5 else "ok")
     assert "MB are free" in space[1]
     assert inodes == (("warning", f"only 5 files can still be created in {tmp_path}") if free_files == 5 else None)
@@ -67,7 +67,7 @@ def test_file_system_without_a_limit_of_inodes_is_no_warning(tmp_path: Path, mon
     fields = list(os.statvfs(tmp_path))
     fields[5:8] = [0, 0, 0]
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(fields))
-    assert [one.check for one in check_folder(tmp_path / "syncd.db")] == ["disk"]
+    assert [finding.check for finding in check_folder(tmp_path / "syncd.db")] == ["disk"]
 
 
 def test_folder_that_cannot_be_written_to_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,25 +21,25 @@ IN_AN_ENGINE = [
 ]
 
 
-def docker(*words: str) -> str:
+def docker(*arguments: str) -> str:
     """Run one command of Docker's and return what it printed."""
-    return run("docker", *words)
+    return run("docker", *arguments)
 
 
-def run(*words: str, folder: Path | None = None, given: str = "") -> str:
+def run(*command: str, folder: Path | None = None, given: str = "") -> str:
     """Run a command to its end and return what it printed."""
-    done = subprocess.run(words, cwd=folder, input=given, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (words, done.stdout, done.stderr)
+    done = subprocess.run(command, cwd=folder, input=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
     return done.stdout.strip()
 
 
-def run_redirected(*words: str, folder: Path, source: str | None = None, target: str | None = None) -> str:
+def run_redirected(*command: str, folder: Path, source: str | None = None, target: str | None = None) -> str:
     """Run a command whose standard input or output is a file, as a shell does; return the rest of its output."""
     with ExitStack() as stack:
         given = stack.enter_context((folder / source).open("rb")) if source is not None else subprocess.DEVNULL
         written = stack.enter_context((folder / target).open("wb")) if target is not None else subprocess.PIPE
-        done = subprocess.run(words, cwd=folder, stdin=given, stdout=written, stderr=subprocess.PIPE, check=False)
-    assert done.returncode == 0, (words, done.stdout, done.stderr)
+        done = subprocess.run(command, cwd=folder, stdin=given, stdout=written, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
     return (done.stdout or b"").decode().strip()
 
 
@@ -51,6 +51,6 @@ def until(look: Callable[[], bool], what: str, seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
-def succeeds(*words: str) -> bool:
+def succeeds(*arguments: str) -> bool:
     """Tell whether a command of Docker's ends well."""
-    return subprocess.run(["docker", *words], capture_output=True, check=False).returncode == 0
+    return subprocess.run(["docker", *arguments], capture_output=True, check=False).returncode == 0

@@ -47,14 +47,14 @@ def compose() -> list[str]:
 
 def carry_out(line: str, folder: Path) -> str:
     """Run a line of the page; what a person would type into it is given."""
-    words = shlex.split(line)
-    if words[:2] == ["docker", "compose"]:
-        words = [*compose(), *words[2:]]
-        if "exec" in words:
-            words.insert(words.index("exec") + 1, "-T")  # there is no terminal here
-    if words[-2] == "<":
-        return run_redirected(*words[:-2], folder=folder, source=words[-1])
-    return run(*words, folder=folder, given=TYPED.get(Path(words[-1]).name, ""))
+    command = shlex.split(line)
+    if command[:2] == ["docker", "compose"]:
+        command = [*compose(), *command[2:]]
+        if "exec" in command:
+            command.insert(command.index("exec") + 1, "-T")  # there is no terminal here
+    if command[-2] == "<":
+        return run_redirected(*command[:-2], folder=folder, source=command[-1])
+    return run(*command, folder=folder, given=TYPED.get(Path(command[-1]).name, ""))
 
 
 def test_image_is_run_by_hand_as_the_page_says(tmp_path: Path) -> None:
@@ -112,16 +112,16 @@ def test_compose_brings_up_sqlite(project: Path) -> None:
     *up, status, down = SQLITE
     for line in up:
         carry_out(line, project)
-    (one,) = containers(project, "syncd")
-    until(lambda: succeeds("exec", one, "syncd", "healthcheck"), "the daemon is alive")
-    docker("exec", "--detach", one, "syncd", "sandbox", "--sessions", "40")
-    until(lambda: succeeds("exec", one, "syncd", "status"), "a first pass")
+    (container,) = containers(project, "syncd")
+    until(lambda: succeeds("exec", container, "syncd", "healthcheck"), "the daemon is alive")
+    docker("exec", "--detach", container, "syncd", "sandbox", "--sessions", "40")
+    until(lambda: succeeds("exec", container, "syncd", "status"), "a first pass")
     assert "40 live" in carry_out(status, project)
-    docker("exec", one, "syncd", "backup", "/data/backup.db")
-    docker("cp", f"{one}:/data/backup.db", str(project / "backup.db"))
+    docker("exec", container, "syncd", "backup", "/data/backup.db")
+    docker("cp", f"{container}:/data/backup.db", str(project / "backup.db"))
     restored = [carry_out(line, project) for line in RESTORE_WITH_COMPOSE[:-1]]
     assert "restored standard input to /data/syncd.db" in restored[1]
-    until(lambda: succeeds("exec", one, "syncd", "healthcheck"), "the daemon is alive on the restored mirror")
+    until(lambda: succeeds("exec", container, "syncd", "healthcheck"), "the daemon is alive on the restored mirror")
     assert carry_out(RESTORE_WITH_COMPOSE[-1], project) == "no operations"
     carry_out(down, project)
     assert containers(project, "syncd") == []
@@ -135,9 +135,12 @@ def test_compose_brings_up_postgresql_with_two_daemons_of_which_one_leads(projec
         carry_out(line, project)
     daemons = containers(project, "syncd-postgresql")
     assert len(daemons) == 2
-    for one in daemons:
-        until(lambda one=one: succeeds("exec", one, "syncd", "healthcheck"), "the daemon is alive")  # type: ignore[misc]
-        docker("exec", "--detach", one, "syncd", "sandbox", "--sessions", "40")
+    for container in daemons:
+        until(
+            lambda container=container: succeeds("exec", container, "syncd", "healthcheck"),  # type: ignore[misc]
+            "the daemon is alive",
+        )
+        docker("exec", "--detach", container, "syncd", "sandbox", "--sessions", "40")
     until(lambda: succeeds("exec", daemons[0], "syncd", "status"), "a first pass")
     said = carry_out(logs, project)
     assert (said.count('"replica.leading"'), said.count('"replica.standby"')) == (1, 1)

@@ -66,14 +66,14 @@ def manifests(overlay: str) -> Manifests:
         pytest.skip("kubectl is not installed: the overlays are not built")
     folder = ROOT / "deploy/kubernetes/overlays" / overlay
     done = subprocess.run([KUBECTL, "kustomize", str(folder)], capture_output=True, text=True, check=True)
-    return {one["kind"]: one for one in yaml.safe_load_all(done.stdout)}
+    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(done.stdout)}
 
 
 @pytest.fixture(scope="module")
 def pod(manifests: Manifests, overlay: str) -> dict[str, Any]:
     """Return the pod of an overlay's workload."""
-    found: dict[str, Any] = manifests[WORKLOADS[overlay]]["spec"]["template"]["spec"]
-    return found
+    spec: dict[str, Any] = manifests[WORKLOADS[overlay]]["spec"]["template"]["spec"]
+    return spec
 
 
 def test_kubernetes_pod_is_probed_and_has_no_right_that_it_does_not_need(pod: dict[str, Any]) -> None:
@@ -88,7 +88,7 @@ def test_kubernetes_pod_is_probed_and_has_no_right_that_it_does_not_need(pod: di
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
     assert "ephemeral-storage" in container["resources"]["limits"]
-    assert {one["name"] for one in container["env"]} <= KNOWN
+    assert {variable["name"] for variable in container["env"]} <= KNOWN
 
 
 @pytest.mark.parametrize("version", ["1.29", "1.37"])
@@ -145,7 +145,7 @@ def test_kubernetes_probes_and_service_ask_the_port_that_the_server_listens_on(
 ) -> None:
     service, workload = manifests["Service"], manifests[WORKLOADS[overlay]]
     (container,) = pod["containers"]
-    variables = {one["name"]: one["value"] for one in container["env"]}
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
     (port,) = container["ports"]
     assert str(port["containerPort"]) == variables["SYNCD_STATUS_PORT"]
     assert {container[f"{name}Probe"]["httpGet"]["port"] for name in ("startup", "liveness", "readiness")} == {"status"}
@@ -160,11 +160,13 @@ def test_kubernetes_mounts_the_volume_and_the_secrets_where_the_image_and_the_se
     manifests: Manifests, overlay: str, pod: dict[str, Any]
 ) -> None:
     (container,) = pod["containers"]
-    mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
-    claims = {one["metadata"]["name"] for one in manifests[WORKLOADS[overlay]]["spec"].get("volumeClaimTemplates", [])}
+    mounts = {entry["mountPath"]: entry["name"] for entry in container["volumeMounts"]}
+    claims = {
+        entry["metadata"]["name"] for entry in manifests[WORKLOADS[overlay]]["spec"].get("volumeClaimTemplates", [])
+    }
     assert claims == ({mounts["/data"]} if overlay == "sqlite" else set())
     assert 'VOLUME ["/data"]' in (ROOT / "Dockerfile").read_text()
-    variables = {one["name"]: one["value"] for one in container["env"]}
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
     files = [value.rpartition("/") for name, value in variables.items() if name.endswith("_FILE")]
     (secrets,) = pod["volumes"]
     assert {mounts[folder] for folder, _, _ in files} == {secrets["name"]}

@@ -51,8 +51,8 @@ def albert() -> Iterator[Server]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     try:
-        words = dict(process.stdout.readline().strip().split("=", 1) for _ in range(2))
-        yield Server(words["ALBERT_BASE_URL"], words["ALBERT_TOKEN"])
+        variables = dict(process.stdout.readline().strip().split("=", 1) for _ in range(2))
+        yield Server(variables["ALBERT_BASE_URL"], variables["ALBERT_TOKEN"])
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(10)
@@ -86,8 +86,8 @@ class Running:
         lines = [json.loads(line) for line in docker("logs", self.name).splitlines()]
         return [line for line in lines if line["event"] == name]
 
-    def syncd(self, *words: str) -> str:
-        return docker("exec", self.name, "syncd", *words)
+    def syncd(self, *arguments: str) -> str:
+        return docker("exec", self.name, "syncd", *arguments)
 
 
 def free_port() -> int:

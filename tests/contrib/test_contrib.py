@@ -45,7 +45,7 @@ async def test_each_metabase_question_returns_the_rows_of_the_question(tmp_path:
             text = file.read_text(encoding="utf-8")
             assert set(re.findall(r"\{\{(\w+)\}\}", text)) == set(query.parameters)
             # Metabase passes the text of a variable as a value.
-            filled = re.sub(r"\{\{(\w+)\}\}", lambda found: f"'{EXAMPLES[found[1]].strip(chr(39))}'", text)
+            filled = re.sub(r"\{\{(\w+)\}\}", lambda match: f"'{EXAMPLES[match[1]].strip(chr(39))}'", text)
             if dialect_of(harness) == "sqlite":
                 filled = filled.replace("seq > '0'", "seq > 0")
             assert await select(harness, filled.rstrip().rstrip(";")) == await select(
@@ -81,17 +81,17 @@ def generic(table: str, column: str, test: Any) -> str:
 
 
 def dbt_tests() -> dict[str, str]:
-    found = {
+    statements = {
         f"{table['name']}.{column['name']} {test}": generic(table["name"], column["name"], test)
         for table in SOURCES
         for column in table["columns"]
         for test in column.get("data_tests", ())
     }
-    return found | {file.stem: rendered(file.read_text(encoding="utf-8")) for file in SINGULAR}
+    return statements | {file.stem: rendered(file.read_text(encoding="utf-8")) for file in SINGULAR}
 
 
 def test_sources_name_every_column_that_is_promised() -> None:
-    assert {table["name"]: [one["name"] for one in table["columns"]] for table in SOURCES} == {
+    assert {table["name"]: [column["name"] for column in table["columns"]] for table in SOURCES} == {
         name: list(columns) for name, columns in catalog.EXPORTED.items()
     }
 

@@ -63,10 +63,10 @@ async def test_wait_for_the_database_at_the_start_is_reported_once_and_so_is_its
             assert "is starting" in systemd.values("STATUS")[0]
             assert systemd.values("STATUS")[-1] == "healthy"
     waiting, working = receiver.bodies
-    assert [one["code"] for one in waiting["problems"]] == ["database_unreadable", "database_waiting"]
+    assert [entry["code"] for entry in waiting["problems"]] == ["database_unreadable", "database_waiting"]
     assert (waiting["healthy"], waiting["tenant"]) == (False, "unknown")
     assert (working["healthy"], working["tenant"], working["problems"]) == (True, "TEN1", [])
-    assert [one["healthy"] for one in log.entries if one["event"] == "health.changed"] == [False, True]
+    assert [entry["healthy"] for entry in log.entries if entry["event"] == "health.changed"] == [False, True]
 
 
 def working_flows(clock: VirtualClock) -> SimpleNamespace:

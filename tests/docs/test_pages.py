@@ -56,8 +56,8 @@ def test_page_of_commands_matches_the_help_texts(monkeypatch: pytest.MonkeyPatch
 
 
 def test_every_exit_code_of_the_errors_is_documented() -> None:
-    kinds = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.SyncdError)]
-    codes = {0} | {one.exit_code for one in kinds}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.SyncdError)]
+    codes = {0} | {kind.exit_code for kind in kinds}
     documented = {int(code) for code in re.findall(r"^\| (\d) \|", text("docs/commands.md"), flags=re.MULTILINE)}
     assert documented == codes
 
@@ -101,7 +101,7 @@ def test_every_log_event_is_documented_and_no_other() -> None:
 
 def events_of(path: Path) -> set[str]:
     """Return the events that a module logs; what stands in braces of an f-string as `*`."""
-    found = set()
+    events = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call) or not node.args:
             continue
@@ -116,8 +116,8 @@ def events_of(path: Path) -> set[str]:
         if called in {"debug", "info", "warning", "error", "exception", "write", "tell", "log"} and re.fullmatch(
             r"[a-z_]+\.[a-z_*]+", name
         ):
-            found.add(name)
-    return found
+            events.add(name)
+    return events
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -133,27 +133,27 @@ def test_commands_in_the_pages_are_commands(page: str) -> None:
     lines += re.findall(r"`((?:syncd|make) [^`]+)`", text(page))
     seen = 0
     for line in lines:
-        words = shlex.split(line.removeprefix("ExecStart="), comments=True)
-        if words[:1] == ["make"]:
-            assert re.search(rf"^{words[1]}:.*## ", makefile, flags=re.MULTILINE), line
-        elif words and words[0].endswith("syncd") and len(words) > 1:
-            parse(words[1:])
+        command = shlex.split(line.removeprefix("ExecStart="), comments=True)
+        if command[:1] == ["make"]:
+            assert re.search(rf"^{command[1]}:.*## ", makefile, flags=re.MULTILINE), line
+        elif command and command[0].endswith("syncd") and len(command) > 1:
+            parse(command[1:])
         else:
             continue
         seen += 1
     assert seen >= 2
 
 
-def parse(words: list[str]) -> None:
+def parse(arguments: list[str]) -> None:
     """Parse a command line without carrying it out; click raises for what is no command, option or argument."""
     command: click.Command = cli
     context = click.Context(cli, info_name="syncd", help_option_names=["-h", "--help"])
     while isinstance(command, click.Group):
-        inner = command.get_command(context, words[0])
-        assert inner is not None, words
-        command, words = inner, words[1:]
-    if words:  # a bare name in running text is not a whole call
-        command.make_context(command.name, words, parent=context)
+        inner = command.get_command(context, arguments[0])
+        assert inner is not None, arguments
+        command, arguments = inner, arguments[1:]
+    if arguments:  # a bare name in running text is not a whole call
+        command.make_context(command.name, arguments, parent=context)
 
 
 ABOUT_ITSELF = ("cli", "sandbox", "browse")
@@ -179,9 +179,9 @@ def test_page_of_the_architecture_names_every_module_and_no_other() -> None:
 
 
 def statements() -> list[str]:
-    found = [one for block in blocks("README.md", "sql") for one in block.split(";") if one.strip()]
-    assert len(found) >= 10
-    return found
+    queries = [statement for block in blocks("README.md", "sql") for statement in block.split(";") if statement.strip()]
+    assert len(queries) >= 10
+    return queries
 
 
 def test_sql_of_the_readme_runs_on_a_new_mirror(syncd: Call) -> None:
@@ -210,7 +210,7 @@ def test_file_that_the_readme_has_people_put_a_token_into_stays_out_of_git() -> 
 
 
 @pytest.mark.parametrize(
-    "example", [one for page in ("README.md", "docs/library.md") for one in blocks(page, "python")]
+    "example", [block for page in ("README.md", "docs/library.md") for block in blocks(page, "python")]
 )
 async def test_python_of_the_pages_runs_unchanged(example: str, tmp_path: Path) -> None:
     async with serve(Sandbox(20)) as server:

@@ -47,8 +47,8 @@ NOT_HEALTHY = {"status", "doctor", "healthcheck", "once"}
 
 def blocks(page: str) -> list[str]:
     """Return the command lines of a page's blocks, comments left out and continued lines made one."""
-    found = "".join(re.findall(r"^```sh\n(.*?)^```$", PAGES[page], flags=re.MULTILINE | re.DOTALL))
-    return [line for line in found.replace("\\\n", " ").splitlines() if shlex.split(line, comments=True)]
+    text = "".join(re.findall(r"^```sh\n(.*?)^```$", PAGES[page], flags=re.MULTILINE | re.DOTALL))
+    return [line for line in text.replace("\\\n", " ").splitlines() if shlex.split(line, comments=True)]
 
 
 def said_in(page: str) -> list[str]:
@@ -100,19 +100,19 @@ def troubled(albert: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(31, 61):
         albert.delete(f"SES{number}")
     once()
-    found = sql(
+    rows = sql(
         folder / "syncd.db",
         "SELECT held_pass_id, operations_dead, quarantined_items, "
         "(SELECT count(*) FROM source_sessions WHERE state = 'conflict') FROM mirror_freshness",
     )
-    assert found == [(HELD, 1, 1, 1)]
+    assert rows == [(HELD, 1, 1, 1)]
     sql(folder / "syncd.db", f"UPDATE operations SET on_hold_at = finished_at WHERE id = {DEAD}")
     return folder
 
 
 def sql(file: Path, statements: str) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
-        return [row for one in statements.split("; ") for row in connection.execute(one)]
+        return [row for statement in statements.split("; ") for row in connection.execute(statement)]
 
 
 @pytest.mark.parametrize("line", SAID)
@@ -123,23 +123,23 @@ def test_command_has_the_effect_that_the_pages_describe(
     (tmp_path / "backups").mkdir()
     for name in ("migration.csv", "ids.csv"):
         (tmp_path / name).write_text("source_session_id,name\ncrm-1,One\n")
-    words = [STAND_FOR.get(word, word) for word in shlex.split(line.replace(*ELSEWHERE_URL), comments=True)]
-    while "=" in words[0]:
-        monkeypatch.setenv(*words.pop(0).split("=", 1))
-    words = [SESSION if before == "--id" else word for before, word in zip(["", *words], words, strict=False)]
-    if words[1] == "run":
-        stopped(words, tmp_path)
+    command = [STAND_FOR.get(word, word) for word in shlex.split(line.replace(*ELSEWHERE_URL), comments=True)]
+    while "=" in command[0]:
+        monkeypatch.setenv(*command.pop(0).split("=", 1))
+    command = [SESSION if before == "--id" else word for before, word in zip(["", *command], command, strict=False)]
+    if command[1] == "run":
+        stopped(command, tmp_path)
         return
-    if words[1] == "restore" and not words[2].startswith("--"):
-        assert called("backup", words[2]).code == 0
-    ended = called(*words[1:])
-    assert ended.code == (1 if words[1] in NOT_HEALTHY else 0), ended.err
+    if command[1] == "restore" and not command[2].startswith("--"):
+        assert called("backup", command[2]).code == 0
+    ended = called(*command[1:])
+    assert ended.code == (1 if command[1] in NOT_HEALTHY else 0), ended.err
     assert ended.out or ended.err
 
 
-def stopped(words: list[str], folder: Path) -> str:
+def stopped(arguments: list[str], folder: Path) -> str:
     """Run the daemon until its first pass has ended, and stop it."""
-    command = [sys.executable, "-m", *words]
+    command = [sys.executable, "-m", *arguments]
     options: dict[str, Any] = {"env": {**os.environ, "PYTHONPATH": str(ROOT)}, "text": True}
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, **options) as process:
         deadline = threading.Timer(40, process.kill)
@@ -163,15 +163,15 @@ def test_blocks_of_the_readme_run_from_top_to_bottom_in_an_empty_folder(
     (tmp_path / "migration.csv").write_text("source_session_id,name\ncrm-1,One\ncrm-2,Two\n")
     said = {}
     for line in blocks("README.md"):
-        words = shlex.split(line, comments=True)
-        if words[0] == "export":
-            monkeypatch.setenv(words[1].partition("=")[0], "sandbox-token")
-        elif words[0] == "install":
-            shutil.copy(words[-2], words[-1])
-        elif words[:2] != ["make", "demo"]:  # the gate runs it as it stands
-            assert Path(words[0]).name == "syncd", line
-            said[" ".join(words[1:])] = (
-                stopped(["syncd", *words[1:]], tmp_path) if words[1] == "run" else ran(called, words)
+        command = shlex.split(line, comments=True)
+        if command[0] == "export":
+            monkeypatch.setenv(command[1].partition("=")[0], "sandbox-token")
+        elif command[0] == "install":
+            shutil.copy(command[-2], command[-1])
+        elif command[:2] != ["make", "demo"]:  # the gate runs it as it stands
+            assert Path(command[0]).name == "syncd", line
+            said[" ".join(command[1:])] = (
+                stopped(["syncd", *command[1:]], tmp_path) if command[1] == "run" else ran(called, command)
             )
     assert "ok       albert" in said["doctor"]
     assert "2 created" in said["enqueue import migration.csv --dry-run"]
@@ -179,9 +179,9 @@ def test_blocks_of_the_readme_run_from_top_to_bottom_in_an_empty_folder(
     assert "healthy" in said["status"]
 
 
-def ran(called: Call, words: list[str]) -> str:
-    ended = called(*words[1:])
-    assert ended.code == 0, (words, ended)
+def ran(called: Call, command: list[str]) -> str:
+    ended = called(*command[1:])
+    assert ended.code == 0, (command, ended)
     return ended.out + ended.err
 
 
@@ -219,7 +219,7 @@ def test_program_named_in_the_runbook_finds_the_cause(program: str, tmp_path: Pa
     file = tmp_path / "syncd.db"
     with file.open("w"):
         for line in lines:
-            words = [str(file) if word == "FILE" else word for word in line.split()]
-            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            command = [str(file) if word == "FILE" else word for word in line.split()]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             assert done.stdout

@@ -42,10 +42,10 @@ async def test_json_holds_counts_and_the_freshness_of_the_snapshot(tmp_path: Pat
     said = json.loads(done.stdout)
     assert said["format"] == "jsonl"
     assert said["last_complete_pass_at"] == "2026-06-01T12:00:00.000000Z"
-    for one in said["files"]:
-        path = tmp_path / "out" / one["file"]
-        assert one["bytes"] == path.stat().st_size
-        assert one["rows"] == len(path.read_bytes().splitlines())
+    for file in said["files"]:
+        path = tmp_path / "out" / file["file"]
+        assert file["bytes"] == path.stat().st_size
+        assert file["rows"] == len(path.read_bytes().splitlines())
 
 
 async def test_foreign_files_and_missing_extra_are_usage_errors(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ async def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
             lambda c: export(c, planned, now=datetime.now(UTC), begin=ignore, advance=ignore)
         )
         other.dispose()
-        found = {one["file"].partition(".")[0]: one["rows"] for one in summary["files"]}
-        assert found["chat_sessions"] == found["chat_sessions_all"] == found["chat_session_history"] == 30
-        assert found["source_sessions"] == 30
+        counts = {file["file"].partition(".")[0]: file["rows"] for file in summary["files"]}
+        assert counts["chat_sessions"] == counts["chat_sessions_all"] == counts["chat_session_history"] == 30
+        assert counts["source_sessions"] == 30
         assert len(await harness.live()) == 30 - len(catalog.EXPORTED_BY_DEFAULT)

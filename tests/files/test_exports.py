@@ -59,11 +59,11 @@ async def test_export_contains_the_rows_of_the_views(tmp_path: Path, format: For
         await make_history(harness)
         summary = await write(harness, tmp_path / "out", format)
         for name in NAMES:
-            found = read_back(tmp_path / "out", name, format)
-            there = await harness.sql(f"SELECT {', '.join(catalog.EXPORTED[name])} FROM {name}")
-            assert len(found) == len(there) > 0 or name in {"chat_folders", "quarantine"}, name
-            assert sorted(map(comparable, found), key=repr) == sorted(map(comparable, there), key=repr), name
-        assert {one["file"]: one["rows"] for one in summary["files"]} == {
+            exported = read_back(tmp_path / "out", name, format)
+            expected = await harness.sql(f"SELECT {', '.join(catalog.EXPORTED[name])} FROM {name}")
+            assert len(exported) == len(expected) > 0 or name in {"chat_folders", "quarantine"}, name
+            assert sorted(map(comparable, exported), key=repr) == sorted(map(comparable, expected), key=repr), name
+        assert {file["file"]: file["rows"] for file in summary["files"]} == {
             f"{name}.{format}": len(read_back(tmp_path / "out", name, format)) for name in NAMES
         }
         assert HOSTILE in {row["name"] for row in read_back(tmp_path / "out", "chat_sessions", format)}
@@ -101,7 +101,9 @@ async def test_parquet_has_times_as_timestamps_and_extra_as_text(tmp_path: Path)
     async with open_harness(tmp_path, sessions=5) as harness:
         await harness.one_pass()
         await write(harness, tmp_path / "out", "parquet")
-        kinds = {one.name: one.type for one in parquet.read_schema(tmp_path / "out" / "chat_sessions_all.parquet")}
+        kinds = {
+            field.name: field.type for field in parquet.read_schema(tmp_path / "out" / "chat_sessions_all.parquet")
+        }
         for name in ("created_at", "updated_at", "last_message_at", "first_seen_at", "missing_since", "deleted_at"):
             assert kinds[name] == pa.timestamp("us", tz="UTC"), name
         assert kinds["extra"] == pa.string()
@@ -124,7 +126,7 @@ async def test_second_export_replaces_the_first_and_keeps_other_formats_known(tm
         kinds: tuple[Format, ...] = ("csv", "jsonl", "csv")
         for kind in kinds:
             await write(harness, tmp_path / "out", kind)
-        files = {one["file"] for one in json.loads((tmp_path / "out" / MANIFEST).read_text())["files"]}
+        files = {file["file"] for file in json.loads((tmp_path / "out" / MANIFEST).read_text())["files"]}
         assert files == {f"{name}.{kind}" for name in NAMES for kind in kinds}
         assert {path.name for path in (tmp_path / "out").iterdir()} == files | {MANIFEST}
 
@@ -220,8 +222,8 @@ async def test_csv_escapes_formulas_only_on_request(tmp_path: Path) -> None:
         await write(harness, tmp_path / "as_is", "csv")
         await write(harness, tmp_path / "safe", "csv", escape_formulas=True)
         names = [
-            {row["id"]: row["name"] for row in read_back(tmp_path / one, "chat_sessions", "csv")}
-            for one in ("as_is", "safe")
+            {row["id"]: row["name"] for row in read_back(tmp_path / folder, "chat_sessions", "csv")}
+            for folder in ("as_is", "safe")
         ]
         assert names[0]["SES1"] == HOSTILE
         assert names[1]["SES1"] == f"'{HOSTILE}"
@@ -286,7 +288,7 @@ async def test_export_since_a_seq_has_the_later_changes_in_their_order(tmp_path:
         harness.sandbox.update("SES9", name="later")
         await harness.one_pass()
         summary = await write(harness, tmp_path / "out", "jsonl", since=everything["last_seq"])
-        assert [one["file"] for one in summary["files"]] == ["chat_session_changes.jsonl"]
+        assert [file["file"] for file in summary["files"]] == ["chat_session_changes.jsonl"]
         (later,) = read_back(tmp_path / "out", "chat_session_changes", "jsonl")
         assert (later["session_id"], later["name"], later["seq"]) == ("SES9", "later", summary["last_seq"])
         assert json.loads((tmp_path / "out" / MANIFEST).read_text())["since"] == everything["last_seq"]
@@ -331,8 +333,8 @@ async def test_readers_of_the_files_can_enter_a_new_directory_whatever_the_umask
         plan(tmp_path / "owner", "csv")
     finally:
         os.umask(before)
-    found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
-    assert found == {"parent": 0o750, "group": 0o750, "owner": 0o700}
+    permissions = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert permissions == {"parent": 0o750, "group": 0o750, "owner": 0o700}
 
 
 @pytest.mark.sqlite

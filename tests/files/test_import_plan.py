@@ -69,8 +69,8 @@ async def test_dry_run_follows_a_session_through_earlier_operations(
         await harness.one_pass()
         if queued:
             await harness.enqueue({"session_id" if key == "id" else key: value for key, value in first.items()})
-        found = (await planned(harness, [second] if queued else [first, second]))[-1]
-        assert (found["outcome"], found["note"]) == (outcome, note)
+        row = (await planned(harness, [second] if queued else [first, second]))[-1]
+        assert (row["outcome"], row["note"]) == (outcome, note)
 
 
 async def test_dry_run_gives_a_session_that_is_created_again_no_earlier_id(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ async def test_dry_run_gives_a_session_that_is_created_again_no_earlier_id(tmp_p
         harness.sandbox.create(source_session_id="s", name="n", id="SES1")
         await harness.one_pass()
         rows = [delete(BY_SOURCE), create("s", "n"), update(BY_ID, "m"), update(BY_SOURCE, "m"), delete(BY_SOURCE)]
-        found = [(one["outcome"], one["id"]) for one in await planned(harness, rows)]
-        assert found == [
+        outcomes = [(row["outcome"], row["id"]) for row in await planned(harness, rows)]
+        assert outcomes == [
             ("deleted", "SES1"), ("created", None), ("absent", "SES1"), ("updated", None), ("deleted", None),
         ]  # fmt: skip
 
@@ -89,10 +89,10 @@ async def test_dry_run_deletes_one_of_two_sessions_with_a_source_id_after_the_ot
         for session_id in ("SES1", "SES2"):
             harness.sandbox.create(source_session_id="s", name="n", id=session_id)
         await harness.one_pass()
-        found = [
-            (one["outcome"], one["id"]) for one in await planned(harness, [delete(BY_ID), *[delete(BY_SOURCE)] * 2])
+        outcomes = [
+            (row["outcome"], row["id"]) for row in await planned(harness, [delete(BY_ID), *[delete(BY_SOURCE)] * 2])
         ]
-        assert found == [("deleted", "SES1"), ("deleted", "SES2"), ("absent", None)]
+        assert outcomes == [("deleted", "SES1"), ("deleted", "SES2"), ("absent", None)]
 
 
 async def test_dry_run_takes_the_target_of_a_queued_operation_that_was_resolved(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ async def test_dry_run_takes_the_target_of_a_queued_operation_that_was_resolved(
         harness.sandbox.create(source_session_id="s", name="n", id="SES1")
         await harness.one_pass()
         await harness.enqueue(delete(BY_SOURCE) | {"target_session_id": "SES-before"})
-        assert [one["outcome"] for one in await planned(harness, [delete(BY_ID)])] == ["deleted"]
+        assert [row["outcome"] for row in await planned(harness, [delete(BY_ID)])] == ["deleted"]
 
 
 async def test_dry_run_reads_the_sessions_and_operations_of_its_rows_in_chunks(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ async def test_dry_run_reads_the_sessions_and_operations_of_its_rows_in_chunks(t
 
     async with open_harness(tmp_path) as harness:
         await harness.enqueue(create("s-2400", "m"))
-        found = await harness.database.read(work)
-    assert [one["line"] for one in found if one["outcome"] != "created"] == [2402]
+        outcomes = await harness.database.read(work)
+    assert [row["line"] for row in outcomes if row["outcome"] != "created"] == [2402]
     selects = [each for each in statements if each.startswith("SELECT")]
     assert len(selects) == 2 * math.ceil(2500 / import_plan.CHUNK)

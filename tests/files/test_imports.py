@@ -39,8 +39,8 @@ def test_csv_and_json_lines_are_distinguished_with_and_without_a_mark(tmp_path: 
         b'{"kind": "create", "source_session_id": "s-2", "name": "two", "parent_id": "F1"}', b"",
     ])  # fmt: skip
     for content in (csv, lines):
-        found = from_file(tmp_path, mark + content)
-        assert [(row["kind"], row["source_session_id"], row["name"], row["parent_id"]) for row in found] == [
+        operations = from_file(tmp_path, mark + content)
+        assert [(row["kind"], row["source_session_id"], row["name"], row["parent_id"]) for row in operations] == [
             ("create", "s-1", "näme", None), ("create", "s-2", "two", "F1"),
         ]  # fmt: skip
 
@@ -119,10 +119,10 @@ async def test_dry_run_predicts_the_result_of_each_row(tmp_path: Path) -> None:
             "create,new,again\ndelete,new,\ndelete,nobody,\ndelete,same,\ncreate,same,same\n"
         )
         planned = await harness.database.read(lambda c: import_plan.plan(c, asked))
-        assert [one["outcome"] for one in planned] == [
+        assert [row["outcome"] for row in planned] == [
             "created", "there", "adopted", "adopted", "adopted", "deleted", "absent", "deleted", "created",
         ]  # fmt: skip
-        assert [one["line"] for one in planned] == list(range(2, 11))
+        assert [row["line"] for row in planned] == list(range(2, 11))
 
 
 async def test_dry_run_predicts_updates(tmp_path: Path) -> None:
@@ -141,9 +141,9 @@ async def test_dry_run_predicts_updates(tmp_path: Path) -> None:
             {"source_session_id": "t", "name": "m"},
             {"source_session_id": "nobody", "name": "m"},
         )
-        asked = rows("".join(json.dumps({"kind": "update", **one}) + "\n" for one in updates))
+        asked = rows("".join(json.dumps({"kind": "update", **row}) + "\n" for row in updates))
         planned = await harness.database.read(lambda c: import_plan.plan(c, asked))
-        assert [one["outcome"] for one in planned] == [
+        assert [row["outcome"] for row in planned] == [
             "there", "updated", "there", "updated", "updated", "updated", "absent", "absent",
         ]  # fmt: skip
         assert planned[1]["note"] == "name is 'n' and not 'm'"
@@ -159,7 +159,7 @@ async def test_dry_run_predicts_rows_beside_a_queued_row_that_is_not_utf_8(tmp_p
         )
         asked = rows("source_session_id,name\ns-1,n\ns-2,n\n")
         planned = await harness.database.read(lambda c: import_plan.plan(c, asked))
-        assert [one["outcome"] for one in planned] == ["adopted", "created"]
+        assert [row["outcome"] for row in planned] == ["adopted", "created"]
 
 
 def test_empty_folder_is_kept_in_json_lines_of_an_update_alone() -> None:
@@ -175,5 +175,5 @@ async def test_whole_file_is_queued_in_its_order(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         asked = rows("source_session_id,name\n" + "".join(f"s-{n},n\n" for n in range(2500)))
         await harness.database.write(lambda c: import_plan.enqueue_all(c, asked))
-        found = await harness.sql("SELECT source_session_id AS s FROM operations ORDER BY id")
-        assert [row["s"] for row in found] == [f"s-{n}" for n in range(2500)]
+        queued = await harness.sql("SELECT source_session_id AS s FROM operations ORDER BY id")
+        assert [row["s"] for row in queued] == [f"s-{n}" for n in range(2500)]

@@ -68,7 +68,7 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 
 def manifested(folder: Path) -> set[str]:
-    return {one["file"] for one in manifest(folder)["files"]}
+    return {file["file"] for file in manifest(folder)["files"]}
 
 
 async def test_files_of_a_killed_export_are_removed_by_the_next_one(tmp_path: Path) -> None:

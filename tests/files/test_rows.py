@@ -118,8 +118,8 @@ def test_rows_that_a_csv_writer_wrote_come_back(
     writer = csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=end)
     writer.writerows([("source_session_id", "name"), *rows])
     stream = io.TextIOWrapper(io.BytesIO(out.getvalue().encode(encoding)), encoding=encoding, newline="")
-    found = read_rows(stream, IMPORT_COLUMNS)
-    assert [(row.values["source_session_id"], row.values["name"] or "") for row in found] == [
+    parsed = read_rows(stream, IMPORT_COLUMNS)
+    assert [(row.values["source_session_id"], row.values["name"] or "") for row in parsed] == [
         (source_id, name if name.strip() else "") for source_id, name in rows
     ]
 
@@ -129,7 +129,7 @@ def test_long_cell_is_read_in_each_form_and_the_limit_of_the_csv_module_stays(tm
     for content in (f"source_session_id,name\na,{row['name']}\n", json.dumps(row), json.dumps([row])):
         file = tmp_path / "rows"
         file.write_text(content)
-        assert [one.values for one in read_rows(open_text(file), tuple(row))] == [row]
+        assert [parsed.values for parsed in read_rows(open_text(file), tuple(row))] == [row]
     with pytest.raises(UsageError, match="line 2: not CSV: unexpected end of data"):
         read(tmp_path, f'source_session_id,name\na,"{row["name"]}'.encode())
     assert csv.field_size_limit() == limit

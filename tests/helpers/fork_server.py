@@ -91,7 +91,7 @@ def server_for(environment: Mapping[str, str]) -> ForkServer:
 
 
 async def run(
-    words: Sequence[str],
+    arguments: Sequence[str],
     *,
     environment: Mapping[str, str],
     folder: Path,
@@ -99,7 +99,7 @@ async def run(
     module: str = "syncd",
     constants: Mapping[str, float] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run `python -m MODULE WORDS` to its end.
+    """Run `python -m MODULE ARGUMENTS` to its end.
 
     Parameters
     ----------
@@ -115,28 +115,28 @@ async def run(
         Other values of constants, by their full names: intervals that a test does not wait for.
     """
     server = await anyio.to_thread.run_sync(server_for, environment)
-    request = _request(words, environment, folder, constants, given=given.decode("latin-1"), module=module)
+    request = _request(arguments, environment, folder, constants, given=given.decode("latin-1"), module=module)
     async with await anyio.connect_unix(server.path) as stream:
         await stream.send(request)
         _, answer = b"".join([chunk async for chunk in stream]).splitlines()
-    return _completed(words, answer)
+    return _completed(arguments, answer)
 
 
 def run_blocking(
-    words: Sequence[str], *, environment: Mapping[str, str], folder: Path
+    arguments: Sequence[str], *, environment: Mapping[str, str], folder: Path
 ) -> subprocess.CompletedProcess[bytes]:
     """Do the same as `run`, in a test that has no event loop."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(50)
         connection.connect(server_for(environment).path)
-        connection.sendall(_request(words, environment, folder, {}))
+        connection.sendall(_request(arguments, environment, folder, {}))
         with connection.makefile("rb") as lines:
             _, answer = lines.read().splitlines()
-    return _completed(words, answer)
+    return _completed(arguments, answer)
 
 
 async def start(
-    words: Sequence[str],
+    arguments: Sequence[str],
     *,
     environment: Mapping[str, str],
     folder: Path,
@@ -148,7 +148,7 @@ async def start(
     server = await anyio.to_thread.run_sync(server_for, environment)
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(server.path)
-    connection.sendall(_request(words, environment, folder, constants, out=str(out), err=str(err)))
+    connection.sendall(_request(arguments, environment, folder, constants, out=str(out), err=str(err)))
     connection.settimeout(0)
     started = Started(connection)
     await started.begin()
@@ -209,13 +209,13 @@ class Started:
         self._connection.close()
 
 
-def _completed(words: Sequence[str], answer: bytes) -> subprocess.CompletedProcess[bytes]:
+def _completed(arguments: Sequence[str], answer: bytes) -> subprocess.CompletedProcess[bytes]:
     code, out, err = json.loads(answer)
-    return subprocess.CompletedProcess([*words], code, out.encode("latin-1"), err.encode("latin-1"))
+    return subprocess.CompletedProcess([*arguments], code, out.encode("latin-1"), err.encode("latin-1"))
 
 
 def _request(
-    words: Sequence[str],
+    arguments: Sequence[str],
     environment: Mapping[str, str],
     folder: Path,
     constants: Mapping[str, float],
@@ -224,7 +224,7 @@ def _request(
     **more: str,
 ) -> bytes:
     request = {
-        "words": [*words], "environment": dict(environment), "folder": str(folder), "constants": dict(constants),
+        "words": [*arguments], "environment": dict(environment), "folder": str(folder), "constants": dict(constants),
         "module": "syncd.__main__" if module == "syncd" else module, "given": "", **more,
     }  # fmt: skip
     return json.dumps(request).encode() + b"\n"
@@ -235,9 +235,9 @@ def _import_all() -> None:
         importlib.import_module(name)
     import syncd  # noqa: PLC0415 - only the server imports all of it
 
-    for found in pkgutil.walk_packages(syncd.__path__, "syncd.", onerror=lambda _: None):
-        if not found.name.startswith(NOT_IMPORTED):
-            importlib.import_module(found.name)
+    for module in pkgutil.walk_packages(syncd.__path__, "syncd.", onerror=lambda _: None):
+        if not module.name.startswith(NOT_IMPORTED):
+            importlib.import_module(module.name)
 
 
 def _die_with(parent: int) -> None:

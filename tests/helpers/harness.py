@@ -177,7 +177,9 @@ class Harness:
     def asked(self, method: str, prefix: str = "/api/v3/chats/sessions") -> Sequence[str]:
         """Return the raw paths of the requests of a method, as they were on the wire."""
         return [
-            one.raw_path for one in self.sandbox.requests if one.method == method and one.raw_path.startswith(prefix)
+            request.raw_path
+            for request in self.sandbox.requests
+            if request.method == method and request.raw_path.startswith(prefix)
         ]
 
 

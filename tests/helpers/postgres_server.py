@@ -62,9 +62,9 @@ def _die_with_parent() -> None:
 
 def free_port() -> int:
     """Return a port of the loopback that no program listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class PostgresServer:

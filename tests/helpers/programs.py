@@ -24,11 +24,11 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 def syncd(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; where a PYTHONPATH is given, in an interpreter that imports everything for it."""
-    words, env = [*map(str, arguments)], environment(folder, **more)
+    argv, env = [*map(str, arguments)], environment(folder, **more)
     if "PYTHONPATH" in more:
-        command = [sys.executable, "-m", "syncd", *words]
+        command = [sys.executable, "-m", "syncd", *argv]
         return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=50)
-    done = fork_server.run_blocking(words, environment=env, folder=folder)
+    done = fork_server.run_blocking(argv, environment=env, folder=folder)
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 

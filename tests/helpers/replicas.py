@@ -124,7 +124,7 @@ class Replica:
         return [json.loads(line) for line in self.out.read_text().rpartition("\n")[0].split("\n") if line]
 
     def saw(self, event: str) -> bool:
-        return any(one["event"] == event for one in self.events)
+        return any(entry["event"] == event for entry in self.events)
 
     @property
     def at_work(self) -> bool:
@@ -132,7 +132,7 @@ class Replica:
 
     @property
     def leads(self) -> bool:
-        events = [one["event"] for one in self.events if one["event"].startswith("replica.")]
+        events = [entry["event"] for entry in self.events if entry["event"].startswith("replica.")]
         return bool(events) and events[-1] == "replica.leading"
 
     def kill(self) -> None:
@@ -169,8 +169,11 @@ class Replicas:
     async def started(self, count: int) -> list[Replica]:
         """Start replicas and wait until they work."""
         fresh = [self.start() for _ in range(count)]
-        for one in fresh:
-            await until(lambda one=one: one.saw("daemon.started"), why=one.out.read_text())  # type: ignore[misc]
+        for replica in fresh:
+            await until(
+                lambda replica=replica: replica.saw("daemon.started"),  # type: ignore[misc]
+                why=replica.out.read_text(),
+            )
         return fresh
 
     async def states(self) -> dict[str, int]:
@@ -218,7 +221,7 @@ class Replicas:
         """
         while True:
             await anyio.sleep(seconds)
-            at_work = [one for one in self.processes if one.process.poll() is None and one.at_work]
+            at_work = [replica for replica in self.processes if replica.process.poll() is None and replica.at_work]
             if len(at_work) > 1:
                 rng.choice(at_work).kill()
                 self.start()
@@ -226,10 +229,10 @@ class Replicas:
                 self.not_killed += 1
 
     def end(self) -> None:
-        for one in self.processes:
-            if one.process.poll() is None:
-                one.kill()
-            assert "Traceback" not in one.out.read_text(), one.out.read_text()[-3000:]
+        for replica in self.processes:
+            if replica.process.poll() is None:
+                replica.kill()
+            assert "Traceback" not in replica.out.read_text(), replica.out.read_text()[-3000:]
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from syncd.records.fields import (
     Wire,
 )
 
-_OPTIONAL: dict[str, Any] = dict.fromkeys(one.column for one in SESSIONS.fields if not one.required)
+_OPTIONAL: dict[str, Any] = dict.fromkeys(field.column for field in SESSIONS.fields if not field.required)
 
 
 def session_row(session_id: str = "A", **columns: Any) -> SessionRow:

@@ -34,7 +34,7 @@ async def make_history(harness: Harness) -> History:
 
     await a_pass()
     harness.clock.forward(DAY)
-    history.old_names = {one: harness.sandbox.live()[one]["name"] for one in ("SES1", "SES2")}
+    history.old_names = {session_id: harness.sandbox.live()[session_id]["name"] for session_id in ("SES1", "SES2")}
     harness.sandbox.update("SES1", name=HOSTILE)
     harness.sandbox.update("SES2", name="renamed once")
     harness.sandbox.update("SES3", status="inactive")

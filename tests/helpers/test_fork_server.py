@@ -21,12 +21,12 @@ async def test_command_reads_writes_and_ends_as_in_an_interpreter_of_its_own(tmp
     env = environment(tmp_path)
     (tmp_path / "wrong.csv").write_text("a,b\n")
     for line in ("enqueue import -", "enqueue import wrong.csv", "operations show 1 --json"):
-        words = line.split()
-        command = [sys.executable, "-m", "syncd", *words]
+        arguments = line.split()
+        command = [sys.executable, "-m", "syncd", *arguments]
         started = await anyio.run_process(command, env=env, cwd=tmp_path, input=ROWS, check=False)
-        if words[-1] == "-":
+        if arguments[-1] == "-":
             (tmp_path / "syncd.db").unlink()
-        forked = await fork_server.run(words, environment=env, folder=tmp_path, given=ROWS)
+        forked = await fork_server.run(arguments, environment=env, folder=tmp_path, given=ROWS)
         assert (forked.returncode, forked.stderr) == (started.returncode, started.stderr)
         assert len(forked.stdout) == len(started.stdout)  # times differ
 
@@ -34,8 +34,8 @@ async def test_command_reads_writes_and_ends_as_in_an_interpreter_of_its_own(tmp
 @pytest.mark.slow
 async def test_started_process_is_the_command_in_its_folder(tmp_path: Path) -> None:
     out, err = tmp_path / "out", tmp_path / "err"
-    words = ["sandbox", "--port", "0", "--sessions", "1"]
-    process = await fork_server.start(words, environment=environment(tmp_path), folder=tmp_path, out=out, err=err)
+    arguments = ["sandbox", "--port", "0", "--sessions", "1"]
+    process = await fork_server.start(arguments, environment=environment(tmp_path), folder=tmp_path, out=out, err=err)
     await eventually(out.read_text)
     assert process.returncode is None
     assert Path(f"/proc/{process.pid}/cwd").readlink() == tmp_path

@@ -40,6 +40,6 @@ async def test_error_of_a_statement_does_not_contain_its_parameters(tmp_path: Pa
         for use in (harness.database.read, harness.database.write):
             with pytest.raises(sa.exc.DBAPIError) as raised:
                 await use(lambda c: c.execute(statement, given))
-            told = "".join(traceback.format_exception(raised.value))
-            assert "no_such_table" in told
-            assert "Smith" not in told
+            trace = "".join(traceback.format_exception(raised.value))
+            assert "no_such_table" in trace
+            assert "Smith" not in trace

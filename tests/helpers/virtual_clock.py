@@ -160,7 +160,7 @@ class VirtualClock:
 
     async def _met(self) -> bool:
         """Evaluate the conditions, and wake the tests whose condition holds."""
-        met = [one for one in [*self._conditions] if not one.met.is_set() and await one.holds()]
-        for one in met:
-            one.met.set()
+        met = [condition for condition in [*self._conditions] if not condition.met.is_set() and await condition.holds()]
+        for condition in met:
+            condition.met.set()
         return bool(met)

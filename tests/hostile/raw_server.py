@@ -88,8 +88,8 @@ class RawServer:
             length = next((int(h.split(b":")[1]) for h in head.split(b"\r\n") if h.lower().startswith(b"content-l")), 0)
             self.requests.append((line, head + await reader.readexactly(length)))
             answer: Answer
-            if self.by_id is not None and (one := BY_ID.match(line)):
-                answer = self.by_id.get(one[1], http(b"{}", status="404 Not Found"))
+            if self.by_id is not None and (match := BY_ID.match(line)):
+                answer = self.by_id.get(match[1], http(b"{}", status="404 Not Found"))
             elif self.by_line is not None:
                 answer = self.by_line(line)
             else:
@@ -163,9 +163,9 @@ class Rig:
             database=self.database, lookups=self._lookups(), clock=clock, settings=settings, jitter=lambda: 1.0, log=log
         )
         await push.drain()
-        found = await self.database.read(lambda c: operation_views.get(c, number))
-        assert found is not None
-        return dict(found)
+        operation = await self.database.read(lambda c: operation_views.get(c, number))
+        assert operation is not None
+        return dict(operation)
 
     async def sql(self, statement: str) -> list[Any]:
         return await self.database.read(lambda c: list(c.exec_driver_sql(statement)))

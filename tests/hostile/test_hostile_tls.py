@@ -17,17 +17,17 @@ GOOD = listing(item("SES1"))
 
 @pytest.fixture(scope="module")
 def openssl() -> str:
-    found = shutil.which("openssl")
-    if found is None:
+    path = shutil.which("openssl")
+    if path is None:
         pytest.skip("needs the openssl command")
-    return found
+    return path
 
 
 def _make(openssl: str, folder: Path, *, name: str, days: int) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Make a CA and a certificate for a host; return the server's context and a client's that trusts the CA."""
 
-    def run(words: str) -> None:
-        subprocess.run([openssl, *words.split()], check=True, capture_output=True, cwd=folder)
+    def run(arguments: str) -> None:
+        subprocess.run([openssl, *arguments.split()], check=True, capture_output=True, cwd=folder)
 
     run("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 30 -subj /CN=own-CA")
     run(f"req -newkey rsa:2048 -nodes -keyout host.key -out host.csr -subj /CN={name}")

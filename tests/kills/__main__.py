@@ -47,9 +47,9 @@ async def main(seeds: int, seconds: float, jobs: int, mirrors: Mirrors) -> int:
         await make_templates(folder / "templates", mirrors)
         for stage in STAGES:
             for seed in range(1, seeds + 1):
-                found = await places(folder / f"record {stage} {seed}", folder / "templates", mirrors, stage, seed)
-                total.work += [(stage, seed, number, place) for number, place in enumerate(found, 1)]
-                total.names |= set(found)
+                passed = await places(folder / f"record {stage} {seed}", folder / "templates", mirrors, stage, seed)
+                total.work += [(stage, seed, number, place) for number, place in enumerate(passed, 1)]
+                total.names |= set(passed)
         limiter = anyio.CapacityLimiter(jobs)
 
         async def one(stage: str, seed: int, number: int, place: str) -> None:

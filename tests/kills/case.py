@@ -38,11 +38,11 @@ def environment(mirror: str, url: str, **more: str) -> dict[str, str]:
 
 
 async def syncd(
-    words: Sequence[str], folder: Path, mirror: str, url: str, **more: str
+    command: Sequence[str], folder: Path, mirror: str, url: str, **more: str
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end, with places in it where `PLACE` asks for them."""
     module = "tests.kills.instrumented_syncd" if "PLACE" in more else "syncd"
-    return await fork_server.run(words, environment=environment(mirror, url, **more), folder=folder, module=module)
+    return await fork_server.run(command, environment=environment(mirror, url, **more), folder=folder, module=module)
 
 
 @dataclass
@@ -65,9 +65,11 @@ class Case:
         """Return the number of rows of a table, or of those that meet a condition."""
         return int((await self.sql(f"SELECT count(*) FROM {rows}"))[0][0])
 
-    async def syncd(self, words: Sequence[str], **more: str) -> subprocess.CompletedProcess[bytes]:
+    async def syncd(self, command: Sequence[str], **more: str) -> subprocess.CompletedProcess[bytes]:
         """Run a command."""
-        return await syncd(words, self.folder, self.mirrors.url(self.folder), self.sandbox.url, **{**self.more, **more})
+        return await syncd(
+            command, self.folder, self.mirrors.url(self.folder), self.sandbox.url, **{**self.more, **more}
+        )
 
     async def differences(self) -> list[str]:
         """Compare the mirror and the queue with Albert; return the differences."""
@@ -83,10 +85,10 @@ class Case:
             wrong.append(f"operations {states}")
         mirror = dict(await self.sql("SELECT id, name FROM chat_sessions"))
         live = self.sandbox.live()
-        there = {one: wire["name"] for one, wire in live.items()}
-        if mirror != there:
-            wrong.append(f"mirror {mirror.items() ^ there.items()}")
+        live_names = {session_id: wire["name"] for session_id, wire in live.items()}
+        if mirror != live_names:
+            wrong.append(f"mirror {mirror.items() ^ live_names.items()}")
         linked = dict(await self.sql("SELECT source_session_id, session_id FROM source_sessions WHERE state='linked'"))
-        if linked != {wire["sourceSessionId"]: one for one, wire in live.items()}:
+        if linked != {wire["sourceSessionId"]: session_id for session_id, wire in live.items()}:
             wrong.append(f"source ids {linked}")
         return wrong

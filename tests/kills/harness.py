@@ -49,9 +49,9 @@ async def case(folder: Path, templates: Path, mirrors: Mirrors, stage: str, seed
         sandbox.update(f"SES{BEGINNING // 2}", name=f"changed {seed}")
         if template != "no file":
             habits.unlisted = [f"SES{BEGINNING // 2}"]
-        one = Case(folder, mirrors, sandbox, queued=template != "no file", more=dict(STAGES[stage].more))
-        await STAGES[stage].prepare(one)
-        yield one
+        stage_case = Case(folder, mirrors, sandbox, queued=template != "no file", more=dict(STAGES[stage].more))
+        await STAGES[stage].prepare(stage_case)
+        yield stage_case
 
 
 async def make_templates(folder: Path, mirrors: Mirrors) -> None:
@@ -74,11 +74,11 @@ async def make_templates(folder: Path, mirrors: Mirrors) -> None:
 
 async def places(folder: Path, templates: Path, mirrors: Mirrors, stage: str, seed: int) -> list[str]:
     """Record every place that a run passes, in order."""
-    async with case(folder, templates, mirrors, stage, seed) as one:
+    async with case(folder, templates, mirrors, stage, seed) as stage_case:
         record = folder / "places"
-        done = await one.syncd(STAGES[stage].words(one), PLACE=f"record={record}")
+        done = await stage_case.syncd(STAGES[stage].words(stage_case), PLACE=f"record={record}")
         assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
-        assert await STAGES[stage].wrong(one) == []
+        assert await STAGES[stage].wrong(stage_case) == []
         return record.read_text().splitlines()
 
 
@@ -87,17 +87,17 @@ async def kill_at(
 ) -> list[str] | None:
     """Kill a run at a place, run it again, and return what is wrong then; None when it did not reach the place."""
     stage = STAGES[name]
-    async with case(folder, templates, mirrors, name, seed) as one:
-        killed = await one.syncd(stage.words(one), PLACE=f"kill={number}")
+    async with case(folder, templates, mirrors, name, seed) as stage_case:
+        killed = await stage_case.syncd(stage.words(stage_case), PLACE=f"kill={number}")
         if killed.returncode == 0:
-            return await stage.wrong(one) or None  # this run took another way and passed fewer places
+            return await stage.wrong(stage_case) or None  # this run took another way and passed fewer places
         if killed.returncode != KILLED:
             return [f"exit {killed.returncode}: {killed.stderr.decode()[-500:]}"]
-        if wrong := [*await mirrors.wrong(folder), *await stage.torn(one)]:
+        if wrong := [*await mirrors.wrong(folder), *await stage.torn(stage_case)]:
             return [f"after the kill: {wrong}"]
         await mirrors.settle(folder, claims=stage.claims)
-        again = await one.syncd(stage.words(one))
+        again = await stage_case.syncd(stage.words(stage_case))
         output = [f"exit {again.returncode}", again.stdout.decode()[-3000:], again.stderr.decode()[-500:]]
         wrong = [] if again.returncode == 0 else ["it failed when it ran again"]
-        wrong += await stage.wrong(one)
+        wrong += await stage.wrong(stage_case)
         return [*wrong, *output] if wrong else []

@@ -103,7 +103,7 @@ class PostgresMirrors:
         return []  # a killed client breaks no server; `tests/mirror/db` kills the server
 
     async def settle(self, folder: Path, *, claims: bool) -> None:
-        names = ", ".join(f"'{self._names[one]}'" for one in (folder, folder / "target") if one in self._names)
+        names = ", ".join(f"'{self._names[path]}'" for path in (folder, folder / "target") if path in self._names)
         clients = f"FROM pg_stat_activity WHERE datname IN ({names}) AND backend_type = 'client backend'"
         while await self.sql(folder, f"SELECT 1 {clients} AND pid <> pg_backend_pid()"):  # noqa: ASYNC110 - a server
             await anyio.sleep(LOOK_SECONDS)

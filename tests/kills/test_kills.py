@@ -83,12 +83,12 @@ async def test_process_killed_at_any_place_and_restarted_applies_each_operation_
         numbers = {*after_the_post[:1], *rng.sample(range(1, len(passed) + 1), sample)}
         kills += [(stage, number) for number in sorted(numbers)]
 
-    async def kill(one: tuple[str, int]) -> list[str] | None:
-        stage, number = one
+    async def kill(position: tuple[str, int]) -> list[str] | None:
+        stage, number = position
         return await kill_at(number, tmp_path / f"{stage} {number}", templates, mirrors, stage, seed=3)
 
     results = await gather(kill, kills, at_once=AT_ONCE)
-    assert {one: problems for one, problems in zip(kills, results, strict=True) if problems} == {}
+    assert {position: problems for position, problems in zip(kills, results, strict=True) if problems} == {}
 
 
 async def test_places_cover_every_commit_and_every_kind_of_request(
@@ -134,14 +134,14 @@ def _work(call: ast.Call, name: str, module: ModuleType) -> str:
     work = call.args[0]
     if isinstance(work, ast.Call):  # partial(work, ...)
         work = work.args[0]
-    found: object = module
+    function: object = module
     for part in ast.unparse(work).split("."):
-        found = getattr(found, part, None)
-    return function_name(found) if callable(found) else name
+        function = getattr(function, part, None)
+    return function_name(function) if callable(function) else name
 
 
 async def test_process_is_killed_at_no_place_by_default(tmp_path: Path, templates: Path, mirrors: Mirrors) -> None:
-    async with case(tmp_path / "one", templates, mirrors, "work queued", seed=1) as one:
-        done = await one.syncd(["once"], PLACE="nonsense=1")
+    async with case(tmp_path / "one", templates, mirrors, "work queued", seed=1) as stage_case:
+        done = await stage_case.syncd(["once"], PLACE="nonsense=1")
         assert done.returncode == 0
-        assert await one.differences() == []
+        assert await stage_case.differences() == []

@@ -33,10 +33,10 @@ async def _claims(folder: Path) -> list[tuple[int, int]]:
         rows = [{"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(CLAIMS)]
         await database.write(lambda c: operations.enqueue(c, rows))
         for _ in range(CLAIMS):
-            (one,) = (
+            (operation,) = (
                 await database.write(lambda c: operations.claim(c, now=NOW, owner="me", lease=60, limit=1))
             ).operations
-            acknowledged.append(((folder / "syncd.db-wal").stat().st_size, one.id))
+            acknowledged.append(((folder / "syncd.db-wal").stat().st_size, operation.id))
         for name in ("syncd.db", "syncd.db-wal"):
             shutil.copy(folder / name, folder / f"kept-{name}")
     return acknowledged
@@ -64,7 +64,7 @@ async def test_every_prefix_of_the_wal_opens_and_keeps_the_claims_acknowledged_b
     cuts = [*range(HEADER, len(wal) + 1, FRAME + page)]
     assert len(cuts) > CLAIMS
     for number, cut in enumerate(cuts):
-        whole = {one for size, one in acknowledged if size <= cut}
+        whole = {operation_id for size, operation_id in acknowledged if size <= cut}
         torn = cut + rng.randrange(1, FRAME + page)
         for kind, content in (
             ("cut", wal[:cut]),
@@ -72,8 +72,8 @@ async def test_every_prefix_of_the_wal_opens_and_keeps_the_claims_acknowledged_b
             ("garbage", wal[:cut] + rng.randbytes(2 * 512)),
             ("zeros", wal[:cut] + bytes(FRAME + page)),
         ):
-            found = _opened(tmp_path / f"{number}-{kind}", main, content)
-            assert whole <= found, (cut, kind)
+            kept = _opened(tmp_path / f"{number}-{kind}", main, content)
+            assert whole <= kept, (cut, kind)
 
 
 async def test_writer_is_fully_synchronous(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_copy_is_private_and_one_file_in_a_folder_that_is_made(mirror: Path, tmp
     finally:
         os.umask(old)
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
-    assert [one.name for one in target.parent.iterdir()] == ["copy.db"]
+    assert [file.name for file in target.parent.iterdir()] == ["copy.db"]
     assert copied.size == target.stat().st_size
     with closing(sqlite3.connect(f"{target.as_uri()}?mode=ro", uri=True)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
@@ -157,7 +157,7 @@ def test_failed_copy_leaves_the_old_one_and_no_partial_file(
     with pytest.raises(DatabaseUnusableError, match="does not contain the rows"):
         copy(mirror, target)
     assert target.read_bytes() == before
-    assert {one.name for one in tmp_path.iterdir()} <= {"copy.db", "syncd.db", "syncd.db-wal", "syncd.db-shm"}
+    assert {file.name for file in tmp_path.iterdir()} <= {"copy.db", "syncd.db", "syncd.db-wal", "syncd.db-shm"}
 
 
 def test_damaged_mirror_makes_no_backup(mirror: Path, tmp_path: Path) -> None:
@@ -208,8 +208,8 @@ def test_replaced_copy_keeps_its_owner_and_group(mirror: Path, tmp_path: Path) -
     copy(mirror, target, 0o640)
     os.chown(target, 4321, 1234)
     copy(mirror, target)
-    found = target.stat()
-    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (4321, 1234, 0o640)
+    status = target.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (4321, 1234, 0o640)
 
 
 def test_copy_is_marked_and_the_mirror_is_not(mirror: Path, tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_two_concurrent_backups_to_one_file_are_both_complete(
     monkeypatch.setattr(backup, "sync", sync)
     copy(mirror, target)
     assert rows(target) == 200
-    assert [one.name for one in target.parent.iterdir()] == ["copy.db"]
+    assert [file.name for file in target.parent.iterdir()] == ["copy.db"]
 
 
 def test_file_that_a_killed_backup_left_is_removed_by_the_next_one(mirror: Path, tmp_path: Path) -> None:
@@ -280,9 +280,9 @@ def test_file_that_a_killed_backup_left_is_removed_by_the_next_one(mirror: Path,
     )
     done = subprocess.run([sys.executable, "-c", die, mirror, folder / "monday.db"], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert sum(one.stat().st_size for one in folder.iterdir()) > 0
+    assert sum(file.stat().st_size for file in folder.iterdir()) > 0
     copy(mirror, folder / "tuesday.db")
-    assert [one.name for one in folder.iterdir()] == ["tuesday.db"]
+    assert [file.name for file in folder.iterdir()] == ["tuesday.db"]
 
 
 def test_file_that_is_not_a_database_is_not_replaced(mirror: Path, tmp_path: Path) -> None:

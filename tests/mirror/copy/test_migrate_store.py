@@ -93,7 +93,7 @@ async def tables(url: sa.URL) -> dict[str, list[Any]]:
     """Read every table, in an order of Python's own."""
 
     def work(connection: sa.Connection) -> dict[str, list[Any]]:
-        found = {}
+        contents = {}
         for table in TABLES:
             rows = [dict(row) for row in connection.execute(sa.select(table)).mappings()]
             for row in rows:
@@ -101,8 +101,8 @@ async def tables(url: sa.URL) -> dict[str, list[Any]]:
                     row["extra"] = json.loads(row["extra"])
                 for mark in ("moved_to", "moved_at"):  # of the source alone
                     row.pop(mark, None)
-            found[table.name] = sorted(rows, key=repr)
-        return found
+            contents[table.name] = sorted(rows, key=repr)
+        return contents
 
     async with Database(url, busy_timeout=5) as database:
         return await database.read(work)
@@ -113,8 +113,10 @@ async def test_everything_moves_to_postgresql_and_back(tmp_path: Path, empty_url
     back = source.set(database=str(tmp_path / "back.db"))
     moved = await move(source, there)
     before = await tables(source)
-    assert {one.table: one.rows for one in moved} == {name: len(rows) for name, rows in before.items()}
-    assert all(one.rows for one in moved)
+    assert {moved_table.table: moved_table.rows for moved_table in moved} == {
+        name: len(rows) for name, rows in before.items()
+    }
+    assert all(moved_table.rows for moved_table in moved)
     assert await tables(there) == before
     async with Database.create(back):
         pass
@@ -226,7 +228,7 @@ async def test_tables_of_other_programs_are_read_last_before_the_end(
 
     monkeypatch.setattr(migrate_store._Move, "_checksum", recorded)
     moved = await move(source, sa.make_url(empty_url))
-    largest = {one.table for one in sorted(moved, key=lambda table: table.rows)[-2:]}
+    largest = {moved_table.table for moved_table in sorted(moved, key=lambda table: table.rows)[-2:]}
     assert set(read[-2:]) == largest == {"operations", "source_sessions"}
 
 
@@ -272,9 +274,9 @@ async def test_mirror_that_its_first_pass_has_loaded_in_part_is_linked_by_the_mo
         await database.write(lambda c: c.exec_driver_sql("DROP INDEX IF EXISTS ix_sessions_source"))
         await database.write(lambda c: c.exec_driver_sql("DELETE FROM source_sessions"))
     await move(source, sa.make_url(empty_url))
-    found = await tables(sa.make_url(empty_url))
-    linked = {row["source_session_id"]: row["session_id"] for row in found["source_sessions"]}
-    assert linked == {row["source_session_id"]: row["id"] for row in found["sessions"]}
+    contents = await tables(sa.make_url(empty_url))
+    linked = {row["source_session_id"]: row["session_id"] for row in contents["source_sessions"]}
+    assert linked == {row["source_session_id"]: row["id"] for row in contents["sessions"]}
 
 
 async def test_row_that_the_target_does_not_hold_as_it_was_ends_the_move(
@@ -303,7 +305,9 @@ async def test_command_moves_and_refuses_while_a_daemon_works_there(tmp_path: Pa
         assert b"stop it first" in refused.stderr
     done = await syncd(source, "migrate-store", "--to", empty_url, "--json")
     assert done.returncode == 0, done.stderr
-    assert {one["table"] for one in json.loads(done.stdout)["moved"]} == {table.name for table in TABLES}
+    assert {moved_table["table"] for moved_table in json.loads(done.stdout)["moved"]} == {
+        table.name for table in TABLES
+    }
     again = await syncd(source, "migrate-store", "--to", source)
     assert again.returncode == 2, again.stderr
     status = await syncd(empty_url, "status", "--json")

@@ -196,8 +196,8 @@ def test_mirror_itself_is_not_a_backup(old: Path, name: str) -> None:
 
 
 def test_missing_file_and_folder_are_usage_errors(tmp_path: Path, old: Path) -> None:
-    for path, words in ((tmp_path / "none.db", "there is no file"), (tmp_path, "is not a file")):
-        with pytest.raises(UsageError, match=words):
+    for path, problem in ((tmp_path / "none.db", "there is no file"), (tmp_path, "is not a file")):
+        with pytest.raises(UsageError, match=problem):
             put_back(old, path)
 
 
@@ -318,17 +318,17 @@ def test_kill_at_any_step_leaves_the_old_or_the_new_mirror_complete(tmp_path: Pa
         command, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     ended = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [one["code"] for one in ended[:-1]] == [-signal.SIGKILL] * (len(ended) - 1)
+    assert [run["code"] for run in ended[:-1]] == [-signal.SIGKILL] * (len(ended) - 1)
     assert len(ended) > 15
-    found = []
-    for one in ended:
-        database = Path(one["folder"]) / "syncd.db"
+    markers = []
+    for run in ended:
+        database = Path(run["folder"]) / "syncd.db"
         assert database.stat().st_nlink == 1
-        assert rows(database, "PRAGMA integrity_check") == [("ok",)], one
-        found.append(marker(database))
+        assert rows(database, "PRAGMA integrity_check") == [("ok",)], run
+        markers.append(marker(database))
         put_back(database, backup)  # a second restore works, and removes what the kill left behind
         assert marker(database) == ["new"]
         assert [path.name for path in database.parent.iterdir() if path.name.startswith(".")] == []
-    old_ones = [["old", "old, in the WAL"]] * (len(found) - found.count(["new"]))
-    assert found == old_ones + [["new"]] * found.count(["new"])
+    old_ones = [["old", "old, in the WAL"]] * (len(markers) - markers.count(["new"]))
+    assert markers == old_ones + [["new"]] * markers.count(["new"])
     assert len(old_ones) > 10

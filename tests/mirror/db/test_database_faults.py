@@ -132,10 +132,10 @@ async def test_write_that_is_cancelled_in_its_transaction_is_committed_and_retur
     scope, queued = anyio.CancelScope(), []
 
     def work(connection: sa.Connection) -> list[OperationId]:
-        found = operations.enqueue(connection, [CREATE])
+        ids = operations.enqueue(connection, [CREATE])
         scope.cancel()
         connection.execute(sa.text("SELECT 1"))
-        return found
+        return ids
 
     with scope:
         queued += await database.write(work)
@@ -285,9 +285,9 @@ async def test_too_many_connections_are_waited_for(postgres: PostgresServer, pos
 
 
 async def test_missing_database_and_refused_login_are_permanent_errors(postgres: PostgresServer) -> None:
-    for url, words in ((postgres.url("nowhere"), "CREATE DATABASE"), (postgres.url("postgres", "nobody"), "login")):
+    for url, problem in ((postgres.url("nowhere"), "CREATE DATABASE"), (postgres.url("postgres", "nobody"), "login")):
         async with Database.create(sa.make_url(url), busy_timeout=10) as database:
-            with pytest.raises(DatabaseUnusableError, match=words) as caught:
+            with pytest.raises(DatabaseUnusableError, match=problem) as caught:
                 await count(database)
             assert not isinstance(caught.value, DatabaseBusyError)
 

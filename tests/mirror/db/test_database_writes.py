@@ -26,8 +26,8 @@ async def test_pragmas_of_the_writer_are_in_force(folder: Path) -> None:
         "journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "journal_size_limit": 16777216, "busy_timeout": 20,
     }  # fmt: skip
     async with opened(folder) as database:
-        found = {name: await database.write(run(f"PRAGMA {name}")) for name in wanted}
-    assert found == wanted
+        pragmas = {name: await database.write(run(f"PRAGMA {name}")) for name in wanted}
+    assert pragmas == wanted
 
 
 async def test_readers_can_only_read(folder: Path) -> None:
@@ -44,18 +44,18 @@ async def test_no_read_modify_write_of_two_writers_is_lost(folder: Path) -> None
         count = connection.exec_driver_sql("SELECT n FROM counter").scalar_one()
         connection.exec_driver_sql("UPDATE counter SET n = ?", (count + 1,))
 
-    async with opened(folder) as one, opened(folder) as two:
-        await one.write(run("CREATE TABLE counter (n INTEGER)"))
-        await one.write(run("INSERT INTO counter VALUES (0)"))
+    async with opened(folder) as first, opened(folder) as second:
+        await first.write(run("CREATE TABLE counter (n INTEGER)"))
+        await first.write(run("INSERT INTO counter VALUES (0)"))
 
         async def work(database: Database) -> None:
             for _ in range(rounds):
                 await database.write(add_one)
 
         async with anyio.create_task_group() as group:
-            for database in (one, two, one, two):
+            for database in (first, second, first, second):
                 group.start_soon(work, database)
-        assert await one.read(run("SELECT n FROM counter")) == 4 * rounds
+        assert await first.read(run("SELECT n FROM counter")) == 4 * rounds
 
 
 async def test_write_transaction_holds_the_lock_from_its_first_statement(folder: Path) -> None:

@@ -33,25 +33,25 @@ def closed(tmp_path: Path) -> Path:
     return folder
 
 
-def refused(folder: Path, *words: str, url: str) -> str:
+def refused(folder: Path, *arguments: str, url: str) -> str:
     """Run a command without special privileges, assert that it exits with 3, and return its error."""
     rights = [str(SETPRIV), "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     env = environment(folder, ALBERT_TOKEN="t", ALBERT_BASE_URL="http://127.0.0.1:9", SYNCD_DATABASE_URL=url)
-    command = [*rights, sys.executable, "-m", "syncd", *words]
+    command = [*rights, sys.executable, "-m", "syncd", *arguments]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=50)
     assert done.returncode == 3, done
     assert "Traceback" not in done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    failed = [("daemon.failed", 3, done.stderr)] if words == ("once",) else []  # other commands log nothing
+    failed = [("daemon.failed", 3, done.stderr)] if arguments == ("once",) else []  # other commands log nothing
     assert [(event["event"], event["exit_code"], f"error: {event['reason']}\n") for event in events] == failed
     return done.stderr
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_folder_without_write_access_is_named_with_its_owner_and_the_setting(
-    tmp_path: Path, closed: Path, words: list[str]
+    tmp_path: Path, closed: Path, command: list[str]
 ) -> None:
-    error = refused(tmp_path, *words, url="sqlite:///closed/syncd.db")
+    error = refused(tmp_path, *command, url="sqlite:///closed/syncd.db")
     owner = "uid 65534" if os.geteuid() == 0 else f"uid {os.geteuid()}"
     mode = "0755" if os.geteuid() == 0 else "0555"
     assert f"(uid {os.geteuid()}) may not create files in the folder {closed} (owner " in error
@@ -59,23 +59,23 @@ def test_folder_without_write_access_is_named_with_its_owner_and_the_setting(
     assert list(closed.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_database_in_a_folder_without_write_access_is_refused_and_not_waited_for(
-    tmp_path: Path, closed: Path, words: list[str]
+    tmp_path: Path, closed: Path, command: list[str]
 ) -> None:
     assert syncd(tmp_path, "migrate", SYNCD_DATABASE_URL="sqlite:///open.db").returncode == 0
     closed.chmod(0o755)
     shutil.move(tmp_path / "open.db", closed / "syncd.db")
     if os.geteuid() != 0:
         closed.chmod(0o555)
-    error = refused(tmp_path, *words, url="sqlite:///closed/syncd.db")
+    error = refused(tmp_path, *command, url="sqlite:///closed/syncd.db")
     assert f"may not create files in the folder {closed}" in error
     assert "SYNCD_DATABASE_URL" in error
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_folder_that_does_not_exist_is_named_with_the_setting(tmp_path: Path, words: list[str]) -> None:
-    error = refused(tmp_path, *words, url="sqlite:///none/syncd.db")
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_folder_that_does_not_exist_is_named_with_the_setting(tmp_path: Path, command: list[str]) -> None:
+    error = refused(tmp_path, *command, url="sqlite:///none/syncd.db")
     assert f"there is no folder {tmp_path / 'none'}; make it, or set SYNCD_DATABASE_URL" in error
     assert not (tmp_path / "none").exists()
 
@@ -94,8 +94,8 @@ def test_open_database_in_a_folder_without_write_access_can_be_used(tmp_path: Pa
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("words", [["once"], ["restore", "--in-place"]], ids=" ".join)
-def test_lock_file_of_another_user_is_named_with_its_owner(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize("command", [["once"], ["restore", "--in-place"]], ids=" ".join)
+def test_lock_file_of_another_user_is_named_with_its_owner(tmp_path: Path, command: list[str]) -> None:
     if os.geteuid() == 0 and SETPRIV is None:
         pytest.skip("needs the setpriv command")
     assert syncd(tmp_path, "migrate", SYNCD_DATABASE_URL="sqlite:///syncd.db").returncode == 0
@@ -104,15 +104,15 @@ def test_lock_file_of_another_user_is_named_with_its_owner(tmp_path: Path, words
     lock.chmod(0o600 if os.geteuid() == 0 else 0o400)
     if os.geteuid() == 0:
         os.chown(lock, 65534, 65534)
-    error = refused(tmp_path, *words, url="sqlite:///syncd.db")
+    error = refused(tmp_path, *command, url="sqlite:///syncd.db")
     assert f"(uid {os.geteuid()}) may not write {lock} (owner " in error
     assert "; change its owner, or remove it while no daemon runs" in error
 
 
 @pytest.mark.parametrize(
-    "words", [["status"], ["operations", "list"], ["export", "../exported", "--format", "csv"]], ids=" ".join
+    "arguments", [["status"], ["operations", "list"], ["export", "../exported", "--format", "csv"]], ids=" ".join
 )
-def test_backup_in_a_folder_without_write_access_is_read(tmp_path: Path, closed: Path, words: list[str]) -> None:
+def test_backup_in_a_folder_without_write_access_is_read(tmp_path: Path, closed: Path, arguments: list[str]) -> None:
     assert syncd(tmp_path, "migrate", SYNCD_DATABASE_URL="sqlite:///syncd.db").returncode == 0
     assert syncd(tmp_path, "backup", "backup.db", SYNCD_DATABASE_URL="sqlite:///syncd.db").returncode == 0
     closed.chmod(0o755)
@@ -121,10 +121,10 @@ def test_backup_in_a_folder_without_write_access_is_read(tmp_path: Path, closed:
     closed.chmod(0o755 if os.geteuid() == 0 else 0o555)
     rights = [str(SETPRIV), "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     env = environment(tmp_path, SYNCD_DATABASE_URL=f"sqlite:///{closed / 'backup.db'}")
-    command = [*rights, sys.executable, "-m", "syncd", *words]
+    command = [*rights, sys.executable, "-m", "syncd", *arguments]
     folder = tmp_path / "cwd"
     folder.mkdir()
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=50)
-    assert done.returncode == (1 if words == ["status"] else 0), done  # no pass was complete
-    assert done.stderr == "" or words[0] == "export", done
-    assert [one.name for one in closed.iterdir()] == ["backup.db"]
+    assert done.returncode == (1 if arguments == ["status"] else 0), done  # no pass was complete
+    assert done.stderr == "" or arguments[0] == "export", done
+    assert [file.name for file in closed.iterdir()] == ["backup.db"]

@@ -130,15 +130,15 @@ async def test_leader_and_change_feed_outlast_the_servers_idle_timeouts(hostile:
     # as of the daemon: the server's own timeout can cancel the statement that ends it
     retries = Retries(busy_timeout=10.0)
     async with (
-        leader.replica(hostile.url, SystemClock(), retries) as one,
+        leader.replica(hostile.url, SystemClock(), retries) as first,
         leader.replica(hostile.url, SystemClock(), retries) as other,
     ):
-        await one.require()
+        await first.require()
         feed = NotifyFeed(hostile)
         await feed.wait()
         pid = feed._connection.get_server_pid()
         await anyio.sleep(0.5)
-        await one.require()
+        await first.require()
         with pytest.raises(DatabaseUnusableError, match="stop it first"):
             await other.require()
         assert not feed._connection.is_closed()
@@ -161,9 +161,9 @@ async def test_session_behind_a_pooler_changes_settings_only_for_the_transaction
     session = await postgresql.connect(hostile_url.update_query_dict({postgresql.POOLED: "0"}))
     try:
         async with session.transaction():
-            found = {name: await session.fetchval(f"SHOW {name}") for name in IN_FORCE if "idle_s" not in name}
+            settings = {name: await session.fetchval(f"SHOW {name}") for name in IN_FORCE if "idle_s" not in name}
         local = {name: value for name, value in IN_FORCE.items() if "idle_s" not in name}
-        assert found == local | {"tcp_keepalives_idle": "600"}
+        assert settings == local | {"tcp_keepalives_idle": "600"}
         after = "SET LOCAL statement_timeout = 0; SELECT 1 WHERE current_setting('{}') = '{}'"
         for name in ("synchronous_commit", "lock_timeout", "idle_in_transaction_session_timeout"):
             assert await session.execute(after.format(name, HOSTILE[name])) == "SELECT 1"

@@ -46,8 +46,8 @@ Pooler = Callable[..., str]
 
 
 def _answers(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def pooler(postgres: PostgresServer, postgres_url: str) -> Iterator[Pooler]:
         return sa.make_url(postgres_url).set(port=port).render_as_string(hide_password=False)
 
     yield run
-    for one in running:
-        one.terminate()
-        one.wait(10)
+    for process in running:
+        process.terminate()
+        process.wait(10)
 
 
 async def test_replicas_behind_a_transaction_pool_apply_all_operations(tmp_path: Path, pooler: Pooler) -> None:
@@ -85,13 +85,17 @@ async def test_replicas_behind_a_transaction_pool_apply_all_operations(tmp_path:
     url = await in_thread(lambda: pooler("transaction", 8)) + OPTION
     async with serve(server), running_replicas(tmp_path, server, url) as replicas:
         await replicas.started(2)
-        await until(lambda: any(one.saw("pass.complete") for one in replicas.processes), why="a pass")
-        await until(lambda: sum(one.saw("replica.standby") for one in replicas.processes) == 1, why="one on standby")
+        await until(lambda: any(replica.saw("pass.complete") for replica in replicas.processes), why="a pass")
+        await until(
+            lambda: sum(replica.saw("replica.standby") for replica in replicas.processes) == 1, why="one on standby"
+        )
         await replicas.queue_operations(80)
         await until(lambda: len(server.effects) > 30, why="operations")
-        (first,) = [one for one in replicas.processes if one.leads]
+        (first,) = [replica for replica in replicas.processes if replica.leads]
         first.kill()
-        await until(lambda: any(one.leads for one in replicas.processes if one is not first), why="another leader")
+        await until(
+            lambda: any(replica.leads for replica in replicas.processes if replica is not first), why="another leader"
+        )
         await replicas.drained()
         await replicas.judge(80)
 
@@ -100,7 +104,7 @@ async def test_clients_that_share_few_pooled_sessions_do_not_mix_their_statement
     url = sa.make_url(await in_thread(lambda: pooler("transaction", 2)) + OPTION)
     row = {"kind": "create", "source_session_id": "s", "name": "n"}
     async with (
-        Database(url, busy_timeout=10) as one,
+        Database(url, busy_timeout=10) as first,
         Database(url, busy_timeout=10) as other,
         anyio.create_task_group() as group,
     ):
@@ -108,12 +112,12 @@ async def test_clients_that_share_few_pooled_sessions_do_not_mix_their_statement
         async def work(database: Database, number: int) -> None:
             source = f"{number}"
             (added,) = await database.write(lambda c: operations.enqueue(c, [row | {"source_session_id": source}]))
-            found = await database.read(lambda c: operation_views.get(c, added))
-            assert found is not None
-            assert found["source_session_id"] == source
+            operation = await database.read(lambda c: operation_views.get(c, added))
+            assert operation is not None
+            assert operation["source_session_id"] == source
 
         for number in range(30):
-            group.start_soon(work, (one, other)[number % 2], number)
+            group.start_soon(work, (first, other)[number % 2], number)
 
 
 async def test_transaction_pool_without_the_option_in_the_url_is_refused(pooler: Pooler) -> None:
@@ -135,8 +139,8 @@ async def test_transaction_pool_without_the_option_in_the_url_is_refused(pooler:
 async def test_session_pool_works_like_a_direct_connection(pooler: Pooler) -> None:
     url = sa.make_url(await in_thread(lambda: pooler("session", 20)))
     assert not await pg_pool.shares_sessions(url)
-    async with leader.replica(url, SystemClock()) as one, leader.replica(url, SystemClock()) as other:
-        await one.require()
+    async with leader.replica(url, SystemClock()) as first, leader.replica(url, SystemClock()) as other:
+        await first.require()
         with pytest.raises(DatabaseUnusableError, match="stop it first"):
             await other.require()
         async with Database(url, busy_timeout=10) as database:

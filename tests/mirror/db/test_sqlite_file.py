@@ -181,9 +181,9 @@ async def test_every_connection_of_a_database_uses_the_same_sqlite_library(folde
         return str(connection.exec_driver_sql("SELECT sqlite_version()").scalar_one())
 
     async with Database(url_of(folder / "syncd.db")) as database:
-        found = {await database.read(version), await database.write(version)}
-        found |= {row[0] for row in database.read_inline("SELECT sqlite_version()") or ()}
-    assert found == {sqlite3.sqlite_version}
+        versions = {await database.read(version), await database.write(version)}
+        versions |= {row[0] for row in database.read_inline("SELECT sqlite_version()") or ()}
+    assert versions == {sqlite3.sqlite_version}
 
 
 def test_only_one_module_imports_a_sqlite_library() -> None:

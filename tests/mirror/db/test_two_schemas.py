@@ -51,13 +51,13 @@ async def rows(url: sa.URL, query: str) -> list[Any]:
 
 async def test_each_tenant_has_a_leader_and_a_queue_of_its_own(tenants: tuple[sa.URL, sa.URL]) -> None:
     clock = SystemClock()
-    async with leader.replica(tenants[0], clock) as one, leader.replica(tenants[1], clock) as other:
-        await one.require()
+    async with leader.replica(tenants[0], clock) as first, leader.replica(tenants[1], clock) as other:
+        await first.require()
         await other.require()
 
     def claim(connection: sa.Connection) -> list[str | None]:
-        found = operations.claim(connection, now=NOW, owner="me", lease=60, limit=10).operations
-        return [operation.source_session_id for operation in found]
+        claimed = operations.claim(connection, now=NOW, owner="me", lease=60, limit=10).operations
+        return [operation.source_session_id for operation in claimed]
 
     async with Database(tenants[0], busy_timeout=10) as a, Database(tenants[1], busy_timeout=10) as b:
         for database in (a, b):

@@ -20,19 +20,22 @@ async def test_every_view_and_table_of_the_database_is_described_column_by_colum
         def work(connection: sa.Connection) -> dict[str, dict[str, str]]:
             inspector = sa.inspect(connection)
             names = (*inspector.get_table_names(), *inspector.get_view_names())
-            return {name: {one["name"]: str(one["type"]) for one in inspector.get_columns(name)} for name in names}
+            return {
+                name: {reflected["name"]: str(reflected["type"]) for reflected in inspector.get_columns(name)}
+                for name in names
+            }
 
-        there = await harness.database.read(work)
+        columns = await harness.database.read(work)
         described = catalog.VIEWS | catalog.TABLES | catalog.INTERNAL
-        del there["alembic_version"]
-        assert there.keys() == described.keys()
+        del columns["alembic_version"]
+        assert columns.keys() == described.keys()
         for name, table in described.items():
             if name in catalog.VIEWS:
-                assert list(there[name]) == table.c.keys(), name
-            assert there[name].keys() == set(table.c.keys()), name  # a later column is the last one of a table
+                assert list(columns[name]) == table.c.keys(), name
+            assert columns[name].keys() == set(table.c.keys()), name  # a later column is the last one of a table
             assert all(column.comment for column in table.c), name
             if harness.database.dialect == "postgresql":
-                times = {one for one, kind in there[name].items() if kind == "TIMESTAMP"}
+                times = {reflected for reflected, kind in columns[name].items() if kind == "TIMESTAMP"}
                 assert times == {column.name for column in table.c if isinstance(column.type, UtcDateTime)}, name
 
 

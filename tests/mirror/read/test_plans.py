@@ -43,8 +43,8 @@ def dialect_of(harness: Harness) -> Dialect:
 
 def scanned(line: str) -> bool:
     """Return whether a line reads every row of a large table."""
-    found = re.search(r"SCAN (\w+)$|Seq Scan on (\w+)", line.strip())
-    return found is not None and LARGE.fullmatch(found[1] or found[2]) is not None
+    match = re.search(r"SCAN (\w+)$|Seq Scan on (\w+)", line.strip())
+    return match is not None and LARGE.fullmatch(match[1] or match[2]) is not None
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.name)
@@ -59,7 +59,7 @@ async def test_question_reads_no_table_in_the_order_of_an_index(tmp_path: Path, 
 
 @pytest.mark.parametrize("name", sorted(POINTS))
 async def test_history_of_a_session_and_changes_since_a_number_are_found_by_an_index(tmp_path: Path, name: str) -> None:
-    (query,) = (one for one in QUERIES if one.name == name)
+    (query,) = (candidate for candidate in QUERIES if candidate.name == name)
     async with open_harness(tmp_path) as harness:
         lines = await plan(harness, query.sql(dialect_of(harness)), scans=False)
         assert not any(map(scanned, lines)), lines

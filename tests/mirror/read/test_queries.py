@@ -121,17 +121,17 @@ async def test_duration_is_the_time_from_creation_to_the_last_message(tmp_path: 
             own = minutes[row["kind"]]
             assert row["sessions"] == len(own)
             assert row["average_minutes"] == pytest.approx(sum(own) / len(own), abs=0.51)
-            assert row["under_5_minutes"] == sum(one < 5 for one in own)
-            assert row["under_an_hour"] == sum(5 <= one < 60 for one in own)
-            assert row["under_a_day"] == sum(60 <= one < 1440 for one in own)
-            assert row["a_day_or_more"] == sum(one >= 1440 for one in own)
+            assert row["under_5_minutes"] == sum(duration < 5 for duration in own)
+            assert row["under_an_hour"] == sum(5 <= duration < 60 for duration in own)
+            assert row["under_a_day"] == sum(60 <= duration < 1440 for duration in own)
+            assert row["a_day_or_more"] == sum(duration >= 1440 for duration in own)
 
 
 async def test_renamed_sessions_are_listed_with_both_names_each_time(tmp_path: Path) -> None:
     async with open_with_history(tmp_path) as (harness, history):
         rows = await ask(harness, "renamed_sessions")
-        found = {(row["session_id"], row["old_name"], row["new_name"]) for row in rows}
-        assert found == {
+        renames = {(row["session_id"], row["old_name"], row["new_name"]) for row in rows}
+        assert renames == {
             ("SES1", history.old_names["SES1"], HOSTILE),
             ("SES2", history.old_names["SES2"], "renamed once"),
             ("SES2", "renamed once", "renamed twice"),
@@ -151,7 +151,9 @@ async def test_stale_sessions_are_those_without_a_message_since_the_moment(tmp_p
     async with open_with_history(tmp_path) as (harness, _):
         limit = datetime.now(UTC) - timedelta(days=400)
         rows = await ask(harness, "stale_sessions", since=literal(limit))
-        expected = {one for one, wire in harness.sandbox.live().items() if moment(wire["lastMessageAt"]) < limit}
+        expected = {
+            session_id for session_id, wire in harness.sandbox.live().items() if moment(wire["lastMessageAt"]) < limit
+        }
         assert {row["id"] for row in rows} == expected
         assert 0 < len(expected) < len(harness.sandbox.live())
 
@@ -206,7 +208,7 @@ async def test_funnel_counts_people_by_the_sessions_that_they_created(tmp_path: 
         created = Counter(wire["Created"]["by"] for wire in everyone(harness, history)).values()
         (row,) = await ask(harness, "funnel")
         assert row == {
-            "people": len(created), **{f"at_least_{n}": sum(one >= n for one in created) for n in (2, 10, 100)},
+            "people": len(created), **{f"at_least_{n}": sum(count >= n for count in created) for n in (2, 10, 100)},
         }  # fmt: skip
 
 
@@ -241,7 +243,9 @@ async def test_changes_since_tell_every_version_after_the_last_look(tmp_path: Pa
 async def test_name_search_finds_names_in_any_case(tmp_path: Path) -> None:
     async with open_with_history(tmp_path) as (harness, _):
         rows = await ask(harness, "name_search", text="'GLOSS'")
-        expected = {one for one, wire in harness.sandbox.live().items() if "gloss" in wire["name"].lower()}
+        expected = {
+            session_id for session_id, wire in harness.sandbox.live().items() if "gloss" in wire["name"].lower()
+        }
         assert {row["id"] for row in rows} == expected
         assert expected
 
@@ -249,7 +253,7 @@ async def test_name_search_finds_names_in_any_case(tmp_path: Path) -> None:
 async def test_search_in_extra_finds_sessions_with_an_unknown_field(tmp_path: Path) -> None:
     async with open_with_history(tmp_path) as (harness, _):
         rows = await ask(harness, "search_in_extra", text="'\"pinned\"'")
-        expected = {one for one, wire in harness.sandbox.live().items() if "pinned" in wire}
+        expected = {session_id for session_id, wire in harness.sandbox.live().items() if "pinned" in wire}
         assert {row["id"] for row in rows} == expected
         assert expected
 

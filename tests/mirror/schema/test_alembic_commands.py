@@ -110,10 +110,10 @@ def checkout(tmp_path: Path, database: EmptyDatabase, monkeypatch: pytest.Monkey
     return folder
 
 
-def alembic(*words: str) -> str:
+def alembic(*arguments: str) -> str:
     """Run a command of Alembic in the current folder; return what it prints."""
     line, output = CommandLine(), StringIO()
-    options = line.parser.parse_args(words)
+    options = line.parser.parse_args(arguments)
     line.run_cmd(Config(toml_file="pyproject.toml", stdout=output, output_buffer=output, cmd_opts=options), options)
     return output.getvalue()
 

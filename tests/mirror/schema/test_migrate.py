@@ -47,11 +47,15 @@ def test_tables_and_migrations_make_the_same_schema(engine: sa.Engine) -> None:
         differences = compare_metadata(context, tables.metadata)
         migrated = _declared(connection)
     # SQLite has no identity columns, so that Alembic finds one to add in each run; PostgreSQL's test looks at those
-    identities = [one for one in differences if isinstance(one, list) and one[0][0] == "modify_default"]
-    assert {one[0][2:4] for one in identities} <= {
+    identities = [
+        difference
+        for difference in differences
+        if isinstance(difference, list) and difference[0][0] == "modify_default"
+    ]
+    assert {difference[0][2:4] for difference in identities} <= {
         (table.name, table.primary_key.columns.keys()[0]) for table in NUMBERED
     }
-    assert [one for one in differences if one not in identities] == []
+    assert [difference for difference in differences if difference not in identities] == []
     other = sync_engine(None)
     with other.begin() as connection:
         tables.metadata.create_all(connection)
@@ -93,19 +97,19 @@ def test_every_table_is_strict(engine: sa.Engine) -> None:
 
 
 def test_the_known_revisions_are_those_of_the_files() -> None:
-    found = {}
+    successors = {}
     for path in (revisions.scripts() / "versions").glob("*.py"):
         text = path.read_text()
         revision = re.search(r'^revision = "(.+)"$', text, re.MULTILINE)
         before = re.search(r'^down_revision = (?:"(.+)"|None)$', text, re.MULTILINE)
         assert revision, path
         assert before, path
-        found[before.group(1)] = revision.group(1)
+        successors[before.group(1)] = revision.group(1)
     chain: list[str] = []
-    while (following := found.get(chain[-1] if chain else None)) is not None:
+    while (following := successors.get(chain[-1] if chain else None)) is not None:
         chain.append(following)
     assert tuple(chain) == REVISIONS
-    assert len(chain) == len(found)
+    assert len(chain) == len(successors)
 
 
 def test_an_empty_or_old_schema_must_be_migrated_first(engine: sa.Engine) -> None:
@@ -114,7 +118,7 @@ def test_an_empty_or_old_schema_must_be_migrated_first(engine: sa.Engine) -> Non
 
 
 @pytest.mark.parametrize(
-    ("statements", "words"),
+    ("statements", "problem"),
     [
         (["CREATE TABLE theirs (x)"], "not syncd's"),
         (["CREATE TABLE alembic_version (version_num)", "INSERT INTO alembic_version VALUES ('9999')"], "9999"),
@@ -122,14 +126,14 @@ def test_an_empty_or_old_schema_must_be_migrated_first(engine: sa.Engine) -> Non
     ],
 )
 def test_a_foreign_or_newer_schema_is_refused_and_left_as_it_is(
-    engine: sa.Engine, statements: list[str], words: str
+    engine: sa.Engine, statements: list[str], problem: str
 ) -> None:
     with engine.begin() as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
         before = connection.exec_driver_sql("SELECT * FROM sqlite_master").all()
         for refuse in (migrate.migrate, migrate.require_head, migrate.revision):
-            with pytest.raises(DatabaseUnusableError, match=words):
+            with pytest.raises(DatabaseUnusableError, match=problem):
                 refuse(connection)
         assert connection.exec_driver_sql("SELECT * FROM sqlite_master").all() == before
 

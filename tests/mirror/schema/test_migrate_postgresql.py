@@ -29,8 +29,8 @@ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
 
 async def test_every_table_view_and_column_has_its_comment_and_native_type(postgres_url: str) -> None:
     async with Database(sa.make_url(postgres_url), busy_timeout=5) as database:
-        found = await database.read(lambda c: c.exec_driver_sql(COMMENTS).all())
-    columns = {(row[0], row[1]): row for row in found}
+        rows = await database.read(lambda c: c.exec_driver_sql(COMMENTS).all())
+    columns = {(row[0], row[1]): row for row in rows}
     expected = {
         (table.name, column.name): column.comment for table in metadata.sorted_tables for column in table.columns
     }
@@ -40,7 +40,7 @@ async def test_every_table_view_and_column_has_its_comment_and_native_type(postg
     tables = {table.name: table.comment for table in metadata.sorted_tables}
     tables |= {"alembic_version": "the version of the schema"}
     tables |= {view.name: view.comment for view in VIEWS.values()}
-    assert {row[0]: row[3] for row in found} == tables
+    assert {row[0]: row[3] for row in rows} == tables
     types = {name: kind for (table, name), (*_, kind, _) in columns.items() if table == "chat_session_history"}
     assert {types[name] for name in types if name.endswith("_at") or name.startswith("valid")} == {"timestamptz"}
     assert types["extra"] == "jsonb"

@@ -86,9 +86,9 @@ async def rows(old: Database) -> list[dict[str, Any]]:
 async def test_each_row_of_the_old_queue_is_kept(old: Database, rows: list[dict[str, Any]]) -> None:
     assert len(rows) == len(OLD_ROWS)
     await old.write(migrate.migrate)
-    found = await run(old, "SELECT * FROM operations ORDER BY id")
-    assert [{name: row[name] for name in rows[0]} for row in found] == rows
-    assert {(row["on_hold_at"], row["clock_at"]) for row in found} == {(None, None)}
+    kept = await run(old, "SELECT * FROM operations ORDER BY id")
+    assert [{name: row[name] for name in rows[0]} for row in kept] == rows
+    assert {(row["on_hold_at"], row["clock_at"]) for row in kept} == {(None, None)}
     assert await run(old, "SELECT operations_pending, operations_dead FROM mirror_freshness") == [
         {"operations_pending": 3, "operations_dead": 1}
     ]
@@ -119,7 +119,7 @@ async def test_every_view_and_trigger_is_as_it_was(old: Database) -> None:
     before = await run(old, query)
     await old.write(lambda c: upgrade(c, "0003"))
     after = await run(old, query)
-    assert [one for one in before if one not in after] == []
+    assert [row for row in before if row not in after] == []
 
 
 ALLOWED_UPDATES = (

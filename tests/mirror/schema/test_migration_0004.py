@@ -60,15 +60,15 @@ async def hold_sessions(database: Database, pass_id: int, *keys: int) -> None:
 async def migrated(database: Database) -> list[dict[str, Any]]:
     """Upgrade, and return the holds with their sessions."""
     await database.write(lambda c: upgrade(c, "0004"))
-    found = await run(
+    holds = await run(
         database, "SELECT id, pass_id, last_pass_id, state, reason, detail, decided_at FROM holds ORDER BY id"
     )
-    for hold in found:
+    for hold in holds:
         keys = await run(database, "SELECT session_key FROM hold_sessions WHERE hold_id = ? ORDER BY 1", hold["id"])
         hold["keys"] = [row["session_key"] for row in keys]
         passes = await run(database, "SELECT id FROM passes WHERE hold_id = ? ORDER BY id", hold.pop("id"))
         hold["passes"] = [row["id"] for row in passes]
-    return found
+    return holds
 
 
 async def test_holds_that_repeated_one_become_one_open_hold(old: Database) -> None:
@@ -101,11 +101,11 @@ async def test_approval_stays_in_force_for_its_sessions_alone(old: Database) -> 
     await hold_sessions(old, approved, 1, 2)
     newer = await insert_pass(old, "held", error=MANY)
     await hold_sessions(old, newer, 2, 3)
-    found = await migrated(old)
-    assert [(hold["pass_id"], hold["state"], hold["keys"]) for hold in found] == [
+    holds = await migrated(old)
+    assert [(hold["pass_id"], hold["state"], hold["keys"]) for hold in holds] == [
         (approved, "approved", [1, 2]), (newer, "open", [3]),
     ]  # fmt: skip
-    assert found[0]["decided_at"] == AT
+    assert holds[0]["decided_at"] == AT
 
 
 @pytest.mark.parametrize("later", ["complete", "another hold"])
@@ -218,8 +218,8 @@ async def test_readers_keep_their_right_to_the_view(old: Database) -> None:
     try:
         await run(old, "GRANT SELECT ON mirror_freshness TO reader_of_0004")
         await migrated(old)
-        found = await run(old, "SELECT has_table_privilege('reader_of_0004', 'mirror_freshness', 'SELECT') AS may")
-        assert found == [{"may": True}]
+        rights = await run(old, "SELECT has_table_privilege('reader_of_0004', 'mirror_freshness', 'SELECT') AS may")
+        assert rights == [{"may": True}]
     finally:
         await run(old, "DROP OWNED BY reader_of_0004")
         await run(old, "DROP ROLE reader_of_0004")

@@ -37,10 +37,10 @@ async def blockers(harness: Harness) -> dict[int, int | None]:
 
 
 async def claimed(harness: Harness, limit: int = 9) -> list[int]:
-    found = await harness.database.write(
+    claims = await harness.database.write(
         lambda c: operations.claim(c, now=harness.clock.now(), owner="me", lease=60, limit=limit).operations
     )
-    return [one.id for one in found]
+    return [operation.id for operation in claims]
 
 
 async def test_each_operation_of_a_key_waits_for_the_one_before_it(tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ async def test_operation_is_not_blocked_when_the_one_before_it_is_over(tmp_path:
     async with open_harness(tmp_path) as harness:
         first, second, third = await harness.enqueue(create(), create(), create())
         await harness.sql(OVER[end], first)
-        found = await blockers(harness)
-        assert (found[second], found[third]) == (None, second)
+        blocked_by = await blockers(harness)
+        assert (blocked_by[second], blocked_by[third]) == (None, second)
         assert await claimed(harness) == [second]
 
 
@@ -131,10 +131,10 @@ async def test_claim_ends_after_some_blocked_operations_and_returns_that_there_a
         dead = {"state": "dead", "finished_at": harness.clock.now()}
         await harness.enqueue(*({"kind": "delete", "session_id": f"SES-{number}", **dead} for number in range(12)))
         await harness.enqueue(*(create(f"s-{number}") for number in range(12)), create("free"))
-        found = await harness.database.write(
+        claim = await harness.database.write(
             lambda c: operations.claim(c, now=harness.clock.now(), owner="me", lease=60, limit=1)
         )
-        assert (found.operations, found.more) == ([], True)
+        assert (claim.operations, claim.more) == ([], True)
         parked = [number for number, blocker in (await blockers(harness)).items() if blocker is not None]
         assert len(parked) == 4
         await harness.push().drain()
@@ -155,8 +155,8 @@ async def program(postgres_url: str) -> Any:
 
 
 async def row(program: Any, operation_id: int) -> int | None:
-    found: int | None = await program.fetchval("SELECT blocked_by FROM operations WHERE id = $1", operation_id)
-    return found
+    blocker: int | None = await program.fetchval("SELECT blocked_by FROM operations WHERE id = $1", operation_id)
+    return blocker
 
 
 @pytest.mark.sqlite  # on a PostgreSQL of its own
@@ -215,6 +215,6 @@ async def test_program_that_may_only_insert_makes_operations_wait(
         await other.execute(statement.replace("operations", "public.operations"))
     finally:
         await other.close()
-    found = await program.fetch("SELECT id, blocked_by FROM operations ORDER BY id")
-    assert [tuple(one) for one in found] == [(1, None), (2, 1)]
+    records = await program.fetch("SELECT id, blocked_by FROM operations ORDER BY id")
+    assert [tuple(record) for record in records] == [(1, None), (2, 1)]
     await in_thread(lambda: postgres.sql("REVOKE ALL ON operations FROM inserter; DROP ROLE inserter", name))

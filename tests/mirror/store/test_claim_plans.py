@@ -152,7 +152,7 @@ def explained(connection: Connection, ids: Sequence[int]) -> list[dict[str, Any]
         connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {text}", values).scalar_one()
         for text, values in statements(ids)
     )
-    return [(json.loads(found) if isinstance(found, str) else found)[0]["Plan"] for found in asked]
+    return [(json.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"] for answer in asked]
 
 
 def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
@@ -172,7 +172,7 @@ async def test_every_statement_of_a_claim_uses_an_index_on_sqlite(database: Data
         operations.recheck(connection, None)
         operations.rebase(connection, now=NOW)
         driver.set_trace_callback(None)
-        selects = [one for one in traced if one.lstrip().startswith(("SELECT", "UPDATE"))]
+        selects = [statement for statement in traced if statement.lstrip().startswith(("SELECT", "UPDATE"))]
         return [row[3] for text in selects for row in driver.execute(f"EXPLAIN QUERY PLAN {text}")]
 
     plan = await database.write(work)

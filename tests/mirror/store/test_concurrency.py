@@ -110,8 +110,8 @@ async def test_source_id_that_two_replicas_link_at_once_is_in_conflict(here: Dat
             )
             await waits_for_a_lock(there)
             await transaction.commit()
-    found = await here.read(lambda c: c.exec_driver_sql("SELECT state, note FROM source_sessions").one())
-    assert tuple(found) == ("conflict", "carried by A, B")
+    row = await here.read(lambda c: c.exec_driver_sql("SELECT state, note FROM source_sessions").one())
+    assert tuple(row) == ("conflict", "carried by A, B")
 
 
 async def waits_for_a_lock(database: Database) -> None:
@@ -123,8 +123,8 @@ async def waits_for_a_lock(database: Database) -> None:
 
 
 def claim(connection: sa.Connection, limit: int = 10) -> list[int]:
-    found = operations.claim(connection, now=NOW + timedelta(hours=1), owner="me", lease=60, limit=limit)
-    return [one.id for one in found.operations]
+    claimed = operations.claim(connection, now=NOW + timedelta(hours=1), owner="me", lease=60, limit=limit)
+    return [operation.id for operation in claimed.operations]
 
 
 def create(source: str) -> dict[str, str]:
@@ -174,8 +174,8 @@ async def test_not_before_of_any_program_is_honoured(here: Database) -> None:
     insert = "INSERT INTO operations (kind, session_id, not_before) VALUES ('delete', 'SES1', '2026-06-01T13:30:00Z')"
     await here.write(lambda c: c.exec_driver_sql(insert))
     assert await here.write(claim) == []
-    found = await here.read(lambda c: c.exec_driver_sql("SELECT next_attempt_at, not_before FROM operations").one())
-    assert tuple(found) == ("2026-06-01T13:30:00.000000Z",) * 2
+    row = await here.read(lambda c: c.exec_driver_sql("SELECT next_attempt_at, not_before FROM operations").one())
+    assert tuple(row) == ("2026-06-01T13:30:00.000000Z",) * 2
     later = NOW + timedelta(hours=2)
     claimed = await here.write(lambda c: operations.claim(c, now=later, owner="me", lease=60, limit=1))
     assert len(claimed.operations) == 1
@@ -259,7 +259,7 @@ async def test_writes_of_replicas_in_a_deadlock_both_succeed(here: Database, the
     for session_id in "AB":
         row = session(session_id, "old")
         await here.write(lambda c, row=row: sessions.apply(c, [row], Observation(T1, T1, PassId(1), T1)))  # type: ignore[misc]
-    met = {one: anyio.Event() for one in "AB"}
+    met = {letter: anyio.Event() for letter in "AB"}
 
     async def rename(database: Database, first: str, second: str) -> None:
         def one(connection: sa.Connection, key: str) -> None:
@@ -352,7 +352,7 @@ async def test_page_of_a_mirror_of_8000_is_looked_up_by_its_indexes(here: Databa
 
     plan = await here.write(work)
     wrong = ("Seq Scan on sessions", "Bitmap Index Scan on ix_sessions_source", "hashed SubPlan")
-    assert [step for step in plan if any(words in step for words in wrong)] == []
+    assert [step for step in plan if any(scan in step for scan in wrong)] == []
 
 
 async def test_pass_over_unchanged_sessions_updates_no_row(tmp_path: Path, postgres_url: str) -> None:

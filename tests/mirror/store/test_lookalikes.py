@@ -17,9 +17,9 @@ pytestmark = pytest.mark.both_databases
 async def find(harness: Harness, *values: str, column: str = "source_session_id") -> list[tuple[str, str, str]]:
     key = "session_id" if column == "id" else column
     rows: list[dict[str, Any]] = [{"place": f"line {n}", key: value} for n, value in enumerate(values, 2)]
-    found = await harness.database.read(lambda c: lookalikes.find(c, rows))
-    assert {each.id.column for each in found} <= {column}
-    return [(each.id.value, each.other.place, each.other.value) for each in found]
+    pairs = await harness.database.read(lambda c: lookalikes.find(c, rows))
+    assert {each.id.column for each in pairs} <= {column}
+    return [(each.id.value, each.other.place, each.other.value) for each in pairs]
 
 
 async def test_ids_like_those_of_the_mirror_and_the_queue_are_found(tmp_path: Path) -> None:
@@ -59,5 +59,5 @@ async def test_mirror_is_read_in_chunks_to_its_end(tmp_path: Path, monkeypatch: 
         for number in range(10):
             harness.sandbox.create(source_session_id=f"s-{number}", name="n")
         await harness.one_pass()
-        found = await find(harness, *(f"S-{number}" for number in range(10)))
-        assert sorted(value for value, *_ in found) == [f"S-{number}" for number in range(10)]
+        pairs = await find(harness, *(f"S-{number}" for number in range(10)))
+        assert sorted(value for value, *_ in pairs) == [f"S-{number}" for number in range(10)]

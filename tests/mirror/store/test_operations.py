@@ -49,12 +49,12 @@ def insert(other: sqlite3.Connection, row: dict[str, Any], how: str = "INSERT") 
     ],
 )
 def test_valid_row_is_pending_with_all_defaults(other: sqlite3.Connection, row: dict[str, Any]) -> None:
-    found = insert(other, row)
-    assert found["id"] == 1
-    assert (found["state"], found["attempts"], found["fence"], found["lookups"]) == ("pending", 0, 0, 0)
-    assert datetime.fromisoformat(found["requested_at"]).tzinfo is UTC or found["requested_at"].endswith("Z")
-    assert len(found["requested_at"]) == 27
-    assert found["next_attempt_at"] is None
+    stored = insert(other, row)
+    assert stored["id"] == 1
+    assert (stored["state"], stored["attempts"], stored["fence"], stored["lookups"]) == ("pending", 0, 0, 0)
+    assert datetime.fromisoformat(stored["requested_at"]).tzinfo is UTC or stored["requested_at"].endswith("Z")
+    assert len(stored["requested_at"]) == 27
+    assert stored["next_attempt_at"] is None
 
 
 @pytest.mark.parametrize(

@@ -226,12 +226,12 @@ def age(folder: Path) -> None:
 
 
 @pytest.mark.sqlite
-@pytest.mark.parametrize(("words", "said"), [
+@pytest.mark.parametrize(("arguments", "said"), [
     (["--older-than", "soon"], "such as 90d"), (["--older-than", "-1d"], "such as 90d"), ([], "--older-than"),
     (["--older-than", "9999999d"], "at most 36500d"), (["--older-than", "9" * 400], "at most 36500d"),
 ])  # fmt: skip
-def test_age_that_is_unreadable_is_a_usage_error(syncd: Call, words: list[str], said: str) -> None:
-    refused = syncd("prune", *words)
+def test_age_that_is_unreadable_is_a_usage_error(syncd: Call, arguments: list[str], said: str) -> None:
+    refused = syncd("prune", *arguments)
     assert refused.code == 2
     assert said in refused.err
 
