@@ -81,8 +81,8 @@ class Actions:
         self.tenant.create({"sourceSessionId": source, "name": self._name()})
 
     def _change(self) -> None:
-        if (one := self._some()) is not None:
-            self.tenant.update(one, {"name": self._name()} | self._wrong_date(one))
+        if (session_id := self._some()) is not None:
+            self.tenant.update(session_id, {"name": self._name()} | self._wrong_date(session_id))
 
     def _wrong_date(self, session_id: str) -> dict[str, Any]:
         """Return a wrong time of a change, in some schedules: of 2099, or of before a tenant was restored."""
@@ -92,28 +92,28 @@ class Actions:
         return {"Updated": {"at": self.dates.choice(("2099-01-01T00:00:00.000Z", "2020-01-01T00:00:00.000Z"))}}
 
     def _move(self) -> None:
-        if (one := self._some()) is not None:
-            self.tenant.update(one, {"parentId": self.rng.choice(("FOL1", "FOL2", None)), "name": self._name()})
+        if (session_id := self._some()) is not None:
+            self.tenant.update(session_id, {"parentId": self.rng.choice(("FOL1", "FOL2", None)), "name": self._name()})
 
     def _delete(self) -> None:
-        if (one := self._some()) is not None:
-            self.tenant.served.foreign.add(self.tenant.store.truth.by_id[one].source)
-            self.tenant.store.delete(one)
+        if (session_id := self._some()) is not None:
+            self.tenant.served.foreign.add(self.tenant.store.truth.by_id[session_id].source)
+            self.tenant.store.delete(session_id)
 
     def _recreate(self) -> None:
-        if (one := self._some()) is not None:
-            source = self.tenant.store.truth.by_id[one].source
-            self.tenant.store.delete(one)
+        if (session_id := self._some()) is not None:
+            source = self.tenant.store.truth.by_id[session_id].source
+            self.tenant.store.delete(session_id)
             wire = {"sourceSessionId": source, "name": self._name()}
-            self.tenant.create(wire | ({"id": one} if self.rng.random() < 0.3 else {}))
+            self.tenant.create(wire | ({"id": session_id} if self.rng.random() < 0.3 else {}))
 
     def _hide(self) -> None:
         """Leave one session more out of the listing, or list all again."""
-        one, unlisted = self._some(), self.tenant.habits.unlisted
-        if one is None or self.rng.random() < 0.3:
+        session_id, unlisted = self._some(), self.tenant.habits.unlisted
+        if session_id is None or self.rng.random() < 0.3:
             unlisted.clear()
-        elif one not in unlisted:
-            unlisted.append(one)
+        elif session_id not in unlisted:
+            unlisted.append(session_id)
 
     def _write(self, work: Any) -> Any:
         """Write to the database as another program does."""
@@ -126,16 +126,16 @@ class Actions:
     def _enqueue(self) -> None:
         draw = self.rng.random()
         source = self.rng.choice(SOURCES if draw < 0.95 else HOSTILE)
-        name, one = f"ours {self.loop.turns} {self.rng.random()}", self._some()
+        name, session_id = f"ours {self.loop.turns} {self.rng.random()}", self._some()
         row: tuple[str, str | None, str | None, str | None, str | None] = ("create", source, None, name, None)
         if draw < 0.15:
             row = ("delete", source, None, None, None)
-        elif draw < 0.3 and one is not None:
-            row = ("delete", None, one, None, None)
+        elif draw < 0.3 and session_id is not None:
+            row = ("delete", None, session_id, None, None)
         elif draw < 0.4:
             row = ("update", source, None, name, self.rng.choice((None, "FOL9", "")))
-        elif draw < 0.5 and one is not None:
-            row = ("update", None, one, name, None)
+        elif draw < 0.5 and session_id is not None:
+            row = ("update", None, session_id, name, None)
         insert = (
             "INSERT INTO operations (kind, source_session_id, session_id, name, parent_id) VALUES (?, ?, ?, ?, ?) "
             "RETURNING id"

@@ -140,7 +140,7 @@ class Tenant:
 
     def truth(self) -> dict[str, SessionRow]:
         """Return the sessions that exist."""
-        return {one.id: self.row(one) for one in self.store.truth.by_id.values()}
+        return {session.id: self.row(session) for session in self.store.truth.by_id.values()}
 
     def create(self, wire: Wire) -> Session:
         """Create as another user."""

@@ -143,54 +143,54 @@ class Checker:
         ids = {by_key[key]["id"] for key in keys if key in by_key}
         if len(ids) != len(keys):
             raise BrokenError(f"1: page {name} names sessions that are not there")
-        for one in ids:
-            if sessions[one]["missing_since"] is not None and sessions[one]["deleted_at"] is None:
-                raise BrokenError(f"4: {one} was listed on page {name} and is still missing")
+        for session_id in ids:
+            if sessions[session_id]["missing_since"] is not None and sessions[session_id]["deleted_at"] is None:
+                raise BrokenError(f"4: {session_id} was listed on page {name} and is still missing")
         if not any(ids <= said for said in self.tenant.served.pages[next_key]):
             raise BrokenError(f"1: page {name} is not one that was served: {ids}")
 
     def _values(self, sessions: State) -> None:
         """2 and 3: every value was once served, and no row goes back to an older version."""
-        for one, row in sessions.items():
-            before = self._sessions.get(one)
+        for session_id, row in sessions.items():
+            before = self._sessions.get(session_id)
             if before is row:
                 continue
             content = _content(row)
             if before is not None and _content(before) == content:
                 continue
-            if content not in self.tenant.served.said[one]:
-                raise BrokenError(f"2: {one} holds what was never served: {content}")
-            versions = self.tenant.served.rows[one]
+            if content not in self.tenant.served.said[session_id]:
+                raise BrokenError(f"2: {session_id} holds what was never served: {content}")
+            versions = self.tenant.served.rows[session_id]
             if before is not None:
                 old = versions[_content(before)]
-                if versions[content] < old and one not in self.tenant.served.misdated:
-                    raise BrokenError(f"3: {one} went back from version {old} to {versions[content]}")
-        for one, row in self._sessions.items():
-            if one not in sessions:
-                raise BrokenError(f"2: the row of {one} is gone")
-            if sessions[one]["version"] < row["version"]:
-                raise BrokenError(f"3: the version of {one} went back")
+                if versions[content] < old and session_id not in self.tenant.served.misdated:
+                    raise BrokenError(f"3: {session_id} went back from version {old} to {versions[content]}")
+        for session_id, row in self._sessions.items():
+            if session_id not in sessions:
+                raise BrokenError(f"2: the row of {session_id} is gone")
+            if sessions[session_id]["version"] < row["version"]:
+                raise BrokenError(f"3: the version of {session_id} went back")
 
     def _tombstones(self, sessions: State, passes: State) -> None:
         """4: tombstones only with 404s, from complete passes, and within the guard unless approved."""
         fresh: dict[int, int] = {}
-        for one, row in sessions.items():
-            before = self._sessions.get(one)
+        for session_id, row in sessions.items():
+            before = self._sessions.get(session_id)
             if before is row or row["deleted_at"] is None or before is None or before["deleted_at"] is not None:
                 continue
             if row["pass_id"] is None:
                 continue  # an operation deleted it, or found it gone
             if passes[row["pass_id"]]["state"] != "complete":
-                raise BrokenError(f"4: {one} was deleted by a pass that is {passes[row['pass_id']]['state']}")
+                raise BrokenError(f"4: {session_id} was deleted by a pass that is {passes[row['pass_id']]['state']}")
             approved = row["key"] in self._approved
             if row["key"] in self._kept:
-                raise BrokenError(f"4: {one} was deleted although an operator keeps it")
-            said = len(self.tenant.served.absences[one])
+                raise BrokenError(f"4: {session_id} was deleted although an operator keeps it")
+            said = len(self.tenant.served.absences[session_id])
             if said < (1 if approved else self.guard.confirmations):
-                raise BrokenError(f"4: {one} was deleted after {said} answers of 404")
-            missing_for = self.tenant.now() - self._missing_at.get(one, self.tenant.now())
+                raise BrokenError(f"4: {session_id} was deleted after {said} answers of 404")
+            missing_for = self.tenant.now() - self._missing_at.get(session_id, self.tenant.now())
             if not approved and missing_for < self.guard.grace - MEASURED:
-                raise BrokenError(f"4: {one} was deleted after {missing_for} seconds")
+                raise BrokenError(f"4: {session_id} was deleted after {missing_for} seconds")
             if not approved:
                 fresh[row["pass_id"]] = fresh.get(row["pass_id"], 0) + 1
         limit = self.guard.limit(self._live)
@@ -215,11 +215,11 @@ class Checker:
         self.held = {number for number, row in self._operations.items() if row["state"] in OPEN}
 
     def _note_missing(self, sessions: State) -> None:
-        for one, row in sessions.items():
+        for session_id, row in sessions.items():
             if row["missing_since"] is None:
-                self._missing_at.pop(one, None)
+                self._missing_at.pop(session_id, None)
             else:
-                self._missing_at.setdefault(one, self.tenant.now())
+                self._missing_at.setdefault(session_id, self.tenant.now())
 
     def _holds(self) -> None:
         """Note what operators have decided, and that at most one hold is open."""
@@ -327,16 +327,24 @@ class Checker:
     def converged(self) -> None:
         """9: the mirror equals the API, and every operation is final or visibly blocked."""
         truth = self.tenant.truth()
-        mirror = {one: _content(row) for one, row in self._sessions.items() if row["deleted_at"] is None}
+        mirror = {session_id: _content(row) for session_id, row in self._sessions.items() if row["deleted_at"] is None}
         if mirror != truth:
-            wrong = {one for one in truth.keys() | mirror.keys() if truth.get(one) != mirror.get(one)}
-            words = [
-                f"{one}: there {truth.get(one)}, here {mirror.get(one)}, {self._sessions.get(one)}" for one in wrong
+            wrong = {
+                session_id
+                for session_id in truth.keys() | mirror.keys()
+                if truth.get(session_id) != mirror.get(session_id)
+            }
+            differences = [
+                f"{session_id}: there {truth.get(session_id)}, here {mirror.get(session_id)}, "
+                f"{self._sessions.get(session_id)}"
+                for session_id in wrong
             ]
-            raise BrokenError("9: the mirror is not the API: " + "; ".join(words))
+            raise BrokenError("9: the mirror is not the API: " + "; ".join(differences))
         stuck: list[dict[str, Any]] = []
         for _, row in sorted(self._operations.items()):
-            if row["state"] == "dead" or (row["state"] not in FINAL and any(self._alike(row, one) for one in stuck)):
+            if row["state"] == "dead" or (
+                row["state"] not in FINAL and any(self._alike(row, earlier) for earlier in stuck)
+            ):
                 stuck.append(row)
             elif row["state"] not in FINAL:
                 raise BrokenError(f"9: operation {row['id']} is {row['state']} and nothing blocks it: {row}")
@@ -369,8 +377,8 @@ class Checker:
     def _sources(self, truth: dict[str, Any]) -> None:
         known = _Table(self._store, "source_sessions", "source_session_id").read()
         carriers: dict[str, set[str]] = {}
-        for one, row in truth.items():
-            carriers.setdefault(row.source_session_id, set()).add(one)
+        for session_id, row in truth.items():
+            carriers.setdefault(row.source_session_id, set()).add(session_id)
         for source, ids in carriers.items():
             row = known.get(source)
             want = "linked" if len(ids) == 1 else "conflict"

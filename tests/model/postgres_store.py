@@ -46,7 +46,7 @@ class PostgresStore:
         self._watcher = await asyncpg.connect(self.url.set(drivername="postgresql").render_as_string())
         for name, how, encoder, decoder in (
             ("timestamptz", "tuple", write_time, read_time),
-            ("jsonb", "text", str, lambda text: canonical(found) if (found := json.loads(text)) else "{}"),
+            ("jsonb", "text", str, lambda text: canonical(document) if (document := json.loads(text)) else "{}"),
         ):
             await self._watcher.set_type_codec(name, schema="pg_catalog", format=how, encoder=encoder, decoder=decoder)
 

@@ -126,7 +126,7 @@ class Simulation(Actions):
 
         def read(connection: sa.Connection) -> int:
             known = established.to_request(connection, holds.decisions(connection), self.clock.now(), limit=5)
-            return sum(one.established for one in known)
+            return sum(session.established for session in known)
 
         return bool(self.store.read(read) >= 2)
 
@@ -177,7 +177,7 @@ class Simulation(Actions):
         query = "SELECT id FROM sessions WHERE deleted_at IS NULL"
         live = set(self.store.read(lambda c: c.exec_driver_sql(query).scalars().all()))
         unlisted = self.tenant.habits.unlisted
-        unlisted[:] = [one for one in unlisted if one in live]
+        unlisted[:] = [session_id for session_id in unlisted if session_id in live]
         if set(unlisted) >= set(self.tenant.store.truth.by_id):
             unlisted.clear()  # an empty listing holds every pass
 
@@ -261,7 +261,7 @@ if __name__ == "__main__":
     warm = SqliteStore()
     try:
         for text in sys.argv[1:]:
-            found = simulate(int(text), warm)
-            sys.stdout.write("\n".join(found.log[-200:]) + f"\n{found.commits} commits, {found.turns} turns\n")
+            report = simulate(int(text), warm)
+            sys.stdout.write("\n".join(report.log[-200:]) + f"\n{report.commits} commits, {report.turns} turns\n")
     finally:
         warm.remove()

@@ -108,7 +108,7 @@ def _soak(options: argparse.Namespace, server: PostgresServer | None) -> int:
     def url() -> str | None:
         return None if server is None else server.url(server.fresh())
 
-    began, total, told = time.monotonic(), Total(), time.monotonic()
+    began, total, reported_at = time.monotonic(), Total(), time.monotonic()
     batches = _batches(options.first, began + options.seconds, options.count)
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
         running = collections.deque(
@@ -117,10 +117,10 @@ def _soak(options: argparse.Namespace, server: PostgresServer | None) -> int:
         while running:
             done: Total = running.popleft().get()
             total.add(done)
-            for seed, words in done.failures:
-                sys.stdout.write(f"seed {seed}: {words[:600]}\n")
-            if time.monotonic() - told > 60:
-                told = time.monotonic()
+            for seed, message in done.failures:
+                sys.stdout.write(f"seed {seed}: {message[:600]}\n")
+            if time.monotonic() - reported_at > 60:
+                reported_at = time.monotonic()
                 sys.stdout.write(f"so far, from seed {options.first} on: {total}\n")
             sys.stdout.flush()
             following = next(batches, None)

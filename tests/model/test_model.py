@@ -153,9 +153,9 @@ def test_model_notices_a_row_that_is_frozen_by_its_date(store: SqliteStore, monk
 
 def test_model_notices_a_request_without_a_durable_claim(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def claim(connection: sa.Connection, **how: Any) -> Claimed:
-        found = real(connection, **how)
+        claimed = real(connection, **how)
         connection.exec_driver_sql("UPDATE operations SET state = 'pending' WHERE state = 'running'")
-        return found
+        return claimed
 
     real = operations.claim
     monkeypatch.setattr(operations, "claim", claim)

@@ -79,7 +79,9 @@ def test_metadata_names_status_audience_and_versions_of_python(dist: Path) -> No
     assert "sqlite" in metadata["Keywords"]
     classifiers = metadata.get_all("Classifier") or []
     assert "Typing :: Typed" in classifiers
-    assert [one for one in classifiers if one.startswith("Development Status")] == ["Development Status :: 4 - Beta"]
+    assert [classifier for classifier in classifiers if classifier.startswith("Development Status")] == [
+        "Development Status :: 4 - Beta"
+    ]
     assert str(metadata.get_payload()).startswith("# syncd\n")
 
 

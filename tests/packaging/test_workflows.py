@@ -33,8 +33,10 @@ jobs:
 """
 
 
-def check(words: list[str], folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([BINARIES / words[0], *words[1:]], cwd=folder, capture_output=True, text=True, check=False)
+def check(command: list[str], folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BINARIES / command[0], *command[1:]], cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 def commands() -> list[str]:
@@ -47,9 +49,11 @@ def commands() -> list[str]:
     return lines + [hook["entry"] for hook in local["hooks"]]
 
 
-@pytest.mark.parametrize("words", CHECKS, ids=lambda words: " ".join(words[:1] + words[-1:]).replace(f"{ROOT}/", ""))
-def test_workflows_and_hooks_have_no_findings(words: list[str]) -> None:
-    done = check(words)
+@pytest.mark.parametrize(
+    "command", CHECKS, ids=lambda command: " ".join(command[:1] + command[-1:]).replace(f"{ROOT}/", "")
+)
+def test_workflows_and_hooks_have_no_findings(command: list[str]) -> None:
+    done = check(command)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

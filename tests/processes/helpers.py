@@ -35,8 +35,8 @@ async def eventually(look: Callable[[], Any], *, seconds: float = DEADLINE, why:
     """Return what `look` returns as soon as that is true."""
     with anyio.move_on_after(seconds):
         while True:
-            if found := look():
-                return found
+            if result := look():
+                return result
             await anyio.sleep(LOOK)
     raise AssertionError(f"not within {seconds} s: {why or look}")
 
@@ -68,10 +68,10 @@ class Running:
 
     def events(self, name: str | None = None, **facts: Any) -> list[dict[str, Any]]:
         whole = self.out.read_text().rpartition("\n")[0]
-        found = [json.loads(line) for line in whole.split("\n") if line]
+        events = [json.loads(line) for line in whole.split("\n") if line]
         return [
             event
-            for event in found
+            for event in events
             if name in (None, event["event"]) and all(event.get(key) == value for key, value in facts.items())
         ]
 
@@ -80,13 +80,13 @@ class Running:
 
         def look() -> list[dict[str, Any]]:
             ended = self.process.returncode
-            found = self.events(name, **facts)
-            if not found and ended is not None:
+            events = self.events(name, **facts)
+            if not events and ended is not None:
                 raise AssertionError(f"ended with {ended}: {self.err.read_text()}{self.out.read_text()}")
-            return found
+            return events
 
-        found: list[dict[str, Any]] = await eventually(look, seconds=seconds, why=f"{name} {facts}")
-        return found[0]
+        events: list[dict[str, Any]] = await eventually(look, seconds=seconds, why=f"{name} {facts}")
+        return events[0]
 
     async def code(self, *, seconds: float = DEADLINE) -> int:
         with anyio.fail_after(seconds):
@@ -112,11 +112,11 @@ class Syncd:
     def file(self) -> Path:
         return self.folder / "syncd.db"
 
-    async def call(self, *words: str, given: bytes = b"", **changes: str) -> Done:
+    async def call(self, *arguments: str, given: bytes = b"", **changes: str) -> Done:
         """Run a command to its end."""
         with anyio.fail_after(100):
             ended = await fork_server.run(
-                words,
+                arguments,
                 environment={**self.environment, **changes},
                 folder=self.folder,
                 given=given,
@@ -127,11 +127,11 @@ class Syncd:
         assert SECRET not in done.err + done.out
         return done
 
-    async def start(self, *words: str, **changes: str) -> Running:
+    async def start(self, *arguments: str, **changes: str) -> Running:
         """Start a command and leave it running; it is killed at the test's end."""
         out, err = self._outputs()
         process = await fork_server.start(
-            words,
+            arguments,
             environment={**self.environment, **changes},
             folder=self.folder,
             out=out,

@@ -101,12 +101,12 @@ async def test_once_with_refused_credentials_or_a_dead_operation_exits_1(syncd: 
 async def test_doctor_names_each_problem_and_its_fix(syncd: Syncd) -> None:
     new = await syncd.call("doctor", "--json")
     assert new.code == 0
-    assert {one["check"]: one["verdict"] for one in new.data} == {
+    assert {finding["check"]: finding["verdict"] for finding in new.data} == {
         "settings": "ok", "sqlite": new.data[1]["verdict"], "database": "warning",
         "disk": "ok", "daemon": "ok", "clock": "ok", "albert": "ok",
     }  # fmt: skip
     absent = await syncd.call("doctor", "--json", SYNCD_STATUS_PORT=str(free_port()))
-    (daemon,) = [one for one in absent.data if one["check"] == "daemon"]
+    (daemon,) = [finding for finding in absent.data if finding["check"] == "daemon"]
     assert (absent.code, daemon["verdict"]) == (0, "warning")
     assert "no daemon with this database answers" in daemon["detail"]
     assert "syncd once" in new.data[2]["fix"]

@@ -60,7 +60,7 @@ async def test_updates_of_every_form_reach_albert_and_the_mirror(syncd: Syncd) -
 
     names = {first: "by SQL", second: "by command", third: "by import"}
     await eventually(lambda: names.items() <= {row["id"]: row["name"] for row in syncd.rows(EVERYTHING)}.items())
-    assert names.items() <= {one: wire["name"] for one, wire in syncd.sandbox.live().items()}.items()
+    assert names.items() <= {session_id: wire["name"] for session_id, wire in syncd.sandbox.live().items()}.items()
     assert syncd.sql("SELECT count(*) AS n FROM operations WHERE state = 'succeeded'") == [{"n": 3}]
 
 
@@ -163,7 +163,7 @@ async def test_folders_are_mirrored_after_each_pass(syncd: Syncd) -> None:
     syncd.sandbox.folders.delete("FOL9")
 
     def there() -> dict[str, str]:
-        return {one: wire["name"] for one, wire in syncd.sandbox.folders.by_id.items()}
+        return {folder_id: wire["name"] for folder_id, wire in syncd.sandbox.folders.by_id.items()}
 
     await eventually(lambda: {row["id"]: row["name"] for row in syncd.rows(folders)} == there())
 

@@ -74,7 +74,7 @@ async def test_replaced_or_removed_file_ends_the_daemon_before_another_change_is
     await syncd.call("enqueue", "import", "-", given=rows)
     syncd.sandbox.script("POST", "/api/v3/chats/sessions", "hang_before", times=3)
     daemon = await syncd.run(SYNCD_OPERATIONS_CONCURRENCY="3", SYNCD_REQUEST_TIMEOUT="30")
-    await eventually(lambda: sum(one.method == "POST" for one in syncd.sandbox.requests) == 3)
+    await eventually(lambda: sum(request.method == "POST" for request in syncd.sandbox.requests) == 3)
     if how == "replaced":
         other = syncd.folder / "other.db"
         other.write_bytes(syncd.file.read_bytes())
@@ -83,7 +83,7 @@ async def test_replaced_or_removed_file_ends_the_daemon_before_another_change_is
         syncd.file.unlink()
     assert await daemon.code() == 3
     assert "replaced or removed" in daemon.err.read_text()
-    assert [one.method for one in syncd.sandbox.requests].count("POST") == 3
+    assert [request.method for request in syncd.sandbox.requests].count("POST") == 3
     assert not syncd.sandbox.effects
 
 

@@ -30,12 +30,12 @@ async def test_doctor_without_a_daemon_reports_the_problems_of_status(syncd: Syn
     assert (await syncd.call("once")).code == 1
 
     problems = (await syncd.call("status", "--json")).data["problems"]
-    assert {"operations_dead", "deletions_held"} <= {one["code"] for one in problems}
+    assert {"operations_dead", "deletions_held"} <= {problem["code"] for problem in problems}
     doctor = await syncd.call("doctor", "--json")
     assert doctor.code == 1
-    found = [one for one in doctor.data if one["check"] == "mirror"]
-    assert [(one["verdict"], one["detail"], one["fix"]) for one in found] == [
-        ("bad", f"{one['code']}: {one['text']}", one["command"]) for one in problems
+    findings = [finding for finding in doctor.data if finding["check"] == "mirror"]
+    assert [(finding["verdict"], finding["detail"], finding["fix"]) for finding in findings] == [
+        ("bad", f"{problem['code']}: {problem['text']}", problem["command"]) for problem in problems
     ]
 
 
@@ -44,8 +44,8 @@ async def test_doctor_does_not_advise_itself(syncd: Syncd) -> None:
     assert (await syncd.call("once", ALBERT_TOKEN="wrong")).code == 1
     (problem,) = (await syncd.call("status", "--json")).data["problems"]
     assert (problem["code"], problem["command"]) == ("pass_not_complete", "syncd doctor")
-    (found,) = [one for one in (await syncd.call("doctor", "--json")).data if one["check"] == "mirror"]
-    assert (found["detail"], found["fix"]) == (f"pass_not_complete: {problem['text']}", None)
+    (mirror,) = [finding for finding in (await syncd.call("doctor", "--json")).data if finding["check"] == "mirror"]
+    assert (mirror["detail"], mirror["fix"]) == (f"pass_not_complete: {problem['text']}", None)
 
 
 async def test_doctor_finds_nothing_wrong_before_the_first_pass_and_the_reason_after_a_failed_one(syncd: Syncd) -> None:
@@ -55,4 +55,6 @@ async def test_doctor_finds_nothing_wrong_before_the_first_pass_and_the_reason_a
     assert (await syncd.call("once")).code == 1
     doctor = await syncd.call("doctor", "--json")
     assert doctor.code == 1
-    assert [one["detail"].partition(":")[0] for one in doctor.data if one["check"] == "mirror"] == ["no_complete_pass"]
+    assert [finding["detail"].partition(":")[0] for finding in doctor.data if finding["check"] == "mirror"] == [
+        "no_complete_pass"
+    ]

@@ -170,12 +170,14 @@ async def test_frequent_commands_load_no_heavy_libraries(syncd: Syncd, command: 
     assert ended.stderr.decode().splitlines()[-1] == f"{code} []"
 
 
-@pytest.mark.parametrize("words", [["--version"], ["--help"], ["config"], ["operations", "list"], ["status", "--json"]])
-async def test_full_standard_output_is_an_error_of_one_line(syncd: Syncd, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["--help"], ["config"], ["operations", "list"], ["status", "--json"]]
+)
+async def test_full_standard_output_is_an_error_of_one_line(syncd: Syncd, arguments: list[str]) -> None:
     assert (await syncd.call("migrate")).code == 0
     with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - it does not block
         done = await anyio.run_process(
-            [*COMMAND, *words], stdout=full, check=False, env=syncd.environment, cwd=syncd.folder
+            [*COMMAND, *arguments], stdout=full, check=False, env=syncd.environment, cwd=syncd.folder
         )
     assert done.returncode == 1
     (line,) = done.stderr.decode().splitlines()

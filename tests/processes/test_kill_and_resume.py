@@ -49,7 +49,9 @@ async def test_first_pass_killed_twice_continues_at_its_checkpoint_and_repeats_n
 
         assert syncd.sql(LAST_PASS) == [{"id": 1, "state": "complete", "pages": 100, "seen": 3000, "inserted": 3000}]
         assert syncd.sql("SELECT count(*) AS n FROM chat_session_history") == [{"n": 3000}]
-        listings = [one.raw_path for one in server.requests if one.raw_path.startswith("/api/v3/chats/sessions?")]
+        listings = [
+            request.raw_path for request in server.requests if request.raw_path.startswith("/api/v3/chats/sessions?")
+        ]
         resumed = [path.endswith(f"startKey={quote(checkpoint['page_key'], safe='')}") for path in listings]
         assert resumed[::-1].index(True) + 1 == 100 - committed  # requests from the last one with this key on
 

@@ -32,14 +32,14 @@ def test_wheel_holds_the_program_its_migrations_and_its_licence(unpacked: Path) 
     assert {"syncd/py.typed", "syncd/migrations/env.py", "syncd/migrations/versions/0001_schema.py"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     top = {name.split("/")[0] for name in names}
-    assert {one for one in top if not one.endswith(".dist-info")} == {"syncd"}
+    assert {entry for entry in top if not entry.endswith(".dist-info")} == {"syncd"}
 
 
 def test_installed_syncd_brings_a_schema_up_away_from_the_checkout(unpacked: Path, tmp_path: Path) -> None:
     environment = bare_environment(PYTHONPATH=str(unpacked))
-    for words, expected in ((["migrate"], "the schema was empty"), (["sources", "list"], "no source ids")):
+    for arguments, expected in ((["migrate"], "the schema was empty"), (["sources", "list"], "no source ids")):
         ended = subprocess.run(
-            [sys.executable, "-m", "syncd", *words], cwd=tmp_path, env=environment, capture_output=True, check=True,
+            [sys.executable, "-m", "syncd", *arguments], cwd=tmp_path, env=environment, capture_output=True, check=True,
             text=True, timeout=30,
         )  # fmt: skip
         assert ended.stdout.startswith(expected)

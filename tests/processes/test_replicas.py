@@ -45,16 +45,16 @@ async def test_another_replica_continues_the_pass_of_a_killed_leader_within_seco
     server = Sandbox(600, habits=Habits(page_size=20, latency=0.05))
     async with serve(server), running_replicas(tmp_path, server, postgres_url) as replicas:
         await replicas.started(2)
-        await until(lambda: any(one.saw("page.mirrored") for one in replicas.processes), why="a page")
-        (leader,) = [one for one in replicas.processes if one.leads]
-        (follower,) = [one for one in replicas.processes if not one.leads]
-        await until(lambda: sum(one["event"] == "page.mirrored" for one in leader.events) >= 3, why="three pages")
+        await until(lambda: any(replica.saw("page.mirrored") for replica in replicas.processes), why="a page")
+        (leader,) = [replica for replica in replicas.processes if replica.leads]
+        (follower,) = [replica for replica in replicas.processes if not replica.leads]
+        await until(lambda: sum(event["event"] == "page.mirrored" for event in leader.events) >= 3, why="three pages")
         leader.kill()
         killed = time.monotonic()
         await until(lambda: follower.leads, why="another leader")
         assert time.monotonic() - killed < 10
         await until(lambda: follower.saw("pass.complete"), why="the pass")
-        (begun,) = [one for one in follower.events if one["event"] == "pass.started"][:1]
+        (begun,) = [event for event in follower.events if event["event"] == "pass.started"][:1]
         assert begun["resumed"]
         assert begun["pages"] >= 3
         rows = await replicas.database.read(lambda c: c.exec_driver_sql("SELECT id, name FROM chat_sessions").all())
@@ -86,11 +86,11 @@ async def test_replica_waits_at_its_start_for_a_server_without_a_connection_to_s
         several = url.set(username=role).render_as_string(hide_password=False)
         async with serve(server), running_replicas(tmp_path, server, several) as replicas:
             async with engine_of(replicas.database).connect():  # one of the two
-                one = replicas.start()
-                await until(lambda: one.saw("database.waiting"), why="it says so")
-                assert one.process.poll() is None
+                replica = replicas.start()
+                await until(lambda: replica.saw("database.waiting"), why="it says so")
+                assert replica.process.poll() is None
                 await in_thread(lambda: postgres.sql(f"ALTER ROLE {role} CONNECTION LIMIT 20"))
-            await until(lambda: one.saw("pass.complete"), why="a pass")
+            await until(lambda: replica.saw("pass.complete"), why="a pass")
     finally:
         await in_thread(lambda: postgres.sql(f"DROP ROLE {role}"))
 
@@ -110,7 +110,7 @@ async def test_cut_connections_cost_no_operation(tmp_path: Path, postgres: Postg
             await in_thread(lambda: postgres.sql(cut))
         await replicas.drained()
         await replicas.judge(120)
-        assert all(one.process.poll() is None for one in replicas.processes)
+        assert all(replica.process.poll() is None for replica in replicas.processes)
 
 
 @pytest.fixture
@@ -133,16 +133,18 @@ async def test_server_that_crashes_and_comes_back_costs_no_operation(tmp_path: P
         await in_thread(durable.start)
         await replicas.drained(seconds=50)
         await replicas.judge(120)
-        assert all(one.process.poll() is None for one in replicas.processes)
+        assert all(replica.process.poll() is None for replica in replicas.processes)
 
 
 async def test_one_replica_leads_and_another_programs_row_is_noticed_at_once(tmp_path: Path, postgres_url: str) -> None:
     server = Sandbox(30)
     async with serve(server), running_replicas(tmp_path, server, postgres_url) as replicas:
         await replicas.started(3)
-        await until(lambda: any(one.leads for one in replicas.processes), why="a leader")
-        await until(lambda: sum(one.saw("replica.standby") for one in replicas.processes) == 2, why="two on standby")
-        await until(lambda: any(one.saw("pass.complete") for one in replicas.processes), why="a pass")
+        await until(lambda: any(replica.leads for replica in replicas.processes), why="a leader")
+        await until(
+            lambda: sum(replica.saw("replica.standby") for replica in replicas.processes) == 2, why="two on standby"
+        )
+        await until(lambda: any(replica.saw("pass.complete") for replica in replicas.processes), why="a pass")
         async with Database(sa.make_url(postgres_url), busy_timeout=5) as other:
             began = time.monotonic()
             await other.write(
@@ -152,7 +154,7 @@ async def test_one_replica_leads_and_another_programs_row_is_noticed_at_once(tmp
             )
             await until(lambda: any(e.source_session_id == "o'clock" for e in server.effects), why="a create")
             assert time.monotonic() - began < 5
-        assert sum(one.leads for one in replicas.processes) == 1
+        assert sum(replica.leads for replica in replicas.processes) == 1
 
 
 SOAK = os.environ.get("SOAK_PG_OPERATIONS")
@@ -163,9 +165,9 @@ SEED = int(os.environ.get("SOAK_PG_SEED", "1"))
 @pytest.fixture
 def prefork() -> Iterator[Prefork]:
     """Have replicas that start in a moment."""
-    one = Prefork()
-    yield one
-    one.close()
+    forker = Prefork()
+    yield forker
+    forker.close()
 
 
 @pytest.mark.skipif(not SOAK, reason="make soak-pg: minutes")
@@ -186,7 +188,7 @@ async def test_soak_of_four_replicas_that_lose_one_every_second(
             group.cancel_scope.cancel()
         seconds = time.monotonic() - began
         await replicas.judge(count)
-        killed = sum(one.process.poll() == -signal.SIGKILL for one in replicas.processes)
+        killed = sum(replica.process.poll() == -signal.SIGKILL for replica in replicas.processes)
         print(  # noqa: T201
             f"{count} operations, seed {SEED}, {killed} replicas killed "
             f"({replicas.not_killed} times the last was not killed), {seconds:.0f} s, "

@@ -98,7 +98,7 @@ async def test_restored_backup_sends_nothing_until_a_release_and_mirrors_meanwhi
     assert [(row["id"], row["on_hold_at"] is not None) for row in listed] == [(2, True), (1, True)]
     assert (await syncd.call("operations", "release", "--all")).out == "2 operations are released\n"
     assert (await syncd.call("once")).code == 0
-    assert {(one.kind, one.source_session_id == "old") for one in pair.a.effects[before:]} == {
+    assert {(effect.kind, effect.source_session_id == "old") for effect in pair.a.effects[before:]} == {
         ("created", True), ("deleted", False),
     }  # fmt: skip
 
@@ -132,8 +132,8 @@ async def test_restore_warns_if_the_settings_name_another_tenant(pair: Pair, tmp
     if pair.syncd.file.exists():
         assert (await pair.syncd.call("backup", str(tmp_path / "backup.db"))).code == 0
         ways.append([str(tmp_path / "backup.db")])
-    for words in ways:
-        done = await pair.syncd.call("restore", *words, ALBERT_BASE_URL="https://other.example")
+    for arguments in ways:
+        done = await pair.syncd.call("restore", *arguments, ALBERT_BASE_URL="https://other.example")
         assert done.code == 0
         assert f"warning: the restored database mirrors {pair.a.url}" in done.err
         assert "https://other.example; change the settings, or run: syncd tenant accept" in done.err
@@ -154,8 +154,8 @@ async def test_restore_is_refused_while_a_daemon_runs(pair: Pair, tmp_path: Path
 
 
 async def test_restore_needs_a_file_or_in_place(pair: Pair) -> None:
-    for words in ((), ("some.db", "--in-place")):
-        assert (await pair.syncd.call("restore", *words)).code == 2
+    for arguments in ((), ("some.db", "--in-place")):
+        assert (await pair.syncd.call("restore", *arguments)).code == 2
     missing = await pair.syncd.call("restore", "missing.db")
     assert missing.code == 2
     assert ("pg_restore" in missing.err) is (current_url() is not None)
@@ -176,7 +176,7 @@ async def test_moved_database_refuses_to_act_and_can_still_be_read(pair: Pair, t
     assert moved.code == 0, moved.err
     await waiting_for_decisions(pair)
     before, asked = await pair.rows(), len(pair.a.requests)
-    for command in (one for one in ACTING if one[0] != "prune"):
+    for command in (arguments for arguments in ACTING if arguments[0] != "prune"):
         refused = await syncd.call(*command)
         assert refused.code == 3, command
         assert target in refused.err
@@ -203,8 +203,8 @@ async def _reads_name_the_move(syncd: Syncd, target: str) -> None:
     assert target in shown.out
     assert (await syncd.call("operations", "list")).code == 0
     assert target in (await syncd.call("tenant", "show")).out
-    (found,) = [one for one in (await syncd.call("doctor", "--json")).data if target in one["detail"]]
-    assert (found["check"], found["verdict"]) == ("moved", "bad")
+    (moved,) = [finding for finding in (await syncd.call("doctor", "--json")).data if target in finding["detail"]]
+    assert (moved["check"], moved["verdict"]) == ("moved", "bad")
 
 
 @pytest.mark.sqlite

@@ -65,7 +65,7 @@ async def goes_on(replicas: Replicas, url: str) -> None:
     async with Database(sa.make_url(url), busy_timeout=10) as other:
         while not await other.read(lambda c: c.exec_driver_sql(complete).scalar()):
             pass
-    assert not any(one.saw("loop.failed") or one.saw("operation.failed") for one in replicas.processes)
+    assert not any(replica.saw("loop.failed") or replica.saw("operation.failed") for replica in replicas.processes)
 
 
 async def test_daemon_continues_after_the_migration_of_the_next_release(

@@ -321,13 +321,13 @@ async def test_accept_needs_a_database(tmp_path: Path, pair: Pair) -> None:
 
 async def test_doctor_names_the_other_tenant(pair: Pair) -> None:
     assert (await pair.syncd.call("once", **CREDENTIALS)).code == 0
-    for base_url, words in ((pair.b.url, pair.b.url), (pair.a.url, "TEN9")):
+    for base_url, expected in ((pair.b.url, pair.b.url), (pair.a.url, "TEN9")):
         pair.a.habits.tenant_id = "TEN9"
-        found = await pair.syncd.call("doctor", "--json", **CREDENTIALS, ALBERT_BASE_URL=base_url)
-        assert found.code == 1
-        (tenant,) = [finding for finding in found.data if finding["check"] == "tenant"]
+        doctor = await pair.syncd.call("doctor", "--json", **CREDENTIALS, ALBERT_BASE_URL=base_url)
+        assert doctor.code == 1
+        (tenant,) = [finding for finding in doctor.data if finding["check"] == "tenant"]
         assert tenant["verdict"] == "bad"
-        assert words in tenant["detail"]
+        assert expected in tenant["detail"]
         assert "tenant accept" in tenant["fix"]
 
 

@@ -19,7 +19,7 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def on_terminal(
-    words: list[str], environment: dict[str, str], folder: Path, out: Path | None = None
+    arguments: list[str], environment: dict[str, str], folder: Path, out: Path | None = None
 ) -> tuple[int, str]:
     """Run a command with a terminal for its streams; return its exit code and what the terminal got.
 
@@ -30,7 +30,7 @@ def on_terminal(
         stdout = stack.enter_context(out.open("wb")) if out is not None else theirs
         process = stack.enter_context(
             subprocess.Popen(
-                [*COMMAND, *words], env={**environment, "TERM": "xterm", "COLUMNS": "120"}, cwd=folder,
+                [*COMMAND, *arguments], env={**environment, "TERM": "xterm", "COLUMNS": "120"}, cwd=folder,
                 stdin=theirs, stdout=stdout, stderr=theirs,
             )
         )  # fmt: skip

@@ -29,7 +29,7 @@ def page(*items: Any, key: Any = None) -> dict[str, Any]:
 
 def all_but(harness: Harness, *left_out: str) -> dict[str, Any]:
     """Return one page with all live sessions of the sandbox except some."""
-    return page(*(one for session_id, one in harness.sandbox.live().items() if session_id not in left_out))
+    return page(*(item for session_id, item in harness.sandbox.live().items() if session_id not in left_out))
 
 
 class Listing:

@@ -230,16 +230,16 @@ async def test_sweep_of_a_lost_pass_requests_nothing_again_after_a_decision(fold
         harness.sandbox.script("GET", "/api/v3/chats/sessions/SES2", approve_and_take_over)
         harness.sandbox.requests.clear()
         assert (await harness.one_pass()).state == "running"
-        asked = [one for one in asked_for(harness) if one in names(1, 2, 3, 4, 5)]
+        asked = [session_id for session_id in asked_for(harness) if session_id in names(1, 2, 3, 4, 5)]
         assert len(asked) == len(set(asked)) > 0
         assert (await harness.one_pass()).state == "complete"
 
 
-@pytest.mark.parametrize(("pass_id", "words"), [(99, "no pass"), (1, "complete, not held")])
-async def test_only_a_held_pass_can_be_decided(folder: Path, pass_id: int, words: str) -> None:
+@pytest.mark.parametrize(("pass_id", "message"), [(99, "no pass"), (1, "complete, not held")])
+async def test_only_a_held_pass_can_be_decided(folder: Path, pass_id: int, message: str) -> None:
     async with open_harness(folder, sessions=3) as harness:
         await harness.one_pass()
-        with pytest.raises(NotHeldError, match=words):
+        with pytest.raises(NotHeldError, match=message):
             await decide(harness, pass_id, APPROVED)
         assert await harness.sql("SELECT * FROM operator_actions") == []
 

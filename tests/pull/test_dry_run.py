@@ -59,15 +59,15 @@ async def test_prediction_equals_the_counts_of_the_next_pass(tmp_path: Path) -> 
         harness.sandbox.delete("SES7")
         before = await content(harness)
         harness.sandbox.requests.clear()
-        found = (await prediction(harness)).as_dict()
+        predicted = (await prediction(harness)).as_dict()
         assert {request.method for request in harness.sandbox.requests} == {"GET"}
         assert await content(harness) == before
-        assert found == {
+        assert predicted == {
             "pages": 3, "inserted": 1, "updated": 1, "unchanged": 23, "restored": 0, "quarantined": 0, "without_id": 0,
             "not_listed": 1, "missing": 1, "deleted": 1, "live_sessions": 25, "held": None,
         }  # fmt: skip
         counts = await counts_of_a_pass(harness)
-        assert {name: found[name] for name in counts} == counts
+        assert {name: predicted[name] for name in counts} == counts
 
 
 async def test_deletion_is_predicted_in_the_pass_that_does_it(tmp_path: Path) -> None:
@@ -80,11 +80,11 @@ async def test_deletion_is_predicted_in_the_pass_that_does_it(tmp_path: Path) ->
         deleted = []
         for _ in range(4):
             before = await content(harness)
-            found = (await prediction(harness)).as_dict()
+            predicted = (await prediction(harness)).as_dict()
             assert await content(harness) == before
             counts = await counts_of_a_pass(harness)
-            assert {name: found[name] for name in counts} == counts
-            deleted.append(found["deleted"])
+            assert {name: predicted[name] for name in counts} == counts
+            deleted.append(predicted["deleted"])
             harness.clock.forward(harness.guard.grace)
         assert deleted == [0, 2, 0, 0]
 
@@ -93,10 +93,10 @@ async def test_sessions_that_are_not_listed_and_exist_are_predicted_to_stay(tmp_
     async with open_harness(tmp_path, sessions=100) as harness:
         await harness.one_pass()
         harness.sandbox.habits.unlisted = [f"SES{number}" for number in range(1, 61)]
-        found = (await prediction(harness)).as_dict()
+        predicted = (await prediction(harness)).as_dict()
         counts = await counts_of_a_pass(harness)
-        assert {name: found[name] for name in counts} == counts
-        assert (found["not_listed"], found["missing"], found["held"]) == (60, 0, None)
+        assert {name: predicted[name] for name in counts} == counts
+        assert (predicted["not_listed"], predicted["missing"], predicted["held"]) == (60, 0, None)
 
 
 async def test_pass_that_the_guard_would_hold_is_predicted_with_its_reason_and_stops_asking(tmp_path: Path) -> None:
@@ -105,11 +105,11 @@ async def test_pass_that_the_guard_would_hold_is_predicted_with_its_reason_and_s
         for number in range(1, 61):
             harness.sandbox.delete(f"SES{number}")
         harness.sandbox.requests.clear()
-        found = await prediction(harness)
-        by_id = [one for one in harness.sandbox.requests if "/SES" in one.raw_path]
+        predicted = await prediction(harness)
+        by_id = [request for request in harness.sandbox.requests if "/SES" in request.raw_path]
         outcome = await harness.one_pass()
-        assert (found.held, found.missing, found.deleted) == (outcome.error, 60, 0)
-        assert found.held is not None
+        assert (predicted.held, predicted.missing, predicted.deleted) == (outcome.error, 60, 0)
+        assert predicted.held is not None
         assert len(by_id) < 60
 
 
@@ -117,10 +117,10 @@ async def test_listed_item_that_cannot_be_read_is_not_predicted_as_missing(tmp_p
     async with open_harness(tmp_path, sessions=12, habits=Habits(page_size=10)) as harness:
         await harness.one_pass()
         harness.sandbox.update("SES3", name=7)
-        found = (await prediction(harness)).as_dict()
+        predicted = (await prediction(harness)).as_dict()
         counts = await counts_of_a_pass(harness)
-        assert {name: found[name] for name in counts} == counts
-        assert (found["quarantined"], found["not_listed"]) == (1, 0)
+        assert {name: predicted[name] for name in counts} == counts
+        assert (predicted["quarantined"], predicted["not_listed"]) == (1, 0)
 
 
 async def test_listing_that_does_not_end_is_an_error(tmp_path: Path) -> None:
@@ -149,20 +149,20 @@ async def test_pass_that_would_be_held_is_predicted_with_its_reason(tmp_path: Pa
         await harness.one_pass()
         for number in range(1, 6):
             harness.sandbox.delete(f"SES{number}")
-        found = await prediction(harness)
+        predicted = await prediction(harness)
         outcome = await harness.one_pass()
-        assert (found.pages, found.held) == (0, outcome.error)
-        assert found.held is not None
+        assert (predicted.pages, predicted.held) == (0, outcome.error)
+        assert predicted.held is not None
 
 
 async def test_empty_listing_of_sessions_that_albert_knows_is_predicted_as_held(tmp_path: Path) -> None:
     async with open_harness(tmp_path, sessions=5) as harness:
         await harness.one_pass()
         harness.sandbox.habits.unlisted = [f"SES{number}" for number in range(1, 6)]
-        found = await prediction(harness)
+        predicted = await prediction(harness)
         outcome = await harness.one_pass()
-        assert (found.pages, found.held) == (1, outcome.error)
-        assert found.held is not None
+        assert (predicted.pages, predicted.held) == (1, outcome.error)
+        assert predicted.held is not None
 
 
 async def test_token_of_another_tenant_is_the_reason_and_not_the_credentials(tmp_path: Path) -> None:

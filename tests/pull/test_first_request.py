@@ -29,8 +29,8 @@ def move_to_another_tenant(harness: Harness) -> None:
         if request.path == BASE:
             return web.json_response({"Items": THEIRS})
         last = request.path.rpartition("/")[2]
-        found = [one for one in THEIRS if last in {one["id"], one["sourceSessionId"]}]
-        return web.json_response(found[0] if found else {"message": "no"}, status=200 if found else 404)
+        matches = [item for item in THEIRS if last in {item["id"], item["sourceSessionId"]}]
+        return web.json_response(matches[0] if matches else {"message": "no"}, status=200 if matches else 404)
 
     harness.sandbox.script("GET", BASE, answer, times=10**9)
 
@@ -88,7 +88,7 @@ async def test_recent_own_creates_do_not_prevent_the_hold_of_a_pass_over_another
             *({"kind": "create", "source_session_id": f"s-{n}", "name": "n"} for n in range(7))
         )
         await harness.push().drain()
-        assert {(await harness.operation(one))["state"] for one in created} == {"succeeded"}
+        assert {(await harness.operation(operation_id))["state"] for operation_id in created} == {"succeeded"}
         before = await dump(harness)
         move_to_another_tenant(harness)
         harness.sandbox.requests.clear()

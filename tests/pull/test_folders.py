@@ -31,7 +31,8 @@ async def mirrored(harness: Harness) -> dict[str, Any]:
 
 def there(harness: Harness) -> dict[str, Any]:
     return {
-        one: (wire["name"], wire["type"], wire.get("parentId")) for one, wire in harness.sandbox.folders.by_id.items()
+        folder_id: (wire["name"], wire["type"], wire.get("parentId"))
+        for folder_id, wire in harness.sandbox.folders.by_id.items()
     }
 
 
@@ -50,8 +51,8 @@ def is_folder(request: web.BaseRequest) -> bool:
 async def only_folders(harness: Harness, *ids: str) -> None:
     """Mirror a server that has these folders only."""
     harness.sandbox.folders.by_id.clear()
-    for one in ids:
-        harness.sandbox.folders.create(id=one, name=one.title())
+    for folder_id in ids:
+        harness.sandbox.folders.create(id=folder_id, name=folder_id.title())
     assert await harness.folders().run() is COMPLETE
 
 
@@ -161,8 +162,8 @@ async def test_more_missing_folders_than_the_guard_allows_are_kept(tmp_path: Pat
     async with open_harness(tmp_path) as harness:
         harness.guard = Guard(grace=0, confirmations=1, max_count=3, max_fraction=0.05)
         await harness.folders().run()
-        for one in list(harness.sandbox.folders.by_id)[:4]:
-            harness.sandbox.folders.delete(one)
+        for folder_id in list(harness.sandbox.folders.by_id)[:4]:
+            harness.sandbox.folders.delete(folder_id)
         requests = len(harness.asked("GET", f"{LISTING}/"))
         assert await harness.folders().run() is PARTIAL
         assert len(await mirrored(harness)) == len(FOLDERS)
@@ -197,14 +198,14 @@ async def test_failed_or_empty_listing_never_empties_the_mirror(tmp_path: Path, 
 async def test_empty_listing_deletes_no_folder_until_it_has_been_empty_for_long(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         await only_folders(harness, "a", "b", "c")
-        removed = [harness.sandbox.folders.delete(one) for one in ("a", "b", "c")]
+        removed = [harness.sandbox.folders.delete(folder_id) for folder_id in ("a", "b", "c")]
         for _ in range(11):
             assert await harness.folders().run() is PARTIAL
         for wire in removed:
             harness.sandbox.folders.create(id=wire["id"], name=wire["name"])
         assert await harness.folders().run() is COMPLETE, "the next ones are not in a row with those before"
-        for one in ("a", "b", "c"):
-            harness.sandbox.folders.delete(one)
+        for folder_id in ("a", "b", "c"):
+            harness.sandbox.folders.delete(folder_id)
         for _ in range(11):
             await harness.folders().run()
         assert set(await mirrored(harness)) == {"a", "b", "c"}
@@ -282,8 +283,8 @@ async def test_item_without_an_id_makes_the_listing_partial_and_keeps_no_deleted
     async with open_harness(tmp_path) as harness:
         await harness.folders().run()
         harness.sandbox.folders.delete("FOL9")
-        there = [one for one in harness.sandbox.folders.by_id.values() if one["id"] != "FOL8"]
-        items: list[dict[str, Any]] = [*there, {"id": 8, "name": "no id"}]
+        readable = [folder for folder in harness.sandbox.folders.by_id.values() if folder["id"] != "FOL8"]
+        items: list[dict[str, Any]] = [*readable, {"id": 8, "name": "no id"}]
         harness.sandbox.script("GET", is_listing, lambda _: web.json_response({"Items": items}), times=9)
         for _ in range(3):
             assert await harness.folders().run() is PARTIAL

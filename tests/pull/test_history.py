@@ -20,9 +20,9 @@ async def check_chain(harness: Harness) -> None:
     for session_id in {row["session_id"] for row in rows}:
         versions = await history(harness, session_id)
         assert versions[-1]["valid_to"] is None
-        for one, following in pairwise(versions):
-            assert one["valid_to"] == following["valid_from"]
-            assert one["valid_from"] <= one["valid_to"]
+        for version, following in pairwise(versions):
+            assert version["valid_to"] == following["valid_from"]
+            assert version["valid_from"] <= version["valid_to"]
 
 
 async def live_through(harness: Harness, step: float) -> None:

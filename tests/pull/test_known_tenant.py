@@ -36,7 +36,7 @@ def guarded(harness: Harness) -> tuple[KnownTenant, Push]:
 
 
 def changes(harness: Harness) -> list[str]:
-    return [one.raw_path for one in harness.sandbox.requests if one.method in {"POST", "DELETE", "PATCH"}]
+    return [request.raw_path for request in harness.sandbox.requests if request.method in {"POST", "DELETE", "PATCH"}]
 
 
 async def states(harness: Harness) -> list[str]:
@@ -117,7 +117,7 @@ async def test_queue_continues_in_an_emptied_tenant_after_an_approval(tmp_path: 
             harness.sandbox.delete(session_id)
         outcome = await harness.one_pass()
         assert outcome.state == "held"
-        (one,) = await harness.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
+        (operation_id,) = await harness.enqueue({"kind": "create", "source_session_id": "s", "name": "n"})
         _, push = guarded(harness)
         await push.drain()
         assert await states(harness) == ["pending"]
@@ -125,7 +125,7 @@ async def test_queue_continues_in_an_emptied_tenant_after_an_approval(tmp_path: 
         assert (await harness.one_pass()).state == "complete"
         harness.clock.forward(1)
         await push.drain()
-        assert (await harness.operation(one))["state"] == "succeeded"
+        assert (await harness.operation(operation_id))["state"] == "succeeded"
 
 
 async def test_albert_is_asked_once_for_each_token_and_only_if_operations_wait(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ async def test_tenant_restored_to_yesterday_is_mirrored_as_it_is(folder: Path) -
             await harness.one_pass()
             harness.clock.forward(300)
         assert listing.asked
-        assert await harness.live() == {session_id: one["name"] for session_id, one in yesterday.items()}
+        assert await harness.live() == {session_id: item["name"] for session_id, item in yesterday.items()}
         before = yesterday["SES1"]["name"]
         assert [version["name"] for version in await history(harness, "SES1")] == [before, "changed today", before]
 

@@ -122,8 +122,8 @@ async def test_extra_has_the_unknown_fields_and_is_an_empty_object_without_any(f
             {"lastMessageAt": "soon"},
         ]
         assert rows[2]["last_message_at"] is None
-        (found,) = await harness.sql("SELECT id FROM chat_sessions WHERE extra -> 'a' ->> 'c' = 'ü'")
-        assert found == {"id": "B"}
+        (stored,) = await harness.sql("SELECT id FROM chat_sessions WHERE extra -> 'a' ->> 'c' = 'ü'")
+        assert stored == {"id": "B"}
 
 
 async def test_views_have_the_documented_columns(folder: Path) -> None:

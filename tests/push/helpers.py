@@ -40,12 +40,12 @@ async def finished(harness: Harness, *ids: int, states: frozenset[str] = FINAL) 
     asked = ",".join(map(str, ids))
 
     async def holds() -> bool:
-        found = await harness.sql(f"SELECT DISTINCT state FROM operations WHERE id IN ({asked})")
-        return {row["state"] for row in found} <= states
+        rows = await harness.sql(f"SELECT DISTINCT state FROM operations WHERE id IN ({asked})")
+        return {row["state"] for row in rows} <= states
 
     with anyio.fail_after(20):
         await harness.clock.until(holds)
-    return [await harness.operation(one) for one in ids]
+    return [await harness.operation(operation_id) for operation_id in ids]
 
 
 async def worked(harness: Harness, *ids: int, states: frozenset[str] = FINAL, **changes: Any) -> list[dict[str, Any]]:
@@ -66,4 +66,8 @@ def effects(harness: Harness, kind: str = "created") -> list[str]:
 
 def times(harness: Harness, method: str, prefix: str = SESSIONS) -> list[float]:
     """Return when the requests of a method came, in virtual seconds."""
-    return [one.at for one in harness.sandbox.requests if one.method == method and one.raw_path.startswith(prefix)]
+    return [
+        request.at
+        for request in harness.sandbox.requests
+        if request.method == method and request.raw_path.startswith(prefix)
+    ]

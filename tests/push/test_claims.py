@@ -57,7 +57,7 @@ async def test_claim_is_durable_before_the_request_leaves(tmp_path: Path, method
 async def test_batch_never_holds_two_operations_of_one_key(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         await harness.enqueue(*(create(f"s-{n % 3}") for n in range(9)))
-        assert [one.source_session_id for one in await claim(harness, limit=9)] == ["s-0", "s-1", "s-2"]
+        assert [operation.source_session_id for operation in await claim(harness, limit=9)] == ["s-0", "s-1", "s-2"]
         assert await claim(harness, limit=9) == []
 
 
@@ -66,12 +66,12 @@ async def test_request_is_not_sent_after_the_lease_ran_out(tmp_path: Path, monke
         push = harness.push()
         monkeypatch.setattr(push._leases, "hold", anyio.sleep_forever)  # nothing makes it unknown meanwhile
         harness.sandbox.script("GET", f"{SESSIONS}/source/", lambda _: harness.clock.step(86400))
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         await push.drain()
         assert effects(harness) == []
         assert harness.asked("POST") == []
         assert harness.named("operation.fenced")
-        (row,) = await worked(harness, one)
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], effects(harness)) == ("succeeded", ["s-1"])
 
 
@@ -130,19 +130,19 @@ async def test_heartbeat_prolongs_the_lease_of_a_long_request(tmp_path: Path) ->
                 await go.wait()
 
         harness.sandbox.script("GET", f"{SESSIONS}/source/", wait)
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         async with working(harness.push()):
             await until(harness, lambda: harness.sandbox.requests)
             for _ in range(6):
-                before = (await harness.operation(one))["lease_until"]
+                before = (await harness.operation(operation_id))["lease_until"]
 
                 async def prolonged(before: datetime = before) -> bool:
-                    return bool((await harness.operation(one))["lease_until"] > before)
+                    return bool((await harness.operation(operation_id))["lease_until"] > before)
 
                 with anyio.fail_after(20):
                     await harness.clock.until(prolonged)
             go.set()
-            (row,) = await finished(harness, one)
+            (row,) = await finished(harness, operation_id)
         assert (row["state"], row["fence"], len(harness.asked("POST"))) == ("succeeded", 1, 1)
 
 
@@ -152,15 +152,15 @@ async def test_stop_during_a_post_is_unknown_at_once_and_during_a_lookup_costs_n
 ) -> None:
     async with open_harness(tmp_path) as harness:
         harness.sandbox.script(method, SESSIONS, "hang_after")
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         async with anyio.create_task_group() as group:
             group.start_soon(harness.push().run)
             await until(harness, lambda: any(request.method == method for request in harness.sandbox.requests))
             group.cancel_scope.cancel()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert (row["state"], row["attempts"]) == (("unknown", 1) if method == "POST" else ("pending", 0))
         assert not harness.named("operation.retrying")
-        (row,) = await worked(harness, one)
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], effects(harness)) == ("succeeded", ["s-1"])
 
 

@@ -25,12 +25,12 @@ AN_HOUR = 3600.0
 
 
 async def claim(harness: Harness, **how: Any) -> Operation:
-    (one,) = (
+    (operation,) = (
         await harness.database.write(
             lambda c: operations.claim(c, now=harness.database.now(c), owner="me", lease=60, limit=1, **how)
         )
     ).operations
-    return one
+    return operation
 
 
 async def seconds_left(harness: Harness, operation_id: int, column: str = "next_attempt_at") -> float:
@@ -41,54 +41,54 @@ async def seconds_left(harness: Harness, operation_id: int, column: str = "next_
 async def fail_once(harness: Harness) -> int:
     """Queue a create that fails once, and return it while it waits."""
     harness.sandbox.script("GET", f"{SESSIONS}/source/", 500)
-    (one,) = await harness.enqueue(create())
+    (operation_id,) = await harness.enqueue(create())
     push = harness.push()
     await push.drain()
-    return one
+    return operation_id
 
 
 @pytest.mark.parametrize("step", [-1.0, -60.0, -AN_HOUR, -1000 * AN_HOUR])
 async def test_wait_is_as_long_as_before_when_the_clock_is_set_back(tmp_path: Path, step: float) -> None:
     async with open_harness(tmp_path) as harness:
         clock = harness.clock
-        one = await fail_once(harness)
-        before = await seconds_left(harness, one)
+        operation_id = await fail_once(harness)
+        before = await seconds_left(harness, operation_id)
         assert before > 0
         clock.step(step)
-        assert await seconds_left(harness, one) == pytest.approx(before - step)
+        assert await seconds_left(harness, operation_id) == pytest.approx(before - step)
         await harness.push().recover(abandoned=False)
-        assert await seconds_left(harness, one) == pytest.approx(before, abs=0.001)
+        assert await seconds_left(harness, operation_id) == pytest.approx(before, abs=0.001)
 
 
 async def test_step_back_delays_a_wait_by_no_more_than_the_longest_backoff(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         harness.sandbox.script("POST", SESSIONS, 429, times=3)
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         async with working(harness.push(backoff=Backoff(2.0, 2.0))):
             await until(harness, lambda: len(harness.asked("POST")) == 3)
             began = harness.clock.monotonic()
             harness.clock.step(-AN_HOUR)
-            await finished(harness, one)
+            await finished(harness, operation_id)
         assert harness.clock.monotonic() - began <= 5
 
 
 async def test_wait_that_was_decided_before_a_step_forward_has_ended(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         clock = harness.clock
-        one = await fail_once(harness)
+        operation_id = await fail_once(harness)
         clock.step(AN_HOUR)
         await harness.push().recover(abandoned=False)
-        assert await seconds_left(harness, one) < 0
+        assert await seconds_left(harness, operation_id) < 0
 
 
 async def test_time_that_a_program_chose_is_kept_when_the_clock_is_set_back(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         clock = harness.clock
         at = harness.clock.now() + timedelta(days=30)
-        (one,) = await harness.enqueue(create(not_before=at, next_attempt_at=at))
+        (operation_id,) = await harness.enqueue(create(not_before=at, next_attempt_at=at))
         clock.step(-AN_HOUR)
         await harness.push().recover(abandoned=False)
-        assert (await harness.operation(one))["next_attempt_at"] == at
+        assert (await harness.operation(operation_id))["next_attempt_at"] == at
 
 
 async def test_every_wait_is_rebased_also_in_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,28 +99,28 @@ async def test_every_wait_is_rebased_also_in_several_batches(tmp_path: Path, mon
         ids = await harness.enqueue(*(create(f"s-{number}", **due) for number in range(10)))
         harness.clock.step(-AN_HOUR)
         await harness.push().recover(abandoned=False)
-        assert {round(await seconds_left(harness, one)) for one in ids} == {8}
+        assert {round(await seconds_left(harness, operation_id)) for operation_id in ids} == {8}
 
 
 async def test_lease_of_a_holder_that_is_gone_ends_in_time_though_the_clock_is_set_back(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         clock = harness.clock
         await harness.enqueue(create())
-        one = await claim(harness)
+        operation = await claim(harness)
         clock.step(-AN_HOUR)
         await harness.push().recover(abandoned=False)
-        assert await seconds_left(harness, one.id, "lease_until") == pytest.approx(60, abs=0.01)
+        assert await seconds_left(harness, operation.id, "lease_until") == pytest.approx(60, abs=0.01)
         harness.clock.forward(61)
         await harness.push().recover(abandoned=False)
-        assert (await harness.operation(one.id))["state"] == "unknown"
+        assert (await harness.operation(operation.id))["state"] == "unknown"
 
 
 async def test_look_up_that_a_killed_daemon_had_claimed_is_made_at_once(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
-        (one,) = await harness.enqueue(
+        (operation_id,) = await harness.enqueue(
             create(state="unknown", unknown_since=harness.clock.now(), next_attempt_at=harness.clock.now())
         )
-        assert (await claim(harness)).id == one  # and the daemon is killed
+        assert (await claim(harness)).id == operation_id  # and the daemon is killed
         push = harness.push()
         await push.recover(abandoned=True)
         began = harness.clock.monotonic()
@@ -139,7 +139,7 @@ async def test_holder_whose_claim_was_not_confirmed_recently_checks_it_before_a_
     """The clock steps forward, another replica takes the operation, and the lease of the holder is not over for it."""
     async with open_harness(tmp_path) as harness:
         clock = harness.clock
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         push = harness.push()
 
         async def steal(_: Any) -> None:
@@ -152,17 +152,17 @@ async def test_holder_whose_claim_was_not_confirmed_recently_checks_it_before_a_
         await push.drain()
         assert harness.asked("POST") == []
         assert harness.named("operation.fenced")
-        (row,) = await worked(harness, one)
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], effects(harness)) == ("succeeded", ["s-1"])
 
 
 async def test_look_up_of_a_recovered_operation_counts_from_when_its_holder_could_last_send(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         await harness.enqueue(create())
-        one = await claim(harness)
+        operation = await claim(harness)
         harness.clock.forward(61)
         await harness.push().recover(abandoned=False)
-        since = (await harness.operation(one.id))["unknown_since"]
+        since = (await harness.operation(operation.id))["unknown_since"]
         assert since == harness.clock.now() + timedelta(seconds=CONFIRMED_FOR)
 
 
@@ -188,9 +188,9 @@ async def test_claim_is_confirmed_for_a_limited_time_and_confirmed_again_before_
         assert not lease.is_confirmed(clock)
         with anyio.fail_after(5):
             await harness.enqueue(create())
-        one = await claim(harness)
-        flight = attempt(harness, one, lease)
+        operation = await claim(harness)
+        flight = attempt(harness, operation, lease)
         await flight.before_change()
         assert flight.lease is not None
         assert flight.lease.is_confirmed(clock)
-        assert await seconds_left(harness, one.id, "lease_until") == pytest.approx(60)
+        assert await seconds_left(harness, operation.id, "lease_until") == pytest.approx(60)

@@ -32,12 +32,12 @@ async def test_second_create_makes_no_second_session_after_any_step(tmp_path: Pa
     async with open_harness(tmp_path, habits=lagging()) as harness:
         push = harness.push()
         harness.clock.forward(SETTLE + 1)  # the process is older than the settle time
-        (one,) = await harness.enqueue(create())
+        (first,) = await harness.enqueue(create())
         await push.drain()
         harness.clock.step(step)
-        (two,) = await harness.enqueue(create())
+        (second,) = await harness.enqueue(create())
         async with working(harness.push() if restart else push):
-            rows = await finished(harness, one, two)
+            rows = await finished(harness, first, second)
         assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
         assert effects(harness) == ["s-1"]
 
@@ -49,7 +49,7 @@ async def test_unknown_create_is_looked_up_over_the_whole_settle_time_after_any_
 ) -> None:
     async with open_harness(tmp_path, habits=lagging()) as harness:
         harness.sandbox.script("POST", SESSIONS, "lost_after")
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         posted = harness.clock.monotonic()
         async with working(harness.push(lease=SETTLE * 10)):
             await until(
@@ -57,18 +57,18 @@ async def test_unknown_create_is_looked_up_over_the_whole_settle_time_after_any_
                 lambda: len(times(harness, "GET")) > 1 and harness.clock.monotonic() >= posted + SETTLE * moment,
             )
             harness.clock.step(step)
-            (row,) = await finished(harness, one)
+            (row,) = await finished(harness, operation_id)
         assert (row["state"], effects(harness)) == ("succeeded", ["s-1"])
 
 
 async def test_settle_time_begins_again_after_a_restart(tmp_path: Path) -> None:
     async with open_harness(tmp_path, habits=lagging()) as harness:
         harness.sandbox.script("POST", SESSIONS, "lost_before")
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         await harness.push().drain()
         harness.clock.step(HOUR)
         restarted = harness.clock.monotonic()
-        (row,) = await worked(harness, one)
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], effects(harness)) == ("succeeded", ["s-1"])
         assert times(harness, "POST")[1] - restarted >= SETTLE
 
@@ -76,11 +76,11 @@ async def test_settle_time_begins_again_after_a_restart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("offset", [-60.0, -0.1, 0.1, 60.0])
 async def test_two_replicas_with_clocks_that_differ_make_one_session(tmp_path: Path, offset: float) -> None:
     async with open_harness(tmp_path, habits=lagging()) as harness:
-        (one,) = await harness.enqueue(create())
+        (first,) = await harness.enqueue(create())
         await harness.push().drain()
         harness.clock.step(offset)  # the other replica
-        (two,) = await harness.enqueue(create())
-        rows = await worked(harness, one, two)
+        (second,) = await harness.enqueue(create())
+        rows = await worked(harness, first, second)
         assert {row["state"] for row in rows} == {"succeeded"}
         assert effects(harness) == ["s-1"]
 
@@ -92,9 +92,9 @@ async def test_delete_by_source_id_reaches_a_session_that_look_ups_do_not_show_a
         await harness.enqueue(create())
         await push.drain()
         harness.clock.step(HOUR)
-        (one,) = await harness.enqueue({"kind": "delete", "source_session_id": "s-1"})
+        (operation_id,) = await harness.enqueue({"kind": "delete", "source_session_id": "s-1"})
         await push.drain()
-        assert ((await harness.operation(one))["state"], harness.there()) == ("succeeded", {})
+        assert ((await harness.operation(operation_id))["state"], harness.there()) == ("succeeded", {})
 
 
 async def test_process_older_than_the_settle_time_creates_a_deleted_session_again_at_once(tmp_path: Path) -> None:

@@ -42,16 +42,16 @@ async def test_listed_session_is_deleted_once_more(tmp_path: Path, key: str) -> 
         confirming_without_deleting(harness, times=1)
         await harness.one_pass()
         ids = {"session_id": "SES1", "source_session_id": harness.sandbox.live()["SES1"]["sourceSessionId"]}
-        (one,) = await harness.enqueue({"kind": "delete", key: ids[key]})
-        await worked(harness, one)
+        (operation_id,) = await harness.enqueue({"kind": "delete", key: ids[key]})
+        await worked(harness, operation_id)
         await pass_after(harness, GRACE / 2)
         assert len(await deletes(harness)) == 1, "listings lag"
         await pass_after(harness, GRACE)
         _, again = await deletes(harness)
         assert again["session_id"] == "SES1"
-        assert again["requested_by"] == f"syncd: operation {one} was contradicted by a listing"
+        assert again["requested_by"] == f"syncd: operation {operation_id} was contradicted by a listing"
         (event,) = harness.named("operation.contradicted")
-        assert (event["operation_id"], event["session_id"], event["requeued_as"]) == (one, "SES1", again["id"])
+        assert (event["operation_id"], event["session_id"], event["requeued_as"]) == (operation_id, "SES1", again["id"])
         await worked(harness, again["id"])
         assert "SES1" not in harness.there()
         await pass_after(harness, GRACE + 1)
@@ -102,9 +102,9 @@ async def test_session_that_was_gone_and_is_restored_in_albert_stays(tmp_path: P
     async with open_harness(tmp_path, sessions=3) as harness:
         harness.guard = type(harness.guard)(grace=GRACE, confirmations=2, max_count=25, max_fraction=0.05)
         await harness.one_pass()
-        (one,) = await harness.enqueue(create("s"))
+        (operation_id,) = await harness.enqueue(create("s"))
         await harness.push().drain()
-        session_id = (await harness.operation(one))["result_session_id"]
+        session_id = (await harness.operation(operation_id))["result_session_id"]
         await harness.enqueue({"kind": "delete", "session_id": session_id})
         await harness.push().drain()
         await pass_after(harness, GRACE + 1)
@@ -163,13 +163,13 @@ async def test_delete_of_a_backup_or_of_another_tenant_is_not_repeated(
     async with open_harness(tmp_path, sessions=3) as harness:
         confirming_without_deleting(harness, times=1)
         await harness.one_pass()
-        (one,) = await harness.enqueue({"kind": "delete", "session_id": "SES1"})
-        await worked(harness, one)
+        (operation_id,) = await harness.enqueue({"kind": "delete", "session_id": "SES1"})
+        await worked(harness, operation_id)
         harness.clock.step(step)
         await change(harness)
         harness.clock.step(-step)
         await pass_after(harness, GRACE * 2)
         await pass_after(harness, GRACE * 2)  # after a clock was set back, a listing counts a minute later
         assert await harness.live() == harness.there()
-        assert [row["id"] for row in await deletes(harness)] == [one]
+        assert [row["id"] for row in await deletes(harness)] == [operation_id]
         assert harness.named("operation.contradicted") == []

@@ -27,9 +27,9 @@ async def decide(harness: Harness, decision: Any, operation_id: int) -> Decided:
 async def test_unknown_operation_that_is_cancelled_during_its_look_up_stays_cancelled(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         harness.sandbox.script("POST", SESSIONS, "lost_after")
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         await harness.push().drain()
-        assert (await harness.operation(one))["state"] == "unknown"
+        assert (await harness.operation(operation_id))["state"] == "unknown"
         asking, go = anyio.Event(), anyio.Event()
 
         async def wait(_: web.BaseRequest) -> None:
@@ -39,11 +39,11 @@ async def test_unknown_operation_that_is_cancelled_during_its_look_up_stays_canc
         harness.sandbox.script("GET", f"{SESSIONS}/source/", wait)
         async with working(harness.push()):
             await asking.wait()
-            decided = await decide(harness, operation_decisions.cancel, one)
+            decided = await decide(harness, operation_decisions.cancel, operation_id)
             go.set()
             await until(harness, lambda: harness.named("operation.fenced"))
         assert (decided.problem, "may have applied it" in str(decided.warning)) == (None, True)
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert (row["state"], row["result_session_id"]) == ("cancelled", None)
         assert effects(harness) == ["s-1"]
 
@@ -56,7 +56,7 @@ async def test_cancelled_unknown_operation_is_not_sent_again_and_frees_its_key(t
         await decide(harness, operation_decisions.cancel, first)
         (row,) = await worked(harness, second)
         assert row["state"] == "succeeded"
-        assert [one["name"] for one in harness.sandbox.live().values()] == ["second"]
+        assert [wire["name"] for wire in harness.sandbox.live().values()] == ["second"]
 
 
 async def test_operation_on_hold_is_not_sent_until_it_is_released(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ async def test_operation_on_hold_is_not_sent_until_it_is_released(tmp_path: Path
         harness.clock.forward(10_000)
         await push.drain()
         assert effects(harness) == ["free"]
-        assert [(await harness.operation(one))["state"] for one in (*held, behind, free)] == [
+        assert [(await harness.operation(operation_id))["state"] for operation_id in (*held, behind, free)] == [
             "pending", "unknown", "unknown", "pending", "succeeded",
         ]  # fmt: skip
         assert (
@@ -86,10 +86,10 @@ async def test_operation_on_hold_is_not_sent_until_it_is_released(tmp_path: Path
 
 async def test_release_is_noticed_at_once(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
-        (one,) = await harness.enqueue(create(on_hold_at=harness.clock.now()))
+        (operation_id,) = await harness.enqueue(create(on_hold_at=harness.clock.now()))
         push = harness.push()
         async with working(push):
-            await decide(harness, operation_decisions.release, one)
+            await decide(harness, operation_decisions.release, operation_id)
             push.wake_up.set()
-            (row,) = await finished(harness, one)
+            (row,) = await finished(harness, operation_id)
         assert row["state"] == "succeeded"

@@ -24,9 +24,9 @@ async def test_delete_by_id_is_done_with_a_2xx_a_404_and_a_410(tmp_path: Path, g
         await harness.one_pass()
         if not there:
             harness.sandbox.delete("SES2")
-        (one,) = await harness.enqueue({"kind": "delete", "session_id": "SES2"})
+        (operation_id,) = await harness.enqueue({"kind": "delete", "session_id": "SES2"})
         await harness.push().drain()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert (row["state"], row["last_status"]) == ("succeeded", 204 if there else gone)
         assert "SES2" not in await harness.live()
         assert await harness.live() == harness.there()
@@ -36,17 +36,17 @@ async def test_delete_by_id_is_done_with_a_2xx_a_404_and_a_410(tmp_path: Path, g
 async def test_last_status_of_a_delete_is_the_one_that_albert_answered(tmp_path: Path, status: int) -> None:
     async with open_harness(tmp_path, sessions=2) as harness:
         harness.sandbox.script("DELETE", SESSIONS, status)
-        (one,) = await harness.enqueue({"kind": "delete", "session_id": "SES1"})
-        (row,) = await worked(harness, one)
+        (operation_id,) = await harness.enqueue({"kind": "delete", "session_id": "SES1"})
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], row["last_status"]) == ("succeeded", status)
 
 
 async def test_delete_by_source_looks_up_first_and_a_404_there_is_done(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
-        (one,) = await harness.enqueue({"kind": "delete", "source_session_id": "nobody"})
+        (operation_id,) = await harness.enqueue({"kind": "delete", "source_session_id": "nobody"})
         await harness.push().drain()
-        assert (await harness.operation(one))["state"] == "succeeded"
-        assert [(one.method, one.raw_path) for one in harness.sandbox.requests] == [
+        assert (await harness.operation(operation_id))["state"] == "succeeded"
+        assert [(request.method, request.raw_path) for request in harness.sandbox.requests] == [
             ("GET", f"{SESSIONS}/source/nobody")
         ]
 
@@ -60,8 +60,8 @@ async def test_target_is_durable_before_the_delete_leaves(tmp_path: Path) -> Non
             seen.extend(await harness.sql("SELECT state, target_session_id FROM operations"))
 
         harness.sandbox.script("DELETE", SESSIONS, look)
-        (one,) = await harness.enqueue({"kind": "delete", "source_session_id": "s-1"})
-        await worked(harness, one)
+        (operation_id,) = await harness.enqueue({"kind": "delete", "source_session_id": "s-1"})
+        await worked(harness, operation_id)
         assert seen == [{"state": "running", "target_session_id": there["id"]}]
 
 
@@ -70,12 +70,12 @@ async def test_session_created_again_under_the_source_id_survives_a_repeated_del
     async with open_harness(tmp_path) as harness:
         harness.sandbox.create(source_session_id="s-1", name="old")
         harness.sandbox.script("DELETE", SESSIONS, fault)
-        (one,) = await harness.enqueue({"kind": "delete", "source_session_id": "s-1"})
+        (operation_id,) = await harness.enqueue({"kind": "delete", "source_session_id": "s-1"})
         await harness.push().drain()
         for session_id in harness.sandbox.live():
             harness.sandbox.delete(session_id)
         new = harness.sandbox.create(source_session_id="s-1", name="new")
-        (row,) = await worked(harness, one)
+        (row,) = await worked(harness, operation_id)
         assert row["state"] == "succeeded"
         assert list(harness.sandbox.live()) == [new["id"]]
 
@@ -94,8 +94,8 @@ async def test_look_up_by_source_id_that_finds_nothing_deletes_the_session_in_th
         there = harness.sandbox.create(source_session_id="s-1", name="n")
         await harness.one_pass()
         harness.sandbox.delete(there["id"])
-        (one,) = await harness.enqueue({"kind": "delete", "source_session_id": "s-1"})
-        await worked(harness, one)
+        (operation_id,) = await harness.enqueue({"kind": "delete", "source_session_id": "s-1"})
+        await worked(harness, operation_id)
         assert await harness.live() == {}
 
 
@@ -103,11 +103,11 @@ async def test_delete_and_its_tombstone_are_one_transaction(tmp_path: Path) -> N
     async with open_harness(tmp_path, sessions=2) as harness:
         await harness.one_pass()
         await harness.add_refusing_trigger("UPDATE")
-        (one,) = await harness.enqueue({"kind": "delete", "session_id": "SES1"})
+        (operation_id,) = await harness.enqueue({"kind": "delete", "session_id": "SES1"})
         await harness.push().drain()
-        assert (await harness.operation(one))["state"] == "pending"
+        assert (await harness.operation(operation_id))["state"] == "pending"
         await harness.remove_trigger()
-        await worked(harness, one)
+        await worked(harness, operation_id)
         assert list(await harness.live()) == ["SES2"]
         assert effects(harness, "deleted")
 
@@ -126,16 +126,16 @@ async def test_operation_that_fails_inside_syncd_is_dead_and_blocks_no_other(tmp
 async def test_delete_of_a_session_that_the_mirror_knows_to_be_gone_waits_for_no_look_up(tmp_path: Path) -> None:
     async with open_harness(tmp_path, sessions=2) as harness:
         await harness.one_pass()
-        (made,) = await harness.enqueue(create())
+        (create_id,) = await harness.enqueue(create())
         await harness.push().drain()
-        session_id = (await harness.operation(made))["result_session_id"]
+        session_id = (await harness.operation(create_id))["result_session_id"]
         harness.sandbox.delete(session_id)
-        (one,) = await harness.enqueue({"kind": "delete", "session_id": session_id})
+        (delete_id,) = await harness.enqueue({"kind": "delete", "session_id": session_id})
         await harness.push().drain()
-        assert (await harness.operation(one))["state"] == "pending"
+        assert (await harness.operation(delete_id))["state"] == "pending"
         key = await harness.database.read(lambda c: sessions.key_of(c, session_id))
         assert key is not None
         await harness.database.write(lambda c: sessions.tombstone(c, [key], now=utc_text(harness.clock.now())))
         await harness.clock.sleep(10)
         await harness.push().drain()
-        assert (await harness.operation(one))["state"] == "succeeded"
+        assert (await harness.operation(delete_id))["state"] == "succeeded"

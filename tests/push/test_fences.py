@@ -50,7 +50,7 @@ async def test_holder_that_lost_its_claim_sends_nothing_after_the_next_renewal(t
             await answer.wait()
 
         harness.sandbox.script("GET", f"{SESSIONS}/source/", slow)
-        (one,) = await harness.enqueue(KINDS[method])
+        (operation_id,) = await harness.enqueue(KINDS[method])
         push = harness.push()
         async with working(push):
             await looked_up.wait()
@@ -59,7 +59,7 @@ async def test_holder_that_lost_its_claim_sends_nothing_after_the_next_renewal(t
             answer.set()
             await until(harness, lambda: harness.named("operation.fenced"))
         assert harness.asked(method) == []
-        assert (await harness.operation(one))["lease_owner"] == "another daemon"
+        assert (await harness.operation(operation_id))["lease_owner"] == "another daemon"
 
 
 @pytest.mark.sqlite
@@ -88,7 +88,9 @@ async def test_finish_of_several_operations_needs_the_fence_of_each(tmp_path: Pa
         await harness.enqueue(create("s-1"), create("s-2"))
         claimed = await claim(harness, 2)
         await harness.sql("UPDATE operations SET fence = fence + 1 WHERE id = ?", claimed[1].id)
-        successes = [Success(one, SessionId("SES1"), utc_text(harness.clock.now()), None, 201) for one in claimed]
+        successes = [
+            Success(operation, SessionId("SES1"), utc_text(harness.clock.now()), None, 201) for operation in claimed
+        ]
         with pytest.raises(LeaseLostError):
             await harness.database.write(lambda c: operations.finish(c, successes))
         assert {row["state"] for row in await harness.sql("SELECT state FROM operations")} == {"running"}

@@ -61,7 +61,7 @@ async def test_operation_behind_a_gateway_is_retried_slowly_and_the_wait_is_logg
         await harness.one_pass()
         gateway(harness)
         before = len(harness.sandbox.requests)
-        (one,) = await harness.enqueue(delete("SES1"))
+        (operation_id,) = await harness.enqueue(delete("SES1"))
         async with working(harness.push()):
             await until(harness, lambda: len(harness.named("operation.retrying")) >= 8)
             gone = times(harness, "DELETE")
@@ -69,7 +69,7 @@ async def test_operation_behind_a_gateway_is_retried_slowly_and_the_wait_is_logg
             assert max(later - earlier for earlier, later in itertools.pairwise(gone)) <= 21
             assert len(harness.sandbox.requests) - before <= 8 * 4
             harness.sandbox.faults = Faults()
-            await finished(harness, one)
+            await finished(harness, operation_id)
         first = harness.named("operation.retrying")[0]
         assert (first["reason"], first["attempts"]) == ("gateway", 0)
         assert "gateway" in first["error"]
@@ -105,11 +105,11 @@ async def test_404_or_405_to_a_change_is_an_outage(tmp_path: Path, method: str, 
             "PATCH": {"kind": "update", "session_id": there["id"], "name": "new"},
             "DELETE": delete(there["id"]),
         }
-        (one,) = await harness.enqueue(changes[method])
+        (operation_id,) = await harness.enqueue(changes[method])
         harness.sandbox.script(
             method, SESSIONS, lambda _: web.Response(status=status, text="<html>", content_type="text/html"), times=3
         )
-        (row,) = await worked(harness, one, max_attempts=2)
+        (row,) = await worked(harness, operation_id, max_attempts=2)
         assert (row["state"], row["attempts"]) == ("succeeded", 1)
         assert len(times(harness, method)) == 4
 
@@ -118,9 +118,9 @@ async def test_delete_answered_404_succeeds_when_a_witness_confirms_it(tmp_path:
     async with open_harness(tmp_path, sessions=3) as harness:
         await harness.one_pass()
         harness.sandbox.delete("SES1")
-        (one,) = await harness.enqueue(delete("SES1"))
+        (operation_id,) = await harness.enqueue(delete("SES1"))
         await harness.push().drain()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert (row["state"], row["last_status"], row["result_session_id"]) == ("succeeded", 404, "SES1")
         assert "SES1" not in await harness.live()
 
@@ -141,14 +141,14 @@ async def test_delete_of_a_session_that_look_ups_do_not_show_yet_waits_for_the_e
     async with open_harness(tmp_path, sessions=2) as harness:
         await harness.one_pass()
         harness.sandbox.habits.lookup_lag = 30
-        (made,) = await harness.enqueue(create("s"))
-        (row,) = await worked(harness, made)
+        (create_id,) = await harness.enqueue(create("s"))
+        (row,) = await worked(harness, create_id)
         gateway(harness, "DELETE")
-        (one,) = await harness.enqueue(delete(row["result_session_id"]))
+        (delete_id,) = await harness.enqueue(delete(row["result_session_id"]))
         await harness.push().drain()
-        assert (await harness.operation(one))["state"] == "pending"
+        assert (await harness.operation(delete_id))["state"] == "pending"
         harness.sandbox.faults = Faults()
-        (row,) = await worked(harness, one)
+        (row,) = await worked(harness, delete_id)
         assert row["state"] == "succeeded"
         assert effects(harness) == ["s"]
         assert row["result_session_id"] not in harness.there()
@@ -160,10 +160,10 @@ async def test_method_that_albert_does_not_have_ends_its_operation_dead(tmp_path
         await harness.one_pass()
         method = {"update": "PATCH", "delete": "DELETE"}[kind]
         harness.sandbox.script(method, SESSIONS, 405, times=100)
-        (one,) = await harness.enqueue(
+        (operation_id,) = await harness.enqueue(
             {"kind": kind, "session_id": "SES1"} | ({"name": "new"} if kind == "update" else {})
         )
-        (row,) = await worked(harness, one)
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], row["last_status"], len(times(harness, method))) == ("dead", 405, 1)
 
 
@@ -172,8 +172,8 @@ async def test_405_while_look_ups_fail_too_is_an_outage(tmp_path: Path) -> None:
         await harness.one_pass()
         harness.sandbox.script("DELETE", SESSIONS, 405, times=3)
         harness.sandbox.script("GET", f"{SESSIONS}/SES1", 503, times=3)
-        (one,) = await harness.enqueue(delete("SES1"))
-        (row,) = await worked(harness, one)
+        (operation_id,) = await harness.enqueue(delete("SES1"))
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], len(times(harness, "DELETE"))) == ("succeeded", 4)
 
 
@@ -182,10 +182,10 @@ async def test_operation_that_waits_behind_a_gateway_is_named_by_the_status(tmp_
         await harness.one_pass()
         assert (await harness.database.read(views.overview))["retrying"] == {"operations": 0, "since": None}
         harness.sandbox.script("POST", SESSIONS, 405, times=100)
-        one, _ = await harness.enqueue(
+        operation_id, _ = await harness.enqueue(
             create("new"), create("later") | {"not_before": harness.clock.now() + timedelta(days=1)}
         )
-        queued_at = (await harness.operation(one))["requested_at"]
+        queued_at = (await harness.operation(operation_id))["requested_at"]
         async with working(harness.push()):
             await until(harness, lambda: harness.named("operation.retrying"))
         retrying = (await harness.database.read(views.overview))["retrying"]

@@ -33,7 +33,7 @@ async def work_to_the_end(harness: Harness, ids: list[int]) -> list[str]:
                 await finished(harness, *ids)
         harness.clock.forward(300)
         await harness.one_pass()
-    return [(await harness.operation(one))["state"] for one in ids]
+    return [(await harness.operation(operation_id))["state"] for operation_id in ids]
 
 
 @pytest.mark.parametrize("fault", ["lost_after", "error_500_after"])
@@ -67,7 +67,9 @@ async def test_deletes_that_empty_a_tenant_succeed_although_their_process_ended_
             lease = "lease_until = requested_at, lease_owner = 'killed', next_attempt_at = NULL"
             await harness.sql(f"UPDATE operations SET state = 'running', unknown_since = NULL, {lease}")
             await harness.push().recover(abandoned=True)
-        assert {row["unknown_since"] for row in [await harness.operation(one) for one in ids]} != {None}
+        assert {row["unknown_since"] for row in [await harness.operation(operation_id) for operation_id in ids]} != {
+            None
+        }
         assert await work_to_the_end(harness, ids) == ["succeeded"] * 3
         assert await harness.live() == {}
 
@@ -79,7 +81,7 @@ async def test_delete_that_was_refused_or_not_sent_was_not_lost(tmp_path: Path) 
         harness.sandbox.script("DELETE", SESSIONS, 429)
         ids = await harness.enqueue(*BY_ID[:2])
         await harness.push().drain()
-        assert [(await harness.operation(one))["unknown_since"] for one in ids] == [None, None]
+        assert [(await harness.operation(operation_id))["unknown_since"] for operation_id in ids] == [None, None]
 
 
 async def test_lost_delete_does_not_let_the_queue_work_in_another_tenant(tmp_path: Path) -> None:

@@ -49,9 +49,9 @@ async def check_order(steps: list[tuple[str, int]], trouble: list[tuple[str, Any
                 mine = [row for row, step in zip(rows, steps, strict=True) if step[1] == key]
                 ends = [row["finished_at"] for row in mine]
                 assert ends == sorted(ends)
-                live = [one for one in harness.sandbox.live().values() if one["sourceSessionId"] == f"s-{key}"]
+                live = [wire for wire in harness.sandbox.live().values() if wire["sourceSessionId"] == f"s-{key}"]
                 assert len(live) == (1 if mine and mine[-1]["kind"] == "create" else 0)
-                done = [one.kind for one in harness.sandbox.effects if one.source_session_id == f"s-{key}"]
+                done = [effect.kind for effect in harness.sandbox.effects if effect.source_session_id == f"s-{key}"]
                 assert done == [("created", "deleted")[n % 2] for n in range(len(done))]
             assert await harness.live() == harness.there()
 
@@ -102,10 +102,17 @@ async def test_dead_and_unknown_operations_block_only_their_own_key_and_are_name
             row["id"]: row
             for row in await harness.database.read(lambda c: operation_views.listing(c, state=None, limit=9))
         }
-        assert [listed[one]["state"] for one in (dead, lost, *behind)] == [
+        assert [listed[operation_id]["state"] for operation_id in (dead, lost, *behind)] == [
             "dead", "unknown", "pending", "pending", "succeeded", "pending",
         ]  # fmt: skip
-        assert [listed[one]["blocked_by"] for one in (dead, lost, *behind)] == [None, None, dead, lost, None, dead]
+        assert [listed[operation_id]["blocked_by"] for operation_id in (dead, lost, *behind)] == [
+            None,
+            None,
+            dead,
+            lost,
+            None,
+            dead,
+        ]
 
 
 async def decide(harness: Harness, decision: Any, operation_id: int) -> Decided:
@@ -122,15 +129,15 @@ async def blocker(harness: Harness, operation_id: int) -> int | None:
 async def test_delete_by_id_does_not_overtake_the_create_whose_answer_was_lost(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         harness.sandbox.faults = Faults(only=["POST"], lost_after=1.0)
-        (one,) = await harness.enqueue(create())
+        (create_id,) = await harness.enqueue(create())
         await harness.push().drain()
         harness.sandbox.faults = Faults()
         await harness.one_pass()
         (there,) = await harness.live()
-        (two,) = await harness.enqueue({"kind": "delete", "session_id": there})
-        assert await blocker(harness, two) == one
+        (delete_id,) = await harness.enqueue({"kind": "delete", "session_id": there})
+        assert await blocker(harness, delete_id) == create_id
         harness.sandbox.habits.lookup_lag = 2.0
-        rows = await worked(harness, one, two)
+        rows = await worked(harness, create_id, delete_id)
         assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
         assert effects(harness) == ["s-1"]
         assert await harness.live() == harness.there() == {}
@@ -163,15 +170,15 @@ async def test_dead_operation_that_is_retried_has_all_its_attempts_again(tmp_pat
 
 async def test_pending_operation_can_be_cancelled_and_a_finished_one_cannot(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
-        (one,) = await harness.enqueue(create())
-        assert (await decide(harness, operation_decisions.cancel, one)).problem is None
+        (first,) = await harness.enqueue(create())
+        assert (await decide(harness, operation_decisions.cancel, first)).problem is None
         async with working(harness.push()):
-            (two,) = await harness.enqueue(create("other"))
+            (second,) = await harness.enqueue(create("other"))
             harness.clock.forward(100)
-            await finished(harness, two)
-        assert (await harness.operation(one))["state"] == "cancelled"
+            await finished(harness, second)
+        assert (await harness.operation(first))["state"] == "cancelled"
         assert effects(harness) == ["other"]
-        for over in (one, two):
+        for over in (first, second):
             assert (await decide(harness, operation_decisions.cancel, over)).problem
 
 
@@ -183,9 +190,9 @@ async def test_claim_that_took_all_that_was_due_is_not_repeated_at_once(
         claim, run = operations.claim, push._run
 
         def counted(connection: sa.Connection, **how: Any) -> Any:
-            found = claim(connection, **how)
-            claims.append(len(found.operations))
-            return found
+            claimed = claim(connection, **how)
+            claims.append(len(claimed.operations))
+            return claimed
 
         async def held(attempt: Attempt) -> None:
             await started.wait()
@@ -193,12 +200,12 @@ async def test_claim_that_took_all_that_was_due_is_not_repeated_at_once(
 
         monkeypatch.setattr(operations, "claim", counted)
         monkeypatch.setattr(push, "_run", held)
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         async with working(push):
             await until(harness, lambda: push._in_flight)
             assert claims == [1]
             started.set()
-            await finished(harness, one)
+            await finished(harness, operation_id)
 
 
 async def test_drain_continues_with_an_operation_whose_blocker_ends_during_a_claim(

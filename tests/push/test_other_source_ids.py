@@ -39,8 +39,8 @@ def renaming(harness: Harness, stored: str = STORED, *, finds: bool = False) -> 
 async def test_create_that_is_not_found_under_its_source_id_is_dead_with_both_ids(tmp_path: Path, stored: str) -> None:
     async with open_harness(tmp_path) as harness:
         renaming(harness, stored)
-        (one,) = await harness.enqueue(create(WANTED))
-        (row,) = await worked(harness, one)
+        (operation_id,) = await harness.enqueue(create(WANTED))
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], len(harness.asked("POST"))) == ("dead", 1)
         assert repr(WANTED) in row["last_error"]
         assert repr(stored) in row["last_error"]
@@ -54,9 +54,9 @@ async def test_create_that_is_not_found_under_its_source_id_is_dead_with_both_id
 async def test_create_that_is_found_under_its_source_id_succeeds_with_the_difference_noted(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         renaming(harness, finds=True)
-        (one,) = await harness.enqueue(create(WANTED))
+        (operation_id,) = await harness.enqueue(create(WANTED))
         await harness.push().drain()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert (row["state"], len(harness.asked("POST"))) == ("succeeded", 1)
         assert row["last_error"] == f"adopted as it is: source id is {STORED!r} and not {WANTED!r}"
         assert await harness.live() == harness.there() == {row["result_session_id"]: "wanted"}
@@ -74,17 +74,17 @@ async def test_look_ups_may_lag_until_the_settle_time_is_over(tmp_path: Path) ->
 
         harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", later, times=100)
         began = harness.clock.monotonic()
-        (one,) = await harness.enqueue(create(WANTED))
-        (row,) = await worked(harness, one)
+        (operation_id,) = await harness.enqueue(create(WANTED))
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], len(harness.asked("POST"))) == ("succeeded", 1)
 
 
 async def test_mirror_has_the_session_while_the_operation_is_unknown(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         renaming(harness)
-        (one,) = await harness.enqueue(create(WANTED))
+        (operation_id,) = await harness.enqueue(create(WANTED))
         await harness.push().drain()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert row["state"] == "unknown"
         assert await harness.live() == harness.there() == {row["result_session_id"]: "wanted"}
         assert harness.named("operation.unknown")[0]["reason"] == "other source id"
@@ -95,14 +95,16 @@ async def test_operation_that_an_operator_retries_is_not_sent_again(tmp_path: Pa
     async with open_harness(tmp_path, sessions=1) as harness:
         await harness.one_pass()
         renaming(harness)
-        (one,) = await harness.enqueue(create(WANTED))
-        (row,) = await worked(harness, one)
+        (operation_id,) = await harness.enqueue(create(WANTED))
+        (row,) = await worked(harness, operation_id)
         if gone:
             harness.sandbox.delete(row["result_session_id"])
         operator = Operator("test", harness.clock.now())
-        decided = await harness.database.write(lambda c: operation_decisions.retry(c, OperationId(one), operator))
+        decided = await harness.database.write(
+            lambda c: operation_decisions.retry(c, OperationId(operation_id), operator)
+        )
         assert decided.problem is None
-        (row,) = await worked(harness, one)
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], len(harness.asked("POST"))) == ("dead", 1)
         assert ("it is gone" if gone else repr(STORED)) in row["last_error"]
 
@@ -110,7 +112,7 @@ async def test_operation_that_an_operator_retries_is_not_sent_again(tmp_path: Pa
 async def test_crash_before_the_outcome_is_recorded_does_not_send_it_again(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         renaming(harness)
-        (one,) = await harness.enqueue(create(WANTED))
+        (operation_id,) = await harness.enqueue(create(WANTED))
         harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", lambda _: None)
         harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", "hang_before")
         harness.sandbox.scripts._waiting.insert(0, harness.sandbox.scripts._waiting.pop())
@@ -122,7 +124,7 @@ async def test_crash_before_the_outcome_is_recorded_does_not_send_it_again(tmp_p
         push = harness.push()
         await push.recover(abandoned=True)
         async with working(push):
-            (row,) = await finished(harness, one)
+            (row,) = await finished(harness, operation_id)
         assert (row["state"], len(harness.asked("POST"))) == ("dead", 1)
 
 
@@ -130,9 +132,9 @@ async def test_session_that_albert_finds_in_another_form_is_adopted(tmp_path: Pa
     async with open_harness(tmp_path) as harness:
         there = harness.sandbox.create(source_session_id=STORED, name="wanted")
         harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", lambda _: web.json_response(there))
-        (one,) = await harness.enqueue(create(WANTED))
+        (operation_id,) = await harness.enqueue(create(WANTED))
         await harness.push().drain()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert (row["state"], row["result_session_id"], effects(harness)) == ("succeeded", there["id"], [STORED])
         assert "source id is" in row["last_error"]
 
@@ -141,8 +143,8 @@ async def test_look_up_answered_with_an_unrelated_session_is_not_adopted(tmp_pat
     async with open_harness(tmp_path) as harness:
         other = harness.sandbox.create(source_session_id="unrelated", name="wanted")
         harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", lambda _: web.json_response(other))
-        (one,) = await harness.enqueue(create(WANTED))
-        (row,) = await worked(harness, one)
+        (operation_id,) = await harness.enqueue(create(WANTED))
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], row["attempts"]) == ("succeeded", 2)
         assert row["result_session_id"] != other["id"]
 
@@ -163,8 +165,8 @@ async def test_source_id_that_albert_stores_in_another_form_is_a_conflict_with_a
 async def test_deletes_by_source_ids_that_lead_to_other_sessions_end_as_dead(tmp_path: Path) -> None:
     async with open_harness(tmp_path, sessions=3) as harness:
         await harness.one_pass()
-        sources = {one["sourceSessionId"]: one for one in harness.sandbox.live().values()}
-        others = {source.upper(): one for source, one in sources.items()}
+        sources = {wire["sourceSessionId"]: wire for wire in harness.sandbox.live().values()}
+        others = {source.upper(): wire for source, wire in sources.items()}
         harness.sandbox.script(
             "GET", f"{SESSIONS}/source/", lambda request: web.json_response(others[request.path.rpartition("/")[2]]), 99
         )

@@ -77,7 +77,7 @@ async def test_operations_that_fail_use_up_their_attempts_although_no_pass_has_a
         ids = await harness.enqueue(*failing_for_ever(harness, method))
         done = await worked(harness, *ids, max_attempts=3)
         assert {(row["state"], row["attempts"]) for row in done} == {("dead", 3)}
-        assert [one.method for one in harness.sandbox.requests].count(method) <= 3 * len(ids)
+        assert [request.method for request in harness.sandbox.requests].count(method) <= 3 * len(ids)
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
@@ -87,7 +87,7 @@ async def test_no_attempt_counts_while_albert_answers_no_request(tmp_path: Path,
         harness.sandbox.faults.only = []
         async with working(harness.push(max_attempts=3)):
             await until(harness, lambda: len(harness.sandbox.requests) > 5 * 8)
-            states = {(await harness.operation(one))["state"] for one in ids}
+            states = {(await harness.operation(operation_id))["state"] for operation_id in ids}
             harness.sandbox.faults = Faults()
             rows = await finished(harness, *ids)
             attempts = {event["attempts"] for event in harness.named("operation.retrying")[-10:]}
@@ -119,13 +119,13 @@ async def test_one_or_two_operations_use_no_attempt_while_albert_answers_no_list
 
 async def test_maintenance_page_for_every_request_uses_no_attempt(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
-        (one,) = await harness.enqueue({"kind": "delete", "source_session_id": "s"})
+        (operation_id,) = await harness.enqueue({"kind": "delete", "source_session_id": "s"})
         harness.sandbox.faults = Faults(garbled=1.0)
         began = harness.clock.monotonic()
         async with working(harness.push(max_attempts=2)):
             await until(harness, lambda: harness.clock.monotonic() >= began + 600)
             harness.sandbox.faults = Faults()
-            (done,) = await finished(harness, one)
+            (done,) = await finished(harness, operation_id)
         assert (done["state"], done["attempts"]) == ("succeeded", 1)
 
 

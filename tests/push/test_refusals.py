@@ -33,9 +33,9 @@ async def test_other_4xx_is_dead_at_once_with_the_status_and_the_error_of_the_se
 ) -> None:
     async with open_harness(tmp_path) as harness:
         harness.sandbox.script(method, SESSIONS, status)
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         await harness.push().drain()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert (row["state"], row["last_status"]) == ("dead", status)
         assert f"scripted {status}" in row["last_error"]
         assert len(harness.sandbox.requests) == (1 if method == "GET" else 2)
@@ -46,9 +46,9 @@ async def test_redirect_is_dead_and_not_followed(tmp_path: Path, method: str) ->
     async with open_harness(tmp_path) as harness:
         answer = lambda _: web.Response(status=307, headers={"Location": f"{SESSIONS}/elsewhere"})  # noqa: E731
         harness.sandbox.script(method, SESSIONS, answer)
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         await harness.push().drain()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert (row["state"], row["last_status"]) == ("dead", 307)
         assert "redirect" in row["last_error"]
         assert not [path for path in harness.asked("GET") if "elsewhere" in path]
@@ -59,8 +59,8 @@ async def test_403_is_retried_with_backoff_and_dead_when_attempts_are_used_up(tm
     async with open_harness(tmp_path) as harness:
         path = f"{SESSIONS}/source" if method == "GET" else SESSIONS
         harness.sandbox.script(method, path, 403, times=100)
-        (one,) = await harness.enqueue(create())
-        (row,) = await worked(harness, one, max_attempts=4)
+        (operation_id,) = await harness.enqueue(create())
+        (row,) = await worked(harness, operation_id, max_attempts=4)
         assert (row["state"], row["last_status"], row["attempts"]) == ("dead", 403, 4)
         at = times(harness, method, path)
         assert [round(b - a, 2) for a, b in itertools.pairwise(at)] == [0.5, 1, 2]
@@ -69,8 +69,8 @@ async def test_403_is_retried_with_backoff_and_dead_when_attempts_are_used_up(tm
 async def test_403_that_passes_costs_only_time(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         harness.sandbox.script("POST", SESSIONS, 403, times=2)
-        (one,) = await harness.enqueue(create())
-        (row,) = await worked(harness, one)
+        (operation_id,) = await harness.enqueue(create())
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], row["attempts"]) == ("succeeded", 3)
 
 
@@ -88,8 +88,8 @@ async def test_retry_after_is_waited_for_and_counts_no_attempt(
             return web.Response(status=status, headers={"Retry-After": value, "Date": formatdate(now, usegmt=True)})
 
         harness.sandbox.script(method, SESSIONS, later, times=2)
-        (one,) = await harness.enqueue(create())
-        (row,) = await worked(harness, one)
+        (operation_id,) = await harness.enqueue(create())
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], row["attempts"]) == ("succeeded", 1)
         at = times(harness, method)
         assert at[1] - at[0] >= 90
@@ -99,8 +99,8 @@ async def test_retry_after_is_waited_for_and_counts_no_attempt(
 async def test_429_without_retry_after_is_retried_after_growing_waits_and_counts_no_attempt(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         harness.sandbox.script("POST", SESSIONS, 429, times=8)
-        (one,) = await harness.enqueue(create())
-        (row,) = await worked(harness, one)
+        (operation_id,) = await harness.enqueue(create())
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], row["attempts"]) == ("succeeded", 1)
         at = times(harness, "POST")
         waits = [later - earlier for earlier, later in itertools.pairwise(at)]
@@ -111,10 +111,10 @@ async def test_503_with_retry_after_on_a_post_is_unknown_and_waited_for(tmp_path
     async with open_harness(tmp_path) as harness:
         answer = web.Response(status=503, headers={"Retry-After": "100"})
         harness.sandbox.script("POST", SESSIONS, lambda _: answer)
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         await harness.push().drain()
-        assert (await harness.operation(one))["state"] == "unknown"
-        await worked(harness, one)
+        assert (await harness.operation(operation_id))["state"] == "unknown"
+        await worked(harness, operation_id)
         posted = times(harness, "POST")[0]
         assert min(at - posted for at in times(harness, "GET") if at > posted) >= 100
 
@@ -124,9 +124,9 @@ async def test_huge_retry_after_waits_no_longer_than_the_longest_wait(tmp_path: 
     async with open_harness(tmp_path) as harness:
         absurd = web.Response(status=503, headers={"Retry-After": "99999999999999999"})
         harness.sandbox.script(method, SESSIONS, lambda _: absurd)
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         began = harness.clock.monotonic()
-        (row,) = await worked(harness, one)
+        (row,) = await worked(harness, operation_id)
         assert row["state"] == "succeeded"
         assert harness.clock.monotonic() - began < 3600
 
@@ -135,8 +135,8 @@ async def test_503_with_a_retry_after_of_zero_counts_no_attempt(tmp_path: Path) 
     async with open_harness(tmp_path) as harness:
         busy = lambda _: web.Response(status=503, headers={"Retry-After": "0"})  # noqa: E731
         harness.sandbox.script("GET", f"{SESSIONS}/source", busy, times=5)
-        (one,) = await harness.enqueue(create())
-        (row,) = await worked(harness, one, max_attempts=2)
+        (operation_id,) = await harness.enqueue(create())
+        (row,) = await worked(harness, operation_id, max_attempts=2)
         assert (row["state"], row["attempts"]) == ("succeeded", 1)
 
 
@@ -144,20 +144,20 @@ async def test_operation_waits_for_a_connection_and_uses_no_attempt(tmp_path: Pa
     async with open_harness(tmp_path) as harness:
         unreachable = AsyncAlbertSession(base_url="http://127.0.0.1:9", token="t", timeout=2)
         unreachable.ask = harness.clock.watched(unreachable.ask)  # type: ignore[assignment]  # time stands still
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         began = harness.clock.monotonic()
         async with (
             unreachable,
             working(harness.push(albert=ChatSessionCollection(session=unreachable), max_attempts=2)),
         ):
             await until(harness, lambda: harness.clock.monotonic() > began + 3600)
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert (row["state"], row["attempts"]) == ("pending", 0)
         assert "no connection to 127.0.0.1:9" in row["last_error"]
         retries = harness.named("operation.retrying")
         assert {event["reason"] for event in retries} == {"not reached"}
         assert 3600 / 20 <= len(retries) < 1000, "at least every 20 seconds, and slowly"
-        (row,) = await worked(harness, one)
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], row["attempts"]) == ("succeeded", 1)
 
 
@@ -167,9 +167,9 @@ async def test_page_of_a_gateway_instead_of_a_token_is_an_outage_and_uses_no_att
         session = AsyncAlbertSession(base_url=harness.sandbox.url, auth_manager=credentials)
         session.ask = harness.clock.watched(session.ask)  # type: ignore[assignment]  # time stands still
         harness.sandbox.script("POST", TOKEN_PATH, lambda _: web.Response(text="<html>maintenance"), times=4)
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         async with session:
-            (row,) = await worked(harness, one, albert=ChatSessionCollection(session=session), max_attempts=2)
+            (row,) = await worked(harness, operation_id, albert=ChatSessionCollection(session=session), max_attempts=2)
         assert (row["state"], row["attempts"]) == ("succeeded", 1)
         assert {event["reason"] for event in harness.named("operation.retrying")} == {"not reached"}
         assert not harness.named("queue.paused")
@@ -203,21 +203,21 @@ async def test_drain_ends_when_the_token_is_refused(tmp_path: Path) -> None:
         await push.drain()
         assert push.refused is not None
         assert len(harness.sandbox.requests) <= 4
-        assert {(await harness.operation(one))["state"] for one in ids} == {"pending"}
+        assert {(await harness.operation(operation_id))["state"] for operation_id in ids} == {"pending"}
 
 
 async def test_refused_lookup_of_an_unknown_create_leaves_it_unknown(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         harness.sandbox.script("POST", SESSIONS, "lost_after")
-        (one,) = await harness.enqueue(create())
+        (operation_id,) = await harness.enqueue(create())
         await harness.push().drain()
         harness.sandbox.tokens.static_accepted = False
         harness.clock.forward(5)
         await harness.push().drain()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert (row["state"], row["attempts"], row["last_status"]) == ("unknown", 1, 401)
         harness.sandbox.tokens.static_accepted = True
-        (row,) = await worked(harness, one)
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], effects(harness)) == ("succeeded", ["s-1"])
 
 
@@ -231,7 +231,7 @@ async def test_revoked_token_is_renewed_once_for_all_operations(tmp_path: Path) 
             harness.sandbox.tokens.revoke()
             ids = await harness.enqueue(*(create(f"s-{n}") for n in range(16)))
             await push.drain()
-        assert {(await harness.operation(one))["state"] for one in ids} == {"succeeded"}
+        assert {(await harness.operation(operation_id))["state"] for operation_id in ids} == {"succeeded"}
         assert len(harness.asked("POST", "/api/v3/login")) == 2
 
 
@@ -297,9 +297,9 @@ async def test_403_for_all_operations_uses_no_attempts_in_processes_that_end_at_
             harness.clock.forward(60)
         harness.sandbox.faults = Faults()
         await once(harness)
-        assert {(row["state"], row["attempts"]) for row in [await harness.operation(one) for one in ids]} == {
-            ("succeeded", 1)
-        }
+        assert {
+            (row["state"], row["attempts"]) for row in [await harness.operation(operation_id) for operation_id in ids]
+        } == {("succeeded", 1)}
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -336,7 +336,7 @@ async def test_refund_leaves_claimed_and_final_operations_as_they_are(tmp_path: 
         )
         counts = {dead: 1, free: 5, held: 1, 12345: 1}
         assert await harness.database.write(lambda c: refunds.refund(c, counts)) == {held}
-        assert [(await harness.operation(one))["attempts"] for one in (dead, free, held)] == [3, 0, 3]
+        assert [(await harness.operation(operation_id))["attempts"] for operation_id in (dead, free, held)] == [3, 0, 3]
 
 
 async def test_403_for_one_operation_uses_its_attempts_while_others_succeed(tmp_path: Path) -> None:

@@ -28,15 +28,15 @@ HOUR = 3600.0
 async def lost(harness: Harness, fault: Any = "lost_before") -> int:
     """Queue a create whose answer is lost, in a process that ends at once."""
     harness.sandbox.script("POST", SESSIONS, fault)
-    (one,) = await harness.enqueue(create())
+    (operation_id,) = await harness.enqueue(create())
     await harness.push().drain()
-    assert (await harness.operation(one))["state"] == "unknown"
-    return one
+    assert (await harness.operation(operation_id))["state"] == "unknown"
+    return operation_id
 
 
 async def runs(
     harness: Harness,
-    one: int,
+    operation_id: int,
     *,
     most: int = 20,
     every: float = INTERVAL,
@@ -51,7 +51,7 @@ async def runs(
         process = push or harness.push()
         await process.recover(abandoned=harness.database.dialect == "sqlite")
         await process.drain()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         if row["state"] in FINAL:
             break
     return row
@@ -59,9 +59,9 @@ async def runs(
 
 def looked_up(harness: Harness, first: float, second: float) -> list[float]:
     return [
-        one.at
-        for one in harness.sandbox.requests
-        if one.method == "GET" and first < one.at <= second and one.status == 404
+        request.at
+        for request in harness.sandbox.requests
+        if request.method == "GET" and first < request.at <= second and request.status == 404
     ]
 
 
@@ -76,11 +76,11 @@ async def test_next_processes_on_the_machine_continue_the_settle_time_and_send_t
 
 async def test_processes_that_come_at_short_intervals_do_not_shorten_the_settle_time(tmp_path: Path) -> None:
     async with open_harness(tmp_path, habits=Habits(lookup_lag=SETTLE * 0.9, duplicate_create="duplicate")) as harness:
-        one = await lost(harness, "lost_after")
+        operation_id = await lost(harness, "lost_after")
         for _ in range(100):
             harness.clock.forward(0.9)
             await harness.push().drain()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert (row["state"], effects(harness), len(times(harness, "POST"))) == ("succeeded", ["s-1"], 1)
 
 
@@ -143,28 +143,28 @@ async def test_settle_time_begins_again_if_the_monotonic_clock_shows_less_than_b
 async def test_settle_time_of_a_create_that_an_older_release_made_unknown_again_begins_again(tmp_path: Path) -> None:
     """The older release writes `unknown_since` and not when the settle time began."""
     async with open_harness(tmp_path) as harness:
-        one = await lost(harness)
-        await runs(harness, one, most=2)
+        operation_id = await lost(harness)
+        await runs(harness, operation_id, most=2)
         since = await harness.sql("SELECT settle_us, settle_for FROM operations")
         assert since[0]["settle_us"] is not None
         at = harness.database.clock.now() + timedelta(seconds=1)
         later = at if harness.database.dialect == "postgresql" else at.isoformat("T", "microseconds")[:26] + "Z"
         await harness.sql("UPDATE operations SET unknown_since = ?, lookups = 0", later)
         sent_again = harness.clock.monotonic()
-        assert (await runs(harness, one, every=SHORT))["state"] == "succeeded"
+        assert (await runs(harness, operation_id, every=SHORT))["state"] == "succeeded"
         assert times(harness, "POST")[1] - sent_again >= SETTLE
 
 
 async def test_settle_time_begins_again_after_a_restore(tmp_path: Path) -> None:
     """The create may have been sent again between the backup and the restore."""
     async with open_harness(tmp_path) as harness:
-        one = await lost(harness)
-        await runs(harness, one, most=2)
+        operation_id = await lost(harness)
+        await runs(harness, operation_id, most=2)
         await harness.database.write(lambda c: hold_open_operations(c, harness.database.now(c)))
         harness.clock.forward(HOUR)
         await harness.sql("UPDATE operations SET on_hold_at = NULL")
         released = harness.clock.monotonic()
-        assert (await runs(harness, one, every=SHORT))["state"] == "succeeded"
+        assert (await runs(harness, operation_id, every=SHORT))["state"] == "succeeded"
         assert times(harness, "POST")[1] - released >= SETTLE
 
 
@@ -174,10 +174,10 @@ async def test_replicas_on_two_machines_settle_a_create_that_they_look_up_in_tur
         for name in ("one", "another"):
             harness.machine = name
             replicas.append(harness.push())
-        one = await lost(harness)
+        operation_id = await lost(harness)
         for turn in range(10):
-            await runs(harness, one, most=1, push=replicas[turn % 2])
-        assert ((await harness.operation(one))["state"], effects(harness)) == ("succeeded", ["s-1"])
+            await runs(harness, operation_id, most=1, push=replicas[turn % 2])
+        assert ((await harness.operation(operation_id))["state"], effects(harness)) == ("succeeded", ["s-1"])
         assert times(harness, "POST")[1] - times(harness, "POST")[0] >= SETTLE
 
 
@@ -185,9 +185,9 @@ async def test_replicas_on_two_machines_settle_a_create_that_they_look_up_in_tur
 @pytest.mark.parametrize("failure", [500, 403, 429, "lost_before"])
 async def test_look_ups_that_fail_do_not_begin_the_settle_time_again(tmp_path: Path, failure: Any) -> None:
     async with open_harness(tmp_path) as harness:
-        one = await lost(harness)
+        operation_id = await lost(harness)
         harness.sandbox.script("GET", f"{SESSIONS}/source/", failure, times=3)
-        row = await runs(harness, one)
+        row = await runs(harness, operation_id)
         first, second = times(harness, "POST")
         assert (row["state"], len(looked_up(harness, first, second)) >= 4) == ("succeeded", True)
 
@@ -206,8 +206,8 @@ async def test_create_that_albert_stored_under_another_source_id_is_dead_after_s
 
 async def test_recovered_operation_settles_across_processes_from_its_first_look_up(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
-        (one,) = await harness.enqueue(create(state="running", attempts=1))
+        (operation_id,) = await harness.enqueue(create(state="running", attempts=1))
         began = harness.clock.monotonic()
-        row = await runs(harness, one)
+        row = await runs(harness, operation_id)
         assert (row["state"], effects(harness)) == ("succeeded", ["s-1"])
         assert times(harness, "POST")[0] - began >= SETTLE + INTERVAL

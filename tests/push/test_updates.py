@@ -42,9 +42,11 @@ async def test_update_changes_only_the_fields_it_names(
 ) -> None:
     async with open_harness(tmp_path) as harness:
         session_id = await one_session(harness)
-        (one,) = await harness.enqueue(update(**{key: session_id if key == "session_id" else "s-1"}, **changes))
+        (operation_id,) = await harness.enqueue(
+            update(**{key: session_id if key == "session_id" else "s-1"}, **changes)
+        )
         await harness.push().drain()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert (row["state"], row["result_session_id"], row["last_error"]) == ("succeeded", session_id, None)
         wire = harness.sandbox.live()[session_id]
         assert (wire["name"], wire.get("parentId")) == (name, folder)
@@ -58,7 +60,7 @@ async def test_update_sends_one_patch_between_two_look_ups(tmp_path: Path) -> No
         await harness.enqueue(update(session_id=session_id, name="new"))
         await harness.push().drain()
         path = f"{SESSIONS}/{session_id}"
-        assert [(one.method, one.raw_path) for one in harness.sandbox.requests] == [
+        assert [(request.method, request.raw_path) for request in harness.sandbox.requests] == [
             ("GET", path),
             ("PATCH", path),
             ("GET", path),
@@ -68,9 +70,9 @@ async def test_update_sends_one_patch_between_two_look_ups(tmp_path: Path) -> No
 async def test_update_of_a_session_that_is_as_requested_sends_no_patch(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         session_id = await one_session(harness)
-        (one,) = await harness.enqueue(update(source_session_id="s-1", name="old", parent_id="FOL1"))
+        (operation_id,) = await harness.enqueue(update(source_session_id="s-1", name="old", parent_id="FOL1"))
         await harness.push().drain()
-        assert (await harness.operation(one))["result_session_id"] == session_id
+        assert (await harness.operation(operation_id))["result_session_id"] == session_id
         assert harness.asked("PATCH") == []
 
 
@@ -94,8 +96,8 @@ async def test_lost_answer_is_looked_up_and_sent_again_only_if_needed(tmp_path: 
     async with open_harness(tmp_path) as harness:
         session_id = await one_session(harness)
         harness.sandbox.script("PATCH", SESSIONS, fault)
-        (one,) = await harness.enqueue(update(session_id=session_id, name="new"))
-        (row,) = await worked(harness, one)
+        (operation_id,) = await harness.enqueue(update(session_id=session_id, name="new"))
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], harness.there()) == ("succeeded", {session_id: "new"})
         applied = fault in {"lost_after", "error_500_after", "cut"}
         assert len(effects(harness, "updated")) == 1
@@ -108,8 +110,8 @@ async def test_update_whose_last_look_up_failed_is_not_sent_again(tmp_path: Path
         session_id = await one_session(harness)
         harness.sandbox.script("GET", f"{SESSIONS}/{session_id}", lambda _: None)
         harness.sandbox.script("GET", f"{SESSIONS}/{session_id}", 500)
-        (one,) = await harness.enqueue(update(session_id=session_id, name="new"))
-        (row,) = await worked(harness, one)
+        (operation_id,) = await harness.enqueue(update(session_id=session_id, name="new"))
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], row["attempts"]) == ("succeeded", 2)
         assert len(harness.asked("PATCH")) == 1
         assert await harness.live() == {session_id: "new"}
@@ -120,9 +122,9 @@ async def test_update_succeeds_only_when_look_ups_show_it(tmp_path: Path) -> Non
         session_id = await one_session(harness)
         harness.sandbox.store.catch_up(0, 0)
         harness.sandbox.habits.lookup_lag = 30.0
-        (one,) = await harness.enqueue(update(session_id=session_id, name="new"))
+        (operation_id,) = await harness.enqueue(update(session_id=session_id, name="new"))
         began = harness.clock.monotonic()
-        (row,) = await worked(harness, one)
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], row["attempts"], row["last_error"]) == ("succeeded", 2, None)
         assert harness.clock.monotonic() - began >= 30
         assert await harness.live() == {session_id: "new"}
@@ -132,8 +134,8 @@ async def test_change_that_albert_accepts_and_ignores_is_dead(tmp_path: Path) ->
     async with open_harness(tmp_path) as harness:
         session_id = await one_session(harness)
         harness.sandbox.script("PATCH", SESSIONS, lambda _: answers.garbled(), times=100)
-        (one,) = await harness.enqueue(update(session_id=session_id, name="new"))
-        (row,) = await worked(harness, one, max_attempts=3)
+        (operation_id,) = await harness.enqueue(update(session_id=session_id, name="new"))
+        (row,) = await worked(harness, operation_id, max_attempts=3)
         assert (row["state"], row["attempts"]) == ("dead", 4), "the third change has time to show"
         assert "accepted the update and shows no change: name is 'old' and not 'new'" in row["last_error"]
         assert len(harness.asked("PATCH")) == row["attempts"]
@@ -143,23 +145,23 @@ async def test_change_that_albert_ignores_is_dead_although_each_process_lives_fo
     async with open_harness(tmp_path) as harness:
         session_id = await one_session(harness)
         harness.sandbox.script("PATCH", SESSIONS, lambda _: answers.garbled(), times=100)
-        (one,) = await harness.enqueue(update(session_id=session_id, name="new"))
+        (operation_id,) = await harness.enqueue(update(session_id=session_id, name="new"))
         for _ in range(10):
             await harness.push(max_attempts=3).drain()
             await harness.clock.sleep(60)
-        assert (await harness.operation(one))["state"] == "dead"
+        assert (await harness.operation(operation_id))["state"] == "dead"
         assert len(harness.asked("PATCH")) == 4
 
 
 async def test_update_of_a_session_that_was_created_just_now_waits_for_a_change_that_lags(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         harness.sandbox.habits.lookup_lag = 5.0
-        (made,) = await harness.enqueue(create())
+        (create_id,) = await harness.enqueue(create())
         await harness.push().drain()
-        session_id = (await harness.operation(made))["result_session_id"]
+        session_id = (await harness.operation(create_id))["result_session_id"]
         harness.sandbox.script("PATCH", SESSIONS, 404)
-        (one,) = await harness.enqueue(update(session_id=session_id, name="new"))
-        (row,) = await worked(harness, one)
+        (update_id,) = await harness.enqueue(update(session_id=session_id, name="new"))
+        (row,) = await worked(harness, update_id)
         assert row["state"] == "succeeded"
         assert harness.sandbox.live()[session_id]["name"] == "new"
 
@@ -177,8 +179,8 @@ async def test_another_change_of_the_session_does_not_hide_that_the_update_was_n
 
         harness.sandbox.script("PATCH", SESSIONS, change_something_else)
         wanted = {"name": "new"} if other == "name" else {"parent_id": "FOL2"}
-        (one,) = await harness.enqueue(update(session_id=session_id, **wanted))
-        (row,) = await worked(harness, one)
+        (operation_id,) = await harness.enqueue(update(session_id=session_id, **wanted))
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], len(harness.asked("PATCH"))) == ("succeeded", 2)
         (stored,) = await harness.sql(f"SELECT {other} AS value FROM chat_sessions")
         assert stored["value"] == wanted[other]
@@ -187,13 +189,13 @@ async def test_another_change_of_the_session_does_not_hide_that_the_update_was_n
 async def test_crash_after_the_patch_is_looked_up_by_the_next_daemon(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         session_id = await one_session(harness)
-        (one,) = await harness.enqueue(update(session_id=session_id, name="new"))
+        (operation_id,) = await harness.enqueue(update(session_id=session_id, name="new"))
         await harness.sql("UPDATE operations SET state = 'running', attempts = 1, fence = 1")
         harness.sandbox.update(session_id, name="new")
         push = harness.push()
         await push.recover(abandoned=True)
         await push.drain()
-        assert (await harness.operation(one))["state"] == "succeeded"
+        assert (await harness.operation(operation_id))["state"] == "succeeded"
         assert harness.asked("PATCH") == []
         assert await harness.live() == {session_id: "new"}
 
@@ -206,8 +208,11 @@ async def test_update_of_a_deleted_session_is_dead_with_the_reason(tmp_path: Pat
             update(session_id=session_id, name="new"), update(source_session_id="nobody", name="new")
         )
         await harness.push().drain()
-        for one, text in ((by_id, f"no session {session_id}"), (by_source, "no session with the source id 'nobody'")):
-            row = await harness.operation(one)
+        for operation_id, text in (
+            (by_id, f"no session {session_id}"),
+            (by_source, "no session with the source id 'nobody'"),
+        ):
+            row = await harness.operation(operation_id)
             assert (row["state"], row["last_status"]) == ("dead", 404)
             assert text in row["last_error"]
 
@@ -257,8 +262,8 @@ async def test_target_by_source_id_is_kept_for_later_attempts(tmp_path: Path) ->
         harness.sandbox.create(source_session_id="other", name="a witness")
         await harness.one_pass()
         harness.sandbox.script("PATCH", SESSIONS, replaced)
-        (one,) = await harness.enqueue(update(source_session_id="s-1", name="new"))
-        (row,) = await worked(harness, one)
+        (operation_id,) = await harness.enqueue(update(source_session_id="s-1", name="new"))
+        (row,) = await worked(harness, operation_id)
         assert (row["state"], row["target_session_id"]) == ("dead", session_id)
         assert sorted(harness.there().values()) == ["a witness", "of a colleague"]
 
@@ -272,9 +277,9 @@ async def test_difference_after_the_update_is_noted(tmp_path: Path) -> None:
 
         harness.sandbox.script("GET", f"{SESSIONS}/{session_id}", lambda _: None)
         harness.sandbox.script("GET", f"{SESSIONS}/{session_id}", meanwhile)
-        (one,) = await harness.enqueue(update(session_id=session_id, name="new"))
+        (operation_id,) = await harness.enqueue(update(session_id=session_id, name="new"))
         await harness.push().drain()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert row["state"] == "succeeded"
         assert row["last_error"] == "after the update, Albert shows that the name is 'newer' and not 'new'"
         assert await harness.live() == {session_id: "newer"}
@@ -284,9 +289,9 @@ async def test_refused_update_is_dead_with_the_error_of_the_server(tmp_path: Pat
     async with open_harness(tmp_path) as harness:
         session_id = await one_session(harness)
         harness.sandbox.script("PATCH", SESSIONS, 400)
-        (one,) = await harness.enqueue(update(session_id=session_id, name="new"))
+        (operation_id,) = await harness.enqueue(update(session_id=session_id, name="new"))
         await harness.push().drain()
-        row = await harness.operation(one)
+        row = await harness.operation(operation_id)
         assert (row["state"], row["last_status"]) == ("dead", 400)
         assert "scripted 400" in row["last_error"]
 
@@ -309,11 +314,11 @@ async def test_update_that_is_stopped_in_the_middle_is_looked_up_at_the_next_sta
     async with open_harness(tmp_path) as harness:
         session_id = await one_session(harness)
         harness.sandbox.script("PATCH", SESSIONS, "hang_after")
-        (one,) = await harness.enqueue(update(session_id=session_id, name="new"))
+        (operation_id,) = await harness.enqueue(update(session_id=session_id, name="new"))
         async with working(harness.push()) as group:
             await until(harness, lambda: harness.there()[session_id] == "new")
             group.cancel_scope.cancel()
-        assert (await harness.operation(one))["state"] == "pending"
+        assert (await harness.operation(operation_id))["state"] == "pending"
         async with working(harness.push()):
-            (row,) = await finished(harness, one)
+            (row,) = await finished(harness, operation_id)
         assert (row["state"], len(harness.asked("PATCH"))) == ("succeeded", 1)

@@ -24,11 +24,11 @@ async def source(harness: Harness, source_id: str) -> dict[str, Any]:
 
 
 async def insert(harness: Harness, *ids: str) -> None:
-    for one in ids:
+    for source_id in ids:
         await harness.sql(
             "INSERT INTO source_sessions (source_session_id) VALUES (?) ON CONFLICT (source_session_id) "
             "DO UPDATE SET state = 'unresolved', session_id = NULL, checked_at = NULL, note = NULL",
-            one,
+            source_id,
         )
 
 
@@ -37,10 +37,10 @@ async def test_source_that_only_albert_knows_is_linked_and_mirrored(tmp_path: Pa
         there = harness.sandbox.create(source_session_id="s-1", name="n")
         await insert(harness, "s-1")
         assert await harness.reconcile().run() == 0
-        found = await source(harness, "s-1")
-        assert (found["state"], found["session_id"]) == ("linked", there["id"])
+        row = await source(harness, "s-1")
+        assert (row["state"], row["session_id"]) == ("linked", there["id"])
         assert await harness.live() == harness.there()
-        assert [one["source_session_id"] for one in harness.named("source.linked")] == ["s-1"]
+        assert [event["source_session_id"] for event in harness.named("source.linked")] == ["s-1"]
 
 
 async def test_source_id_that_answers_404_is_missing_and_looked_up_again_after_a_while(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ async def test_empty_source_that_a_session_carries_is_a_row_like_any_other(tmp_p
     async with open_harness(tmp_path, sessions=3, habits=Habits(page_size=page_size)) as harness:
         there = harness.sandbox.create(source_session_id="", name="made by hand")
         await harness.one_pass()
-        found = await source(harness, "")
-        assert (found["state"], found["session_id"]) == ("linked", there["id"])
+        row = await source(harness, "")
+        assert (row["state"], row["session_id"]) == ("linked", there["id"])
 
 
 async def test_source_inserted_before_its_session_is_linked_by_the_pass(tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ async def test_several_sessions_with_one_source_are_a_conflict_that_names_them_a
         ids = [harness.sandbox.create(source_session_id="s-1", name="n")["id"] for _ in range(3)]
         await harness.one_pass()
         await harness.reconcile().run()
-        found = await source(harness, "s-1")
-        assert found["state"] == "conflict"
-        assert all(one in found["note"] for one in ids)
+        row = await source(harness, "s-1")
+        assert row["state"] == "conflict"
+        assert all(session_id in row["note"] for session_id in ids)
         assert harness.named("source.conflict")
         assert len(harness.sandbox.live()) == 3
         assert await harness.live() == harness.there()
@@ -149,10 +149,10 @@ async def test_source_that_cannot_be_sent_gets_a_note_and_is_never_on_the_wire(t
     async with open_harness(tmp_path) as harness:
         await insert(harness, value, "fine")
         assert await harness.reconcile().run() == 0
-        found = await source(harness, value)
-        assert found["state"] == "unresolved"
-        assert found["note"]
-        assert [one.raw_path for one in harness.sandbox.requests] == [f"{SESSIONS}/source/fine"]
+        row = await source(harness, value)
+        assert row["state"] == "unresolved"
+        assert row["note"]
+        assert [request.raw_path for request in harness.sandbox.requests] == [f"{SESSIONS}/source/fine"]
 
 
 @pytest.mark.sqlite  # it looks with SQLite's own means
@@ -206,7 +206,7 @@ async def test_look_up_of_a_deleted_session_leaves_its_restoring_to_a_listing(tm
         harness.sandbox.script("DELETE", SESSIONS, lambda _: web.Response(status=204))
         harness.clock.forward(1)
         source_id = harness.sandbox.live()["SES1"]["sourceSessionId"]
-        (one,) = await harness.enqueue({"kind": "delete", "session_id": "SES1"})
+        (operation_id,) = await harness.enqueue({"kind": "delete", "session_id": "SES1"})
         await harness.push().drain()
         harness.clock.forward(3600)
         await insert(harness, source_id)
@@ -216,7 +216,7 @@ async def test_look_up_of_a_deleted_session_leaves_its_restoring_to_a_listing(tm
         assert "SES1" not in await harness.live()
         assert (await harness.one_pass()).state == "complete"
         (event,) = harness.named("operation.contradicted")
-        assert (event["operation_id"], event["session_id"]) == (one, "SES1")
+        assert (event["operation_id"], event["session_id"]) == (operation_id, "SES1")
         await harness.push().drain()
         assert "SES1" not in harness.there()
 
@@ -232,9 +232,9 @@ async def test_sessions_that_cannot_be_read_do_not_keep_other_source_ids_unresol
         await insert(harness, "a-1", "a-2", "a-3", "z")
         assert await harness.reconcile().run() == 0
         assert (await source(harness, "z"))["state"] == "missing"
-        found = await source(harness, "a-1")
-        assert found["state"] == "unresolved"
-        assert found["note"].startswith("Albert answers with SESa-1: ")
+        row = await source(harness, "a-1")
+        assert row["state"] == "unresolved"
+        assert row["note"].startswith("Albert answers with SESa-1: ")
         await harness.reconcile().run()
         assert len(harness.asked("GET", f"{SESSIONS}/source/a-")) == 3, "they are requested again after an hour"
 

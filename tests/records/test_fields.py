@@ -22,8 +22,8 @@ def test_columns_of_the_tables_begin_with_the_fields_in_their_order() -> None:
 @pytest.mark.parametrize("view", ["chat_sessions", "chat_sessions_all", "chat_session_history"])
 def test_each_view_shows_each_field_with_its_meaning(view: str) -> None:
     described = catalog.VIEWS[view].c
-    for name, one in SESSIONS.by_column.items():
-        assert described[name].comment == one.wire.comment
+    for name, field in SESSIONS.by_column.items():
+        assert described[name].comment == field.wire.comment
         assert described[name].type.__class__ is tables.sessions.c[name].type.__class__
 
 
@@ -32,10 +32,10 @@ def test_model_of_the_client_has_every_field_under_the_name_on_the_wire() -> Non
     values: dict[FieldType, Any] = {
         FieldType.TIME: "2026-06-01T10:30:00Z", FieldType.BOOLEAN: True, FieldType.NUMBER: 1.5, FieldType.JSON: [1],
     }  # fmt: skip
-    for one in SESSIONS.fields:
-        if not one.required:
-            block = item.setdefault(one.block, {}) if one.block else item  # type: ignore[arg-type]
-            block[one.name] = values.get(one.type, f"value of {one.column}")  # type: ignore[index]
+    for field in SESSIONS.fields:
+        if not field.required:
+            block = item.setdefault(field.block, {}) if field.block else item  # type: ignore[arg-type]
+            block[field.name] = values.get(field.type, f"value of {field.column}")  # type: ignore[index]
     session = ChatSession.model_validate(item)
     assert session.model_extra == {}
     for model in (session, session.created, session.updated):
@@ -46,18 +46,18 @@ def test_model_of_the_client_has_every_field_under_the_name_on_the_wire() -> Non
 
 
 def test_model_of_the_client_requires_what_a_row_requires_except_the_id_that_a_create_does_not_have() -> None:
-    names = {one.validation_alias or name for name, one in ChatSession.model_fields.items() if one.is_required()}
-    assert names | {"id"} == {one.wire.path for one in SESSIONS.fields if one.required}
+    names = {field.validation_alias or name for name, field in ChatSession.model_fields.items() if field.is_required()}
+    assert names | {"id"} == {field.wire.path for field in SESSIONS.fields if field.required}
 
 
 def test_example_of_each_field_is_what_the_mirror_would_store() -> None:
     item: dict[str, Any] = {}
-    for one in SESSIONS.fields:
-        block = item.setdefault(one.block, {}) if one.block else item
-        block[one.name] = example_of(one)
+    for field in SESSIONS.fields:
+        block = item.setdefault(field.block, {}) if field.block else item
+        block[field.name] = example_of(field)
     row = read_item(item | json.loads(SESSIONS.by_column[EXTRA].wire.example), SESSIONS)
-    for name, one in SESSIONS.by_column.items():
-        assert getattr(row, name) == (one.wire.example if name == EXTRA else example_of(one))
+    for name, field in SESSIONS.by_column.items():
+        assert getattr(row, name) == (field.wire.example if name == EXTRA else example_of(field))
 
 
 def example_of(field: Field) -> Any:
@@ -67,12 +67,12 @@ def example_of(field: Field) -> Any:
 
 
 def test_type_and_place_of_a_field_are_read_from_its_annotation() -> None:
-    found = {name: (one.type, one.required, one.block, one.name) for name, one in SAMPLES.by_column.items()}
-    assert found["id"] == (FieldType.TEXT, True, "", "id")
-    assert found["size"] == (FieldType.NUMBER, False, "", "size")
-    assert found["pinned"] == (FieldType.BOOLEAN, False, "", "pinned")
-    assert found["tags"] == (FieldType.JSON, False, "Meta", "tags")
-    assert found["archived_at"] == (FieldType.TIME, False, "Meta", "archivedAt")
+    fields = {name: (field.type, field.required, field.block, field.name) for name, field in SAMPLES.by_column.items()}
+    assert fields["id"] == (FieldType.TEXT, True, "", "id")
+    assert fields["size"] == (FieldType.NUMBER, False, "", "size")
+    assert fields["pinned"] == (FieldType.BOOLEAN, False, "", "pinned")
+    assert fields["tags"] == (FieldType.JSON, False, "Meta", "tags")
+    assert fields["archived_at"] == (FieldType.TIME, False, "Meta", "archivedAt")
     assert [block.name for block in SAMPLES.blocks] == ["", "Created", "Updated", "Meta"]
     assert {"Created", "Meta", "label"} <= SAMPLES.blocks[0].names
 

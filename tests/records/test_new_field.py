@@ -161,7 +161,7 @@ def load_generator() -> Any:
 @pytest.mark.sqlite  # no database is read
 def test_new_field_of_each_type_is_a_row_of_the_schema_page(monkeypatch: pytest.MonkeyPatch) -> None:
     know(monkeypatch)
-    examples = {name: one.wire.example for name, one in SAMPLES.by_column.items()}
+    examples = {name: field.wire.example for name, field in SAMPLES.by_column.items()}
     rows = load_generator()._relation(catalog.VIEWS["sample_sessions"], examples, None)
     assert "| `label` | TEXT | text | a text | `urgent` |" in rows
     assert "| `size` | REAL | double precision | a number | `1.5` |" in rows
@@ -199,7 +199,7 @@ async def test_line_and_migration_of_the_walk_through_make_a_column(
         know(monkeypatch, new)
         Listing(harness, {None: page(item, wire("B", field_of_the_guide=False), wire("C"))})
         await harness.one_pass()
-        found = await harness.sql(f"SELECT id, field_of_the_guide, {EXTRA} FROM sessions ORDER BY id")
-        assert [(row["id"], row["field_of_the_guide"], row[EXTRA]) for row in found] == [
+        rows = await harness.sql(f"SELECT id, field_of_the_guide, {EXTRA} FROM sessions ORDER BY id")
+        assert [(row["id"], row["field_of_the_guide"], row[EXTRA]) for row in rows] == [
             ("A", True, "{}"), ("B", False, "{}"), ("C", None, "{}"),
         ]  # fmt: skip

@@ -149,8 +149,8 @@ def _one_by_one(page: list[Any], fields: FieldList[Any]) -> tuple[list[SessionRo
 @pytest.mark.parametrize("fields", [SESSIONS, SAMPLES])
 def test_page_is_read_like_its_items_one_by_one(fields: FieldList[Any], pages: list[list[Any]]) -> None:
     for page in [*pages, *pages]:  # the second time with the names of unknown fields remembered
-        found = parse.read_page(json.dumps({"Items": page}).encode(), fields)
-        assert (found.rows, len(found.unreadable)) == _one_by_one(page, fields)
+        parsed = parse.read_page(json.dumps({"Items": page}).encode(), fields)
+        assert (parsed.rows, len(parsed.unreadable)) == _one_by_one(page, fields)
 
 
 @settings(deadline=None)
@@ -160,17 +160,17 @@ def test_page_with_one_item_that_no_parser_accepts_is_read_like_the_others_one_b
 ) -> None:
     for place in {0, len(page)}:
         around = [*page[:place], ITEM | {"id": "Z", "name": "DEFECT"}, *page[place:]]
-        found = parse.read_page(json.dumps({"Items": around}).encode().replace(b"DEFECT", defect), SAMPLES)
+        parsed = parse.read_page(json.dumps({"Items": around}).encode().replace(b"DEFECT", defect), SAMPLES)
         rows, unreadable = _one_by_one(page, SAMPLES)
-        assert found.rows == rows
-        assert [one.record_id for one in found.unreadable if one.record_id == "Z"] == ["Z"]
-        assert len(found.unreadable) == unreadable + 1
+        assert parsed.rows == rows
+        assert [item.record_id for item in parsed.unreadable if item.record_id == "Z"] == ["Z"]
+        assert len(parsed.unreadable) == unreadable + 1
 
 
 def _shuffled(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _shuffled(value[key]) for key in reversed(value)}
-    return [_shuffled(one) for one in value] if isinstance(value, list) else value
+    return [_shuffled(element) for element in value] if isinstance(value, list) else value
 
 
 @settings(deadline=None)

@@ -44,10 +44,10 @@ def test_time_is_stored_in_the_one_form_that_sorts(text: str, stored: str | None
 
 @given(st.datetimes(timezones=st.timezones()), st.sampled_from(["auto", "seconds", "milliseconds", "microseconds"]))
 def test_every_time_that_python_writes_is_read_as_that_moment(moment: Any, precision: str) -> None:
-    found = read_time(moment.isoformat(timespec=precision))
-    if found is not None:
-        assert len(found) == 27
-        assert read_time(found) == found
+    stored = read_time(moment.isoformat(timespec=precision))
+    if stored is not None:
+        assert len(stored) == 27
+        assert read_time(stored) == stored
 
 
 utc = st.datetimes().flatmap(

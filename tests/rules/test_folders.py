@@ -27,11 +27,11 @@ def test_folders_that_contain_each_other_have_finite_paths() -> None:
 
 @given(TREES)
 def test_each_path_ends_with_the_folder_and_extends_that_of_its_parent(places: dict[str, Place]) -> None:
-    found = paths(places)
-    assert found.keys() == places.keys()
+    path_of = paths(places)
+    assert path_of.keys() == places.keys()
     for folder_id, (name, parent_id) in places.items():
-        assert found[folder_id].split(" / ")[-1] == name
-        depth = found[folder_id].count(" / ")
+        assert path_of[folder_id].split(" / ")[-1] == name
+        depth = path_of[folder_id].count(" / ")
         assert depth < len(places)
         if parent_id not in places:
-            assert found[folder_id] == name
+            assert path_of[folder_id] == name

@@ -34,12 +34,12 @@ def row(name: str = "n") -> SessionRow:
 def test_a_source_id_is_linked_to_the_one_session_that_carries_it(
     carriers: list[tuple[SessionId, bool]], albert: SessionId | None, state: str, session_id: str | None
 ) -> None:
-    found = source_state(carriers, albert)
-    assert found is not None
-    assert (found.state, found.session_id) == (state, session_id)
+    source = source_state(carriers, albert)
+    assert source is not None
+    assert (source.state, source.session_id) == (state, session_id)
     if state == "conflict":
         named = {carrier for carrier, missing in carriers if not missing} or {carrier for carrier, _ in carriers}
-        assert all(each in str(found.note) for each in named | ({albert} if albert else set()))
+        assert all(each in str(source.note) for each in named | ({albert} if albert else set()))
 
 
 def test_mirror_does_not_decide_about_a_source_id_that_no_session_carries() -> None:
@@ -57,7 +57,7 @@ def test_columns_that_are_not_wanted_are_not_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("first", "other", "expected"),
     [
         ("CRM-Äpfel-77", "crm-äpfel-77", True),
         (" r-1", "r-1", True),
@@ -67,5 +67,5 @@ def test_columns_that_are_not_wanted_are_not_compared() -> None:
         ("r 1", "r1", False),
     ],
 )
-def test_source_ids_are_alike_when_they_differ_only_in_form(one: SourceId, other: SourceId, expected: bool) -> None:
-    assert alike(one, other) is expected
+def test_source_ids_are_alike_when_they_differ_only_in_form(first: SourceId, other: SourceId, expected: bool) -> None:
+    assert alike(first, other) is expected

@@ -87,17 +87,17 @@ def test_date_orders_only_answers_that_overlap_in_time(
     listed: float, dates: tuple[float | None, float | None], paged: bool, change: Change
 ) -> None:
     before, after = known(row("a", dates[0])), row("b", dates[1])
-    found = classified(before, after, asked_at=at(120 + listed), now=at(300), listed_from=at(listed), paged=paged)
-    assert found is change
+    verdict = classified(before, after, asked_at=at(120 + listed), now=at(300), listed_from=at(listed), paged=paged)
+    assert verdict is change
 
 
 def test_date_orders_two_pages_of_one_pass() -> None:
     for dates, change in (((3, 2), Change.STALE), ((2, 3), Change.UPDATED)):
         before, after = known(row("a", dates[0])), row("b", dates[1])
-        found = classified(
+        verdict = classified(
             before, after, asked_at=at(200), now=at(200), listed_from=at(200), paged=True, listed_twice=True
         )
-        assert found is change
+        assert verdict is change
 
 
 def test_row_that_a_wrong_clock_dated_in_the_future_does_not_order_answers() -> None:
@@ -111,22 +111,22 @@ def test_row_that_was_written_before_the_clock_was_set_back_is_ordered_by_the_da
         (86_401, 2, Change.UPDATED),
     ):  # fmt: skip
         before = structs.replace(known(row("a", 3)), valid_from=at(200 + ahead))
-        found = classified(before, row("b", date), asked_at=at(200), now=at(200), listed_from=at(80), paged=True)
-        assert found is change, (ahead, date)
+        verdict = classified(before, row("b", date), asked_at=at(200), now=at(200), listed_from=at(80), paged=True)
+        assert verdict is change, (ahead, date)
 
 
 def test_answer_that_was_requested_before_the_clock_was_set_back_is_ordered_by_the_date() -> None:
     for date, change in ((2, Change.STALE), (4, Change.UPDATED)):
         before = structs.replace(known(row("a", 3)), valid_from=at(99))
-        found = classified(before, row("b", date), asked_at=at(200), now=at(100), listed_from=at(-20), paged=True)
-        assert found is change
+        verdict = classified(before, row("b", date), asked_at=at(200), now=at(100), listed_from=at(-20), paged=True)
+        assert verdict is change
 
 
 def test_answer_that_may_not_lift_a_tombstone_still_changes_a_live_row() -> None:
     for deleted, change in ((None, Change.UPDATED), (0, Change.STALE)):
         before = known(row("a"), deleted=deleted)
-        found = classified(before, row("b"), asked_at=at(9), now=at(9), listed_from=at(0), lifts=False)
-        assert found is change
+        verdict = classified(before, row("b"), asked_at=at(9), now=at(9), listed_from=at(0), lifts=False)
+        assert verdict is change
 
 
 @pytest.mark.parametrize(

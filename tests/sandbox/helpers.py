@@ -23,17 +23,17 @@ async def page(client: httpx.AsyncClient, start: str | None = None, query: str =
 
 async def pages(client: httpx.AsyncClient, query: str = "") -> list[Page]:
     """Read pages until none brings a key, or one brings the key that it was asked with."""
-    found = [await page(client, query=query)]
+    listing = [await page(client, query=query)]
     asked = None
-    while (key := found[-1].get("lastKey")) and key != asked:
-        found.append(await page(client, key, query))
+    while (key := listing[-1].get("lastKey")) and key != asked:
+        listing.append(await page(client, key, query))
         asked = key
-    return found
+    return listing
 
 
-def ids(*found: Page) -> list[str]:
+def ids(*listing: Page) -> list[str]:
     """Return the ids on some pages, in order."""
-    return [item["id"] for each in found for item in each["Items"]]
+    return [item["id"] for each in listing for item in each["Items"]]
 
 
 async def listed(client: httpx.AsyncClient, query: str = "") -> list[str]:

@@ -120,12 +120,12 @@ def test_others_create_update_delete_and_restore_without_http() -> None:
 
 
 def test_generated_sessions_are_the_same_for_the_same_seed_and_of_a_real_size() -> None:
-    one, same, other = list(generate(500, 1)), list(generate(500, 1)), list(generate(500, 2))
-    assert one == same
-    assert one != other
-    assert len({each.id for each in one}) == len({each.source for each in one}) == 500
-    assert 380 < sum(len(each.encoded) for each in one) / 500 < 450
-    assert any(ord(letter) > 127 for each in one for letter in each.name)
+    sessions, same, other = list(generate(500, 1)), list(generate(500, 1)), list(generate(500, 2))
+    assert sessions == same
+    assert sessions != other
+    assert len({session.id for session in sessions}) == len({session.source for session in sessions}) == 500
+    assert 380 < sum(len(session.encoded) for session in sessions) / 500 < 450
+    assert any(ord(letter) > 127 for session in sessions for letter in session.name)
 
 
 def test_attributes_of_a_generated_session_equal_its_json() -> None:

@@ -8,25 +8,25 @@ ALL = [f"SES{number}" for number in range(1, 26)]
 
 
 async def test_pages_bring_every_session_once(box: Sandbox, client: httpx.AsyncClient) -> None:
-    found = await pages(client)
-    assert [len(each["Items"]) for each in found] == [10, 10, 5]
-    assert ids(*found) == ALL
-    assert {item["id"]: item for each in found for item in each["Items"]} == box.live()
+    listing = await pages(client)
+    assert [len(each["Items"]) for each in listing] == [10, 10, 5]
+    assert ids(*listing) == ALL
+    assert {item["id"]: item for each in listing for item in each["Items"]} == box.live()
 
 
 @pytest.mark.parametrize("order", ["created", "updated", "id", "newest"])
 async def test_each_order_lists_all_and_sorts(box: Sandbox, client: httpx.AsyncClient, order: str) -> None:
     box.habits.order = order  # type: ignore[assignment]
     items = [item for each in await pages(client) for item in each["Items"]]
-    found = [item["id"] for item in items]
+    session_ids = [item["id"] for item in items]
     expected = {
         "created": ALL,
         "newest": ALL[::-1],
         "id": sorted(ALL),
         "updated": [item["id"] for item in sorted(items, key=lambda item: str(item["Updated"]["at"]))],
     }
-    assert sorted(found) == sorted(ALL)
-    assert found == expected[order]
+    assert sorted(session_ids) == sorted(ALL)
+    assert session_ids == expected[order]
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ async def test_the_listing_ends_by_habit(
     box: Sandbox, client: httpx.AsyncClient, habit: str, sizes: list[int], last: dict[str, object]
 ) -> None:
     box.habits.final_key = habit  # type: ignore[assignment]
-    found = await pages(client)
-    assert [len(each["Items"]) for each in found] == sizes
-    assert {key: value for key, value in found[-1].items() if key != "Items"} == last
+    listing = await pages(client)
+    assert [len(each["Items"]) for each in listing] == sizes
+    assert {key: value for key, value in listing[-1].items() if key != "Items"} == last
 
 
 @pytest.mark.parametrize("sessions", [0, 25])
@@ -102,9 +102,9 @@ async def test_the_listing_lags_by_habit(box: Sandbox, client: httpx.AsyncClient
     old = box.live()["SES2"]["name"]
     box.update("SES2", name="renamed")
     box.delete("SES1")
-    found = await page(client)
-    assert ids(found) == ALL[:10]
-    assert found["Items"][1]["name"] == old
+    first_page = await page(client)
+    assert ids(first_page) == ALL[:10]
+    assert first_page["Items"][1]["name"] == old
     await box.sleep(4.9)
     assert await listed(client) == ALL
     await box.sleep(0.1)
@@ -145,15 +145,15 @@ async def test_a_bare_plus_is_a_space_or_a_plus_by_habit(box: Sandbox, client: h
     box.create(source_session_id="s", name="a b")
     for plus_is_space, name in ((True, "a b"), (False, "a+b")):
         box.habits.plus_is_space = plus_is_space
-        found = await page(client, query="exactMatch=true&name=a+b")
-        assert [item["name"] for item in found["Items"]] == [name]
+        answer = await page(client, query="exactMatch=true&name=a+b")
+        assert [item["name"] for item in answer["Items"]] == [name]
 
 
 async def test_empty_pages_alternate_with_full_ones(box: Sandbox, client: httpx.AsyncClient) -> None:
     box.habits.hollow_pages = True
-    found = await pages(client)
-    assert [len(each["Items"]) for each in found] == [10, 0, 10, 0, 5]
-    assert ids(*found) == ALL
+    listing = await pages(client)
+    assert [len(each["Items"]) for each in listing] == [10, 0, 10, 0, 5]
+    assert ids(*listing) == ALL
 
 
 async def test_filters_narrow_and_combine_over_pages(box: Sandbox, client: httpx.AsyncClient) -> None:
@@ -184,10 +184,10 @@ async def test_names_match_exactly_and_fuzzily_only_by_habit(box: Sandbox, clien
 
 async def test_broken_items_are_mixed_into_the_first_page(box: Sandbox, client: httpx.AsyncClient) -> None:
     box.habits.broken_items = [{"id": "SES-BROKEN"}, None, "text"]
-    found = await pages(client)
-    assert len(found[0]["Items"]) == 13
-    assert all(item in found[0]["Items"] for item in box.habits.broken_items)
-    assert ids(*found[1:]) == ALL[10:]
+    listing = await pages(client)
+    assert len(listing[0]["Items"]) == 13
+    assert all(item in listing[0]["Items"] for item in box.habits.broken_items)
+    assert ids(*listing[1:]) == ALL[10:]
 
 
 async def test_extra_fields_are_always_on_the_same_sessions(box: Sandbox, client: httpx.AsyncClient) -> None:

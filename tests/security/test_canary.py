@@ -105,8 +105,8 @@ async def test_secret_of_a_running_daemon_is_not_in_its_arguments_wal_or_log(tmp
 
 
 async def test_secret_that_a_server_echoes_is_hidden_in_logs_and_rows(tmp_path: Path) -> None:
-    words = json.dumps({"message": f"bad token {CANARY}, Bearer {CANARY}"}).encode()
-    async with serve_raw(http(words, status="403 Forbidden")) as raw:
+    body = json.dumps({"message": f"bad token {CANARY}, Bearer {CANARY}"}).encode()
+    async with serve_raw(http(body, status="403 Forbidden")) as raw:
         env = environment(tmp_path, raw.url, ALBERT_TOKEN=CANARY, SYNCD_LOG_LEVEL="debug")
         await _run(tmp_path, "migrate", **env)
         await enqueue(MIRRORS, tmp_path)
@@ -165,14 +165,14 @@ async def test_only_the_known_paths_leave_whatever_the_ids_hold(tmp_path: Path) 
     async with serve(Sandbox(7, habits=Habits(page_size=3, awkward_cursor=True))) as sandbox:
         env = environment(tmp_path, sandbox.url)
         await _run(tmp_path, "migrate", **env)
-        for one in ids:
+        for hostile_id in ids:
             with closing(sqlite3.connect(tmp_path / "syncd.db", isolation_level=None)) as program:
                 insert = "INSERT INTO operations (kind, source_session_id, session_id, name) VALUES (?, ?, ?, ?)"
-                program.execute(insert, ("create", one, None, HOSTILE_NAME))
-                program.execute(insert, ("delete", None, one, None))
+                program.execute(insert, ("create", hostile_id, None, HOSTILE_NAME))
+                program.execute(insert, ("delete", None, hostile_id, None))
         done = await _run(tmp_path, "once", **env)
         assert done.returncode == 0, done.stdout
-        lines = [f"{one.method} {one.raw_path}" for one in sandbox.requests]
+        lines = [f"{request.method} {request.raw_path}" for request in sandbox.requests]
         assert len(lines) > 2 * len(ids)
         assert [line for line in lines if not SESSION_PATHS.fullmatch(line)] == []
         assert not [e for e in sandbox.effects if e.kind == "deleted"]

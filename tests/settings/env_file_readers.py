@@ -83,8 +83,8 @@ def read_by_docker(folder: Path, file: Path) -> dict[str, str] | None:
         if done.returncode != 0:
             assert "invalid env file" in done.stderr
             return None
-        (found,) = engine.environments
-    return dict(one.split("=", 1) for one in found)
+        (variables,) = engine.environments
+    return dict(variable.split("=", 1) for variable in variables)
 
 
 def read_by_systemd(folder: Path, file: Path) -> dict[str, str]:
@@ -93,4 +93,4 @@ def read_by_systemd(folder: Path, file: Path) -> dict[str, str]:
     place.mkdir(exist_ok=True)
     shutil.copy(file, place / "99.conf")
     done = subprocess.run([SYSTEMD], env={"XDG_CONFIG_HOME": str(folder)}, capture_output=True, check=True, timeout=30)
-    return dict(one.split("=", 1) for one in shlex.split(done.stdout.decode()))
+    return dict(variable.split("=", 1) for variable in shlex.split(done.stdout.decode()))

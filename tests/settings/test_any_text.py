@@ -36,12 +36,12 @@ def test_any_values_give_settings_or_problems(environment: dict[str, str]) -> No
 @given(st.sampled_from([*FROM_FILES, "ALBERT_TOKN", "SYNCD_API_KEY"]), near, near)
 def test_no_problem_contains_a_secret(name: str, before: str, after: str) -> None:
     value = SHAPES.get(name, "{}").format(f"{before}{CANARY}{after}")
-    found = problems({name: value})
+    messages = problems({name: value})
     if name in FROM_FILES:  # also pasted into other settings
-        found += problems(
+        messages += problems(
             {name: value, "SYNCD_LOG_LEVEL": value, "SYNCD_STATUS_HOST": f"x{value}", "SYNCD_TYPO": value}
         )
-    assert CANARY not in "".join(found)
+    assert CANARY not in "".join(messages)
 
 
 @pytest.mark.parametrize("name", FROM_FILES)

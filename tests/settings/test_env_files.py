@@ -20,9 +20,9 @@ SHOWN = {"␍": "\r", "␠": " ", "[BOM]": "\ufeff"}
 
 def rows() -> list[tuple[str, str, str, str]]:
     table = PAGE.read_text(encoding="utf-8").partition("## Environment files")[2].partition("\n## ")[0]
-    found = ROW.findall(table)
-    assert len(found) >= 12
-    return found
+    matches = ROW.findall(table)
+    assert len(matches) >= 12
+    return matches
 
 
 def written(folder: Path, line: str) -> Path:
@@ -43,9 +43,12 @@ def as_in_the_table(value: str | None) -> str:
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
 def test_row_says_what_syncd_reads(tmp_path: Path, row: tuple[str, str, str, str]) -> None:
     line, expected, *_ = row
-    found: list[str] = []
-    values = {one.name: stripped(one.value) for one in read_env_file(written(tmp_path, line), "--env-file", found)}
-    assert ("refused" if found else as_in_the_table(values.get("A"))) == expected
+    refusals: list[str] = []
+    values = {
+        variable.name: stripped(variable.value)
+        for variable in read_env_file(written(tmp_path, line), "--env-file", refusals)
+    }
+    assert ("refused" if refusals else as_in_the_table(values.get("A"))) == expected
 
 
 @pytest.mark.skipif(DOCKER is None, reason="needs the docker command")
@@ -84,7 +87,7 @@ def test_line_that_sets_nothing_is_reported_with_its_number_and_without_its_text
 
 def test_line_number_counts_empty_lines_comments_and_values_of_several_lines(tmp_path: Path) -> None:
     file = env_file(tmp_path, "\r\n# one\r\n\r\nA=1\r\nB='x\ny'\n\n  C=3\n")
-    places = {one.name: one.origin for one in read_env_file(file, "--env-file", [])}
+    places = {variable.name: variable.origin for variable in read_env_file(file, "--env-file", [])}
     assert places == {"A": f"{file}:4", "B": f"{file}:5", "C": f"{file}:8"}
 
 

@@ -30,7 +30,7 @@ def test_defaults_are_those_of_the_interface() -> None:
 
 
 def test_every_problem_is_listed_at_once() -> None:
-    found = problems(
+    messages = problems(
         {
             "ALBERT_BASE_URL": "http://example.com",
             "ALBERT_CLIENT_ID": "half-a-pair",
@@ -57,7 +57,7 @@ def test_every_problem_is_listed_at_once() -> None:
         },
         credentials=True,
     )
-    named = {re.split("[^A-Z_]", problem)[0] for problem in found}
+    named = {re.split("[^A-Z_]", problem)[0] for problem in messages}
     assert named == {
         "ALBERT_BASE_URL", "ALBERT_CLIENT_ID", "SYNCD_DATABASE_URL", "SYNCD_PASS_INTERVAL", "SYNCD_LEASE",
         "SYNCD_DELETE_GRACE", "SYNCD_DELETE_MAX_FRACTION", "SYNCD_STATUS_PORT", "SYNCD_OPERATIONS_CONCURRENCY",
@@ -108,9 +108,9 @@ def test_examples_of_every_setting_are_accepted(tmp_path: Path) -> None:
 def test_bounds_that_a_message_names_are_those_of_the_setting() -> None:
     for name, field in Settings.model_fields.items():
         assert isinstance(field.json_schema_extra, dict)
-        words = str(field.json_schema_extra["expected"])
-        bounds = re.search(r"from (\S+) to (\S+)", words)
-        exclusive, least = re.search(r"of more than (\S+)", words), re.search(r"of (\S+) or more", words)
+        expected = str(field.json_schema_extra["expected"])
+        bounds = re.search(r"from (\S+) to (\S+)", expected)
+        exclusive, least = re.search(r"of more than (\S+)", expected), re.search(r"of (\S+) or more", expected)
         if bounds is not None:
             refused, taken = [str(float(bounds[1]) - 1), str(float(bounds[2]) + 1)], [bounds[1], bounds[2]]
         elif exclusive is not None:
@@ -177,9 +177,9 @@ def test_missing_credentials_name_what_was_set_instead() -> None:
     ],
 )
 def test_problem_does_not_repeat_a_secret(environment: dict[str, str]) -> None:
-    found = problems(environment)
-    assert len(found) == 1
-    assert SECRET not in found[0]
+    messages = problems(environment)
+    assert len(messages) == 1
+    assert SECRET not in messages[0]
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,6 @@ def test_name_file_of_the_environment_wins_over_a_name_in_a_file_and_the_other_w
         ({"ALBERT_TOKEN_FILE": str(secret)}, plain, "from-secret-file"),
         ({"ALBERT_TOKEN": "from-environment"}, named, "from-environment"),
     ):
-        found = load(environment, [file]).settings.albert_token
-        assert found is not None
-        assert found.get_secret_value() == token
+        albert_token = load(environment, [file]).settings.albert_token
+        assert albert_token is not None
+        assert albert_token.get_secret_value() == token

@@ -38,9 +38,9 @@ async def test_every_metric_and_label_value_in_queries_exists(tmp_path: Path) ->
         await s.harness.one_pass()
         s.metrics.observe_request("GET", 200, 0.1)
         families = list(text_string_to_metric_families((await s.ask("/metrics")).text))
-    samples = [one for family in families for one in family.samples]
-    names = {one.name for one in samples}
-    labels = {(one.name, label, value) for one in samples for label, value in one.labels.items()}
+    samples = [sample for family in families for sample in family.samples]
+    names = {sample.name for sample in samples}
+    labels = {(sample.name, label, value) for sample in samples for label, value in sample.labels.items()}
     asked = {name for expression in expressions() for name in re.findall(r"\bsyncd_\w+", expression)}
     assert asked <= names
     for expression in expressions():
@@ -66,14 +66,14 @@ def test_every_alert_has_its_entry_and_links_to_it() -> None:
 
 def loud_events() -> set[str]:
     """Return the names of the events that the code logs as a warning or worse."""
-    found = set()
+    names = set()
     for file in (ROOT / "syncd").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOUD:
                 first = node.args[0] if node.args else None
                 if isinstance(first, ast.Constant) and re.fullmatch(r"[a-z_]+\.[a-z_]+", str(first.value)):
-                    found.add(str(first.value))
-    return found
+                    names.add(str(first.value))
+    return names
 
 
 @pytest.mark.parametrize("event", sorted(loud_events() | {"source.conflict"}))
@@ -102,12 +102,14 @@ def test_every_entry_of_the_runbook_is_an_existing_alert_or_event() -> None:
 def test_commands_in_the_runbook_exist() -> None:
     from syncd.cli import COMMANDS, cli  # noqa: PLC0415
 
-    for words in re.findall(r"`(syncd [^`]+)`", RUNBOOK) + re.findall(r"^    (syncd .+)$", RUNBOOK, re.MULTILINE):
-        parts = words.split()
-        assert parts[1] in COMMANDS, words
+    for command_line in re.findall(r"`(syncd [^`]+)`", RUNBOOK) + re.findall(
+        r"^    (syncd .+)$", RUNBOOK, re.MULTILINE
+    ):
+        parts = command_line.split()
+        assert parts[1] in COMMANDS, command_line
         command = cli.get_command(None, parts[1])  # type: ignore[arg-type]
         groups = getattr(command, "commands", {})
-        assert not groups or parts[2] in groups, words
+        assert not groups or parts[2] in groups, command_line
 
 
 def test_links_inside_the_runbook_have_a_target() -> None:

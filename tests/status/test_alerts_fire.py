@@ -71,8 +71,8 @@ TOLD_BY_ALL = {
 pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="no promtool; on Debian it is in the package prometheus")
 
 
-def promtool(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(PROMTOOL), *words], input=given, capture_output=True, text=True, check=False)
+def promtool(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(PROMTOOL), *arguments], input=given, capture_output=True, text=True, check=False)
 
 
 def alert_test(alert: str, minute: int, series: dict[str, str], *, fires: int) -> dict[str, Any]:

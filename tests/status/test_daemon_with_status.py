@@ -44,9 +44,9 @@ class Program:
     async def until(self, event: str) -> dict[str, Any]:
         with anyio.fail_after(30):
             while True:
-                for one in self.events:
-                    if one["event"] == event:
-                        return one
+                for entry in self.events:
+                    if entry["event"] == event:
+                        return entry
                 await anyio.sleep(0.02)
 
     async def get(self, path: str) -> Reply:
@@ -54,9 +54,9 @@ class Program:
             self.port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
         )
 
-    async def syncd(self, *words: str, **changes: str) -> subprocess.CompletedProcess[bytes]:
+    async def syncd(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[bytes]:
         environment = {**self.environment, **changes}
-        return await anyio.run_process([sys.executable, "-m", "syncd", *words], check=False, env=environment)
+        return await anyio.run_process([sys.executable, "-m", "syncd", *arguments], check=False, env=environment)
 
 
 @asynccontextmanager
@@ -149,10 +149,10 @@ async def test_daemon_that_waits_for_its_database_at_the_start_is_alive_and_says
                 ready = await program.get("/readyz")
                 assert (ready.status, "is starting" in ready.text) == (503, True)
                 document = await program.get("/status.json")
-                found = json.loads(document.text)
-                assert (document.status, found["healthy"]) == (503, False)
-                assert [one["code"] for one in found["problems"]] == ["database_unreadable", "database_waiting"]
-                assert "locked" in found["problems"][1]["text"]
+                state = json.loads(document.text)
+                assert (document.status, state["healthy"]) == (503, False)
+                assert [problem["code"] for problem in state["problems"]] == ["database_unreadable", "database_waiting"]
+                assert "locked" in state["problems"][1]["text"]
                 assert (await program.get("/metrics")).status == 503
                 assert "What to do" in (await program.get("/")).text
                 healthy, status = await program.syncd("healthcheck"), await program.syncd("status")
@@ -161,7 +161,7 @@ async def test_daemon_that_waits_for_its_database_at_the_start_is_alive_and_says
                 other.execute("ROLLBACK")
                 await program.until("pass.complete")
                 assert (await program.get("/readyz")).status == 200
-                assert len([one for one in program.events if one["event"] == "status.listening"]) == 1
+                assert len([event for event in program.events if event["event"] == "status.listening"]) == 1
 
 
 async def test_daemon_that_hangs_is_a_problem_for_status_and_doctor(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ async def test_daemon_that_hangs_is_a_problem_for_status_and_doctor(tmp_path: Pa
         (problem,) = json.loads(status.stdout)["problems"]
         assert problem["code"] == "daemon_silent"
         assert "accepts connections and does not answer within 4 s" in problem["text"]
-        (bad,) = (one for one in json.loads(doctor.stdout) if one["verdict"] == "bad")
+        (bad,) = (finding for finding in json.loads(doctor.stdout) if finding["verdict"] == "bad")
         assert bad["detail"] == f"daemon_silent: {problem['text']}"
 
 
@@ -191,7 +191,7 @@ async def test_chosen_port_that_is_taken_ends_the_daemon_with_2_before_a_databas
 async def test_healthcheck_without_a_status_server_is_a_usage_error(tmp_path: Path, port: str) -> None:
     async with serve(Sandbox(3)) as server, running(tmp_path, server, 0, SYNCD_STATUS_PORT=port) as program:
         await program.until("pass.complete")
-        assert not [one for one in program.events if one["event"].startswith("status.")]
+        assert not [event for event in program.events if event["event"].startswith("status.")]
         asked = await program.syncd("healthcheck")
         assert asked.returncode == 2
         assert b"SYNCD_STATUS_PORT is 0" in asked.stderr

@@ -47,15 +47,15 @@ def overview(
 
 
 def problems(given: dict[str, Any], **how: Any) -> list[str]:
-    return [str(one) for one in assess(given, **{"now": NOW, **how}).problems]
+    return [str(problem) for problem in assess(given, **{"now": NOW, **how}).problems]
 
 
 def notices(given: dict[str, Any]) -> list[str]:
-    return [str(one) for one in assess(given, pass_interval=300, now=NOW).notices]
+    return [str(notice) for notice in assess(given, pass_interval=300, now=NOW).notices]
 
 
 def codes(given: dict[str, Any] | None, daemon: DaemonView) -> list[str]:
-    return [one.code.value for one in assess(given, pass_interval=300, now=NOW, daemon=daemon).problems]
+    return [problem.code.value for problem in assess(given, pass_interval=300, now=NOW, daemon=daemon).problems]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_healthy_mirror_has_no_problems_and_no_notices() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("state", "said"),
     [
         ({"quarantined_items": 1}, "1 listed item cannot be read; run: syncd quarantine list"),
         ({"quarantined_items": 1200}, "1,200 listed items cannot be read; run: syncd quarantine list"),
@@ -114,13 +114,13 @@ def test_healthy_mirror_has_no_problems_and_no_notices() -> None:
         ),
     ],
 )
-def test_state_that_is_not_urgent_is_a_notice_and_not_a_problem(found: dict[str, Any], said: str) -> None:
-    assert notices(overview(**found)) == [said]
-    assert problems(overview(**found), pass_interval=300, now=NOW) == []
+def test_state_that_is_not_urgent_is_a_notice_and_not_a_problem(state: dict[str, Any], said: str) -> None:
+    assert notices(overview(**state)) == [said]
+    assert problems(overview(**state), pass_interval=300, now=NOW) == []
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("state", "said"),
     [
         ({"held_pass_id": 7}, "pass 7 holds deletions for your decision; run: syncd deletions list"),
         ({"operations_dead": 1}, f"1 operation is dead; run: {DEAD}"),
@@ -131,9 +131,9 @@ def test_state_that_is_not_urgent_is_a_notice_and_not_a_problem(found: dict[str,
         ({"age_seconds": 961.0}, "the mirror is 16 min old; check whether syncd run is running; run: syncd doctor"),
     ],
 )
-def test_urgent_state_is_a_problem_with_a_command(found: dict[str, Any], said: str) -> None:
-    assert problems(overview(**found), pass_interval=300, now=NOW) == [said]
-    assert notices(overview(**found)) == []
+def test_urgent_state_is_a_problem_with_a_command(state: dict[str, Any], said: str) -> None:
+    assert problems(overview(**state), pass_interval=300, now=NOW) == [said]
+    assert notices(overview(**state)) == []
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,10 @@ class Observed:
         )
         for _ in readings:
             await monitor.observe()
-        return [(one.healthy_before, one.healthy, [each.code for each in one.problems]) for one in self.changes]
+        return [
+            (change.healthy_before, change.healthy, [problem.code for problem in change.problems])
+            for change in self.changes
+        ]
 
 
 STALE, DEAD = Seen("mirror_stale", "the mirror is 2 h old", "syncd doctor"), Seen("operations_dead")

@@ -43,13 +43,13 @@ class Timers:
 
         class Handle:
             def cancel(_self) -> None:  # noqa: N805 - `self` is the test's
-                self.timers[:] = [one for one in self.timers if one is not timer]
+                self.timers[:] = [other for other in self.timers if other is not timer]
 
         return cast("asyncio.TimerHandle", Handle())
 
     def forward(self, seconds: float) -> None:
         self.at += seconds
-        for timer in [one for one in self.timers if one[0] <= self.at]:
+        for timer in [candidate for candidate in self.timers if candidate[0] <= self.at]:
             self.timers.remove(timer)
             timer[1]()
 

@@ -176,9 +176,9 @@ async def test_metrics_count_passes_changes_operations_and_requests(tmp_path: Pa
         s.metrics.observe_request("POST", 429, 0.1)
         text = (await s.fresh("/metrics")).text
         values = {
-            (one.name, tuple(sorted(one.labels.items()))): one.value
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
             for family in text_string_to_metric_families(text)
-            for one in family.samples
+            for sample in family.samples
         }
         assert values["syncd_sessions", (("state", "live"),)] == 25
         assert values["syncd_pass_seconds_count", (("state", "complete"),)] == 2
