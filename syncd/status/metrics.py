@@ -161,7 +161,7 @@ def _queue(snapshot: Snapshot) -> Iterator[Metric]:
 def _daemon(readings: Readings, snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("syncd_credentials_refused", "1 while Albert refuses the credentials.", readings.refused())
     yield _gauge("syncd_database_waiting", "1 while writes wait for a lock or the disk.", readings.database.waiting)
-    yield _gauge("syncd_wedged_loops", "Loops that make no progress.", len(readings.watchdog.stalled()))
+    yield _gauge("syncd_stalled_loops", "Loops that make no progress.", len(readings.watchdog.stalled()))
     yield _gauge("syncd_database_bytes", "Bytes of the database, without its log.", snapshot.database_bytes)
     wal = readings.wal_bytes()
     if wal is not None:

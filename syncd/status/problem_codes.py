@@ -63,7 +63,7 @@ PROBLEMS = {
     ProblemCode.DAEMON_SILENT: ProblemKind(
         "the daemon accepts connections on its port and does not answer; only commands report it", alert="SyncdDown"
     ),
-    ProblemCode.LOOP_STALLED: ProblemKind("a loop of the daemon makes no progress", alert="SyncdWedged"),
+    ProblemCode.LOOP_STALLED: ProblemKind("a loop of the daemon makes no progress", alert="SyncdLoopStalled"),
     ProblemCode.WORK_FAILING: ProblemKind(
         "the same work failed at least three times over 5 seconds with the same error",
         alert="SyncdWorkFailing", ready=False,

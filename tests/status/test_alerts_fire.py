@@ -22,7 +22,7 @@ CASES: list[tuple[str, int, dict[str, str], dict[str, str]]] = [
     ("SyncdAbsent", 16, {"another_metric": "1x90"}, {"syncd_mirror_info": "1x90"}),
     ("SyncdWorkFailing", 3, {f'{PROBLEM}work_failing"}}': "1x90"}, {f'{PROBLEM}work_failing"}}': "0x90"}),
     ("SyncdNeedsYou", 31, {f'{PROBLEM}deletions_held"}}': "1x90"}, {f'{PROBLEM}deletions_held"}}': "1x20 0x70"}),
-    ("SyncdWedged", 3, {"syncd_wedged_loops": "1x90"}, {"syncd_wedged_loops": "0x90"}),
+    ("SyncdLoopStalled", 3, {"syncd_stalled_loops": "1x90"}, {"syncd_stalled_loops": "0x90"}),
     ("SyncdMirrorStale", 22, {"syncd_mirror_age_seconds": "0+60x90"}, {"syncd_mirror_age_seconds": "959x90"}),
     ("SyncdMirrorStale", 6, {"syncd_mirror_age_seconds": " ".join(["Inf"] * 90)}, {"syncd_mirror_age_seconds": "0x90"}),
     (
