@@ -134,8 +134,3 @@ def write_time(value: str | datetime) -> tuple[int]:
     """Return a time in the form that `read_time` reads."""
     moment = read_utc_text(value) if isinstance(value, str) else value.astimezone(UTC)
     return ((moment.replace(tzinfo=None) - _EPOCH) // _MICROSECOND,)
-
-
-def is_postgresql(connection: Connection) -> bool:
-    """Return whether a connection is to PostgreSQL; new code uses `PerDialect` or `by_dialect`."""
-    return connection.dialect.name == "postgresql"

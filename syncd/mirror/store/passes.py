@@ -10,7 +10,7 @@ from pyroaring import BitMap64
 
 from syncd.clock import utc_text
 from syncd.mirror.db import raw
-from syncd.mirror.db.dialects import ConcurrentChangeError, is_of_another_replica, is_postgresql
+from syncd.mirror.db.dialects import ConcurrentChangeError, by_dialect, do_nothing, is_of_another_replica
 from syncd.mirror.db.postgresql import forget_writers
 from syncd.mirror.schema.tables import pages, passes, sessions
 from syncd.mirror.schema.types import new_id
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from syncd.mirror.store.pages import ReadPage
     from syncd.records.reasons import Reason
 
+_forget_writers = by_dialect(sqlite=do_nothing, postgresql=forget_writers)
 COUNTERS = ("pages", "seen", "inserted", "updated", "unchanged", "restored", "quarantined", "without_id")
 _CHECKPOINT = f"""
 UPDATE passes SET page_key = ?, read_at = ?, listed_at = ?, {", ".join(f"{name} = ?" for name in COUNTERS)}
@@ -250,8 +251,7 @@ def finish(
         connection.execute(sa.delete(pages).where(pages.c.pass_id == progress.id))
         return
     connection.execute(sa.delete(pages).where(pages.c.pass_id != progress.id))
-    if is_postgresql(connection):
-        forget_writers(connection)
+    _forget_writers(connection)
 
 
 def live_count(connection: Connection) -> int:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from syncd.clock import read_stored_time, read_utc_text
 from syncd.mirror.db import raw
-from syncd.mirror.db.dialects import is_postgresql, json_columns
+from syncd.mirror.db.dialects import PerDialect, by_dialect, json_columns
 from syncd.mirror.db.lossy_text import lossy_text, text_value
 from syncd.mirror.schema.enums import ACTIVE
 from syncd.mirror.schema.tables import operations, sessions, source_sessions
@@ -60,15 +60,17 @@ _CARRIERS = """
 SELECT id, observed_at FROM sessions INDEXED BY ix_sessions_source
 WHERE source_session_id = ? AND deleted_at IS NULL
 """
-_CARRIERS_OF = """
+# In this form PostgreSQL does not scan the table: see `dialects.json_columns`.
+_CARRIERS_OF = PerDialect(
+    sqlite="""
 SELECT w.value, s.id, s.observed_at FROM json_each(?) AS w
 JOIN sessions AS s ON s.source_session_id = w.value AND s.deleted_at IS NULL
-"""
-_CARRIERS_OF_EACH = f"""
+""",
+    postgresql=f"""
 SELECT r.source_id, s.id, s.observed_at FROM {json_columns(1, "source_id")} CROSS JOIN LATERAL (
     SELECT id, observed_at FROM sessions WHERE source_session_id = r.source_id AND deleted_at IS NULL OFFSET 0) AS s
-"""  # noqa: S608 - constants
-"""`_CARRIERS_OF` in a form for which PostgreSQL does not scan the table: see `dialects.json_columns`."""
+""",  # noqa: S608 - constants
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +100,22 @@ def link_new(connection: Connection, rows: Sequence[SessionRow], first_key: int,
     return refresh(connection, {row.source_session_id for row in rows}, now)
 
 
-def _lock(connection: Connection, source_ids: Sequence[SourceId]) -> None:
+def _need_no_lock(_connection: Connection, _source_ids: Sequence[SourceId]) -> None:
+    """Do nothing: SQLite has one writer."""
+
+
+def _lock_rows(connection: Connection, source_ids: Sequence[SourceId]) -> None:
     """Lock the rows of sorted source ids until this transaction ends, so that other replicas do not change them.
 
-    A later read in this transaction sees all that other replicas have committed. SQLite has one writer and needs no
-    lock.
+    A later read in this transaction sees all that other replicas have committed.
     """
-    if not is_postgresql(connection):
-        return
     wanted = json.dumps(source_ids)
     if len(raw.execute(connection, _LOCK, (wanted,)).fetchall()) < len(source_ids):  # there is no row to lock yet
         raw.execute(connection, _MAKE, (wanted,))
         raw.execute(connection, _LOCK, (wanted,))
+
+
+_lock = by_dialect(sqlite=_need_no_lock, postgresql=_lock_rows)
 
 
 def refresh(
@@ -268,8 +274,8 @@ def carriers_of(
 ) -> list[list[tuple[SessionId, datetime | None]]]:
     """Return the result of `carriers` for each source id."""
     carriers: dict[SourceId, list[tuple[SessionId, datetime | None]]] = {source_id: [] for source_id in source_ids}
-    asked = _CARRIERS_OF_EACH if is_postgresql(connection) else _CARRIERS_OF
-    for source_id, session_id, observed_at in raw.execute(connection, asked, (json.dumps([*carriers]),)):
+    statement, parameters = _CARRIERS_OF.on(connection), (json.dumps([*carriers]),)
+    for source_id, session_id, observed_at in raw.execute(connection, statement, parameters):
         carriers[source_id].append((session_id, read_stored_time(observed_at)))
     return [carriers[source_id] for source_id in source_ids]
 

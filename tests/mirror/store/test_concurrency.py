@@ -340,7 +340,7 @@ async def test_page_of_a_mirror_of_8000_is_looked_up_by_its_indexes(here: Databa
         written = ("1", "updated", at, "1", "[]", *[None] * (width - 1), "{}")
         content = [json.dumps([value] * 3) for value in written]
         asked = [
-            (sources._CARRIERS_OF_EACH, (json.dumps(["src-1"] * 100),)),
+            (sources._CARRIERS_OF.postgresql, (json.dumps(["src-1"] * 100),)),
             (statements._insert, (at, None, None, 100, *[json.dumps(["x"] * 100)] * width)),
             (statements._stored, (json.dumps(["SES1"] * 100), json.dumps(["{}"] * 100))),
             (sessions_postgresql._LOCK, (*texts, keys)),
