@@ -16,11 +16,11 @@ import structlog
 from syncd.clock import machine_boot
 from syncd.errors import SyncdError
 from syncd.lookups import Lookups
-from syncd.mirror.store import elapsed, established, holds, missing, passes, sessions
+from syncd.mirror.store import elapsed, missing, passes, sessions
 from syncd.mirror.store.passes import Progress
 from syncd.mirror.store.sessions import STATEMENTS
 from syncd.pull.evidence import Asking, Evidence, Verdict
-from syncd.pull.first_request import MOST, FirstRequest
+from syncd.pull.first_request import FirstRequest, sessions_to_request
 from syncd.pull.retries import CeilingError, ListingError
 from syncd.pull.sweep import ask_albert, may_delete, reason_to_hold, situation
 from syncd.records.fields import SESSIONS
@@ -30,12 +30,9 @@ from syncd.rules.versions import Change
 from syncd.witness import Witness
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from syncd.albert import ChatSessionCollection
     from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Reader
-    from syncd.mirror.store.established import Known
     from syncd.pull.evidence import Answers
     from syncd.pull.retries import Retries
     from syncd.pull.sweep import Situation
@@ -130,7 +127,7 @@ class DryRun:
         prediction, now = Prediction(live=await self.mirror.read(passes.live_count)), self.clock.now()
         progress = Progress(PassId(0), now, resumed=False)
         try:
-            known = await self.mirror.read(partial(_to_request, now=now))
+            known, _ = await self.mirror.read(partial(sessions_to_request, now=now))
             reason = await FirstRequest(albert=self.albert, retries=self.retries).unknown(known)
             if reason is not None:
                 prediction.held = reason.text
@@ -194,10 +191,6 @@ def _drop(*_: object) -> str:
 
 async def _write_nothing(_: list[Evidence]) -> None:
     pass
-
-
-def _to_request(connection: Connection, now: datetime) -> list[Known]:
-    return established.to_request(connection, holds.decisions(connection), now, limit=MOST)
 
 
 def _compare(connection: Connection, page: Page[SessionRow], progress: Progress, new: set[str]) -> Counter[Change]:

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from syncd.albert import AlbertException, AlbertHTTPError, InvalidIdError
+from syncd.mirror.store import established, holds
 from syncd.pull.retries import ListingError, RefusedError
 from syncd.records.enums import PassReason
 from syncd.records.parse import GarbledError, read_session
@@ -22,12 +24,20 @@ from syncd.rules.deletion import GONE
 
 if TYPE_CHECKING:
     from syncd.albert import ChatSessionCollection
+    from syncd.mirror.db.database import Connection
     from syncd.mirror.store.established import Known
+    from syncd.mirror.store.holds import Decisions
     from syncd.pull.retries import Retries
     from syncd.records.ids import SessionId
 
 MOST = 5
 """Sessions that are requested at most: a few of them may have been deleted since the last pass."""
+
+
+def sessions_to_request(connection: Connection, now: datetime) -> tuple[list[Known], Decisions]:
+    """Return the sessions that Albert must know, with the decisions of operators that they depend on."""
+    decisions = holds.decisions(connection)
+    return established.to_request(connection, decisions, now, limit=MOST), decisions
 
 
 @dataclass(frozen=True, kw_only=True)

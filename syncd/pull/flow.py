@@ -27,7 +27,7 @@ from syncd.lookups import Lookups
 from syncd.mirror.store import established, holds, initial_load, pages, passes
 from syncd.mirror.store.passes import Ending, PassLostError, Progress
 from syncd.pull.fetch import Fetching, KeyRefusedError, PageQueue
-from syncd.pull.first_request import MOST, FirstRequest
+from syncd.pull.first_request import FirstRequest, sessions_to_request
 from syncd.pull.page_cache import PageCache
 from syncd.pull.retries import CeilingError, ListingError, Retries
 from syncd.pull.sweep import sweep
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.mirror.db.database import Connection, Database
-    from syncd.mirror.store.established import Known
     from syncd.mirror.store.holds import Decisions, Placed
     from syncd.records.ids import PassId
 
@@ -178,17 +177,13 @@ class Pull:
         """Make the first requests of a pass; end it as held if Albert knows none of the sessions."""
         request = FirstRequest(albert=self.lookups.albert, retries=self._retries(progress))
         while True:
-            known, decisions = await self.database.read(self._known)
+            known, decisions = await self.database.read(partial(sessions_to_request, now=self.clock.now()))
             reason = await request.unknown(known)
             if reason is None:
                 return None
             placed = await self._hold(progress, reason, decisions)
             if placed is not None:
                 return self._held(progress, reason, placed)
-
-    def _known(self, connection: Connection) -> tuple[list[Known], Decisions]:
-        decisions = holds.decisions(connection)
-        return established.to_request(connection, decisions, self.clock.now(), limit=MOST), decisions
 
     async def _hold(self, progress: Progress, reason: Reason, before: Decisions) -> Placed | None:
         """End a pass as held before it has read anything; return None if an operator decided meanwhile."""

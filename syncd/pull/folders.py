@@ -27,7 +27,7 @@ from syncd.albert import AlbertException, AlbertHTTPError, ChatFolderCollection
 from syncd.clock import utc_text
 from syncd.mirror.store import folders
 from syncd.mirror.store.folders import Begun, FoldersRead, FoldersWritten, ListingLostError
-from syncd.pull.retries import is_final
+from syncd.pull.retries import is_final, requested_wait
 from syncd.records.enums import FolderListingState
 from syncd.records.fields import FOLDERS, FolderRow
 from syncd.records.parse import GarbledError, Page, Unreadable, read_page, read_record
@@ -186,8 +186,7 @@ class MirrorFolders:
             try:
                 return read_page(await self.albert.list_raw(start_key=key), FOLDERS)
             except (AlbertException, GarbledError) as error:
-                retry_after = error.retry_after if isinstance(error, AlbertHTTPError) else None
-                wait = self.settings.backoff.wait(attempt, jitter=self.jitter(), retry_after=retry_after)
+                wait = self.settings.backoff.wait(attempt, jitter=self.jitter(), retry_after=requested_wait(error))
                 if attempt >= PAGE_ATTEMPTS or is_final(error) or wait > LONGEST_WAIT:
                     raise
                 await self.clock.sleep(wait)

@@ -9,19 +9,18 @@ replica is held for this reason (`passes.doubtful_pass`), they ask again, and se
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from syncd.albert import AlbertAuthError, AlbertException, AlbertHTTPError, ChatSessionCollection, UnauthorizedError
-from syncd.mirror.store import established, holds
-from syncd.pull.first_request import MOST, FirstRequest
-from syncd.pull.retries import is_final
+from syncd.albert import AlbertAuthError, AlbertException, ChatSessionCollection, UnauthorizedError
+from syncd.pull.first_request import FirstRequest, sessions_to_request
+from syncd.pull.retries import is_final, requested_wait
 from syncd.records.parse import GarbledError
 from syncd.rules.retry import Backoff
 
 if TYPE_CHECKING:
     from syncd.clock import Clock
-    from syncd.mirror.db.database import Connection, Database
-    from syncd.mirror.store.established import Known
+    from syncd.mirror.db.database import Database
     from syncd.records.ids import PassId
 
 ASK_AGAIN = Backoff(1.0, 60.0)
@@ -66,13 +65,13 @@ class KnownTenant:
             return True
         if self.clock.monotonic() < self._ask_at:
             return False
-        known = await self.database.read(self._known)
+        known, _ = await self.database.read(partial(sessions_to_request, now=self.clock.now()))
         try:
             self.is_confirmed = await FirstRequest(albert=self.albert).unknown(known) is None
         except (AlbertException, GarbledError) as error:
             if isinstance(error, AlbertAuthError | UnauthorizedError) or is_final(error):
                 return True
-            self._wait(error.retry_after if isinstance(error, AlbertHTTPError) else None)
+            self._wait(requested_wait(error))
             return False
         if self.is_confirmed:
             self._failures = 0
@@ -83,7 +82,3 @@ class KnownTenant:
     def _wait(self, retry_after: float | None) -> None:
         self._failures += 1
         self._ask_at = self.clock.monotonic() + ASK_AGAIN.wait(self._failures, jitter=1.0, retry_after=retry_after)
-
-    def _known(self, connection: Connection) -> list[Known]:
-        decisions = holds.decisions(connection)
-        return established.to_request(connection, decisions, self.clock.now(), limit=MOST)

@@ -111,7 +111,7 @@ class Retries:
             except (AlbertException, GarbledError) as error:
                 if is_final(error):
                     raise RefusedError(PassReason.LISTING_REFUSED, str(error)) from error
-                retry_after = error.retry_after if isinstance(error, AlbertHTTPError) else None
+                retry_after = requested_wait(error)
                 if isinstance(error, TooManyRequestsError) or retry_after is not None:
                     waits += 1
                 else:
@@ -134,6 +134,11 @@ def _reason_of(error: Exception) -> PassReason:
     if isinstance(error, AlbertTransportError):
         return PassReason.ALBERT_UNREACHABLE
     return PassReason.ALBERT_FAILING if isinstance(error, AlbertHTTPError) else PassReason.ANSWER_UNREADABLE
+
+
+def requested_wait(error: Exception) -> float | None:
+    """Return the seconds of Retry-After in the answer that an error stands for; None if it has none."""
+    return error.retry_after if isinstance(error, AlbertHTTPError) else None
 
 
 def is_final(error: Exception) -> bool:
