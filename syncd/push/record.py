@@ -76,7 +76,7 @@ class Completion:
         return Wait(self.now, self.now + timedelta(seconds=seconds))
 
     @property
-    def unfinished(self) -> OperationState:
+    def unclaimed_state(self) -> OperationState:
         """Return the state that the claim came from."""
         running = self.operation.state is OperationState.RUNNING
         return OperationState.PENDING if running else OperationState.UNKNOWN
@@ -88,14 +88,14 @@ class Completion:
         return after_lookup(self.operation.lookups, elapsed=elapsed, settle=self.retry_policy.settle)
 
     @property
-    def still_unknown(self) -> dict[str, Any]:
+    def kept_settle_time(self) -> dict[str, Any]:
         """Return the columns of the settle time for an operation that was unknown and stays so."""
-        if self.settle_time is None or self.unfinished is OperationState.PENDING:
+        if self.settle_time is None or self.unclaimed_state is OperationState.PENDING:
             return {}
         return self.settle_time.columns(self.operation.unknown_since)
 
     @property
-    def unknown_now(self) -> dict[str, Any]:
+    def new_settle_time(self) -> dict[str, Any]:
         """Return the columns of the settle time for an operation that becomes unknown."""
         return {"settle_for": None} if self.settle_time is None else self.settle_time.columns(self.now)
 
@@ -268,18 +268,18 @@ def _retry(connection: Connection, completion: Completion, outcome: Retry) -> No
     lost = outcome.may_be_deleted and operation.unknown_since is None
     since_now = {"unknown_since": completion.now} if lost else {}
     operations.release(
-        connection, operation, completion.unfinished, wait=completion.wait(wait),
+        connection, operation, completion.unclaimed_state, wait=completion.wait(wait),
         attempts=attempts_used(operation, outcome), last_error=outcome.error, last_status=outcome.status,
-        **completion.still_unknown, **since_now,
+        **completion.kept_settle_time, **since_now,
     )  # fmt: skip
 
 
 def _credentials_rejected(connection: Connection, completion: Completion, outcome: CredentialsRejected) -> None:
     operation = completion.operation
     operations.release(
-        connection, operation, completion.unfinished, wait=completion.wait(0),
+        connection, operation, completion.unclaimed_state, wait=completion.wait(0),
         attempts=attempts_used(operation, outcome),
-        last_error=outcome.error, last_status=outcome.status, **completion.still_unknown,
+        last_error=outcome.error, last_status=outcome.status, **completion.kept_settle_time,
     )  # fmt: skip
 
 
@@ -291,7 +291,7 @@ def _unknown(connection: Connection, completion: Completion, outcome: Unknown) -
     operations.release(
         connection, operation, OperationState.UNKNOWN, wait=completion.wait(wait),
         attempts=attempts_used(operation, outcome), unknown_since=completion.now, lookups=0,
-        last_error=outcome.error, last_status=outcome.status, **result, **completion.unknown_now,
+        last_error=outcome.error, last_status=outcome.status, **result, **completion.new_settle_time,
     )  # fmt: skip
     return links
 
@@ -305,7 +305,7 @@ def _not_found(connection: Connection, completion: Completion, outcome: NotFound
     if plan.wait is not None:
         operations.release(
             connection, operation, OperationState.UNKNOWN, wait=completion.wait(plan.wait),
-            lookups=plan.lookups, last_status=outcome.status, **completion.still_unknown,
+            lookups=plan.lookups, last_status=outcome.status, **completion.kept_settle_time,
         )  # fmt: skip
         return outcome
     created = operation.target_session_id
