@@ -25,6 +25,10 @@ class RequestState:
         self.sent = False
         self.closed = False
 
+    def note_sent(self) -> None:
+        """Note that Albert may have received the request."""
+        self.sent = True
+
     def close(self) -> None:
         """End the request, because the session is closed."""
         self.closed = True

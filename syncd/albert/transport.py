@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
+from contextvars import ContextVar
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -36,11 +37,12 @@ from syncd.albert.wire import Answer, Request
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from aiohttp import ClientHandlerType, ClientRequest, ClientTimeout
     from aiohttp.abc import ResolveResult
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
     from syncd.albert.proxy import Proxy
@@ -52,6 +54,14 @@ _TUNNEL_SHARE: Final = 1.5
 CONNECT, and this one is shorter than the deadline of the request, of which the connect timeout is at most a half."""
 _LARGE: Final = 1 << 20
 """Bytes of a body from which aiohttp warns about bytes objects."""
+
+
+def _do_nothing() -> None:
+    """Do nothing: the sender does not need to know whether its request has a connection."""
+
+
+_ON_CONNECTED: Final = ContextVar("on_connected", default=_do_nothing)
+"""The function to call when the request of the current task has a connection; aiohttp passes nothing to its pool."""
 
 
 class Transport:
@@ -89,9 +99,12 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    async def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
+    async def send(
+        self, request: Request, headers: Mapping[str, str], on_connected: Callable[[], None] = _do_nothing
+    ) -> Answer:
         """Send a request; `Host` and the headers of the body are added to its headers.
 
+        `on_connected` is called when the request has a connection: before that, nothing of it can have been received.
         A body that cannot be read is an error only in the answer to a request that succeeded and is not a DELETE.
         Otherwise the status is sufficient, and `Answer.unreadable` is the reason why there is no body.
 
@@ -106,6 +119,7 @@ class Transport:
         InvalidRequestError
             The transport is closed, or was used in another event loop.
         """
+        _ON_CONNECTED.set(on_connected)
         url = URL(request.url, encoded=True)
         failure: AlbertException
         cause: BaseException | None = None
@@ -227,6 +241,17 @@ class _Connector(aiohttp.TCPConnector):
         )
         self._via = proxy
         self._tunnel_timeout = None if proxy is None else timeout * _TUNNEL_SHARE
+
+    async def connect(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> Connection:
+        """Return a connection of the pool, or a new one."""
+        connection = await super().connect(req, traces, timeout)
+        _ON_CONNECTED.get()()
+        return connection
 
     async def _create_connection(
         self,

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import aiohttp
 import pytest
 
-from syncd.albert import AsyncAlbertSession, ChatSessionCollection, InvalidRequestError
+from syncd.albert import AlbertTimeoutError, AsyncAlbertSession, ChatSessionCollection, InvalidRequestError
 from syncd.push.answers import outcome_of
 from syncd.push.outcomes import Dead, Retry
 from tests.albert.client_wire import TOKEN, Open, Seen, Wire, everything_shown, hang
@@ -100,11 +101,27 @@ async def test_close_ends_a_request_that_waits_for_a_connection(wire: Wire, open
     sent, waiting = asyncio.create_task(session.get(PATH)), asyncio.create_task(session.post(PATH, json={}))
     await wire.arrived(1)
     await session.aclose()
-    for task in (sent, waiting):
-        with pytest.raises(InvalidRequestError, match=SENT) as caught:
+    for task, message, not_applied in ((sent, SENT, False), (waiting, UNSENT, True)):
+        with pytest.raises(InvalidRequestError, match=message) as caught:
             await asyncio.wait_for(task, 5)
-        assert (caught.value.not_applied, task.cancelling()) == (False, 0)
+        assert (caught.value.not_applied, task.cancelling()) == (not_applied, 0)
     assert len(wire.seen) == 1
+
+
+@pytest.mark.parametrize("connects", [True, False])
+async def test_request_may_have_been_applied_at_its_deadline_if_it_had_a_connection(
+    wire: Wire, opened: Open, monkeypatch: pytest.MonkeyPatch, *, connects: bool
+) -> None:
+    async def wait_for_a_free_connection(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    wire.then(hang)
+    if not connects:
+        monkeypatch.setattr(aiohttp.TCPConnector, "connect", wait_for_a_free_connection)
+    with pytest.raises(AlbertTimeoutError) as caught:
+        await opened(timeout=0.2).post(PATH, json={})
+    assert caught.value.not_applied is not connects
+    assert len(wire.seen) == connects
 
 
 async def test_task_that_is_cancelled_before_the_close_stays_cancelled(wire: Wire, opened: Open) -> None:
