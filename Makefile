@@ -35,7 +35,7 @@ test: .venv/dev ## run the tests, on all cores
 	$(BIN)/python -m pytest -q $(PARALLEL) $(ARGS)
 .PHONY: test
 
-test-fast: .venv/dev ## run one case of each test that needs no other process; about a minute and a half on two cores
+test-fast: .venv/dev ## run one case of each test that needs no other process; about a minute on two cores
 	$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow" $(ARGS)
 .PHONY: test-fast
 

@@ -14,8 +14,10 @@ __all__ = ["anyio_backend", "database_pool", "each_database", "postgres", "postg
 TESTS = Path(__file__).parent
 SLOW = (
     "browse", "browser", "container", "contrib", "hostile", "kills", "model", "packaging", "processes", "security",
-    "docs/test_reading.py", "docs/test_typed_commands.py", "mirror/db/test_database_faults.py",
-    "status/test_daemon_with_status.py", "test_benchmarks.py",
+    "docs/test_reading.py", "docs/test_typed_commands.py", "files/test_interrupted_exports.py",
+    "mirror/copy/test_backup_to_standard_output.py", "mirror/copy/test_restore.py",
+    "mirror/db/test_database_faults.py", "mirror/db/test_file_access.py", "status/test_alerts_fire.py",
+    "status/test_daemon_with_status.py", "status/test_reachability.py", "test_benchmarks.py",
 )  # fmt: skip
 """Folders and files whose tests start processes, or run for seconds."""
 

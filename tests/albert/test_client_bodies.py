@@ -126,6 +126,7 @@ def bomb(size: int) -> bytes:
     return b"".join([packer.compress(block) for _ in range(size // len(block))] + [packer.flush()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [200, 500])
 async def test_gzip_bomb_never_expands_beyond_the_limit(wire: Wire, opened: Open, status: int) -> None:
     body = bomb(300_000_000)

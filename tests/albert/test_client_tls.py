@@ -65,6 +65,7 @@ async def test_certificate_for_another_host_is_refused(certificate: Path, opened
         assert not unsafe.seen
 
 
+@pytest.mark.slow
 async def test_plain_http_server_at_an_https_url_is_a_connect_error(wire: Wire, opened: Open) -> None:
     with pytest.raises((AlbertConnectError, AlbertLostError)) as caught:
         await opened(base_url=wire.url.replace("http:", "https:"), timeout=2).get("/x")

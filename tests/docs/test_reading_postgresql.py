@@ -33,6 +33,7 @@ def test_page_and_script_grant_the_same() -> None:
     assert granted(block) == granted(script) > {"chat_sessions"}
 
 
+@pytest.mark.slow
 async def test_role_of_the_page_reads_the_views_and_cannot_write(tmp_path: Path, url: str) -> None:
     options: dict[str, Any] = {"url": url}
     async with harnesses.open_harness(tmp_path, sessions=5, **options) as harness:

@@ -32,6 +32,7 @@ def _listing_of(pages: list[list[Any]]) -> dict[str | None, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(listings=passes_of_pages)

@@ -244,6 +244,7 @@ async def test_only_a_held_pass_can_be_decided(folder: Path, pass_id: int, messa
         assert await harness.sql("SELECT * FROM operator_actions") == []
 
 
+@pytest.mark.slow
 async def test_thousands_of_approved_sessions_are_deleted_in_one_pass(folder: Path) -> None:
     async with open_harness(folder, sessions=3000) as harness:
         harness.sandbox.habits.page_size = 1000

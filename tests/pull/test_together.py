@@ -74,6 +74,7 @@ async def test_pages_written_together_have_the_result_of_pages_written_alone(
     assert together == await outcome(tmp_path / "alone", seed)
 
 
+@pytest.mark.slow
 @pytest.mark.sqlite
 async def test_pages_that_arrive_together_share_a_transaction_and_a_single_page_does_not_wait(
     folder: Path,

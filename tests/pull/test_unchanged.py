@@ -37,6 +37,7 @@ async def test_pass_over_unchanged_sessions_writes_no_session_and_no_history(fol
         assert after - changes <= 3 * (1 + 5 + 5 + 1 + 5)
 
 
+@pytest.mark.slow
 @pytest.mark.sqlite  # it uses a function or a pragma of SQLite
 async def test_file_does_not_grow_with_unchanged_passes(folder: Path) -> None:
     async with open_harness(folder, sessions=500, habits=Habits(page_size=100)) as harness:

@@ -56,6 +56,7 @@ async def check_order(steps: list[tuple[str, int]], trouble: list[tuple[str, Any
             assert await harness.live() == harness.there()
 
 
+@pytest.mark.slow
 @settings(
     max_examples=6, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )  # the machine's load decides how long an example takes

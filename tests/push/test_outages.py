@@ -17,6 +17,7 @@ from tests.push.helpers import SESSIONS, create, effects, finished, until, worke
 pytestmark = pytest.mark.both_databases
 
 
+@pytest.mark.slow
 @pytest.mark.one_case_on_postgresql
 @pytest.mark.parametrize("kind", ["error_500", "lost_before"])
 @pytest.mark.parametrize("methods", [[], ["POST"]])

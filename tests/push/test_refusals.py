@@ -140,6 +140,7 @@ async def test_503_with_a_retry_after_of_zero_counts_no_attempt(tmp_path: Path) 
         assert (row["state"], row["attempts"]) == ("succeeded", 1)
 
 
+@pytest.mark.slow
 async def test_operation_waits_for_a_connection_and_uses_no_attempt(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         unreachable = AsyncAlbertSession(base_url="http://127.0.0.1:9", token="t", timeout=2)

@@ -144,6 +144,7 @@ def _one_by_one(page: list[Any], fields: FieldList[Any]) -> tuple[list[SessionRo
     return list(newest.values()), unreadable
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.lists(items | broken_items, max_size=5), min_size=1, max_size=3))
 @pytest.mark.parametrize("fields", [SESSIONS, SAMPLES])
@@ -153,6 +154,7 @@ def test_page_is_read_like_its_items_one_by_one(fields: FieldList[Any], pages: l
         assert (parsed.rows, len(parsed.unreadable)) == _one_by_one(page, fields)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(items, max_size=5), st.sampled_from([b"\xff", b"\\ud800", b"\\u0000"]))
 def test_page_with_one_item_that_no_parser_accepts_is_read_like_the_others_one_by_one(
@@ -173,6 +175,7 @@ def _shuffled(value: Any) -> Any:
     return [_shuffled(element) for element in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(unknown)
 def test_same_content_is_the_same_row_in_any_order_of_keys_and_by_every_way_of_reading(fields: dict[str, Any]) -> None:

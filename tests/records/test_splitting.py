@@ -51,6 +51,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     before=st.dictionaries(st.text(max_size=3), json_values, max_size=3),
     items=st.lists(st.dictionaries(st.text(max_size=3), json_values, max_size=3), max_size=4),

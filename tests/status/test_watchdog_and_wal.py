@@ -68,6 +68,7 @@ async def test_loop_that_sleeps_by_the_heartbeat_clock_is_alive() -> None:
         clock.forward(2)
 
 
+@pytest.mark.slow
 async def test_database_is_waiting_while_a_write_waits_for_a_lock(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         with closing(sqlite3.connect(tmp_path / "syncd.db", isolation_level=None)) as other:
