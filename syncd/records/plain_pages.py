@@ -67,11 +67,11 @@ class PlainPages(Generic[R]):
         if page is None:
             return None
         items = self._shape.decode_each(page.items)
-        failed = [place for place, item in enumerate(items) if item is None]
-        if failed and not page.defects and self._remember([page.items[place] for place in failed]):
+        some_failed = any(item is None for item in items)
+        if some_failed and not page.defects and self._remember(page.items):
             self._one_by_one = False
             return self.read(body)
-        self._one_by_one = bool(failed or page.defects)
+        self._one_by_one = some_failed or bool(page.defects)
         for place in page.defects:
             items[place] = None
         return self._join(page, items)
@@ -86,7 +86,7 @@ class PlainPages(Generic[R]):
         return PlainPage(results, odd, page.next_key)
 
     def _remember(self, raws: Sequence[Raw]) -> bool:
-        """Remember the unknown fields of some items; return whether any is new."""
+        """Remember the unknown fields of all items of a page; return whether any is new."""
         shape = self._shape
         unknown_names = {name for raw in raws for name in shape.unknown_names(raw)}
         if unknown_names <= shape.unknown or len(unknown_names) > MOST_UNKNOWN:

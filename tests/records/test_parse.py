@@ -201,6 +201,15 @@ def test_names_of_unknown_fields_are_remembered_and_bounded() -> None:
         assert len(page.odd) == left
 
 
+def test_page_with_two_kinds_of_many_unknown_fields_is_read() -> None:
+    reader = PlainPages(SESSIONS)
+    kinds = [ITEM | {f"{letter}{n}": n for n in range(40)} for letter in "xy"]
+    for body in (listing(kinds[0]), listing(*kinds), listing(*kinds)):
+        page = reader.read(body)
+        assert page is not None
+        assert all(row is not None or place in page.odd for place, row in enumerate(page.rows))
+
+
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "", "é", "with space", "id "])
 def test_unknown_field_may_have_any_name(name: str) -> None:
     for _ in range(2):
