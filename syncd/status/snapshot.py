@@ -64,9 +64,11 @@ class Shared(Generic[T]):
         """
         if self._kept is not None and self._clock.monotonic() - self._kept[0] < max_age:
             return self._kept[1]
-        if max_age == 0 and self._reading is not None and not self._reading.done():
-            await asyncio.wait({self._reading}, timeout=READ_TIMEOUT)
-            if not self._reading.done():
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + READ_TIMEOUT
+        if max_age == 0 and (earlier := self._reading) is not None and not earlier.done():
+            await asyncio.wait({earlier}, timeout=READ_TIMEOUT)
+            if not earlier.done():
                 raise NotReadError("the database does not answer in time")
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
@@ -74,7 +76,7 @@ class Shared(Generic[T]):
             self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
         reading = self._reading
         # not awaited itself: a caller may be cancelled, and the read continues for the others
-        await asyncio.wait({reading}, timeout=READ_TIMEOUT)
+        await asyncio.wait({reading}, timeout=max(deadline - loop.time(), 0.0))
         if not reading.done():
             raise NotReadError("the database does not answer in time")
         try:

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,6 +22,8 @@ from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.status import server
 from syncd.status.database_header import decode_database, encode_database
 from syncd.status.server import allowed_hosts, listen
+from syncd.status.snapshot import Shared
+from tests.helpers.harness import open_harness
 from tests.pull.helpers import Listing, page, wire
 from tests.status.helpers import send_bytes, served
 
@@ -210,6 +213,27 @@ async def test_scrapes_share_one_snapshot_a_second(tmp_path: Path) -> None:
             s.harness.clock.forward(1.1)
             await s.ask("/metrics")
             assert reads == 2
+
+
+async def test_requests_for_a_new_reading_that_overlap_share_the_next_one(tmp_path: Path) -> None:
+    async with open_harness(tmp_path) as harness:
+        ready, reads = anyio.Event(), 0
+
+        async def read(_: object) -> int:
+            nonlocal reads
+            reads += 1
+            number = reads
+            await ready.wait()
+            return number
+
+        harness.database.read = read  # type: ignore[method-assign,assignment]
+        shared = Shared(harness.database, harness.clock, lambda _: 0)
+        first = asyncio.create_task(shared.latest(max_age=0))
+        await asyncio.sleep(0)
+        later = [asyncio.create_task(shared.latest(max_age=0)) for _ in range(2)]
+        await asyncio.sleep(0)
+        ready.set()
+        assert [await first, *[await task for task in later]] == [1, 2, 2]
 
 
 async def test_readiness_counts_no_rows_and_many_probes_share_one_read_a_second(tmp_path: Path) -> None:
