@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from aiohttp import web
 
 from syncd.pull.known_tenant import KnownTenant
 from syncd.push.flow import Push
 from syncd.records.enums import HoldState
+from syncd.records.ids import PassId
 from tests.helpers.harness import Harness, open_harness
 from tests.pull.helpers import BASE, asked_for, dump
 from tests.pull.holds import decide
@@ -180,3 +183,41 @@ async def test_pass_that_fails_before_its_first_page_ends_no_doubt(tmp_path: Pat
         assert (await harness.one_pass()).state == "complete"
         await harness.push().drain()
         assert await states(harness) == ["succeeded"]
+
+
+@pytest.mark.parametrize("doubt", ["a new token of another request", "a pass that was held"])
+async def test_answer_that_is_older_than_a_doubt_is_not_used(tmp_path: Path, doubt: str) -> None:
+    async with open_harness(tmp_path, sessions=3) as harness:
+        await harness.one_pass()
+        known, _ = guarded(harness)
+
+        async def of_another_task() -> None:
+            if doubt == "a pass that was held":
+                known.doubt(PassId(2))
+            else:
+                known.ask_again()
+
+        async def answer(_: web.BaseRequest) -> None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(of_another_task)
+
+        harness.sandbox.script("GET", BASE, answer)
+        harness.sandbox.requests.clear()
+        assert await known.may_act()
+        assert len(harness.sandbox.requests) == 2, "the first answer is older than the doubt"
+
+
+async def test_token_of_the_request_itself_does_not_repeat_it(tmp_path: Path) -> None:
+    async with open_harness(tmp_path, sessions=3) as harness:
+        await harness.one_pass()
+        known, _ = guarded(harness)
+        ask = harness.albert.get_raw
+
+        async def with_a_new_token(**arguments: Any) -> bytes:
+            known.ask_again()
+            return await ask(**arguments)
+
+        harness.albert.get_raw = with_a_new_token  # type: ignore[method-assign]
+        harness.sandbox.requests.clear()
+        assert await known.may_act()
+        assert len(harness.sandbox.requests) == 1
