@@ -173,7 +173,7 @@ class Store:
                 self._watcher = sqlite3.connect(self.path, timeout=0, isolation_level=None)
                 self._watcher.execute("PRAGMA query_only=ON")
             return self._watcher.execute(statement, parameters).fetchall()
-        except sqlite3.OperationalError:
+        except sqlite3.Error:  # also of a damaged file: the caller's `read` finds out, and reports it
             return None
 
     def check_identity(self) -> None:

@@ -203,3 +203,13 @@ def test_none_is_stored_as_null() -> None:
     values = (None, "", "text", 0, 1.5, b"bytes")
     assert connection.execute("SELECT ?, ?, ?, ?, ?, ?", values).fetchone() == values
     connection.close()
+
+
+async def test_query_on_the_event_loop_leaves_a_damaged_file_to_a_read_that_reports_it(folder: Path) -> None:
+    path = folder / "syncd.db"
+    with path.open("r+b") as file:
+        file.write(b"not a database, but longer than its header " * 4)
+    async with Database(url_of(path)) as database:
+        assert database.read_inline("SELECT 1 FROM sessions") is None
+        with pytest.raises(DatabaseUnusableError, match="restore a backup"):
+            await database.read(lambda c: c.exec_driver_sql("SELECT 1 FROM sessions").all())
