@@ -14,7 +14,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from syncd.albert import AlbertException, AlbertHTTPError, BadRequestError, ConflictError
+from syncd.albert import AlbertException, AlbertHTTPError, BadRequestError, ConflictError, InvalidIdError
 from syncd.clock import utc_text
 from syncd.lookups import Absent, Found, LookUp
 from syncd.mirror.store import sessions
@@ -144,9 +144,11 @@ async def _created_otherwise(attempt: Attempt, effect: Effect) -> Outcome:
     """
     (row,) = effect.rows
     session_id, requested = row.id, attempt.operation.source_id
-    await attempt.keep_target(session_id)
-    attempt.sent = False
     text = _otherwise(session_id, row.source_session_id, requested)
+    try:
+        await attempt.keep_target(session_id)
+    except InvalidIdError as error:
+        return Dead(f"{text}; {error}", 201, session_id)
     try:
         answer = await attempt.lookups.by_source(requested)
     except (AlbertException, GarbledError, AbsenceUnprovenError):

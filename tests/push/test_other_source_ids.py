@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from aiohttp import web
 
@@ -174,3 +175,29 @@ async def test_deletes_by_source_ids_that_lead_to_other_sessions_end_as_dead(tmp
         rows = await worked(harness, *ids, max_attempts=3)
         assert [(row["state"], row["attempts"]) for row in rows] == [("dead", 3)] * 3
         assert harness.asked("DELETE") == []
+
+
+async def test_stop_during_the_look_up_leaves_the_settle_time_to_later_ones(tmp_path: Path) -> None:
+    async with open_harness(tmp_path) as harness:
+        renaming(harness)
+        harness.sandbox.scripts._waiting.pop()
+        harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", lambda _: None)  # the one before the create
+        harness.sandbox.script("GET", f"{SESSIONS}/source/CRM", "hang_before")
+        (operation_id,) = await harness.enqueue(create(WANTED))
+        async with anyio.create_task_group() as group:
+            group.start_soon(harness.push().drain)
+            await until(harness, lambda: len(harness.asked("GET", f"{SESSIONS}/source")) == 2)
+            group.cancel_scope.cancel()
+        row = await harness.operation(operation_id)
+        assert row["state"] == "unknown"
+        assert row["target_session_id"] in harness.there()
+
+
+async def test_create_whose_session_has_an_id_that_cannot_be_sent_is_dead_with_it(tmp_path: Path) -> None:
+    async with open_harness(tmp_path) as harness:
+        odd = {"id": "..", "name": "wanted", "sourceSessionId": STORED}
+        harness.sandbox.script("POST", SESSIONS, lambda _: web.json_response(odd, status=201))
+        (operation_id,) = await harness.enqueue(create(WANTED))
+        (row,) = await worked(harness, operation_id)
+        assert (row["state"], row["result_session_id"], len(harness.asked("POST"))) == ("dead", "..", 1)
+        assert repr(STORED) in row["last_error"]
