@@ -63,7 +63,7 @@ def only_local_hosts(app: App) -> App:
         scope: Scope, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
         if scope["type"] == "http":
-            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").rpartition(":")[0]
+            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").partition(":")[0]
             if host not in {HOST, "localhost"}:
                 await send(
                     {"type": "http.response.start", "status": 421, "headers": [(b"content-type", b"text/plain")]}

@@ -96,6 +96,7 @@ async def test_browse_answers_the_twenty_questions_read_only_on_loopback(tmp_pat
         assert get(address, host="evil.example")[0] == 421
         assert get(address, host="evil.example:80")[0] == 421
         assert get(address, host=f"localhost:{urlsplit(address).port}")[0] == 200
+        assert get(address, host="127.0.0.1")[0] == 200, "as browsers send it for port 80"
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     with sqlite3.connect(tmp_path / "syncd.db") as connection:
