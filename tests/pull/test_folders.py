@@ -102,6 +102,20 @@ async def test_renamed_folder_changes_the_paths_of_the_folders_in_it(tmp_path: P
         assert row["first_seen_at"] == old["first_seen_at"]
 
 
+async def test_absence_of_a_folder_counts_although_its_path_changes_in_the_same_listing(tmp_path: Path) -> None:
+    async with open_harness(tmp_path) as harness:
+        harness.guard = Guard(grace=0, confirmations=2, max_count=25, max_fraction=0.05)
+        harness.sandbox.folders.create(id="top", name="Top")
+        harness.sandbox.folders.create(id="in", name="In", parent_id="top")
+        await harness.folders().run()
+        harness.sandbox.folders.delete("in")
+        harness.sandbox.folders.update("top", name="Renamed")
+        for _ in range(2):
+            harness.clock.forward(60)
+            await harness.folders().run()
+        assert await mirrored(harness) == there(harness)
+
+
 async def test_deleted_folder_is_removed_after_its_confirmations_and_returns_when_listed(tmp_path: Path) -> None:
     async with open_harness(tmp_path, habits=Habits(page_size=10, gone_status=410)) as harness:
         harness.guard = Guard(grace=0, confirmations=2, max_count=25, max_fraction=0.05)

@@ -38,7 +38,8 @@ _WRITE = f"""
 INSERT INTO folders AS f (id, {", ".join(_WRITTEN)}, first_seen_at, changed_at)
 VALUES ({", ".join("?" * (len(_WRITTEN) + 3))})
 ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _WRITTEN)},
-    changed_at = excluded.changed_at, absences = 0, deleted_at = NULL
+    changed_at = excluded.changed_at, deleted_at = NULL,
+    absences = CASE WHEN f.deleted_at IS NULL THEN f.absences ELSE 0 END
 WHERE f.deleted_at IS NOT NULL OR {_CHANGED}
 RETURNING id
 """  # noqa: S608 - constants
