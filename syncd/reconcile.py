@@ -26,6 +26,7 @@ from syncd.lookups import Found, Lookups
 from syncd.mirror.store import initial_load, passes, sessions, sources, totals
 from syncd.mirror.store.sources import Link
 from syncd.records.enums import LinkState
+from syncd.records.ids import SourceId
 from syncd.records.parse import GarbledError
 from syncd.rules.versions import listed_from
 from syncd.witness import AbsenceUnprovenError
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Database
-    from syncd.records.ids import SourceId
     from syncd.tenant import TenantCheck
 
 AT_ONCE = 8
@@ -103,28 +103,28 @@ class Reconcile:
         await self._resolve()
         before = self.clock.now() - timedelta(seconds=RECHECK)
         after, self._after = self._after, None
-        began_at, limit, unanswered = after, FIRST_CHUNK, 0
+        began_at, limit, unanswered = after, FIRST_CHUNK, set[SourceId]()
         while True:
             chunk = await self.database.read(partial(sources.to_ask, checked_before=before, limit=CHUNK, after=after))
             if not chunk and began_at is None:
-                return unanswered
-            if not chunk:  # continue with the source ids before the place where this round began
+                return len(unanswered)
+            if not chunk:  # begin again at the first one, for those before the place where this round began
                 after = began_at = None
                 continue
-            due = list(filter(self._is_due, chunk))[:limit]
+            due = [source_id for source_id in chunk if source_id not in unanswered and self._is_due(source_id)][:limit]
             after = due[-1] if len(due) == limit else chunk[-1]
             if not due:
                 continue
             if not await self._may_ask():
-                return 0  # the end of the next pass begins a round
+                return len(unanswered)  # the end of the next pass begins a round
             answers = await gather(self._ask, due, at_once=AT_ONCE)
             await self._record(answers)
-            unanswered += sum(answer.trouble is not None for answer in answers)
+            unanswered.update(answer.source_id for answer in answers if answer.trouble is not None)
             limit = CHUNK
             if (trouble := _reason_to_stop(answers)) is not None:
                 self._after = after
-                self.log.warning("reconcile.stopped", error=str(trouble), unanswered=unanswered)
-                return unanswered
+                self.log.warning("reconcile.stopped", error=str(trouble), unanswered=len(unanswered))
+                return len(unanswered)
 
     async def _resolve(self) -> None:
         """Link the source ids that live sessions carry, without a request. Nothing is written if there are none."""

@@ -200,6 +200,22 @@ async def test_round_without_answers_ends_early_and_the_next_one_begins_after_it
         assert states == ["unresolved"] * 3 + ["missing"] * 5
 
 
+async def test_round_that_begins_in_the_middle_asks_for_each_source_id_once(tmp_path: Path) -> None:
+    async with open_harness(tmp_path) as harness:
+        await insert(harness, *(f"s-{number}" for number in range(6)))
+        for number in range(3):
+            harness.sandbox.script("GET", f"{SESSIONS}/source/s-{number}", 500, times=100)
+        reconcile = harness.reconcile()
+        assert await reconcile.run() == 3
+        for number in (3, 4, 5):
+            harness.sandbox.script("GET", f"{SESSIONS}/source/s-{number}", 404 if number < 5 else 500, times=100)
+        harness.sandbox.script("GET", f"{SESSIONS}/source/s-0", lambda _: None)
+        harness.sandbox.requests.clear()
+        await reconcile.run()
+        paths = harness.asked("GET")
+        assert len(set(paths)) == len(paths)
+
+
 async def test_look_up_of_a_deleted_session_leaves_its_restoring_to_a_listing(tmp_path: Path) -> None:
     async with open_harness(tmp_path, sessions=3) as harness:
         await harness.one_pass()
