@@ -207,7 +207,14 @@ def write(connection: Connection, completion: Completion) -> Recorded:
 
 
 def write_broken(
-    connection: Connection, operation: Operation, error: str, *, sent: bool, now: datetime, retry_policy: RetryPolicy
+    connection: Connection,
+    operation: Operation,
+    error: str,
+    *,
+    sent: bool,
+    delete_sent: bool,
+    now: datetime,
+    retry_policy: RetryPolicy,
 ) -> Outcome:
     """Write that syncd itself failed on an operation, so that it is neither claimed nor tried forever.
 
@@ -215,6 +222,8 @@ def write_broken(
     ----------
     sent : bool
         A request that must not be repeated blindly may have been applied.
+    delete_sent : bool
+        A delete may have been applied.
 
     Raises
     ------
@@ -233,6 +242,8 @@ def write_broken(
     values: dict[str, Any] = {"attempts": attempts, "last_error": error}
     if sent and not looked_up:
         values |= {"unknown_since": now, "settle_for": None, "lookups": 0}
+    if delete_sent and operation.unknown_since is None:
+        values |= {"unknown_since": now}
     unknown = sent or looked_up
     state = OperationState.UNKNOWN if unknown else OperationState.PENDING
     operations.release(connection, operation, state, wait=wait, **values)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from syncd.clock import Clock
-    from syncd.mirror.db.database import Database
+    from syncd.mirror.db.database import Connection, Database
     from syncd.push.attempt import Attempt
     from syncd.push.brake import Brake
     from syncd.push.probe import Probe
@@ -126,7 +126,7 @@ class Runner:
             log.exception("operation.failed")
             applied = attempt.sent or isinstance(outcome, Succeeded | Unknown)
             sent = applied and not SPECS[OperationKind(operation.kind)].repeatable
-            await self._record_broken(operation, error, log, sent=sent)
+            await self._record_broken(attempt, error, log, sent=sent)
 
     async def refund(self) -> None:
         """Give operations back the attempts that they used before an outage was recognized.
@@ -215,15 +215,20 @@ class Runner:
             log.exception("operation.failed")
 
     async def _record_broken(
-        self, operation: Operation, error: Exception, log: FilteringBoundLogger, *, sent: bool
+        self, attempt: Attempt, error: Exception, log: FilteringBoundLogger, *, sent: bool
     ) -> None:
         """Give up a claim on which syncd itself failed, so that the operation does not stay `running`."""
         text = safe_text(f"syncd failed on it: {type(error).__name__}: {error}".splitlines()[0])
-        now = self.clock.now()
+        operation, now = attempt.operation, self.clock.now()
+
+        def work(connection: Connection) -> Outcome:
+            return record.write_broken(
+                connection, operation, text, sent=sent, delete_sent=attempt.delete_sent, now=now,
+                retry_policy=self.retry_policy,
+            )  # fmt: skip
+
         try:
-            outcome = await self.database.write(
-                lambda c: record.write_broken(c, operation, text, sent=sent, now=now, retry_policy=self.retry_policy)
-            )
+            outcome = await self.database.write(work)
         except LeaseLostError as lost:
             log.warning("operation.fenced", error=str(lost))
         else:

@@ -7,8 +7,13 @@ from typing import Any
 
 import anyio
 import pytest
+import sqlalchemy as sa
+from pyroaring import BitMap64
 
+from syncd.mirror.store import missing
+from syncd.mirror.store.passes import Progress
 from syncd.records.enums import PassReason
+from syncd.records.ids import PassId
 from tests.helpers.harness import Harness, open_harness
 from tests.pull.test_first_request import move_to_another_tenant
 from tests.pull.test_known_tenant import changes, guarded
@@ -97,3 +102,29 @@ async def test_lost_delete_does_not_let_the_queue_work_in_another_tenant(tmp_pat
         assert changes(harness) == []
         assert (await harness.one_pass()).reason == PassReason.KNOWN_SESSIONS_GONE
         assert sorted(await harness.live()) == ["SES1", "SES2", "SES3"]
+
+
+async def test_session_whose_delete_was_lost_is_no_witness_of_a_pass(tmp_path: Path) -> None:
+    async with open_harness(tmp_path, sessions=3) as harness:
+        await harness.one_pass()
+        harness.sandbox.script("DELETE", SESSIONS, "lost_before", times=2)
+        await harness.enqueue(*BY_ID[:2])
+        await harness.push().drain()
+        everything = Progress(PassId(1), harness.clock.now(), resumed=False, seen=BitMap64([1, 2, 3]))
+
+        def witnesses(connection: sa.Connection) -> set[str]:
+            candidates = missing.listed(connection, everything, place=0.5, limit=5)
+            return {candidate.session_id for candidate in candidates}
+
+        assert await harness.database.read(witnesses) == {"SES3"}
+
+
+async def test_delete_that_syncd_fails_to_record_was_lost(tmp_path: Path) -> None:
+    async with open_harness(tmp_path, sessions=3) as harness:
+        await harness.one_pass()
+        (operation_id,) = await harness.enqueue(BY_ID[0])
+        await harness.add_refusing_trigger("UPDATE", "NEW.deleted_at IS NOT NULL")
+        await harness.push().drain()
+        assert len(harness.named("operation.failed")) == 1
+        row = await harness.operation(operation_id)
+        assert (row["state"], row["unknown_since"] is None) == ("pending", False)

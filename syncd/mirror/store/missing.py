@@ -19,6 +19,7 @@ from syncd.clock import utc_text
 from syncd.mirror.db import raw
 from syncd.mirror.schema.tables import sessions
 from syncd.mirror.store import sources, totals
+from syncd.mirror.store.lost_deletes import SURELY_NOT_DELETED
 from syncd.mirror.store.passes import live_count
 from syncd.mirror.store.witnesses import Candidate
 from syncd.rules.deletion import ASK_UNLISTED_AGAIN
@@ -185,7 +186,9 @@ def listed(connection: Connection, progress: Progress, *, place: float, limit: i
         From 0 (the session that was seen first) to 1 (the last).
     """
     columns = (sessions.c.key, sessions.c.id, sessions.c.source_session_id)
-    live = sa.select(*columns).where(sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None))
+    live = sa.select(*columns).where(
+        sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None), sa.text(SURELY_NOT_DELETED)
+    )
     highest = connection.execute(sa.select(sa.func.max(sessions.c.key))).scalar() or 0
     pivot = int(highest * place)
     candidates: list[Candidate] = []
