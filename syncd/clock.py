@@ -81,5 +81,5 @@ def read_stored_time(text: str | None) -> datetime | None:
     """Read a stored time; return None for text that is not a time, which another program may have written."""
     try:
         return None if text is None else read_utc_text(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a time near year 1 or 9999 in another zone
         return None

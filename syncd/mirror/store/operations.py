@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 
 from syncd.clock import read_stored_time, read_utc_text, utc_text
+from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db import raw
 from syncd.mirror.db.lossy_text import lossy_text
 from syncd.mirror.schema.tables import operations
@@ -86,8 +87,20 @@ RECHECKED_AT_ONCE = 2000
 
 
 def enqueue(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[OperationId]:
-    """Queue operations; return their ids in the order of the rows."""
-    return [OperationId(new_id(connection.execute(sa.insert(operations).values(dict(row))))) for row in rows]
+    """Queue operations; return their ids in the order of the rows.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        A trigger of another program let the database ignore a row.
+    """
+    ids = list[OperationId]()
+    for row in rows:
+        inserted = connection.execute(sa.insert(operations).values(dict(row)))
+        if inserted.rowcount != 1:
+            raise DatabaseUnusableError("a trigger on the table operations ignores the row; nothing was queued")
+        ids.append(OperationId(new_id(inserted)))
+    return ids
 
 
 def claim(

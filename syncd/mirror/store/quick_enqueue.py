@@ -45,7 +45,8 @@ def enqueue(url: str, operation: Mapping[str, str | None], named: Identity) -> O
     def work(connection: sqlite3.Connection) -> OperationId | None:
         if not _is_active(connection, named):
             return None
-        return OperationId(connection.execute(statement, tuple(operation.values())).lastrowid or 0)
+        operation_id = connection.execute(statement, tuple(operation.values())).lastrowid
+        return OperationId(operation_id) if operation_id else None
 
     return bare_sqlite.write(url, work)
 

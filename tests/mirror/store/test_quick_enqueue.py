@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from syncd.errors import DatabaseReplacedError
+from syncd.errors import DatabaseReplacedError, DatabaseUnusableError
 from syncd.mirror.db import sqlite_file
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema.revisions import REVISIONS
@@ -92,8 +92,9 @@ async def test_operations_are_listed_as_the_general_way_lists_them(tmp_path: Pat
         "DROP TABLE alembic_version",
         "PRAGMA journal_mode=DELETE",
         "CREATE TRIGGER t BEFORE INSERT ON operations BEGIN SELECT RAISE(ABORT, 'refused'); END",
+        "CREATE TRIGGER t BEFORE INSERT ON operations BEGIN SELECT RAISE(IGNORE); END",
     ],
-    ids=["copy", "moved", "other tenant", "older", "foreign", "no WAL", "refused by a trigger"],
+    ids=["copy", "moved", "other tenant", "older", "foreign", "no WAL", "refused by a trigger", "ignored by one"],
 )
 def test_mirror_that_needs_something_before_its_use_is_left_to_the_general_way(file: Path, change: str) -> None:
     execute(file, change)
@@ -159,3 +160,17 @@ def test_file_that_is_replaced_during_the_commit_is_an_error(file: Path, monkeyp
     monkeypatch.setattr(sqlite_file, "identity", lambda _: next(identities))
     with pytest.raises(DatabaseReplacedError, match="was replaced or removed"):
         quick_enqueue.enqueue(url(file), DELETE, A)
+
+
+async def test_row_that_a_trigger_ignores_is_an_error(tmp_path: Path) -> None:
+    async with open_harness(tmp_path) as harness:
+        await harness.sql("CREATE TRIGGER t BEFORE INSERT ON operations BEGIN SELECT RAISE(IGNORE); END")
+        with pytest.raises(DatabaseUnusableError, match="nothing was queued"):
+            await harness.enqueue(DELETE)
+
+
+async def test_operation_with_a_time_that_another_program_wrote_can_be_listed(tmp_path: Path) -> None:
+    async with open_harness(tmp_path) as harness:
+        await harness.enqueue(DELETE, DELETE)
+        await harness.sql("UPDATE operations SET not_before = '9999-12-31T23:59:59-10:00' WHERE id = 1")
+        assert [row["not_before"] for row in await everything(harness)] == [None, None]
