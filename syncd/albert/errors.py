@@ -10,7 +10,8 @@ The names are those of the official SDK, so that code can be moved::
     │   └── AlbertTenantError          the token belongs to another tenant than expected; nothing was sent
     ├── AlbertTransportError           there is no answer
     │   ├── AlbertConnectError         no connection was established, nothing was sent: send it again
-    │   ├── AlbertTimeoutError         the deadline of the whole request passed: it may have been applied
+    │   ├── AlbertTimeoutError         the deadline of the whole request passed: it may have been applied, unless
+    │   │                          `.not_applied`
     │   └── AlbertLostError            the connection broke, or the answer was cut: it may have been applied
     ├── AlbertResponseError            an answer that cannot be read: it may have been applied
     └── AlbertHTTPError                a status that is not 2xx

@@ -114,13 +114,14 @@ class Exchange:
         """
         return await self._accept(self.credentials.at_hand() or await self._token(None, state), state)
 
-    def interruption(self, state: RequestState, *, awaited: str = "whole answer") -> AlbertException:
+    def interruption(self, state: RequestState) -> AlbertException:
         """Return the error of a request that was ended by its deadline, or because the session was closed."""
         error: AlbertException
         if state.closed:
             step = "the answer was received" if state.sent else "the request was sent"
             error = InvalidRequestError(f"this program closed the session before {step}")
         else:
+            awaited = "whole answer" if state.sent else "connection or token"
             error = AlbertTimeoutError(f"no {awaited} within {self._timeout:g} seconds")
         error.not_applied = not state.sent
         return error

@@ -230,7 +230,7 @@ class AsyncAlbertSession:
         state = RequestState()
         with self._within_timeout(state):
             return (await self._exchange.authenticate(state)).tenant_id
-        raise self._exchange.interruption(state, awaited="token")
+        raise self._exchange.interruption(state)
 
     @contextmanager
     def _within_timeout(self, state: RequestState) -> Iterator[None]:
