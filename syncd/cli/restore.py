@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,16 +115,16 @@ def _backup(file: str, database: Path) -> Iterator[Path]:
     if file != STANDARD_INPUT:
         yield Path(file)
         return
-    try:
-        with temp_dir(database.absolute().parent, "syncd-restore-input") as unfinished:
-            received = unfinished / "backup"
+    with ExitStack() as stack:
+        try:
+            received = stack.enter_context(temp_dir(database.absolute().parent, "syncd-restore-input")) / "backup"
             with os.fdopen(os.open(received, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as out:
                 shutil.copyfileobj(sys.stdin.buffer, out)
             if not received.stat().st_size:
                 raise UsageError(EMPTY_INPUT)
-            yield received
-    except OSError as error:
-        raise SyncdError(f"the backup cannot be read from standard input: {error.strerror}") from error
+        except OSError as error:
+            raise SyncdError(f"the backup cannot be read from standard input: {error.strerror}") from error
+        yield received
 
 
 def _warn_of_other_tenant(settings: Settings, pinned: Identity) -> None:
