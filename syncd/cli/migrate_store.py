@@ -10,6 +10,7 @@ import click
 
 from syncd.cli.common import as_json_option, by_option, print_json, print_rows, run, say, takes_settings
 from syncd.errors import UsageError
+from syncd.logs import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +99,8 @@ def _unmark(settings: Settings, by: str, *, as_json: bool) -> None:
     elif moved_to is None:
         click.echo("the database is not marked as moved")
     else:
-        click.echo(f"the database is not marked as moved to {moved_to} any more; make sure that no daemon works there")
+        target = safe_text(moved_to)
+        click.echo(f"the database is not marked as moved to {target} any more; make sure that no daemon works there")
 
 
 async def _remove_mark(settings: Settings, by: str) -> str | None:
