@@ -1,7 +1,7 @@
 """The composition root: it turns settings into a database, a client, a clock and the three flows.
 
-`syncd run`, `syncd once`, `syncd demo` and the benchmarks call `open_flows`. `cli/`, `daemon/`, `opening` and `tenant`
-read `Settings` too; the flows and `mirror/` receive values.
+`syncd run`, `syncd once`, `syncd demo` and the benchmarks call `open_flows`. `cli/`, `daemon/`, `opening`,
+`albert_session` and `tenant` read `Settings` too; the flows and `mirror/` receive values.
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ def connect_flows(
     folders = MirrorFolders(
         database=database,
         albert=ChatFolderCollection(session=session),
-        clock=HeartbeatClock(clock, watchdog, "passes"),
+        clock=pull_clock,
         log=log,
         settings=folder_settings(settings),
     )

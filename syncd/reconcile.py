@@ -128,7 +128,7 @@ class Reconcile:
 
     async def _resolve(self) -> None:
         """Link the source ids that live sessions carry, without a request. Nothing is written if there are none."""
-        more = await self.database.read(sources.unresolved)
+        more = await self.database.read(sources.any_carried)
         while more:
             at = utc_text(self.clock.now())
             links, more = await self.database.write(partial(sources.resolve, limit=CHUNK, now=at))
@@ -166,7 +166,7 @@ class Reconcile:
 
         def work(connection: Connection) -> list[Link]:
             if any(answer.found is not None for answer in answers):
-                totals.hold(connection)
+                totals.lock(connection)
             return [link for answer in answers for link in _write(connection, answer, now, lag)]
 
         for link in await self.database.write(work):

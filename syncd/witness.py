@@ -59,14 +59,11 @@ class AbsenceUnprovenError(Exception):
     ----------
     status : int
         404 or 410.
-    is_json : bool
-        The body of the answer is a JSON object, as Albert's own errors are.
     """
 
-    def __init__(self, text: str, *, status: int, is_json: bool) -> None:
+    def __init__(self, text: str, *, status: int) -> None:
         super().__init__(text)
         self.status = status
-        self.is_json = is_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +166,9 @@ class Witness:
                     return
                 await self._check(kind, route, candidates)
             if route.failure is not None:
-                raise _unproven(error, form, route.failure)
+                raise _unproven(error, route.failure)
             if sent_at < route.trusted_from:
-                raise _unproven(error, form, "it was requested before a witness answered again")
+                raise _unproven(error, "it was requested before a witness answered again")
             route.confirmed[form] = _Confirmation(route.checked_at, route.witness)
 
     def _failed_lately(self, route: _Route) -> bool:
@@ -184,7 +181,7 @@ class Witness:
 
     def _accept_json(self, kind: RequestKind, error: AlbertHTTPError, form: str) -> None:
         if not _is_json(form):
-            raise _unproven(error, form, f"its body is not JSON, and the mirror has no session to request {kind}")
+            raise _unproven(error, f"its body is not JSON, and the mirror has no session to request {kind}")
 
     async def _check(self, kind: RequestKind, route: _Route, candidates: list[Candidate]) -> None:
         """Request candidates until one answers 200, and note the result."""
@@ -241,10 +238,12 @@ def _is_confirmed(route: _Route, form: str, asked: str, *, sent_at: float, answe
 
     The request may have waited long for its turn (`SYNCD_MAX_REQUESTS_PER_SECOND`), so the time of the answer counts.
     """
-    known = route.confirmed.get(form)
-    if known is None or known.witness == asked or route.failure is not None or sent_at < route.trusted_from:
+    confirmation = route.confirmed.get(form)
+    if confirmation is None or confirmation.witness == asked:
         return False
-    return known.at >= answered_at - CACHE_SECONDS
+    if route.failure is not None or sent_at < route.trusted_from:
+        return False
+    return confirmation.at >= answered_at - CACHE_SECONDS
 
 
 def _form(body: str) -> str:
@@ -263,6 +262,6 @@ def _is_json(form: str) -> bool:
     return form.startswith("json")
 
 
-def _unproven(error: AlbertHTTPError, form: str, reason: str) -> AbsenceUnprovenError:
+def _unproven(error: AlbertHTTPError, reason: str) -> AbsenceUnprovenError:
     text = f"{error} (this may be a gateway's answer and not Albert's: {reason})"
-    return AbsenceUnprovenError(text, status=error.status_code, is_json=_is_json(form))
+    return AbsenceUnprovenError(text, status=error.status_code)

@@ -50,7 +50,7 @@ async def test_404_of_a_gateway_decides_nothing(tmp_path: Path, kind: str) -> No
         gateway(harness)
         with pytest.raises(AbsenceUnprovenError, match="gateway") as caught:
             await look_up(harness, kind)
-        assert (caught.value.status, caught.value.is_json) == (404, False)
+        assert caught.value.status == 404
         assert len(harness.named("absence.unproven")) == 1
 
 
@@ -59,9 +59,8 @@ async def test_json_404_for_every_session_decides_nothing(tmp_path: Path, kind: 
     async with open_harness(tmp_path, sessions=3) as harness:
         await harness.one_pass()
         harness.sandbox.script("GET", SESSIONS, 404, times=1000)
-        with pytest.raises(AbsenceUnprovenError) as caught:
+        with pytest.raises(AbsenceUnprovenError):
             await look_up(harness, kind)
-        assert caught.value.is_json
 
 
 async def test_witness_of_one_kind_proves_nothing_for_the_other(tmp_path: Path) -> None:

@@ -283,20 +283,22 @@ class AlbertClientCredentials:
     def _read(self) -> None:
         """Read the id and the secret again, as far as they are functions."""
         try:
-            name, secret = (source().strip() if callable(source) else _revealed(source) for source in self._sources)
+            client_id, secret = (
+                source().strip() if callable(source) else _revealed(source) for source in self._sources
+            )
         except OSError as error:
             raise AlbertAuthError(
                 f"the client credentials cannot be read: {error.strerror or type(error).__name__}"
             ) from error
         except ValueError:
-            name = secret = ""  # raised below, so that no context quotes the file
+            client_id = secret = ""  # raised below, so that no context quotes the file
         except Exception as error:
             raise AlbertAuthError(
                 f"a function that reads the client credentials failed: {type(error).__name__}"
             ) from error
-        if not name or not secret:
+        if not client_id or not secret:
             raise AlbertAuthError("the client credentials that were read are empty, or not text")
-        self.id, self.secret = name, SecretStr(secret)
+        self.id, self.secret = client_id, SecretStr(secret)
 
     def secrets(self) -> list[str]:
         """Return the client secret and the current token."""

@@ -185,7 +185,7 @@ class Exchange:
         ended: int | BaseException = 0
         began = time.perf_counter()
         try:
-            answer = await self.transport.send(request, headers, *((state.note_sent,) if is_callers else ()))
+            answer = await self.transport.send(request, headers, state.note_sent if is_callers else None)
             ended = answer.status
             self.server_date = answer.headers.get("Date")
         except AlbertException as error:

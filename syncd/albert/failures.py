@@ -64,17 +64,16 @@ def request_failure(error: aiohttp.ClientError, url: URL) -> AlbertException:
     server = place_of(url)
     match error:
         case aiohttp.ClientPayloadError():
-            made: AlbertException = AlbertLostError(f"the answer of {server} was cut: {_payload_reason(error)}")
+            return AlbertLostError(f"the answer of {server} was cut: {_payload_reason(error)}")
         case aiohttp.ClientOSError():
-            made = AlbertLostError(f"the connection to {server} broke: {_reason(error)}")
+            return AlbertLostError(f"the connection to {server} broke: {_reason(error)}")
         case aiohttp.ServerDisconnectedError():
             hint = "; if this host never answers, the port may expect https" if url.scheme == "http" else ""
-            made = AlbertLostError(f"{server} closed the connection without an answer{hint}")
+            return AlbertLostError(f"{server} closed the connection without an answer{hint}")
         case aiohttp.ClientResponseError():
-            made = AlbertResponseError(f"the answer of {server} cannot be read as HTTP: {_parse_reason(error.message)}")
+            return AlbertResponseError(f"the answer of {server} cannot be read as HTTP: {_parse_reason(error.message)}")
         case _:  # unknown to this version; a lost answer is the cautious interpretation
-            made = AlbertLostError(f"the connection to {server} failed ({type(error).__name__})")
-    return made
+            return AlbertLostError(f"the connection to {server} failed ({type(error).__name__})")
 
 
 def harmless_cause(error: aiohttp.ClientError | OSError) -> BaseException | None:

@@ -179,17 +179,15 @@ class AsyncAlbertPaginator(AsyncIterator[T]):
         params = self._params if self._key is None else {**self._params, "startKey": self._key}
         page = parsed_page(await self._session.ask("GET", self._path, params=params))
         is_new = page.last_key is not None and page.last_key not in self._seen
-        another = is_new
-        items = page.items
+        items, self._ended = page.items, not is_new
         if self._left is not None and self._left <= len(items):
-            self._has_more = another or self._left < len(items)
-            items, another = items[: self._left], False
+            self._has_more = is_new or self._left < len(items)
+            items, self._ended = items[: self._left], True
         if self._left is not None:
             self._left -= len(items)
         self._last_key = page.last_key if is_new else None
         self._key = page.last_key
         self._seen.add(page.last_key)
-        self._ended = not another
         if self._deserialize_page is not None:
             try:
                 self._read.extend(self._deserialize_page(items))

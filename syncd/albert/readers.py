@@ -52,8 +52,8 @@ class Reader(Generic[M]):
             return self._model.model_validate(item)
         except ValidationError as error:
             reason = _summary(error)
-        name = item.get("id") if isinstance(item, dict) else None
-        which = f"the item {name!r}" if isinstance(name, str) else "an item"
+        item_id = item.get("id") if isinstance(item, dict) else None
+        which = f"the item {item_id!r}" if isinstance(item_id, str) else "an item"
         text = one_line(f"{which} is not {self._noun}: {reason}")
         raise AlbertResponseError(text, method="GET", path=self._base_path)
 

@@ -55,12 +55,7 @@ CONNECT, and this one is shorter than the deadline of the request, of which the 
 _LARGE: Final = 1 << 20
 """Bytes of a body from which aiohttp warns about bytes objects."""
 
-
-def _do_nothing() -> None:
-    """Do nothing: the sender does not need to know whether its request has a connection."""
-
-
-_ON_CONNECTED: Final = ContextVar("on_connected", default=_do_nothing)
+_ON_CONNECTED: Final[ContextVar[Callable[[], None] | None]] = ContextVar("on_connected", default=None)
 """The function to call when the request of the current task has a connection; aiohttp passes nothing to its pool."""
 
 
@@ -100,7 +95,7 @@ class Transport:
         self._closed = False
 
     async def send(
-        self, request: Request, headers: Mapping[str, str], on_connected: Callable[[], None] = _do_nothing
+        self, request: Request, headers: Mapping[str, str], on_connected: Callable[[], None] | None = None
     ) -> Answer:
         """Send a request; `Host` and the headers of the body are added to its headers.
 
@@ -250,7 +245,8 @@ class _Connector(aiohttp.TCPConnector):
     ) -> Connection:
         """Return a connection of the pool, or a new one."""
         connection = await super().connect(req, traces, timeout)
-        _ON_CONNECTED.get()()
+        if (on_connected := _ON_CONNECTED.get()) is not None:
+            on_connected()
         return connection
 
     async def _create_connection(

@@ -83,17 +83,17 @@ def listen(port: int) -> socket.socket:
     UsageError
         Another program has it.
     """
-    taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        taken.bind((HOST, port))
-        taken.listen()  # a reader of the address may connect immediately
+        listener.bind((HOST, port))
+        listener.listen()  # a reader of the address may connect immediately
     except OSError as error:
-        taken.close()
+        listener.close()
         raise UsageError(
             f"port {port} cannot be used: {error.strerror}; choose another: syncd browse --port 0"
         ) from error
-    return taken
+    return listener
 
 
 async def serve(app: App, on: socket.socket) -> None:

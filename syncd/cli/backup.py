@@ -47,11 +47,11 @@ def backup(loaded: Loaded, file: str, *, mode: int | None, as_json: bool) -> Non
     if file == STANDARD_OUTPUT:
         say(_summary("standard output", stream_backup(backend.file, sys.stdout.buffer, now=now)))
         return
-    done = back_up(backend.file, Path(file), now=now, mode=mode)
+    copy = back_up(backend.file, Path(file), now=now, mode=mode)
     if as_json:
-        print_json({"file": file, "bytes": done.size, "rows": done.rows, "seconds": round(done.seconds, 3)})
+        print_json({"file": file, "bytes": copy.size, "rows": copy.rows, "seconds": round(copy.seconds, 3)})
     else:
-        click.echo(_summary(safe_text(file), done))
+        click.echo(_summary(safe_text(file), copy))
 
 
 def _require_plain_output(mode: int | None, *, as_json: bool) -> None:
@@ -65,6 +65,6 @@ def _require_plain_output(mode: int | None, *, as_json: bool) -> None:
         )
 
 
-def _summary(name: str, done: Backup) -> str:
-    counts = ", ".join(f"{count} {table}" for table, count in done.rows.items())
-    return f"{name}: {done.size} bytes, verified; {counts}"
+def _summary(name: str, copy: Backup) -> str:
+    counts = ", ".join(f"{count} {table}" for table, count in copy.rows.items())
+    return f"{name}: {copy.size} bytes, verified; {counts}"

@@ -58,13 +58,17 @@ async def _check(settings: Settings) -> list[Finding]:
     from syncd.opening import database_backend
 
     backend = database_backend(settings)
-    database = await _database(settings, backend)
-    albert, tenant_id = await _albert(settings)
+    database_findings = await _database(settings, backend)
+    albert_findings, tenant_id = await _albert(settings)
     surroundings = [*(() if backend.file is None else check_folder(backend.file)), *check_network(settings, os.environ)]
-    identity = await _identity(settings, backend, tenant_id) if database[0].verdict == "ok" else []
-    document, daemon = await _ask_daemon(settings)
-    mirror = await _mirror(settings, backend) if document is None and database[0].verdict == "ok" else []
-    return [_sqlite(backend), *database, *identity, *surroundings, *daemon, *mirror, *albert]
+    can_be_read = database_findings[0].verdict == "ok"
+    identity_findings = await _identity(settings, backend, tenant_id) if can_be_read else []
+    document, daemon_findings = await _ask_daemon(settings)
+    mirror_findings = await _mirror(settings, backend) if document is None and can_be_read else []
+    return [
+        _sqlite(backend), *database_findings, *identity_findings, *surroundings, *daemon_findings, *mirror_findings,
+        *albert_findings,
+    ]  # fmt: skip
 
 
 async def _identity(settings: Settings, backend: Backend, tenant_id: str | None) -> list[Finding]:
@@ -220,12 +224,8 @@ async def _mirror(settings: Settings, backend: Backend) -> list[Finding]:
 
 
 def _of_problem(check: str, problem: dict[str, Any]) -> Finding:
-    return Finding(
-        check,
-        "bad",
-        f"{problem['code']}: {problem['text']}",
-        None if problem["command"] == DOCTOR else problem["command"],
-    )
+    command = problem["command"]
+    return Finding(check, "bad", f"{problem['code']}: {problem['text']}", None if command == DOCTOR else command)
 
 
 async def _albert(settings: Settings) -> tuple[list[Finding], str | None]:

@@ -92,7 +92,7 @@ def _dry_run(settings: Settings, session: AsyncAlbertSession, mirror: Reader, cl
     from syncd.albert import ChatSessionCollection
     from syncd.app import pull_settings
     from syncd.pull.dry_run import DryRun
-    from syncd.pull.retries import Retries
+    from syncd.pull.retries import RequestRetries
 
     limits, began = pull_settings(settings), clock.monotonic()
 
@@ -100,7 +100,7 @@ def _dry_run(settings: Settings, session: AsyncAlbertSession, mirror: Reader, cl
         late = clock.monotonic() - began + wait > limits.max_seconds
         return f"stopped at the ceiling of {limits.max_seconds:g} seconds" if late else None
 
-    retries = Retries(
+    retries = RequestRetries(
         clock=clock, backoff=limits.backoff, jitter=random.random, ceiling=ceiling, on_retry=lambda *_: None
     )
     albert = ChatSessionCollection(session=session)

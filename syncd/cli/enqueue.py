@@ -129,8 +129,8 @@ def import_(loaded: Loaded, file: Path, *, dry_run: bool, as_json: bool, force: 
             return similar
 
         similar = write(loaded.settings, work, make=True, force=force)
-    for one in similar:
-        say(f"lookalike: {safe_text(str(one))}")
+    for lookalike in similar:
+        say(f"lookalike: {safe_text(str(lookalike))}")
     if as_json:
         print_json({"queued": len(rows)})
     else:
@@ -143,8 +143,8 @@ def _plan(loaded: Loaded, rows: list[dict[str, Any]], *, as_json: bool) -> None:
     from syncd.opening import read_before_it_is_made
 
     def work(connection: Connection) -> tuple[list[dict[str, Any]], list[Lookalike], Mapping[str, Any]]:
-        found = lookalikes.find(connection, rows)
-        return import_plan.plan(connection, rows), found, views.freshness(connection)
+        similar = lookalikes.find(connection, rows)
+        return import_plan.plan(connection, rows), similar, views.freshness(connection)
 
     planned, similar, fresh = run(lambda: read_before_it_is_made(loaded.settings, work))
     _show_plan(planned, similar, as_json=as_json)
@@ -154,13 +154,13 @@ def _plan(loaded: Loaded, rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 def _show_plan(plan: list[dict[str, Any]], similar: list[Lookalike], *, as_json: bool) -> None:
     totals: dict[str, int] = {}
-    for one in plan:
-        totals[one["outcome"]] = totals.get(one["outcome"], 0) + 1
+    for row in plan:
+        totals[row["outcome"]] = totals.get(row["outcome"], 0) + 1
     if as_json:
-        print_json({"totals": totals, "rows": plan, "lookalikes": [each.as_data() for each in similar]})
+        print_json({"totals": totals, "rows": plan, "lookalikes": [lookalike.as_data() for lookalike in similar]})
         return
-    place = ("line",) if all(one["item"] is None for one in plan) else ("line", "item")
-    print_rows(plan, (*place, "kind", "source_session_id", "id", "outcome", "note"), as_json=False)
-    for each in similar:
-        click.echo(f"lookalike: {safe_text(str(each))}")
+    place_columns = ("line",) if all(row["item"] is None for row in plan) else ("line", "item")
+    print_rows(plan, (*place_columns, "kind", "source_session_id", "id", "outcome", "note"), as_json=False)
+    for lookalike in similar:
+        click.echo(f"lookalike: {safe_text(str(lookalike))}")
     say("dry run, nothing was queued: " + (", ".join(f"{n} {name}" for name, n in totals.items()) or "no rows"))

@@ -48,12 +48,12 @@ def migrate_store(loaded: Loaded, target: str | None, by: str, *, force: bool, u
     if target is None:
         _unmark(loaded.settings, by, as_json=as_json)
         return
-    there = _target(target)
-    if source == there:
+    target_url = _target(target)
+    if source == target_url:
         raise UsageError("--to names the database that SYNCD_DATABASE_URL names already")
     with bar("moving", total=100) as advance:
         on_rows = (lambda done, total: advance(100 * done // max(total, 1))) if advance is not None else None
-        moved = run(lambda: _move(source, there, on_rows, force=force))
+        moved = run(lambda: _move(source, target_url, on_rows, force=force))
     rows = [asdict(table) for table in moved]
     empty = "this move is complete already"
     if as_json:

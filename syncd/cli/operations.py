@@ -169,15 +169,15 @@ def _decide(
 ) -> None:
     """Decide about each operation. A decision that is not possible leaves the others alone, and the command exits 1."""
     unique = dict.fromkeys(ids)
-    decided = _write(loaded, by, lambda c, operator: [decision(c, one, operator) for one in unique])
+    decided = _write(loaded, by, lambda c, operator: [decision(c, number, operator) for number in unique])
     if as_json:
-        print_json([_as_json(one) for one in decided])
-    for one in decided:
-        if one.problem is None and not as_json:
-            click.echo(f"operation {one.id} is {done}")
-        if one.warning is not None:
-            say(f"warning: {one.warning}")
-    problems = [one.problem for one in decided if one.problem is not None]
+        print_json([_as_json(result) for result in decided])
+    for result in decided:
+        if result.problem is None and not as_json:
+            click.echo(f"operation {result.id} is {done}")
+        if result.warning is not None:
+            say(f"warning: {result.warning}")
+    problems = [result.problem for result in decided if result.problem is not None]
     if problems:
         raise SyncdError("\n".join(problems))
 
@@ -198,7 +198,7 @@ def _decide_all(
     """Decide about all operations of a kind; there may be none."""
     ids = _write(loaded, by, decision)
     if as_json:
-        print_json([{"id": one, "error": None} for one in ids])
+        print_json([{"id": operation_id, "error": None} for operation_id in ids])
     else:
         click.echo(f"{len(ids)} {'operation is' if len(ids) == 1 else 'operations are'} {done}")
 

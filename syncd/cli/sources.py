@@ -33,9 +33,9 @@ def sources() -> None:
 
 
 def _add(loaded: Loaded, ids: list[SourceId], *, as_json: bool) -> None:
-    from syncd.mirror.store import sources as mirror
+    from syncd.mirror.store import sources as store
 
-    added = write(loaded.settings, lambda c: mirror.add(c, ids), make=True)
+    added = write(loaded.settings, lambda c: store.add(c, ids), make=True)
     if as_json:
         print_json({"added": added, "known": len(ids) - added})
     else:
@@ -87,8 +87,8 @@ def import_(loaded: Loaded, file: Path, *, as_json: bool) -> None:
 @takes_settings()
 def list_(loaded: Loaded, state: str | None, limit: int, *, as_json: bool) -> None:
     """List source ids."""
-    from syncd.mirror.store import sources as mirror
+    from syncd.mirror.store import sources as store
 
-    rows: Any = read(loaded.settings, lambda c: mirror.listing(c, state=state, limit=limit))
+    rows: Any = read(loaded.settings, lambda c: store.listing(c, state=state, limit=limit))
     columns = ("source_session_id", "state", "session_id", "checked_at", "note")
     print_rows(rows, columns, as_json=as_json, empty="no source ids")

@@ -59,11 +59,7 @@ async def log_database(database: Database, log: FilteringBoundLogger) -> None:
     name = database.url.render_as_string(hide_password=True)
     if assessment.problem is None:
         log.info("database.opened", database=name, version=assessment.version)
-    else:
-        log.warning(
-            "database.opened",
-            database=name,
-            version=assessment.version,
-            problem=assessment.problem,
-            hint=assessment.fix,
-        )
+        return
+    log.warning(
+        "database.opened", database=name, version=assessment.version, problem=assessment.problem, hint=assessment.fix
+    )

@@ -233,16 +233,16 @@ class _QueueEvent(AutoResetEvent):
 
     def __init__(self, watchdog: Watchdog, loop: str) -> None:
         super().__init__()
-        self._pulse, self._loop = watchdog, loop
+        self._watchdog, self._loop = watchdog, loop
         watchdog.heartbeat(loop)
 
     async def wait(
         self, seconds: float | None = None, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     ) -> None:
         """Wait, with a heartbeat before and after; without a limit it waits for work in flight, which ends."""
-        self._pulse.heartbeat(self._loop, seconds or 0.0)
+        self._watchdog.heartbeat(self._loop, seconds or 0.0)
         await super().wait(seconds, sleep=sleep)
-        self._pulse.heartbeat(self._loop)
+        self._watchdog.heartbeat(self._loop)
 
 
 def describe(error: Exception) -> str:

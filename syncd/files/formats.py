@@ -113,7 +113,7 @@ class Parquet:
     def _write_group(self) -> None:
         table = self._arrow.Table.from_batches(self._batches, schema=self._schema)
         self._batches, self._rows = [], 0
-        self._writer.write_table(table, row_group_size=table.num_rows or None)
+        self._writer.write_table(table, row_group_size=table.num_rows)
 
     def finish(self) -> None:
         """Write the last row group and the footer."""

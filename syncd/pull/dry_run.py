@@ -22,7 +22,7 @@ from syncd.mirror.store.sessions import STATEMENTS
 from syncd.pull.evidence import Asking, Evidence, Verdict
 from syncd.pull.first_request import FirstRequest, sessions_to_request
 from syncd.pull.retries import CeilingError, ListingError
-from syncd.pull.sweep import ask_albert, may_delete, reason_to_hold, situation
+from syncd.pull.sweep import ask_albert, may_delete, read_situation, reason_to_hold
 from syncd.records.fields import SESSIONS
 from syncd.records.ids import PassId, SessionId
 from syncd.records.parse import read_page
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Reader
     from syncd.pull.evidence import Answers
-    from syncd.pull.retries import Retries
+    from syncd.pull.retries import RequestRetries
     from syncd.pull.sweep import Situation
     from syncd.records.fields import SessionRow
     from syncd.records.parse import Page
@@ -49,7 +49,7 @@ class UnreadableListingError(SyncdError):
 
 
 @dataclass
-class Prediction:
+class PassPrediction:
     """The predicted results of a pass, counted as in the table `passes`.
 
     Attributes
@@ -96,7 +96,7 @@ class DryRun:
 
     Parameters
     ----------
-    retries : Retries
+    retries : RequestRetries
         Repeats requests of pages that fail.
     max_pages : int
         Pages after which the listing is not read further.
@@ -109,12 +109,12 @@ class DryRun:
     albert: ChatSessionCollection
     mirror: Reader
     clock: Clock
-    retries: Retries
+    retries: RequestRetries
     max_pages: int
     guard: Guard
     machine: str = field(default_factory=machine_boot)
 
-    async def predict(self) -> Prediction:
+    async def predict(self) -> PassPrediction:
         """Make the first requests, read the listing, compare it with the mirror, and request unlisted sessions.
 
         Raises
@@ -124,7 +124,7 @@ class DryRun:
         DatabaseUnusableError
             The mirror cannot be read.
         """
-        prediction, now = Prediction(live=await self.mirror.read(passes.live_count)), self.clock.now()
+        prediction, now = PassPrediction(live=await self.mirror.read(passes.live_count)), self.clock.now()
         progress = Progress(PassId(0), now, resumed=False)
         try:
             known, _ = await self.mirror.read(partial(sessions_to_request, now=now))
@@ -142,7 +142,7 @@ class DryRun:
         await self._sweep(prediction, progress)
         return prediction
 
-    async def _compare_listing(self, prediction: Prediction, progress: Progress) -> None:
+    async def _compare_listing(self, prediction: PassPrediction, progress: Progress) -> None:
         new, keys = set[str](), set[str]()
         key: str | None = None
 
@@ -162,26 +162,26 @@ class DryRun:
                 raise CeilingError(f"it has more than {self.max_pages} pages")
             keys.add(key)
 
-    async def _sweep(self, prediction: Prediction, progress: Progress) -> None:
+    async def _sweep(self, prediction: PassPrediction, progress: Progress) -> None:
         """Count the results that the sweep of the pass would have."""
         reading = elapsed.Reading(self.machine, self.clock.monotonic(), self.clock.now())
-        current_situation = await self.mirror.read(
-            partial(situation, progress=progress, now=self.clock.now(), reading=reading)
+        situation = await self.mirror.read(
+            partial(read_situation, progress=progress, now=self.clock.now(), reading=reading)
         )
         log = structlog.wrap_logger(None, [_drop])
         witness = Witness(database=self.mirror, albert=self.albert, clock=self.clock, log=log)
         lookups = Lookups(albert=self.albert, clock=self.clock, witness=witness)
         lookups = lookups.among(partial(missing.listed, progress=progress))
         asking = Asking(database=self.mirror, lookups=lookups, log=log, write_existing=_write_nothing)
-        answers = await ask_albert(current_situation, self.guard, asking)
-        prediction.not_listed = len(current_situation.keys)
-        prediction.missing = sum(key not in answers.existing for key in current_situation.keys)
-        reason = reason_to_hold(current_situation, answers, self.guard.limit(current_situation.live))
+        answers = await ask_albert(situation, self.guard, asking)
+        prediction.not_listed = len(situation.keys)
+        prediction.missing = sum(key not in answers.existing for key in situation.keys)
+        reason = reason_to_hold(situation, answers, self.guard.limit(situation.live))
         if reason is not None:
             prediction.held = reason.text
             return
         prediction.deleted = await self.mirror.read(
-            partial(_count_deleted, situation=current_situation, answers=answers, guard=self.guard, reading=reading)
+            partial(_count_deleted, situation=situation, answers=answers, guard=self.guard, reading=reading)
         )
 
 
@@ -208,8 +208,8 @@ def _compare(connection: Connection, page: Page[SessionRow], progress: Progress,
         if before.key in progress.seen:
             continue  # on two pages
         progress.seen.add(before.key)
-        unchanged = Change.UNCHANGED if before.content == row else Change.UPDATED
-        counts[Change.RESTORED if before.deleted_at is not None else unchanged] += 1
+        change = Change.UNCHANGED if before.content == row else Change.UPDATED
+        counts[Change.RESTORED if before.deleted_at is not None else change] += 1
     for session_id in with_id:
         if (key := sessions.key_of(connection, SessionId(session_id))) is not None:
             progress.seen.add(key)

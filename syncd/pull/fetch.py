@@ -25,7 +25,7 @@ from syncd.clock import Clock
 from syncd.mirror.store import pages
 from syncd.pull.page_cache import PageCache
 from syncd.pull.read_ahead import ReadAhead
-from syncd.pull.retries import CeilingError, ListingError, RefusedError, Retries
+from syncd.pull.retries import CeilingError, ListingError, RefusedError, RequestRetries
 from syncd.pull.write_pages import Fetched
 from syncd.records.enums import PassReason
 from syncd.records.fields import SESSIONS
@@ -115,7 +115,7 @@ class Fetching:
 
     Parameters
     ----------
-    retries : Retries
+    retries : RequestRetries
         Repeats the request of a page that failed.
     ceiling : Callable[[int], str | None]
         Returns why a pass of this many pages exceeds its ceiling; None if it does not.
@@ -129,7 +129,7 @@ class Fetching:
 
     albert: ChatSessionCollection
     clock: Clock
-    retries: Retries
+    retries: RequestRetries
     ceiling: Callable[[int], str | None]
     known: PageCache
     given: set[str]
@@ -172,7 +172,7 @@ class Fetching:
         KeyRefusedError
             Albert refuses the key.
         ListingError
-            See `Retries.run`.
+            See `RequestRetries.run`.
         """
         try:
             return await self.retries.run(partial(self._try, ahead, key), "a page")
@@ -187,8 +187,8 @@ class Fetching:
         mark = pages.digest(body, reader_of(SESSIONS))
         known = await self.known.find(mark)
         page = read_page(body, SESSIONS) if known is None else None
-        said = page or known
-        next_key = said.next_key if said is not None else None
+        content = page or known
+        next_key = content.next_key if content is not None else None
         repeated = next_key in self.given
         return Fetched(
             asked_at=answer.asked_at,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection
     from syncd.mirror.store.established import Known
     from syncd.mirror.store.holds import Decisions
-    from syncd.pull.retries import Retries
+    from syncd.pull.retries import RequestRetries
     from syncd.records.ids import SessionId
 
 MOST = 5
@@ -46,12 +46,12 @@ class FirstRequest:
 
     Parameters
     ----------
-    retries : Retries | None
+    retries : RequestRetries | None
         Repeats a request that failed; None if its error is raised.
     """
 
     albert: ChatSessionCollection
-    retries: Retries | None = None
+    retries: RequestRetries | None = None
 
     async def unknown(self, known: Sequence[Known]) -> Reason | None:
         """Return why the pass must be held; None if it can go on.

@@ -14,7 +14,6 @@ item had an id. Otherwise it is partial, failed or held, and finds nothing missi
 from __future__ import annotations
 
 import random
-from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,13 +23,13 @@ from syncd.aio import task_group
 from syncd.clock import Clock, machine_boot
 from syncd.logs import log_link
 from syncd.lookups import Lookups
-from syncd.mirror.store import established, holds, initial_load, pages, passes
+from syncd.mirror.store import holds, initial_load, pages, passes
 from syncd.mirror.store.passes import Ending, PassLostError, Progress
 from syncd.pull.fetch import Fetching, KeyRefusedError, PageQueue
 from syncd.pull.first_request import FirstRequest, sessions_to_request
 from syncd.pull.page_cache import PageCache
-from syncd.pull.retries import CeilingError, ListingError, Retries
-from syncd.pull.sweep import sweep
+from syncd.pull.retries import CeilingError, ListingError, RequestRetries
+from syncd.pull.sweep import Sweep, undecided_keys
 from syncd.pull.write_pages import Fetched, PageWritten, mirror
 from syncd.records.enums import PassReason, PassState
 from syncd.records.reasons import Reason
@@ -138,7 +137,7 @@ class Pull:
         now = self.clock.now()
 
         def work(connection: Connection) -> tuple[Progress, Progress | None]:
-            progress = passes.running(connection)
+            progress = passes.resume(connection)
             if progress is None or (ceiling := self._ceiling(progress, 0)) is None:
                 return progress or passes.begin(connection, now), None
             reason = Reason(PassReason.CHECKPOINT_EXPIRED, f"{ceiling}: its checkpoint is too old")
@@ -194,8 +193,7 @@ class Pull:
             decisions = holds.decisions(connection, lock=True)
             if decisions.holds != before.holds:
                 return None
-            live = established.live_keys(connection, now)
-            keys = array("q", (key for key in live if key not in decisions.approved and key not in decisions.kept))
+            keys = undecided_keys(connection, decisions, now)
             placed = holds.place(connection, progress.id, keys, reason, now)
             passes.finish(connection, progress, Ending(PassState.HELD, reason), now=now, hold_id=placed.hold_id)
             return placed
@@ -203,8 +201,8 @@ class Pull:
         return await self.database.write(work)
 
     async def _sweep(self, progress: Progress) -> PassOutcome:
-        swept = await sweep(
-            progress,
+        sweep = Sweep(
+            progress=progress,
             database=self.database,
             lookups=self.lookups,
             clock=self.clock,
@@ -213,6 +211,7 @@ class Pull:
             settle=self.settings.settle,
             machine=self.machine,
         )
+        swept = await sweep.run()
         if swept.hold is not None and swept.ending.reason is not None:
             return self._held(progress, swept.ending.reason, swept.hold)
         counts = {name: count for name, count in progress.counts.items() if name != "without_id"}
@@ -283,8 +282,8 @@ class Pull:
                     await self._link_loaded(progress)
         return shortfall
 
-    def _retries(self, progress: Progress) -> Retries:
-        return Retries(
+    def _retries(self, progress: Progress) -> RequestRetries:
+        return RequestRetries(
             clock=self.clock,
             backoff=self.settings.backoff,
             jitter=self.jitter,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PageBody:
     """The body of a page, and when it was requested."""
 
     asked_at: datetime
@@ -38,7 +38,7 @@ class Answer:
 class _Early:
     """A page that was requested before its key was given; `answer` is None if the request failed."""
 
-    answer: Answer | None = None
+    answer: PageBody | None = None
     done: anyio.Event = field(default_factory=anyio.Event)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
@@ -73,7 +73,7 @@ class ReadAhead:
         self._early: dict[str, _Early] = {}
         self._last: str | None = ""  # no key is empty
 
-    async def page(self, key: str | None) -> Answer:
+    async def page(self, key: str | None) -> PageBody:
         """Return the page of a key that the listing has just given; None stands for the first page.
 
         A key that is requested again, because its page could not be had or read, ends the reading ahead.
@@ -97,9 +97,9 @@ class ReadAhead:
             self._stop()
         return await self._ask(key)
 
-    async def _ask(self, key: str | None) -> Answer:
+    async def _ask(self, key: str | None) -> PageBody:
         asked_at = self._clock.now()
-        return Answer(asked_at, await self._request(key))
+        return PageBody(asked_at, await self._request(key))
 
     def _request_after(self, key: str | None) -> None:
         """Request the pages that followed a key in the last pass, as far as they are not requested yet."""

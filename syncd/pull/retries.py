@@ -57,7 +57,7 @@ class RefusedError(ListingError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retries:
+class RequestRetries:
     """How a request of a pass is repeated.
 
     Parameters

@@ -92,7 +92,7 @@ class _Written:
     applied: sessions.ApplyResult
 
 
-def situation(connection: Connection, progress: Progress, now: datetime, reading: Reading) -> Situation:
+def read_situation(connection: Connection, progress: Progress, now: datetime, reading: Reading) -> Situation:
     """Read the sessions that the sweep of a pass must decide about."""
     decisions = holds.decisions(connection)
     listed_before = array("q") if progress.counts["seen"] else undecided_keys(connection, decisions, now)
@@ -139,16 +139,26 @@ def reason_to_hold(situation: Situation, answers: Answers, limit: int) -> Reason
     if gone <= limit:
         return None
     unlisted = len(situation.undecided) - len(answers.existing.intersection(situation.undecided))
-    some = "" if gone == unlisted else "at least "
+    at_least = "" if gone == unlisted else "at least "
     text = (
-        f"{unlisted} of {situation.live} live sessions are not listed, and Albert answers 404 for {some}{gone} of "
+        f"{unlisted} of {situation.live} live sessions are not listed, and Albert answers 404 for {at_least}{gone} of "
         f"them; one pass may delete {limit} without approval"
     )
     return Reason(PassReason.TOO_MANY_GONE, text)
 
 
 @dataclass(kw_only=True)
-class _Sweep:
+class Sweep:
+    """The end of a pass whose listing is complete.
+
+    Parameters
+    ----------
+    settle : float
+        Seconds by which a look-up may lag.
+    machine : str
+        Names the machine whose monotonic clock `clock` reads: see `clock.machine_boot`.
+    """
+
     progress: Progress
     database: Database
     lookups: Lookups
@@ -159,11 +169,22 @@ class _Sweep:
     machine: str
 
     async def run(self) -> Swept:
+        """Decide about the sessions that were not listed, and end the pass as complete or held.
+
+        Raises
+        ------
+        PassLostError
+            Another process ended the pass, or resumed it.
+        DatabaseUnusableError
+            The mirror cannot be read or written.
+        """
         while True:
-            find = partial(situation, progress=self.progress, now=self.clock.now(), reading=self._reading())
-            current_situation = await self.database.read(find)
-            answers = await self._ask(current_situation)
-            written = await self._record(current_situation, answers)
+            now, reading = self.clock.now(), self._reading()
+            situation = await self.database.read(
+                partial(read_situation, progress=self.progress, now=now, reading=reading)
+            )
+            answers = await self._ask(situation)
+            written = await self._record(situation, answers)
             if written is not None:
                 self._report(written)
                 return written.swept
@@ -184,7 +205,7 @@ class _Sweep:
         grace = self.database.clock.span(self.guard.grace)
 
         def work(connection: Connection) -> sessions.ApplyResult:
-            totals.hold(connection)
+            totals.lock(connection)
             passes.check(connection, self.progress)
             applied = _apply(connection, existing, now, lag)
             missing.clear(connection, [answer.session.key for answer in existing if answer.found is None], now)
@@ -200,7 +221,7 @@ class _Sweep:
         reason = reason_to_hold(situation, answers, self.guard.limit(situation.live))
 
         def work(connection: Connection) -> _Written | None:
-            totals.hold(connection)
+            totals.lock(connection)
             passes.check(connection, self.progress)
             if holds.decisions(connection, lock=True).holds != situation.decisions.holds:
                 return None
@@ -262,71 +283,38 @@ class _Completion:
     progress: Progress
     guard: Guard
     lag: float
-    found: Situation
+    situation: Situation
     answers: Answers
     now: datetime
 
     def write(self, reading: Reading) -> _Written:
         """Mark missing sessions, count the 404s, delete the confirmed ones, and end the pass."""
         elapsed_ms = elapsed.advance(self.connection, reading)
-        still = self._not_observed()
-        newly = missing.mark(self.connection, still, self.now, elapsed_ms)
+        rows = self._not_observed()
+        newly_missing = missing.mark(self.connection, rows, self.now, elapsed_ms)
         # after the mark: it moves source ids
         applied = _apply(self.connection, self.answers.others, self.now, self.lag)
-        deleted = self._delete({row.key for row in still}, elapsed_ms)
-        self._settle()
-        passes.finish(self.connection, self.progress, COMPLETE, now=self.now, missing=len(still), deleted=len(deleted))
-        return _Written(Swept(COMPLETE, len(still), len(deleted)), newly, deleted, applied)
+        deleted = self._delete({row.key for row in rows}, elapsed_ms)
+        self._remove_resolved()
+        passes.finish(self.connection, self.progress, COMPLETE, now=self.now, missing=len(rows), deleted=len(deleted))
+        return _Written(Swept(COMPLETE, len(rows), len(deleted)), newly_missing, deleted, applied)
 
     def _not_observed(self) -> list[Unlisted]:
         """Return the unlisted sessions that nothing has observed since they were asked about."""
         before = {answer.session.key: answer.session for answer in self.answers.others}
-        keys = [key for key in self.found.keys if key not in self.answers.existing]
+        keys = [key for key in self.situation.keys if key not in self.answers.existing]
         rows = missing.read(self.connection, keys)
         return [row for row in rows if row.key not in before or row.is_as(before[row.key])]
 
-    def _delete(self, still: set[int], elapsed_ms: int) -> list[str]:
-        gone = [key for key in self.answers.keys(Verdict.GONE) if key in still]
+    def _delete(self, missing_keys: set[int], elapsed_ms: int) -> list[str]:
+        gone = [key for key in self.answers.keys(Verdict.GONE) if key in missing_keys]
         counted = missing.count(self.connection, gone, self.progress)
-        to_delete = [row.key for row in counted if may_delete(row, self.found.decisions, self.guard, elapsed_ms)]
+        to_delete = [row.key for row in counted if may_delete(row, self.situation.decisions, self.guard, elapsed_ms)]
         return sessions.tombstone(self.connection, to_delete, now=utc_text(self.now), pass_id=self.progress.id)
 
-    def _settle(self) -> None:
+    def _remove_resolved(self) -> None:
         """Remove what this pass has resolved: decisions, records of unlisted sessions, and items in quarantine."""
         no_answer = self.answers.keys(Verdict.UNPROVEN, Verdict.UNDECIDED)
-        holds.complete(self.connection, undecided=no_answer, now=self.now)
+        holds.complete(self.connection, unanswered=no_answer, now=self.now)
         missing.forget_existing(self.connection, self.progress.seen, self.answers.keys(Verdict.GONE))
         quarantine.resolve_unseen(self.connection, self.progress.met, self.now)
-
-
-async def sweep(
-    progress: Progress,
-    *,
-    database: Database,
-    lookups: Lookups,
-    clock: Clock,
-    log: FilteringBoundLogger,
-    guard: Guard,
-    settle: float,
-    machine: str,
-) -> Swept:
-    """End a pass whose listing is complete.
-
-    Parameters
-    ----------
-    settle : float
-        Seconds by which a look-up may lag.
-    machine : str
-        Names the machine whose monotonic clock `clock` reads: see `clock.machine_boot`.
-
-    Raises
-    ------
-    PassLostError
-        Another process ended the pass, or resumed it.
-    DatabaseUnusableError
-        The mirror cannot be read or written.
-    """
-    return await _Sweep(
-        progress=progress, database=database, lookups=lookups, clock=clock, log=log, guard=guard, settle=settle,
-        machine=machine,
-    ).run()  # fmt: skip

@@ -164,16 +164,16 @@ class _Writing:
     read: list[ReadPage] = field(default_factory=list)
     written: list[PageWritten] = field(default_factory=list)
     counting: Counting = field(init=False)
-    deletions: bool = field(init=False)
+    deleted_lately: bool = field(init=False)
     """Whether operations have deleted anything that may still be listed."""
-    deletes: bool = field(init=False)
+    deleted_ever: bool = field(init=False)
     """Whether operations have deleted anything at all."""
 
     def __post_init__(self) -> None:
         self.counting = Counting(self.connection, self.progress, self.now)
         since = listed_from(self.asked_at, self.now, self.grace)
-        self.deletions = operations.any_deleted_since(self.connection, since)
-        self.deletes = self.deletions or operations.any_deleted_since(self.connection, EARLIEST)
+        self.deleted_lately = operations.any_deleted_since(self.connection, since)
+        self.deleted_ever = self.deleted_lately or operations.any_deleted_since(self.connection, EARLIEST)
 
     def write(self, fetched: Fetched) -> None:
         self.progress.counts["pages"] += 1
@@ -191,7 +191,7 @@ class _Writing:
             self.progress.id,
             listed_from(fetched.asked_at, self.now, self.grace),
             seen=self.progress.seen,
-            deletions=self.deletions,
+            deletions=self.deleted_lately,
             new=self.progress.loading or self.progress.filling,
             loading=self.progress.loading,
             set_back=self.set_back,
@@ -216,7 +216,7 @@ class _Writing:
             restored=applied.restored,
             links=applied.sources,
         )
-        if self.deletes and (inserted or applied.restored):
+        if self.deleted_ever and (inserted or applied.restored):
             written.contradictions = self._contradictions(page, applied, fetched.asked_at)
         self._done(read, written)
 

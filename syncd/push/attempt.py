@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from syncd.clock import Clock
     from syncd.lookups import Lookups
     from syncd.mirror.db.database import Database
-    from syncd.push.evidence import Recency
     from syncd.push.leases import Lease
+    from syncd.push.settling import Recency
     from syncd.records.ids import SessionId
 
 
@@ -63,8 +63,8 @@ class Attempt:
             The lease cannot be renewed, or the database with the claim has been replaced or removed.
         """
         if self.lease is not None and not self.lease.has_ended(self.clock) and not self.lease.is_confirmed(self.clock):
-            kept = await leases.renew(self.database, self.clock, [self.operation], self.lease.seconds)
-            self.lease = kept.get(self.operation.id)
+            renewed = await leases.renew(self.database, self.clock, [self.operation], self.lease.seconds)
+            self.lease = renewed.get(self.operation.id)
             if self.lease is None:
                 raise LeaseLostError(f"the claim of operation {self.operation.id} was lost before its request was sent")
         if self.lease is None or self.lease.has_ended(self.clock):

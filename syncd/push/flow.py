@@ -25,11 +25,11 @@ from syncd.mirror.store import operations, passes
 from syncd.mirror.store.operation import Claimed, Operation
 from syncd.push.attempt import Attempt
 from syncd.push.brake import Brake
-from syncd.push.evidence import Recency
 from syncd.push.leases import Lease, Leases
 from syncd.push.probe import Probe
 from syncd.push.record import RetryPolicy
 from syncd.push.runner import Runner
+from syncd.push.settling import Recency
 from syncd.push.upkeep import Upkeep
 
 if TYPE_CHECKING:

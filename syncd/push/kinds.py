@@ -204,7 +204,7 @@ async def _confirm_absence(attempt: Attempt, session_id: SessionId, error: Alber
     answer = await attempt.lookups.by_id(session_id)
     if isinstance(answer, Found):
         text = f"{error} (this may be a gateway's answer and not Albert's: a look-up finds {session_id})"
-        raise AbsenceUnprovenError(text, status=error.status_code, is_json=False)
+        raise AbsenceUnprovenError(text, status=error.status_code)
 
 
 async def _method_refused(attempt: Attempt, session_id: SessionId, error: AlbertHTTPError) -> Dead | None:

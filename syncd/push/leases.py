@@ -73,8 +73,8 @@ async def renew(
     def work(connection: Connection) -> dict[OperationId, Lease]:
         monotonic = clock.monotonic()
         now = database.now(connection)
-        kept = operations.renew(connection, held, now=now, lease=seconds)
-        return dict.fromkeys(kept, Lease.begin(seconds, now=now, monotonic=monotonic))
+        renewed = operations.renew(connection, held, now=now, lease=seconds)
+        return dict.fromkeys(renewed, Lease.begin(seconds, now=now, monotonic=monotonic))
 
     return await database.write(work)
 
@@ -118,9 +118,9 @@ class Leases:
         attempts = list(self.in_flight.values())
         if not attempts:
             return
-        kept = await renew(self.database, self.clock, [attempt.operation for attempt in attempts], self.seconds)
+        renewed = await renew(self.database, self.clock, [attempt.operation for attempt in attempts], self.seconds)
         for attempt in attempts:
-            attempt.lease = kept.get(attempt.operation.id)
+            attempt.lease = renewed.get(attempt.operation.id)
 
     async def recover(self, *, abandoned: bool) -> None:
         """Make operations whose holder is gone `unknown`, and correct waits after a step of the clock.

@@ -68,7 +68,7 @@ class Charges:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Attribution:
     """Whether a failure is Albert's and not the operation's, and how many earlier attempts were Albert's too."""
 
     is_outage: bool
@@ -98,7 +98,7 @@ class Outage:
     def note_failure(
         self, operation_id: OperationId, now: float, *, uses_attempt: bool = True, forbidden: bool = False,
         retry_after: float | None = None,
-    ) -> Verdict:  # fmt: skip
+    ) -> Attribution:  # fmt: skip
         """Note that an operation failed.
 
         Parameters
@@ -116,12 +116,12 @@ class Outage:
             self._charged[operation_id] = Charges()
             if forbidden:
                 self._refund_all()
-            return Verdict(is_outage=True, refunds=refunds)
+            return Attribution(is_outage=True, refunds=refunds)
         if forbidden:
             charges.forbidden += uses_attempt
         else:
             charges.others += uses_attempt
-        return Verdict(is_outage=False)
+        return Attribution(is_outage=False)
 
     def take_refunds(self) -> dict[int, int]:
         """Return the attempts to refund, by operation; they are not returned again unless `add_refunds` adds them."""

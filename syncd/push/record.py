@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from syncd.mirror.db.database import Connection
     from syncd.mirror.store.operation import Operation
     from syncd.mirror.store.sources import Link
-    from syncd.push.evidence import SettleTime
+    from syncd.push.settling import SettleTime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,10 +161,9 @@ def _write_made(connection: Connection, completions: Sequence[Completion]) -> di
     if not creates:
         return {}
     rows = [outcome.effect.rows[0] for _, outcome in creates.values()]
-    applied = sessions.insert_new(
-        connection, rows, now=utc_text(max(completion.now for completion, _ in creates.values()))
-    )
-    written = [creates[session_id] for session_id in applied.inserted]
+    now = utc_text(max(completion.now for completion, _ in creates.values()))
+    new = sessions.insert_new(connection, rows, now=now)
+    written = [creates[session_id] for session_id in new.inserted]
     operations.finish(
         connection,
         [
@@ -175,7 +174,7 @@ def _write_made(connection: Connection, completions: Sequence[Completion]) -> di
     return {
         completion.operation.id: Recorded(
             outcome,
-            [link for link in applied.links if link.source_session_id == completion.operation.source_session_id],
+            [link for link in new.links if link.source_session_id == completion.operation.source_session_id],
         )
         for completion, outcome in written
     }
@@ -233,7 +232,7 @@ def write_broken(
     looked_up = operation.state == OperationState.UNKNOWN
     attempts = operation.attempts + looked_up
     if attempts >= retry_policy.max_attempts:
-        operations.release(
+        operations.end_claim(
             connection, operation, OperationState.DEAD,
             attempts=attempts, finished_at=now, last_error=error,
         )  # fmt: skip
@@ -246,7 +245,7 @@ def write_broken(
         values |= {"unknown_since": now}
     unknown = sent or looked_up
     state = OperationState.UNKNOWN if unknown else OperationState.PENDING
-    operations.release(connection, operation, state, wait=wait, **values)
+    operations.end_claim(connection, operation, state, wait=wait, **values)
     return Unknown(UnknownReason.LOST_ANSWER, error) if unknown else Retry(RetryReason.NO_ANSWER, error)
 
 
@@ -261,7 +260,7 @@ def _succeeded(connection: Connection, completion: Completion, outcome: Succeede
         again = Retry(RetryReason.LAGGING, text, outcome.status, lag_wait(settle))
         _retry(connection, completion, again)
         return Recorded(again, links)
-    operations.release(
+    operations.end_claim(
         connection, operation, OperationState.SUCCEEDED, result_session_id=outcome.session_id,
         finished_at=completion.now, last_error=outcome.note, last_status=outcome.status, unknown_since=None,
     )  # fmt: skip
@@ -274,20 +273,20 @@ def _retry(connection: Connection, completion: Completion, outcome: Retry) -> No
     if running:
         wait = backoff.wait(max(operation.attempts, 1), jitter=jitter, retry_after=outcome.retry_after)
     else:  # look-ups that fail use no attempts, so their waits grow with the time since the answer was lost
-        since = completion.now - (operation.unknown_since or completion.now)
-        wait = backoff.since(since.total_seconds(), jitter=jitter, retry_after=outcome.retry_after)
+        unknown_for = completion.now - (operation.unknown_since or completion.now)
+        wait = backoff.since(unknown_for.total_seconds(), jitter=jitter, retry_after=outcome.retry_after)
     lost = outcome.may_be_deleted and operation.unknown_since is None
-    since_now = {"unknown_since": completion.now} if lost else {}
-    operations.release(
+    loss = {"unknown_since": completion.now} if lost else {}
+    operations.end_claim(
         connection, operation, completion.unclaimed_state, wait=completion.wait(wait),
         attempts=attempts_used(operation, outcome), last_error=outcome.error, last_status=outcome.status,
-        **completion.kept_settle_time, **since_now,
+        **completion.kept_settle_time, **loss,
     )  # fmt: skip
 
 
 def _credentials_rejected(connection: Connection, completion: Completion, outcome: CredentialsRejected) -> None:
     operation = completion.operation
-    operations.release(
+    operations.end_claim(
         connection, operation, completion.unclaimed_state, wait=completion.wait(0),
         attempts=attempts_used(operation, outcome),
         last_error=outcome.error, last_status=outcome.status, **completion.kept_settle_time,
@@ -299,7 +298,7 @@ def _unknown(connection: Connection, completion: Completion, outcome: Unknown) -
     links, _ = _apply(connection, completion, outcome.effect)
     wait = max(first_lookup(policy.settle), policy.backoff.bounded(outcome.retry_after or 0.0))
     result = {"result_session_id": outcome.effect.rows[0].id} if outcome.effect.rows else {}
-    operations.release(
+    operations.end_claim(
         connection, operation, OperationState.UNKNOWN, wait=completion.wait(wait),
         attempts=attempts_used(operation, outcome), unknown_since=completion.now, lookups=0,
         last_error=outcome.error, last_status=outcome.status, **result, **completion.new_settle_time,
@@ -314,14 +313,14 @@ def _not_found(connection: Connection, completion: Completion, outcome: NotFound
     """
     operation, plan = completion.operation, completion.plan
     if plan.wait is not None:
-        operations.release(
+        operations.end_claim(
             connection, operation, OperationState.UNKNOWN, wait=completion.wait(plan.wait),
             lookups=plan.lookups, last_status=outcome.status, **completion.kept_settle_time,
         )  # fmt: skip
         return outcome
     created = operation.target_session_id
     if created is None:
-        operations.release(
+        operations.end_claim(
             connection, operation, OperationState.PENDING, wait=completion.wait(0),
             lookups=0, unknown_since=None, settle_for=None, last_status=outcome.status,
         )  # fmt: skip
@@ -338,7 +337,7 @@ def _not_found(connection: Connection, completion: Completion, outcome: NotFound
 
 def _dead(connection: Connection, completion: Completion, outcome: Dead) -> None:
     values: dict[str, Any] = {} if outcome.session_id is None else {"result_session_id": outcome.session_id}
-    operations.release(
+    operations.end_claim(
         connection, completion.operation, OperationState.DEAD, finished_at=completion.now, last_error=outcome.error,
         last_status=outcome.status, **values,
     )  # fmt: skip

@@ -17,10 +17,10 @@ from syncd.mirror.store.operation import LeaseLostError, Operation
 from syncd.push import record
 from syncd.push.answers import outcome_of
 from syncd.push.events import report
-from syncd.push.evidence import SettleTime, Settling
 from syncd.push.kinds import KINDS
 from syncd.push.outcomes import Dead, Outcome, Retry, RetryReason, Succeeded, Unknown, may_be_outage
 from syncd.push.record import Completion, Recorded, RetryPolicy
+from syncd.push.settling import SettleTime, Settling
 from syncd.records.enums import OperationKind, OperationState
 from syncd.records.operation_kinds import SPECS
 from syncd.records.parse import GarbledError
@@ -55,7 +55,7 @@ async def perform(attempt: Attempt) -> Outcome:
     except (AlbertException, GarbledError, AbsenceUnprovenError) as error:
         outcome = outcome_of(error)
         if isinstance(error, InvalidIdError):
-            return outcome  # the look-up by this id precedes the create, so nothing was ever sent
+            return outcome  # the look-up by this id precedes every change, so nothing was ever sent
     if isinstance(outcome, Retry) and attempt.delete_sent:
         return replace(outcome, may_be_deleted=True)
     if isinstance(outcome, Dead) and operation.state == OperationState.UNKNOWN:
@@ -141,11 +141,11 @@ class Runner:
         attempts = self.brake.take_refunds()
         if not attempts:
             return
-        claimed = set(attempts)
+        not_refunded = set(attempts)
         try:
-            claimed = await self.database.write(lambda c: refunds.refund(c, attempts))
+            not_refunded = await self.database.write(lambda c: refunds.refund(c, attempts))
         finally:
-            self.brake.add_refunds({number: attempts[number] for number in claimed})
+            self.brake.add_refunds({operation_id: attempts[operation_id] for operation_id in not_refunded})
 
     async def _perform(self, attempt: Attempt) -> Outcome:
         async with self._room:

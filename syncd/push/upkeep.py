@@ -36,7 +36,7 @@ class Upkeep:
         """Correct the blockers of the next few blocked operations; return how many were not true any more."""
         blocked = await self.database.read(partial(operations.recheck, after=self._after))
         self._after = blocked[-1] if blocked else None
-        if all(operation.now == operation.before for operation in blocked):
+        if all(operation.current == operation.before for operation in blocked):
             return 0
         return await self.database.write(partial(operations.unblock, blocked=blocked))
 

@@ -197,7 +197,7 @@ class FieldList(Generic[R]):
     @cached_property
     def fields(self) -> tuple[Field, ...]:
         """Return the fields on the wire: all columns except `extra`."""
-        return tuple(field for field in self.by_column.values() if field.column != EXTRA)
+        return tuple(member for member in self.by_column.values() if member.column != EXTRA)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:

@@ -94,9 +94,9 @@ class Shape(Generic[R]):
             return frozenset()
         unknown = set()
         for block in self.fields.blocks:
-            names = item.get(block.name) if block.name else item
-            if isinstance(names, dict):
-                unknown |= {(block.name, name) for name in names.keys() - block.names if _can_be_named(name)}
+            members = item.get(block.name) if block.name else item
+            if isinstance(members, dict):
+                unknown |= {(block.name, name) for name in members.keys() - block.names if _can_be_named(name)}
         return frozenset(unknown)
 
     def rows(self, items: Sequence[Struct]) -> tuple[list[R], set[int]]:
@@ -133,8 +133,8 @@ class Shape(Generic[R]):
             return ["{}"] * count
         parts = {name: wire_columns["", name] for name in self._unknown[""]}
         for block, struct in self._extra_of.items():
-            values = zip(*(wire_columns[block, name] for name in self._unknown[block]), strict=True)
-            parts[block] = [UNSET if all(value is UNSET for value in some) else struct(*some) for some in values]
+            items = zip(*(wire_columns[block, name] for name in self._unknown[block]), strict=True)
+            parts[block] = [UNSET if all(value is UNSET for value in item) else struct(*item) for item in items]
         extras = map(self._extra, *(parts[name] for name in self._extra_names))
         return [text.decode() for text in map(_ENCODER.encode, extras)]
 
@@ -176,13 +176,13 @@ def _typed(fields: Sequence[Field]) -> list[tuple[Any, ...]]:
 
 def _struct(fields: Sequence[tuple[Any, ...]], unknown: Sequence[str], *, kw_only: bool = True) -> type[Struct]:
     """Make a struct of fields with any names on the wire. In Python they have numbers."""
-    numbered = {
+    attributes = {
         f"f{number}": field for number, field in enumerate([*fields, *((name, Any, UNSET) for name in unknown)])
     }
     return msgspec.defstruct(
         "Fields",
-        [(number, *field[1:]) for number, field in numbered.items()],
-        rename={number: field[0] for number, field in numbered.items()},
+        [(name, *field[1:]) for name, field in attributes.items()],
+        rename={name: field[0] for name, field in attributes.items()},
         forbid_unknown_fields=True,
         kw_only=kw_only,
         gc=False,

@@ -1,4 +1,4 @@
-"""Rules for folders: their paths, and how many may be missing. `pull.folders` and `mirror.store.folders` call it.
+"""The paths of folders; `mirror.store.folders` calls it.
 
 Pure: no I/O and no clock.
 """

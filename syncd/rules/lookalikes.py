@@ -79,21 +79,21 @@ def lookalikes(ids: Iterable[NamedId], known: Iterable[NamedId]) -> Iterator[Loo
     known : Iterable[NamedId]
         Ids of the mirror and the queue. They are read once, and only those that look like one of the file are kept.
     """
-    first: dict[tuple[str, str], dict[str, NamedId]] = {}
+    ids_by_key: dict[tuple[str, str], dict[str, NamedId]] = {}
     for named_id in ids:
-        same = first.setdefault((named_id.column, folded(named_id.value)), {})
-        if named_id.value in same:
+        alike = ids_by_key.setdefault((named_id.column, folded(named_id.value)), {})
+        if named_id.value in alike:
             continue
-        if same:
-            earlier = next(iter(same.values()))
+        if alike:
+            earlier = next(iter(alike.values()))
             yield Lookalike(named_id, earlier, differences(named_id.value, earlier.value))
-        same[named_id.value] = named_id
+        alike[named_id.value] = named_id
     known_by_key: dict[tuple[str, str], dict[str, NamedId]] = {}
     for named_id in known:
-        if (key := (named_id.column, folded(named_id.value))) in first:
+        if (key := (named_id.column, folded(named_id.value))) in ids_by_key:
             known_by_key.setdefault(key, {}).setdefault(named_id.value, named_id)
     for key, others in known_by_key.items():
-        for named_id in first[key].values():
+        for named_id in ids_by_key[key].values():
             if named_id.value not in others:
                 other = next(iter(others.values()))
                 yield Lookalike(named_id, other, differences(named_id.value, other.value))

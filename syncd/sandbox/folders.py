@@ -66,7 +66,7 @@ class Folders:
         return answers.problem(habits, habits.gone_status if id in self.gone else 404, "No such folder")
 
     def page(self, query: Query, habits: Habits) -> web.Response:
-        """Answer `GET /api/v3/chats/folders`; a page begins after the folder that ended the last one."""
+        """Answer `GET /api/v3/chats/folders`; a page begins after a number of folders."""
         after = 0
         if start := (query.get("startKey") or [""])[-1]:
             try:

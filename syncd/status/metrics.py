@@ -92,10 +92,10 @@ async def exposition(metrics: Metrics, readings: Readings) -> bytes:
 
 class _Collected(Collector):
     def __init__(self, metrics: list[Metric]) -> None:
-        self._found = metrics
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._found
+        yield from self._metrics
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -27,7 +27,7 @@ def durations(passes: Sequence[Mapping[str, Any]]) -> str:
     bars = [[(row["state"], value)] for row, value in zip(shown, values, strict=True)]
     titles = [f"pass {row['id']}: {seconds(value)}, {row['state']}" for row, value in zip(shown, values, strict=True)]
     names = [name for name in ENDED if any(row["state"] == name for row in shown)]
-    return _bars(bars, titles, "longest", seconds, power=0.5) + _legend(names)
+    return _bars(bars, titles, "longest", seconds) + _legend(names)
 
 
 def changes(passes: Sequence[Mapping[str, Any]]) -> str:
@@ -35,7 +35,7 @@ def changes(passes: Sequence[Mapping[str, Any]]) -> str:
     shown = passes[-BARS:]
     bars = [[(name, float(row[name])) for name in CHANGES] for row in shown]
     titles = [f"pass {row['id']}: " + ", ".join(f"{row[name]} {name}" for name in CHANGES) for row in shown]
-    drawn = _bars(bars, titles, "most", lambda value: f"{value:,.0f}", power=0.5)
+    drawn = _bars(bars, titles, "most", lambda value: f"{value:,.0f}")
     return drawn + (_legend(CHANGES) if shown else "")
 
 
@@ -61,10 +61,8 @@ def _bars(
     titles: Sequence[str],
     what: str,
     write: Callable[[float], str],
-    *,
-    power: float = 1.0,
 ) -> str:
-    """Draw stacked bars; a power below 1 keeps small ones visible beside one that is much higher."""
+    """Draw stacked bars on a square root scale: small ones stay visible beside one that is much higher."""
     if not bars:
         return "<p>No pass has ended yet.</p>"
     highest = max(sum(value for _, value in parts) for parts in bars)
@@ -73,7 +71,7 @@ def _bars(
     for place, (parts, title) in enumerate(zip(bars, titles, strict=True)):
         y, rects, total = float(BASE), [], sum(value for _, value in parts)
         for name, value in parts:
-            height = (BASE - TOP) * (total / highest) ** power * value / total if total else 0.0
+            height = (BASE - TOP) * (total / highest) ** 0.5 * value / total if total else 0.0
             if height:
                 height = max(height, 1.5)
                 y -= height
@@ -83,8 +81,7 @@ def _bars(
                 )
         drawn.append(f"<g><title>{escape(title)}</title>{''.join(rects)}</g>")
     axis = f'<line class="axis" x1="0" x2="{WIDTH}" y1="{BASE}" y2="{BASE}"/>'
-    scale = "" if power == 1 else ", square root scale"
-    label = f'<text x="0" y="12">{escape(what)} {escape(write(highest))}{scale}</text>'
+    label = f'<text x="0" y="12">{escape(what)} {escape(write(highest))}, square root scale</text>'
     ends = (
         f'<text x="0" y="{HEIGHT - 3}">oldest</text><text x="{WIDTH}" y="{HEIGHT - 3}" text-anchor="end">newest</text>'
     )

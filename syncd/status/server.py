@@ -183,11 +183,9 @@ class RequestHandler:
             refused.headers["Allow"] = "GET, HEAD"
             return refused
         answer = self._paths.get(request.path)
-        return (
-            await answer()
-            if answer is not None
-            else _text(404, "there are /, /status.json, /livez, /readyz and /metrics")
-        )
+        if answer is None:
+            return _text(404, "there are /, /status.json, /livez, /readyz and /metrics")
+        return await answer()
 
     async def _livez(self) -> web.Response:
         stalled = self._view.stalled()

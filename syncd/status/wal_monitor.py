@@ -57,9 +57,8 @@ class WalWatch:
         elif size < self.threshold:
             self._size_then = 0
         self._size = size
-        if not self._warned and self.growing_seconds() >= (
-            LONGEST_GROWTH if size < HUGE * self.threshold else LOOK_SECONDS
-        ):
+        longest = LONGEST_GROWTH if size < HUGE * self.threshold else LOOK_SECONDS
+        if not self._warned and self.growing_seconds() >= longest:
             self._warned = True
             self.log.warning(
                 "database.wal_growing",

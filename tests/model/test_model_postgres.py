@@ -36,7 +36,7 @@ def test_model_notices_a_page_of_a_pass_that_was_lost(postgres_url: str, monkeyp
             progress.fence = 0
         return progress
 
-    real = passes.running
+    real = passes.resume
     monkeypatch.setattr(passes, "running", running)
     store, broken = PostgresStore(postgres_url), []
     try:

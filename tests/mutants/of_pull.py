@@ -96,8 +96,8 @@ MUTANTS = (
     Mutant(
         "unproven-404s-count",
         "syncd/pull/sweep.py",
-        "gone = [key for key in self.answers.keys(Verdict.GONE) if key in still]",
-        "gone = [key for key in self.answers.keys(Verdict.GONE, Verdict.UNPROVEN) if key in still]",
+        "gone = [key for key in self.answers.keys(Verdict.GONE) if key in missing_keys]",
+        "gone = [key for key in self.answers.keys(Verdict.GONE, Verdict.UNPROVEN) if key in missing_keys]",
         "tests/pull/test_missing.py::test_404s_do_not_count_when_no_listed_session_answers_200",
         "a sweep counts 404s that no witness confirms",
     ),

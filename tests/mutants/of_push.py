@@ -8,8 +8,8 @@ MUTANTS = (
     Mutant(
         "lost-claim-accepted",
         "syncd/push/leases.py",
-        "attempt.lease = kept.get(attempt.operation.id)",
-        "attempt.lease = kept.get(attempt.operation.id, attempt.lease)",
+        "attempt.lease = renewed.get(attempt.operation.id)",
+        "attempt.lease = renewed.get(attempt.operation.id, attempt.lease)",
         "tests/push/test_fences.py::test_holder_that_lost_its_claim_sends_nothing_after_the_next_renewal",
         "a lost claim is accepted when leases are renewed",
     ),
@@ -24,8 +24,8 @@ MUTANTS = (
     Mutant(
         "no-fence-in-the-bulk-finish",
         "syncd/mirror/store/operation_statements.py",
-        "WHERE id = ? AND fence = ? AND {_HELD}",
-        "WHERE id = ? AND ? IS NOT NULL AND {_HELD}",
+        "WHERE id = ?1 AND fence = ?2 AND {_HELD}",
+        "WHERE id = ?1 AND ?2 IS NOT NULL AND {_HELD}",
         "tests/push/test_fences.py::test_finish_of_several_operations_needs_the_fence_of_each",
         "several operations are finished without their fences, on SQLite",
     ),
@@ -129,7 +129,7 @@ MUTANTS = (
         "404-before-trust-accepted",
         "syncd/witness.py",
         "            if sent_at < route.trusted_from:\n"
-        '                raise _unproven(error, form, "it was requested before a witness answered again")\n',
+        '                raise _unproven(error, "it was requested before a witness answered again")\n',
         "",
         "tests/test_witness.py::test_404_from_before_a_witness_answered_again_decides_nothing",
         "a 404 from before the gateway recovered is accepted",
@@ -232,7 +232,7 @@ MUTANTS = (
     ),
     Mutant(
         "wall-clock-ends-the-settle-time",
-        "syncd/push/evidence.py",
+        "syncd/push/settling.py",
         "return min(self.clock.now(), without_steps) - observed_at",
         "return self.clock.now() - observed_at",
         "tests/push/test_clocks.py::test_step_forward_makes_nothing_old",
@@ -240,7 +240,7 @@ MUTANTS = (
     ),
     Mutant(
         "restart-ends-the-settle-time",
-        "syncd/push/evidence.py",
+        "syncd/push/settling.py",
         "        if age < self.settle:\n            return False\n",
         "",
         "tests/push/test_clocks.py::test_old_time_is_recent_for_a_process_younger_than_the_settle_time",
@@ -248,7 +248,7 @@ MUTANTS = (
     ),
     Mutant(
         "settle-time-of-another-machine",
-        "syncd/push/evidence.py",
+        "syncd/push/settling.py",
         "if operation.settle_machine != self.machine or operation.settle_for is None:",
         "if operation.settle_for is None:",
         "tests/push/test_settle_time.py::test_settle_time_begins_again_with_each_process_on_another_machine",
@@ -256,7 +256,7 @@ MUTANTS = (
     ),
     Mutant(
         "settle-time-not-stored",
-        "syncd/push/evidence.py",
+        "syncd/push/settling.py",
         "return operation.settle_us if operation.settle_for == operation.unknown_since else None",
         "return None",
         "tests/push/test_settle_time.py::"
@@ -265,7 +265,7 @@ MUTANTS = (
     ),
     Mutant(
         "settle-time-of-an-earlier-attempt",
-        "syncd/push/evidence.py",
+        "syncd/push/settling.py",
         "return operation.settle_us if operation.settle_for == operation.unknown_since else None",
         "return operation.settle_us",
         "tests/push/test_settle_time.py::"
@@ -334,16 +334,16 @@ MUTANTS = (
     Mutant(
         "witness-of-long-ago",
         "syncd/witness.py",
-        "return known.at >= answered_at - CACHE_SECONDS",
-        "return known.at >= sent_at - CACHE_SECONDS",
+        "return confirmation.at >= answered_at - CACHE_SECONDS",
+        "return confirmation.at >= sent_at - CACHE_SECONDS",
         "tests/test_witness.py::test_witness_confirms_no_answer_that_came_long_after_it",
         "a request that waited for its turn is confirmed by a witness from before",
     ),
     Mutant(
         "own-witness-in-the-cache",
         "syncd/witness.py",
-        "known is None or known.witness == asked or",
-        "known is None or",
+        "confirmation is None or confirmation.witness == asked:",
+        "confirmation is None:",
         "tests/test_witness.py::test_session_that_was_the_witness_for_others_is_not_its_own",
         "a session that confirmed other 404s confirms its own",
     ),

@@ -70,7 +70,7 @@ async def test_leader_takes_over_again_a_pass_that_was_taken_from_it(tmp_path: P
     async with serve(server), running_replicas(tmp_path, server, postgres_url) as replicas:
         (leader,) = await replicas.started(1)
         await until(lambda: leader.saw("page.mirrored"), why="a page")
-        assert await replicas.database.write(passes.running) is not None  # as one does that was cut off and came late
+        assert await replicas.database.write(passes.resume) is not None  # as one does that was cut off and came late
         await until(lambda: leader.saw("pass.lost"), why="the loss")
         await until(lambda: leader.saw("pass.complete"), why="the pass", seconds=15)
 

@@ -225,7 +225,7 @@ async def test_sweep_of_a_lost_pass_requests_nothing_again_after_a_decision(fold
 
         async def approve_and_take_over(_: object) -> None:
             await decide(harness, 2, APPROVED)
-            await harness.database.write(passes.running)
+            await harness.database.write(passes.resume)
 
         harness.sandbox.script("GET", "/api/v3/chats/sessions/SES2", approve_and_take_over)
         harness.sandbox.requests.clear()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from syncd.albert.errors import AlbertTenantError
-from syncd.pull.dry_run import DryRun, Prediction, UnreadableListingError
-from syncd.pull.retries import ListingError, Retries
+from syncd.pull.dry_run import DryRun, PassPrediction, UnreadableListingError
+from syncd.pull.retries import ListingError, RequestRetries
 from syncd.records.enums import PassReason
 from syncd.rules.retry import Backoff
 from syncd.sandbox import Habits
@@ -25,8 +25,8 @@ async def content(harness: Harness) -> list[object]:
     ]
 
 
-def retries_of(harness: Harness) -> Retries:
-    return Retries(
+def retries_of(harness: Harness) -> RequestRetries:
+    return RequestRetries(
         clock=harness.clock,
         backoff=Backoff(0.5, 300),
         jitter=lambda: 1.0,
@@ -35,7 +35,7 @@ def retries_of(harness: Harness) -> Retries:
     )
 
 
-async def prediction(harness: Harness, *, max_pages: int = 100) -> Prediction:
+async def prediction(harness: Harness, *, max_pages: int = 100) -> PassPrediction:
     run = DryRun(
         albert=harness.albert, mirror=harness.database, clock=harness.clock, retries=retries_of(harness),
         max_pages=max_pages, guard=harness.guard, machine=harness.machine,

@@ -327,7 +327,7 @@ async def test_pass_lost_during_its_first_requests_sends_no_more_after_a_decisio
 
         async def approve_and_take_over(_: object) -> None:
             await decide(harness, 2, HoldState.APPROVED)
-            await harness.database.write(passes.running)
+            await harness.database.write(passes.resume)
 
         harness.sandbox.script("GET", f"{BASE}/SES3", approve_and_take_over)
         harness.sandbox.requests.clear()

@@ -82,7 +82,7 @@ async def test_pass_taken_over_by_another_replica_is_lost_and_not_failed(folder:
 
         async def taken_up(**given: Any) -> bytes:
             if next(asked) == 3:
-                await harness.database.write(passes.running)  # the first statement of the other replica
+                await harness.database.write(passes.resume)  # the first statement of the other replica
             return await real(**given)
 
         harness.albert.list_raw = taken_up  # type: ignore[method-assign]
@@ -125,7 +125,7 @@ async def test_failed_pass_taken_over_by_another_replica_keeps_the_pages_of_that
         assert pages
 
         async def taken_up(_: object) -> web.Response:
-            await harness.database.write(passes.running)
+            await harness.database.write(passes.resume)
             return web.json_response({"message": "no"}, status=401)
 
         harness.sandbox.script("GET", f"{BASE}/SES1", taken_up)

@@ -181,14 +181,14 @@ async def test_hold_contains_only_sessions_that_are_gone(folder: Path) -> None:
 
 
 async def take_over(harness: Harness) -> None:
-    await harness.database.write(passes.running)
+    await harness.database.write(passes.resume)
 
 
 async def finish_elsewhere(harness: Harness) -> None:
     """End the pass as a replica that took it over would."""
 
     def work(connection: sa.Connection) -> None:
-        progress = passes.running(connection)
+        progress = passes.resume(connection)
         assert progress is not None
         passes.finish(connection, progress, passes.COMPLETE, now=harness.clock.now())
 

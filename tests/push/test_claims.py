@@ -85,7 +85,7 @@ async def test_holder_that_lost_its_fence_cannot_finish(tmp_path: Path) -> None:
         ) == [Abandoned(mine.id, SourceId("s-1"))]
         with pytest.raises(LeaseLostError):
             await harness.database.write(
-                lambda c: operations.release(c, mine, OperationState.DEAD, finished_at=harness.clock.now())
+                lambda c: operations.end_claim(c, mine, OperationState.DEAD, finished_at=harness.clock.now())
             )
         assert (await harness.operation(mine.id))["state"] == "unknown"
 

@@ -13,8 +13,8 @@ from syncd.mirror.store import operations
 from syncd.mirror.store.operation import Operation
 from syncd.mirror.store.operations import CONFIRMED_FOR
 from syncd.push.attempt import Attempt
-from syncd.push.evidence import Recency
 from syncd.push.leases import Lease
+from syncd.push.settling import Recency
 from syncd.rules.retry import Backoff
 from tests.helpers.harness import Harness, open_harness
 from tests.push.helpers import SESSIONS, create, effects, finished, times, until, worked, working

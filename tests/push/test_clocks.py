@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.push.evidence import MOST_ENTRIES, Recency
+from syncd.push.settling import MOST_ENTRIES, Recency
 from syncd.records.ids import SessionId
 from syncd.sandbox import Habits
 from tests.helpers.harness import Harness, open_harness

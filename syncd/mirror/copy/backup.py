@@ -80,15 +80,15 @@ def back_up(database: Path, target: Path, *, now: datetime, mode: int | None = N
         target = _require_replaceable(database, target)
         make_directory(target.parent, files=mode or PRIVATE)
         with temp_dir(target.parent, "syncd-backup") as unfinished:
-            partial = unfinished / "copy"
-            make_empty(partial)
-            rows = _copy_snapshot(database, partial)
-            _mark(partial, now)
-            _verify(partial, rows)
-            _set_permissions(partial, target, mode)
-            sync(partial)
+            copy = unfinished / "copy"
+            make_empty(copy)
+            rows = _copy_snapshot(database, copy)
+            _mark(copy, now)
+            _verify(copy, rows)
+            _set_permissions(copy, target, mode)
+            sync(copy)
             _require_replaceable(database, target)  # once more: a program may have opened it meanwhile
-            partial.replace(target)
+            copy.replace(target)
             sync(target.parent)
     except sqlite3.Error as error:
         require_room(error, target.parent, "no backup was made")

@@ -362,11 +362,11 @@ class _Move:
         SyncdError
             A table has other rows.
         """
-        for table in sorted(moved, key=lambda table: (table.table in _OF_OTHER_PROGRAMS, -table.rows)):
+        for expected in sorted(moved, key=lambda content: (content.table in _OF_OTHER_PROGRAMS, -content.rows)):
             async with _snapshot(self.here) as later:
-                now = await self._checksum(later, metadata.tables[table.table])
-            if (now.rows, now.digest) != (table.rows, table.digest):
+                current = await self._checksum(later, metadata.tables[expected.table])
+            if (current.rows, current.digest) != (expected.rows, expected.digest):
                 raise SyncdError(
-                    f"the source was written to while it was moved (its {table.table}): stop the programs that write "
-                    "there, and run the same command again"
+                    f"the source was written to while it was moved (its {expected.table}): stop the programs that "
+                    "write there, and run the same command again"
                 )

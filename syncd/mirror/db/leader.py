@@ -3,7 +3,7 @@
 The leader holds an advisory lock of its own connection's session. PostgreSQL releases it when it notices that the
 leader is gone, and each replica tries to take it every `TRY_SECONDS`. Behind a proxy that gives each transaction
 another connection there is no session: there the lock belongs to a transaction that stays open. An ex-leader that has
-not noticed its loss can do no harm: the new leader raises the fence of the pass (`passes.running`), and a write with an
+not noticed its loss can do no harm: the new leader raises the fence of the pass (`passes.resume`), and a write with an
 older fence fails.
 
 A second lock, shared by all replicas, shows `syncd migrate-store` that a daemon works on the database.

@@ -152,14 +152,14 @@ class Retries:
         """Whether a step waits for a lock, room on the disk or a server."""
         return self._waiting > 0
 
-    async def run(self, work: Callable[[], str], step: Callable[[], Awaitable[T]]) -> T:
+    async def run(self, name: Callable[[], str], step: Callable[[], Awaitable[T]]) -> T:
         """Run a step, and again for as long as the database cannot be used and `busy_timeout` allows.
 
         The step is shielded from cancellation; the waits between two tries are not.
 
         Parameters
         ----------
-        work : Callable[[], str]
+        name : Callable[[], str]
             Returns the name by which failures are counted.
 
         Raises
@@ -177,11 +177,11 @@ class Retries:
                         result = await step()
                 except Exception as error:  # noqa: BLE001 - raised again by `_reason` unless a wait may help
                     self._resumed |= waits and classify_error(error) is None
-                    reason = self._reason(error, work, began)
+                    reason = self._reason(error, name, began)
                 else:
                     self._resumed |= waits
                     if self.failures.any():
-                        self.failures.succeeded(work())
+                        self.failures.succeeded(name())
                     return result
                 if reason is None:
                     await anyio.sleep(random.uniform(0, CONFLICT_SECONDS))  # noqa: S311 - not a secret
@@ -196,7 +196,7 @@ class Retries:
             if waits:
                 self._end_wait()
 
-    def _reason(self, error: Exception, work: Callable[[], str], began: float) -> str | None:
+    def _reason(self, error: Exception, name: Callable[[], str], began: float) -> str | None:
         """Return why a step has to wait, None if it can run again immediately; raise other errors."""
         meaning = classify_error(error)
         if meaning is None:
@@ -204,7 +204,7 @@ class Retries:
         if postgresql.is_conflict(error) and anyio.current_time() - began < self.busy_timeout:
             return None
         if not isinstance(meaning, DatabaseAwayError):  # `database.waiting` reports a wait
-            self.failures.failed(work(), str(meaning), anyio.current_time())
+            self.failures.failed(name(), str(meaning), anyio.current_time())
         if not isinstance(meaning, DatabaseBusyError) or anyio.current_time() - began >= self.busy_timeout:
             raise meaning from error
         return str(meaning)

@@ -33,7 +33,7 @@ _TIME_AS_TEXT = PerDialect(
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class SnapshotInfo:
     """What a snapshot of the mirror is of.
 
     Parameters
@@ -51,11 +51,11 @@ class Snapshot:
     origin: str | None
 
 
-def freeze(connection: Connection) -> Snapshot:
+def freeze(connection: Connection) -> SnapshotInfo:
     """Let all that the connection reads from now on be one snapshot, and describe it."""
     _one_snapshot(connection)
     at = views.freshness(connection)["last_complete_pass_at"]
-    return Snapshot(
+    return SnapshotInfo(
         None if at is None else utc_text(at),
         connection.execute(sa.select(mirror_totals.c.last_seq)).scalar() or 0,
         connection.execute(sa.select(mirror_identity.c.origin)).scalar(),
@@ -91,8 +91,8 @@ def stream(connection: Connection, name: str, *, since: int | None = None) -> Ge
         At most `ROWS_AT_ONCE` rows with the columns of `catalog.columns`: text, numbers, booleans or None.
         Times are text of `clock.utc_text`, because reading and writing `datetime` would take most of an export's time.
     """
-    time = _TIME_AS_TEXT.on(connection)
-    selected = ", ".join(_plain(column, time) for column in columns(name))
+    time_template = _TIME_AS_TEXT.on(connection)
+    selected = ", ".join(_plain(column, time_template) for column in columns(name))
     booleans = [place for place, column in enumerate(columns(name)) if isinstance(column.type, Boolean)]
     query = _select(selected, name, since) + ("" if since is None else " ORDER BY seq")
     lossy = name in TABLES  # other programs write to these, and SQLite stores text of theirs that is not UTF-8

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from syncd.mirror.schema import enums
-from syncd.mirror.schema.revisions import HEAD
+from syncd.mirror.schema.revisions import HEAD, SELECT_REVISION
 from syncd.mirror.store import bare_sqlite
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ CONNECT_SECONDS, COMMAND_SECONDS = 5.0, 30.0
 """`syncd status` is run by probes: it fails rather than wait longer for a server."""
 
 _TIMES = ("last_complete_pass_at", "last_listed_at", "started_at", "finished_at", "copied_at", "moved_at", "since")
-_VERSION = "SELECT version_num FROM alembic_version"
 _IDENTITY = """
 SELECT i.origin, i.tenant_id, i.copied_at, i.moved_to, i.moved_at, (
     SELECT count(*) FROM operations WHERE state IN ('pending', 'unknown') AND on_hold_at IS NOT NULL
@@ -140,7 +139,7 @@ def _overview_of_postgresql(dsn: str) -> Row | None:
         connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS)
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                if [row[0] for row in await connection.fetch(_VERSION)] != [HEAD]:
+                if [row[0] for row in await connection.fetch(SELECT_REVISION)] != [HEAD]:
                     return None
                 return [
                     list(map(_read_row, await connection.fetch(statement))) for statement in _statements(PASSES_SHOWN)

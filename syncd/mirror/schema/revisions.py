@@ -14,3 +14,5 @@ REVISIONS = tuple(sorted(path.name.partition("_")[0] for path in (scripts() / "v
 """Every revision, oldest first. The name of a migration's file begins with its revision."""
 
 HEAD = REVISIONS[-1]
+
+SELECT_REVISION = "SELECT version_num FROM alembic_version"

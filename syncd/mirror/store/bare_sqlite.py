@@ -16,12 +16,11 @@ from typing import TypeVar
 from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db import sqlite_file
 from syncd.mirror.db.sqlite_module import decode, sqlite3
-from syncd.mirror.schema.revisions import HEAD
+from syncd.mirror.schema.revisions import HEAD, SELECT_REVISION
 
 T = TypeVar("T")
 LOCK_SECONDS = 1.0
 """Seconds that a transaction waits for another program, without a message; the general way says that it waits."""
-_VERSION = "SELECT version_num FROM alembic_version"
 
 
 class _UnsuitableError(Exception):
@@ -57,14 +56,14 @@ def write(url: str, work: Callable[[sqlite3.Connection], T | None]) -> T | None:
     DatabaseReplacedError
         The file was replaced by another one during the commit.
     """
-    path = _file(url)
-    before = None if path is None else sqlite_file.identity(path)
     try:
+        path = _file(url)
+        before = sqlite_file.identity(path)
         with _transaction(path, "PRAGMA foreign_keys=ON", "PRAGMA synchronous=FULL", "BEGIN IMMEDIATE") as connection:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 return None
             result = work(connection)
-            if path is None or result is None or sqlite_file.identity(path) != before:
+            if result is None or sqlite_file.identity(path) != before:
                 return None
             connection.execute("COMMIT")
     except (sqlite3.Error, DatabaseUnusableError, _UnsuitableError):
@@ -73,23 +72,22 @@ def write(url: str, work: Callable[[sqlite3.Connection], T | None]) -> T | None:
     return result
 
 
-def _file(url: str) -> Path | None:
+def _file(url: str) -> Path:
     scheme, _, name = url.partition(":///")
-    exists = scheme.startswith("sqlite") and os.path.isfile(name)  # noqa: PTH113 - False also for an impossible name
-    return Path(name) if exists else None
+    if not (scheme.startswith("sqlite") and os.path.isfile(name)):  # noqa: PTH113 - False also for an impossible name
+        raise _UnsuitableError
+    return Path(name)
 
 
 @contextmanager
-def _transaction(path: Path | None, *statements: str) -> Iterator[sqlite3.Connection]:
+def _transaction(path: Path, *statements: str) -> Iterator[sqlite3.Connection]:
     """Open a mirror at head; the end of the connection undoes what was not committed."""
-    if path is None:
-        raise _UnsuitableError
     sqlite_file.require_single_name(path)
     with closing(sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
         connection.text_factory = decode
         for statement in statements:
             connection.execute(statement)
-        if [row[0] for row in connection.execute(_VERSION)] != [HEAD]:
+        if [row[0] for row in connection.execute(SELECT_REVISION)] != [HEAD]:
             raise _UnsuitableError
         yield connection

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from syncd.mirror.db.database import Database
 
-_SHARED_CLOCK = PerDialect(
+_DATABASE_CLOCK = PerDialect(
     sqlite=sa.select(sa.null().label("now")),
     postgresql=sa.select(sa.func.clock_timestamp(type_=UtcDateTime()).label("now")),
 )
@@ -98,7 +98,7 @@ async def continue_clock(database: Database, machine: str) -> None:
 
 
 def _database_time(connection: Connection) -> datetime | None:
-    database_at: datetime | None = connection.execute(_SHARED_CLOCK.on(connection)).scalar()
+    database_at: datetime | None = connection.execute(_DATABASE_CLOCK.on(connection)).scalar()
     return database_at
 
 

@@ -140,10 +140,10 @@ def _current(connection: Connection, code: PassReason) -> sa.Row[Any] | None:
 
     A rejection of a pass whose first requests found nothing does not let the next pass through, so it continues too.
     """
-    states = holds.c.state == HoldState.OPEN
+    may_continue = holds.c.state == HoldState.OPEN
     if code is PassReason.KNOWN_SESSIONS_GONE:
-        states = sa.or_(states, sa.and_(holds.c.state == HoldState.REJECTED, holds.c.reason == code))
-    query = sa.select(holds).where(states).order_by(holds.c.id.desc()).limit(1)
+        may_continue = sa.or_(may_continue, sa.and_(holds.c.state == HoldState.REJECTED, holds.c.reason == code))
+    query = sa.select(holds).where(may_continue).order_by(holds.c.id.desc()).limit(1)
     return connection.execute(query.with_for_update()).first()
 
 
@@ -152,8 +152,8 @@ def _keep_only(connection: Connection, hold_id: int, keys: array[int]) -> None:
     held = connection.execute(sa.select(hold_sessions.c.session_key).where(hold_sessions.c.hold_id == hold_id))
     gone = [key for key in held.scalars() if key not in kept]
     for first in range(0, len(gone), CHUNK):
-        some = hold_sessions.c.session_key.in_(gone[first : first + CHUNK])
-        connection.execute(sa.delete(hold_sessions).where(hold_sessions.c.hold_id == hold_id, some))
+        in_chunk = hold_sessions.c.session_key.in_(gone[first : first + CHUNK])
+        connection.execute(sa.delete(hold_sessions).where(hold_sessions.c.hold_id == hold_id, in_chunk))
 
 
 def decisions(connection: Connection, *, lock: bool = False) -> Decisions:
@@ -164,9 +164,9 @@ def decisions(connection: Connection, *, lock: bool = False) -> Decisions:
         .order_by(holds.c.id)
     )
     in_force = Decisions(BitMap64(), BitMap64(), BitMap64(), frozenset())
-    states = set()
+    hold_states = set()
     for row in connection.execute(query.with_for_update() if lock else query).all():
-        states.add((int(row.id), HoldState(row.state)))
+        hold_states.add((int(row.id), HoldState(row.state)))
         if row.state == HoldState.APPROVED:
             keys = in_force.approved
         elif row.state == HoldState.REJECTED and row.reason != PassReason.KNOWN_SESSIONS_GONE:
@@ -174,7 +174,7 @@ def decisions(connection: Connection, *, lock: bool = False) -> Decisions:
         else:
             keys = in_force.waiting
         _add_sessions(connection, row.id, keys)
-    return replace(in_force, holds=frozenset(states))
+    return replace(in_force, holds=frozenset(hold_states))
 
 
 def _add_sessions(connection: Connection, hold_id: int, keys: BitMap64) -> None:
@@ -197,12 +197,12 @@ def release(connection: Connection, seen: BitMap64, now: datetime) -> None:
     _close_empty(connection, now)
 
 
-def complete(connection: Connection, *, undecided: frozenset[int], now: datetime) -> None:
+def complete(connection: Connection, *, unanswered: frozenset[int], now: datetime) -> None:
     """Apply a complete pass: an open hold needs no decision any more, and approvals are used up.
 
     Parameters
     ----------
-    undecided : frozenset[int]
+    unanswered : frozenset[int]
         Approved sessions about which Albert gave no usable answer: their approval stays.
     """
     _close_answered(connection, now)
@@ -210,7 +210,7 @@ def complete(connection: Connection, *, undecided: frozenset[int], now: datetime
         _close(connection, hold_id, now)
     approved = sa.select(hold_sessions.c.session_key).join(holds, holds.c.id == hold_sessions.c.hold_id)
     keys = connection.execute(approved.where(holds.c.state == HoldState.APPROVED)).scalars()
-    _remove(connection, [key for key in keys if key not in undecided], (HoldState.APPROVED,))
+    _remove(connection, [key for key in keys if key not in unanswered], (HoldState.APPROVED,))
     _close_empty(connection, now)
 
 
@@ -224,8 +224,8 @@ def _close_answered(connection: Connection, now: datetime) -> None:
 def _remove(connection: Connection, keys: list[int], states: Iterable[HoldState] = HOLDS_IN_FORCE) -> None:
     of_state = sa.select(holds.c.id).where(holds.c.state.in_(states))
     for first in range(0, len(keys), CHUNK):
-        some = hold_sessions.c.session_key.in_(keys[first : first + CHUNK])
-        connection.execute(sa.delete(hold_sessions).where(hold_sessions.c.hold_id.in_(of_state), some))
+        in_chunk = hold_sessions.c.session_key.in_(keys[first : first + CHUNK])
+        connection.execute(sa.delete(hold_sessions).where(hold_sessions.c.hold_id.in_(of_state), in_chunk))
 
 
 def _close(connection: Connection, hold_id: int, now: datetime) -> None:
@@ -287,8 +287,8 @@ def get(connection: Connection, pass_id: PassId, *, lock: bool = False) -> Hold:
         The pass has no hold in force; the message says why.
     """
     pass_row = connection.execute(sa.select(passes.c.state, passes.c.hold_id).where(passes.c.id == pass_id)).first()
-    same = holds.c.pass_id == pass_id if pass_row is None else holds.c.id == pass_row.hold_id
-    query = sa.select(holds).where(same, holds.c.state.in_(HOLDS_IN_FORCE))
+    is_its_hold = holds.c.pass_id == pass_id if pass_row is None else holds.c.id == pass_row.hold_id
+    query = sa.select(holds).where(is_its_hold, holds.c.state.in_(HOLDS_IN_FORCE))
     row = connection.execute(query.with_for_update() if lock else query).first()
     if row is not None:
         return _hold(connection, row)
@@ -297,8 +297,9 @@ def get(connection: Connection, pass_id: PassId, *, lock: bool = False) -> Hold:
     if pass_row.state != PassState.HELD:
         raise NotHeldError(f"pass {pass_id} is {pass_row.state}, not held")
     current = connection.execute(sa.select(holds.c.pass_id).where(holds.c.state == HoldState.OPEN)).scalar()
-    now = "nothing is held now" if current is None else f"pass {current} holds deletions now"
-    raise NotHeldError(f"pass {pass_id} does not wait for a decision any more, {now}; see: syncd deletions list --all")
+    present = "nothing is held now" if current is None else f"pass {current} holds deletions now"
+    text = f"pass {pass_id} does not wait for a decision any more, {present}"
+    raise NotHeldError(f"{text}; see: syncd deletions list --all")
 
 
 def listed(connection: Connection, states: Iterable[HoldState] = (HoldState.OPEN,)) -> list[Hold]:

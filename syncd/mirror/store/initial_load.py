@@ -30,22 +30,22 @@ CHUNK = 20_000
 """Source ids linked in one transaction: a fraction of a second."""
 _INDEX = "ix_sessions_source"
 _SOURCES = """
-SELECT source_session_id FROM sessions WHERE source_session_id {after} ? AND deleted_at IS NULL
+SELECT source_session_id FROM sessions WHERE source_session_id {operator} ? AND deleted_at IS NULL
 ORDER BY source_session_id
 """
 _COUNT = """
-SELECT count(*) FROM sessions WHERE source_session_id {after} ? AND source_session_id <= ? AND deleted_at IS NULL
+SELECT count(*) FROM sessions WHERE source_session_id {operator} ? AND source_session_id <= ? AND deleted_at IS NULL
 """
 _LINK = """
 INSERT INTO source_sessions (source_session_id, state, session_id, checked_at)
 SELECT source_session_id, 'linked', id, ? FROM sessions
-WHERE source_session_id {after} ? AND source_session_id <= ? AND deleted_at IS NULL
+WHERE source_session_id {operator} ? AND source_session_id <= ? AND deleted_at IS NULL
 ORDER BY source_session_id
 ON CONFLICT (source_session_id) DO NOTHING
 """
 _DIFFERENT = """
 SELECT DISTINCT s.source_session_id FROM sessions AS s JOIN source_sessions AS x USING (source_session_id)
-WHERE source_session_id {after} ? AND source_session_id <= ? AND s.deleted_at IS NULL
+WHERE source_session_id {operator} ? AND source_session_id <= ? AND s.deleted_at IS NULL
 AND NOT (x.state = 'linked' AND x.session_id = s.id)
 """
 
@@ -115,14 +115,14 @@ def _link(connection: Connection, after: str | None, at: str) -> tuple[str | Non
     """Link the next chunk of source ids; return its last one (None at the end) and the links that changed."""
     operator = ">=" if after is None else ">"  # the first one may be the empty text
     first = after or ""
-    after_last = _SOURCES.format(after=operator)
-    last = connection.exec_driver_sql(f"{after_last} LIMIT 1 OFFSET ?", (first, CHUNK)).scalar()
+    select_sources = _SOURCES.format(operator=operator)
+    last = connection.exec_driver_sql(f"{select_sources} LIMIT 1 OFFSET ?", (first, CHUNK)).scalar()
     if last is None:  # the last chunk
-        last = connection.exec_driver_sql(f"{after_last} DESC LIMIT 1", (first,)).scalar()
+        last = connection.exec_driver_sql(f"{select_sources} DESC LIMIT 1", (first,)).scalar()
     if last is None:
         return None, []
-    there = connection.exec_driver_sql(_COUNT.format(after=operator), (first, last)).scalar()
-    if connection.exec_driver_sql(_LINK.format(after=operator), (at, first, last)).rowcount == there:
+    session_count = connection.exec_driver_sql(_COUNT.format(operator=operator), (first, last)).scalar()
+    if connection.exec_driver_sql(_LINK.format(operator=operator), (at, first, last)).rowcount == session_count:
         return last, []
-    different = connection.exec_driver_sql(_DIFFERENT.format(after=operator), (first, last)).scalars().all()
+    different = connection.exec_driver_sql(_DIFFERENT.format(operator=operator), (first, last)).scalars().all()
     return last, sources.refresh(connection, different, at)

@@ -35,7 +35,7 @@ def find(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Look
         for column, key in _COLUMNS.items()
         if row.get(key) is not None
     ]
-    columns = {each.column for each in ids}
+    columns = {named_id.column for named_id in ids}
     with lossy_text(connection):
         return list(lookalikes(ids, _known(connection, columns)))
 

@@ -149,7 +149,7 @@ def clear(connection: Connection, keys: list[int], now: datetime) -> None:
     cleared = [row for row in read(connection, keys) if row.missing_since is not None]
     if not cleared:
         return
-    totals.hold(connection)
+    totals.lock(connection)
     raw.execute(connection, _CLEAR, (json.dumps([row.key for row in cleared]),))
     sources.refresh(connection, {row.source_session_id for row in cleared}, utc_text(now))
 

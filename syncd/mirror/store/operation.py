@@ -52,7 +52,7 @@ FIELDS = tuple(Operation.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class DueOperation:
     """An operation that is due.
 
     `blocked_by` is an earlier operation on the same key that is not over. `free` means that no other replica claims an
@@ -104,8 +104,8 @@ class Abandoned:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """An operation that has a blocker: `before` is the blocker in its row, `now` is its present blocker."""
+    """An operation that has a blocker: `before` is the blocker in its row, `current` is its present blocker."""
 
     id: OperationId
     before: OperationId
-    now: OperationId | None
+    current: OperationId | None

@@ -17,7 +17,7 @@ from syncd.mirror.db import locks, raw
 from syncd.mirror.db.dialects import PerDialect, as_lists, json_columns
 from syncd.mirror.db.lossy_text import lossy_text
 from syncd.mirror.schema.enums import ACTIVE
-from syncd.mirror.store.operation import FIELDS, Blocked, Candidate, Operation, Success
+from syncd.mirror.store.operation import FIELDS, Blocked, DueOperation, Operation, Success
 from syncd.mirror.store.operation_keys import blocker, same_column
 from syncd.records.enums import OperationKind, OperationState
 from syncd.records.ids import OperationId
@@ -39,7 +39,7 @@ class Statements(Protocol):
     OVERTAKEN: str
     """The times of waiting operations that were written when the clock showed more than it does now."""
 
-    def due(self, connection: Connection, state: OperationState, *, now: str, limit: int) -> list[Candidate]:
+    def due(self, connection: Connection, state: OperationState, *, now: str, limit: int) -> list[DueOperation]:
         """Return the operations of a state that have been due for the longest time, in that order."""
 
     def claim(
@@ -54,11 +54,11 @@ class Statements(Protocol):
         """Write that operations succeeded, where their claims are valid; return how many were written."""
 
 
-def _candidates(rows: Iterable[Sequence[Any]]) -> list[Candidate]:
+def _candidates(rows: Iterable[Sequence[Any]]) -> list[DueOperation]:
     return [_candidate(dict(zip(_RESULT, row, strict=True))) for row in rows]
 
 
-def _candidate(row: dict[str, Any]) -> Candidate:
+def _candidate(row: dict[str, Any]) -> DueOperation:
     values = {name: row[name] for name in FIELDS}
     values |= {
         "kind": OperationKind(row["kind"]),
@@ -66,7 +66,7 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         "unknown_since": read_stored_time(row["unknown_since"]),
         "settle_for": read_stored_time(row["settle_for"]),
     }
-    return Candidate(Operation(**values), row["blocked_by"], bool(row["free"]))
+    return DueOperation(Operation(**values), row["blocked_by"], bool(row["free"]))
 
 
 def _startable(state: OperationState, now: str) -> str:
@@ -150,9 +150,9 @@ ORDER BY o.blocked_by, o.id
 
 _SUCCEEDED = "next_attempt_at = NULL, clock_at = NULL, unknown_since = NULL, lease_until = NULL, lease_owner = NULL"
 _SQLITE_FINISH = f"""
-UPDATE operations SET state = 'succeeded', result_session_id = ?, finished_at = ?, last_error = ?, last_status = ?,
+UPDATE operations SET state = 'succeeded', result_session_id = ?3, finished_at = ?4, last_error = ?5, last_status = ?6,
     {_SUCCEEDED}
-WHERE id = ? AND fence = ? AND {_HELD}
+WHERE id = ?1 AND fence = ?2 AND {_HELD}
 """  # noqa: S608 - constants
 _POSTGRESQL_FINISH = f"""
 UPDATE operations AS o SET state = 'succeeded', result_session_id = r.session_id, finished_at = r.at::timestamptz,
@@ -160,6 +160,12 @@ UPDATE operations AS o SET state = 'succeeded', result_session_id = r.session_id
 FROM {json_columns(1, "id", "fence", "session_id", "at", "note", "status")}
 WHERE o.id = r.id::bigint AND o.id = ANY($7::bigint[]) AND o.fence = r.fence::bigint AND o.{_HELD}
 """  # noqa: S608 - constants
+
+
+def _finished(success: Success) -> tuple[OperationId | int | str | None, ...]:
+    """Return the values of a success in the order of the statements above."""
+    operation = success.operation
+    return operation.id, operation.fence, success.session_id, success.at, success.note, success.status
 
 
 def _blocked(connection: Connection, statement: str, after: Blocked | None, limit: int) -> list[Blocked]:
@@ -185,7 +191,7 @@ class _Sqlite:
     BLOCKED = _BLOCKED.format(active=ACTIVE, blocker=blocker("o", "last", "sqlite"))
     OVERTAKEN = _OVERTAKEN.format(indexed="INDEXED BY ix_operations_clock")
 
-    def due(self, connection: Connection, state: OperationState, *, now: str, limit: int) -> list[Candidate]:
+    def due(self, connection: Connection, state: OperationState, *, now: str, limit: int) -> list[DueOperation]:
         with lossy_text(connection):
             return _candidates(raw.execute(connection, self.DUE[state], (now, limit)).fetchall())
 
@@ -203,21 +209,7 @@ class _Sqlite:
         return _blocked(connection, self.BLOCKED, after, limit)
 
     def finish(self, connection: Connection, successes: Sequence[Success]) -> int:
-        return sum(
-            raw.execute(
-                connection,
-                _SQLITE_FINISH,
-                (
-                    success.session_id,
-                    success.at,
-                    success.note,
-                    success.status,
-                    success.operation.id,
-                    success.operation.fence,
-                ),
-            ).rowcount
-            for success in successes
-        )
+        return sum(raw.execute(connection, _SQLITE_FINISH, _finished(success)).rowcount for success in successes)
 
 
 class _Postgresql:
@@ -228,7 +220,7 @@ class _Postgresql:
     BLOCKED = _BLOCKED.format(active=ACTIVE, blocker=blocker("o", "last", "postgresql"))
     OVERTAKEN = _OVERTAKEN.format(indexed="")
 
-    def due(self, connection: Connection, state: OperationState, *, now: str, limit: int) -> list[Candidate]:
+    def due(self, connection: Connection, state: OperationState, *, now: str, limit: int) -> list[DueOperation]:
         return _candidates(raw.execute(connection, self.DUE[state], (now, limit)).fetchall())
 
     def claim(
@@ -242,18 +234,8 @@ class _Postgresql:
         return _blocked(connection, self.BLOCKED, after, limit)
 
     def finish(self, connection: Connection, successes: Sequence[Success]) -> int:
-        rows = [
-            (
-                success.operation.id,
-                success.operation.fence,
-                success.session_id,
-                success.at,
-                success.note,
-                success.status,
-            )
-            for success in successes
-        ]
-        parameters = (*as_lists(zip(*rows, strict=True)), [success.operation.id for success in successes])
+        columns = as_lists(zip(*map(_finished, successes), strict=True))
+        parameters = (*columns, [success.operation.id for success in successes])
         return int(raw.execute(connection, _POSTGRESQL_FINISH, parameters).rowcount)
 
 

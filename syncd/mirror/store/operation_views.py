@@ -1,4 +1,4 @@
-"""The operators' view of the queue; `cli/operations` and `daemon/once` call it.
+"""The operators' view of the queue; `cli/operations`, `cli/dry_run` and `daemon/once` call it.
 
 Each statement exists once. `listing` and `get` run them on a connection of SQLAlchemy. `listing_of` runs them on the
 bare driver, because `syncd operations list` would spend most of its time on that import.
@@ -43,14 +43,14 @@ def listing(connection: Connection, *, state: str | None, limit: int, on_hold: b
     on_hold : bool
         Only those that wait for a release.
     """
-    conditions, parameters = _conditions(state, limit, on_hold=on_hold)
-    return _rows(connection, conditions, parameters)
+    ending, parameters = _ending(state, limit, on_hold=on_hold)
+    return _rows(connection, ending, parameters)
 
 
 def listing_of(url: str, *, state: str | None, limit: int, on_hold: bool = False) -> list[Row] | None:
     """Return what `listing` returns, for the SQLite file at a URL; None if `bare_sqlite` cannot read it."""
-    conditions, parameters = _conditions(state, limit, on_hold=on_hold)
-    statement = f"{_OPERATIONS.sqlite}{conditions}"
+    ending, parameters = _ending(state, limit, on_hold=on_hold)
+    statement = f"{_OPERATIONS.sqlite}{ending}"
     return bare_sqlite.read(url, lambda connection: list(map(_row, connection.execute(statement, parameters))))
 
 
@@ -60,7 +60,7 @@ def get(connection: Connection, operation_id: OperationId) -> Row | None:
     return rows[0] if rows else None
 
 
-def _conditions(state: str | None, limit: int, *, on_hold: bool) -> tuple[str, tuple[str | int, ...]]:
+def _ending(state: str | None, limit: int, *, on_hold: bool) -> tuple[str, tuple[str | int, ...]]:
     """Write the rest of the statement; return it with its parameters."""
     conditions = [
         *(() if state is None else ("state = ?",)),
@@ -70,11 +70,11 @@ def _conditions(state: str | None, limit: int, *, on_hold: bool) -> tuple[str, t
     return f"{where} ORDER BY id DESC LIMIT ?", (*(() if state is None else (state,)), limit)
 
 
-def _rows(connection: Connection, conditions: str, parameters: tuple[str | int, ...]) -> list[Row]:
+def _rows(connection: Connection, ending: str, parameters: tuple[str | int, ...]) -> list[Row]:
     from syncd.mirror.db.lossy_text import lossy_text  # noqa: PLC0415 - imports SQLAlchemy
 
     with lossy_text(connection):
-        result = connection.exec_driver_sql(_OPERATIONS.on(connection) + conditions, parameters)
+        result = connection.exec_driver_sql(_OPERATIONS.on(connection) + ending, parameters)
         return list(map(_row, result.mappings()))
 
 

@@ -38,8 +38,8 @@ from syncd.mirror.schema.types import new_id
 from syncd.mirror.store.operation import (
     Abandoned,
     Blocked,
-    Candidate,
     Claimed,
+    DueOperation,
     LeaseLostError,
     Operation,
     Success,
@@ -157,7 +157,7 @@ class _Claiming:
             window = max(PARKED_AT_ONCE, limit)
         return Claimed(claimed, more=True)
 
-    def _take(self, connection: Connection, candidates: Iterable[Candidate], limit: int) -> list[Operation]:
+    def _take(self, connection: Connection, candidates: Iterable[DueOperation], limit: int) -> list[Operation]:
         claims = [
             _claimed(candidate.operation) for candidate in candidates if candidate.blocked_by is None and candidate.free
         ][:limit]
@@ -213,7 +213,7 @@ def write(connection: Connection, operation: Operation, **values: Any) -> None: 
         raise LeaseLostError(f"the claim of operation {operation.id} was lost to another daemon or to an operator")
 
 
-def release(
+def end_claim(
     connection: Connection,
     operation: Operation,
     state: OperationState,
@@ -337,7 +337,9 @@ def recheck(connection: Connection, after: Blocked | None) -> list[Blocked]:
 def unblock(connection: Connection, blocked: Iterable[Blocked]) -> int:
     """Write the blockers that `recheck` found to be others; return how many."""
     changed = [
-        (operation.now, operation.id, operation.before) for operation in blocked if operation.now != operation.before
+        (operation.current, operation.id, operation.before)
+        for operation in blocked
+        if operation.current != operation.before
     ]
     if changed:
         raw.executemany(connection, "UPDATE operations SET blocked_by = ? WHERE id = ? AND blocked_by = ?", changed)

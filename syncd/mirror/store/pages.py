@@ -49,7 +49,7 @@ class ReadPage:
     sessions : BitMap64
         The keys of its sessions.
     unreadable, repeated : BitMap64
-        Rows of the quarantine: see `passes.MetItems`.
+        Rows of the quarantine: see `quarantine.MetItems`.
     digest : bytes | None
         None if the mirror does not contain exactly the content of the page.
     versions : int

@@ -55,7 +55,7 @@ class Progress:
     read : bool
         The last page was read; only the sweep is left.
     keys : set[str]
-        The page keys that pages gave before the pass was resumed.
+        The page keys that pages have given.
     seen : BitMap64
         The keys of the sessions that the pass has seen.
     met : MetItems
@@ -111,7 +111,7 @@ def doubtful_pass(connection: Connection) -> PassId | None:
     return PassId(newest[0]) if newest is not None and newest[1] == PassReason.KNOWN_SESSIONS_GONE else None
 
 
-def running(connection: Connection) -> Progress | None:
+def resume(connection: Connection) -> Progress | None:
     """Resume the running pass at its checkpoint; return None if no pass is running.
 
     Its previous holder cannot write to it from now on.

@@ -123,11 +123,11 @@ async def prune(database: Database, old: Sequence[Old], *, by: str, now: datetim
     """
     deleted: dict[str, int] = {}
     entry = partial(operator_actions.record, now=now, by=by, action="prune", subject=what)
-    for table in old:
-        deleted[table.table.name], rest = 0, table
+    for rows in old:
+        deleted[rows.table.name], rest = 0, rows
         while keys := await database.read(partial(_next_keys, old=rest)):
             first = not any(deleted.values())
-            deleted[table.table.name] += await database.write(
+            deleted[rows.table.name] += await database.write(
                 partial(_delete, old=rest, keys=keys, entry=entry if first else None)
             )
             rest = replace(rest, after=keys[-1])

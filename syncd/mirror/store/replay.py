@@ -42,10 +42,11 @@ def replay(connection: Connection, now: datetime) -> Replayed:
             except (ValueError, RecursionError, UnreadableError):
                 left += 1
                 continue
-            seen = utc_text(item.seen_at)
+            seen_at = utc_text(item.seen_at)
             # A new session counts as observed now: the running pass has seen it as an item, and not as a session.
             pass_id = None if sessions.key_of(connection, row.id) is None else item.pass_id
-            sessions.apply(connection, [row], sessions.Observation(seen, utc_text(now), pass_id, listed_from=seen))
+            observation = sessions.Observation(seen_at, utc_text(now), pass_id, listed_from=seen_at)
+            sessions.apply(connection, [row], observation)
             quarantine.resolve(connection, item.id, now)
             resolved += 1
     return Replayed(resolved, left)

@@ -149,6 +149,6 @@ def read_stored(rows: Sequence[Sequence[Any]], fields: FieldList[SessionRow]) ->
     return dict(zip(columns["id"], map(StoredSession, *(columns[name] for name in STATE), content), strict=True))
 
 
-def listed(columns: Sequence[str], prefix: str = "") -> str:
+def sql_list(columns: Sequence[str], prefix: str = "") -> str:
     """Write columns as a list in SQL."""
     return ", ".join(f"{prefix}{column}" for column in columns)

@@ -262,7 +262,7 @@ def _changed_fields(before: StoredSession, row: SessionRow) -> str:
 def _touch(
     connection: Connection, touched: Sequence[StoredSession], observation: Observation, applied: ApplyResult
 ) -> None:
-    totals.hold(connection)
+    totals.lock(connection)
     STATEMENTS.on(connection).touch(connection, [before.key for before in touched], observation.observed_at)
     moved = {before.content.source_session_id for before in touched if before.missing_since}
     applied.sources += sources.refresh(connection, moved, observation.now)
@@ -285,7 +285,7 @@ def tombstone(connection: Connection, keys: Iterable[int], *, now: str, pass_id:
     if not to_delete:
         return []
     statements = STATEMENTS.on(connection)
-    totals.hold(connection)
+    totals.lock(connection)
     live = statements.lock_live(connection, to_delete)
     if live:
         first = totals.reserve(connection, len(live), live=-len(live), deleted=len(live))
@@ -298,12 +298,9 @@ def tombstone(connection: Connection, keys: Iterable[int], *, now: str, pass_id:
 
 def archived_from(connection: Connection, key: int, pass_id: PassId) -> bool:
     """Whether a pass has written a version of a session that is past by now."""
-    versions = connection.execute(
-        sa.select(session_versions.c.version)
-        .where(session_versions.c.session_key == key, session_versions.c.pass_id == pass_id)
-        .limit(1)
-    )  # fmt: skip
-    return versions.first() is not None
+    of_pass = (session_versions.c.session_key == key, session_versions.c.pass_id == pass_id)
+    query = sa.select(session_versions.c.version).where(*of_pass).limit(1)
+    return connection.execute(query).first() is not None
 
 
 def key_of(connection: Connection, session_id: SessionId) -> int | None:

@@ -13,7 +13,15 @@ from msgspec.structs import astuple
 from syncd.mirror.db import raw
 from syncd.mirror.db.dialects import ConcurrentChangeError, as_lists, json_columns
 from syncd.mirror.store import sources, totals
-from syncd.mirror.store.session_statements import ARCHIVED, DATES, STATE, LiveSession, NewSessions, listed, read_stored
+from syncd.mirror.store.session_statements import (
+    ARCHIVED,
+    DATES,
+    STATE,
+    LiveSession,
+    NewSessions,
+    read_stored,
+    sql_list,
+)
 from syncd.mirror.store.sources import Link
 from syncd.records.fields import FieldType
 
@@ -69,7 +77,7 @@ class PostgresqlSessions:
         self._json_fields = json_fields
         # OFFSET 0: without it the planner reads all sessions where it expects to look up a hundred.
         self._stored = f"""
-SELECT {listed(STATE, "s.")},
+SELECT {sql_list(STATE, "s.")},
     {", ".join(_own_text(column) if column in json_fields else f"s.{column}" for column in columns)}
 FROM {json_columns(1, "id", *json_fields)}
 CROSS JOIN LATERAL (SELECT * FROM sessions WHERE id = r.id OFFSET 0) AS s
@@ -83,8 +91,8 @@ WITH numbers AS (
         live_sessions = t.live_sessions + excluded.live_sessions
     RETURNING last_seq - $4 AS before
 ), made AS (
-    INSERT INTO sessions ({listed(columns)}, version, change, valid_from, pass_id, first_seen_at, observed_at, seq,
-        {listed(list(DATES))})
+    INSERT INTO sessions ({sql_list(columns)}, version, change, valid_from, pass_id, first_seen_at, observed_at, seq,
+        {sql_list(list(DATES))})
     SELECT {", ".join(native.values())}, 1, 'created', $1, $2, $1, $3,
         (SELECT before FROM numbers) + row_number() OVER (), {dates}
     FROM {json_columns(5, *columns)}
@@ -103,8 +111,8 @@ SELECT made.id, made.key, made.source_session_id, linked.known
 FROM made LEFT JOIN linked ON linked.session_id = made.id
 """  # noqa: S608 - constants
         archive = f"""
-INSERT INTO session_versions (session_key, version, {listed((*columns, *ARCHIVED))}, valid_to)
-SELECT s.key, s.version, {listed((*columns, *ARCHIVED), "s.")}, {{valid_to}} FROM {{rows}}
+INSERT INTO session_versions (session_key, version, {sql_list((*columns, *ARCHIVED))}, valid_to)
+SELECT s.key, s.version, {sql_list((*columns, *ARCHIVED), "s.")}, {{valid_to}} FROM {{rows}}
 """  # noqa: S608 - constants
         self._archive = archive.format(
             valid_to="r.at::timestamptz",

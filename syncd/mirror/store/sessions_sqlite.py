@@ -11,7 +11,15 @@ from msgspec.structs import astuple
 
 from syncd.mirror.db import raw
 from syncd.mirror.store import sources, totals
-from syncd.mirror.store.session_statements import ARCHIVED, DATES, STATE, LiveSession, NewSessions, listed, read_stored
+from syncd.mirror.store.session_statements import (
+    ARCHIVED,
+    DATES,
+    STATE,
+    LiveSession,
+    NewSessions,
+    read_stored,
+    sql_list,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,15 +52,15 @@ class SqliteSessions:
     """See `SessionStatements`. A tombstone is not older than the version before it, even if the clock stepped back."""
 
     def __init__(self, fields: FieldList[SessionRow]) -> None:
-        columns = listed(fields.columns)
+        columns = sql_list(fields.columns)
         self._fields = fields
         self._stored = f"""
-SELECT {listed(STATE)}, {columns}
+SELECT {sql_list(STATE)}, {columns}
 FROM sessions WHERE id IN (SELECT value FROM json_each(?))
 """  # noqa: S608 - constants
         archive = f"""
-INSERT INTO session_versions (session_key, version, {columns}, {listed(ARCHIVED)}, valid_to)
-SELECT key, version, {columns}, {listed(ARCHIVED)}, {{valid_to}} FROM sessions WHERE {{keys}}
+INSERT INTO session_versions (session_key, version, {columns}, {sql_list(ARCHIVED)}, valid_to)
+SELECT key, version, {columns}, {sql_list(ARCHIVED)}, {{valid_to}} FROM sessions WHERE {{keys}}
 """  # noqa: S608 - constants
         self._archive = archive.format(valid_to="?", keys="key = ?")
         self._archive_live = archive.format(
@@ -153,8 +161,8 @@ def _insert(columns: Sequence[str], count: int) -> str:
         for number, first in enumerate(range(5, 5 + count * width, width))
     )
     return (
-        f"INSERT INTO sessions ({listed(columns)}, version, change, valid_from, pass_id, first_seen_at, observed_at, "  # noqa: S608
-        f"seq, {listed(list(dates))}) VALUES {', '.join(rows)} ON CONFLICT (id) DO NOTHING"
+        f"INSERT INTO sessions ({sql_list(columns)}, version, change, valid_from, pass_id, first_seen_at, observed_at, "  # noqa: S608
+        f"seq, {sql_list(list(dates))}) VALUES {', '.join(rows)} ON CONFLICT (id) DO NOTHING"
     )
 
 

@@ -149,8 +149,8 @@ def refresh(
         if carrier is not None:
             carriers[source_id].append((carrier, bool(missing)))
     changed = []
-    for source_id, by in carriers.items():
-        now_state = source_state(by, albert)
+    for source_id, its_carriers in carriers.items():
+        now_state = source_state(its_carriers, albert)
         if now_state is None:
             if before[source_id][0] not in {"linked", "conflict"}:
                 continue
@@ -227,7 +227,7 @@ def resolve(connection: Connection, *, limit: int, now: str) -> tuple[list[Link]
     return refresh(connection, source_ids, now), len(source_ids) == limit
 
 
-def unresolved(connection: Connection) -> bool:
+def any_carried(connection: Connection) -> bool:
     """Whether there are unresolved source ids that live sessions carry."""
     return connection.execute(_carried().limit(1)).first() is not None
 
@@ -285,8 +285,8 @@ async def look_for_carriers(database: Database, source_id: SourceId) -> list[tup
     # None while a first pass loads the mirror: without the index, SQLite refuses `INDEXED BY`.
     rows = database.read_inline(_CARRIERS, (source_id,))
     if rows is None:
-        carried: list[tuple[SessionId, datetime | None]] = await database.read_batched(carriers_of, source_id)
-        return carried
+        live_carriers: list[tuple[SessionId, datetime | None]] = await database.read_batched(carriers_of, source_id)
+        return live_carriers
     return [(session_id, read_stored_time(observed_at)) for session_id, observed_at in rows]
 
 

@@ -62,5 +62,5 @@ def _lock(connection: Connection) -> None:
     raw.execute(connection, "SELECT 1 FROM mirror_totals FOR UPDATE").fetchall()
 
 
-hold = by_dialect(sqlite=do_nothing, postgresql=_lock)
+lock = by_dialect(sqlite=do_nothing, postgresql=_lock)
 """Lock the row before a transaction locks sessions or source ids and writes versions later."""

@@ -27,7 +27,7 @@ _BEFORE = f"{_LIVE} {{}} key < ? ORDER BY key DESC LIMIT ?"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A live session that every complete pass has listed, and that syncd surely has not deleted."""
+    """A live session that no pass has found missing: Albert should answer 200 for it."""
 
     session_id: SessionId
     source_session_id: SourceId

@@ -73,7 +73,7 @@ async def test_running_pass_starts_again_and_its_holder_has_lost_it(old: Databas
     }  # fmt: skip
     with pytest.raises(passes.PassLostError):
         await old.write(lambda c: passes.check(c, held))
-    resumed = await old.write(passes.running)
+    resumed = await old.write(passes.resume)
     assert resumed is not None
     assert (resumed.id, len(resumed.seen), resumed.page_key, resumed.read) == (2, 0, None, False)
 

@@ -195,7 +195,7 @@ async def test_leader_that_was_cut_off_writes_nothing_to_a_pass_that_was_taken_o
     here: Database, there: Database
 ) -> None:
     old = await here.write(lambda c: passes.begin(c, NOW))
-    new = await there.write(passes.running)
+    new = await there.write(passes.resume)
     assert new is not None
     assert new.id == old.id
     with pytest.raises(PassLostError):
@@ -207,7 +207,7 @@ async def test_leader_that_was_cut_off_writes_nothing_to_a_pass_that_was_taken_o
 
 async def test_two_replicas_that_begin_a_pass_at_once_begin_one_pass(here: Database, there: Database) -> None:
     def take(connection: sa.Connection) -> passes.Progress:
-        return passes.running(connection) or passes.begin(connection, NOW)
+        return passes.resume(connection) or passes.begin(connection, NOW)
 
     taken: list[passes.Progress] = []
 

@@ -133,17 +133,17 @@ class Settling:
     def current(self, operation: Operation) -> SettleTime:
         """Return the settle time of an unknown operation; it begins now if this machine has not measured it."""
         now = self._now()
-        stored = self._stored(operation)
-        if stored is None or stored > now:
-            unknown_since, stored = self._since.get(operation.id, (None, now))
+        began = self._stored(operation)
+        if began is None or began > now:
+            unknown_since, began = self._since.get(operation.id, (None, now))
             if unknown_since != operation.unknown_since:
-                stored = now
-        self._since[operation.id] = operation.unknown_since, stored
-        return SettleTime(self.machine, stored, now)
+                began = now
+        self._since[operation.id] = operation.unknown_since, began
+        return SettleTime(self.machine, began, now)
 
-    def remember(self, operation_id: OperationId, unknown_since: datetime, began: SettleTime) -> None:
+    def remember(self, operation_id: OperationId, unknown_since: datetime, settle_time: SettleTime) -> None:
         """Note that an operation was recorded as unknown."""
-        self._since[operation_id] = unknown_since, began.began
+        self._since[operation_id] = unknown_since, settle_time.began
 
     def forget(self, operation_id: OperationId) -> None:
         """Forget an operation that is not unknown any more."""
