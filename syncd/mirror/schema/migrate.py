@@ -18,7 +18,7 @@ from syncd.mirror.db import locks
 from syncd.mirror.db.dialects import by_dialect, do_nothing
 from syncd.mirror.db.sqlite import sync_engine
 from syncd.mirror.schema.privileges import require_fit
-from syncd.mirror.schema.revisions import HEAD, REVISIONS, scripts
+from syncd.mirror.schema.revisions import HEAD, REVISIONS, SELECT_REVISION, scripts
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -45,7 +45,7 @@ def revision(connection: Connection) -> str | None:
         raise DatabaseUnusableError(
             "the database contains tables that are not syncd's; point SYNCD_DATABASE_URL at a database of its own"
         )
-    rows = list(connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars())
+    rows = list(connection.execute(sa.text(SELECT_REVISION)).scalars())
     if not rows and tables == {"alembic_version"}:
         return None
     if rows == [HALF_MOVED]:
@@ -66,7 +66,7 @@ def is_half_moved(connection: Connection) -> bool:
     """Return whether a move into this database was begun by this release and did not complete."""
     if "alembic_version" not in sa.inspect(connection).get_table_names():
         return False
-    return list(connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars()) == [HALF_MOVED]
+    return list(connection.execute(sa.text(SELECT_REVISION)).scalars()) == [HALF_MOVED]
 
 
 def mark_half_moved(connection: Connection) -> None:
