@@ -117,6 +117,8 @@ async def test_session_whose_delete_was_lost_is_no_witness_of_a_pass(tmp_path: P
             return {candidate.session_id for candidate in candidates}
 
         assert await harness.database.read(witnesses) == {"SES3"}
+        await harness.sql("UPDATE sessions SET deleted_at = valid_from, change = 'deleted' WHERE id = 'SES3'")
+        assert await harness.database.read(witnesses) == {"SES1", "SES2"}, "better than none"
 
 
 async def test_delete_that_syncd_fails_to_record_was_lost(tmp_path: Path) -> None:

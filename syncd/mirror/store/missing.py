@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -180,15 +180,24 @@ def forget_existing(connection: Connection, seen: BitMap64, gone: frozenset[int]
 def listed(connection: Connection, progress: Progress, *, place: float, limit: int) -> list[Candidate]:
     """Return live sessions that a pass has listed, as witnesses: up to `limit` on each side of a place in the table.
 
+    Sessions that syncd may have deleted (`lost_deletes`) are returned only if there are no others. One of them that
+    answers is a witness. If none does, a 404 is not accepted as proof.
+
     Parameters
     ----------
     place : float
         From 0 (the session that was seen first) to 1 (the last).
     """
     columns = (sessions.c.key, sessions.c.id, sessions.c.source_session_id)
-    live = sa.select(*columns).where(
-        sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None), sa.text(SURELY_NOT_DELETED)
-    )
+    live = sa.select(*columns).where(sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None))
+    surely_live = live.where(sa.text(SURELY_NOT_DELETED))
+    return _around(connection, surely_live, progress, place, limit) or _around(connection, live, progress, place, limit)
+
+
+def _around(
+    connection: Connection, live: sa.Select[Any], progress: Progress, place: float, limit: int
+) -> list[Candidate]:
+    """Return those of some sessions that a pass has listed, on each side of a place."""
     highest = connection.execute(sa.select(sa.func.max(sessions.c.key))).scalar() or 0
     pivot = int(highest * place)
     candidates: list[Candidate] = []
