@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class TenantCheck(Protocol):
     """Whether Albert knows the mirror's sessions. The queue and reconciling ask `pull.known_tenant` through it."""
 
-    is_confirmed: bool
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether Albert knew a session of the mirror since the last reason to ask."""
 
     def doubt(self, held: PassId) -> bool:
         """Forget an answer that is older than a held pass; return whether there is none since then."""

@@ -8,6 +8,8 @@ replica is held for this reason (`passes.doubtful_pass`), they ask again, and se
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,30 +38,41 @@ class KnownTenant:
     database: Database
     albert: ChatSessionCollection
     clock: Clock
-    is_confirmed: bool = field(default=False, init=False)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1), init=False)
+    _doubts: int = field(default=0, init=False)
+    """The number of the last reason to ask. An answer to a request from before it proves nothing."""
+    _confirmed: int = field(default=-1, init=False)
+    """The last reason to ask that a good answer is newer than."""
+    _asking: dict[int, int] = field(default_factory=dict, init=False)
+    """The tasks that ask now, each with the last reason that its answer will be newer than."""
     _doubtful: PassId | None = field(default=None, init=False)
     """The last held pass that was asked about."""
-    _doubts: int = field(default=0, init=False)
-    """Counts the reasons to ask again. An answer to a request from before the last one proves nothing."""
-    _asking: int | None = field(default=None, init=False)
-    """The task that is asking."""
     _failures: int = field(default=0, init=False)
     _ask_at: float = field(default=0.0, init=False)
     """The monotonic time before which no request is sent."""
 
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether Albert knew a session of the mirror since the last reason to ask."""
+        return self._confirmed == self._doubts
+
     def ask_again(self) -> None:
         """Forget the answer, and ask without a wait: there is a new token.
 
-        The task that is asking calls it, too, if its own request is the first with the token.
+        A task that asks calls it, too, if its own request is the first with the token. Its answer will be newer.
         """
-        self.is_confirmed, self._failures, self._ask_at = False, 0, 0.0
-        self._doubts += anyio.get_current_task().id != self._asking
+        self._doubts, self._failures, self._ask_at = next(self._numbers), 0, 0.0
+        task = anyio.get_current_task().id
+        if task in self._asking:
+            self._asking[task] = self._doubts
 
     def doubt(self, held: PassId) -> bool:
-        """Forget an answer that is older than a held pass; return whether there is none since then."""
+        """Forget an answer that is older than a held pass; return whether there is none since then.
+
+        The thread of a transaction may call it.
+        """
         if held != self._doubtful:
-            self._doubtful, self.is_confirmed = held, False
-            self._doubts += 1
+            self._doubtful, self._doubts = held, next(self._numbers)
         return not self.is_confirmed
 
     async def may_act(self) -> bool:
@@ -76,24 +89,29 @@ class KnownTenant:
             if self.clock.monotonic() < self._ask_at:
                 return False
             known, _ = await self.database.read(partial(sessions_to_request, now=self.clock.now()))
-            doubts, self._asking = self._doubts, anyio.get_current_task().id
+            task, is_known, failure = anyio.get_current_task().id, False, None
+            self._asking[task] = self._doubts
             try:
                 is_known = await FirstRequest(albert=self.albert).unknown(known) is None
             except (AlbertException, GarbledError) as error:
-                if isinstance(error, AlbertAuthError | UnauthorizedError) or is_final(error):
-                    return True
-                self._wait(requested_wait(error))
-                return False
+                failure = error
             finally:
-                self._asking = None
-            if doubts != self._doubts:
+                newer_than = self._asking.pop(task)
+            if newer_than != self._doubts:
                 continue
-            if not is_known:
-                self._wait(None)
+            if is_known:
+                self._confirmed, self._failures = newer_than, 0
+            elif failure is not None and _is_refusal(failure):
+                return True
+            else:
+                self._wait(None if failure is None else requested_wait(failure))
                 return False
-            self.is_confirmed, self._failures = True, 0
         return True
 
     def _wait(self, retry_after: float | None) -> None:
         self._failures += 1
         self._ask_at = self.clock.monotonic() + ASK_AGAIN.wait(self._failures, jitter=1.0, retry_after=retry_after)
+
+
+def _is_refusal(error: AlbertException | GarbledError) -> bool:
+    return isinstance(error, AlbertAuthError | UnauthorizedError) or is_final(error)

@@ -17,6 +17,7 @@ from tests.helpers.harness import Harness, open_harness
 from tests.pull.helpers import BASE, asked_for, dump
 from tests.pull.holds import decide
 from tests.pull.test_first_request import move_back, move_to_another_tenant
+from tests.push.helpers import until
 
 pytestmark = pytest.mark.both_databases
 
@@ -221,3 +222,37 @@ async def test_token_of_the_request_itself_does_not_repeat_it(tmp_path: Path) ->
         harness.sandbox.requests.clear()
         assert await known.may_act()
         assert len(harness.sandbox.requests) == 1
+
+
+async def test_answer_for_an_old_token_does_not_confirm_the_token_of_another_task(tmp_path: Path) -> None:
+    async with open_harness(tmp_path, sessions=3) as harness:
+        await harness.one_pass()
+        known, _ = guarded(harness)
+        ask, answered, requests = harness.albert.get_raw, anyio.Event(), 0
+
+        async def of_the_queue(**arguments: Any) -> bytes:
+            nonlocal requests
+            requests += 1
+            body = await ask(**arguments)  # with the old token
+            if requests == 1:
+                await answered.wait()
+            return body
+
+        async def of_reconciling(**arguments: Any) -> bytes:
+            known.ask_again()  # its request is the first with a new token
+            answered.set()
+            await harness.clock.sleep(1)
+            return await ask(**arguments)
+
+        async def queue() -> None:
+            harness.albert.get_raw = of_the_queue  # type: ignore[method-assign]
+            assert await known.may_act()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(queue)
+            await until(harness, lambda: requests == 1)
+            harness.albert.get_raw = of_reconciling  # type: ignore[method-assign]
+            group.start_soon(known.may_act)
+            await answered.wait()
+            harness.albert.get_raw = of_the_queue  # type: ignore[method-assign]
+        assert requests == 2, "the queue asked again"
