@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from syncd.albert.paths import segment
 from syncd.mirror.store import operations
 from syncd.mirror.store.operation import LeaseLostError, Operation
 from syncd.push import leases
-from syncd.push.outcomes import Outcome, Retry, RetryReason, Unknown, UnknownReason
+from syncd.push.outcomes import Effect, Outcome, Retry, RetryReason, Unknown, UnknownReason
 
 if TYPE_CHECKING:
     from syncd.albert import ChatSessionCollection
@@ -37,6 +36,8 @@ class Attempt:
         A create was sent and its answer is not known.
     delete_sent : bool
         A delete was sent and its answer is not known.
+    created : Effect | None
+        The session that a create made, although with another source id than requested.
     awaiting_commit : bool
         All requests are done, and only the outcome has to be committed.
     """
@@ -50,6 +51,7 @@ class Attempt:
     lease: Lease | None
     sent: bool = field(default=False)
     delete_sent: bool = field(default=False)
+    created: Effect | None = field(default=None)
     awaiting_commit: bool = field(default=False)
 
     async def before_change(self) -> None:
@@ -76,18 +78,18 @@ class Attempt:
 
         Raises
         ------
-        InvalidIdError
-            The id cannot be sent in a request.
         LeaseLostError
             The claim is not valid any more.
         DatabaseUnusableError
             The id cannot be written.
         """
-        segment(session_id)
         await self.database.write(lambda c: operations.write(c, self.operation, target_session_id=session_id))
 
     def interrupted(self) -> Outcome:
         """Return the outcome of an attempt that is cancelled at this moment."""
+        if self.created is not None:
+            text = "the daemon stopped before Albert found the session under the requested source id"
+            return Unknown(UnknownReason.OTHER_SOURCE, text, effect=self.created)
         if self.sent:
             return Unknown(UnknownReason.STOPPED, "the daemon stopped before the answer arrived")
         return Retry(RetryReason.RETURNED, "the daemon stopped during the attempt", may_be_deleted=self.delete_sent)

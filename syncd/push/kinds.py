@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from syncd.albert import AlbertException, AlbertHTTPError, BadRequestError, ConflictError, InvalidIdError
+from syncd.albert.paths import segment
 from syncd.clock import utc_text
 from syncd.lookups import Absent, Found, LookUp
 from syncd.mirror.store import sessions
@@ -139,14 +140,16 @@ async def _look_after_refusal(attempt: Attempt, error: ConflictError | BadReques
 async def _created_otherwise(attempt: Attempt, effect: Effect) -> Outcome:
     """Handle a session that was created with another source id than requested: the create is never sent again.
 
-    The id of the session is stored immediately. The operation succeeds if Albert finds the session under the requested
-    source id too; look-ups over the settle time decide that.
+    The id of the session is stored immediately, and again if this attempt is cancelled. The operation succeeds if
+    Albert finds the session under the requested source id too; look-ups over the settle time decide that.
     """
     (row,) = effect.rows
     session_id, requested = row.id, attempt.operation.source_id
     text = _otherwise(session_id, row.source_session_id, requested)
+    attempt.created = effect
+    await attempt.keep_target(session_id)
     try:
-        await attempt.keep_target(session_id)
+        segment(session_id)
     except InvalidIdError as error:
         return Dead(f"{text}; {error}", 201, session_id)
     try:
@@ -238,6 +241,7 @@ async def _target(attempt: Attempt) -> Holder | NoHolder:
         return Holder(known, None)
     target = await resolve(attempt)
     if isinstance(target, Holder):
+        segment(target.session_id)
         await attempt.keep_target(target.session_id)
     return target
 

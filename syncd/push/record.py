@@ -297,7 +297,8 @@ def _unknown(connection: Connection, completion: Completion, outcome: Unknown) -
     operation, policy = completion.operation, completion.retry_policy
     links, _ = _apply(connection, completion, outcome.effect)
     wait = max(first_lookup(policy.settle), policy.backoff.bounded(outcome.retry_after or 0.0))
-    result = {"result_session_id": outcome.effect.rows[0].id} if outcome.effect.rows else {}
+    created = [row.id for row in outcome.effect.rows]
+    result = {"result_session_id": created[0], "target_session_id": created[0]} if created else {}
     operations.end_claim(
         connection, operation, OperationState.UNKNOWN, wait=completion.wait(wait),
         attempts=attempts_used(operation, outcome), unknown_since=completion.now, lookups=0,

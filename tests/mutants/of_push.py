@@ -275,7 +275,7 @@ MUTANTS = (
     Mutant(
         "target-not-stored",
         "syncd/push/kinds.py",
-        "    if isinstance(target, Holder):\n        await attempt.keep_target(target.session_id)\n",
+        "        await attempt.keep_target(target.session_id)\n",
         "",
         "tests/push/test_deletes.py::test_target_is_durable_before_the_delete_leaves",
         "the target of a delete is not stored before the request is sent",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.push.helpers import SESSIONS, create, effects, finished, until, worke
 
 pytestmark = pytest.mark.both_databases
 
+OPERATOR = Operator("test", datetime(2026, 6, 1, tzinfo=UTC))
 WANTED, STORED = "CRM-Äpfel-77", "crm-äpfel-77"
 SETTLE = 60
 
@@ -177,6 +179,32 @@ async def test_deletes_by_source_ids_that_lead_to_other_sessions_end_as_dead(tmp
         assert harness.asked("DELETE") == []
 
 
+async def test_stop_before_the_id_is_stored_does_not_let_the_create_be_sent_again(tmp_path: Path) -> None:
+    async with open_harness(tmp_path) as harness:
+        renaming(harness)
+        write, waits = harness.database.write, False
+
+        async def write_unless_it_is_the_id(work: Any) -> Any:
+            nonlocal waits
+            if not waits and harness.there():
+                waits = True
+                await anyio.sleep_forever()
+            return await write(work)
+
+        harness.database.write = write_unless_it_is_the_id  # type: ignore[method-assign]
+        (operation_id,) = await harness.enqueue(create(WANTED))
+        async with anyio.create_task_group() as group:
+            group.start_soon(harness.push().drain)
+            await until(harness, lambda: waits)
+            group.cancel_scope.cancel()
+        row = await harness.operation(operation_id)
+        assert (row["state"], row["target_session_id"]) == ("unknown", *harness.there())
+        assert await harness.live() == harness.there()
+        (row,) = await worked(harness, operation_id)
+        assert (row["state"], len(harness.asked("POST"))) == ("dead", 1)
+        assert repr(STORED) in row["last_error"]
+
+
 async def test_stop_during_the_look_up_leaves_the_settle_time_to_later_ones(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         renaming(harness)
@@ -201,3 +229,6 @@ async def test_create_whose_session_has_an_id_that_cannot_be_sent_is_dead_with_i
         (row,) = await worked(harness, operation_id)
         assert (row["state"], row["result_session_id"], len(harness.asked("POST"))) == ("dead", "..", 1)
         assert repr(STORED) in row["last_error"]
+        await harness.database.write(lambda c: operation_decisions.retry(c, OperationId(operation_id), OPERATOR))
+        (row,) = await worked(harness, operation_id)
+        assert (row["state"], len(harness.asked("POST"))) == ("dead", 1)
