@@ -182,10 +182,11 @@ class Exchange:
         if self._before_request is not None:
             with state.paused():
                 await self._before_request()
+        state.sent = is_callers  # unless the transport says that it waits
         ended: int | BaseException = 0
         began = time.perf_counter()
         try:
-            answer = await self.transport.send(request, headers, state.note_sent if is_callers else None)
+            answer = await self.transport.send(request, headers, state.note_wait if is_callers else None)
             ended = answer.status
             self.server_date = answer.headers.get("Date")
         except AlbertException as error:

@@ -25,9 +25,9 @@ class RequestState:
         self.sent = False
         self.closed = False
 
-    def note_sent(self) -> None:
-        """Note that Albert may have received the request."""
-        self.sent = True
+    def note_wait(self, waits: bool) -> None:  # noqa: FBT001 - its one argument
+        """Note that the request waits for a connection, or has one: then Albert may have received it."""
+        self.sent = not waits
 
     def close(self) -> None:
         """End the request, because the session is closed."""

@@ -55,8 +55,8 @@ CONNECT, and this one is shorter than the deadline of the request, of which the 
 _LARGE: Final = 1 << 20
 """Bytes of a body from which aiohttp warns about bytes objects."""
 
-_ON_CONNECTED: Final[ContextVar[Callable[[], None] | None]] = ContextVar("on_connected", default=None)
-"""The function to call when the request of the current task has a connection; aiohttp passes nothing to its pool."""
+_ON_WAIT: Final[ContextVar[Callable[[bool], None] | None]] = ContextVar("on_wait", default=None)
+"""The function to call when the request of the current task waits; aiohttp passes nothing of a request to its pool."""
 
 
 class Transport:
@@ -95,11 +95,12 @@ class Transport:
         self._closed = False
 
     async def send(
-        self, request: Request, headers: Mapping[str, str], on_connected: Callable[[], None] | None = None
+        self, request: Request, headers: Mapping[str, str], on_wait: Callable[[bool], None] | None = None
     ) -> Answer:
         """Send a request; `Host` and the headers of the body are added to its headers.
 
-        `on_connected` is called when the request has a connection: before that, nothing of it can have been received.
+        `on_wait` is called with True when the request waits for a connection, and with False when it has one. While it
+        waits, nothing of it can have been received.
         A body that cannot be read is an error only in the answer to a request that succeeded and is not a DELETE.
         Otherwise the status is sufficient, and `Answer.unreadable` is the reason why there is no body.
 
@@ -114,7 +115,7 @@ class Transport:
         InvalidRequestError
             The transport is closed, or was used in another event loop.
         """
-        _ON_CONNECTED.set(on_connected)
+        _ON_WAIT.set(on_wait)
         url = URL(request.url, encoded=True)
         failure: AlbertException
         cause: BaseException | None = None
@@ -244,9 +245,12 @@ class _Connector(aiohttp.TCPConnector):
         timeout: ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> Connection:
         """Return a connection of the pool, or a new one."""
+        on_wait = _ON_WAIT.get()
+        if on_wait is not None:
+            on_wait(True)  # noqa: FBT003 - its one argument
         connection = await super().connect(req, traces, timeout)
-        if (on_connected := _ON_CONNECTED.get()) is not None:
-            on_connected()
+        if on_wait is not None:
+            on_wait(False)  # noqa: FBT003 - its one argument
         return connection
 
     async def _create_connection(
