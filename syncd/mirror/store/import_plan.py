@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from syncd.errors import DatabaseUnusableError
 from syncd.mirror.db.lossy_text import lossy_text
 from syncd.mirror.schema.enums import ACTIVE
 from syncd.mirror.schema.tables import operations, sessions
@@ -24,13 +25,23 @@ CHUNK = 1000
 def enqueue_all(
     connection: Connection, rows: list[dict[str, Any]], *, on_row: Callable[[int], None] | None = None
 ) -> None:
-    """Queue every row in the caller's transaction."""
+    """Queue every row in the caller's transaction.
+
+    Raises
+    ------
+    DatabaseUnusableError
+        A trigger of another program let the database ignore a row.
+    """
     names = ("kind", *CONTENT_COLUMNS)
+    last = connection.execute(sa.select(sa.func.max(operations.c.id))).scalar() or 0
     for start in range(0, len(rows), CHUNK):
         chunk = [{name: row[name] for name in names} for row in rows[start : start + CHUNK]]
         connection.execute(sa.insert(operations), chunk)
         if on_row is not None:
             on_row(start + len(chunk))
+    queued = connection.execute(sa.select(sa.func.count()).where(operations.c.id > last)).scalar() or 0
+    if queued < len(rows):
+        raise DatabaseUnusableError("a trigger on the table operations ignores rows; nothing was queued")
 
 
 def plan(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

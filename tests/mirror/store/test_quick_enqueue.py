@@ -13,7 +13,9 @@ from syncd.mirror.db import sqlite_file
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema.revisions import REVISIONS
 from syncd.mirror.store import bare_sqlite, operation_views, operations, quick_enqueue
+from syncd.mirror.store.import_plan import enqueue_all
 from syncd.records.ids import OperationId
+from syncd.records.operation_kinds import CONTENT_COLUMNS
 from syncd.rules.identity import Identity
 from tests.helpers import empty_mirror
 from tests.helpers.harness import Harness, open_harness
@@ -174,3 +176,14 @@ async def test_operation_with_a_time_that_another_program_wrote_can_be_listed(tm
         await harness.enqueue(DELETE, DELETE)
         await harness.sql("UPDATE operations SET not_before = '9999-12-31T23:59:59-10:00' WHERE id = 1")
         assert [row["not_before"] for row in await everything(harness)] == [None, None]
+
+
+async def test_file_of_operations_of_which_a_trigger_ignores_one_is_not_queued(tmp_path: Path) -> None:
+    async with open_harness(tmp_path) as harness:
+        await harness.sql(
+            "CREATE TRIGGER t BEFORE INSERT ON operations WHEN NEW.session_id = 'SES2' BEGIN SELECT RAISE(IGNORE); END"
+        )
+        rows = [dict.fromkeys(CONTENT_COLUMNS) | DELETE | {"session_id": f"SES{number}"} for number in (1, 2)]
+        with pytest.raises(DatabaseUnusableError, match="nothing was queued"):
+            await harness.database.write(lambda c: enqueue_all(c, rows))
+        assert await everything(harness) == []
