@@ -29,7 +29,7 @@ def test_invariants_hold_after_every_commit_of_replicas(postgres_url: str) -> No
 def test_model_notices_a_page_of_a_pass_that_was_lost(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checker that cannot fail proves nothing: here no fence is raised."""
 
-    def running(connection: sa.Connection) -> passes.Progress | None:
+    def without_a_fence(connection: sa.Connection) -> passes.Progress | None:
         progress = real(connection)
         connection.exec_driver_sql("UPDATE passes SET fence = 0")
         if progress is not None:
@@ -37,7 +37,7 @@ def test_model_notices_a_page_of_a_pass_that_was_lost(postgres_url: str, monkeyp
         return progress
 
     real = passes.resume
-    monkeypatch.setattr(passes, "running", running)
+    monkeypatch.setattr(passes, "resume", without_a_fence)
     store, broken = PostgresStore(postgres_url), []
     try:
         for seed in (*FOUND, *range(FIRST, FIRST + 20)):
