@@ -116,7 +116,7 @@ class Reconcile:
             if not due:
                 continue
             if not await self._may_ask():
-                return len(unanswered)  # the end of the next pass begins a round
+                return len(unanswered)
             answers = await gather(self._ask, due, at_once=AT_ONCE)
             await self._record(answers)
             unanswered.update(answer.source_id for answer in answers if answer.trouble is not None)

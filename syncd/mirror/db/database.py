@@ -184,7 +184,8 @@ class Database:
         """Return a number that changes when any connection, of this or another program, has committed.
 
         SQLite's `PRAGMA data_version` reads shared memory and takes no lock, so it may be called on the event loop,
-        and often. A query that fails counts as a change.
+        and often. -1 if the query fails: another program holds the
+        file, or it is damaged.
 
         Raises
         ------
