@@ -217,7 +217,7 @@ MUTANTS = (
         "",
         "tests/mirror/store/test_quick_enqueue.py::"
         "test_mirror_that_needs_something_before_its_use_is_left_to_the_general_way",
-        "`syncd enqueue` writes to a database that was moved to another one",
+        "an operation is queued in a database that was moved to another one",
     ),
     Mutant(
         "replaced-file-is-written-to",
@@ -225,7 +225,7 @@ MUTANTS = (
         "if result is None or sqlite_file.identity(path) != before:",
         "if result is None:",
         "tests/mirror/store/test_quick_enqueue.py::test_file_that_is_replaced_before_the_commit_gets_nothing",
-        "`syncd enqueue` commits to a file that is not the mirror any more",
+        "an operation is queued in a file that is not the mirror any more",
     ),
     Mutant(
         "no-witness-for-a-sweep",
