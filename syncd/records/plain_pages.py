@@ -23,7 +23,7 @@ from typing import Generic
 from msgspec import Raw, Struct
 
 from syncd.records.fields import FieldList, R
-from syncd.records.shapes import Shape
+from syncd.records.shapes import Names, Shape
 from syncd.records.splitting import SplitPage, has_nul, split
 
 MOST_UNKNOWN = 64
@@ -67,11 +67,11 @@ class PlainPages(Generic[R]):
         if page is None:
             return None
         items = self._shape.decode_each(page.items)
-        some_failed = any(item is None for item in items)
-        if some_failed and not page.defects and self._remember(page.items):
+        failed = [raw for raw, item in zip(page.items, items, strict=True) if item is None]
+        if failed and not page.defects and self._remember(failed, page.items):
             self._one_by_one = False
             return self.read(body)
-        self._one_by_one = some_failed or bool(page.defects)
+        self._one_by_one = bool(failed or page.defects)
         for place in page.defects:
             items[place] = None
         return self._join(page, items)
@@ -85,15 +85,25 @@ class PlainPages(Generic[R]):
         odd = {place: page.original(place) for place, row in enumerate(results) if row is None}
         return PlainPage(results, odd, page.next_key)
 
-    def _remember(self, raws: Sequence[Raw]) -> bool:
-        """Remember the unknown fields of all items of a page; return whether any is new."""
-        shape = self._shape
-        unknown_names = {name for raw in raws for name in shape.unknown_names(raw)}
-        if unknown_names <= shape.unknown or len(unknown_names) > MOST_UNKNOWN:
+    def _remember(self, failed: Sequence[Raw], items: Sequence[Raw]) -> bool:
+        """Remember the unknown fields of the items that failed; return whether any is new.
+
+        If there are too many together with those of earlier pages, only those of this page are remembered, of all its
+        items: otherwise the others would fail instead.
+        """
+        new_names = self._unknown_names(failed)
+        if new_names <= self._shape.unknown:
             return False
-        names = shape.unknown | unknown_names
-        self._shape = Shape(shape.fields, names if len(names) <= MOST_UNKNOWN else frozenset(unknown_names))
+        names = self._shape.unknown | new_names
+        if len(names) > MOST_UNKNOWN:
+            names = self._unknown_names(items)
+        if len(names) > MOST_UNKNOWN:
+            return False
+        self._shape = Shape(self._shape.fields, names)
         return True
+
+    def _unknown_names(self, raws: Sequence[Raw]) -> Names:
+        return frozenset(name for raw in raws for name in self._shape.unknown_names(raw))
 
 
 @cache
