@@ -26,7 +26,7 @@ from tests.push.helpers import SESSIONS
 pytestmark = pytest.mark.both_databases
 
 
-async def look_up(harness: Harness, kind: str, asked: str = "nobody") -> Any:
+async def look_up(harness: Harness, kind: str, asked: str = "no-session") -> Any:
     return await (
         harness.lookups.by_id(SessionId(asked)) if kind == "by_id" else harness.lookups.by_source(SourceId(asked))
     )

@@ -122,7 +122,7 @@ LISTINGS: dict[str, Callable[[Any, Any], AsyncIterator[Any]]] = {
     "some": lambda sessions, _: sessions.get_all(max_items=130),
     "none": lambda sessions, _: sessions.get_all(max_items=0),
     "by kind": lambda sessions, kind: sessions.get_all(kind=kind.AUTOMATION),
-    "by name": lambda sessions, _: sessions.get_all(name=["nobody", "has this & that"], exact_match=True),
+    "by name": lambda sessions, _: sessions.get_all(name=["no-session", "has this & that"], exact_match=True),
     "by folder": lambda sessions, _: sessions.get_all(parent_id="FOL1"),
 }
 

@@ -161,7 +161,7 @@ def test_missing_datasette_and_postgresql_are_usage_errors(tmp_path: Path) -> No
     assert (done.returncode, done.stdout) == (2, "")
     command = f"{shlex.quote(sys.executable)} -m pip install 'syncd[browse]'"
     assert done.stderr == f"error: browse needs Datasette, which is not installed; run: {command}\n"
-    done = syncd(tmp_path, "browse", SYNCD_DATABASE_URL="postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    done = syncd(tmp_path, "browse", SYNCD_DATABASE_URL="postgresql+asyncpg://stranger@127.0.0.1:1/none")
     assert done.returncode == 2
     assert "browse reads SQLite only" in done.stderr
 

@@ -205,7 +205,7 @@ def test_database_that_the_bare_driver_cannot_read_has_no_overview(tmp_path: Pat
     assert views.overview_of(f"sqlite+aiosqlite:///{tmp_path}/none.db") is None
     (tmp_path / "text.db").write_text("no database")
     assert views.overview_of(f"sqlite+aiosqlite:///{tmp_path}/text.db") is None
-    assert views.overview_of(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/none") is None
+    assert views.overview_of(f"postgresql+asyncpg://stranger@127.0.0.1:{free_port()}/none") is None
 
 
 def test_status_reads_the_same_of_postgresql_without_sqlalchemy(

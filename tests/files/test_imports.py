@@ -139,7 +139,7 @@ async def test_dry_run_predicts_updates(tmp_path: Path) -> None:
             {"id": "SES1", "parent_id": ""},
             {"source_session_id": "queued", "name": "m"},
             {"source_session_id": "t", "name": "m"},
-            {"source_session_id": "nobody", "name": "m"},
+            {"source_session_id": "no-session", "name": "m"},
         )
         asked = rows("".join(json.dumps({"kind": "update", **row}) + "\n" for row in updates))
         planned = await harness.database.read(lambda c: import_plan.plan(c, asked))

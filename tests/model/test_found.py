@@ -300,11 +300,11 @@ async def test_look_up_that_was_under_way_does_not_bring_what_an_operation_delet
         harness.sandbox.habits.lookup_lag = 5.0
         await harness.enqueue({"kind": "delete", "session_id": session})
         await harness.push().drain()
-        await harness.enqueue({"kind": "create", "source_session_id": "s", "name": "anew"})
+        await harness.enqueue({"kind": "create", "source_session_id": "s", "name": "repeated"})
         await _until_final(harness)
         assert _effects(harness)[-2:] == ["deleted", "created"]
         assert await harness.live() == harness.there()
-        assert list(harness.there().values()) == ["anew"]
+        assert list(harness.there().values()) == ["repeated"]
 
 
 @pytest.mark.parametrize("method", ["list_raw", "get_raw_by_source_session_id"])

@@ -34,7 +34,7 @@ def scripted(rng: random.Random) -> dict[str | None, Any]:
         if rng.random() < 0.4:
             items.append({"id": f"SES{rng.randint(1, 30)}", "name": 7})
         if rng.random() < 0.1:
-            items.append({"name": "nobody"})
+            items.append({"name": "no-session"})
         key = None if number == 0 else str(number)
         pages[key] = page(*items, key=str(number + 1) if number + 1 < count else None)
     return pages

@@ -43,11 +43,11 @@ async def test_last_status_of_a_delete_is_the_one_that_albert_answered(tmp_path:
 
 async def test_delete_by_source_looks_up_first_and_a_404_there_is_done(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
-        (operation_id,) = await harness.enqueue({"kind": "delete", "source_session_id": "nobody"})
+        (operation_id,) = await harness.enqueue({"kind": "delete", "source_session_id": "no-session"})
         await harness.push().drain()
         assert (await harness.operation(operation_id))["state"] == "succeeded"
         assert [(request.method, request.raw_path) for request in harness.sandbox.requests] == [
-            ("GET", f"{SESSIONS}/source/nobody")
+            ("GET", f"{SESSIONS}/source/no-session")
         ]
 
 

@@ -205,12 +205,12 @@ async def test_update_of_a_deleted_session_is_dead_with_the_reason(tmp_path: Pat
         session_id = await one_session(harness)
         harness.sandbox.delete(session_id)
         by_id, by_source = await harness.enqueue(
-            update(session_id=session_id, name="new"), update(source_session_id="nobody", name="new")
+            update(session_id=session_id, name="new"), update(source_session_id="no-session", name="new")
         )
         await harness.push().drain()
         for operation_id, text in (
             (by_id, f"no session {session_id}"),
-            (by_source, "no session with the source id 'nobody'"),
+            (by_source, "no session with the source id 'no-session'"),
         ):
             row = await harness.operation(operation_id)
             assert (row["state"], row["last_status"]) == ("dead", 404)

@@ -45,16 +45,16 @@ async def test_source_that_only_albert_knows_is_linked_and_mirrored(tmp_path: Pa
 
 async def test_source_id_that_answers_404_is_missing_and_looked_up_again_after_a_while(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
-        await insert(harness, "nobody")
+        await insert(harness, "no-session")
         for _ in range(3):
             await harness.reconcile().run()
-        assert (await source(harness, "nobody"))["state"] == "missing"
+        assert (await source(harness, "no-session"))["state"] == "missing"
         assert len(harness.sandbox.requests) == 1
         assert len(harness.named("source.missing")) == 1
-        harness.sandbox.create(source_session_id="nobody", name="n")
+        harness.sandbox.create(source_session_id="no-session", name="n")
         harness.clock.forward(3601)
         await harness.reconcile().run()
-        assert (await source(harness, "nobody"))["state"] == "linked"
+        assert (await source(harness, "no-session"))["state"] == "linked"
 
 
 async def test_two_thousand_linked_sources_cost_no_request(tmp_path: Path) -> None:
@@ -187,11 +187,16 @@ async def test_query_for_the_source_ids_to_look_up_uses_the_indexes(tmp_path: Pa
         assert [step for step in plan if step.startswith("SCAN operations")] == []
 
 
+def fail(harness: Harness, *numbers: int) -> None:
+    """Answer the look-ups of some source ids with an error."""
+    for number in numbers:
+        harness.sandbox.script("GET", f"{SESSIONS}/source/s-{number}", 500, times=100)
+
+
 async def test_round_without_answers_ends_early_and_the_next_one_begins_after_its_source_ids(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         await insert(harness, *(f"s-{number}" for number in range(8)))
-        for number in range(3):
-            harness.sandbox.script("GET", f"{SESSIONS}/source/s-{number}", 500, times=100)
+        fail(harness, 0, 1, 2)
         reconcile = harness.reconcile()
         assert await reconcile.run() == 3
         assert len(harness.asked("GET")) == 3
@@ -203,13 +208,10 @@ async def test_round_without_answers_ends_early_and_the_next_one_begins_after_it
 async def test_round_that_begins_in_the_middle_asks_for_each_source_id_once(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
         await insert(harness, *(f"s-{number}" for number in range(6)))
-        for number in range(3):
-            harness.sandbox.script("GET", f"{SESSIONS}/source/s-{number}", 500, times=100)
+        fail(harness, 0, 1, 2)
         reconcile = harness.reconcile()
         assert await reconcile.run() == 3
-        for number in (3, 4, 5):
-            harness.sandbox.script("GET", f"{SESSIONS}/source/s-{number}", 404 if number < 5 else 500, times=100)
-        harness.sandbox.script("GET", f"{SESSIONS}/source/s-0", lambda _: None)
+        fail(harness, 5)
         harness.sandbox.requests.clear()
         await reconcile.run()
         paths = harness.asked("GET")

@@ -236,6 +236,24 @@ async def test_requests_for_a_new_reading_that_overlap_share_the_next_one(tmp_pa
         assert [await first, *[await task for task in later]] == [1, 2, 2]
 
 
+async def test_both_waits_for_a_new_reading_have_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_harness(tmp_path) as harness:
+        wait, limits = asyncio.wait, list[float]()
+
+        async def noted(tasks: Any, *, timeout: float) -> Any:  # noqa: ASYNC109 - the signature of `wait`
+            limits.append(timeout)
+            return await wait(tasks, timeout=timeout)
+
+        shared = Shared(harness.database, harness.clock, lambda _: 0)
+        first = asyncio.create_task(shared.latest(max_age=0))
+        await asyncio.sleep(0)
+        monkeypatch.setattr(asyncio, "wait", noted)
+        await shared.latest(max_age=0)
+        await first
+        assert len(limits) == 2
+        assert limits[1] < limits[0]
+
+
 async def test_readiness_counts_no_rows_and_many_probes_share_one_read_a_second(tmp_path: Path) -> None:
     async with served(tmp_path, sessions=5) as s:
         asked: list[str] = []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from syncd.cli.restore import _backup
 from syncd.errors import DatabaseUnusableError, SyncdError
 from syncd.mirror.copy import backup as backing_up
 from syncd.mirror.copy import restore as restoring
@@ -65,3 +68,12 @@ def test_restore_over_a_mirror_that_was_moved_warns_that_both_act(syncd: Call, t
     assert done.code == 0
     there = f"sqlite+aiosqlite:///{tmp_path / 'there.db'}"
     assert f"warning: the replaced mirror was moved to {there}, and the restored one acts again" in done.err
+
+
+def test_error_after_standard_input_was_read_is_not_blamed_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a backup")))
+    with pytest.raises(PermissionError), _backup("-", tmp_path / "syncd.db"):
+        raise PermissionError("of the lock file")
+    assert list(tmp_path.glob("*input*")) == []

@@ -285,7 +285,7 @@ async def test_too_many_connections_are_waited_for(postgres: PostgresServer, pos
 
 
 async def test_missing_database_and_refused_login_are_permanent_errors(postgres: PostgresServer) -> None:
-    for url, problem in ((postgres.url("nowhere"), "CREATE DATABASE"), (postgres.url("postgres", "nobody"), "login")):
+    for url, problem in ((postgres.url("nowhere"), "CREATE DATABASE"), (postgres.url("postgres", "stranger"), "login")):
         async with Database.create(sa.make_url(url), busy_timeout=10) as database:
             with pytest.raises(DatabaseUnusableError, match=problem) as caught:
                 await count(database)

@@ -141,7 +141,7 @@ def test_url_of_no_mirror_is_left_to_the_general_way(file: Path, name: str) -> N
 
 
 def test_other_kind_of_database_is_left_to_the_general_way() -> None:
-    for database in ("postgresql+asyncpg://nobody@127.0.0.1:9/none", "postgresql+asyncpg:///none"):
+    for database in ("postgresql+asyncpg://stranger@127.0.0.1:9/none", "postgresql+asyncpg:///none"):
         assert quick_enqueue.enqueue(database, DELETE, A) is None
         assert operation_views.listing_of(database, state=None, limit=9) is None
 
