@@ -18,10 +18,13 @@ from syncd.mirror.db.database import Database
 from syncd.mirror.db.sqlite_module import sqlite3
 from syncd.mirror.schema import migrate
 from syncd.mirror.store import identity
+from tests.cli.conftest import Call, syncd
 from tests.helpers.harness import open_harness
 from tests.helpers.postgres_server import PostgresServer, free_port
 from tests.helpers.tcp_proxy import Proxy, proxied
 from tests.mirror.copy.test_migrate_store import move
+
+__all__ = ["syncd"]
 
 
 @pytest.fixture
@@ -170,3 +173,13 @@ async def test_source_without_a_write_ahead_log_is_moved(
         await move(source, there)
     assert await is_released(there)
     assert await moved_to(source) == migrate_store.address(there)
+
+
+def test_place_that_a_database_was_moved_to_is_escaped_on_a_terminal(syncd: Call) -> None:
+    syncd("migrate")
+    with closing(sqlite3.connect("syncd.db", isolation_level=None)) as connection:
+        connection.execute("INSERT INTO mirror_identity (id, moved_to) VALUES (1, 'sqlite:///' || char(27) || '[2J')")
+    shown = syncd("migrate-store", "--unmark")
+    assert shown.code == 0
+    assert "\x1b" not in shown.out
+    assert r"\x1b[2J" in shown.out
