@@ -303,10 +303,10 @@ def queue(bench: Bench) -> None:
 def blocked_queue(bench: Bench) -> None:
     """Measure a queue of creates behind operations that one dead operation blocks, against the same queue alone."""
     operations, blocked, at_once = bench.scale.operations, bench.scale.blocked, bench.scale.concurrency
-    bench.serve(Listing())
 
     def case(crowd: int) -> Callable[[], dict[str, Any]]:
         def run() -> dict[str, Any]:
+            bench.serve(Listing())  # without the sessions that earlier runs created
             where = bench.store.empty("blocked")
             ours.block(bench.server.url, where, crowd)
             took = contend("syncd-queue", bench.server.url, where, operations=operations, concurrency=at_once)
@@ -325,9 +325,9 @@ def blocked_queue(bench: Bench) -> None:
 
 def queue_growth(bench: Bench) -> None:
     """Measure the queue by its length, at no latency: the exponent of its CPU."""
-    bench.serve(Listing())
     points = []
     for size in bench.scale.queue_sizes:
+        bench.serve(Listing())  # without the sessions that earlier runs created
         where, at_once = bench.store.empty("queue"), bench.scale.concurrency
         took = contend("syncd-queue", bench.server.url, where, operations=size, concurrency=at_once)
         verify.queue(where, size)
