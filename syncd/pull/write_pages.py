@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pyroaring import BitMap64
@@ -113,8 +114,8 @@ def mirror(
         The pass is not this holder's any more.
     """
     writing = _Writing(connection, before.copy(), fetched[0].asked_at, now, grace, set_back)
-    for page in fetched:
-        writing.write(page)
+    for _, run in groupby(fetched, key=lambda page: page.known is not None):
+        writing.write(list(run))
     last, progress = fetched[-1], writing.progress
     shortfall = None
     if last.last:
@@ -175,14 +176,33 @@ class _Writing:
         self.deleted_lately = operations.any_deleted_since(self.connection, since)
         self.deleted_ever = self.deleted_lately or operations.any_deleted_since(self.connection, EARLIEST)
 
-    def write(self, fetched: Fetched) -> None:
-        self.progress.counts["pages"] += 1
-        known = fetched.known
-        if known is not None and pages.unchanged(self.connection, known, self.counting.suspects()):
-            self.counting.count_known(known)
-            self._done(known, PageWritten(self.progress.counts["pages"], len(known.sessions)))
+    def write(self, run: Sequence[Fetched]) -> None:
+        """Write successive pages, of which all are known, or none. Known pages are checked together."""
+        known = [page.known for page in run if page.known is not None]
+        if known and self._are_unchanged(known):
+            for page in known:
+                self._count_known(page)
+        else:
+            for fetched in run:
+                self._write_page(fetched)
+
+    def _write_page(self, fetched: Fetched) -> None:
+        if fetched.known is not None and self._are_unchanged([fetched.known]):
+            self._count_known(fetched.known)
         else:
             self._write_read(fetched, fetched.page or read_page(fetched.body, SESSIONS))
+
+    def _are_unchanged(self, known: Sequence[ReadPage]) -> bool:
+        return pages.unchanged(self.connection, known, self.counting.suspects())
+
+    def _count_known(self, page: ReadPage) -> None:
+        self.counting.count_known(page)
+        self._done(page, PageWritten(self._number(), len(page.sessions)))
+
+    def _number(self) -> int:
+        """Count the next page of the pass and return its number."""
+        self.progress.counts["pages"] += 1
+        return self.progress.counts["pages"]
 
     def _write_read(self, fetched: Fetched, page: Page[SessionRow]) -> None:
         observation = sessions.Observation(
@@ -209,7 +229,7 @@ class _Writing:
             versions=applied.versions,
         )
         written = PageWritten(
-            self.progress.counts["pages"],
+            self._number(),
             len(page.rows),
             len(applied.changes),
             quarantined=items.news,

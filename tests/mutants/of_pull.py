@@ -208,8 +208,8 @@ MUTANTS = (
     Mutant(
         "changed-rows-taken-for-known",
         "syncd/pull/write_pages.py",
-        "if known is not None and pages.unchanged(self.connection, known, self.counting.suspects()):",
-        "if known is not None:",
+        "        return pages.unchanged(self.connection, known, self.counting.suspects())",
+        "        return True",
         "tests/push/test_contradictions.py::test_listed_session_is_deleted_once_more",
         "a page in the page cache is only counted, although its sessions have changed since",
     ),

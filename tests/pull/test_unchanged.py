@@ -191,3 +191,28 @@ async def test_views_have_the_documented_columns(folder: Path) -> None:
         assert {"id", "pass_id", "session_id", "reason", "payload", "seen_at", "resolved_at"} <= set(
             await columns("quarantine")
         )
+
+
+async def test_only_the_page_whose_session_changed_in_the_mirror_is_written_again(folder: Path) -> None:
+    async with open_harness(folder) as harness:
+        listing = Listing(
+            harness, {None: page(wire("A"), key="1"), "1": page(wire("B"), key="2"), "2": page(wire("C"))}
+        )
+        await harness.one_pass()
+        await harness.sql("UPDATE sessions SET version = version + 1, name = 'other' WHERE id = 'B'")
+        await harness.one_pass()
+        row = await counted(harness)
+        assert (row["seen"], row["updated"], row["unchanged"]) == (3, 1, 2)
+        assert (await harness.live())["B"] == "name of B"
+        listing.asked.clear()
+        await harness.one_pass()
+        assert (await counted(harness))["unchanged"] == len(listing.asked) == 3
+
+
+async def test_session_on_two_unchanged_pages_counts_once(folder: Path) -> None:
+    async with open_harness(folder) as harness:
+        Listing(harness, {None: page(wire("A"), wire("B"), key="1"), "1": page(wire("B"), wire("C"))})
+        for unchanged in (0, 3):
+            await harness.one_pass()
+            row = await counted(harness)
+            assert (row["pages"], row["seen"], row["unchanged"]) == (2, 3, unchanged)

@@ -141,15 +141,17 @@ def _read(row: sa.Row[tuple[object, ...]]) -> ReadPage:
     )
 
 
-def unchanged(connection: Connection, page: ReadPage, suspects: BitMap64) -> bool:
-    """Whether the sessions of a page are all live, listed, and of the same versions as when it was read.
+def unchanged(connection: Connection, read: Sequence[ReadPage], suspects: BitMap64) -> bool:
+    """Whether the sessions of some pages are all live, listed, and of the same versions as when the pages were read.
 
     Parameters
     ----------
+    read : Sequence[ReadPage]
+        If a session is on two of them, the answer is no.
     suspects : BitMap64
         Sessions with an item in quarantine: a page that has one is read, because it may resolve the item.
     """
-    keys = page.sessions
+    keys = BitMap64.union(*(page.sessions for page in read))
     if not suspects.isdisjoint(keys):
         return False
     if not keys:
@@ -159,4 +161,5 @@ def unchanged(connection: Connection, page: ReadPage, suspects: BitMap64) -> boo
         cursor = raw.execute(connection, _IN_RANGE, (first, last))
     else:
         cursor = raw.execute(connection, _IN_LIST, (json.dumps(list(keys)),))
-    return bool(cursor.fetchone() == (len(keys), page.versions))
+    recorded = sum(len(page.sessions) for page in read), sum(page.versions for page in read)
+    return bool(cursor.fetchone() == recorded)
