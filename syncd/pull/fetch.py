@@ -6,9 +6,9 @@
     request, retry, parse   at most 32 pages      writes all waiting pages
     or recognize a page     or 2 MB               in one transaction
 
-The next page is requested as soon as its key is known, or before that (`pull.read_ahead`). Pages that arrive faster
-than they are written share a transaction. A single page waits at most `LINGER` for others, or `KNOWN_LINGER` if its
-content has not changed.
+The next page is requested before a page is read, if its key is found at the end of the body; with reading ahead it is
+requested even earlier (`pull.read_ahead`). Pages that arrive faster than they are written share a transaction. A single
+page waits at most `LINGER` for others, or `KNOWN_LINGER` if its content has not changed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
+import anyio.lowlevel
 
 from syncd.aio import task_group
 from syncd.albert import ChatSessionCollection
@@ -28,8 +29,8 @@ from syncd.pull.read_ahead import ReadAhead
 from syncd.pull.retries import CeilingError, ListingError, RefusedError, RequestRetries
 from syncd.pull.write_pages import Fetched
 from syncd.records.enums import PassReason
-from syncd.records.fields import SESSIONS
-from syncd.records.parse import read_page, reader_of
+from syncd.records.fields import SESSIONS, SessionRow
+from syncd.records.parse import Page, next_key_at_end, read_page, reader_of
 
 LINGER = 0.02
 """Seconds that a page waits for other pages of its transaction: a fast server sends several in this time."""
@@ -157,14 +158,14 @@ class Fetching:
         while True:
             if (reason := self.ceiling(number)) is not None:
                 raise CeilingError(reason)
-            page = await self._page(ahead, key)
+            page = await self._page(ahead, key, number)
             await page_queue.put(page)
             if page.last:
                 return
             key, number = page.next_key, number + 1
             self.given.add(key or "")
 
-    async def _page(self, ahead: ReadAhead, key: str | None) -> Fetched:
+    async def _page(self, ahead: ReadAhead, key: str | None, number: int) -> Fetched:
         """Request one page until it is answered, and parse it unless the page cache has it.
 
         Raises
@@ -175,18 +176,18 @@ class Fetching:
             See `RequestRetries.run`.
         """
         try:
-            return await self.retries.run(partial(self._try, ahead, key), "a page")
+            return await self.retries.run(partial(self._try, ahead, key, number), "a page")
         except RefusedError as error:
             if key is None:
                 raise
             raise KeyRefusedError(str(error)) from error
 
-    async def _try(self, ahead: ReadAhead, key: str | None) -> Fetched:
+    async def _try(self, ahead: ReadAhead, key: str | None, number: int) -> Fetched:
         answer = await ahead.page(key)
         body = answer.body
         mark = pages.digest(body, reader_of(SESSIONS))
         known = await self.known.find(mark)
-        page = read_page(body, SESSIONS) if known is None else None
+        page = await self._read(ahead, body, number) if known is None else None
         content = page or known
         next_key = content.next_key if content is not None else None
         repeated = next_key in self.given
@@ -201,3 +202,11 @@ class Fetching:
             last=next_key is None or repeated,
             repeated=repeated,
         )
+
+    async def _read(self, ahead: ReadAhead, body: bytes, number: int) -> Page[SessionRow]:
+        """Read a page while the next one is requested, if its key is where Albert writes it."""
+        key = next_key_at_end(body)
+        if key is not None and key not in self.given and self.ceiling(number + 1) is None:
+            ahead.begin(key)
+            await anyio.lowlevel.checkpoint()  # the request is sent before the page is read
+        return read_page(body, SESSIONS)

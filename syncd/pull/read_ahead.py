@@ -36,8 +36,13 @@ class PageBody:
 
 @dataclass
 class _Early:
-    """A page that was requested before its key was given; `answer` is None if the request failed."""
+    """A page that was requested before its key was given, and its answer or the error of the request.
 
+    `is_given` is whether the page before it had been received: then its key was only not read yet.
+    """
+
+    is_given: bool = False
+    error: AlbertException | None = None
     answer: PageBody | None = None
     done: anyio.Event = field(default_factory=anyio.Event)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -94,12 +99,24 @@ class ReadAhead:
             await early.done.wait()
             if early.answer is not None:
                 return early.answer
-            self._stop()
+            if early.is_given and early.error is not None:
+                raise early.error
+            self._stop()  # the listing requests it again, and handles that answer
         return await self._ask(key)
 
     async def _ask(self, key: str | None) -> PageBody:
         asked_at = self._clock.now()
         return PageBody(asked_at, await self._request(key))
+
+    def begin(self, key: str) -> None:
+        """Request the page of a key that the listing is about to give; `page` returns it, or raises its error."""
+        if key not in self._early:
+            self._drop()  # they were requested before this page, which comes first
+            self._request_early(key, is_given=True)
+
+    def _request_early(self, key: str, *, is_given: bool = False) -> None:
+        early = self._early[key] = _Early(is_given)
+        self._group.start_soon(self._run, key, early)
 
     def _request_after(self, key: str | None) -> None:
         """Request the pages that followed a key in the last pass, as far as they are not requested yet."""
@@ -108,15 +125,14 @@ class ReadAhead:
             return
         for following in self._keys[place + 1 : place + 1 + self._pages]:
             if following not in self._early:
-                early = self._early[following] = _Early()
-                self._group.start_soon(self._run, following, early)
+                self._request_early(following)
 
     async def _run(self, key: str, early: _Early) -> None:
         with early.scope:
             try:
                 early.answer = await self._ask(key)
-            except AlbertException:
-                pass  # the chain requests it again, and handles that answer
+            except AlbertException as error:
+                early.error = error
             finally:
                 early.done.set()
 

@@ -7,6 +7,7 @@ body that is not a listing raises `GarbledError`: it is never an empty listing.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,9 @@ from syncd.records.tolerant_json import parse, payload, sendable
 
 READER_VERSION = 1
 """Raise it by one when the same item gives another row than before, although the fields are the same."""
+
+_NEXT_KEY = re.compile(rb'"lastKey"\s*:\s*"([\x20\x21\x23-\x5b\x5d-\x7e]+)"\s*}\s*\Z')
+_LONGEST_KEY = 4096
 
 
 class GarbledError(Exception):
@@ -134,6 +138,12 @@ def read_record(body: bytes, fields: FieldList[R]) -> R:
         return read_item(item, fields, careful=careful)
     except UnreadableError as error:
         raise GarbledError(f"the answer is not a {fields.noun}: {error.reason}", error.record_id) from error
+
+
+def next_key_at_end(body: bytes) -> str | None:
+    """Return the `lastKey` of a page without reading the page, if it is plain text at the end; None if it is not."""
+    key = _NEXT_KEY.search(body, max(len(body) - _LONGEST_KEY, 0))
+    return None if key is None else key[1].decode()
 
 
 @cache

@@ -305,8 +305,8 @@ MUTANTS = (
     Mutant(
         "read-ahead-after-a-failure",
         "syncd/pull/read_ahead.py",
-        "                return early.answer\n            self._stop()\n",
-        "                return early.answer\n",
+        "                raise early.error\n            self._stop()",
+        "                raise early.error\n           ",
         "tests/pull/test_read_ahead.py::test_page_is_requested_again_after_its_early_request_failed",
         "reading ahead sends several requests for each page during an outage",
     ),
@@ -317,6 +317,22 @@ MUTANTS = (
         "",
         "tests/pull/test_read_ahead.py::test_page_is_used_only_if_the_listing_returns_its_key",
         "a page that was read ahead is used, although the listing gives another page key",
+    ),
+    Mutant(
+        "next-page-after-early-ones",
+        "syncd/pull/read_ahead.py",
+        "            self._drop()  # they were requested before this page, which comes first\n",
+        "",
+        "tests/pull/test_read_ahead.py::test_early_pages_are_dropped_if_the_next_page_is_another_one",
+        "a page is used that was requested before the page before it",
+    ),
+    Mutant(
+        "next-page-beyond-the-ceiling",
+        "syncd/pull/fetch.py",
+        " and self.ceiling(number + 1) is None:",
+        ":",
+        "tests/pull/test_read_ahead.py::test_no_page_beyond_the_ceiling_is_requested",
+        "a pass requests one page more than its ceiling",
     ),
     Mutant(
         "look-ups-restore-sessions",

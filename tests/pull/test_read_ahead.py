@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,38 @@ async def test_repeated_request_for_a_page_requests_no_page_ahead() -> None:
         assert set(requests.given_up) <= {"k2", "k3", "k4"}
 
 
+async def test_page_that_is_begun_is_requested_once() -> None:
+    async with reading() as (ahead, requests):
+        requests.answer("new")
+        ahead.begin("new")
+        await anyio.wait_all_tasks_blocked()
+        assert requests.sent == ["new"]
+        assert (await ahead.page("new")).body == b"page new"
+        assert requests.sent == ["new"]
+
+
+async def test_error_of_a_page_that_was_begun_is_that_of_its_request() -> None:
+    async with reading() as (ahead, requests):
+        requests.refuse("new")
+        ahead.begin("new")
+        with pytest.raises(AlbertConnectError):
+            await ahead.page("new")
+        assert requests.sent == ["new"]
+        assert (await ahead.page("new")).body == b"page new"
+
+
+async def test_early_pages_are_dropped_if_the_next_page_is_another_one() -> None:
+    async with reading() as (ahead, requests):
+        requests.answer(*KEYS, "new")
+        await ahead.page("k1")
+        await anyio.wait_all_tasks_blocked()
+        ahead.begin("new")
+        await ahead.page("new")
+        requests.sent.clear()
+        await ahead.page("k3")
+        assert requests.sent[0] == "k3"
+
+
 def chain(count: int, **changed: Any) -> dict[str | None, Any]:
     """Make a listing with one session on each page; `changed` has fields of sessions to replace."""
     keys = [None, *(f"k{number}" for number in range(1, count)), None]
@@ -179,3 +212,42 @@ async def test_pages_of_the_last_pass_that_are_no_longer_part_of_the_listing_are
         row = await counted(harness)
         assert (row["seen"], row["inserted"], row["deleted"]) == (7, 1, 2)
         assert not {"SES3", "SES4"} & set(await harness.live())
+
+
+def with_key_in_the_middle(listing: dict[str | None, Any]) -> dict[str | None, bytes]:
+    """Write pages whose key is not at their end."""
+    return {key: json.dumps(dict(reversed(page.items()))).encode() for key, page in listing.items()}
+
+
+@pytest.mark.parametrize("write", [lambda listing: listing, with_key_in_the_middle])
+async def test_listing_is_read_wherever_its_keys_are(folder: Path, write: Callable[[Any], Any]) -> None:
+    async with open_harness(folder) as harness:
+        listing = Listing(harness, write(chain(5)))
+        assert (await harness.one_pass()).state == "complete"
+        assert listing.asked == [*chain(5)]
+        assert (await counted(harness))["inserted"] == 5
+
+
+async def test_next_page_is_requested_before_a_page_is_read(folder: Path) -> None:
+    async with open_harness(folder) as harness:
+        unreadable = iter([b'{"Items": 5, "lastKey": "k1"}'])
+        pages = chain(3)
+        listing = Listing(harness, pages | {None: lambda: next(unreadable, pages[None])})
+        assert (await harness.one_pass()).state == "complete"
+        assert sorted(listing.asked, key=str) == sorted([*pages, None, "k1"], key=str)
+
+
+@pytest.mark.parametrize("ceiling", [1, 2])
+async def test_no_page_beyond_the_ceiling_is_requested(folder: Path, ceiling: int) -> None:
+    async with open_harness(folder) as harness:
+        listing = Listing(harness, chain(5))
+        assert (await harness.one_pass(max_pages=ceiling)).state == "partial"
+        assert listing.asked == [*chain(5)][:ceiling]
+
+
+async def test_page_whose_request_failed_is_requested_again_like_any_other(folder: Path) -> None:
+    async with open_harness(folder) as harness:
+        answers = iter([503, 503])
+        listing = Listing(harness, chain(4) | {"k1": lambda: next(answers, chain(4)["k1"])})
+        assert (await harness.one_pass()).state == "complete"
+        assert listing.asked == [None, "k1", "k1", "k1", "k2", "k3"]
