@@ -35,6 +35,11 @@ READ_AHEAD = (0, 1, 2, 5)
 HOSTILE = ("a/../../../users/USR1", "nul\u0001", "ü?#&", "x" * 2000)
 
 
+def reads_ahead(seed: int) -> bool:
+    """Whether the passes of a schedule request pages before their keys are given."""
+    return seed >= FIRST_READ_AHEAD and READ_AHEAD[seed % len(READ_AHEAD)] > 0
+
+
 class Actions:
     """The state of a schedule, and everything that happens besides the daemon."""
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import collections
 import gc
+import itertools
 import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing.pool import AsyncResult
 
 from tests.helpers.postgres_server import FAST, PostgresServer
+from tests.model.actions import reads_ahead
 from tests.model.postgres_store import PostgresStore
 from tests.model.simulation import simulate
 from tests.model.store import SqliteStore, Store
@@ -47,13 +50,15 @@ class Total:
         )
 
 
-def run_batch(first: int, count: int = BATCH, url: str | None = None) -> Total:
-    """Run some seeds that follow each other, over SQLite or the PostgreSQL of a URL."""
+def run_batch(first: int, count: int = BATCH, url: str | None = None, *, only_ahead: bool = False) -> Total:
+    """Run some seeds that follow each other, or only those that read ahead, over SQLite or the PostgreSQL of a URL."""
     store: Store = SqliteStore() if url is None else PostgresStore(url)
     total, began = Total(), time.process_time()
     gc.disable()  # a schedule leaves little garbage, and collecting it all the time costs a tenth
     try:
         for seed in range(first, first + count):
+            if only_ahead and not reads_ahead(seed):
+                continue
             total.ran += 1
             try:
                 report = simulate(seed, store)
@@ -92,6 +97,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=sys.maxsize)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--read-ahead", action="store_true", help="only schedules whose passes read ahead")
     parser.add_argument("--postgres", action="store_true", help="over a PostgreSQL of its own")
     options = parser.parse_args()
     server = PostgresServer(*FAST) if options.postgres else None
@@ -108,12 +114,16 @@ def _soak(options: argparse.Namespace, server: PostgresServer | None) -> int:
     def url() -> str | None:
         return None if server is None else server.url(server.fresh())
 
-    began, total, reported_at = time.monotonic(), Total(), time.monotonic()
+    began, total, reported_at, last = time.monotonic(), Total(), time.monotonic(), options.first
     batches = _batches(options.first, began + options.seconds, options.count)
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-        running = collections.deque(
-            pool.apply_async(run_batch, (*batch, url())) for _, batch in zip(range(options.jobs), batches, strict=False)
-        )
+
+        def start(batch: tuple[int, int]) -> AsyncResult[Total]:
+            nonlocal last
+            last = sum(batch) - 1
+            return pool.apply_async(run_batch, (*batch, url()), {"only_ahead": options.read_ahead})
+
+        running = collections.deque(map(start, itertools.islice(batches, options.jobs)))
         while running:
             done: Total = running.popleft().get()
             total.add(done)
@@ -125,9 +135,9 @@ def _soak(options: argparse.Namespace, server: PostgresServer | None) -> int:
             sys.stdout.flush()
             following = next(batches, None)
             if following is not None:
-                running.append(pool.apply_async(run_batch, (*following, url())))
+                running.append(start(following))
     seconds_spent = time.monotonic() - began
-    sys.stdout.write(f"seeds {options.first} to {options.first + total.ran - 1}: {total}, {seconds_spent:.0f} s\n")
+    sys.stdout.write(f"seeds {options.first} to {last}: {total}, {seconds_spent:.0f} s\n")
     return 1 if total.failures else 0
 
 
