@@ -189,8 +189,9 @@ async def test_source_ids_to_look_up_are_found_without_reading_the_linked_ones(
             return [row[-1] for row in connection.exec_driver_sql(f"{explain} {text}", values)]
 
         plan = "\n".join(await harness.database.write(work))
-        assert "ix_source_sessions_unlinked" in plan, plan
-        assert on_postgresql or "ix_operations_active_source" in plan, plan  # a planner may scan an empty table
+        assert "ix_source_sessions_to_ask" in plan, plan
+        if not on_postgresql:  # its planner may scan an empty table
+            assert "SEARCH operations USING INDEX ix_operations_active_source" in plan, plan
 
 
 def fail(harness: Harness, *numbers: int) -> None:

@@ -203,16 +203,14 @@ def to_ask(
         .where(active, operations.c.state != "dead")
     )
     stale = sa.or_(source_sessions.c.checked_at.is_(None), source_sessions.c.checked_at < checked_before)
-    # Materialized: PostgreSQL would read all linked source ids in their order, and stop at the limit.
-    found = (
+    query = (
         sa.select(source_sessions.c.source_session_id)
         .where(sa.text("source_sessions.state <> 'linked'"), stale, ~busy)
-        .cte("found")
-        .prefix_with("MATERIALIZED")
+        .order_by(source_sessions.c.source_session_id)
+        .limit(limit)
     )
-    query = sa.select(found.c.source_session_id).order_by(found.c.source_session_id).limit(limit)
     if after is not None:  # an empty source id can be in the table, too
-        query = query.where(found.c.source_session_id > text_value(connection, after))
+        query = query.where(source_sessions.c.source_session_id > text_value(connection, after))
     with lossy_text(connection):
         return list(connection.execute(query).scalars())
 
