@@ -7,7 +7,8 @@ within its timeout, and is progress.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,23 @@ class Watchdog:
     slack: float
     suspended: Callable[[], bool] = bool
     _due_at: dict[str, float] = field(default_factory=dict)
+    _waits: dict[str, list[float]] = field(default_factory=dict)
+    """The ends of the waits of each loop, with the slack."""
 
     def heartbeat(self, loop: str, waits: float = 0.0) -> None:
         """Note progress of a loop, which may now wait for some seconds."""
         self._due_at[loop] = self.clock.monotonic() + waits + self.slack
+
+    @contextmanager
+    def waiting(self, loop: str, seconds: float) -> Iterator[None]:
+        """Let a loop wait for some seconds, whatever heartbeats its other tasks send meanwhile."""
+        self.heartbeat(loop, seconds)
+        waits, until = self._waits.setdefault(loop, []), self._due_at[loop]
+        waits.append(until)
+        try:
+            yield
+        finally:
+            waits.remove(until)
 
     def end(self, loop: str) -> None:
         """Remove a loop that has ended as it should."""
@@ -47,7 +61,7 @@ class Watchdog:
     def stalled(self) -> list[str]:
         """Return the loops that are overdue."""
         now = self.clock.monotonic()
-        overdue = sorted(loop for loop, until in self._due_at.items() if now > until)
+        overdue = sorted(loop for loop, until in self._due_at.items() if now > max((until, *self._waits.get(loop, ()))))
         if overdue and self.suspended():
             for loop in overdue:
                 self.heartbeat(loop)
@@ -74,6 +88,6 @@ class HeartbeatClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait for some seconds, with heartbeats."""
-        self.watchdog.heartbeat(self.loop, seconds)
-        await self.clock.sleep(seconds)
+        with self.watchdog.waiting(self.loop, seconds):
+            await self.clock.sleep(seconds)
         self.watchdog.heartbeat(self.loop)

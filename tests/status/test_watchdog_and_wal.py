@@ -68,6 +68,21 @@ async def test_loop_that_sleeps_by_the_heartbeat_clock_is_alive() -> None:
         clock.forward(2)
 
 
+async def test_heartbeat_of_another_task_does_not_end_the_wait_of_a_loop() -> None:
+    clock = VirtualClock()
+    watchdog = Watchdog(clock, 10)
+    heartbeat_clock = HeartbeatClock(clock, watchdog, "passes")
+    async with anyio.create_task_group() as group:
+        group.start_soon(heartbeat_clock.sleep, 300)
+        await anyio.wait_all_tasks_blocked()
+        heartbeat_clock.now()
+        clock.at = clock.at.replace(minute=4, second=59)
+        assert watchdog.stalled() == []
+        clock.at = clock.at.replace(minute=5, second=11)
+        assert watchdog.stalled() == ["passes"]
+        clock.forward(0)
+
+
 @pytest.mark.slow
 async def test_database_is_waiting_while_a_write_waits_for_a_lock(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
