@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from syncd.errors import SyncdError
 from syncd.logs import safe_text
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from syncd.clock import Clock
 
-SECONDS_BETWEEN_READINGS: Final = 5.0
-"""A change must last for two readings. A reading counts rows of a large mirror, so it is not free."""
+SECONDS_BETWEEN_READINGS, MOST_SECONDS_BETWEEN_READINGS = 5.0, 60.0
+"""The pause between readings, and its limit. A change must last for two readings."""
+PAUSE_FACTOR = 50.0
+"""The pause is at least so many times as long as the last reading, which counts rows of a large mirror."""
 
 
 class Problem(Protocol):
@@ -116,8 +118,10 @@ class HealthMonitor:
     async def run(self) -> None:
         """Observe the health forever."""
         while True:
+            began = self.clock.monotonic()
             await self.observe()
-            await self.clock.sleep(SECONDS_BETWEEN_READINGS)
+            pause = max(SECONDS_BETWEEN_READINGS, PAUSE_FACTOR * (self.clock.monotonic() - began))
+            await self.clock.sleep(min(pause, MOST_SECONDS_BETWEEN_READINGS))
 
     async def observe(self) -> None:
         """Take one reading, and report a change that it confirms."""
