@@ -16,6 +16,7 @@ from syncd.mirror.db.dialects import EARLIEST
 from syncd.mirror.schema.tables import operations, passes
 from syncd.mirror.schema.types import new_id
 from syncd.mirror.store import pages, sessions
+from syncd.mirror.store.operation_statements import statements_of
 from syncd.records.enums import OperationKind, PassState
 from syncd.rules.versions import CLOCK_SLACK
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 MARK = "syncd: operation {} was contradicted by a listing"
 """`requested_by` of the delete that is queued once more. It is the durable note that this has been done."""
 _SUCCEEDED = """
-SELECT id, result_session_id, requested_by, finished_at > ? AS is_future FROM operations
+SELECT id, result_session_id, requested_by, finished_at > ? AS is_future FROM {deleted}
 WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ? AND (finished_at <= ? OR finished_at > ?)
     AND result_session_id IN (SELECT value FROM json_each(?))
     AND NOT EXISTS (
@@ -82,8 +83,9 @@ def queue_again(
     since = EARLIEST if proof is None else utc_text(proof - lag)
     future = utc_text(max(now, asked_at) + CLOCK_SLACK)
     parameters = (future, since, utc_text(asked_at - lag), future, json.dumps([*session_ids]))
+    statement = _SUCCEEDED.format(deleted=statements_of(connection).DELETED)
     last: dict[SessionId, tuple[OperationId, str | None]] = {}
-    for operation_id, session_id, requested_by, is_future in raw.execute(connection, _SUCCEEDED, parameters).fetchall():
+    for operation_id, session_id, requested_by, is_future in raw.execute(connection, statement, parameters).fetchall():
         if not is_future or _was_listed(connection, session_id):
             last[session_id] = operation_id, requested_by
     return [

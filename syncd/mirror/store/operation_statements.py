@@ -36,6 +36,8 @@ _HELD = "state IN ('running', 'unknown')"
 class Statements(Protocol):
     """The statements that the queue needs. Times are text as `clock.utc_text` writes it."""
 
+    DELETED: str
+    """The table of operations where succeeded deletes are read by the time they ended."""
     OVERTAKEN: str
     """The times of waiting operations that were written when the clock showed more than it does now."""
 
@@ -189,6 +191,7 @@ class _Sqlite:
     DUE = _due_statements(_SQLITE_DUE, blocker=blocker("o", "last", "sqlite"))
 
     BLOCKED = _BLOCKED.format(active=ACTIVE, blocker=blocker("o", "last", "sqlite"))
+    DELETED = "operations INDEXED BY ix_operations_deleted"  # it would read all succeeded ones
     OVERTAKEN = _OVERTAKEN.format(indexed="INDEXED BY ix_operations_clock")
 
     def due(self, connection: Connection, state: OperationState, *, now: str, limit: int) -> list[DueOperation]:
@@ -218,6 +221,7 @@ class _Postgresql:
     DUE = _due_statements(_POSTGRESQL_DUE, blocker=blocker("o", "last", "postgresql"), locks=str(locks.OPERATION_KEY))
 
     BLOCKED = _BLOCKED.format(active=ACTIVE, blocker=blocker("o", "last", "postgresql"))
+    DELETED = "operations"
     OVERTAKEN = _OVERTAKEN.format(indexed="")
 
     def due(self, connection: Connection, state: OperationState, *, now: str, limit: int) -> list[DueOperation]:

@@ -63,11 +63,11 @@ CONFIRMED_FOR = 1.0
 """Seconds after a claim was last confirmed in the database in which its holder may still send a request."""
 
 _DELETED_SINCE = """
-SELECT DISTINCT result_session_id FROM operations WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ?
+SELECT DISTINCT result_session_id FROM {deleted} WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ?
     AND result_session_id IN (SELECT value FROM json_each(?))
 """
 _ANY_DELETED_SINCE = """
-SELECT 1 FROM operations WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ? LIMIT 1
+SELECT 1 FROM {deleted} WHERE kind = 'delete' AND state = 'succeeded' AND finished_at > ? LIMIT 1
 """
 _NEXT_DUE = """
 SELECT min(next_attempt_at) FROM operations
@@ -362,10 +362,12 @@ def any_waits(connection: Connection) -> bool:
 
 def any_deleted_since(connection: Connection, moment: str) -> bool:
     """Return whether an operation has deleted a session since a time, written as `clock.utc_text` does."""
-    return raw.execute(connection, _ANY_DELETED_SINCE, (moment,)).fetchone() is not None
+    statement = _ANY_DELETED_SINCE.format(deleted=statements_of(connection).DELETED)
+    return raw.execute(connection, statement, (moment,)).fetchone() is not None
 
 
 def deleted_since(connection: Connection, session_ids: Iterable[SessionId | None], moment: str) -> set[SessionId]:
     """Return those of some sessions that an operation has deleted since a time."""
-    rows = raw.execute(connection, _DELETED_SINCE, (moment, json.dumps([*session_ids]))).fetchall()
+    statement = _DELETED_SINCE.format(deleted=statements_of(connection).DELETED)
+    rows = raw.execute(connection, statement, (moment, json.dumps([*session_ids]))).fetchall()
     return {session_id for (session_id,) in rows}
