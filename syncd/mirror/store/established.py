@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from syncd.mirror.schema.tables import pages, sessions
 from syncd.mirror.store.lost_deletes import SURELY_NOT_DELETED
 from syncd.mirror.store.pages import newest_complete, unpack
+from syncd.mirror.store.session_statements import LIVE_AND_LISTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ FRESH = timedelta(minutes=10)
 
 NEIGHBOURS = 20
 """Sessions that are considered at each place of the table: enough to find some that are in no hold."""
-_LISTED = (sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None))
+_LISTED = sa.text(LIVE_AND_LISTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def to_request(connection: Connection, decisions: Decisions, now: datetime, *, l
     listed = _spread_over_pages(connection, limit)
     others = _spread_over_keys(connection, limit)
     query = sa.select(sessions.c.key, sessions.c.id, _is_fresh(now).label("is_fresh"))
-    query = query.where(sessions.c.key.in_([*listed, *others]), *_LISTED, sa.text(SURELY_NOT_DELETED))
+    query = query.where(sessions.c.key.in_([*listed, *others]), _LISTED, sa.text(SURELY_NOT_DELETED))
     rows = {row.key: row for row in connection.execute(query)}
     keys = [key for key in dict.fromkeys([*listed, *others]) if key in rows]
     keys = [key for key in keys if key not in decisions.approved and key not in decisions.kept]
@@ -98,10 +99,11 @@ def _spread_over_pages(connection: Connection, limit: int) -> list[int]:
 
 def _spread_over_keys(connection: Connection, limit: int) -> list[int]:
     """Return keys of live sessions from `limit` places of the table: one from each place, then another from each."""
-    first, last = connection.execute(sa.select(sa.func.min(sessions.c.key), sa.func.max(sessions.c.key))).one()
+    ends = [sa.select(end(sessions.c.key)).scalar_subquery() for end in (sa.func.min, sa.func.max)]
+    first, last = connection.execute(sa.select(*ends)).one()  # SQLite reads the whole table for both in one query
     if first is None:
         return []
-    live = sa.select(sessions.c.key).where(*_LISTED).order_by(sessions.c.key).limit(NEIGHBOURS)
+    live = sa.select(sessions.c.key).where(_LISTED).order_by(sessions.c.key).limit(NEIGHBOURS)
     key_lists = [
         connection.execute(live.where(sessions.c.key >= first + place)).scalars().all()
         for place in _spread(last - first + 1, limit)

@@ -12,7 +12,10 @@ _LOST = f"{ACTIVE} AND kind = 'delete' AND unknown_since IS NOT NULL"
 _BY_ID = "operations.session_id = sessions.id"
 _BY_SOURCE = "operations.source_session_id = sessions.source_session_id AND target_session_id = sessions.id"
 SURELY_NOT_DELETED = " AND ".join(
-    f"NOT EXISTS (SELECT 1 FROM operations WHERE {condition} AND {_LOST})"  # noqa: S608 - constants
+    f"NOT EXISTS (SELECT 1 FROM operations WHERE {condition} AND {_LOST} LIMIT 1 OFFSET 0)"  # noqa: S608 - constants
     for condition in (_BY_ID, _BY_SOURCE)
 )
-"""A condition on the table `sessions`, for both databases. Each of its two parts uses an index."""
+"""A condition on the table `sessions`, for both databases. Each of its two parts uses an index.
+
+OFFSET keeps PostgreSQL from turning a part into a join with all active operations.
+"""

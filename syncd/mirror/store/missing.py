@@ -21,6 +21,7 @@ from syncd.mirror.schema.tables import sessions
 from syncd.mirror.store import sources, totals
 from syncd.mirror.store.lost_deletes import SURELY_NOT_DELETED
 from syncd.mirror.store.passes import live_count
+from syncd.mirror.store.session_statements import LIVE_AND_LISTED
 from syncd.mirror.store.witnesses import Candidate
 from syncd.rules.deletion import ASK_UNLISTED_AGAIN
 from syncd.rules.versions import CLOCK_SLACK
@@ -189,7 +190,7 @@ def listed(connection: Connection, progress: Progress, *, place: float, limit: i
         From 0 (the session that was seen first) to 1 (the last).
     """
     columns = (sessions.c.key, sessions.c.id, sessions.c.source_session_id)
-    live = sa.select(*columns).where(sessions.c.deleted_at.is_(None), sessions.c.missing_since.is_(None))
+    live = sa.select(*columns).where(sa.text(LIVE_AND_LISTED))
     surely_live = live.where(sa.text(SURELY_NOT_DELETED))
     return _around(connection, surely_live, progress, place, limit) or _around(connection, live, progress, place, limit)
 

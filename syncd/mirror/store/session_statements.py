@@ -139,6 +139,13 @@ ARCHIVED = ("change", "seq", "changed_fields", "first_seen_at", "pass_id", "vali
 STATE = tuple(name for name in StoredSession.__struct_fields__ if name != "content")
 """The columns that describe how a session is stored; those of its fields follow them in a SELECT."""
 
+LIVE_AND_LISTED = "CASE WHEN deleted_at IS NULL THEN missing_since IS NULL END"
+"""A condition that nearly all sessions meet.
+
+Without statistics, PostgreSQL expects few rows with two columns that are NULL. To find the first ones of them in the
+order of the keys, it would read and sort the whole table.
+"""
+
 
 def read_stored(rows: Sequence[Sequence[Any]], fields: FieldList[SessionRow]) -> dict[str, StoredSession]:
     """Read rows of `STATE` and the columns of the fields; return them by the ids of the sessions."""

@@ -233,14 +233,15 @@ def any_carried(connection: Connection) -> bool:
 
 
 def _carried() -> sa.Select[Any]:
-    return (
-        sa.select(source_sessions.c.source_session_id)
-        .where(sa.text("source_sessions.state <> 'linked'"), source_sessions.c.state == "unresolved")
-        .where(
-            sa.exists().where(
-                sessions.c.source_session_id == source_sessions.c.source_session_id, sessions.c.deleted_at.is_(None)
-            )
-        )
+    # OFFSET keeps PostgreSQL from joining all sessions
+    carrier = (
+        sa.select(sessions.c.key)
+        .where(sessions.c.source_session_id == source_sessions.c.source_session_id, sessions.c.deleted_at.is_(None))
+        .limit(1)
+        .offset(0)
+    )
+    return sa.select(source_sessions.c.source_session_id).where(
+        sa.text("source_sessions.state <> 'linked'"), source_sessions.c.state == "unresolved", carrier.exists()
     )
 
 

@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING
 from syncd.mirror.db import raw
 from syncd.mirror.db.lossy_text import lossy_text
 from syncd.mirror.store.lost_deletes import SURELY_NOT_DELETED
+from syncd.mirror.store.session_statements import LIVE_AND_LISTED
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syncd.records.ids import SessionId, SourceId
 
-_NOT_HELD = "key NOT IN (SELECT session_key FROM hold_sessions) AND"
+_NOT_HELD = """
+NOT EXISTS (
+    SELECT 1 FROM holds AS h JOIN hold_sessions AS x ON x.hold_id = h.id
+    WHERE h.state <> 'closed' AND x.session_key = sessions.key LIMIT 1 OFFSET 0
+) AND
+"""
 """Albert answers 404 for a session of a hold that is in force, or did when a pass was held."""
 _HIGHEST = "SELECT max(key) FROM sessions"
 _LIVE = f"""
 SELECT id, source_session_id FROM sessions
-WHERE deleted_at IS NULL AND missing_since IS NULL AND {SURELY_NOT_DELETED} AND
+WHERE {LIVE_AND_LISTED} AND {SURELY_NOT_DELETED} AND
 """  # noqa: S608 - constants
 _FROM = f"{_LIVE} {{}} key >= ? ORDER BY key LIMIT ?"
 _BEFORE = f"{_LIVE} {{}} key < ? ORDER BY key DESC LIMIT ?"
