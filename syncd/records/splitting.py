@@ -51,6 +51,8 @@ _BETWEEN = re.compile(rb"[\s\[,]*")
 _SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 """A pair, which is left as it is, or half of one."""
 
+MASKED_NUMBER = "0.0"
+
 
 def split(body: bytes) -> SplitPage | None:
     """Split a page; None if it is not a listing, or has defects that cannot be masked."""
@@ -59,6 +61,8 @@ def split(body: bytes) -> SplitPage | None:
     masked = _mask(body)
     if masked == body or (listing := _decode(masked)) is None:
         return None
+    if listing.lastKey is not None and MASKED_NUMBER in listing.lastKey:
+        return None  # the key itself may have been masked
     items = [bytes(item) for item in listing.Items]
     starts = _starts(masked, items)
     if starts is None:
@@ -125,4 +129,4 @@ def _mask(body: bytes) -> bytes:
     """
     if b"\\ud" in body or b"\\uD" in body:
         body = _SURROGATE.sub(lambda match: match[0] if len(match[0]) > len(NUL) else NUL, body)
-    return body.replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000")
+    return body.replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000")  # both contain MASKED_NUMBER

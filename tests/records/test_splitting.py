@@ -44,6 +44,12 @@ def test_page_whose_items_cannot_be_located_is_read_as_a_whole(body: bytes) -> N
     assert len(page.rows) + len(page.unreadable) == 1
 
 
+@pytest.mark.parametrize("key", ["eyJNaN9", "aInfinity", "0.0"])
+def test_page_key_is_never_masked(key: str) -> None:
+    body = b'{"Items": [%s], "lastKey": "%s"}' % (ITEM, key.encode())
+    assert read_page(body, SESSIONS).next_key == key
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
