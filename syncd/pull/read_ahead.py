@@ -8,6 +8,8 @@ listings have the keys of the last complete pass again. A few of those pages are
 A page counts only if the page before it gave its key in this pass too. It is the page that the chain would have
 requested a moment later, and its own time of request belongs to it. Other requested pages are dropped. Pages are
 used in the order of their requests: `rules.versions` depends on that.
+
+Without reading ahead, only the next page is requested early: while the page before it is read (`ReadAhead.begin`).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import anyio
 
 from syncd.albert import AlbertException
 from syncd.clock import Clock
+from syncd.pull.retries import asks_for_wait
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -36,16 +39,21 @@ class PageBody:
 
 @dataclass
 class _Early:
-    """A page that was requested before its key was given, and its answer or the error of the request.
+    """A page that was requested before `page` was called for it, and its answer or the error of its request.
 
-    `is_given` is whether the page before it had been received: then its key was only not read yet.
+    `is_next` is whether the page before it had been received.
     """
 
-    is_given: bool = False
-    error: AlbertException | None = None
+    is_next: bool = False
     answer: PageBody | None = None
+    error: AlbertException | None = None
     done: anyio.Event = field(default_factory=anyio.Event)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    @property
+    def refusal(self) -> AlbertException | None:
+        """The error, if it counts as that of the page: the chain would have had it too, or Albert asks for a wait."""
+        return self.error if self.error is not None and (self.is_next or asks_for_wait(self.error)) else None
 
 
 class ReadAhead:
@@ -58,7 +66,7 @@ class ReadAhead:
     keys : Sequence[str]
         The page keys of the last complete pass, in their order.
     pages : int
-        How many pages are requested before their keys are given; 0 for none.
+        How many pages are requested by the keys of the last pass; 0 for none.
     group : TaskGroup
         Runs these requests. Cancelling it ends them.
     """
@@ -77,6 +85,7 @@ class ReadAhead:
         self._places = {key: place for place, key in enumerate(keys)} if pages else {}
         self._early: dict[str, _Early] = {}
         self._last: str | None = ""  # no key is empty
+        self._is_repeated = False
 
     async def page(self, key: str | None) -> PageBody:
         """Return the page of a key that the listing has just given; None stands for the first page.
@@ -88,20 +97,21 @@ class ReadAhead:
         AlbertException
             The request failed.
         """
-        if key == self._last:
+        self._is_repeated = key == self._last
+        if self._is_repeated:
             self._stop()
         self._last = key
-        early = self._early.pop(key, None) if key is not None else None
-        if early is None:
-            self._drop()
+        early = self._take(key)
+        if early is not None and (refusal := early.refusal) is not None:
+            raise refusal
         self._request_after(key)
         if early is not None:
             await early.done.wait()
             if early.answer is not None:
                 return early.answer
-            if early.is_given and early.error is not None:
-                raise early.error
-            self._stop()  # the listing requests it again, and handles that answer
+            self._stop()
+            if (refusal := early.refusal) is not None:
+                raise refusal
         return await self._ask(key)
 
     async def _ask(self, key: str | None) -> PageBody:
@@ -109,13 +119,24 @@ class ReadAhead:
         return PageBody(asked_at, await self._request(key))
 
     def begin(self, key: str) -> None:
-        """Request the page of a key that the listing is about to give; `page` returns it, or raises its error."""
-        if key not in self._early:
-            self._drop()  # they were requested before this page, which comes first
-            self._request_early(key, is_given=True)
+        """Request the next page while the page before it is read; `page` returns it, or raises the error.
 
-    def _request_early(self, key: str, *, is_given: bool = False) -> None:
-        early = self._early[key] = _Early(is_given)
+        Nothing happens if the page before it was requested more than once: Albert fails, or it cannot be read.
+        """
+        if key not in self._early and not self._is_repeated:
+            self._request_early(key, is_next=True)
+
+    def _take(self, key: str | None) -> _Early | None:
+        """Remove the early page of a key, and drop those that were requested before it; all if there is none."""
+        if key is None or key not in self._early:
+            self._drop()
+            return None
+        while (first := next(iter(self._early))) != key:
+            self._early.pop(first).scope.cancel()
+        return self._early.pop(key)
+
+    def _request_early(self, key: str, *, is_next: bool = False) -> None:
+        early = self._early[key] = _Early(is_next)
         self._group.start_soon(self._run, key, early)
 
     def _request_after(self, key: str | None) -> None:

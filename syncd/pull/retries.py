@@ -112,7 +112,7 @@ class RequestRetries:
                 if is_final(error):
                     raise RefusedError(PassReason.LISTING_REFUSED, str(error)) from error
                 retry_after = requested_wait(error)
-                if isinstance(error, TooManyRequestsError) or retry_after is not None:
+                if asks_for_wait(error):
                     waits += 1
                 else:
                     failures += 1
@@ -139,6 +139,11 @@ def _reason_of(error: Exception) -> PassReason:
 def requested_wait(error: Exception) -> float | None:
     """Return the seconds of Retry-After in the answer that an error stands for; None if it has none."""
     return error.retry_after if isinstance(error, AlbertHTTPError) else None
+
+
+def asks_for_wait(error: Exception) -> bool:
+    """Whether Albert asks for a wait before the next request: a 429, or a Retry-After."""
+    return isinstance(error, TooManyRequestsError) or requested_wait(error) is not None
 
 
 def is_final(error: Exception) -> bool:

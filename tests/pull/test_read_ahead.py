@@ -10,8 +10,9 @@ from typing import Any
 
 import anyio
 import pytest
+from aiohttp import web
 
-from syncd.albert import AlbertConnectError, AlbertException
+from syncd.albert import AlbertConnectError, AlbertException, TooManyRequestsError
 from syncd.pull.read_ahead import ReadAhead
 from tests.helpers.harness import Harness, open_harness
 from tests.helpers.virtual_clock import VirtualClock
@@ -44,8 +45,8 @@ class Requests:
         for key in keys:
             self._event(key).set()
 
-    def refuse(self, key: str | None) -> None:
-        self._errors[key] = AlbertConnectError("refused")
+    def refuse(self, key: str | None, error: AlbertException | None = None) -> None:
+        self._errors[key] = error or AlbertConnectError("refused")
         self._event(key).set()
 
     def _event(self, key: str | None) -> anyio.Event:
@@ -159,6 +160,49 @@ async def test_early_pages_are_dropped_if_the_next_page_is_another_one() -> None
         assert requests.sent[0] == "k3"
 
 
+async def test_no_page_is_requested_ahead_after_the_next_page_was_refused() -> None:
+    async with reading() as (ahead, requests):
+        requests.refuse("k1")
+        ahead.begin("k1")
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(AlbertConnectError):
+            await ahead.page("k1")
+        await anyio.wait_all_tasks_blocked()
+        assert requests.sent == ["k1"]
+
+
+async def test_early_page_for_which_albert_asks_for_a_wait_is_not_requested_at_once_again() -> None:
+    async with reading() as (ahead, requests):
+        requests.answer("k1")
+        requests.refuse("k2", TooManyRequestsError("slow down", status_code=429, retry_after=60.0))
+        await ahead.page("k1")
+        with pytest.raises(TooManyRequestsError):
+            await ahead.page("k2")
+        assert requests.sent.count("k2") == 1
+
+
+async def test_page_that_was_requested_before_the_page_before_it_is_requested_again() -> None:
+    async with reading() as (ahead, requests):
+        requests.answer(*KEYS, "k6", "k7")
+        await ahead.page("k1")  # k2, k3 and k4 are requested with it
+        await anyio.wait_all_tasks_blocked()
+        await ahead.page("k4")
+        requests.sent.clear()
+        await ahead.page("k2")
+        assert requests.sent[0] == "k2"
+
+
+async def test_nothing_is_begun_after_a_page_that_was_requested_again() -> None:
+    async with reading() as (ahead, requests):
+        requests.answer("k1")
+        await ahead.page("k1")
+        await ahead.page("k1")
+        requests.sent.clear()
+        ahead.begin("new")
+        await anyio.wait_all_tasks_blocked()
+        assert requests.sent == []
+
+
 def chain(count: int, **changed: Any) -> dict[str | None, Any]:
     """Make a listing with one session on each page; `changed` has fields of sessions to replace."""
     keys = [None, *(f"k{number}" for number in range(1, count)), None]
@@ -245,9 +289,11 @@ async def test_no_page_beyond_the_ceiling_is_requested(folder: Path, ceiling: in
         assert listing.asked == [*chain(5)][:ceiling]
 
 
-async def test_page_whose_request_failed_is_requested_again_like_any_other(folder: Path) -> None:
+async def test_page_whose_request_failed_is_requested_again_after_a_wait(folder: Path) -> None:
     async with open_harness(folder) as harness:
-        answers = iter([503, 503])
+        answers = iter([web.json_response({}, status=429, headers={"Retry-After": "100"}), 503])
         listing = Listing(harness, chain(4) | {"k1": lambda: next(answers, chain(4)["k1"])})
+        began = harness.clock.now()
         assert (await harness.one_pass()).state == "complete"
         assert listing.asked == [None, "k1", "k1", "k1", "k2", "k3"]
+        assert (harness.clock.now() - began).total_seconds() > 100
