@@ -123,7 +123,7 @@ class Fetching:
     given : set[str]
         The page keys that were given before.
     read_ahead : int
-        How many pages are requested before their keys are given.
+        How many pages are requested by the keys of the last pass.
     last_keys : Sequence[str]
         The page keys of the last complete pass, in their order.
     """

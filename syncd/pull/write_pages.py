@@ -114,8 +114,8 @@ def mirror(
         The pass is not this holder's any more.
     """
     writing = _Writing(connection, before.copy(), fetched[0].asked_at, now, grace, set_back)
-    for _, run in groupby(fetched, key=lambda page: page.known is not None):
-        writing.write(list(run))
+    for _, successive in groupby(fetched, key=lambda page: page.known is not None):
+        writing.write(list(successive))
     last, progress = fetched[-1], writing.progress
     shortfall = None
     if last.last:
@@ -176,14 +176,14 @@ class _Writing:
         self.deleted_lately = operations.any_deleted_since(self.connection, since)
         self.deleted_ever = self.deleted_lately or operations.any_deleted_since(self.connection, EARLIEST)
 
-    def write(self, run: Sequence[Fetched]) -> None:
+    def write(self, successive: Sequence[Fetched]) -> None:
         """Write successive pages, of which all are known, or none. Known pages are checked together."""
-        known = [page.known for page in run if page.known is not None]
+        known = [page.known for page in successive if page.known is not None]
         if known and self._are_unchanged(known):
             for page in known:
                 self._count_known(page)
         else:
-            for fetched in run:
+            for fetched in successive:
                 self._write_page(fetched)
 
     def _write_page(self, fetched: Fetched) -> None:

@@ -22,7 +22,9 @@ READER_VERSION = 1
 """Raise it by one when the same item gives another row than before, although the fields are the same."""
 
 _NEXT_KEY = re.compile(rb'"lastKey"\s*:\s*"([\x20\x21\x23-\x5b\x5d-\x7e]+)"\s*}\s*\Z')
-_LONGEST_KEY = 4096
+"""A page key of plain ASCII at the end of a page. Quotation marks in texts are escaped, so that none looks like it."""
+_END = 4096
+"""Bytes at the end of a page in which its key is searched."""
 
 
 class GarbledError(Exception):
@@ -142,8 +144,8 @@ def read_record(body: bytes, fields: FieldList[R]) -> R:
 
 def next_key_at_end(body: bytes) -> str | None:
     """Return the `lastKey` of a page without reading the page, if it is plain text at the end; None if it is not."""
-    key = _NEXT_KEY.search(body, max(len(body) - _LONGEST_KEY, 0))
-    return None if key is None else key[1].decode()
+    match = _NEXT_KEY.search(body, max(len(body) - _END, 0))
+    return None if match is None else match[1].decode()
 
 
 @cache

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from multiprocessing.pool import AsyncResult
 
 from tests.helpers.postgres_server import FAST, PostgresServer
-from tests.model.actions import reads_ahead
+from tests.model.actions import FIRST_READ_AHEAD, reads_ahead
 from tests.model.postgres_store import PostgresStore
 from tests.model.simulation import simulate
 from tests.model.store import SqliteStore, Store
@@ -100,6 +100,8 @@ def main() -> int:
     parser.add_argument("--read-ahead", action="store_true", help="only schedules whose passes read ahead")
     parser.add_argument("--postgres", action="store_true", help="over a PostgreSQL of its own")
     options = parser.parse_args()
+    if options.read_ahead and options.first < FIRST_READ_AHEAD:
+        parser.error(f"schedules read ahead from seed {FIRST_READ_AHEAD} on: use --first")
     server = PostgresServer(*FAST) if options.postgres else None
     try:
         if server is not None:

@@ -145,6 +145,7 @@ async def run_until(harness: Harness, *, pages: int) -> None:
         pull = harness.pull()
         pull.on_page = on_page
         await pull.run()
+    await anyio.wait_all_tasks_blocked()  # the sandbox has received what was sent before
 
 
 async def quarantine_rows(harness: Harness) -> list[dict[str, Any]]:

@@ -152,7 +152,8 @@ def unchanged(connection: Connection, read: Sequence[ReadPage], suspects: BitMap
         Sessions with an item in quarantine: a page that has one is read, because it may resolve the item.
     """
     keys = BitMap64.union(*(page.sessions for page in read))
-    if not suspects.isdisjoint(keys):
+    count = sum(len(page.sessions) for page in read)
+    if not suspects.isdisjoint(keys) or len(keys) < count:
         return False
     if not keys:
         return True
@@ -161,5 +162,4 @@ def unchanged(connection: Connection, read: Sequence[ReadPage], suspects: BitMap
         cursor = raw.execute(connection, _IN_RANGE, (first, last))
     else:
         cursor = raw.execute(connection, _IN_LIST, (json.dumps(list(keys)),))
-    recorded = sum(len(page.sessions) for page in read), sum(page.versions for page in read)
-    return bool(cursor.fetchone() == recorded)
+    return bool(cursor.fetchone() == (count, sum(page.versions for page in read)))
