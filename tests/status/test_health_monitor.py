@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import pytest
 from structlog.testing import LogCapture
 
 from syncd.errors import SyncdError
@@ -37,6 +38,21 @@ class StoppedClock:
 
     async def sleep(self, seconds: float) -> None:
         raise NotImplementedError
+
+
+@dataclass
+class SlowClock(StoppedClock):
+    """A clock that a test sets; it ends the monitor at its first pause."""
+
+    at: float = 0.0
+    pauses: list[float] = field(default_factory=list)
+
+    def monotonic(self) -> float:
+        return self.at
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        raise SyncdError("enough")
 
 
 @dataclass
@@ -114,3 +130,17 @@ async def test_change_is_logged_with_its_problems_and_bounded_texts() -> None:
     (problem,) = begin["problems"]
     assert (problem["code"], problem["command"], len(problem["text"]) < 1100) == ("mirror_stale", "syncd doctor", True)
     assert (end["log_level"], end["healthy"], end["healthy_before"], end["problems"]) == ("info", True, False, [])
+
+
+@pytest.mark.parametrize(("seconds", "pause"), [(0.01, 5.0), (0.5, 25.0), (30.0, 60.0)])
+async def test_pause_grows_with_the_time_of_a_reading(seconds: float, pause: float) -> None:
+    clock = SlowClock()
+
+    async def read() -> Health:
+        clock.at += seconds
+        return State(())
+
+    monitor = HealthMonitor(read=read, clock=clock, log=capturing_logger(LogCapture()), on_change=lambda _: None)
+    with pytest.raises(SyncdError, match="enough"):
+        await monitor.run()
+    assert clock.pauses == [pause]
