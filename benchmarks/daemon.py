@@ -34,7 +34,7 @@ def watched(bench: Bench) -> None:
     sessions = min(SESSIONS, bench.scale.sessions)
     bench.serve(Listing(sessions, 1000))
     where = bench.store.empty("daemon")
-    with _running(bench.server.url, where) as process, contextlib.closing(_first_pass(where, process)) as db:
+    with running(bench.server.url, where) as process, contextlib.closing(first_pass(where, process)) as db:
         time.sleep(bench.store.settle)
         cpu, written = _idle(process.pid, where, db, bench.scale.idle_seconds)
         bench.say(f"  idle: {cpu:.2f}% of a core, {written} writes")
@@ -54,11 +54,12 @@ def watched(bench: Bench) -> None:
 
 
 @contextmanager
-def _running(url: str, where: str) -> Iterator[subprocess.Popen[Any]]:
+def running(url: str, where: str, **more: str) -> Iterator[subprocess.Popen[Any]]:
+    """Run `syncd run` with the settings of a benchmark until the block ends."""
     command = [sys.executable, "-m", "syncd", "run"]
     if sys.platform == "linux":
         command = ["taskset", "-c", str(CLIENT_CORE), *command]
-    given = {**settings(url, where), "SYNCD_PASS_INTERVAL": NEVER}
+    given = {**settings(url, where), "SYNCD_PASS_INTERVAL": NEVER, **more}
     with subprocess.Popen(command, cwd=ROOT, env=environment(**given), stdout=subprocess.DEVNULL) as process:
         try:
             yield process
@@ -69,7 +70,7 @@ def _running(url: str, where: str) -> Iterator[subprocess.Popen[Any]]:
             process.kill()
 
 
-def _first_pass(where: str, process: subprocess.Popen[Any]) -> Connection:
+def first_pass(where: str, process: subprocess.Popen[Any]) -> Connection:
     """Wait for the daemon's first pass to end; return a connection to its database."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and process.poll() is None:

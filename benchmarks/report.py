@@ -18,6 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results.json"
 PEERS = ROOT / "benchmarks" / "peers.json"
 ANALYSTS = ROOT / "benchmarks" / "analysts.json"
 STARTUP = ROOT / "benchmarks" / "startup.json"
+LONG_QUEUE = ROOT / "benchmarks" / "long_queue.json"
 DOCS = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "plots"
 WRITTEN = (RESULTS, DOCS, PLOTS)
@@ -160,6 +161,10 @@ def write() -> None:
         from benchmarks.startup import section as startup  # it imports this module
 
         text = replace(text, "startup", startup(json.loads(STARTUP.read_text())))
+    if LONG_QUEUE.exists():
+        from benchmarks.long_queue import section as long_queue  # it imports this module
+
+        text = replace(text, "long-queue", long_queue(json.loads(LONG_QUEUE.read_text())))
     DOCS.write_text(text)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -47,6 +48,8 @@ class Listing:
         One session out of this number has changed; 0 for none.
     changed_from : int
         Sessions from this number on have changed; -1 for none.
+    lists_created : int
+        1 if sessions that a POST created follow in the listing; otherwise only look-ups find them.
     latency : float
         Seconds by which each answer is delayed.
     """
@@ -55,6 +58,7 @@ class Listing:
     page: int = 100
     every: int = 0
     changed_from: int = -1
+    lists_created: int = 0
     latency: float = 0.0
 
     def changed(self, number: int) -> bool:
@@ -146,7 +150,7 @@ class Server:
         path, _, query = target.partition("?")
         if path == LISTING:
             self.served.pages += 1
-            return self.page(int(query.partition("startKey=")[2] or 0))
+            return self._listed(int(query.partition("startKey=")[2] or 0))
         if path.startswith(f"{LISTING}/source/"):
             source = unquote(path.rpartition("/")[2])
             if (known := self._known(source)) is not None:  # the witness of a 404
@@ -156,6 +160,18 @@ class Server:
             self.served.arrivals.setdefault(source, time.monotonic())
             return NOT_FOUND
         return self._control(path, query)
+
+    def _listed(self, first: int) -> bytes:
+        """Return the page that begins with a session, by its place in the listing."""
+        listing = self.listing
+        if not listing.lists_created or first + listing.page < listing.sessions:
+            return self.page(first)
+        last = first + listing.page
+        items = [session(number, changed=listing.changed(number)) for number in range(first, listing.sessions)]
+        created = max(first - listing.sessions, 0), max(last - listing.sessions, 0)
+        items += itertools.islice(self.created.values(), *created)
+        key = str(last) if last < listing.sessions + len(self.created) else None
+        return _json(b"200 OK", {"Items": items, "lastKey": key})
 
     def _known(self, source: str) -> dict[str, Any] | None:
         """Return the session of a source id, from the listing or from a POST."""

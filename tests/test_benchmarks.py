@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks import daemon, measures, ours, plots, report, verify
+from benchmarks import daemon, long_queue, measures, ours, plots, report, verify
 from benchmarks.__main__ import STEPS
 from benchmarks.contenders import CONTENDERS
 from benchmarks.machine import ServerHandle, contend, serving
 from benchmarks.results import against, alone, exponent
-from benchmarks.server import COLUMNS, Listing, session
+from benchmarks.server import COLUMNS, LISTING, Listing, session, source_id
 from benchmarks.stores import PostgresStore, SqliteStore, Store, connect
 from benchmarks.timer import WATCHED, server_seconds
 from syncd.mirror.db.sqlite_module import sqlite3
@@ -149,6 +151,30 @@ def test_queue_is_worked_beside_blocked_operations_on_either_database(server: Se
     verify.blocked_queue(where, 20, 50)
 
 
+@pytest.mark.slow
+def test_long_queue_is_worked_to_its_end_during_passes(server: ServerHandle, store: Store) -> None:
+    figures = {
+        figure.key: figure for figure in long_queue.measure(server, store, 50, short=20, sessions=10, least_passes=0)
+    }
+    assert figures["long-rate"].value > 0
+    assert figures["long-passes"].value >= 0
+    with contextlib.closing(connect(store.at("long"))) as db:
+        assert long_queue.succeeded(db) == 70
+    assert server.counts()["posts"] == 70
+
+
+def test_created_sessions_follow_in_the_listing_if_it_lists_them(server: ServerHandle, tmp_path: Path) -> None:
+    serve(server, Listing(sessions=15, page=10, lists_created=1))
+    for number in range(12):
+        body = json.dumps({"name": "n", "sourceSessionId": source_id(100 + number)}).encode()
+        urllib.request.urlopen(f"{server.url}{LISTING}", body, timeout=10).close()  # noqa: S310 - http on loopback
+    where = SqliteStore(tmp_path).empty("m")
+    contend("syncd", server.url, where)
+    with contextlib.closing(connect(where)) as db:
+        assert db.execute("SELECT count(*) FROM sessions") == [(27,)]
+    assert server.counts()["pages"] == 3
+
+
 def test_idle_database_is_told_from_one_that_is_written_to(server: ServerHandle, store: Store) -> None:
     where = store.empty("m")
     contend("syncd", serve_at(server, Listing(sessions=5, page=10)), where)
@@ -217,7 +243,7 @@ def test_generated_part_replaces_what_stood_between_its_markers_and_nothing_else
 
 def test_the_docs_have_a_place_for_each_generated_part() -> None:
     text = report.DOCS.read_text()
-    for name in ("machine", *report.STORES, "profiles", "peers"):
+    for name in ("machine", *report.STORES, "profiles", "peers", "analysts", "startup", "long-queue"):
         assert report.replace(text, name, "x") != text
 
 
