@@ -80,6 +80,8 @@ class Reconcile:
     log: FilteringBoundLogger
     settle: float
     known_tenant: TenantCheck | None = None
+    resolve_seconds: float = field(default=0.0, init=False)
+    """How long the last round took before its first request: the larger part of it if there is nothing to request."""
     _after: SourceId | None = None
     """Where the next round begins: after the source ids that got no answer in the last round."""
     _answered_at: dict[SourceId, float] = field(default_factory=dict)
@@ -100,7 +102,9 @@ class Reconcile:
         """
         if not await self.database.read(initial_load.has_index):
             return 0  # the end of the first pass links all source ids; until then each look-up would scan the table
+        began = self.clock.monotonic()
         await self._resolve()
+        self.resolve_seconds = self.clock.monotonic() - began
         before = self.clock.now() - timedelta(seconds=RECHECK)
         after, self._after = self._after, None
         began_at, limit, unanswered = after, FIRST_CHUNK, set[SourceId]()

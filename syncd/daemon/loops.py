@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from syncd.app import Flows
     from syncd.status.watchdog import Watchdog
 
-RECONCILE_GAP, RECONCILE_LONGEST_GAP = 0.5, 10.0
+RECONCILE_GAP, RECONCILE_LONGEST_GAP = 0.5, 5.0
 """The shortest pause in seconds between rounds of reconciliation, however often its event is set, and its limit."""
-RECONCILE_GAP_FACTOR = 20.0
-"""The pause is so many times as long as the last round: with many unresolved source ids, a round reads them all."""
+RECONCILE_GAP_FACTOR = 50.0
+"""The pause is so many times as long as the last round worked before its first request: it read all unresolved ids."""
 SECONDS_TO_WRITE = 2.0
 """Seconds of the grace that are kept to write the outcomes of requests in flight; at most 0.4 of a shorter grace."""
 TAKE_BACK_SECONDS = 3.0
@@ -202,16 +202,15 @@ class Daemon:
         failures = 0
         while True:
             self.flows.watchdog.heartbeat("reconcile")
-            began = self.flows.clock.monotonic()
             unanswered = await self.flows.reconcile.run()
-            spent = self.flows.clock.monotonic() - began
-            pause = min(max(RECONCILE_GAP, RECONCILE_GAP_FACTOR * spent), RECONCILE_LONGEST_GAP)
+            pause = max(RECONCILE_GAP, RECONCILE_GAP_FACTOR * self.flows.reconcile.resolve_seconds)
+            pause = min(pause, RECONCILE_LONGEST_GAP, self.intervals.reconcile_interval)
             failures = failures + 1 if unanswered else 0
             if unanswered:
                 wait = self.intervals.backoff.wait(failures, jitter=1.0)
                 rest = min(wait, self.intervals.reconcile_interval, PASS_AGAIN)
                 await self._sleep("reconcile", rest)
-            await self._sleep("reconcile", min(pause, self.intervals.reconcile_interval))
+            await self._sleep("reconcile", pause)
             self.flows.watchdog.heartbeat("reconcile", self.intervals.reconcile_interval)
             await self._reconcile_event.wait(self.intervals.reconcile_interval)
 

@@ -52,6 +52,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-
 """A pair, which is left as it is, or half of one."""
 
 MASKED_NUMBER = "0.0"
+"""Part of each number that `_mask` writes."""
 
 
 def split(body: bytes) -> SplitPage | None:
@@ -129,4 +130,4 @@ def _mask(body: bytes) -> bytes:
     """
     if b"\\ud" in body or b"\\uD" in body:
         body = _SURROGATE.sub(lambda match: match[0] if len(match[0]) > len(NUL) else NUL, body)
-    return body.replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000")  # both contain MASKED_NUMBER
+    return body.replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from syncd.clock import Clock
 
-SECONDS_BETWEEN_READINGS, MOST_SECONDS_BETWEEN_READINGS = 5.0, 60.0
+SECONDS_BETWEEN_READINGS, MOST_SECONDS_BETWEEN_READINGS = 5.0, 15.0
 """The pause between readings, and its limit. A change must last for two readings."""
 PAUSE_FACTOR = 50.0
 """The pause is at least so many times as long as the last reading, which counts rows of a large mirror."""
