@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 _NOT_HELD = """
 NOT EXISTS (
-    SELECT 1 FROM holds AS h JOIN hold_sessions AS x ON x.hold_id = h.id
-    WHERE h.state <> 'closed' AND x.session_key = sessions.key LIMIT 1 OFFSET 0
+    SELECT 1 FROM holds AS h WHERE h.state <> 'closed' AND EXISTS (
+        SELECT 1 FROM hold_sessions AS x WHERE x.hold_id = h.id AND x.session_key = sessions.key LIMIT 1 OFFSET 0
+    )
+    LIMIT 1 OFFSET 0
 ) AND
 """
+# OFFSET keeps both databases from reading all sessions of a hold for each candidate
 """Albert answers 404 for a session of a hold that is in force, or did when a pass was held."""
 _HIGHEST = "SELECT max(key) FROM sessions"
 _LIVE = f"""

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from pyroaring import BitMap64
 
 from syncd.clock import utc_text
 from syncd.mirror.db import raw
 from syncd.mirror.db.database import Connection, Database
 from syncd.mirror.read import views
 from syncd.mirror.schema import migrate, tables
-from syncd.mirror.store import contradictions, established, holds, operations, sources, witnesses
+from syncd.mirror.store import contradictions, established, operations, sources, witnesses
+from syncd.mirror.store.holds import Decisions
 from syncd.records.ids import PassId, SessionId
 from tests.helpers.databases import current_url
 
@@ -46,6 +48,13 @@ def operation(number: int) -> dict[str, Any]:
 def load(connection: Connection) -> None:
     for table, make in ((tables.sessions, session), (tables.operations, operation)):
         connection.execute(sa.insert(table), list(map(make, range(1, ROWS + 1))))
+    hold = {
+        "id": 1, "pass_id": 1, "last_pass_id": 1, "state": "open", "reason": "too_many_gone", "detail": "d",
+        "opened_at": NOW, "updated_at": NOW,
+    }  # fmt: skip
+    connection.execute(sa.insert(tables.holds), hold)
+    held = [{"hold_id": 1, "session_key": key} for key in range(1, ROWS // 2)]
+    connection.execute(sa.insert(tables.hold_sessions), held)
     # each operation has inserted its source id
     connection.execute(sa.update(tables.source_sessions).values(state="linked", session_id="SES1"))
 
@@ -76,14 +85,15 @@ def steps(connection: Connection, work: Callable[[Connection], Any]) -> int:
     return count
 
 
+UNDECIDED = Decisions(BitMap64(), BitMap64(), BitMap64(), frozenset())
 STEADY: dict[str, Callable[[Connection], Any]] = {
     "deletes lately": lambda c: operations.any_deleted_since(c, utc_text(NOW - timedelta(days=1))),
     "deletes of sessions": lambda c: operations.deleted_since(c, [SessionId("SES1")], utc_text(NOW)),
     "contradicted deletes": lambda c: contradictions.queue_again(
         c, [SessionId("SES1")], pass_id=PassId(1), asked_at=NOW, now=NOW, grace=60
     ),
-    "witnesses": lambda c: witnesses.candidates(c, place=0.5, limit=5),
-    "first requests": lambda c: established.to_request(c, holds.decisions(c), NOW, limit=5),
+    "witnesses": lambda c: witnesses.candidates(c, place=0.6, limit=5),
+    "first requests": lambda c: established.to_request(c, UNDECIDED, NOW, limit=5),
     "carried source ids": sources.any_carried,
     "source ids to ask": lambda c: sources.to_ask(c, checked_before=NOW, limit=500),
 }
@@ -124,13 +134,13 @@ async def test_counts_by_state_are_those_of_the_tables(database: Database) -> No
 @pytest.mark.sqlite  # the fixture names the database
 async def test_witnesses_are_read_in_the_order_of_their_keys_on_postgresql(postgres_url: str) -> None:
     async with Database(sa.make_url(postgres_url), busy_timeout=5) as database:
-        rows = list(map(session, range(1, ROWS + 1)))
 
         def work(connection: Connection) -> str:
-            connection.execute(sa.insert(tables.sessions), rows)
+            load(connection)
             statement = witnesses._FROM.format(witnesses._NOT_HELD).replace("?", "2500", 1).replace("?", "5")
             return "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}"))
 
         plan = await database.write(work)
         assert "pk_sessions" in plan, plan
         assert "Seq Scan on sessions" not in plan, plan
+        assert "Seq Scan on hold_sessions" not in plan, plan
