@@ -15,7 +15,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_source_sessions_to_ask",
         "source_sessions",
-        ["source_session_id", "checked_at"],
+        ["source_session_id", "state", "checked_at"],
         sqlite_where=unlinked,
         postgresql_where=unlinked,
     )

@@ -105,7 +105,7 @@ source_sessions = sa.Table(
     ),
     sa.CheckConstraint("state <> 'linked' OR session_id IS NOT NULL", name="linked"),
     partial_index("ix_source_sessions_unlinked", "state", "checked_at", where="state <> 'linked'"),
-    partial_index("ix_source_sessions_to_ask", "source_session_id", "checked_at", where="state <> 'linked'"),
+    partial_index("ix_source_sessions_to_ask", "source_session_id", "state", "checked_at", where="state <> 'linked'"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
     comment="external ids and their states; any program may INSERT source_session_id",
