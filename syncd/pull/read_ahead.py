@@ -23,7 +23,7 @@ import anyio
 
 from syncd.albert import AlbertException
 from syncd.clock import Clock
-from syncd.pull.retries import asks_for_wait
+from syncd.pull.retries import asks_for_wait, is_final
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -53,7 +53,8 @@ class _Early:
     @property
     def refusal(self) -> AlbertException | None:
         """The error, if it counts as that of the page: the chain would have had it too, or Albert asks for a wait."""
-        return self.error if self.error is not None and (self.is_next or asks_for_wait(self.error)) else None
+        error = self.error
+        return error if error is not None and (self.is_next or (asks_for_wait(error) and not is_final(error))) else None
 
 
 class ReadAhead:
@@ -102,9 +103,8 @@ class ReadAhead:
             self._stop()
         self._last = key
         early = self._take(key)
-        if early is not None and (refusal := early.refusal) is not None:
-            raise refusal
-        self._request_after(key)
+        if early is None or early.error is None:
+            self._request_after(key)
         if early is not None:
             await early.done.wait()
             if early.answer is not None:
@@ -123,8 +123,12 @@ class ReadAhead:
 
         Nothing happens if the page before it was requested more than once: Albert fails, or it cannot be read.
         """
-        if key not in self._early and not self._is_repeated:
+        if key not in self._early and not self._is_repeated and not self._has_failed():
             self._request_early(key, is_next=True)
+
+    def _has_failed(self) -> bool:
+        """Whether the request of a page ahead has failed: Albert may fail, or have asked for a wait."""
+        return any(early.error is not None for early in self._early.values())
 
     def _take(self, key: str | None) -> _Early | None:
         """Remove the early page of a key, and drop those that were requested before it; all if there is none."""
@@ -142,7 +146,7 @@ class ReadAhead:
     def _request_after(self, key: str | None) -> None:
         """Request the pages that followed a key in the last pass, as far as they are not requested yet."""
         place = self._places.get(key) if key is not None else None
-        if place is None:
+        if place is None or self._has_failed():
             return
         for following in self._keys[place + 1 : place + 1 + self._pages]:
             if following not in self._early:
