@@ -59,7 +59,10 @@ def passes(db: Connection) -> int:
 
 
 def worked(db: Connection, where: str, numbers: range, look: Callable[[], None]) -> list[tuple[float, int]]:
-    """Queue creates and wait until all have succeeded; return how many had, after how many seconds."""
+    """Queue creates and wait until all have succeeded; return how many had, after how many seconds.
+
+    `look` is called again and again meanwhile; it raises an error if it is of no use to wait.
+    """
     before = succeeded(db)
     enqueue(where, numbers)
     began = time.monotonic()
@@ -80,15 +83,17 @@ def rate(points: list[tuple[float, int]]) -> float:
 
 
 class Status:
-    """Runs `syncd status` now and then, and keeps how long it took."""
+    """Runs `syncd status` now and then, and keeps how long it took; fails if the daemon has ended."""
 
-    def __init__(self, url: str, where: str) -> None:
+    def __init__(self, process: subprocess.Popen[Any], url: str, where: str) -> None:
+        self._process = process
         self._environment = environment(**settings(url, where))
         self._next = time.monotonic()
         self.seconds: list[float] = []
 
     def look(self) -> None:
         """Run it if it is time."""
+        assert self._process.poll() is None, "the daemon has ended"
         if time.monotonic() >= self._next:
             began = time.perf_counter()
             command = [sys.executable, "-m", "syncd", "status"]
@@ -114,7 +119,7 @@ def measure(
     with running(server.url, where, **given) as process, contextlib.closing(first_pass(where, process)) as db:
         short_rate = rate(worked(db, where, range(FIRST_NUMBER, FIRST_NUMBER + short), lambda: None))
         peak, passes_before = memory_mb(process.pid, "VmHWM"), passes(db)
-        status, first = Status(server.url, where), FIRST_NUMBER + short
+        status, first = Status(process, server.url, where), FIRST_NUMBER + short
         points = worked(db, where, range(first, first + operations), status.look)
         more = memory_mb(process.pid, "VmHWM") - peak
         made = passes(db) - passes_before

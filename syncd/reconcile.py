@@ -7,10 +7,11 @@ contradictory at the last request, long ago.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from syncd.aio import gather
 from syncd.albert import (
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from syncd.clock import Clock
     from syncd.mirror.db.database import Connection, Database
     from syncd.tenant import TenantCheck
+
+T = TypeVar("T")
 
 AT_ONCE = 8
 """Requests that run at the same time."""
@@ -80,8 +83,8 @@ class Reconcile:
     log: FilteringBoundLogger
     settle: float
     known_tenant: TenantCheck | None = None
-    resolve_seconds: float = field(default=0.0, init=False)
-    """How long the last round took before its first request: the larger part of it if there is nothing to request."""
+    query_seconds: float = field(default=0.0, init=False)
+    """How long the queries of the last round took that find what to do."""
     _after: SourceId | None = None
     """Where the next round begins: after the source ids that got no answer in the last round."""
     _answered_at: dict[SourceId, float] = field(default_factory=dict)
@@ -102,14 +105,13 @@ class Reconcile:
         """
         if not await self.database.read(initial_load.has_index):
             return 0  # the end of the first pass links all source ids; until then each look-up would scan the table
-        began = self.clock.monotonic()
+        self.query_seconds = 0.0
         await self._resolve()
-        self.resolve_seconds = self.clock.monotonic() - began
         before = self.clock.now() - timedelta(seconds=RECHECK)
         after, self._after = self._after, None
         began_at, limit, unanswered = after, FIRST_CHUNK, set[SourceId]()
         while True:
-            chunk = await self.database.read(partial(sources.to_ask, checked_before=before, limit=CHUNK, after=after))
+            chunk = await self._query(partial(sources.to_ask, checked_before=before, limit=CHUNK, after=after))
             if not chunk and began_at is None:
                 return len(unanswered)
             if not chunk:  # begin again at the first one, for those before the place where this round began
@@ -130,9 +132,15 @@ class Reconcile:
                 self.log.warning("reconcile.stopped", error=str(trouble), unanswered=len(unanswered))
                 return len(unanswered)
 
+    async def _query(self, work: Callable[[Connection], T]) -> T:
+        began = self.clock.monotonic()
+        result = await self.database.read(work)
+        self.query_seconds += self.clock.monotonic() - began
+        return result
+
     async def _resolve(self) -> None:
         """Link the source ids that live sessions carry, without a request. Nothing is written if there are none."""
-        more = await self.database.read(sources.any_carried)
+        more = await self._query(sources.any_carried)
         while more:
             at = utc_text(self.clock.now())
             links, more = await self.database.write(partial(sources.resolve, limit=CHUNK, now=at))

@@ -157,7 +157,6 @@ def test_long_queue_is_worked_to_its_end_during_passes(server: ServerHandle, sto
         figure.key: figure for figure in long_queue.measure(server, store, 50, short=20, sessions=10, least_passes=0)
     }
     assert figures["long-rate"].value > 0
-    assert figures["long-passes"].value >= 0
     with contextlib.closing(connect(store.at("long"))) as db:
         assert long_queue.succeeded(db) == 70
     assert server.counts()["posts"] == 70

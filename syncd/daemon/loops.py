@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 RECONCILE_GAP, RECONCILE_LONGEST_GAP = 0.5, 5.0
 """The shortest pause in seconds between rounds of reconciliation, however often its event is set, and its limit."""
-RECONCILE_GAP_FACTOR = 50.0
-"""The pause is so many times as long as the last round worked before its first request: it read all unresolved ids."""
+RECONCILE_GAP_FACTOR = 20.0
+"""The pause is so many times as long as the queries of the last round, which may read all unresolved source ids."""
 SECONDS_TO_WRITE = 2.0
 """Seconds of the grace that are kept to write the outcomes of requests in flight; at most 0.4 of a shorter grace."""
 TAKE_BACK_SECONDS = 3.0
@@ -203,7 +203,7 @@ class Daemon:
         while True:
             self.flows.watchdog.heartbeat("reconcile")
             unanswered = await self.flows.reconcile.run()
-            pause = max(RECONCILE_GAP, RECONCILE_GAP_FACTOR * self.flows.reconcile.resolve_seconds)
+            pause = max(RECONCILE_GAP, RECONCILE_GAP_FACTOR * self.flows.reconcile.query_seconds)
             pause = min(pause, RECONCILE_LONGEST_GAP, self.intervals.reconcile_interval)
             failures = failures + 1 if unanswered else 0
             if unanswered:

@@ -29,14 +29,14 @@ class PauseClock(VirtualClock):
         raise EnoughError
 
 
-@pytest.mark.parametrize(("resolving", "pause"), [(0.001, 0.5), (0.02, 1.0), (60.0, 5.0)])
-async def test_pause_after_a_round_of_reconciling_grows_with_its_queries(resolving: float, pause: float) -> None:
+@pytest.mark.parametrize(("queries", "pause"), [(0.001, 0.5), (0.05, 1.0), (60.0, 5.0)])
+async def test_pause_after_a_round_of_reconciling_grows_with_its_queries(queries: float, pause: float) -> None:
     async def run() -> int:
         return 0
 
     clock = PauseClock()
     flows = SimpleNamespace(
-        clock=clock, watchdog=Watchdog(clock, 10), reconcile=SimpleNamespace(run=run, resolve_seconds=resolving)
+        clock=clock, watchdog=Watchdog(clock, 10), reconcile=SimpleNamespace(run=run, query_seconds=queries)
     )
     intervals = Intervals(pass_interval=300, reconcile_interval=300, shutdown_grace=20, backoff=Backoff(1.0, 60.0))
     daemon = Daemon(flows=cast("Any", flows), log=capturing_logger(LogCapture()), intervals=intervals)
