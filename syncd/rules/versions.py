@@ -100,7 +100,8 @@ def classify_change(stored: StoredSession, row: SessionRow, timing: Timing, *, l
         `UNCHANGED`, `UPDATED`, `RESTORED` or `STALE`.
     """
     asked_at, now, listed_from = timing.asked_at, timing.now, timing.listed_from
-    learned_later = _after(stored.observed_at, asked_at, now)
+    # In the same microsecond nothing tells which was first. The next pass shows the session again.
+    learned_later = _after(stored.observed_at, asked_at, now) or (timing.paged and stored.observed_at == asked_at)
     written_meanwhile = not timing.paged and _after(stored.valid_from, asked_at, now)
     if stored.deleted_at is not None:
         # A tombstone is not older than the version before it. If the clock stepped back, its time is in the future.

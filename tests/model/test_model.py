@@ -39,6 +39,7 @@ FOUND = (
     37245,  # the answer to a create, older than what had been listed meanwhile in the same millisecond
     88168,  # an answer that waited to be written was accepted as if it had been requested then
     52226,  # a look-up brought what an operation had deleted before the mirror ever saw it
+    2234323,  # a page that was requested in the microsecond in which an update was recorded
     124, 525, 865,  # a first pass that was killed while it linked source ids left the rest without a link
 )  # fmt: skip
 # A killed process closes nothing.

@@ -64,6 +64,13 @@ def test_answer_wins_unless_the_row_was_observed_after_its_request(
         assert classified(before, now, asked_at=at(asked), now=at(300), listed_from=since) is change
 
 
+@pytest.mark.parametrize(("paged", "change"), [(True, Change.STALE), (False, Change.UPDATED)])
+def test_page_of_the_moment_of_an_observation_does_not_outweigh_it(paged: bool, change: Change) -> None:
+    before = known(row("a", 1), observed=10)
+    verdict = classified(before, row("b", 1), asked_at=at(10), now=at(11), listed_from=at(0), paged=paged)
+    assert verdict is change
+
+
 WRONG_DATE = 73 * 365 * 86_400.0
 """Seconds until some day in 2099."""
 
