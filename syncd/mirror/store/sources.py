@@ -158,14 +158,19 @@ def refresh(
         after = (now_state.state, now_state.session_id, now_state.note)
         if after != before[source_id]:
             changed.append(Link(source_id, *after))
-    for link in changed:
-        write_link(connection, link, None if link.state == "unresolved" else now)
+    if changed:  # a sweep may change tens of thousands
+        rows = [_row(link, None if link.state == "unresolved" else now) for link in changed]
+        raw.executemany(connection, _WRITE, rows)
     return changed
 
 
 def write_link(connection: Connection, link: Link, checked_at: str | None) -> None:
     """Write the state of a source id."""
-    raw.execute(connection, _WRITE, (link.source_session_id, link.state, link.session_id, link.note, checked_at))
+    raw.execute(connection, _WRITE, _row(link, checked_at))
+
+
+def _row(link: Link, checked_at: str | None) -> tuple[str | None, ...]:
+    return link.source_session_id, link.state, link.session_id, link.note, checked_at
 
 
 def set_state(connection: Connection, link: Link) -> list[Link]:
