@@ -21,6 +21,7 @@ from syncd.push.outcomes import (
     may_be_outage,
     proves_available,
 )
+from syncd.push.settling import drop_oldest
 from syncd.records.enums import OperationState
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ class Brake:
         if outcome.retry_after:
             return outcome
         self._repeats[operation.id] = count = self._repeats.get(operation.id, 0) + 1
+        drop_oldest(self._repeats)
         if outcome.reason is RetryReason.ASKED_TO_WAIT:
             return replace(outcome, retry_after=max(self.backoff.wait(count, jitter=jitter), SHORTEST_WAIT))
         return replace(outcome, retry_after=max(self._short.wait(count, jitter=jitter), SHORTEST_PAUSE))

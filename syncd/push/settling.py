@@ -28,6 +28,12 @@ MICROSECONDS = 1_000_000
 """Microseconds of a second. Clocks are stored in whole ones: sums and differences of them are exact."""
 
 
+def drop_oldest(entries: dict[Any, Any]) -> None:
+    """Drop the oldest entries beyond `MOST_ENTRIES`: other replicas and operators end operations unseen."""
+    while len(entries) > MOST_ENTRIES:
+        del entries[next(iter(entries))]
+
+
 @dataclass
 class Recency:
     """Decides whether a session was observed so recently that look-ups may not show it yet.
@@ -62,8 +68,7 @@ class Recency:
         """Return the seconds since this process was first asked about a fact, given by a text that names it."""
         now = self.clock.monotonic()
         seen = self._first_seen.setdefault(fact, now)
-        while len(self._first_seen) > MOST_ENTRIES:
-            del self._first_seen[next(iter(self._first_seen))]
+        drop_oldest(self._first_seen)
         return now - seen
 
     def note(self, fact: str) -> None:
@@ -138,12 +143,17 @@ class Settling:
             unknown_since, began = self._since.get(operation.id, (None, now))
             if unknown_since != operation.unknown_since:
                 began = now
-        self._since[operation.id] = operation.unknown_since, began
+        self._keep(operation.id, operation.unknown_since, began)
         return SettleTime(self.machine, began, now)
 
     def remember(self, operation_id: OperationId, unknown_since: datetime, settle_time: SettleTime) -> None:
         """Note that an operation was recorded as unknown."""
-        self._since[operation_id] = unknown_since, settle_time.began
+        self._keep(operation_id, unknown_since, settle_time.began)
+
+    def _keep(self, operation_id: OperationId, unknown_since: datetime | None, began: int) -> None:
+        """Keep when a settle time began; an old one that is dropped begins again, and so ends later."""
+        self._since[operation_id] = unknown_since, began
+        drop_oldest(self._since)
 
     def forget(self, operation_id: OperationId) -> None:
         """Forget an operation that is not unknown any more."""
