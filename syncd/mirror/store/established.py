@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from pyroaring import BitMap64
 
 from syncd.mirror.schema.tables import pages, sessions
 from syncd.mirror.store.lost_deletes import SURELY_NOT_DELETED
@@ -50,10 +51,10 @@ class Known:
 
 def live_keys(connection: Connection, now: datetime) -> array[int]:
     """Return the keys of the established live sessions, in their order."""
-    listed: set[int] = set()
+    listed = BitMap64()
     query = sa.select(pages.c.sessions).where(pages.c.pass_id == newest_complete(connection))
     for packed in connection.execute(query.execution_options(yield_per=100)).scalars():
-        listed.update(unpack(packed))
+        listed |= unpack(packed)
     live = sa.select(sessions.c.key, _is_fresh(now).label("is_fresh")).where(sessions.c.deleted_at.is_(None))
     rows = connection.execute(live.order_by(sessions.c.key).execution_options(yield_per=10_000))
     return array("q", (row.key for row in rows if not row.is_fresh or row.key in listed))
