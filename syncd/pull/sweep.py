@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from anyio.lowlevel import cancel_shielded_checkpoint
+
 from syncd.clock import utc_text
 from syncd.logs import log_link
 from syncd.mirror.store import elapsed, established, holds, missing, passes, quarantine, sessions, totals
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
     from syncd.mirror.store.passes import Progress
     from syncd.pull.evidence import Answers
     from syncd.rules.deletion import Guard
+
+
+LINES_AT_ONCE = 100
+"""Lines of the log after which other tasks run: a sweep may delete tens of thousands of sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +192,7 @@ class Sweep:
             answers = await self._ask(situation)
             written = await self._record(situation, answers)
             if written is not None:
-                self._report(written)
+                await self._report(written)
                 return written.swept
 
     async def _ask(self, situation: Situation) -> Answers:
@@ -234,11 +240,13 @@ class Sweep:
     def _reading(self) -> Reading:
         return elapsed.Reading(self.machine, self.clock.monotonic(), self.clock.now())
 
-    def _report(self, written: _Written) -> None:
-        for session_id in written.newly_missing:
-            self.log.info("session.missing", session_id=session_id)
-        for session_id in written.deleted:
-            self.log.info("session.deleted", session_id=session_id)
+    async def _report(self, written: _Written) -> None:
+        events = [("session.missing", session_id) for session_id in written.newly_missing]
+        events += [("session.deleted", session_id) for session_id in written.deleted]
+        for number, (event, session_id) in enumerate(events, 1):
+            self.log.info(event, session_id=session_id)
+            if number % LINES_AT_ONCE == 0:
+                await cancel_shielded_checkpoint()  # what is written is logged
         self._report_applied(written.applied)
 
     def _report_applied(self, applied: sessions.ApplyResult) -> None:
