@@ -241,13 +241,17 @@ class Sweep:
         return elapsed.Reading(self.machine, self.clock.monotonic(), self.clock.now())
 
     async def _report(self, written: _Written) -> None:
-        events = [("session.missing", session_id) for session_id in written.newly_missing]
-        events += [("session.deleted", session_id) for session_id in written.deleted]
-        for number, (event, session_id) in enumerate(events, 1):
-            self.log.info(event, session_id=session_id)
-            if number % LINES_AT_ONCE == 0:
-                await cancel_shielded_checkpoint()  # what is written is logged
+        for number, session_id in enumerate(written.newly_missing, 1):
+            self.log.info("session.missing", session_id=session_id)
+            await self._pause(number)
+        for number, session_id in enumerate(written.deleted, 1):
+            self.log.info("session.deleted", session_id=session_id)
+            await self._pause(number)
         self._report_applied(written.applied)
+
+    async def _pause(self, lines: int) -> None:
+        if lines % LINES_AT_ONCE == 0:
+            await cancel_shielded_checkpoint()  # shielded: what is written is logged
 
     def _report_applied(self, applied: sessions.ApplyResult) -> None:
         for session_id in applied.restored:
