@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from aiohttp import web
 
 from tests.helpers.harness import Harness
 
 BASE = "/api/v3/chats/sessions"
 TABLES = ("sessions", "session_versions", "source_sessions", "quarantine")
+TURNS = 20
+"""Turns of the event loop in which the sandbox receives what a pass had sent before it was cancelled."""
 CHANGES = ("inserted", "updated", "unchanged", "restored")
 
 
@@ -145,7 +148,8 @@ async def run_until(harness: Harness, *, pages: int) -> None:
         pull = harness.pull()
         pull.on_page = on_page
         await pull.run()
-    await anyio.wait_all_tasks_blocked()  # the sandbox has received what was sent before
+    for _ in range(TURNS):
+        await anyio.lowlevel.checkpoint()
 
 
 async def quarantine_rows(harness: Harness) -> list[dict[str, Any]]:
