@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 RECONCILE_GAP, RECONCILE_LONGEST_GAP = 0.5, 5.0
 """The shortest pause in seconds between rounds of reconciliation, however often its event is set, and its limit."""
 RECONCILE_GAP_FACTOR = 20.0
-"""The pause is so many times as long as the queries of the last round, which may read all unresolved source ids."""
+"""How much longer the pause is than the queries of the last round, which may read all unresolved source ids."""
 SECONDS_TO_WRITE = 2.0
 """Seconds of the grace that are kept to write the outcomes of requests in flight; at most 0.4 of a shorter grace."""
 TAKE_BACK_SECONDS = 3.0

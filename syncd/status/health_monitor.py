@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_READINGS, MOST_SECONDS_BETWEEN_READINGS = 5.0, 15.0
 """The pause between readings, and its limit. A change must last for two readings."""
 PAUSE_FACTOR = 50.0
-"""Up to that limit, the pause is so many times as long as the last reading, which counts rows of a large mirror."""
+"""How much longer the pause is, up to that limit, than the last reading, which counts rows of a large mirror."""
 
 
 class Problem(Protocol):

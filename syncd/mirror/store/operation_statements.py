@@ -191,7 +191,7 @@ class _Sqlite:
     DUE = _due_statements(_SQLITE_DUE, blocker=blocker("o", "last", "sqlite"))
 
     BLOCKED = _BLOCKED.format(active=ACTIVE, blocker=blocker("o", "last", "sqlite"))
-    DELETED = "operations INDEXED BY ix_operations_deleted"  # it would read all succeeded ones
+    DELETED = "operations INDEXED BY ix_operations_deleted"  # SQLite would read all succeeded ones
     OVERTAKEN = _OVERTAKEN.format(indexed="INDEXED BY ix_operations_clock")
 
     def due(self, connection: Connection, state: OperationState, *, now: str, limit: int) -> list[DueOperation]:

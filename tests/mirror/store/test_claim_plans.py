@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from syncd.mirror.schema import migrate, tables
 from syncd.mirror.store import operation_statements, operations
 from syncd.records.enums import OperationState
 from tests.helpers.databases import current_url
+from tests.helpers.sqlite_steps import steps
 
 pytestmark = pytest.mark.both_databases
 
@@ -66,27 +67,6 @@ def claim(connection: Connection) -> int:
     return len(claimed.operations)
 
 
-def steps(work: Callable[[Connection], Any]) -> Callable[[Connection], int]:
-    """Count the instructions of SQLite's virtual machine that some work takes, in hundreds."""
-
-    def counted(connection: Connection) -> int:
-        count = 0
-
-        def tick() -> None:
-            nonlocal count
-            count += 1
-
-        driver = raw.sqlite(connection)
-        driver.set_progress_handler(tick, 100)
-        try:
-            work(connection)
-        finally:
-            driver.set_progress_handler(None, 100)
-        return count
-
-    return counted
-
-
 @pytest.mark.sqlite
 @pytest.mark.parametrize("crowd", CROWDS)
 async def test_claim_takes_as_many_steps_in_a_long_queue_as_in_a_short_one_on_sqlite(
@@ -94,7 +74,7 @@ async def test_claim_takes_as_many_steps_in_a_long_queue_as_in_a_short_one_on_sq
 ) -> None:
     async def cost() -> int:
         await insert(database, fresh(SLOTS, requested_by="me"))
-        return await database.write(steps(lambda c: (claim(c), operations.next_due(c, after=NOW))))
+        return await database.write(lambda c: steps(c, lambda c: (claim(c), operations.next_due(c, after=NOW))))
 
     alone = await cost()
     await database.write(lambda c: c.exec_driver_sql("DELETE FROM operations"))

@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from pyroaring import BitMap64
 
 from syncd.clock import utc_text
-from syncd.mirror.db import raw
 from syncd.mirror.db.database import Connection, Database
 from syncd.mirror.read import views
 from syncd.mirror.schema import migrate, tables
@@ -23,6 +22,7 @@ from syncd.mirror.store import contradictions, established, operations, sources,
 from syncd.mirror.store.holds import Decisions
 from syncd.records.ids import PassId, SessionId
 from tests.helpers.databases import current_url
+from tests.helpers.sqlite_steps import steps
 
 pytestmark = pytest.mark.both_databases
 
@@ -66,23 +66,6 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
         await database.write(migrate.migrate)
         await database.write(load)
         yield database
-
-
-def steps(connection: Connection, work: Callable[[Connection], Any]) -> int:
-    """Count the instructions of SQLite's virtual machine that some work takes, in hundreds."""
-    count = 0
-
-    def tick() -> None:
-        nonlocal count
-        count += 1
-
-    driver = raw.sqlite(connection)
-    driver.set_progress_handler(tick, 100)
-    try:
-        work(connection)
-    finally:
-        driver.set_progress_handler(None, 100)
-    return count
 
 
 UNDECIDED = Decisions(BitMap64(), BitMap64(), BitMap64(), frozenset())
